@@ -1,0 +1,1 @@
+//! Resurgam brings services back after a cyber attack.

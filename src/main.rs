@@ -1,0 +1,2 @@
+//! The `resurgam` binary.
+fn main() {}

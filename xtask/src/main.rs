@@ -1,0 +1,2 @@
+//! Chores of the repository, as `cargo xtask`.
+fn main() {}
