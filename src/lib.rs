@@ -1,1 +1,7 @@
-//! Resurgam brings services back after a cyber attack.
+//! Resurgam brings an organisation's services back after a cyber attack: in dependency order, each only after its health
+//! and integrity gates pass, with everything else kept isolated meanwhile.
+//!
+//! Data goes one way: watch, observe, decide, act, write. `plan` and `engine` decide and are pure; `gates`, `steps`,
+//! `isolation` and `controllers` are the shell.
+
+pub mod api;

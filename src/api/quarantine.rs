@@ -1,0 +1,197 @@
+//! `Quarantine`: isolates the namespace of its own name.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Isolation, ObjectName};
+
+/// Isolates the namespace of its own name, for as long as it exists. Easy to make; deleting it is a release and needs
+/// the right to `release` it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "resurgam.dev",
+    version = "v1alpha1",
+    kind = "Quarantine",
+    plural = "quarantines",
+    shortname = "quar",
+    category = "recovery",
+    status = "QuarantineStatus",
+    derive = "PartialEq",
+    doc = "Isolates the namespace of its own name, for as long as it exists. Deleting it is a release.",
+    printcolumn(name = "Isolation", type_ = "string", json_path = ".status.isolation"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Tested", type_ = "string", json_path = ".status.tested"),
+    printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
+    printcolumn(name = "Claimed by", type_ = "string", json_path = ".status.claimedBy.display"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = kube::core::Rule::new("!self.metadata.name.startsWith('kube-')")
+        .message("kube-* namespaces are never quarantined: the cluster itself runs there")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct QuarantineSpec {
+    /// How tightly: `Contained` leaves processes alive, `Sealed` stops them once they are captured.
+    #[serde(default)]
+    pub isolation: QuarantineLevel,
+
+    /// Why, for whoever is refused by it.
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: String,
+
+    /// The incident it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident_ref: Option<ObjectName>,
+}
+
+/// How tightly a Quarantine isolates when no recovery has claimed it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuarantineLevel {
+    /// Talks to nobody, nobody writes; processes stay alive, as memory is evidence.
+    #[default]
+    Contained,
+    /// Nothing runs either.
+    Sealed,
+}
+
+impl From<QuarantineLevel> for Isolation {
+    fn from(level: QuarantineLevel) -> Self {
+        match level {
+            QuarantineLevel::Contained => Self::Contained,
+            QuarantineLevel::Sealed => Self::Sealed,
+        }
+    }
+}
+
+/// What is enforced, control by control, and who has claimed it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct QuarantineStatus {
+    /// The generation of the spec that this status answers to. -1: none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::observed_generation_schema")]
+    pub observed_generation: Option<i64>,
+
+    /// What is enforced now. Absent: nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+
+    /// `2/4`: controls tried and found to hold, of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub tested: Option<String>,
+
+    /// The one recovery that may ask for another level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<Claim>,
+
+    /// Each control, and what is known of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub controls: Vec<Control>,
+
+    /// What was kept as evidence before anything was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+
+    /// `Ready`, `Reconciling`, `Stalled`, `FenceIntact`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One recovery's hold on a Quarantine. Taken with a resourceVersion precondition; a second one is refused.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// UID of the plan. A claim moves only when that plan is gone.
+    #[schemars(length(min = 1, max = 64))]
+    pub plan_uid: String,
+    /// Namespace of the plan.
+    #[schemars(length(min = 1, max = 63))]
+    pub plan_namespace: String,
+    /// Name of the plan.
+    #[schemars(length(min = 1, max = 63))]
+    pub plan: String,
+    /// The service that the namespace belongs to.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
+    /// Which attempt at it.
+    #[schemars(range(min = 1))]
+    pub attempt: i64,
+    /// `namespace/plan/service`, for people.
+    #[serde(default)]
+    #[schemars(length(max = 200))]
+    pub display: String,
+}
+
+impl Claim {
+    /// The name of the ServiceRecovery that holds this claim, in `plan_namespace`.
+    #[must_use]
+    pub fn service_recovery(&self) -> String {
+        super::service_recovery_name(&self.plan, &self.service)
+    }
+}
+
+/// One control and what is known of it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Control {
+    /// Which one.
+    pub name: ControlName,
+    /// What is known of it.
+    pub state: ControlState,
+    /// How that is known, or why it is not.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// Since when this state holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// The controls of a Quarantine.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ControlName {
+    /// The namespace's labels and annotations cannot be changed, nor the namespace deleted.
+    Lock,
+    /// The API server refuses writes and connections in the namespace.
+    Fence,
+    /// NetworkPolicies deny traffic both ways.
+    Network,
+    /// Workloads are at zero, CronJobs and Jobs suspended.
+    Workloads,
+}
+
+/// What is known of a control.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ControlState {
+    /// Written, and not tried yet.
+    Enforced,
+    /// Tried, and it held.
+    Tested,
+    /// It does not hold, or is not in place.
+    NotEnforced,
+    /// Written, and there is no way to try it here.
+    Unverifiable,
+    /// Not asked for at this level.
+    NotRequired,
+}
+
+/// Evidence kept before anything was stopped, in the evidence store, under its own digest.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// Digest of the captured manifests and events; the object in the store is named by it.
+    #[schemars(length(equal = 71))]
+    pub digest: String,
+    /// When.
+    pub at: Time,
+    /// How many objects it holds.
+    #[schemars(range(min = 0))]
+    pub objects: i64,
+    /// Kinds that could not be read, and why. Empty: everything was kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 256)))]
+    pub missing: Vec<String>,
+}

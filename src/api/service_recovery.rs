@@ -1,0 +1,287 @@
+//! `ServiceRecovery`: one service's way back, as the operator sees it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Action, DnsLabel, Isolation, Phase, Verdict};
+
+/// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "resurgam.dev",
+    version = "v1alpha1",
+    kind = "ServiceRecovery",
+    plural = "servicerecoveries",
+    shortname = "srec",
+    category = "recovery",
+    namespaced,
+    status = "ServiceRecoveryStatus",
+    derive = "PartialEq",
+    doc = "One service's way back. Written by the operator only; it outlives its plan, as history.",
+    printcolumn(name = "Plan", type_ = "string", json_path = ".spec.planRef.name"),
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
+    printcolumn(name = "Tier", type_ = "integer", json_path = ".spec.tier"),
+    printcolumn(name = "Stage", type_ = "string", json_path = ".status.stage"),
+    printcolumn(name = "Isolation", type_ = "string", json_path = ".status.isolation"),
+    printcolumn(name = "Waiting for", type_ = "string", json_path = ".status.waitingFor"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRecoverySpec {
+    /// The plan it belongs to.
+    pub plan_ref: PlanRef,
+    /// The service.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
+    /// The service's tier, copied for the eye.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<i32>,
+    /// Its namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub namespaces: Vec<DnsLabel>,
+    /// Which attempt asks for `isolation`.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: i64,
+    /// The isolation that is asked of its Quarantines. Absent: as each Quarantine's own spec says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// Namespaces that the clean room may talk to: recovered dependencies, and its own group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub reachable: Vec<DnsLabel>,
+}
+
+/// Default of `attempt`.
+fn first_attempt() -> i64 {
+    1
+}
+
+/// The plan that a ServiceRecovery belongs to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct PlanRef {
+    /// Name of the plan, in the same namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// UID of the plan. A re-created plan continues with the next attempt.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+}
+
+/// Where a service is on its way back.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum Stage {
+    /// Waits for its dependencies, a slot, its Quarantines.
+    #[default]
+    Isolated,
+    /// Claimed; the gates before restore are asked.
+    PreChecks,
+    /// Sealed, then the clean room; steps run.
+    Restoring,
+    /// The gates before release are asked, in the clean room.
+    PostChecks,
+    /// Isolation is being lifted.
+    Reconnecting,
+    /// Open; the continuous gates are asked.
+    Recovered,
+}
+
+impl Stage {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Isolated => "Isolated",
+            Self::PreChecks => "PreChecks",
+            Self::Restoring => "Restoring",
+            Self::PostChecks => "PostChecks",
+            Self::Reconnecting => "Reconnecting",
+            Self::Recovered => "Recovered",
+        }
+    }
+}
+
+/// The whole story of one service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRecoveryStatus {
+    /// The generation of the spec that this status answers to. -1: none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::observed_generation_schema")]
+    pub observed_generation: Option<i64>,
+
+    /// Where it is.
+    #[serde(default)]
+    pub stage: Stage,
+
+    /// Which attempt this is.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: i64,
+
+    /// The loosest isolation that its Quarantines enforce. Absent: no Quarantine enforces anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+
+    /// In a few words, what it waits for: the root blocker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub waiting_for: Option<String>,
+
+    /// What keeps it from the next stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub blocked_by: Vec<Block>,
+
+    /// What a person is asked, while `NeedsDecision` is True.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionNeeded>,
+
+    /// What the gates of this attempt said when last it mattered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub gates: Vec<GateStatus>,
+
+    /// How far the steps of this attempt have come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub steps: Vec<StepStatus>,
+
+    /// What was let pass, and why. Ends as `WithExceptions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 600)))]
+    pub exceptions: Vec<String>,
+
+    /// When this attempt was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<Time>,
+    /// When this attempt recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_at: Option<Time>,
+
+    /// Earlier attempts, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<PastAttempt>,
+
+    /// `Ready`, `Recovered`, `Healthy`, `NeedsDecision`, `Reconciling`, `Stalled`, `Orphaned`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One thing that keeps a service from its next stage.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Block {
+    /// One word for it, such as `Dependency`, `Slot`, `QuarantineMissing`, `GateUnknown`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// The culprit: a service, a namespace, a gate, a step.
+    #[schemars(length(max = 128))]
+    pub name: String,
+    /// What is the matter with it, and who can clear it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// What a person is asked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionNeeded {
+    /// Why, such as `GateFailed` or `StepFailed`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What is decided on; a Decision repeats it in `decidedOn`, so that it cannot hit a matter that has moved on.
+    #[schemars(length(equal = 71))]
+    pub digest: String,
+    /// The Decisions that would clear it.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub actions: Vec<Action>,
+    /// Since when a person is waited for.
+    pub since: Time,
+}
+
+/// What a gate said.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// In which phase.
+    pub phase: Phase,
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// What it said.
+    pub verdict: Verdict,
+    /// One word for why.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why, with the culprit's name.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// Digest of what was judged: UIDs, the fields looked at, what was required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub evidence: Option<String>,
+    /// Since when it says so.
+    pub since: Time,
+}
+
+/// How far a step has come.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// How far it has come.
+    pub state: StepState,
+    /// What went wrong, with the culprit's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// How far a step has come. `Running` is written before the step acts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Begun, perhaps done: doing it again changes nothing.
+    Running,
+    /// Done.
+    Done,
+    /// Refused or failed.
+    Failed,
+}
+
+/// An attempt that ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PastAttempt {
+    /// Which one.
+    pub attempt: i64,
+    /// When it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Time,
+    /// Where it stood then.
+    pub stage: Stage,
+    /// One word for why it ended.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why, and by whose Decision the next began.
+    #[serde(default)]
+    #[schemars(length(max = 600))]
+    pub message: String,
+}
