@@ -119,6 +119,33 @@ pub struct GateSpec {
     pub patience: Option<Duration>,
 }
 
+/// What a gate proves. A service without any integrity gate does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// That it works.
+    Health,
+    /// That it is what was approved.
+    Integrity,
+}
+
+impl GateSpec {
+    /// What this gate proves. `None`: it does not ask exactly one question, so nothing.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        match (&self.image_digests, &self.workloads, &self.http) {
+            (Some(_), None, None) => Some(Class::Integrity),
+            (None, Some(_), None) | (None, None, Some(_)) => Some(Class::Health),
+            _ => None,
+        }
+    }
+
+    /// Does it look into the service's namespaces? Such a gate has no answer for an external system.
+    #[must_use]
+    pub fn looks_into_namespaces(&self) -> bool {
+        self.image_digests.is_some() || self.workloads.is_some()
+    }
+}
+
 /// Approved images, by digest. A tag alone never passes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

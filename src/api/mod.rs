@@ -19,7 +19,7 @@ pub mod step;
 
 pub use decision::{Action, Decision, DecisionSpec};
 pub use duration::Duration;
-pub use gate::{GateSpec, Phase, Verdict};
+pub use gate::{Class, GateSpec, Phase, Verdict};
 pub use incident::{Incident, IncidentSpec};
 pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, QuarantineStatus};
 pub use recovery_plan::{RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
@@ -106,6 +106,15 @@ pub struct ObjectName {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// Account of the operator. Written into the admission policies, which know no parameters.
+pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
+
+/// Namespaces that are never isolated: the cluster, or the operator itself, runs there.
+#[must_use]
+pub fn is_protected_namespace(namespace: &str) -> bool {
+    namespace.starts_with("kube-") || namespace == OPERATOR_NAMESPACE
 }
 
 /// Name of a service's ServiceRecovery: `<plan>.<service>`. Service names carry no dot, so this is unambiguous.

@@ -1,0 +1,200 @@
+//! Everything that waits says for what, naming the root blocker (I7).
+
+use std::collections::VecDeque;
+
+use crate::api::Stage;
+use crate::api::conditions::shorten;
+use crate::api::service_recovery::Block;
+use crate::plan::{Plan, ServiceId};
+
+use super::slots::{UnitView, carries_dependants};
+use super::stages::{Next, missing_quarantine};
+use super::{ClaimSeen, Presence, Seen};
+
+/// As many blocks as a status holds.
+const BLOCKS_LIMIT: usize = 16;
+
+/// Fills in what each service waits for, from the outside in: first what no service can get round, then the rest.
+pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Next]) {
+    for (id, of) in next.iter_mut().enumerate() {
+        if of.status.stage == Stage::Recovered || seen.services[id].busy {
+            continue;
+        }
+        let mut blocks = outer(plan, seen, units, id);
+        blocks.append(&mut of.blocks);
+        of.blocks = blocks;
+    }
+    let roots = roots(plan, seen, units, next);
+    for id in 0..next.len() {
+        if seen.services[id].busy {
+            continue;
+        }
+        for &dependency in &units[plan.services[id].unit].unmet {
+            let message = dependency_message(plan, next, roots[dependency], dependency);
+            let name = plan.services[dependency].name.clone();
+            next[id].blocks.push(Block { reason: "Dependency".to_owned(), name, message });
+        }
+        let of = &mut next[id];
+        of.blocks.truncate(BLOCKS_LIMIT);
+        let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
+        of.status.blocked_by = if recovered { Vec::new() } else { of.blocks.clone() };
+        of.status.waiting_for = waiting_for(
+            &of.status.blocked_by,
+            roots[id].filter(|&r| r != id).map(|r| (plan.services[r].name.as_str(), r)).map(|(name, _)| name),
+        );
+    }
+}
+
+/// What is wrong outside the service's own stage.
+fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Vec<Block> {
+    let service = &plan.services[id];
+    let of = &seen.services[id];
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut block = |reason: &str, name: &str, message: String| {
+        blocks.push(Block {
+            reason: reason.to_owned(),
+            name: shorten(name, 128),
+            message: shorten(&message, 512),
+        });
+    };
+    for problem in &service.problems {
+        block(problem.reason, &problem.culprit, problem.message.clone());
+    }
+    let incident = plan.incident.as_deref().unwrap_or_default();
+    match &seen.incident {
+        Presence::Present => {}
+        Presence::Missing => {
+            block("IncidentMissing", incident, format!("there is no Incident named {incident}"))
+        }
+        Presence::Unknown(why) => block("IncidentUnknown", incident, why.clone()),
+    }
+    match &seen.account {
+        Presence::Present => {}
+        Presence::Missing => {
+            let message =
+                format!("there is no ServiceAccount {} in namespace {}", plan.account, plan.namespace);
+            block("ServiceAccountMissing", &plan.account, message);
+        }
+        Presence::Unknown(why) => block("ServiceAccountUnknown", &plan.account, why.clone()),
+    }
+    if let Some(refused) = of.refused.as_ref().filter(|_| !of.exists || of.other_plan.is_some()) {
+        block(&refused.reason, &service.name, refused.message.clone());
+    }
+    let unit = &units[service.unit];
+    if of.status.stage == Stage::Isolated {
+        for q in &of.quarantines {
+            match &q.found {
+                None => block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
+                Some(found) => match &found.claim {
+                    ClaimSeen::Other { holder } => {
+                        let message = format!(
+                            "namespace {} is claimed by {holder}: two plans cannot both recover it",
+                            q.namespace
+                        );
+                        block("ClaimedByAnother", &q.namespace, message);
+                    }
+                    ClaimSeen::Free | ClaimSeen::Mine { .. }
+                        if !(found.ready && found.isolation.is_some()) =>
+                    {
+                        block("QuarantineNotReady", &q.namespace, found.message.clone());
+                    }
+                    ClaimSeen::Free | ClaimSeen::Mine { .. } => {}
+                },
+            }
+        }
+        if plan.suspend && unit.unmet.is_empty() {
+            block("Suspended", &plan.name, "the plan is suspended: it starts nothing new".to_owned());
+        }
+    }
+    if unit.wants_slot && !unit.go {
+        let message = format!("{} units are under way, as many as maxParallel allows", plan.max_parallel);
+        block("Slot", "maxParallel", message);
+    }
+    blocks
+}
+
+/// Reasons by which a service is merely in its turn, not stuck.
+const IN_TURN: [&str; 7] =
+    ["Slot", "Isolation", "GateUnknown", "GateFailing", "Together", "Steps", "StepAgain"];
+
+/// Does this service itself hold things up, so that somebody has to look at it?
+pub(super) fn is_stuck(seen: &Seen, next: &Next, id: ServiceId) -> bool {
+    next.status.decision.is_some()
+        || (next.status.stage != Stage::Recovered
+            && !seen.services[id].busy
+            && next.blocks.iter().any(|b| b.reason != "Dependency" && !IN_TURN.contains(&b.reason.as_str())))
+}
+
+/// For each service the nearest one that is stuck and that it, directly or not, waits for; itself if it is.
+pub(super) fn roots(plan: &Plan, seen: &Seen, units: &[UnitView], next: &[Next]) -> Vec<Option<ServiceId>> {
+    let mut roots: Vec<Option<ServiceId>> = vec![None; next.len()];
+    let mut queue: VecDeque<ServiceId> = VecDeque::new();
+    for (id, of) in next.iter().enumerate() {
+        if is_stuck(seen, of, id) {
+            roots[id] = Some(id);
+            queue.push_back(id);
+        }
+    }
+    while let Some(id) = queue.pop_front() {
+        // Who does not wait for it any more is not held by it.
+        if carries_dependants(plan, seen, id) {
+            continue;
+        }
+        let unit = plan.services[id].unit;
+        let mates =
+            plan.units[unit].members.iter().copied().filter(|&m| next[m].status.stage != Stage::Recovered);
+        let dependants = plan.units[unit].dependants.iter().copied();
+        let waiting = dependants.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
+        let held: Vec<ServiceId> = waiting.flat_map(|d| plan.units[d].members.clone()).chain(mates).collect();
+        for other in held {
+            if roots[other].is_none() {
+                roots[other] = roots[id];
+                queue.push_back(other);
+            }
+        }
+    }
+    roots
+}
+
+fn dependency_message(plan: &Plan, next: &[Next], root: Option<ServiceId>, dependency: ServiceId) -> String {
+    let stage = next[dependency].status.stage;
+    match root {
+        Some(root) => {
+            let first = next[root]
+                .blocks
+                .iter()
+                .find(|b| !IN_TURN.contains(&b.reason.as_str()) && b.reason != "Dependency");
+            let why = first.map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
+            let owner = plan.services[root]
+                .owner
+                .as_ref()
+                .map_or_else(String::new, |o| format!("; {o} can clear it"));
+            let name = &plan.services[root].name;
+            let message = if root == dependency {
+                format!("held up{why}{owner}")
+            } else {
+                format!("at {}, held up by {name}{why}{owner}", stage.as_str())
+            };
+            shorten(&message, 512)
+        }
+        None if stage == Stage::Recovered => {
+            "recovered, but its continuous gates do not pass just now".to_owned()
+        }
+        None => format!("at {}", stage.as_str()),
+    }
+}
+
+/// The printer column: the first few names, and the root that somebody has to look at.
+fn waiting_for(blocks: &[Block], root: Option<&str>) -> Option<String> {
+    let first = blocks.first()?;
+    let same: Vec<&str> =
+        blocks.iter().filter(|b| b.reason == first.reason).map(|b| b.name.as_str()).collect();
+    let shown = same.iter().take(2).copied().collect::<Vec<_>>().join(", ");
+    let more = if same.len() > 2 { format!(" +{}", same.len() - 2) } else { String::new() };
+    let text = match (first.reason.as_str(), root) {
+        ("Dependency", Some(root)) if !same.contains(&root) => format!("{shown}{more} (held up by {root})"),
+        ("Dependency", _) => format!("{shown}{more}"),
+        (reason, _) => format!("{reason}: {shown}{more}"),
+    };
+    Some(shorten(&text, 256))
+}

@@ -1,0 +1,133 @@
+//! Conditions of a ServiceRecovery, from its next status. By kstatus: never Reconciling and Stalled both, waiting is
+//! `Ready=Unknown`, and `Ready=False` is for a failed gate or a person who is needed.
+
+use crate::api::conditions::{
+    HEALTHY, NEEDS_DECISION, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
+};
+use crate::api::{Phase, Stage, Verdict};
+use crate::plan::{Plan, ServiceId};
+
+use super::stages::Next;
+use super::{GateKey, Seen};
+
+/// Sets all of them.
+pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
+    let of = &seen.services[id];
+    if of.busy {
+        return;
+    }
+    let (healthy, healthy_reason, healthy_message) = health(plan, seen, id, next);
+    let status = &mut next.status;
+    status.observed_generation = of.generation.or(Some(-1));
+    let generation = of.generation;
+    let conditions = &mut status.conditions;
+    let mut put = |type_: &str, state: State, reason: &str, message: &str| {
+        set(conditions, type_, state, reason, message, generation, seen.now);
+    };
+
+    let isolated_again = status.decision.as_ref().is_some_and(|d| d.reason == "IsolatedAgain");
+    let open = status.stage == Stage::Recovered && !isolated_again;
+    let recovered_reason = match (open, status.exceptions.is_empty()) {
+        (true, true) => "Recovered",
+        (true, false) => "WithExceptions",
+        (false, _) => status.stage.as_str(),
+    };
+    let exceptions = status.exceptions.join("; ");
+    put(RECOVERED, open.into(), if isolated_again { "IsolatedAgain" } else { recovered_reason }, &exceptions);
+    put(HEALTHY, healthy, &healthy_reason, &healthy_message);
+
+    let waiting = status.waiting_for.clone().unwrap_or_default();
+    let first = status.blocked_by.first();
+    match &status.decision {
+        Some(decision) => {
+            let what = status
+                .blocked_by
+                .iter()
+                .find(|b| b.reason == decision.reason)
+                .map_or_else(String::new, |b| format!("{}: {}", b.name, b.message));
+            let who = plan.services[id].owner.as_deref().unwrap_or("a recovery lead");
+            let message = format!("{what}. {who} can clear it with a Decision: Retry");
+            put(NEEDS_DECISION, State::True, &decision.reason, &message);
+            put(READY, State::False, &decision.reason, &what);
+        }
+        None => {
+            put(NEEDS_DECISION, State::False, "NotNeeded", "");
+            if open && healthy == State::True {
+                put(READY, State::True, recovered_reason, &exceptions);
+            } else if open {
+                put(
+                    READY,
+                    if healthy == State::False { State::False } else { State::Unknown },
+                    &healthy_reason,
+                    &healthy_message,
+                );
+            } else {
+                let reason = first.map_or(status.stage.as_str(), |b| {
+                    if b.reason == "Dependency" { "WaitingForDependencies" } else { &b.reason }
+                });
+                put(READY, State::Unknown, reason, &waiting);
+            }
+        }
+    }
+
+    let stuck = !plan.services[id].problems.is_empty() && !open;
+    let (ready_reason, ready_message) = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == READY)
+        .map_or_else(Default::default, |c| (c.reason.clone(), c.message.clone()));
+    if status.decision.is_some() || stuck {
+        clear(&mut status.conditions, RECONCILING);
+        set(
+            &mut status.conditions,
+            STALLED,
+            State::True,
+            &ready_reason,
+            &ready_message,
+            generation,
+            seen.now,
+        );
+    } else if open && healthy == State::True {
+        clear(&mut status.conditions, RECONCILING);
+        clear(&mut status.conditions, STALLED);
+    } else {
+        clear(&mut status.conditions, STALLED);
+        set(
+            &mut status.conditions,
+            RECONCILING,
+            State::True,
+            &ready_reason,
+            &ready_message,
+            generation,
+            seen.now,
+        );
+    }
+}
+
+/// Do its continuous gates pass now?
+fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> (State, String, String) {
+    if next.status.stage != Stage::Recovered {
+        return (State::Unknown, "NotRecovered".to_owned(), String::new());
+    }
+    let mut unknown = None;
+    for gate in plan.services[id].gates_of(Phase::Continuous) {
+        let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
+        match seen.services[id].gates.get(&key) {
+            Some(state) if state.verdict == Verdict::Pass => {}
+            Some(state) if state.verdict == Verdict::Fail && state.failed => {
+                return (State::False, "GateFailed".to_owned(), format!("{}: {}", key.name, state.message));
+            }
+            Some(state) => {
+                let reason = if state.verdict == Verdict::Fail { "GateFailing" } else { "GateUnknown" };
+                unknown.get_or_insert((reason.to_owned(), format!("{}: {}", key.name, state.message)));
+            }
+            None => {
+                unknown.get_or_insert(("GateUnknown".to_owned(), format!("{}: not asked yet", key.name)));
+            }
+        }
+    }
+    match unknown {
+        Some((reason, message)) => (State::Unknown, reason, message),
+        None => (State::True, "GatesPass".to_owned(), String::new()),
+    }
+}

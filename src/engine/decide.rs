@@ -1,0 +1,159 @@
+//! [`decide`]: one look at a whole plan.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::service_recovery::PastAttempt;
+use crate::api::{ServiceRecoveryStatus, Stage};
+use crate::plan::{Plan, ServiceId};
+
+use super::stages::{Next, advance};
+use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary};
+
+/// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
+/// its services once for every link.
+const RETELL_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// Attempts kept in a ServiceRecovery's history.
+const HISTORY_LIMIT: usize = 20;
+
+/// Decides for a whole plan. `seen.services` follows `plan.services`; if it does not, nothing is decided.
+#[must_use]
+pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
+    if seen.services.len() != plan.services.len() || plan.incident.is_none() {
+        return Decided { services: Vec::new(), plan: summary::dormant(plan, seen), wake_at: None };
+    }
+    let units = slots::views(plan, seen);
+    let mut next: Vec<Next> = (0..plan.services.len())
+        .map(|id| {
+            let of = &seen.services[id];
+            if of.busy {
+                Next::unchanged(of)
+            } else if let Some(adopted) = adopt(of, seen.now) {
+                adopted
+            } else if let Some(begun) = retry(of, seen.now) {
+                begun
+            } else {
+                advance(plan, seen, &units, id)
+            }
+        })
+        .collect();
+    blocks::tell(plan, seen, &units, &mut next);
+    for (id, of) in next.iter_mut().enumerate() {
+        conditions::set_all(plan, seen, id, of);
+    }
+    let mut wake_at: Option<Timestamp> = None;
+    let mut wake = |at: Timestamp| wake_at = Some(wake_at.map_or(at, |before| before.min(at)));
+    let services: Vec<ServiceDecided> = next
+        .iter()
+        .zip(&seen.services)
+        .map(|(next, before)| {
+            next.wake.iter().copied().filter(|&at| at > seen.now).for_each(&mut wake);
+            let write = must_write(before, &next.status, seen.now, &mut wake) && !before.busy;
+            let status = if write { next.status.clone() } else { before.status.clone() };
+            ServiceDecided { status, write, effect: next.effect.clone(), ask: next.ask.clone() }
+        })
+        .collect();
+    let status = summary::plan_status(plan, seen, &next, &units);
+    Decided { services, plan: status, wake_at }
+}
+
+/// A service without a ServiceRecovery gets one; one that an earlier plan of this name left is continued with the next
+/// attempt, at the stage where it stood if it is recovered, as a re-applied plan must not stop what runs.
+fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
+    if of.exists && of.other_plan.is_none() {
+        return None;
+    }
+    let mut next = Next::unchanged(of);
+    if of.exists && of.status.stage != Stage::Recovered {
+        next.status = next_attempt(&of.status, now, "PlanReplaced", "the plan was made anew");
+    }
+    if of.refused.as_ref().is_some_and(|r| r.again_at > now) {
+        next.wake.extend(of.refused.as_ref().map(|r| r.again_at));
+    } else {
+        next.effect = Some(Effect::Adopt);
+    }
+    Some(next)
+}
+
+/// A fitting Decision begins the next attempt.
+fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
+    let wanted = of.status.decision.as_ref()?;
+    let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
+    let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
+    let mut next = Next::unchanged(of);
+    next.status = next_attempt(&of.status, now, &wanted.reason, &message);
+    Some(next)
+}
+
+/// The next attempt: everything is proved afresh. Isolation stays as it is.
+fn next_attempt(
+    status: &ServiceRecoveryStatus,
+    now: Timestamp,
+    reason: &str,
+    message: &str,
+) -> ServiceRecoveryStatus {
+    let mut next = status.clone();
+    next.history.insert(
+        0,
+        PastAttempt {
+            attempt: status.attempt,
+            claimed_at: status.claimed_at.clone(),
+            ended_at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now),
+            stage: status.stage,
+            reason: reason.to_owned(),
+            message: crate::api::conditions::shorten(message, 600),
+        },
+    );
+    next.history.truncate(HISTORY_LIMIT);
+    next.attempt += 1;
+    next.stage = Stage::Isolated;
+    next.gates.clear();
+    next.steps.clear();
+    next.blocked_by.clear();
+    next.decision = None;
+    next.claimed_at = None;
+    next.recovered_at = None;
+    next
+}
+
+/// Is the difference worth a write now? What only tells what is waited for can wait a little.
+fn must_write(
+    before: &ServiceSeen,
+    next: &ServiceRecoveryStatus,
+    now: Timestamp,
+    wake: &mut impl FnMut(Timestamp),
+) -> bool {
+    if !before.exists || before.status == *next {
+        return false;
+    }
+    if substance(&before.status) != substance(next) {
+        return true;
+    }
+    let due = before.written_at.and_then(|at| at.checked_add(RETELL_AFTER).ok());
+    match due {
+        Some(due) if due > now => {
+            wake(due);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// A status without what merely tells of others.
+fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
+    let mut bare = status.clone();
+    bare.waiting_for = None;
+    bare.observed_generation = None;
+    if bare.decision.is_none() {
+        bare.blocked_by.clear();
+    }
+    for condition in &mut bare.conditions {
+        condition.message.clear();
+        condition.observed_generation = None;
+    }
+    bare
+}
+
+/// The services outside its unit that a service waits for.
+pub(super) fn dependencies(plan: &Plan, id: ServiceId) -> Vec<ServiceId> {
+    plan.units[plan.services[id].unit].dependencies.clone()
+}

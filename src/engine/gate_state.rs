@@ -1,0 +1,251 @@
+//! From a gate's single answers to a settled verdict: stable for long enough, failed often enough, fresh enough.
+
+use std::time::Duration as StdDuration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::Verdict;
+use crate::plan::GatePolicy;
+
+/// One answer of a gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it said.
+    pub verdict: Verdict,
+    /// One word for why, in CamelCase.
+    pub reason: String,
+    /// Why, with the culprit's name.
+    pub message: String,
+    /// Digest of what was judged: UIDs, the fields looked at, what was required.
+    pub evidence: Option<String>,
+}
+
+/// Where a gate stands at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateState {
+    /// `Pass` only when it has passed without a break for `stableFor`, and recently enough.
+    pub verdict: Verdict,
+    /// It has failed `failureLimit` times in a row.
+    pub failed: bool,
+    /// It has been Unknown for longer than `patience`.
+    pub impatient: bool,
+    /// One word for why.
+    pub reason: String,
+    /// Why.
+    pub message: String,
+    /// Digest of what was judged.
+    pub evidence: Option<String>,
+    /// Since when it says so.
+    pub since: Timestamp,
+    /// When it will say something else if nothing is heard: the end of `stableFor`, of freshness, of patience.
+    pub changes_at: Option<Timestamp>,
+}
+
+/// Follows one gate in one attempt.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    policy: GatePolicy,
+    last: Option<(Answer, Timestamp)>,
+    passing_since: Option<Timestamp>,
+    fails: u32,
+    failing_since: Timestamp,
+    unsettled_since: Timestamp,
+}
+
+/// `at` plus a duration, staying within time.
+fn after(at: Timestamp, duration: StdDuration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
+}
+
+impl Tracker {
+    /// Begins: nothing has been heard.
+    #[must_use]
+    pub fn new(policy: GatePolicy, now: Timestamp) -> Self {
+        Self { policy, last: None, passing_since: None, fails: 0, failing_since: now, unsettled_since: now }
+    }
+
+    /// Takes an answer in. A Pass on other evidence than before begins its `stableFor` anew.
+    pub fn record(&mut self, answer: Answer, now: Timestamp) {
+        let same = self.last.as_ref().is_some_and(|(last, _)| last.evidence == answer.evidence);
+        // A gap longer than freshness is a break: nobody knows what was in between.
+        let unbroken = self.last.as_ref().is_some_and(|(_, at)| after(*at, self.policy.freshness()) > now);
+        match answer.verdict {
+            Verdict::Pass => {
+                if !same || !unbroken || self.passing_since.is_none() {
+                    self.passing_since = Some(now);
+                }
+                self.fails = 0;
+            }
+            Verdict::Fail => {
+                self.passing_since = None;
+                if self.fails == 0 {
+                    self.failing_since = now;
+                }
+                self.fails = self.fails.saturating_add(1);
+            }
+            Verdict::Unknown => {
+                // Unknown is no Fail: it does not count towards the limit, and does not take back what was counted.
+                self.passing_since = None;
+            }
+        }
+        self.last = Some((answer, now));
+        if self.state(now).verdict != Verdict::Unknown {
+            self.unsettled_since = now;
+        }
+    }
+
+    /// When to ask next, if nothing wakes it before: in time to prove `stableFor`, at the latest after `interval`.
+    #[must_use]
+    pub fn next_ask(&self, now: Timestamp) -> Timestamp {
+        let latest = after(now, self.policy.interval);
+        match self.passing_since.map(|since| after(since, self.policy.stable_for)) {
+            Some(stable) if stable > now && stable < latest => stable,
+            _ => latest,
+        }
+    }
+
+    /// Where the gate stands at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> GateState {
+        let impatient_at = after(self.unsettled_since, self.policy.patience);
+        let unknown = |reason: &str, message: String, changes_at: Timestamp| GateState {
+            verdict: Verdict::Unknown,
+            failed: false,
+            impatient: now >= impatient_at,
+            reason: reason.to_owned(),
+            message,
+            evidence: None,
+            since: self.unsettled_since,
+            changes_at: [changes_at, impatient_at].into_iter().filter(|&at| at > now).min(),
+        };
+        let Some((last, at)) = &self.last else {
+            return unknown("NotAsked", "not answered yet".to_owned(), impatient_at);
+        };
+        let stale_at = after(*at, self.policy.freshness());
+        if now >= stale_at {
+            return unknown("Stale", format!("not answered since {at}: {}", last.message), impatient_at);
+        }
+        match (last.verdict, self.passing_since) {
+            (Verdict::Pass, Some(since)) => {
+                let stable_at = after(since, self.policy.stable_for);
+                // The proof is an answer at or after the end of the window, not the clock alone.
+                if *at < stable_at {
+                    let message =
+                        format!("passes since {since}, to be stable until {stable_at}: {}", last.message);
+                    return unknown("Stabilising", message, stale_at);
+                }
+                GateState {
+                    verdict: Verdict::Pass,
+                    failed: false,
+                    impatient: false,
+                    reason: last.reason.clone(),
+                    message: last.message.clone(),
+                    evidence: last.evidence.clone(),
+                    since,
+                    changes_at: Some(stale_at),
+                }
+            }
+            (Verdict::Fail, _) => GateState {
+                verdict: Verdict::Fail,
+                failed: self.fails >= self.policy.failure_limit,
+                impatient: false,
+                reason: last.reason.clone(),
+                message: last.message.clone(),
+                evidence: last.evidence.clone(),
+                since: self.failing_since,
+                changes_at: Some(stale_at),
+            },
+            (Verdict::Pass | Verdict::Unknown, _) => unknown(&last.reason, last.message.clone(), stale_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(millis).unwrap()
+    }
+
+    fn answer(verdict: Verdict, evidence: &str) -> Answer {
+        Answer { verdict, reason: "R".into(), message: "m".into(), evidence: Some(evidence.into()) }
+    }
+
+    fn tracker(stable_ms: u64, limit: u32) -> Tracker {
+        let ms = StdDuration::from_millis;
+        Tracker::new(
+            GatePolicy {
+                stable_for: ms(stable_ms),
+                interval: ms(1000),
+                timeout: ms(500),
+                failure_limit: limit,
+                patience: ms(60_000),
+            },
+            at(0),
+        )
+    }
+
+    #[test]
+    fn passes_only_after_being_stable_and_asks_in_time_to_prove_it() {
+        let mut gate = tracker(300, 3);
+        gate.record(answer(Verdict::Pass, "a"), at(0));
+        assert_eq!(
+            (gate.state(at(0)).verdict, gate.state(at(299)).reason.as_str()),
+            (Verdict::Unknown, "Stabilising")
+        );
+        assert_eq!(gate.next_ask(at(0)), at(300));
+        assert_eq!(gate.state(at(400)).verdict, Verdict::Unknown, "the clock alone proves nothing");
+        gate.record(answer(Verdict::Pass, "a"), at(310));
+        assert_eq!(gate.state(at(310)).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_break_other_evidence_or_a_long_silence_begins_stability_anew() {
+        for (verdict, evidence, when) in
+            [(Verdict::Unknown, "a", 100), (Verdict::Pass, "b", 100), (Verdict::Pass, "a", 40_000)]
+        {
+            let mut gate = tracker(300, 3);
+            gate.record(answer(Verdict::Pass, "a"), at(0));
+            gate.record(answer(verdict, evidence), at(when));
+            gate.record(answer(Verdict::Pass, "b"), at(when + 200));
+            assert_eq!(gate.state(at(when + 200)).verdict, Verdict::Unknown, "{verdict:?} {evidence} {when}");
+        }
+    }
+
+    #[test]
+    fn a_pass_that_is_not_renewed_is_unknown_again() {
+        let mut gate = tracker(0, 3);
+        gate.record(answer(Verdict::Pass, "a"), at(0));
+        assert_eq!(gate.state(at(29_999)).verdict, Verdict::Pass);
+        assert_eq!(
+            (gate.state(at(30_000)).verdict, gate.state(at(30_000)).reason.as_str()),
+            (Verdict::Unknown, "Stale")
+        );
+    }
+
+    #[test]
+    fn fails_count_only_in_a_row_and_unknown_neither_counts_nor_forgives() {
+        let mut gate = tracker(0, 2);
+        gate.record(answer(Verdict::Fail, "a"), at(0));
+        assert!(!gate.state(at(0)).failed);
+        gate.record(answer(Verdict::Unknown, "a"), at(1));
+        assert!(!gate.state(at(1)).failed);
+        gate.record(answer(Verdict::Fail, "a"), at(2));
+        assert!(gate.state(at(2)).failed);
+        gate.record(answer(Verdict::Pass, "a"), at(3));
+        gate.record(answer(Verdict::Fail, "a"), at(4));
+        assert!(!gate.state(at(4)).failed);
+    }
+
+    #[test]
+    fn unknown_for_longer_than_patience_asks_for_a_person() {
+        let mut gate = tracker(0, 2);
+        assert!(!gate.state(at(59_999)).impatient);
+        assert!(gate.state(at(60_000)).impatient);
+        gate.record(answer(Verdict::Pass, "a"), at(61_000));
+        assert!(!gate.state(at(61_000)).impatient);
+        gate.record(answer(Verdict::Unknown, "a"), at(62_000));
+        assert!(!gate.state(at(62_000)).impatient);
+    }
+}

@@ -1,0 +1,231 @@
+//! Decides. (plan, what is observed, now) → (each service's next status, what to do, when to look again).
+//!
+//! Pure: no client, no clock, no I/O. The operator, the simulator and the property tests run this same code, and nothing
+//! decides anywhere else. [`decide`] looks at a whole plan at once, so that slots and groups need no locks.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
+use crate::plan::ServiceId;
+
+mod blocks;
+mod conditions;
+mod decide;
+mod gate_state;
+mod slots;
+mod stages;
+mod summary;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::decide;
+pub use gate_state::{Answer, GateState, Tracker};
+
+/// All that is known of a plan's world at one moment.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The moment.
+    pub now: Timestamp,
+    /// The incident that the plan names, if it names one.
+    pub incident: Presence,
+    /// The service account as which the plan acts.
+    pub account: Presence,
+    /// One for each service, in the plan's order.
+    pub services: Vec<ServiceSeen>,
+}
+
+/// Is a thing there?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Present,
+    /// It is not.
+    Missing,
+    /// Nobody can say, and why.
+    Unknown(String),
+}
+
+/// What is known of one service.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceSeen {
+    /// Is there a ServiceRecovery?
+    pub exists: bool,
+    /// UID of the plan that it was last written for, where that is another than this plan.
+    pub other_plan: Option<String>,
+    /// `metadata.generation` of its ServiceRecovery.
+    pub generation: Option<i64>,
+    /// Its status as this process last wrote or saw it, whichever is newer.
+    pub status: ServiceRecoveryStatus,
+    /// The isolation it asks for, and in which attempt.
+    pub asked: Option<Asked>,
+    /// The Quarantine of each of its namespaces, in their order.
+    pub quarantines: Vec<QuarantineSeen>,
+    /// What the gates of this attempt say, as far as they have been asked.
+    pub gates: BTreeMap<GateKey, GateState>,
+    /// What came of the steps that this process ran in this attempt.
+    pub steps: BTreeMap<usize, StepOutcome>,
+    /// Why the last effect was refused, if it was.
+    pub refused: Option<Refusal>,
+    /// Decisions that name it, whether or not they fit what is asked.
+    pub decisions: Vec<DecisionSeen>,
+    /// An effect or a write for it is under way: nothing new is decided until it has ended.
+    pub busy: bool,
+    /// When its status was last written by this process.
+    pub written_at: Option<Timestamp>,
+}
+
+/// Which gate of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GateKey {
+    /// In which phase.
+    pub phase: Phase,
+    /// Its name.
+    pub name: String,
+}
+
+/// An isolation, as asked in `ServiceRecovery.spec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Which.
+    pub isolation: Isolation,
+    /// In which attempt.
+    pub attempt: i64,
+}
+
+/// One namespace's Quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineSeen {
+    /// The namespace.
+    pub namespace: String,
+    /// `None`: there is no Quarantine.
+    pub found: Option<QuarantineFound>,
+}
+
+/// A Quarantine that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineFound {
+    /// What it enforces now.
+    pub isolation: Option<Isolation>,
+    /// Is all that this level needs in place and tried, for what is asked of it now?
+    pub ready: bool,
+    /// Why it is not.
+    pub message: String,
+    /// Who has claimed it.
+    pub claim: ClaimSeen,
+}
+
+/// Who has claimed a Quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimSeen {
+    /// Nobody, or a plan that is gone.
+    Free,
+    /// This service, in this attempt.
+    Mine {
+        /// Which.
+        attempt: i64,
+    },
+    /// Another plan or service.
+    Other {
+        /// `namespace/plan/service`.
+        holder: String,
+    },
+}
+
+/// What came of running a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// It is done.
+    Done,
+    /// It was refused, or cannot work: a person is asked.
+    Failed(String),
+    /// It may work when tried again.
+    Again {
+        /// What went wrong.
+        message: String,
+        /// Not before.
+        at: Timestamp,
+    },
+}
+
+/// An effect that did not come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One word for it, such as `RecoverNotGranted` or `DependencyNotRecovered`.
+    pub reason: String,
+    /// Why, with the culprit's name.
+    pub message: String,
+    /// Not to be tried again before this.
+    pub again_at: Timestamp,
+}
+
+/// A Decision object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionSeen {
+    /// Its name.
+    pub name: String,
+    /// Who decided.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The digest of what was decided on.
+    pub decided_on: String,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// One for each service, in the plan's order.
+    pub services: Vec<ServiceDecided>,
+    /// The plan's own status.
+    pub plan: RecoveryPlanStatus,
+    /// Look again at this moment, even if nothing changes. `None`: only on change.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What is to be done about one service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceDecided {
+    /// Its status from now on.
+    pub status: ServiceRecoveryStatus,
+    /// Is that to be written now? It is written before `effect` is begun.
+    pub write: bool,
+    /// What to do once the status is written.
+    pub effect: Option<Effect>,
+    /// The phases whose gates are to be asked.
+    pub ask: Vec<Phase>,
+}
+
+/// Something to do in the world. Each may be repeated without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Create the ServiceRecovery, or take over one that an earlier plan of this name left.
+    Adopt,
+    /// Claim the Quarantines of all namespaces, in their order.
+    Claim {
+        /// For this attempt.
+        attempt: i64,
+    },
+    /// Ask for an isolation. For a loosening, only after a live read of every dependency.
+    Ask {
+        /// Which.
+        isolation: Isolation,
+        /// In this attempt.
+        attempt: i64,
+        /// Namespaces that the clean room may talk to.
+        reachable: Vec<String>,
+        /// Must be recovered and healthy by a live read.
+        dependencies: Vec<ServiceId>,
+    },
+    /// Run a step, after a live read of every dependency.
+    Step {
+        /// Which.
+        index: usize,
+        /// In this attempt.
+        attempt: i64,
+        /// Must be recovered and healthy by a live read.
+        dependencies: Vec<ServiceId>,
+    },
+}

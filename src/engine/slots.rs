@@ -1,0 +1,91 @@
+//! Units as they stand, and which of them may move: `maxParallel` at once, and whoever waits for a person gives the slot back.
+
+use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::{Phase, Stage, Verdict};
+use crate::plan::{Plan, ServiceId, UnitId};
+
+use super::{ClaimSeen, GateKey, Presence, Seen, ServiceSeen};
+
+/// One unit as it stands.
+#[derive(Clone, Debug)]
+pub(super) struct UnitView {
+    /// Dependencies that are not, by what is written, recovered and healthy, or whose gates do not pass just now.
+    pub unmet: Vec<ServiceId>,
+    /// It may move: dependencies met, a slot, armed, an account, nobody waited for.
+    pub go: bool,
+    /// It would move, but for a slot.
+    pub wants_slot: bool,
+}
+
+/// Is a service recovered and healthy, so that dependants may go on? By its written status *and* its gates now.
+pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
+    let of = &seen.services[id];
+    of.status.stage == Stage::Recovered
+        && of.other_plan.is_none()
+        && is_true(&of.status.conditions, RECOVERED)
+        && is_true(&of.status.conditions, HEALTHY)
+        && plan.services[id].gates_of(Phase::Continuous).all(|gate| {
+            let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
+            of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
+        })
+}
+
+/// May anything begin under this plan at all?
+pub(super) fn is_armed(plan: &Plan, seen: &Seen) -> bool {
+    plan.incident.is_some() && seen.incident == Presence::Present && seen.account == Presence::Present
+}
+
+/// Has this attempt begun, without having ended?
+fn is_active(service: &ServiceSeen) -> bool {
+    let attempt = service.status.attempt;
+    match service.status.stage {
+        Stage::Isolated => service
+            .quarantines
+            .iter()
+            .any(|q| q.found.as_ref().is_some_and(|found| found.claim == ClaimSeen::Mine { attempt })),
+        Stage::PreChecks | Stage::Restoring | Stage::PostChecks | Stage::Reconnecting => true,
+        Stage::Recovered => false,
+    }
+}
+
+/// Could this member be claimed, as far as its Quarantines go?
+pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
+    service.quarantines.iter().all(|q| {
+        q.found.as_ref().is_some_and(|found| {
+            found.ready && found.isolation.is_some() && !matches!(found.claim, ClaimSeen::Other { .. })
+        })
+    })
+}
+
+/// All units as they stand. Slots go to those under way first, then by tier, then to what most depends on.
+pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
+    let armed = is_armed(plan, seen);
+    let carries: Vec<bool> = (0..plan.services.len()).map(|id| carries_dependants(plan, seen, id)).collect();
+    let mut wanting: Vec<(bool, UnitId)> = Vec::new();
+    let mut views: Vec<UnitView> = Vec::with_capacity(plan.units.len());
+    for (id, unit) in plan.units.iter().enumerate() {
+        let unmet: Vec<ServiceId> = unit.dependencies.iter().copied().filter(|&d| !carries[d]).collect();
+        let members = || unit.members.iter().map(|&m| &seen.services[m]);
+        let active = members().any(is_active);
+        let begins = members().any(|m| m.status.stage == Stage::Isolated);
+        let wants_slot = armed
+            && unmet.is_empty()
+            && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
+            && members().all(|m| m.status.decision.is_none() && m.other_plan.is_none() && m.exists)
+            && members().any(|m| m.status.stage != Stage::Recovered)
+            && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)
+            && (active || (begins && !plan.suspend));
+        if wants_slot {
+            wanting.push((active, id));
+        }
+        views.push(UnitView { unmet, go: false, wants_slot });
+    }
+    wanting.sort_by_key(|&(active, id)| {
+        let unit = &plan.units[id];
+        (!active, unit.tier.unwrap_or(i32::MAX), std::cmp::Reverse(unit.height), id)
+    });
+    for &(_, id) in wanting.iter().take(plan.max_parallel) {
+        views[id].go = true;
+    }
+    views
+}

@@ -1,0 +1,499 @@
+//! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
+//! when the status has been written.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::api::service_recovery::{Block, DecisionNeeded, GateStatus, StepState, StepStatus};
+use crate::api::{Action, Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
+use crate::plan::{Plan, ServiceId};
+
+use super::decide::dependencies;
+use super::slots::UnitView;
+use super::{ClaimSeen, Effect, GateKey, QuarantineFound, Seen, ServiceSeen, StepOutcome};
+
+/// What becomes of one service.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    pub status: ServiceRecoveryStatus,
+    pub effect: Option<Effect>,
+    pub ask: Vec<Phase>,
+    pub blocks: Vec<Block>,
+    pub wake: Vec<Timestamp>,
+}
+
+impl Next {
+    /// Everything as it was.
+    pub(super) fn unchanged(of: &ServiceSeen) -> Self {
+        Self {
+            status: of.status.clone(),
+            effect: None,
+            ask: phases(of.status.stage).to_vec(),
+            blocks: of.status.blocked_by.clone(),
+            wake: Vec::new(),
+        }
+    }
+
+    fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {
+        self.blocks.push(Block {
+            reason: reason.to_owned(),
+            name: crate::api::conditions::shorten(name, 128),
+            message: crate::api::conditions::shorten(&message.into(), 512),
+        });
+    }
+}
+
+/// Reasons that only a Decision clears. The others clear when what they tell of does.
+const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
+
+/// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
+pub(super) fn phases(stage: Stage) -> &'static [Phase] {
+    match stage {
+        Stage::Isolated => &[],
+        Stage::PreChecks | Stage::Restoring => &[Phase::BeforeRestore],
+        Stage::PostChecks | Stage::Reconnecting => &[Phase::BeforeRelease, Phase::Continuous],
+        Stage::Recovered => &[Phase::Continuous],
+    }
+}
+
+/// Takes one service as far as one look allows.
+pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
+    let of = &seen.services[id];
+    let mut next = Next::unchanged(of);
+    next.blocks.clear();
+    next.status.isolation = loosest(of);
+    if let Some(decision) = of.status.decision.as_ref().filter(|d| LATCHED.contains(&d.reason.as_str())) {
+        next.ask.clear();
+        next.blocks.clone_from(&of.status.blocked_by);
+        next.status.decision = Some(decision.clone());
+        return next;
+    }
+    next.status.decision = None;
+    let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
+    match of.status.stage {
+        Stage::Isolated => at.isolated(&mut next),
+        Stage::PreChecks => at.pre_checks(&mut next),
+        Stage::Restoring => at.restoring(&mut next),
+        Stage::PostChecks => at.post_checks(&mut next),
+        Stage::Reconnecting => at.reconnecting(&mut next),
+        Stage::Recovered => at.recovered(&mut next),
+    }
+    next
+}
+
+/// The loosest isolation that its Quarantines enforce.
+fn loosest(of: &ServiceSeen) -> Option<Isolation> {
+    of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max()
+}
+
+/// One service in its plan.
+struct At<'a> {
+    plan: &'a Plan,
+    seen: &'a Seen,
+    unit: &'a UnitView,
+    id: ServiceId,
+    of: &'a ServiceSeen,
+}
+
+/// What the gates of one phase say together.
+struct Asked {
+    passed: bool,
+    statuses: Vec<GateStatus>,
+}
+
+impl At<'_> {
+    fn service(&self) -> &crate::plan::Service {
+        &self.plan.services[self.id]
+    }
+
+    fn members(&self) -> impl Iterator<Item = (ServiceId, &ServiceSeen)> {
+        self.plan.units[self.service().unit].members.iter().map(|&m| (m, &self.seen.services[m]))
+    }
+
+    /// Has the Quarantine of every namespace reached this level, with all that belongs to it?
+    fn enforced(&self, level: Isolation) -> bool {
+        found(self.of).all(|q| q.is_some_and(|q| q.ready && q.isolation == Some(level)))
+    }
+
+    fn asked(&self) -> Option<Isolation> {
+        self.of.asked.filter(|asked| asked.attempt == self.of.status.attempt).map(|asked| asked.isolation)
+    }
+
+    fn isolated(&self, next: &mut Next) {
+        let attempt = self.of.status.attempt;
+        let mine = |q: Option<&QuarantineFound>| q.is_some_and(|q| q.claim == ClaimSeen::Mine { attempt });
+        if !self.unit.go {
+            return;
+        }
+        if found(self.of).all(mine) {
+            next.status.stage = Stage::PreChecks;
+            next.status.claimed_at = Some(Time(self.seen.now));
+            next.ask = phases(Stage::PreChecks).to_vec();
+        } else {
+            self.effect(next, Effect::Claim { attempt });
+        }
+    }
+
+    fn pre_checks(&self, next: &mut Next) {
+        let asked = self.ask(next, Phase::BeforeRestore);
+        let all = self.members().all(|(id, m)| {
+            m.status.stage > Stage::PreChecks
+                || (m.status.stage == Stage::PreChecks && passes(self.plan, m, id, Phase::BeforeRestore))
+        });
+        if asked.passed && !all {
+            self.wait_for_group(next, Stage::PreChecks, Phase::BeforeRestore);
+        }
+        if asked.passed && all && self.unit.go {
+            keep(&mut next.status.gates, Phase::BeforeRestore, asked.statuses);
+            if self.service().namespaces.is_empty() {
+                next.status.stage = Stage::PostChecks;
+            } else {
+                next.status.stage = Stage::Restoring;
+                next.status.steps = self.service().steps.iter().map(|s| pending(&s.name)).collect();
+            }
+            next.ask = phases(next.status.stage).to_vec();
+        }
+    }
+
+    fn restoring(&self, next: &mut Next) {
+        match self.asked() {
+            Some(Isolation::CleanRoom) => self.steps(next),
+            Some(Isolation::Sealed | Isolation::Contained | Isolation::Open) | None => {
+                self.enter_clean_room(next)
+            }
+        }
+    }
+
+    /// Sealed first, captured; then, with every gate of every member passed in this attempt, the clean room.
+    fn enter_clean_room(&self, next: &mut Next) {
+        let asked = self.ask(next, Phase::BeforeRestore);
+        if !self.enforced(Isolation::Sealed) {
+            if self.asked() == Some(Isolation::Sealed) {
+                self.wait_for_isolation(next, Isolation::Sealed);
+            } else {
+                self.effect(next, self.asking(Isolation::Sealed));
+            }
+            return;
+        }
+        let ready = |id: ServiceId, m: &ServiceSeen| {
+            let in_clean_room =
+                m.asked.is_some_and(|a| a.attempt == m.status.attempt && a.isolation >= Isolation::CleanRoom);
+            m.status.stage > Stage::Restoring
+                || (m.status.stage == Stage::Restoring
+                    && (in_clean_room
+                        || (passes(self.plan, m, id, Phase::BeforeRestore)
+                            && found(m).all(|q| {
+                                q.is_some_and(|q| q.ready && q.isolation == Some(Isolation::Sealed))
+                            }))))
+        };
+        if asked.passed && self.unit.go {
+            if self.members().all(|(id, m)| ready(id, m)) {
+                self.effect(next, self.asking(Isolation::CleanRoom));
+            } else {
+                self.wait_for_group(next, Stage::Restoring, Phase::BeforeRestore);
+            }
+        }
+    }
+
+    /// In the clean room: steps, in order, each with its intent written first.
+    fn steps(&self, next: &mut Next) {
+        next.ask.clear();
+        if !self.enforced(Isolation::CleanRoom) {
+            self.wait_for_isolation(next, Isolation::CleanRoom);
+            return;
+        }
+        for &before in &self.service().steps_after {
+            let other = &self.seen.services[before].status;
+            let done = other.stage > Stage::Restoring
+                || (!other.steps.is_empty() && other.steps.iter().all(|s| s.state == StepState::Done));
+            if !done {
+                next.block("Steps", &self.plan.services[before].name, "its steps come first");
+                return;
+            }
+        }
+        for (index, step) in next.status.steps.iter_mut().enumerate() {
+            if step.state == StepState::Running {
+                match self.of.steps.get(&index) {
+                    Some(StepOutcome::Done) => step.state = StepState::Done,
+                    Some(StepOutcome::Failed(message)) => {
+                        step.state = StepState::Failed;
+                        step.message = crate::api::conditions::shorten(message, 512);
+                    }
+                    Some(StepOutcome::Again { message, .. }) => {
+                        step.message = crate::api::conditions::shorten(message, 512);
+                    }
+                    None => {}
+                }
+            }
+        }
+        let Some((index, step)) = next
+            .status
+            .steps
+            .iter()
+            .enumerate()
+            .find(|(_, s)| s.state != StepState::Done)
+            .map(|(i, s)| (i, s.clone()))
+        else {
+            next.status.stage = Stage::PostChecks;
+            next.ask = phases(Stage::PostChecks).to_vec();
+            return;
+        };
+        let effect = Effect::Step {
+            index,
+            attempt: self.of.status.attempt,
+            dependencies: dependencies(self.plan, self.id),
+        };
+        match step.state {
+            StepState::Failed => self.need(next, "StepFailed", &step.name, &step.message, None),
+            StepState::Pending if self.unit.go => {
+                next.status.steps[index].state = StepState::Running;
+                self.effect(next, effect);
+            }
+            StepState::Running if self.unit.go => match self.of.steps.get(&index) {
+                Some(StepOutcome::Again { message, at }) => {
+                    next.block("StepAgain", &step.name, message.clone());
+                    next.wake.push(*at);
+                    if *at <= self.seen.now {
+                        self.effect(next, effect);
+                    }
+                }
+                Some(StepOutcome::Done | StepOutcome::Failed(_)) | None => self.effect(next, effect),
+            },
+            StepState::Pending | StepState::Running | StepState::Done => {}
+        }
+    }
+
+    fn post_checks(&self, next: &mut Next) {
+        let asked = self.ask(next, Phase::BeforeRelease);
+        if !asked.passed || !self.unit.go {
+            return;
+        }
+        if self.all_releasable() {
+            keep(&mut next.status.gates, Phase::BeforeRelease, asked.statuses);
+            next.status.stage = Stage::Reconnecting;
+        } else {
+            self.wait_for_group(next, Stage::PostChecks, Phase::BeforeRelease);
+        }
+    }
+
+    /// One opens when all can.
+    fn all_releasable(&self) -> bool {
+        self.members().all(|(id, m)| {
+            let opened =
+                m.asked.is_some_and(|a| a.attempt == m.status.attempt && a.isolation == Isolation::Open);
+            m.status.stage == Stage::Recovered
+                || (m.status.stage >= Stage::PostChecks
+                    && (opened || passes(self.plan, m, id, Phase::BeforeRelease)))
+        })
+    }
+
+    fn reconnecting(&self, next: &mut Next) {
+        let external = self.service().namespaces.is_empty();
+        if self.asked() == Some(Isolation::Open) || external {
+            if external || self.enforced(Isolation::Open) {
+                next.status.stage = Stage::Recovered;
+                next.status.recovered_at = Some(Time(self.seen.now));
+                next.status.exceptions =
+                    self.service().ungated.iter().map(|r| format!("ungated: {r}")).collect();
+                next.ask = phases(Stage::Recovered).to_vec();
+            } else {
+                self.wait_for_isolation(next, Isolation::Open);
+            }
+            return;
+        }
+        let asked = self.ask(next, Phase::BeforeRelease);
+        if asked.passed && self.unit.go {
+            if self.all_releasable() {
+                self.effect(next, self.asking(Isolation::Open));
+            } else {
+                self.wait_for_group(next, Stage::Reconnecting, Phase::BeforeRelease);
+            }
+        }
+    }
+
+    fn recovered(&self, next: &mut Next) {
+        if let Some(q) = self
+            .of
+            .quarantines
+            .iter()
+            .find(|q| q.found.as_ref().is_some_and(|f| f.isolation.is_some_and(|i| i != Isolation::Open)))
+        {
+            let message = format!(
+                "namespace {} was isolated again: retry brings it back through its gates",
+                q.namespace
+            );
+            self.need(next, "IsolatedAgain", &q.namespace, &message, None);
+            return;
+        }
+        for gate in self.service().gates_of(Phase::Continuous) {
+            let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
+            let Some(state) = self.of.gates.get(&key) else { continue };
+            next.wake.extend(state.changes_at);
+            if state.failed {
+                let message = format!("continuous gate '{}' fails: {}", key.name, state.message);
+                self.need(next, "Regressed", &key.name, &message, None);
+            }
+        }
+    }
+
+    /// Asks the gates of a phase; says what blocks; a gate that failed for good needs a Decision.
+    fn ask(&self, next: &mut Next, phase: Phase) -> Asked {
+        let mut statuses = Vec::new();
+        let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
+        for gate in self.service().gates_of(phase) {
+            let name = &gate.spec.name;
+            let key = GateKey { phase, name: name.clone() };
+            let Some(state) = self.of.gates.get(&key) else {
+                passed = false;
+                next.block("GateUnknown", name, "not asked yet");
+                continue;
+            };
+            next.wake.extend(state.changes_at);
+            statuses.push(GateStatus {
+                phase,
+                name: name.clone(),
+                verdict: state.verdict,
+                reason: crate::api::conditions::shorten(&state.reason, 64),
+                message: crate::api::conditions::shorten(&state.message, 512),
+                evidence: state.evidence.clone(),
+                since: Time(state.since),
+            });
+            match state.verdict {
+                Verdict::Pass => {}
+                Verdict::Fail if state.failed => {
+                    passed = false;
+                    self.need(next, "GateFailed", name, &state.message, state.evidence.as_deref());
+                }
+                Verdict::Fail => {
+                    passed = false;
+                    next.block("GateFailing", name, state.message.clone());
+                }
+                Verdict::Unknown => {
+                    passed = false;
+                    if state.impatient {
+                        self.need(next, "GateUnknown", name, &state.message, None);
+                    } else {
+                        next.block("GateUnknown", name, state.message.clone());
+                    }
+                }
+            }
+        }
+        if next.status.decision.is_some() {
+            keep(&mut next.status.gates, phase, statuses.clone());
+        }
+        Asked { passed, statuses }
+    }
+
+    /// A person is needed. The first reason stands.
+    fn need(&self, next: &mut Next, reason: &str, culprit: &str, message: &str, evidence: Option<&str>) {
+        next.block(reason, culprit, message);
+        if next.status.decision.is_some() {
+            return;
+        }
+        let what = (
+            &self.plan.uid,
+            &self.service().name,
+            self.of.status.attempt,
+            self.of.status.stage,
+            reason,
+            culprit,
+            evidence,
+        );
+        // Strings and numbers always serialise; were it ever otherwise, nobody could decide on an empty digest by chance.
+        let digest = Sha256::digest(serde_json::to_vec(&what).unwrap_or_default());
+        let digest = format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        let since = match &self.of.status.decision {
+            Some(before) if before.digest == digest => before.since.clone(),
+            _ => Time(self.seen.now),
+        };
+        next.status.decision =
+            Some(DecisionNeeded { reason: reason.to_owned(), digest, actions: vec![Action::Retry], since });
+        next.effect = None;
+    }
+
+    fn wait_for_isolation(&self, next: &mut Next, level: Isolation) {
+        for q in &self.of.quarantines {
+            match &q.found {
+                None => next.block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
+                Some(found) if !(found.ready && found.isolation == Some(level)) => {
+                    let message =
+                        format!("{} is on its way to {}: {}", q.namespace, level.as_str(), found.message);
+                    next.block("Isolation", &q.namespace, message);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn wait_for_group(&self, next: &mut Next, stage: Stage, phase: Phase) {
+        for (id, member) in self.members() {
+            let behind = member.status.stage < stage
+                || (member.status.stage == stage && !passes(self.plan, member, id, phase));
+            if id != self.id && behind {
+                let message =
+                    format!("goes together with this one, and is at {}", member.status.stage.as_str());
+                next.block("Together", &self.plan.services[id].name, message);
+            }
+        }
+    }
+
+    /// Begins an effect, unless it was refused a moment ago: then says so, and waits.
+    fn effect(&self, next: &mut Next, effect: Effect) {
+        if let Some(refused) = &self.of.refused {
+            next.block(&refused.reason, &self.service().name, refused.message.clone());
+            next.wake.push(refused.again_at);
+            if refused.again_at > self.seen.now {
+                return;
+            }
+        }
+        next.effect = Some(effect);
+    }
+
+    fn asking(&self, isolation: Isolation) -> Effect {
+        let dependencies = dependencies(self.plan, self.id);
+        let mut reachable: Vec<String> = if isolation == Isolation::CleanRoom {
+            let members = self.members().map(|(id, _)| id);
+            members
+                .chain(dependencies.iter().copied())
+                .flat_map(|s| self.plan.services[s].namespaces.clone())
+                .collect()
+        } else {
+            Vec::new()
+        };
+        reachable.sort();
+        reachable.dedup();
+        Effect::Ask { isolation, attempt: self.of.status.attempt, reachable, dependencies }
+    }
+}
+
+/// The Quarantines of a service, `None` for one that is missing.
+fn found(of: &ServiceSeen) -> impl Iterator<Item = Option<&QuarantineFound>> {
+    of.quarantines.iter().map(|q| q.found.as_ref())
+}
+
+/// Do all gates of a phase pass now? Empty is not passed, unless the plan says so out loud.
+pub(super) fn passes(plan: &Plan, of: &ServiceSeen, id: ServiceId, phase: Phase) -> bool {
+    let service = &plan.services[id];
+    let mut gates = service.gates_of(phase).peekable();
+    (gates.peek().is_some() || service.ungated.is_some())
+        && gates.all(|gate| {
+            let key = GateKey { phase, name: gate.spec.name.clone() };
+            of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
+        })
+}
+
+/// Keeps what the gates of one phase said, in place of what they said before.
+fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
+    gates.retain(|gate| gate.phase != phase);
+    gates.extend(statuses);
+}
+
+fn pending(name: &str) -> StepStatus {
+    StepStatus { name: name.to_owned(), state: StepState::Pending, message: String::new() }
+}
+
+/// What to say of a namespace without a Quarantine.
+pub(super) fn missing_quarantine(namespace: &str) -> String {
+    format!("namespace {namespace} has no Quarantine: whoever is on call can make one")
+}

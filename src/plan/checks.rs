@@ -1,0 +1,218 @@
+//! What can be wrong with a plan, each named with its culprit and what would mend it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Plan, Problem, ServiceId, graph};
+use crate::api::{Class, Phase, is_protected_namespace};
+
+/// A dependency that the plan does not have.
+pub(super) fn unknown_service<'a>(
+    service: &str,
+    missing: &str,
+    names: impl Iterator<Item = &'a String>,
+) -> Problem {
+    let near = names.filter(|name| distance(name, missing) <= 2).min_by_key(|name| distance(name, missing));
+    let hint = near.map_or_else(
+        || "add it to the plan, or take the dependency away".to_owned(),
+        |n| format!("did you mean '{n}'?"),
+    );
+    Problem::new(
+        "UnknownService",
+        missing,
+        format!("{service} depends on '{missing}', which the plan does not have: {hint}"),
+    )
+}
+
+/// Under `order: Tiers` every service needs a tier.
+pub(super) fn no_tier(service: &str) -> Problem {
+    Problem::new("TierMissing", service, format!("{service} has no tier, which order: Tiers needs"))
+}
+
+/// What one service, or two that share something, can have wrong.
+pub(super) fn services(plan: &mut Plan) {
+    let mut owners: BTreeMap<&str, Vec<ServiceId>> = BTreeMap::new();
+    for (id, service) in plan.services.iter().enumerate() {
+        for namespace in &service.namespaces {
+            owners.entry(namespace).or_default().push(id);
+        }
+    }
+    let mut found: Vec<(ServiceId, Problem)> = Vec::new();
+    for (namespace, of) in owners {
+        if is_protected_namespace(namespace) {
+            let message = format!(
+                "namespace {namespace} is never isolated or recovered: the cluster itself runs there"
+            );
+            found.extend(
+                of.iter().map(|&id| (id, Problem::new("ProtectedNamespace", namespace, message.clone()))),
+            );
+        }
+        if of.len() > 1 {
+            let names: Vec<&str> = of.iter().map(|&id| plan.services[id].name.as_str()).collect();
+            let message =
+                format!("namespace {namespace} belongs to more than one service: {}", names.join(", "));
+            found.extend(
+                of.iter().map(|&id| (id, Problem::new("NamespaceShared", namespace, message.clone()))),
+            );
+        }
+    }
+    for (id, service) in plan.services.iter().enumerate() {
+        if plan.index.get(&service.name) != Some(&id) {
+            let message = format!("the plan has more than one service named {}", service.name);
+            found.push((id, Problem::new("DuplicateService", &service.name, message)));
+        }
+        if service.namespaces.is_empty() && !service.steps.is_empty() {
+            let message = format!(
+                "{} has no namespaces, so there is nothing that its steps could restore",
+                service.name
+            );
+            found.push((id, Problem::new("NothingToRestore", &service.name, message)));
+        }
+        found.extend(gate_problems(service).into_iter().map(|problem| (id, problem)));
+        found.extend(step_problems(service).into_iter().map(|problem| (id, problem)));
+    }
+    for (id, problem) in found {
+        plan.services[id].problems.push(problem);
+    }
+}
+
+/// Empty is not passed.
+fn gate_problems(service: &super::Service) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let name = &service.name;
+    for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {
+        let mut seen = BTreeSet::new();
+        for gate in service.gates_of(phase) {
+            if !seen.insert(&gate.spec.name) {
+                let message = format!(
+                    "{name} has two {} gates named '{}' (the plan's defaults count)",
+                    phase.as_str(),
+                    gate.spec.name
+                );
+                problems.push(Problem::new("DuplicateGate", &gate.spec.name, message));
+            }
+            if gate.spec.class().is_none() {
+                let message =
+                    format!("gate '{}' of {name} does not ask exactly one question", gate.spec.name);
+                problems.push(Problem::new("MalformedGate", &gate.spec.name, message));
+            }
+        }
+    }
+    if service.ungated.is_none() {
+        let mut lacks = Vec::new();
+        for phase in [Phase::BeforeRestore, Phase::BeforeRelease] {
+            if service.gates_of(phase).next().is_none() {
+                lacks.push(format!("no {} gate", phase.as_str()));
+            }
+        }
+        if !service.gates.iter().any(|gate| gate.spec.class() == Some(Class::Integrity)) {
+            lacks.push("no integrity gate (imageDigests)".to_owned());
+        }
+        if !lacks.is_empty() {
+            let message = format!(
+                "{name} has {}: empty is not passed. Add one, or say why not in 'ungated: {{reason: …}}'",
+                lacks.join(", ")
+            );
+            problems.push(Problem::new("Ungated", name, message));
+        }
+    }
+    problems
+}
+
+fn step_problems(service: &super::Service) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut seen = BTreeSet::new();
+    for step in &service.steps {
+        if !seen.insert(&step.name) {
+            let message = format!("{} has two steps named '{}'", service.name, step.name);
+            problems.push(Problem::new("DuplicateStep", &step.name, message));
+        }
+        if step.scale.is_none() {
+            let message = format!("step '{}' of {} does nothing that is known", step.name, service.name);
+            problems.push(Problem::new("MalformedStep", &step.name, message));
+        }
+    }
+    if service.steps.is_empty() && !service.namespaces.is_empty() {
+        let message = format!(
+            "{} has an empty list of restore steps: leave it out to scale to what was recorded",
+            service.name
+        );
+        problems.push(Problem::new("NoSteps", &service.name, message));
+    }
+    problems
+}
+
+/// Members of a group share one tier.
+pub(super) fn groups(plan: &mut Plan) {
+    for unit in &plan.units {
+        let Some(group) = &unit.group else { continue };
+        let tiers: BTreeSet<Option<i32>> = unit.members.iter().map(|&m| plan.services[m].tier).collect();
+        if tiers.len() > 1 {
+            let message = format!(
+                "the members of group '{group}' are of different tiers: they go as one, so they share one"
+            );
+            for &member in &unit.members {
+                plan.services[member].problems.push(Problem::new("GroupTiersDiffer", group, message.clone()));
+            }
+        }
+    }
+}
+
+/// Cycles, each with its path and the edge to cut.
+pub(super) fn cycles(plan: &mut Plan) {
+    // A service that depends on itself never shows up between units.
+    for id in 0..plan.services.len() {
+        if plan.services[id].steps_after.contains(&id) {
+            plan.services[id].steps_after.retain(|&other| other != id);
+            let name = plan.services[id].name.clone();
+            let message = format!("{name} depends on itself: take {name} out of its own dependsOn");
+            plan.services[id].problems.push(Problem::new("Cycle", &name, message));
+        }
+    }
+    let edges = |unit: usize| plan.dependency_units(unit).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for component in graph::cyclic_components(plan.units.len(), edges) {
+        let path = graph::shortest_cycle(&component, edges);
+        found.push((component, describe(plan, &path)));
+    }
+    for (component, (culprit, message)) in found {
+        for unit in component {
+            for member in plan.units[unit].members.clone() {
+                plan.services[member].problems.push(Problem::new("Cycle", &culprit, message.clone()));
+            }
+        }
+    }
+}
+
+/// Names a cycle's path, and the edge that looks most like a mistake: the one from the lowest tier to the highest.
+fn describe(plan: &Plan, path: &[usize]) -> (String, String) {
+    let names: Vec<&str> = path.iter().map(|&unit| plan.unit_name(unit)).collect();
+    let tier = |unit: usize| plan.units[unit].tier.unwrap_or(i32::MAX);
+    let edge = (0..path.len())
+        .max_by_key(|&i| {
+            let (from, to) = (path[i], path[(i + 1) % path.len()]);
+            (i64::from(tier(to)) - i64::from(tier(from)), i)
+        })
+        .unwrap_or(0);
+    let (from, to) = (names[edge], names[(edge + 1) % names.len()]);
+    let shown = names.iter().chain(names.first()).copied().collect::<Vec<_>>().join(" → ");
+    let message = format!(
+        "these depend on each other: {shown}. Cut an edge, such as {from} → {to}, or put them in one 'together' group"
+    );
+    (names.join(","), message)
+}
+
+/// Edits between two names, for "did you mean".
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(from != *to)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,220 @@
+//! [`Plan::compile`]: defaults filled in, names resolved, groups folded, problems named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Gate, GatePolicy, Plan, Problem, Service, ServiceId, Unit, checks, graph};
+use crate::api::gate::GatesSpec;
+use crate::api::recovery_plan::Order;
+use crate::api::step::ScaleSpec;
+use crate::api::{Phase, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
+
+impl Plan {
+    /// Reads a plan as the API server has it.
+    #[must_use]
+    pub fn from_object(object: &RecoveryPlan) -> Self {
+        let meta = &object.metadata;
+        let mut plan = Self::compile(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+            meta.uid.as_deref().unwrap_or_default(),
+            &object.spec,
+        );
+        plan.generation = meta.generation;
+        plan
+    }
+
+    /// Reads a plan's spec. What is wrong with a service is kept as its [`Problem`]s.
+    #[must_use]
+    pub fn compile(namespace: &str, name: &str, uid: &str, spec: &RecoveryPlanSpec) -> Self {
+        let index = index(&spec.services);
+        let mut services: Vec<Service> =
+            spec.services.iter().map(|s| service(s, spec.defaults.as_ref().map(|d| &d.gates))).collect();
+        let units = fold(&spec.services, &mut services);
+        let mut plan = Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            generation: None,
+            incident: spec.incident_ref.as_ref().map(|r| r.name.clone()),
+            account: spec.service_account_name.0.clone(),
+            suspend: spec.suspend,
+            max_parallel: usize::try_from(spec.max_parallel).unwrap_or(1).max(1),
+            services,
+            index,
+            units,
+            problems: Vec::new(),
+        };
+        plan.resolve_edges(spec);
+        plan.order_steps();
+        checks::services(&mut plan);
+        checks::groups(&mut plan);
+        checks::cycles(&mut plan);
+        plan.finish_units();
+        plan.problems = plan.services.iter().flat_map(|s| s.problems.clone()).collect();
+        plan.problems.sort();
+        plan.problems.dedup();
+        plan
+    }
+
+    /// `dependsOn` and, under `order: Tiers`, the nearest lower tier.
+    fn resolve_edges(&mut self, spec: &RecoveryPlanSpec) {
+        let tiers: BTreeSet<i32> = spec.services.iter().filter_map(|s| s.tier).collect();
+        for (id, stated) in spec.services.iter().enumerate() {
+            let mut wanted = BTreeSet::new();
+            for dependency in &stated.depends_on {
+                match self.index.get(&dependency.0) {
+                    Some(&found) => {
+                        wanted.insert(found);
+                    }
+                    None => {
+                        let problem = checks::unknown_service(&stated.name, &dependency.0, self.index.keys());
+                        self.services[id].problems.push(problem);
+                    }
+                }
+            }
+            if spec.order == Order::Tiers {
+                match stated.tier {
+                    Some(tier) => {
+                        if let Some(&below) = tiers.range(..tier).next_back() {
+                            wanted.extend(
+                                (0..spec.services.len()).filter(|&s| spec.services[s].tier == Some(below)),
+                            );
+                        }
+                    }
+                    None => self.services[id].problems.push(checks::no_tier(&stated.name)),
+                }
+            }
+            let unit = self.services[id].unit;
+            let (inner, outer): (Vec<ServiceId>, Vec<ServiceId>) =
+                wanted.into_iter().partition(|&s| self.services[s].unit == unit);
+            self.services[id].dependencies = outer;
+            // A service that names itself is a cycle of one, not an inner edge.
+            self.services[id].steps_after = inner;
+        }
+        for unit in &mut self.units {
+            let union: BTreeSet<ServiceId> =
+                unit.members.iter().flat_map(|&m| self.services[m].dependencies.iter().copied()).collect();
+            unit.dependencies = union.into_iter().collect();
+        }
+    }
+
+    /// Members that need each other cannot be ordered among themselves: their steps run at the same time.
+    fn order_steps(&mut self) {
+        let edges = |s: ServiceId| self.services[s].steps_after.clone();
+        let circles = graph::cyclic_components(self.services.len(), edges);
+        for circle in circles {
+            for &member in &circle {
+                if self.units[self.services[member].unit].group.is_some() {
+                    self.services[member].steps_after.retain(|other| !circle.contains(other));
+                }
+            }
+        }
+    }
+
+    /// Reverse edges and heights, once the edges stand.
+    fn finish_units(&mut self) {
+        let needs: Vec<Vec<usize>> =
+            (0..self.units.len()).map(|u| self.dependency_units(u).collect()).collect();
+        for (unit, of) in needs.iter().enumerate() {
+            for &dependency in of {
+                self.units[dependency].dependants.push(unit);
+            }
+        }
+        for unit in graph::topological(self.units.len(), |u| needs[u].clone()).into_iter().rev() {
+            self.units[unit].height =
+                self.units[unit].dependants.iter().map(|&d| self.units[d].height + 1).max().unwrap_or(0);
+        }
+    }
+}
+
+fn index(services: &[ServiceSpec]) -> BTreeMap<String, ServiceId> {
+    // The API server keeps names unique; a file given to `simulate` may not: the first one keeps the name.
+    let mut index = BTreeMap::new();
+    for (id, service) in services.iter().enumerate() {
+        index.entry(service.name.clone()).or_insert(id);
+    }
+    index
+}
+
+fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
+    let mut namespaces: Vec<String> = match &spec.namespaces {
+        Some(given) => given.iter().map(|n| n.0.clone()).collect(),
+        None => vec![spec.name.clone()],
+    };
+    namespaces.sort();
+    namespaces.dedup();
+    let external = namespaces.is_empty();
+    let steps =
+        spec.restore.clone().unwrap_or_else(|| if external { Vec::new() } else { vec![scale_step()] });
+    Service {
+        name: spec.name.clone(),
+        owner: spec.owner.clone(),
+        tier: spec.tier,
+        unit: 0,
+        dependencies: Vec::new(),
+        steps_after: Vec::new(),
+        gates: gates(spec.gates.as_ref(), defaults, external),
+        steps,
+        ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
+        problems: Vec::new(),
+        namespaces,
+    }
+}
+
+/// What restores a service that does not say how.
+fn scale_step() -> StepSpec {
+    StepSpec { name: "start".to_owned(), scale: Some(ScaleSpec::default()) }
+}
+
+/// The plan's default gates and the service's own. Without continuous gates, those before release go on being asked.
+fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) -> Vec<Gate> {
+    let of = |phase: Phase| -> Vec<Gate> {
+        let inherited = defaults.map_or(&[][..], |d| d.of(phase));
+        // A default that looks into namespaces has nothing to look at in an external system.
+        let inherited = inherited.iter().filter(|gate| !(external && gate.looks_into_namespaces()));
+        inherited
+            .chain(own.map_or(&[][..], |o| o.of(phase)))
+            .map(|spec| Gate { phase, policy: GatePolicy::of(spec), spec: spec.clone() })
+            .collect()
+    };
+    let (before_restore, before_release, mut continuous) =
+        (of(Phase::BeforeRestore), of(Phase::BeforeRelease), of(Phase::Continuous));
+    if continuous.is_empty() {
+        continuous =
+            before_release.iter().cloned().map(|gate| Gate { phase: Phase::Continuous, ..gate }).collect();
+    }
+    [before_restore, before_release, continuous].concat()
+}
+
+/// Folds `together` groups into units.
+fn fold(specs: &[ServiceSpec], services: &mut [Service]) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    for (id, spec) in specs.iter().enumerate() {
+        let group = spec.together.as_ref().map(|g| g.0.as_str());
+        let unit = match group {
+            Some(name) => *groups.entry(name).or_insert(units.len()),
+            None => units.len(),
+        };
+        if unit == units.len() {
+            units.push(Unit {
+                group: group.map(str::to_owned),
+                members: Vec::new(),
+                dependencies: Vec::new(),
+                dependants: Vec::new(),
+                tier: spec.tier,
+                height: 0,
+            });
+        }
+        units[unit].members.push(id);
+        services[id].unit = unit;
+    }
+    units
+}
+
+impl Problem {
+    /// A problem in the words of a condition.
+    pub(super) fn new(reason: &'static str, culprit: &str, message: String) -> Self {
+        Self { reason, culprit: culprit.to_owned(), message }
+    }
+}

@@ -1,0 +1,204 @@
+//! From a plan's spec to a validated plan: graph, groups, cycles by name, critical path. Pure.
+//!
+//! [`Plan::compile`] never fails. What is wrong with a service is kept beside it as a [`Problem`], so that it, and whoever
+//! depends on it, waits, and the rest goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration as StdDuration;
+
+use crate::api::{GateSpec, Phase, StepSpec};
+
+mod checks;
+mod compile;
+pub mod graph;
+
+#[cfg(test)]
+mod tests;
+
+/// Index of a service in [`Plan::services`].
+pub type ServiceId = usize;
+/// Index of a unit in [`Plan::units`].
+pub type UnitId = usize;
+
+/// A plan after which building and deciding cannot fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The generation of the spec that this was made from.
+    pub generation: Option<i64>,
+    /// The incident that arms it. `None`: Dormant.
+    pub incident: Option<String>,
+    /// The service account, in its namespace, as which it acts.
+    pub account: String,
+    /// Start nothing new.
+    pub suspend: bool,
+    /// So many units at once.
+    pub max_parallel: usize,
+    /// Its services, in the order of the spec.
+    pub services: Vec<Service>,
+    /// Its services by name.
+    pub index: BTreeMap<String, ServiceId>,
+    /// The nodes of the graph: a service, or a `together` group.
+    pub units: Vec<Unit>,
+    /// What is wrong with it: the same problems as the services', for the plan's own condition.
+    pub problems: Vec<Problem>,
+}
+
+/// One service, with all defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Who can clear what blocks it.
+    pub owner: Option<String>,
+    /// Its tier.
+    pub tier: Option<i32>,
+    /// Its namespaces, sorted: claims are taken in this order. Empty: an external system.
+    pub namespaces: Vec<String>,
+    /// The unit it goes with.
+    pub unit: UnitId,
+    /// Services outside its unit that it waits for, edges of `order: Tiers` included.
+    pub dependencies: Vec<ServiceId>,
+    /// Services of its own unit whose steps come before its own.
+    pub steps_after: Vec<ServiceId>,
+    /// Its gates, defaults included.
+    pub gates: Vec<Gate>,
+    /// Its steps.
+    pub steps: Vec<StepSpec>,
+    /// Why it goes without some gates, if it may.
+    pub ungated: Option<String>,
+    /// What is wrong with it. Not empty: it does not start.
+    pub problems: Vec<Problem>,
+}
+
+/// A gate and how patiently it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// When it is asked.
+    pub phase: Phase,
+    /// The question.
+    pub spec: GateSpec,
+    /// How patiently.
+    pub policy: GatePolicy,
+}
+
+/// How patiently a gate is asked, defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatePolicy {
+    /// It passes once it has passed without a break for this long.
+    pub stable_for: StdDuration,
+    /// It is asked at least this often.
+    pub interval: StdDuration,
+    /// An answer that takes longer is Unknown.
+    pub timeout: StdDuration,
+    /// So many Fails in a row are a failure.
+    pub failure_limit: u32,
+    /// Unknown for longer asks for a person.
+    pub patience: StdDuration,
+}
+
+impl GatePolicy {
+    /// The gate's own numbers, or the defaults.
+    #[must_use]
+    pub fn of(spec: &GateSpec) -> Self {
+        let or = |given: Option<crate::api::Duration>, seconds| {
+            given.map_or(StdDuration::from_secs(seconds), |d| d.0)
+        };
+        Self {
+            stable_for: or(spec.stable_for, 0),
+            // A gate that is asked without a pause would be a load test.
+            interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
+            timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
+            failure_limit: spec.failure_limit.unwrap_or(3).max(1),
+            patience: or(spec.patience, 15 * 60),
+        }
+    }
+
+    /// How long an answer may be relied on: two missed askings, and no less than half a minute.
+    #[must_use]
+    pub fn freshness(&self) -> StdDuration {
+        (self.interval * 3 + self.timeout).max(StdDuration::from_secs(30))
+    }
+}
+
+/// A node of the graph: one service, or a group whose members go in and out together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// The group's name, for a group.
+    pub group: Option<String>,
+    /// Its members.
+    pub members: Vec<ServiceId>,
+    /// Services outside that all of it waits for: the union over its members.
+    pub dependencies: Vec<ServiceId>,
+    /// Units that wait for it.
+    pub dependants: Vec<UnitId>,
+    /// Its tier, for ties; none sorts last.
+    pub tier: Option<i32>,
+    /// Units on the longest chain of dependants that hangs on it, for ties.
+    pub height: usize,
+}
+
+/// What is wrong with a plan or a service, in the words of a condition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// One word for it.
+    pub reason: &'static str,
+    /// The culprit's name.
+    pub culprit: String,
+    /// What is the matter, and what would mend it.
+    pub message: String,
+}
+
+impl Plan {
+    /// The services that, directly or not, wait for this one.
+    #[must_use]
+    pub fn dependants_of(&self, unit: UnitId) -> BTreeSet<UnitId> {
+        let mut seen = BTreeSet::new();
+        let mut stack = vec![unit];
+        while let Some(at) = stack.pop() {
+            for &next in &self.units[at].dependants {
+                if seen.insert(next) {
+                    stack.push(next);
+                }
+            }
+        }
+        seen
+    }
+
+    /// The units that this one waits for.
+    pub fn dependency_units(&self, unit: UnitId) -> impl Iterator<Item = UnitId> + '_ {
+        let units: BTreeSet<UnitId> =
+            self.units[unit].dependencies.iter().map(|&s| self.services[s].unit).collect();
+        units.into_iter()
+    }
+
+    /// How a unit is called: its group's name, or its service's.
+    #[must_use]
+    pub fn unit_name(&self, unit: UnitId) -> &str {
+        let unit = &self.units[unit];
+        match (&unit.group, unit.members.first()) {
+            (Some(group), _) => group,
+            (None, Some(&service)) => &self.services[service].name,
+            (None, None) => "",
+        }
+    }
+
+    /// The longest chain of units by their durations, and how long it takes: no order is faster. Units on a cycle have
+    /// no end, and are left out.
+    #[must_use]
+    pub fn critical_path(&self, duration: impl Fn(UnitId) -> StdDuration) -> (StdDuration, Vec<UnitId>) {
+        graph::longest_path(self.units.len(), |unit| self.dependency_units(unit).collect(), duration)
+    }
+}
+
+impl Service {
+    /// The gates of one phase.
+    pub fn gates_of(&self, phase: Phase) -> impl Iterator<Item = &Gate> {
+        self.gates.iter().filter(move |gate| gate.phase == phase)
+    }
+}
