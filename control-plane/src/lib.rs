@@ -1,1 +1,237 @@
-//! A real Kubernetes control plane on loopback.
+//! A real Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler, and kwok in place of
+//! nodes. For Resurgam's tests and its demo.
+//!
+//! Everything is built from source on first use, takes free ports, has certificates of its own, and ends with this
+//! process, however it ends. Nothing depends on the runtime that it was started on.
+
+#![cfg(target_os = "linux")]
+
+mod bootstrap;
+mod build;
+mod client;
+mod components;
+mod identity;
+mod pki;
+mod process;
+mod workdir;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use kube::Client;
+use kube::config::Kubeconfig;
+use rustix::process::{Pid, Signal, kill_process};
+
+pub use crate::identity::Identity;
+
+use crate::components::Rig;
+use crate::identity::{Account, Server};
+use crate::pki::{Authority, write_private};
+use crate::process::Process;
+use crate::workdir::Workdir;
+
+/// How long a component may take to end when asked to.
+const STOP: Duration = Duration::from_secs(5);
+/// How long a control plane in another process may take to end when asked to: its components one after another.
+const END: Duration = Duration::from_secs(30);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder for everything; a temporary one when `None`. One that exists must be empty, or an earlier control
+    /// plane's, whose leftovers are then removed.
+    pub dir: Option<PathBuf>,
+    /// How many fake nodes there are to run pods on.
+    pub nodes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { dir: None, nodes: 2 }
+    }
+}
+
+/// A running control plane. Dropping it kills it; [`ControlPlane::stop`] ends it in order.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// In the order of their start. Dropped before the folder that they write to.
+    processes: Vec<Process>,
+    programs: BTreeMap<&'static str, PathBuf>,
+    kubeconfigs: Kubeconfigs,
+    audit_log: PathBuf,
+    workdir: Workdir,
+}
+
+impl ControlPlane {
+    /// Starts a control plane and waits until pods can be run on it. On a machine that has never done so, it is built
+    /// from source first, which takes minutes and says so on stderr.
+    ///
+    /// # Errors
+    /// When it cannot be built, or a component ends or is not ready in time, with the end of that component's log.
+    pub async fn start(options: Options) -> anyhow::Result<ControlPlane> {
+        let dir = options.dir;
+        let prepare = move || anyhow::Ok((build::programs()?, Workdir::take(dir.as_deref())?));
+        let (programs, workdir) = tokio::task::spawn_blocking(prepare).await??;
+        let authority = Authority::new("resurgam-control-plane")?;
+        let rig = Rig { workdir: &workdir, programs: &programs, authority: &authority };
+        write_private(&rig.ca(), &authority.pem())?;
+
+        let (etcd, etcd_access) = rig.etcd().await?;
+        let (apiserver, server) = rig.apiserver(&etcd_access).await?;
+
+        // Of system:masters only this much: one client, in memory, for one write.
+        let masters = authority.client("resurgam-rig-bootstrap", Some("system:masters"))?;
+        let masters = client::client(server.with_certificate("bootstrap", &masters)?).await?;
+        bootstrap::hand_over(masters).await?;
+
+        let kubeconfigs = Kubeconfigs::new(&workdir);
+        kubeconfigs.write_users(&server, &authority)?;
+        let administrator = kubeconfigs.client(Identity::PlatformAdministrator).await?;
+        let nodes: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
+        let set_up = async {
+            bootstrap::handed_over(&administrator).await?;
+            bootstrap::apply_rig(&administrator).await?;
+            // kwok asks once a second at first: it finds its rights and the nodes in place.
+            bootstrap::create_nodes(&administrator, &nodes).await?;
+            let kwok = rig.kwok(&server)?;
+            kubeconfigs.write_accounts(&server, &administrator).await?;
+            anyhow::Ok(kwok)
+        };
+        let (controller_manager, scheduler, kwok) =
+            tokio::try_join!(rig.controller_manager(&server), rig.scheduler(&server), set_up)?;
+
+        let audit_log = rig.audit_log();
+        let processes = vec![etcd, apiserver, controller_manager, scheduler, kwok];
+        let control_plane = ControlPlane { processes, programs, kubeconfigs, audit_log, workdir };
+        if let Err(error) = bootstrap::usable(&administrator, &nodes).await {
+            control_plane.check()?;
+            let tail = control_plane.processes.last().map(Process::tail).unwrap_or_default();
+            return Err(error.context(tail));
+        }
+        Ok(control_plane)
+    }
+
+    /// A kubeconfig file with that identity's credentials in it.
+    pub fn kubeconfig(&self, who: Identity) -> &Path {
+        self.kubeconfigs.path(who)
+    }
+
+    /// A client of that identity for the runtime that this is called on, with a limit on every wait and no retries.
+    ///
+    /// # Errors
+    /// When the kubeconfig file was tampered with.
+    pub async fn client(&self, who: Identity) -> anyhow::Result<Client> {
+        self.kubeconfigs.client(who).await
+    }
+
+    /// The API server's audit log: JSON lines, complete up to every answered request, writes with their bodies.
+    pub fn audit_log(&self) -> &Path {
+        &self.audit_log
+    }
+
+    /// The folder with everything in it; `logs/` has the components' logs.
+    pub fn dir(&self) -> &Path {
+        self.workdir.path()
+    }
+
+    /// A program of the same release, such as `kubectl`.
+    ///
+    /// # Errors
+    /// When there is no program of that name.
+    pub fn binary(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let known = || self.programs.keys().copied().collect::<Vec<_>>().join(", ");
+        self.programs
+            .get(name)
+            .cloned()
+            .with_context(|| format!("there is no program {name}; there are {}", known()))
+    }
+
+    /// Whether every component is still running.
+    ///
+    /// # Errors
+    /// When one has ended, with the end of its log.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.processes.iter().try_for_each(Process::check)
+    }
+
+    /// Ends the components in order, and removes a temporary folder.
+    ///
+    /// # Errors
+    /// When a component cannot be signalled; all are killed then.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for process in self.processes.iter().rev() {
+            process.stop(STOP).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends the control plane that another process runs in `dir`, and waits until that process is gone. `false` when there
+/// was none.
+///
+/// # Errors
+/// When the process cannot be signalled or takes too long to end.
+pub async fn end(dir: &Path) -> anyhow::Result<bool> {
+    let Some(pid) = workdir::owner(dir)? else {
+        return Ok(false);
+    };
+    let process = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
+    kill_process(process, Signal::TERM).with_context(|| format!("cannot end process {pid}"))?;
+    let until = Instant::now() + END;
+    while workdir::owner(dir)? == Some(pid) {
+        if Instant::now() >= until {
+            bail!("process {pid} has not ended within {} s", END.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(true)
+}
+
+/// Where each identity's kubeconfig file is.
+#[derive(Debug)]
+struct Kubeconfigs([PathBuf; Identity::ALL.len()]);
+
+impl Kubeconfigs {
+    fn new(workdir: &Workdir) -> Kubeconfigs {
+        Kubeconfigs(Identity::ALL.map(|who| workdir.join("kubeconfigs").join(format!("{}.yaml", who.name()))))
+    }
+
+    fn path(&self, who: Identity) -> &Path {
+        &self.0[who as usize]
+    }
+
+    /// Writes those of the identities that are users.
+    fn write_users(&self, server: &Server, authority: &Authority) -> anyhow::Result<()> {
+        for who in Identity::ALL {
+            if let Account::User(user) = who.account() {
+                self.write(who, &server.with_certificate(user, &authority.client(user, None)?)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes those of the identities that are service accounts.
+    async fn write_accounts(&self, server: &Server, administrator: &Client) -> anyhow::Result<()> {
+        for who in Identity::ALL {
+            if let Account::ServiceAccount { namespace, name } = who.account() {
+                let token = bootstrap::token(administrator, namespace, name).await?;
+                self.write(who, &server.with_token(who.name(), &token)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, who: Identity, kubeconfig: &Kubeconfig) -> anyhow::Result<()> {
+        write_private(self.path(who), &serde_yaml::to_string(kubeconfig)?)
+    }
+
+    async fn client(&self, who: Identity) -> anyhow::Result<Client> {
+        let path = self.path(who);
+        let text = tokio::fs::read_to_string(path).await;
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        let kubeconfig = Kubeconfig::from_yaml(&text);
+        client::client(kubeconfig.with_context(|| format!("cannot parse {}", path.display()))?).await
+    }
+}

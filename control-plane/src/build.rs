@@ -1,0 +1,310 @@
+//! The programs of the control plane, built from the pinned Go modules in `modules/` into the user's cache folder.
+//!
+//! A folder of the cache is named by its module and a digest of all that its content depends on, and each program
+//! appears in it by one rename, so what is there is whole. Builders take turns by a lock on a file beside it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::process::spawn_bound;
+
+/// A pinned Go module, a folder of that name in `modules/`, and the programs that it builds.
+struct Module {
+    name: &'static str,
+    programs: &'static [Program],
+}
+
+struct Program {
+    /// The name that everybody calls it by.
+    name: &'static str,
+    package: &'static str,
+    /// The name that `go install` gives it.
+    installed: &'static str,
+}
+
+const MODULES: &[Module] = &[
+    Module {
+        name: "etcd",
+        programs: &[Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", installed: "server" }],
+    },
+    Module {
+        name: "kwok",
+        programs: &[Program { name: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok", installed: "kwok" }],
+    },
+    Module {
+        name: "kubernetes",
+        programs: &[
+            kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+        ],
+    },
+];
+
+const fn kubernetes(name: &'static str, package: &'static str) -> Program {
+    Program { name, package, installed: name }
+}
+
+/// Without the version in it, clients cannot parse what the server says its version is.
+const FLAGS: &[&str] = &[
+    "-trimpath",
+    "-buildvcs=false",
+    "-ldflags",
+    "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
+     -X k8s.io/component-base/version.gitMinor=37",
+];
+
+const ENVIRONMENT: &[(&str, &str)] =
+    &[("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", ""), ("GOWORK", "off")];
+
+/// How often a build says that it is still going on.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Every program by its name: from the folder `KUBEBUILDER_ASSETS` what is there, the others from the cache, built
+/// first where they are missing. Blocks, for minutes when the cache is cold; says so on stderr.
+pub(crate) fn programs() -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
+    let assets =
+        std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let mut found = BTreeMap::new();
+    let mut go = None;
+    let mut announced = false;
+    for module in MODULES {
+        let given = |program: &&Program| assets.as_ref().is_some_and(|a| a.join(program.name).is_file());
+        for program in module.programs.iter().filter(given) {
+            found.extend(assets.as_ref().map(|assets| (program.name, assets.join(program.name))));
+        }
+        let wanted: Vec<&Program> = module.programs.iter().filter(|program| !given(program)).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let version = match &go {
+            Some(version) => version,
+            None => go.insert(go_version()?),
+        };
+        let folder = cache()?.join(format!("{}-{}", module.name, key(module, version)?));
+        if !missing(&folder, &wanted).is_empty() {
+            if !announced {
+                say("building the control plane from source, once: about 8 minutes on two cores, \
+                     seconds when Go has built it before");
+                announced = true;
+            }
+            build(module, &folder, &wanted, version)?;
+        }
+        found.extend(wanted.iter().map(|program| (program.name, folder.join(program.name))));
+    }
+    Ok(found)
+}
+
+fn missing<'a>(folder: &Path, wanted: &[&'a Program]) -> Vec<&'a Program> {
+    wanted.iter().copied().filter(|program| !folder.join(program.name).is_file()).collect()
+}
+
+fn build(module: &Module, folder: &Path, wanted: &[&Program], go: &str) -> anyhow::Result<()> {
+    let source = source(module);
+    let needed = needed_go(&fs::read_to_string(source.join("go.mod"))?)?;
+    ensure!(
+        version_numbers(go) >= version_numbers(&needed),
+        "the control plane needs Go {needed} or newer to be built; this is {go}. Install it from https://go.dev/dl/"
+    );
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let _turn = take_turn(module, &folder.with_extension("lock"))?;
+    let missing = missing(folder, wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Whatever a killed builder left is thrown away; Go's own cache makes that cheap.
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+    }
+    fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+    let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
+    say(&format!("building {} ({}) with {go}", module.name, names.join(", ")));
+    let start = Instant::now();
+
+    let mut command = Command::new("go");
+    command.arg("install").arg("-v").args(FLAGS).args(missing.iter().map(|program| program.package));
+    command.current_dir(&source).envs(ENVIRONMENT.iter().copied()).env("GOBIN", &partial);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    watch(module, command, start)?;
+
+    for program in missing {
+        let (from, to) = (partial.join(program.installed), folder.join(program.name));
+        fs::rename(&from, &to)
+            .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    }
+    fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+    say(&format!("built {} in {}", module.name, spell(start.elapsed())));
+    Ok(())
+}
+
+/// Runs a build to its end, telling how far it is every now and then.
+fn watch(module: &Module, command: Command, start: Instant) -> anyhow::Result<()> {
+    let mut child = spawn_bound(command).context("cannot run `go install`")?;
+    let stderr = child.stderr.take().context("go has no stderr")?;
+    let (line, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Ends with the pipe, or when nobody listens.
+        BufReader::new(stderr).lines().map_while(Result::ok).all(|text| line.send(text).is_ok());
+    });
+    let (mut downloaded, mut compiled, mut other) = (0_u32, 0_u32, Vec::new());
+    let mut next = Instant::now() + PROGRESS;
+    loop {
+        match lines.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(text) if text.starts_with("go: downloading ") => downloaded += 1,
+            // With -v, go prints the import path of each package it compiles: one word.
+            Ok(text) if !text.is_empty() && !text.contains([' ', '\t', '#']) => compiled += 1,
+            Ok(text) => other.push(text),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                say(&format!(
+                    "building {}: {} so far, {downloaded} modules fetched, {compiled} packages compiled",
+                    module.name,
+                    spell(start.elapsed())
+                ));
+                next += PROGRESS;
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "building {} failed ({status}):\n{}", module.name, other.join("\n"));
+    Ok(())
+}
+
+/// An exclusive lock, freed when dropped or when this process ends.
+fn take_turn(module: &Module, path: &Path) -> anyhow::Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let start = Instant::now();
+    let mut next = start;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::Error(error)) => bail!("cannot lock {}: {error}", path.display()),
+            Err(fs::TryLockError::WouldBlock) => {}
+        }
+        if Instant::now() >= next {
+            say(&format!("another process is building {}; waiting for it", module.name));
+            next += PROGRESS;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// All that the content of a module's programs depends on.
+fn key(module: &Module, go: &str) -> anyhow::Result<String> {
+    let mut digest = Sha256::new();
+    let mut add = |part: &[u8]| {
+        // The length first, so that no two different lists of parts read the same.
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    };
+    for file in ["go.mod", "go.sum"] {
+        let path = source(module).join(file);
+        add(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    FLAGS.iter().for_each(|flag| add(flag.as_bytes()));
+    ENVIRONMENT.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
+    add(go.as_bytes());
+    add(std::env::consts::ARCH.as_bytes());
+    Ok(digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn source(module: &Module) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("modules").join(module.name)
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    // The XDG specification has relative paths ignored.
+    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = given.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME says where to cache")?.join("resurgam/control-plane"))
+}
+
+/// The installed Go, such as `go1.26.8`.
+fn go_version() -> anyhow::Result<String> {
+    let mut command = Command::new("go");
+    // Not in a module's folder: there, a Go that is too old would refuse to say its version.
+    command.args(["env", "GOVERSION"]).current_dir(std::env::temp_dir()).env("GOTOOLCHAIN", "local");
+    let output = command.output().with_context(|| {
+        let needed = fs::read_to_string(source(&MODULES[0]).join("go.mod")).ok().and_then(|m| needed_go(&m).ok());
+        format!(
+            "cannot run `go`: the control plane is built from source with Go {} or newer, from https://go.dev/dl/",
+            needed.as_deref().unwrap_or("1.26")
+        )
+    })?;
+    ensure!(output.status.success(), "`go env GOVERSION`: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The `go` line of a go.mod.
+fn needed_go(module: &str) -> anyhow::Result<String> {
+    let line = module.lines().find_map(|line| line.strip_prefix("go "));
+    Ok(line.context("go.mod has no `go` line")?.trim().to_owned())
+}
+
+/// `go1.26.8`, `go1.26rc1` or `1.26.0` as numbers, for comparison; what is no number ends it.
+fn version_numbers(version: &str) -> Vec<u32> {
+    let version = version.trim_start_matches("go");
+    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(version.len());
+    let mut numbers: Vec<u32> = version[..end].split('.').map_while(|part| part.parse().ok()).collect();
+    numbers.resize(3, 0);
+    numbers
+}
+
+fn spell(elapsed: Duration) -> String {
+    match (elapsed.as_secs() / 60, elapsed.as_secs() % 60) {
+        (0, seconds) => format!("{seconds} s"),
+        (minutes, seconds) => format!("{minutes} min {seconds} s"),
+    }
+}
+
+/// To stderr itself, so that a test runner which captures tests' output still shows why it takes so long.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "control-plane: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_versions_compare_by_number() {
+        assert!(version_numbers("go1.26.8") > version_numbers("1.26.0"));
+        assert!(version_numbers("go1.9") < version_numbers("1.26.0"));
+        assert_eq!(version_numbers("go1.26rc1"), version_numbers("1.26"));
+        assert!(version_numbers("devel") < version_numbers("1.26.0"));
+    }
+
+    #[test]
+    fn the_needed_go_is_read_from_each_module() {
+        for module in MODULES {
+            let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
+            assert!(version_numbers(&needed_go(&text).unwrap()) >= vec![1, 26, 0], "{}", module.name);
+        }
+    }
+
+    #[test]
+    fn every_program_is_a_tool_of_its_module_and_key_changes_with_go() {
+        for module in MODULES {
+            let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
+            for program in module.programs {
+                assert!(
+                    text.contains(program.package),
+                    "{} is not in {}/go.mod",
+                    program.package,
+                    module.name
+                );
+            }
+            assert_ne!(key(module, "go1.26.8").unwrap(), key(module, "go1.26.9").unwrap());
+        }
+    }
+}

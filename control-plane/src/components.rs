@@ -1,0 +1,292 @@
+//! The components of the control plane: how each is started, and when it is ready.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use kube::Client;
+
+use crate::identity::Server;
+use crate::pki::{Authority, Files, token_keys, write_private};
+use crate::process::Process;
+use crate::workdir::Workdir;
+
+/// How long a component may take to become ready, on a machine that is busy with something else.
+const READY: Duration = Duration::from_secs(120);
+/// How often a starting component is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(25);
+/// A port that was free may be taken by the time a component listens on it; then another is tried.
+const PORT_ATTEMPTS: usize = 5;
+
+/// Everything the components share.
+pub(crate) struct Rig<'a> {
+    pub(crate) workdir: &'a Workdir,
+    pub(crate) programs: &'a BTreeMap<&'static str, PathBuf>,
+    /// The cluster's certificate authority, known to the API server and its clients.
+    pub(crate) authority: &'a Authority,
+}
+
+impl Rig<'_> {
+    /// Starts etcd with an authority of its own, and returns what the API server needs to reach it.
+    pub(crate) async fn etcd(&self) -> anyhow::Result<(Process, Etcd)> {
+        let authority = Authority::new("etcd")?;
+        let certificates = self.workdir.join("certificates");
+        let ca = certificates.join("etcd-ca.crt");
+        write_private(&ca, &authority.pem())?;
+        let server = authority.server("etcd")?.write(&certificates, "etcd")?;
+        let certified = authority.client("kube-apiserver", None)?;
+        let client = certified.write(&certificates, "etcd-client")?;
+        let (process, url) = self
+            .start("etcd", |port, command| {
+                let url = format!("https://127.0.0.1:{port}");
+                command
+                    .arg(flag("data-dir", self.workdir.join("etcd")))
+                    .args(["--name=default", "--unsafe-no-fsync=true", "--log-level=warn"])
+                    // One member has no peers; it listens for them all the same.
+                    .arg("--listen-peer-urls=http://127.0.0.1:0")
+                    .arg(format!("--listen-client-urls={url}"))
+                    .arg(format!("--advertise-client-urls={url}"))
+                    .arg("--client-cert-auth=true")
+                    .arg(flag("trusted-ca-file", &ca))
+                    .arg(flag("cert-file", &server.certificate))
+                    .arg(flag("key-file", &server.key));
+                let at = Server { url, authority: authority.pem() };
+                Ok(Probe { kubeconfig: at.with_certificate("etcd", &certified)?, at, path: "/readyz" })
+            })
+            .await?;
+        Ok((process, Etcd { url: url.url, ca, client }))
+    }
+
+    /// Starts the API server.
+    pub(crate) async fn apiserver(&self, etcd: &Etcd) -> anyhow::Result<(Process, Server)> {
+        let certificates = self.workdir.join("certificates");
+        let ca = self.ca();
+        let server = self.authority.server("kube-apiserver")?.write(&certificates, "kube-apiserver")?;
+        let (private, public) = token_keys()?;
+        write_private(&self.token_key(), &private)?;
+        let token_public = certificates.join("service-accounts.pub");
+        write_private(&token_public, &public)?;
+        let policy = self.workdir.join("config/audit-policy.yaml");
+        write_private(&policy, include_str!("../manifests/audit-policy.yaml"))?;
+        let prober = self.authority.client("resurgam-rig-prober", None)?;
+        let issuer = "https://kubernetes.default.svc.cluster.local";
+        self.start("kube-apiserver", |port, command| {
+            command
+                .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+                .arg(format!("--secure-port={port}"))
+                .arg("--endpoint-reconciler-type=none")
+                .arg("--service-cluster-ip-range=10.96.0.0/16")
+                .arg(format!("--etcd-servers={}", etcd.url))
+                .arg(flag("etcd-cafile", &etcd.ca))
+                .arg(flag("etcd-certfile", &etcd.client.certificate))
+                .arg(flag("etcd-keyfile", &etcd.client.key))
+                .arg(flag("tls-cert-file", &server.certificate))
+                .arg(flag("tls-private-key-file", &server.key))
+                .arg(flag("client-ca-file", &ca))
+                .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--allow-privileged=true"])
+                .arg(format!("--service-account-issuer={issuer}"))
+                .arg(flag("service-account-key-file", &token_public))
+                .arg(flag("service-account-signing-key-file", self.token_key()))
+                .arg(flag("audit-policy-file", &policy))
+                .arg(flag("audit-log-path", self.audit_log()))
+                // In the log before the answer is sent, and all of it in one file.
+                .args(["--audit-log-mode=blocking", "--audit-log-maxsize=0"])
+                .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
+            let at = Server { url: format!("https://127.0.0.1:{port}"), authority: self.authority.pem() };
+            Ok(Probe { kubeconfig: at.with_certificate("prober", &prober)?, at, path: "/readyz" })
+        })
+        .await
+    }
+
+    /// Starts the controller manager, each controller with a service account of its own.
+    pub(crate) async fn controller_manager(&self, server: &Server) -> anyhow::Result<Process> {
+        let kubeconfig = self.component(server, "kube-controller-manager", None)?;
+        let ca = self.ca();
+        let (process, _) = self
+            .start_serving("kube-controller-manager", |command| {
+                command
+                    .arg(flag("kubeconfig", &kubeconfig))
+                    .args(["--leader-elect=false", "--use-service-account-credentials=true"])
+                    .arg(flag("root-ca-file", &ca))
+                    .arg(flag("service-account-private-key-file", self.token_key()))
+                    // Fake nodes never fall silent: kwok's heartbeats are rare (stages/node-heartbeat.yaml).
+                    .args(["--node-monitor-period=1s", "--node-monitor-grace-period=1h"])
+                    .args(["--horizontal-pod-autoscaler-sync-period=2s", "--pvclaimbinder-sync-period=2s"])
+                    // As many at work as a busy demo needs, rather than the limits of a small production cluster.
+                    .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
+                    .args(["--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20"])
+                    .args(["--profiling=false"]);
+            })
+            .await?;
+        Ok(process)
+    }
+
+    /// Starts the scheduler.
+    pub(crate) async fn scheduler(&self, server: &Server) -> anyhow::Result<Process> {
+        let kubeconfig = self.component(server, "kube-scheduler", None)?;
+        let (process, _) = self
+            .start_serving("kube-scheduler", |command| {
+                command
+                    .arg(flag("kubeconfig", &kubeconfig))
+                    .args(["--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000"])
+                    .args(["--profiling=false"]);
+            })
+            .await?;
+        Ok(process)
+    }
+
+    /// Starts kwok, which plays the kubelet of every fake node. Its readiness shows in the nodes.
+    pub(crate) fn kwok(&self, server: &Server) -> anyhow::Result<Process> {
+        let kubeconfig = self.component(server, "kwok", Some(("system:node:kwok", "system:nodes")))?;
+        let stages = self.workdir.join("config/stages.yaml");
+        write_private(
+            &stages,
+            &[
+                include_str!("../stages/node-ready.yaml"),
+                include_str!("../stages/node-heartbeat.yaml"),
+                include_str!("../stages/pod-ready.yaml"),
+                include_str!("../stages/pod-image-id.yaml"),
+                include_str!("../stages/pod-complete.yaml"),
+                include_str!("../stages/pod-delete.yaml"),
+            ]
+            .join("---\n"),
+        )?;
+        let mut command = self.command("kwok")?;
+        command
+            .arg(flag("kubeconfig", kubeconfig))
+            .arg(flag("config", stages))
+            .arg("--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake")
+            // Where there is no kubelet, so that asking it for logs fails at once.
+            .args(["--node-ip=127.0.0.1", "--cidr=10.64.0.0/12"]);
+        Process::start("kwok", command, &self.log("kwok"))
+    }
+
+    /// The audit log of the API server.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.workdir.join("audit/audit.log")
+    }
+
+    /// Where the cluster's authority is written.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.workdir.join("certificates/ca.crt")
+    }
+
+    fn token_key(&self) -> PathBuf {
+        self.workdir.join("certificates/service-accounts.key")
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.workdir.join("logs").join(format!("{name}.log"))
+    }
+
+    /// A kubeconfig file for a component, by default as the user that the built-in roles name.
+    fn component(&self, server: &Server, name: &str, user: Option<(&str, &str)>) -> anyhow::Result<PathBuf> {
+        let builtin = format!("system:{name}");
+        let (user, group) = user.map_or((builtin.as_str(), None), |(user, group)| (user, Some(group)));
+        let kubeconfig = server.with_certificate(user, &self.authority.client(user, group)?)?;
+        let path = self.workdir.join("config").join(format!("{name}.kubeconfig"));
+        write_private(&path, &serde_yaml::to_string(&kubeconfig)?)?;
+        Ok(path)
+    }
+
+    /// A program with nothing of this process's environment but the path.
+    fn command(&self, name: &str) -> anyhow::Result<Command> {
+        let program = self.programs.get(name).with_context(|| format!("there is no program {name}"))?;
+        let mut command = Command::new(program);
+        let home = self.workdir.join("home");
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.env("HOME", &home).current_dir(home);
+        Ok(command)
+    }
+
+    /// Starts a component that tells its health over TLS on a port of its own.
+    async fn start_serving(
+        &self,
+        name: &'static str,
+        arguments: impl Fn(&mut Command),
+    ) -> anyhow::Result<(Process, Server)> {
+        let serving = self.authority.server(name)?.write(&self.workdir.join("certificates"), name)?;
+        let prober = self.authority.client("resurgam-rig-prober", None)?;
+        self.start(name, |port, command| {
+            arguments(command);
+            command
+                .args(["--bind-address=127.0.0.1"])
+                .arg(format!("--secure-port={port}"))
+                .arg(flag("tls-cert-file", &serving.certificate))
+                .arg(flag("tls-private-key-file", &serving.key));
+            let at = Server { url: format!("https://127.0.0.1:{port}"), authority: self.authority.pem() };
+            Ok(Probe { kubeconfig: at.with_certificate("prober", &prober)?, at, path: "/healthz" })
+        })
+        .await
+    }
+
+    /// Starts a component on a free port and waits until it is ready.
+    async fn start(
+        &self,
+        name: &'static str,
+        arguments: impl Fn(u16, &mut Command) -> anyhow::Result<Probe>,
+    ) -> anyhow::Result<(Process, Server)> {
+        let mut attempt = 1;
+        loop {
+            let mut command = self.command(name)?;
+            let probe = arguments(free_port()?, &mut command)?;
+            let client = crate::client::client(probe.kubeconfig).await?;
+            let process = Process::start(name, command, &self.log(name))?;
+            match ready(&process, &client, probe.path).await {
+                Ok(()) => return Ok((process, probe.at)),
+                Err(error)
+                    if attempt < PORT_ATTEMPTS && error.to_string().contains("address already in use") =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Where etcd is, and the credentials it takes.
+pub(crate) struct Etcd {
+    url: String,
+    ca: PathBuf,
+    client: Files,
+}
+
+/// How a component is asked whether it is ready.
+struct Probe {
+    at: Server,
+    kubeconfig: kube::config::Kubeconfig,
+    path: &'static str,
+}
+
+async fn ready(process: &Process, client: &Client, path: &str) -> anyhow::Result<()> {
+    let until = Instant::now() + READY;
+    loop {
+        process.check()?;
+        let request = http::Request::get(path).body(Vec::new())?;
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = tokio::time::timeout(left, client.request_text(request)).await;
+        match answer {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) if Instant::now() >= until => {
+                bail!("{path} was not ok within {} s: {error}\n{}", READY.as_secs(), process.tail())
+            }
+            Ok(Err(_)) => tokio::time::sleep(POLL).await,
+            Err(_) => bail!("{path} did not answer within {} s\n{}", READY.as_secs(), process.tail()),
+        }
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn flag(name: &str, path: impl AsRef<Path>) -> std::ffi::OsString {
+    let mut flag = std::ffi::OsString::from(format!("--{name}="));
+    flag.push(path.as_ref());
+    flag
+}

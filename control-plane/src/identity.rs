@@ -1,0 +1,114 @@
+//! Who acts on the cluster, and their kubeconfig files.
+
+use k8s_openapi::ByteString;
+use kube::config::Kubeconfig;
+use serde_json::{Value, json};
+
+use crate::pki::Certified;
+
+/// Somebody with credentials of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// User `platform-administrator`: `cluster-admin`. Sets clusters up.
+    PlatformAdministrator,
+    /// User `tenant-administrator`: everything in every namespace, and namespaces themselves, but no way to become
+    /// somebody else. The attacker that must be refused.
+    TenantAdministrator,
+    /// User `on-call-responder`: isolates, by the product's ClusterRole `resurgam-responder`.
+    Responder,
+    /// User `recovery-lead`: repairs, releases and decides, by the product's ClusterRole `resurgam-recovery-lead`.
+    RecoveryLead,
+    /// Service account `flux-system/kustomize-controller`: `cluster-admin`, as Flux installs itself by default.
+    GitOps,
+    /// Service account `resurgam-system/resurgam`: the operator, by the product's ClusterRole `resurgam-operator`.
+    Operator,
+}
+
+/// How an identity authenticates.
+pub(crate) enum Account {
+    /// By a client certificate with this common name.
+    User(&'static str),
+    /// By a token of this service account.
+    ServiceAccount { namespace: &'static str, name: &'static str },
+}
+
+impl Identity {
+    /// Every identity.
+    pub const ALL: [Identity; 6] = [
+        Identity::PlatformAdministrator,
+        Identity::TenantAdministrator,
+        Identity::Responder,
+        Identity::RecoveryLead,
+        Identity::GitOps,
+        Identity::Operator,
+    ];
+
+    /// A name in kebab case, as in the name of its kubeconfig file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Identity::PlatformAdministrator => "platform-administrator",
+            Identity::TenantAdministrator => "tenant-administrator",
+            Identity::Responder => "responder",
+            Identity::RecoveryLead => "recovery-lead",
+            Identity::GitOps => "gitops",
+            Identity::Operator => "operator",
+        }
+    }
+
+    pub(crate) fn account(self) -> Account {
+        match self {
+            Identity::PlatformAdministrator => Account::User("platform-administrator"),
+            Identity::TenantAdministrator => Account::User("tenant-administrator"),
+            Identity::Responder => Account::User("on-call-responder"),
+            Identity::RecoveryLead => Account::User("recovery-lead"),
+            Identity::GitOps => {
+                Account::ServiceAccount { namespace: "flux-system", name: "kustomize-controller" }
+            }
+            Identity::Operator => Account::ServiceAccount { namespace: "resurgam-system", name: "resurgam" },
+        }
+    }
+}
+
+/// The server's half of a kubeconfig.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Such as `https://127.0.0.1:41234`.
+    pub(crate) url: String,
+    /// The certificate authority, PEM.
+    pub(crate) authority: String,
+}
+
+impl Server {
+    pub(crate) fn with_certificate(&self, user: &str, certified: &Certified) -> anyhow::Result<Kubeconfig> {
+        let credentials = json!({
+            "client-certificate-data": base64(&certified.certificate),
+            "client-key-data": base64(&certified.key),
+        });
+        self.kubeconfig(user, &credentials)
+    }
+
+    pub(crate) fn with_token(&self, user: &str, token: &str) -> anyhow::Result<Kubeconfig> {
+        self.kubeconfig(user, &json!({ "token": token }))
+    }
+
+    fn kubeconfig(&self, user: &str, credentials: &Value) -> anyhow::Result<Kubeconfig> {
+        let cluster = json!({
+            "server": self.url,
+            "certificate-authority-data": base64(&self.authority),
+        });
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "control-plane", "cluster": cluster}],
+            "users": [{"name": user, "user": credentials}],
+            "contexts": [{"name": user, "context": {"cluster": "control-plane", "user": user}}],
+            "current-context": user,
+        });
+        Ok(serde_json::from_value(kubeconfig)?)
+    }
+}
+
+/// Kubernetes' own notation of bytes.
+fn base64(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
+}

@@ -1,0 +1,180 @@
+//! The one folder in which a control plane keeps everything: data, certificates, kubeconfigs, logs.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{getpid, getuid};
+
+/// Marks a folder as a control plane's; holds its owner's process id; locked for as long as the owner lives.
+const LOCK: &str = "control-plane.lock";
+
+/// What a control plane creates in its folder.
+const CONTENT: &[&str] = &["audit", "certificates", "config", "etcd", "home", "kubeconfigs", "logs"];
+
+/// A folder that this process alone uses.
+#[derive(Debug)]
+pub(crate) struct Workdir {
+    path: PathBuf,
+    temporary: bool,
+    /// Freed by the kernel when this process ends, which tells others that the folder is nobody's.
+    _lock: File,
+}
+
+impl Workdir {
+    /// Takes the folder `dir`, or a new temporary one. What an earlier control plane left in it is removed.
+    pub(crate) fn take(dir: Option<&Path>) -> anyhow::Result<Workdir> {
+        let (path, lock) = match dir {
+            None => temporary(&std::env::temp_dir())?,
+            Some(dir) => given(dir)?,
+        };
+        let workdir = Workdir { path, temporary: dir.is_none(), _lock: lock };
+        for name in CONTENT {
+            let content = workdir.path.join(name);
+            if content.exists() {
+                fs::remove_dir_all(&content)
+                    .with_context(|| format!("cannot remove {}", content.display()))?;
+            }
+            private_dir(&content)?;
+        }
+        Ok(workdir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn join(&self, part: &str) -> PathBuf {
+        self.path.join(part)
+    }
+}
+
+impl Drop for Workdir {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// The process that runs a control plane in `dir`, if one does.
+pub(crate) fn owner(dir: &Path) -> anyhow::Result<Option<i32>> {
+    let path = dir.join(LOCK);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            let pid =
+                text.trim().parse().with_context(|| format!("{} holds no process id", path.display()))?;
+            Ok(Some(pid))
+        }
+    }
+}
+
+fn given(dir: &Path) -> anyhow::Result<(PathBuf, File)> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let path = fs::canonicalize(dir)?;
+    let foreign = !path.join(LOCK).exists() && fs::read_dir(&path)?.next().is_some();
+    ensure!(!foreign, "{} is neither empty nor an earlier control plane's folder", path.display());
+    match lock(&path)? {
+        Some(lock) => Ok((path, lock)),
+        None => bail!("a control plane is running in {} already", path.display()),
+    }
+}
+
+/// A new folder beside those of other processes of this user, of which those without an owner are removed: tests that
+/// were killed, or whose control plane is a static and so never dropped.
+fn temporary(parent: &Path) -> anyhow::Result<(PathBuf, File)> {
+    let user = getuid().as_raw();
+    let parent = parent.join(format!("resurgam-control-plane-{user}"));
+    private_dir(&parent)?;
+    ensure!(fs::metadata(&parent)?.uid() == user, "{} belongs to another user", parent.display());
+    // One process at a time, or one could remove what another has created and not locked yet.
+    let turn = File::create(parent.join("lock"))?;
+    turn.lock().with_context(|| format!("cannot lock {}", parent.display()))?;
+    for entry in fs::read_dir(&parent)?.flatten() {
+        let path = entry.path();
+        // A folder that cannot be removed now is tried again at the next start.
+        if path.is_dir() && matches!(lock(&path), Ok(Some(_))) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+    let prefix = format!("{}-", getpid().as_raw_nonzero());
+    let path = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent)?.keep();
+    let lock = lock(&path)?.context("a new folder is locked by somebody else")?;
+    Ok((path, lock))
+}
+
+/// The lock on a control plane's folder, with our process id in it; `None` when somebody has it.
+fn lock(dir: &Path) -> anyhow::Result<Option<File>> {
+    let path = dir.join(LOCK);
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open().with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0)?;
+    write!(file, "{}", getpid().as_raw_nonzero())?;
+    Ok(Some(file))
+}
+
+fn private_dir(path: &Path) -> anyhow::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700).recursive(true);
+    builder.create(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_somebody_elses_files_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etcd")).unwrap();
+        let error = Workdir::take(Some(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("neither empty"), "{error}");
+        assert!(dir.path().join("etcd").exists());
+    }
+
+    #[test]
+    fn a_folder_is_taken_by_one_at_a_time_and_again_once_free() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(owner(dir.path()).unwrap(), None);
+        let first = Workdir::take(Some(dir.path())).unwrap();
+        assert_eq!(owner(dir.path()).unwrap(), Some(getpid().as_raw_nonzero().get()));
+        assert!(Workdir::take(Some(dir.path())).unwrap_err().to_string().contains("running in"));
+        fs::write(first.join("logs/old.log"), "old").unwrap();
+        drop(first);
+        assert_eq!(owner(dir.path()).unwrap(), None);
+        let second = Workdir::take(Some(dir.path())).unwrap();
+        assert!(!second.join("logs/old.log").exists());
+    }
+
+    #[test]
+    fn a_temporary_folder_whose_owner_is_gone_is_removed_at_the_next_start() {
+        let parent = tempfile::tempdir().unwrap();
+        let (left, lock_of_left) = temporary(parent.path()).unwrap();
+        let (beside, _lock_of_beside) = temporary(parent.path()).unwrap();
+        assert!(left.exists(), "it has an owner");
+        drop(lock_of_left);
+        let _next = temporary(parent.path()).unwrap();
+        assert!(!left.exists());
+        assert!(beside.exists());
+    }
+}
