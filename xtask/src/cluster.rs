@@ -1,0 +1,99 @@
+//! `cargo xtask cluster`: a control plane by hand.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use control_plane::{ControlPlane, Identity, Options};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often a running cluster is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A real control plane on loopback, to try things on.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster, print how to reach it, and run it until Ctrl-C, SIGTERM or `down`.
+    Up {
+        /// The folder for its data, kubeconfigs and logs: empty, or an earlier cluster's, whose leftovers are removed.
+        #[arg(long)]
+        dir: PathBuf,
+        /// How many fake nodes to run pods on.
+        #[arg(long, default_value_t = Options::default().nodes)]
+        nodes: usize,
+    },
+    /// End the cluster that runs in a folder; the folder is kept.
+    Down {
+        /// The folder that `up` was given.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    let outcome = runtime.block_on(async {
+        match args.command {
+            Command::Up { dir, nodes } => up(dir, nodes).await,
+            Command::Down { dir } => down(dir).await,
+        }
+    });
+    // Without waiting for a build that was interrupted: it ends with this process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn up(dir: PathBuf, nodes: usize) -> anyhow::Result<()> {
+    // Before anything is started: whoever ends us during the start gets the same orderly end.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    anstream::eprintln!("starting a control plane in {}", dir.display());
+    let control_plane = tokio::select! {
+        started = ControlPlane::start(Options { dir: Some(dir), nodes }) => started?,
+        _ = interrupt.recv() => bail!("interrupted before the control plane was ready"),
+        _ = terminate.recv() => bail!("ended before the control plane was ready"),
+    };
+    anstream::print!("{}", describe(&control_plane));
+    anstream::eprintln!("running; Ctrl-C ends it");
+    let mut watch = tokio::time::interval(WATCH);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = watch.tick() => control_plane.check()?,
+        }
+    }
+    anstream::eprintln!("stopping");
+    control_plane.stop().await
+}
+
+/// Lines for a shell to `eval`.
+fn describe(control_plane: &ControlPlane) -> String {
+    let mut lines = String::new();
+    for who in Identity::ALL {
+        let suffix = match who {
+            Identity::PlatformAdministrator => String::new(),
+            Identity::TenantAdministrator
+            | Identity::Responder
+            | Identity::RecoveryLead
+            | Identity::GitOps
+            | Identity::Operator => format!("_{}", who.name().replace('-', "_").to_uppercase()),
+        };
+        lines += &format!("KUBECONFIG{suffix}={}\n", control_plane.kubeconfig(who).display());
+    }
+    lines + &format!("AUDIT_LOG={}\n", control_plane.audit_log().display())
+}
+
+async fn down(dir: PathBuf) -> anyhow::Result<()> {
+    let ended = control_plane::end(&dir).await?;
+    let outcome = if ended { "ended the cluster in" } else { "no cluster is running in" };
+    anstream::eprintln!("{outcome} {}", dir.display());
+    Ok(())
+}
