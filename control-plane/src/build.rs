@@ -93,7 +93,7 @@ pub(crate) fn programs() -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
         let folder = cache()?.join(format!("{}-{}", module.name, key(module, version)?));
         if !missing(&folder, &wanted).is_empty() {
             if !announced {
-                say("building the control plane from source, once: about 8 minutes on two cores, \
+                say("building the control plane from source, once: about 10 minutes on two cores, \
                      seconds when Go has built it before");
                 announced = true;
             }

@@ -44,7 +44,7 @@ impl Rig<'_> {
                 let url = format!("https://127.0.0.1:{port}");
                 command
                     .arg(flag("data-dir", self.workdir.join("etcd")))
-                    .args(["--name=default", "--unsafe-no-fsync=true", "--log-level=warn"])
+                    .args(["--name=resurgam", "--unsafe-no-fsync=true", "--log-level=warn"])
                     // One member has no peers; it listens for them all the same.
                     .arg("--listen-peer-urls=http://127.0.0.1:0")
                     .arg(format!("--listen-client-urls={url}"))

@@ -11,8 +11,8 @@ use crate::pki::Certified;
 pub enum Identity {
     /// User `platform-administrator`: `cluster-admin`. Sets clusters up.
     PlatformAdministrator,
-    /// User `tenant-administrator`: everything in every namespace, and namespaces themselves, but no way to become
-    /// somebody else. The attacker that must be refused.
+    /// User `tenant-administrator`: everything in every namespace, and namespaces themselves; no impersonation,
+    /// no escalation by RBAC. The attacker that must be refused.
     TenantAdministrator,
     /// User `on-call-responder`: isolates, by the product's ClusterRole `resurgam-responder`.
     Responder,

@@ -72,8 +72,9 @@ impl ControlPlane {
     /// When it cannot be built, or a component ends or is not ready in time, with the end of that component's log.
     pub async fn start(options: Options) -> anyhow::Result<ControlPlane> {
         let dir = options.dir;
-        let prepare = move || anyhow::Ok((build::programs()?, Workdir::take(dir.as_deref())?));
-        let (programs, workdir) = tokio::task::spawn_blocking(prepare).await??;
+        // The folder first: whoever has it already is told so before anything is built.
+        let prepare = move || anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs()?));
+        let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
         let authority = Authority::new("resurgam-control-plane")?;
         let rig = Rig { workdir: &workdir, programs: &programs, authority: &authority };
         write_private(&rig.ca(), &authority.pem())?;

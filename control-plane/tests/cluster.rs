@@ -1,5 +1,7 @@
 //! What everybody who uses the control plane relies on, on one that is shared by all tests here.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -111,7 +113,9 @@ async fn an_annotation_makes_a_running_pod_run_something_else() {
     let api: Api<Pod> = Api::namespaced(client, "swapped");
     let patch = json!({"metadata": {"annotations": {"kwok.resurgam.dev/image-id": other}}});
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    let swapped = |pod: Option<&Pod>| pod.is_some_and(|pod| image_ids(&[pod.clone()]) == [other.as_str(); 2]);
+    let swapped = |pod: Option<&Pod>| {
+        pod.is_some_and(|pod| image_ids(std::slice::from_ref(pod)) == [other.as_str(); 2])
+    };
     within("the other image", await_condition(api, name, swapped)).await.unwrap();
 }
 

@@ -1,5 +1,7 @@
 //! How a control plane ends: with the process that started it, whatever happens to that.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are not recognised as tests")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
