@@ -5,3 +5,4 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod api;
+pub mod gates;
