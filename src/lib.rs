@@ -5,6 +5,8 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod api;
+pub mod api;
 pub mod cli;
 pub mod engine;
+pub mod gates;
 pub mod plan;

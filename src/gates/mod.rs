@@ -1,1 +1,227 @@
 //! Gates: one file each, which gathers (I/O, as the plan's account) and then judges (pure, ordered checks).
+//!
+//! Every gate answers; none fails. What cannot be read, takes too long, is malformed or panics is Unknown, and says so
+//! with the culprit's name.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::api::{GateSpec, Phase, Verdict};
+
+mod addresses;
+mod evidence;
+mod http;
+mod image_digests;
+mod images;
+mod inventory;
+mod kstatus;
+mod workloads;
+
+pub use http::AskerError;
+
+/// How long an answer may take where the plan does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Characters of a message; the status has room for as many.
+const MESSAGE_LIMIT: usize = 512;
+
+/// The registry: one line for each gate.
+fn asked(spec: &GateSpec) -> impl Iterator<Item = &dyn Gate> {
+    [
+        spec.image_digests.as_ref().map(|gate| gate as &dyn Gate),
+        spec.workloads.as_ref().map(|gate| gate as &dyn Gate),
+        spec.http.as_ref().map(|gate| gate as &dyn Gate),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// What each gate's part of a plan can do.
+trait Gate: Sync {
+    /// What a Pass proves.
+    fn class(&self) -> Class;
+    /// What a change of would alter the answer.
+    fn interests(&self, question: &Question) -> Vec<Interest>;
+    /// Gathers, then judges.
+    fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
+}
+
+/// What a gate is handed to answer with.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    asker: &'a Asker,
+    /// Acts as the plan's account.
+    client: &'a kube::Client,
+    question: &'a Question,
+}
+
+/// All that a gate may know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Namespace of the plan.
+    pub plan_namespace: String,
+    /// Namespaces of the service. Empty: it is an external system.
+    pub namespaces: Vec<String>,
+    /// When it is asked.
+    pub phase: Phase,
+    /// What is asked.
+    pub spec: GateSpec,
+    /// By namespace, the UID of its Quarantine: only what that one recorded counts.
+    pub seals: BTreeMap<String, String>,
+}
+
+/// A verdict, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The verdict. Unknown never opens anything, and never seals anything.
+    pub verdict: Verdict,
+    /// Why, as one CamelCase word.
+    pub reason: String,
+    /// Why, with the culprit's name; at most 512 characters.
+    pub message: String,
+    /// `sha256:…` over what was judged: UIDs, the fields looked at, what was required. None where nothing was.
+    pub evidence: Option<String>,
+}
+
+impl Answer {
+    fn pass(reason: &str, message: impl Into<String>, evidence: String) -> Self {
+        Self {
+            verdict: Verdict::Pass,
+            reason: reason.into(),
+            message: message.into(),
+            evidence: Some(evidence),
+        }
+    }
+
+    fn fail(reason: &str, message: impl Into<String>, evidence: String) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            reason: reason.into(),
+            message: message.into(),
+            evidence: Some(evidence),
+        }
+    }
+
+    fn unknown(reason: &str, message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Unknown, reason: reason.into(), message: message.into(), evidence: None }
+    }
+}
+
+/// What kind of proof a gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// It works.
+    Health,
+    /// It is what it should be.
+    Integrity,
+}
+
+/// What a change of would alter a gate's answer: for wake-ups through watches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interest {
+    /// Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs and CronJobs.
+    Workloads {
+        /// Where.
+        namespace: String,
+    },
+    /// Pods.
+    Pods {
+        /// Where.
+        namespace: String,
+    },
+    /// One ConfigMap.
+    ConfigMap {
+        /// Where.
+        namespace: String,
+        /// Which.
+        name: String,
+    },
+}
+
+/// What a gate proves. None: the spec asks not exactly one question, which is malformed.
+#[must_use]
+pub fn class(spec: &GateSpec) -> Option<Class> {
+    only(spec).map(Gate::class)
+}
+
+/// What a change of would alter the answer, sorted. An HTTP endpoint tells nobody: such a gate is asked at its interval.
+#[must_use]
+pub fn interests(question: &Question) -> Vec<Interest> {
+    let mut interests = only(&question.spec).map_or_else(Vec::new, |gate| gate.interests(question));
+    interests.sort();
+    interests.dedup();
+    interests
+}
+
+/// The one question of a spec.
+fn only(spec: &GateSpec) -> Option<&dyn Gate> {
+    let mut gates = asked(spec);
+    let gate = gates.next()?;
+    gates.next().is_none().then_some(gate)
+}
+
+/// Asks gates. Built once, and shared.
+pub struct Asker {
+    http: http::Prober,
+}
+
+impl Asker {
+    /// An asker whose `http` gates may also connect to loopback, link-local and the like within `http_allow`.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, for instance because the machine has no certificate authorities.
+    pub fn new(http_allow: Vec<ipnet::IpNet>) -> Result<Self, AskerError> {
+        Ok(Self { http: http::Prober::new(http_allow)? })
+    }
+
+    /// Asks one gate as the account that `client` acts as, within `spec.timeout` (default 10 s).
+    ///
+    /// Never fails and never panics: errors, timeouts and panics are Unknown and say so.
+    pub async fn ask(&self, client: &kube::Client, question: &Question) -> Answer {
+        let Some(gate) = only(&question.spec) else {
+            return Answer::unknown(
+                "Malformed",
+                format!("gate {} does not ask exactly one question", question.spec.name),
+            );
+        };
+        let timeout = question.spec.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
+        // Inside an async block, so that a panic before the first await is caught, too.
+        let answer = guarded(timeout, async { gate.ask(Context { asker: self, client, question }).await });
+        answer.await
+    }
+}
+
+/// Turns what does not answer into Unknown.
+async fn guarded(timeout: Duration, answer: impl Future<Output = Answer>) -> Answer {
+    let mut answer = match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => Answer::unknown("Panicked", format!("the gate panicked: {}", said(panic.as_ref()))),
+        Err(_) => Answer::unknown("TimedOut", format!("no answer within {}", crate::api::Duration(timeout))),
+    };
+    answer.message = clipped(&answer.message, MESSAGE_LIMIT);
+    answer
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it did not say why")
+}
+
+/// The first `limit` characters, with a mark where more were cut.
+fn clipped(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests;

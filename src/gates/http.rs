@@ -1,0 +1,196 @@
+//! Gate `http`: does an endpoint answer with this status?
+//!
+//! The URL is a plan author's, the connection the operator's. So redirects are not followed, no proxy is used, and the
+//! address is checked where the connection is made: a name that resolves to another address the second time gains
+//! nothing. The body is never read; nothing of it and no credentials reach a message.
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Url, redirect, retry};
+use serde_json::json;
+
+use super::addresses::refusal;
+use super::{Answer, Class, Context, Gate, Interest, Question, evidence};
+use crate::api::gate::HttpSpec;
+
+/// The status that passes where the plan names none.
+const DEFAULT_STATUS: u16 = 200;
+
+impl Gate for HttpSpec {
+    fn class(&self) -> Class {
+        Class::Health
+    }
+
+    fn interests(&self, _: &Question) -> Vec<Interest> {
+        Vec::new()
+    }
+
+    fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
+        async { judge(self, context.asker.http.probe(&self.url).await) }.boxed()
+    }
+}
+
+/// The client of `http` gates cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the client of http gates cannot be made")]
+pub struct AskerError(#[from] reqwest::Error);
+
+/// Asks endpoints for their status.
+pub struct Prober {
+    client: Client,
+    allow: Arc<[IpNet]>,
+}
+
+/// Why there is no status.
+#[derive(Debug, PartialEq, Eq)]
+struct NoStatus {
+    reason: &'static str,
+    message: String,
+}
+
+impl NoStatus {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl Prober {
+    /// A prober that may also connect to addresses within `allow`.
+    pub fn new(allow: Vec<IpNet>) -> Result<Self, AskerError> {
+        let allow: Arc<[IpNet]> = allow.into();
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // An error says that somebody else was quicker, which is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let client = Client::builder()
+            .user_agent(concat!("resurgam/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .no_proxy()
+            // Each answer is of a connection of its own: an old one would show less, and skip the check of its address.
+            .pool_max_idle_per_host(0)
+            .dns_resolver(CheckedResolver { allow: Arc::clone(&allow) })
+            .build()?;
+        Ok(Self { client, allow })
+    }
+
+    /// The endpoint's status. The caller bounds the time.
+    async fn probe(&self, url: &str) -> Result<u16, NoStatus> {
+        let url = checked(url, &self.allow)?;
+        match self.client.get(url.clone()).send().await {
+            Ok(response) => Ok(response.status().as_u16()),
+            Err(error) => Err(no_status(&url, &error.without_url())),
+        }
+    }
+}
+
+/// The URL, if it may be asked. Hosts that are names are checked when they are resolved.
+fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
+    // The URL may hold credentials: it is not repeated until it is known that it does not.
+    let url = Url::parse(url)
+        .map_err(|error| NoStatus::new("MalformedUrl", format!("the URL is malformed: {error}")))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(NoStatus::new(
+            "CredentialsInUrl",
+            "the URL holds credentials, which have no place in a plan",
+        ));
+    }
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(NoStatus::new("MalformedUrl", format!("{}: is neither http nor https", url.scheme())));
+    }
+    let host = url.host_str().ok_or_else(|| NoStatus::new("MalformedUrl", "the URL has no host"))?;
+    // As the connector reads it; the parser has already made every way of writing an IPv4 address the plain one.
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
+        && let Some(why) = refusal(address, allow)
+    {
+        return Err(NoStatus::new("AddressRefused", format!("{host} is {why}")));
+    }
+    Ok(url)
+}
+
+/// Says why a request came to nothing: without the query, which may hold secrets, and nothing of a body.
+fn no_status(url: &Url, error: &reqwest::Error) -> NoStatus {
+    let host = url.host_str().unwrap_or_default();
+    let mut cause: &dyn Error = error;
+    loop {
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return NoStatus::new("AddressRefused", refused.to_string());
+        }
+        match cause.source() {
+            Some(next) => cause = next,
+            None => break,
+        }
+    }
+    let reason = if error.is_timeout() {
+        "TimedOut"
+    } else if error.is_connect() {
+        "CannotConnect"
+    } else {
+        "NoAnswer"
+    };
+    NoStatus::new(reason, format!("{host}: {cause}"))
+}
+
+/// Resolves names to addresses that may be connected to, and to no other.
+struct CheckedResolver {
+    allow: Arc<[IpNet]>,
+}
+
+/// A name has none but refused addresses.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} is {address}, {why}")]
+struct Refused {
+    name: String,
+    address: IpAddr,
+    why: &'static str,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow = Arc::clone(&self.allow);
+        Box::pin(async move {
+            // Port 0 stands for the URL's.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let mut refused = None;
+            let mut good = Vec::new();
+            for address in found {
+                match refusal(address.ip(), &allow) {
+                    Some(why) => {
+                        refused =
+                            Some(Refused { name: name.as_str().to_owned(), address: address.ip(), why });
+                    }
+                    None => good.push(address),
+                }
+            }
+            match refused {
+                Some(refused) if good.is_empty() => Err(refused.into()),
+                _ => Ok(Box::new(good.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// The verdict on what an endpoint answered.
+fn judge(spec: &HttpSpec, answer: Result<u16, NoStatus>) -> Answer {
+    let wanted = spec.status.unwrap_or(DEFAULT_STATUS);
+    let got = match answer {
+        Ok(got) => got,
+        Err(NoStatus { reason, message }) => return Answer::unknown(reason, message),
+    };
+    let evidence = evidence::digest(&json!({"gate": "http", "url": spec.url, "wanted": wanted, "got": got}));
+    if got == wanted {
+        Answer::pass("Answers", format!("got {got}"), evidence)
+    } else {
+        Answer::fail("Status", format!("got {got}, wanted {wanted}"), evidence)
+    }
+}
+
+#[cfg(test)]
+mod tests;

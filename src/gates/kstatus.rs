@@ -1,0 +1,282 @@
+//! How far a workload is, by the rules that kstatus has published for the built-in kinds.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// How far a workload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// What was asked for is there.
+    Current,
+    /// Its own controller is still at it, or has not looked yet: nothing it says can be held against it.
+    Moving(String),
+    /// Its controller is done, and yet not all that was asked for is ready.
+    Lacking(String),
+    /// It will not get there by itself.
+    Failed {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// Why.
+        message: String,
+    },
+    /// A Job that is told not to run.
+    Suspended,
+}
+
+/// A workload's progress, and its replicas where it counts any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub progress: Progress,
+    pub replicas: Option<Replicas>,
+}
+
+/// How many there should be, and how many are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    pub specified: i32,
+    pub ready: i32,
+}
+
+/// A Deployment's standing.
+pub fn deployment(object: &Deployment) -> Standing {
+    let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = object.status.clone().unwrap_or_default();
+    let updated = status.updated_replicas.unwrap_or(0);
+    let ready = status.ready_replicas.unwrap_or(0);
+    let conditions = status.conditions.unwrap_or_default();
+    let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
+    let progressing = condition("Progressing");
+    // Without that condition (it has no deadline) there is nothing to tell a roll-out from a loss by.
+    let rolled_out = progressing.is_none_or(|condition| {
+        condition.status == "True" && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+    });
+    let why = condition("ReplicaFailure")
+        .filter(|condition| condition.status == "True")
+        .and_then(|condition| condition.message.as_deref());
+    let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
+        moving
+    } else if let Some(condition) =
+        progressing.filter(|condition| condition.reason.as_deref() == Some("ProgressDeadlineExceeded"))
+    {
+        Progress::Failed {
+            reason: "ProgressDeadlineExceeded",
+            message: condition.message.clone().unwrap_or_default(),
+        }
+    } else if updated < specified {
+        Progress::Moving(because(format!("{updated} of {specified} updated, {ready} ready"), why))
+    } else if status.replicas.unwrap_or(0) > updated {
+        let old = status.replicas.unwrap_or(0) - updated;
+        Progress::Moving(format!("{old} old replicas still run"))
+    } else {
+        lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why)
+    };
+    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+}
+
+/// A StatefulSet's standing.
+pub fn stateful_set(object: &StatefulSet) -> Standing {
+    let spec = object.spec.clone().unwrap_or_default();
+    let specified = spec.replicas.unwrap_or(1);
+    let status = object.status.clone().unwrap_or_default();
+    let ready = status.ready_replicas.unwrap_or(0);
+    let updated = status.updated_replicas.unwrap_or(0);
+    let strategy = spec.update_strategy.unwrap_or_default();
+    let on_delete = strategy.type_.as_deref() == Some("OnDelete");
+    let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or(0);
+    // Below the partition the old revision is meant to stay.
+    let to_update = if on_delete { 0 } else { (specified - partition).max(0) };
+    let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
+        moving
+    } else if status.replicas < specified {
+        Progress::Moving(format!("{} of {specified} created, {ready} ready", status.replicas))
+    } else if status.update_revision != status.current_revision && updated < to_update {
+        Progress::Moving(format!("{updated} of {to_update} updated, {ready} ready"))
+    } else {
+        lacking(specified, ready, status.available_replicas.unwrap_or(0), true, None)
+    };
+    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+}
+
+/// A DaemonSet's standing. What it specifies is a Pod for each node that it fits.
+pub fn daemon_set(object: &DaemonSet) -> Standing {
+    let status = object.status.clone().unwrap_or_default();
+    let specified = status.desired_number_scheduled;
+    let ready = status.number_ready;
+    let on_delete = object
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.update_strategy.as_ref())
+        .is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
+    let updated = status.updated_number_scheduled.unwrap_or(0);
+    let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
+        moving
+    } else if status.current_number_scheduled < specified {
+        Progress::Moving(format!("on {} of {specified} nodes", status.current_number_scheduled))
+    } else if !on_delete && updated < specified {
+        Progress::Moving(format!("{updated} of {specified} updated, {ready} ready"))
+    } else {
+        lacking(specified, ready, status.number_available.unwrap_or(0), true, None)
+    };
+    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+}
+
+/// A ReplicaSet's standing.
+pub fn replica_set(object: &ReplicaSet) -> Standing {
+    let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = object.status.clone().unwrap_or_default();
+    let why = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
+        .and_then(|condition| condition.message.as_deref());
+    replicas(
+        unsettled(&object.metadata, status.observed_generation),
+        specified,
+        status.replicas,
+        status.ready_replicas,
+        status.available_replicas,
+        why,
+    )
+}
+
+/// A ReplicationController's standing.
+pub fn replication_controller(object: &ReplicationController) -> Standing {
+    let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = object.status.clone().unwrap_or_default();
+    let why = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
+        .and_then(|condition| condition.message.as_deref());
+    replicas(
+        unsettled(&object.metadata, status.observed_generation),
+        specified,
+        status.replicas,
+        status.ready_replicas,
+        status.available_replicas,
+        why,
+    )
+}
+
+/// The common end of the kinds that only count.
+fn replicas(
+    unsettled: Option<Progress>,
+    specified: i32,
+    created: i32,
+    ready: Option<i32>,
+    available: Option<i32>,
+    why: Option<&str>,
+) -> Standing {
+    let ready = ready.unwrap_or(0);
+    let progress = unsettled.unwrap_or_else(|| {
+        if created < specified {
+            Progress::Moving(because(format!("{created} of {specified} created, {ready} ready"), why))
+        } else {
+            lacking(specified, ready, available.unwrap_or(0), true, why)
+        }
+    });
+    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+}
+
+/// A Job's standing: done or under way is current, as kstatus has it.
+pub fn job(object: &Job) -> Standing {
+    let status = object.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let holds = |type_: &str| {
+        conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
+    };
+    let suspended = object.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
+    let progress = if object.metadata.deletion_timestamp.is_some() {
+        Progress::Moving("is being deleted".to_owned())
+    } else if let Some(condition) = holds("Failed").or_else(|| holds("FailureTarget")) {
+        let message = condition.message.clone().or_else(|| condition.reason.clone());
+        Progress::Failed { reason: "JobFailed", message: message.unwrap_or_else(|| "it failed".to_owned()) }
+    } else if holds("Complete").is_some() {
+        Progress::Current
+    } else if suspended {
+        Progress::Suspended
+    } else if status.start_time.is_some() {
+        Progress::Current
+    } else {
+        Progress::Moving("has not started".to_owned())
+    };
+    Standing { progress, replicas: None }
+}
+
+/// A Pod's standing.
+pub fn pod(object: &Pod) -> Standing {
+    let status = object.status.clone().unwrap_or_default();
+    let condition =
+        |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
+    let ready = condition("Ready").is_some_and(|condition| condition.status == "True");
+    let progress = if object.metadata.deletion_timestamp.is_some() {
+        Progress::Moving("is being deleted".to_owned())
+    } else {
+        match status.phase.as_deref() {
+            Some("Succeeded") => Progress::Current,
+            Some("Failed") => Progress::Failed {
+                reason: "PodFailed",
+                message: status.message.clone().or(status.reason.clone()).unwrap_or("it failed".to_owned()),
+            },
+            Some("Running") if ready => Progress::Current,
+            Some("Running") => match status.container_statuses.iter().flatten().find(|it| crashes(it)) {
+                Some(container) => Progress::Failed {
+                    reason: "CrashLoopBackOff",
+                    message: format!("container {} keeps crashing", container.name),
+                },
+                None => Progress::Lacking("runs, but is not ready".to_owned()),
+            },
+            phase => {
+                let why = condition("PodScheduled").and_then(|condition| condition.message.as_deref());
+                Progress::Moving(because(format!("is {}", phase.unwrap_or("in no phase yet")), why))
+            }
+        }
+    };
+    Standing { progress, replicas: None }
+}
+
+fn crashes(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+}
+
+/// Says so while a status speaks of another object than the one that is there. Built-in controllers always write the
+/// generation they saw, so that none is one they have not seen.
+fn unsettled(meta: &ObjectMeta, observed: Option<i64>) -> Option<Progress> {
+    let generation = meta.generation.unwrap_or(0);
+    if meta.deletion_timestamp.is_some() {
+        Some(Progress::Moving("is being deleted".to_owned()))
+    } else if observed.is_none_or(|observed| observed < generation) {
+        Some(Progress::Moving("its controller has not seen its latest change".to_owned()))
+    } else {
+        None
+    }
+}
+
+/// The last of the rules: all are there; are they ready, and for long enough?
+fn lacking(specified: i32, ready: i32, available: i32, settled: bool, why: Option<&str>) -> Progress {
+    if ready >= specified && available >= specified {
+        return Progress::Current;
+    }
+    let message = if ready < specified {
+        format!("{ready} of {specified} ready")
+    } else {
+        format!("{available} of {specified} ready for long enough")
+    };
+    let message = because(message, why);
+    if settled && ready < specified { Progress::Lacking(message) } else { Progress::Moving(message) }
+}
+
+fn because(message: String, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("{message}: {why}"),
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests;
