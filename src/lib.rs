@@ -5,7 +5,6 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod api;
-pub mod api;
 pub mod cli;
 pub mod engine;
 pub mod gates;
