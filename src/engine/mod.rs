@@ -23,6 +23,7 @@ mod tests;
 
 pub use decide::decide;
 pub use gate_state::{Answer, GateState, Tracker};
+pub use summary::{is_news, keep_times};
 
 /// All that is known of a plan's world at one moment.
 #[derive(Clone, Debug)]

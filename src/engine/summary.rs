@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::conditions::{
-    HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, is_true, set, shorten,
+    HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, is_true, set, shorten,
 };
 use crate::api::recovery_plan::Blocker;
 use crate::api::{RecoveryPlanStatus, Stage};
@@ -131,6 +131,24 @@ pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[Unit
         clear(&mut status.conditions, RECONCILING);
     }
     status
+}
+
+/// Conditions that did not change keep the time of their last transition.
+pub fn keep_times(status: &mut RecoveryPlanStatus, before: &RecoveryPlanStatus) {
+    for condition in &mut status.conditions {
+        if let Some(old) = find(&before.conditions, &condition.type_).filter(|old| old.status == condition.status) {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+    }
+}
+
+/// Is this more than new counts?
+#[must_use]
+pub fn is_news(before: &RecoveryPlanStatus, now: &RecoveryPlanStatus) -> bool {
+    let bare = |status: &RecoveryPlanStatus| -> Vec<(String, String, String)> {
+        status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+    };
+    bare(before) != bare(now) || before.observed_generation != now.observed_generation
 }
 
 /// What is wrong with the plan itself, in one condition.
