@@ -5,3 +5,6 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod api;
+pub mod controllers;
+pub mod isolation;
+pub mod steps;
