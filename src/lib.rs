@@ -6,6 +6,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod controllers;
 pub mod engine;
 pub mod gates;
+pub mod isolation;
 pub mod plan;
+pub mod steps;
