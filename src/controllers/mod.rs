@@ -1,1 +1,11 @@
-//! Controllers: watch, gather, ask the pure half what comes next, write.
+//! The shell: watch, gather, ask the engine, write. It decides nothing.
+
+pub mod metrics;
+pub mod plan;
+
+mod act;
+mod events;
+mod gate_tasks;
+mod observe;
+mod running;
+mod stores;

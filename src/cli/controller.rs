@@ -1,0 +1,193 @@
+//! `resurgam controller`: the operator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use kube::{Client, Config};
+use kube_lease_manager::LeaseManagerBuilder;
+
+use crate::api::{Duration, OPERATOR_NAMESPACE};
+use crate::controllers::metrics::Metrics;
+use crate::controllers::{fence, plan, quarantine};
+use crate::gates::Asker;
+
+/// Name of the Lease by which replicas agree on a leader.
+pub(crate) const LEASE: &str = "resurgam";
+
+/// Arguments of `resurgam controller`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Let `http` gates reach addresses in this range although they are loopback, link-local or the like (repeatable).
+    /// A plan can never allow that for itself.
+    #[arg(long, value_name = "CIDR")]
+    http_allow: Vec<ipnet::IpNet>,
+
+    /// The evidence store: what is captured before anything is stopped goes here.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/resurgam/evidence")]
+    evidence: PathBuf,
+
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// Namespace of the Lease by which replicas agree on a leader.
+    #[arg(long, value_name = "NAMESPACE", default_value = OPERATOR_NAMESPACE)]
+    lease_namespace: String,
+
+    /// How long a leader that died is waited for, in whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    lease_duration: Duration,
+
+    /// How logs are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the health endpoints tell.
+#[derive(Default)]
+struct Health {
+    /// The lease is being looked after: this process leads, or stands by.
+    ready: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    start_logs(args.log_format);
+    let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
+    runtime.block_on(operate(args))
+}
+
+fn start_logs(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+async fn operate(args: &Args) -> Result<ExitCode> {
+    let config = Config::infer().await.context("no cluster is configured: set KUBECONFIG, or run in a pod")?;
+    let client = Client::try_from(config.clone())?;
+    let health = Arc::new(Health::default());
+    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
+    let serving = tokio::spawn(serve(listener, health.clone()));
+
+    let seconds = args.lease_duration.0.as_secs();
+    anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
+    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
+        .with_namespace(&args.lease_namespace)
+        .with_identity(identity())
+        .with_duration(seconds)
+        .with_grace((seconds / 3).max(1))
+        .build()
+        .await
+        .with_context(|| format!("Lease {}/{LEASE}", args.lease_namespace))?;
+    let (mut leading, mut lease) = manager.watch().await;
+    health.ready.store(true, Ordering::Relaxed);
+
+    let mut stop = std::pin::pin!(stopped());
+    tracing::info!("waiting to lead");
+    tokio::select! {
+        result = leading.wait_for(|&leads| leads) => { result.context("the lease task died")?; }
+        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    }
+    tracing::info!("leading");
+    health.metrics.leader.set(1);
+    let code = tokio::select! {
+        result = lead(args, client, config, health.metrics.clone()) => {
+            result.context("a controller ended")?;
+            ExitCode::FAILURE
+        }
+        // Whoever leads no more writes no more: nothing is safer than to end at once.
+        _ = leading.wait_for(|&leads| !leads) => {
+            tracing::error!("the lease is lost: ending");
+            return Ok(ExitCode::FAILURE);
+        }
+        _ = &mut lease => {
+            tracing::error!("the lease task died: ending");
+            return Ok(ExitCode::FAILURE);
+        }
+        () = &mut stop => {
+            tracing::info!("asked to stop: giving the lease back");
+            ExitCode::SUCCESS
+        }
+    };
+    // The controllers are dropped by now. Letting go of the channel gives the lease back, so that a successor need not wait.
+    drop(leading);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), lease).await;
+    serving.abort();
+    Ok(code)
+}
+
+/// All controllers, until one ends.
+async fn lead(args: &Args, client: Client, config: Config, metrics: Arc<Metrics>) -> Result<()> {
+    let asker = Asker::new(args.http_allow.clone())?;
+    let options = quarantine::QuarantineOptions { evidence: args.evidence.clone(), config: config.clone() };
+    tokio::select! {
+        result = fence::run(client.clone()) => result.context("fence")?,
+        result = quarantine::run(client.clone(), options) => result.context("quarantine")?,
+        result = plan::run(client, config, asker, metrics) => result.context("plan")?,
+    }
+    Ok(())
+}
+
+/// Tells replicas apart.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "resurgam".to_owned());
+    format!("{host}-{}", std::process::id())
+}
+
+/// Resolves when the process is asked to end.
+async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupted => {}
+        () = terminated => {}
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
+    let ready = |State(health): State<Arc<Health>>| async move {
+        if health.ready.load(Ordering::Relaxed) {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "the lease has not been read yet\n")
+        }
+    };
+    let metrics = |State(health): State<Arc<Health>>| async move {
+        health.metrics.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the health endpoints ended");
+    }
+}

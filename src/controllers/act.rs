@@ -1,0 +1,407 @@
+//! Carries out what was decided for one service: its status first, as intent, and then the effect.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::observe::{is_tightening, seals};
+use super::plan::Operator;
+use super::running::Running;
+use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::service_recovery::PlanRef;
+use crate::api::{
+    Claim, DnsLabel, GROUP, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, ServiceRecoverySpec,
+    ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
+};
+use crate::engine::{Effect, Refusal, ServiceDecided, StepOutcome};
+use crate::isolation::io::{IoError, call, call_opt};
+use crate::plan::{Plan, Service, ServiceId};
+use crate::steps::{self, StepContext, StepError};
+
+/// What failed on the way is tried again after this.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// What needs somebody to change something, such as a grant, is tried again after this: nothing tells of it.
+const REFUSED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// One service, for as long as something is done about it.
+pub(crate) struct Act {
+    pub(crate) operator: Arc<Operator>,
+    pub(crate) running: Arc<Running>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) id: ServiceId,
+    /// The ServiceRecovery that the decision rests on.
+    pub(crate) record: Option<ServiceRecovery>,
+}
+
+/// Why something decided did not come about.
+#[derive(Debug, thiserror::Error)]
+enum ActError {
+    #[error(transparent)]
+    Io(#[from] IoError),
+    #[error("{message}")]
+    Refused { reason: &'static str, message: String },
+}
+
+impl Act {
+    fn service(&self) -> &Service {
+        &self.plan.services[self.id]
+    }
+
+    fn records(&self) -> Api<ServiceRecovery> {
+        Api::namespaced(self.operator.client.clone(), &self.plan.namespace)
+    }
+
+    fn name(&self) -> String {
+        service_recovery_name(&self.plan.name, &self.service().name)
+    }
+
+    /// Writes, acts, and lets go of the service.
+    pub(crate) async fn carry_out(mut self, decided: ServiceDecided) {
+        let result = self.try_carry_out(&decided).await;
+        let refused = result.err().map(|error| self.refusal(&error));
+        {
+            let mut state = self.running.state();
+            let held = state.services.entry(self.service().name.clone()).or_default();
+            held.busy = false;
+            held.refused = refused;
+        }
+        self.running.wake.notify_one();
+    }
+
+    fn refusal(&self, error: &ActError) -> Refusal {
+        let service = &self.service().name;
+        let (reason, again) = match error {
+            ActError::Io(io) if io.is_conflict() => ("Conflict", SignedDuration::ZERO),
+            ActError::Io(io) if io.is_transient() => ("ApiServer", AGAIN_AFTER),
+            ActError::Io(_) => ("Refused", REFUSED_AGAIN_AFTER),
+            ActError::Refused { reason: "DependencyNotRecovered", .. } => {
+                ("DependencyNotRecovered", AGAIN_AFTER)
+            }
+            ActError::Refused { reason, .. } => (*reason, REFUSED_AGAIN_AFTER),
+        };
+        if reason != "Conflict" {
+            tracing::warn!(plan = %self.running.key, service, reason, %error, "did not come about");
+        }
+        let now = Timestamp::now();
+        let again_at = now.checked_add(again).unwrap_or(now);
+        Refusal { reason: reason.to_owned(), message: error.to_string(), again_at }
+    }
+
+    async fn try_carry_out(&mut self, decided: &ServiceDecided) -> Result<(), ActError> {
+        if decided.write {
+            self.write_status(&decided.status).await?;
+        }
+        match &decided.effect {
+            None => Ok(()),
+            Some(Effect::Adopt) => self.adopt(&decided.status).await,
+            Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
+            Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
+                self.ask(*isolation, *attempt, reachable, dependencies).await
+            }
+            Some(Effect::Step { index, attempt, dependencies }) => {
+                self.step(*index, *attempt, dependencies).await
+            }
+        }
+    }
+
+    /// Keeps what the API server answered, as the newest that is known.
+    fn keep(&mut self, record: ServiceRecovery) {
+        let mut state = self.running.state();
+        let held = state.services.entry(self.service().name.clone()).or_default();
+        held.own = Some(record.clone());
+        self.record = Some(record);
+    }
+
+    async fn write_status(&mut self, status: &ServiceRecoveryStatus) -> Result<(), ActError> {
+        let name = self.name();
+        let before = self.record.as_ref().and_then(|r| r.status.clone());
+        let version = self.record.as_ref().and_then(|r| r.metadata.resource_version.clone());
+        let patch = json!({
+            "apiVersion": api_version(), "kind": "ServiceRecovery",
+            // Written only over what was read: a leader that does not know that it is none any more writes nothing.
+            "metadata": {"name": name, "resourceVersion": version},
+            "status": status,
+        });
+        let params = PatchParams::apply(field_manager::PLAN).force();
+        let records = self.records();
+        let written = call(
+            format!("write status of ServiceRecovery {name}"),
+            records.patch_status(&name, &params, &Patch::Apply(&patch)),
+        )
+        .await?;
+        {
+            let mut state = self.running.state();
+            state.services.entry(self.service().name.clone()).or_default().written_at =
+                Some(Timestamp::now());
+        }
+        self.operator.events.stage_changed(&written, before.as_ref(), status);
+        self.keep(written);
+        Ok(())
+    }
+
+    /// Creates the ServiceRecovery, or takes over the one that an earlier plan of this name left.
+    async fn adopt(&mut self, status: &ServiceRecoveryStatus) -> Result<(), ActError> {
+        let service = self.service();
+        let before = self.record.as_ref().map(|r| &r.spec);
+        let spec = ServiceRecoverySpec {
+            plan_ref: PlanRef { name: self.plan.name.clone(), uid: self.plan.uid.clone() },
+            service: service.name.clone(),
+            tier: service.tier,
+            namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
+            attempt: before.map_or(status.attempt, |s| s.attempt),
+            isolation: before.and_then(|s| s.isolation),
+            reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
+        };
+        self.write_spec(spec).await
+    }
+
+    async fn write_spec(&mut self, spec: ServiceRecoverySpec) -> Result<(), ActError> {
+        let name = self.name();
+        let version = self.record.as_ref().and_then(|r| r.metadata.resource_version.clone());
+        let patch = json!({
+            "apiVersion": api_version(), "kind": "ServiceRecovery",
+            "metadata": {"name": name, "resourceVersion": version},
+            "spec": spec,
+        });
+        let params = PatchParams::apply(field_manager::PLAN).force();
+        let records = self.records();
+        let written = call(
+            format!("write ServiceRecovery {name}"),
+            records.patch(&name, &params, &Patch::Apply(&patch)),
+        )
+        .await?;
+        self.keep(written);
+        Ok(())
+    }
+
+    /// Claims the Quarantine of each namespace, in their order, each over what was just read.
+    async fn claim(&mut self, attempt: i64) -> Result<(), ActError> {
+        let service = self.service();
+        let wanted = Claim {
+            plan_uid: self.plan.uid.clone(),
+            plan_namespace: self.plan.namespace.clone(),
+            plan: self.plan.name.clone(),
+            service: service.name.clone(),
+            attempt,
+            display: format!("{}/{}/{}", self.plan.namespace, self.plan.name, service.name),
+        };
+        let quarantines: Api<Quarantine> = Api::all(self.operator.client.clone());
+        for namespace in &service.namespaces {
+            let found = call_opt(format!("read Quarantine {namespace}"), quarantines.get(namespace)).await?;
+            let Some(found) = found.filter(|q| q.metadata.deletion_timestamp.is_none()) else {
+                return Err(refused("QuarantineMissing", format!("namespace {namespace} has no Quarantine")));
+            };
+            match found.status.as_ref().and_then(|s| s.claimed_by.as_ref()) {
+                Some(claim) if *claim == wanted => continue,
+                Some(claim) if claim.plan_uid == wanted.plan_uid && claim.service == wanted.service => {}
+                Some(claim) if self.plan_is_there(claim).await? => {
+                    let message = format!("namespace {namespace} is claimed by {}", claim.display);
+                    return Err(refused("ClaimedByAnother", message));
+                }
+                Some(_) | None => {}
+            }
+            let patch = json!({
+                "apiVersion": api_version(), "kind": "Quarantine",
+                "metadata": {"name": namespace, "resourceVersion": found.metadata.resource_version},
+                "status": {"claimedBy": wanted},
+            });
+            let params = PatchParams::apply(field_manager::CLAIM).force();
+            call(
+                format!("claim Quarantine {namespace}"),
+                quarantines.patch_status(namespace, &params, &Patch::Apply(&patch)),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn plan_is_there(&self, claim: &Claim) -> Result<bool, ActError> {
+        let plans: Api<RecoveryPlan> = Api::namespaced(self.operator.client.clone(), &claim.plan_namespace);
+        let what = format!("read RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
+        let found = call_opt(what, plans.get_metadata(&claim.plan)).await?;
+        Ok(found.is_some_and(|plan| plan.metadata.uid.as_deref() == Some(&claim.plan_uid)))
+    }
+
+    /// Asks for an isolation. To loosen, every dependency is read live, and the plan's account must be granted it.
+    async fn ask(
+        &mut self,
+        isolation: Isolation,
+        attempt: i64,
+        reachable: &[String],
+        dependencies: &[ServiceId],
+    ) -> Result<(), ActError> {
+        if !is_tightening(isolation) {
+            futures::try_join!(self.dependencies_stand(dependencies), self.account_may_recover())?;
+        }
+        let Some(before) = self.record.as_ref() else {
+            return Err(refused(
+                "ServiceRecoveryMissing",
+                format!("ServiceRecovery {} is gone", self.name()),
+            ));
+        };
+        let spec = ServiceRecoverySpec {
+            attempt,
+            isolation: Some(isolation),
+            reachable: reachable.iter().cloned().map(DnsLabel).collect(),
+            ..before.spec.clone()
+        };
+        self.write_spec(spec).await
+    }
+
+    /// I1: by a live read, every dependency is recovered and healthy.
+    async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
+        let records = self.records();
+        let reads = dependencies.iter().map(|&id| {
+            let service = &self.plan.services[id].name;
+            let name = service_recovery_name(&self.plan.name, service);
+            let records = records.clone();
+            async move {
+                let found = call_opt(format!("read ServiceRecovery {name}"), records.get(&name)).await?;
+                let stands = found.and_then(|r| r.status).is_some_and(|s| {
+                    s.stage == Stage::Recovered
+                        && is_true(&s.conditions, RECOVERED)
+                        && is_true(&s.conditions, HEALTHY)
+                });
+                if stands {
+                    Ok(())
+                } else {
+                    Err(refused(
+                        "DependencyNotRecovered",
+                        format!("{service} is not recovered and healthy by a live read"),
+                    ))
+                }
+            }
+        });
+        try_join_all(reads).await.map(|_| ())
+    }
+
+    /// The plan's account must hold `recover` on each Quarantine by an explicit grant: whoever also holds the verb that
+    /// nobody is granted holds a wildcard.
+    async fn account_may_recover(&self) -> Result<(), ActError> {
+        let reviews: Api<SubjectAccessReview> = Api::all(self.operator.client.clone());
+        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let may = |namespace: String, verb: &'static str| {
+            let (reviews, user, plan) = (reviews.clone(), user.clone(), self.plan.clone());
+            async move {
+                let review = SubjectAccessReview {
+                    spec: SubjectAccessReviewSpec {
+                        user: Some(user),
+                        groups: Some(vec![
+                            "system:serviceaccounts".to_owned(),
+                            format!("system:serviceaccounts:{}", plan.namespace),
+                            "system:authenticated".to_owned(),
+                        ]),
+                        resource_attributes: Some(ResourceAttributes {
+                            group: Some(GROUP.to_owned()),
+                            resource: Some("quarantines".to_owned()),
+                            name: Some(namespace),
+                            verb: Some(verb.to_owned()),
+                            ..ResourceAttributes::default()
+                        }),
+                        ..SubjectAccessReviewSpec::default()
+                    },
+                    ..SubjectAccessReview::default()
+                };
+                let what = format!("ask whether the plan's account may {verb}");
+                let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+                Ok::<bool, ActError>(answer.status.is_some_and(|s| s.allowed))
+            }
+        };
+        let checks = self.service().namespaces.iter().map(|namespace| {
+            let (granted, wildcard) = (may(namespace.clone(), "recover"), may(namespace.clone(), "never-granted"));
+            let user = &user;
+            async move {
+                match futures::try_join!(granted, wildcard)? {
+                    (true, false) => Ok(()),
+                    (false, _) => Err(refused(
+                        "RecoverNotGranted",
+                        format!("{user} may not 'recover' quarantines.resurgam.dev/{namespace}: grant it by a ClusterRole with that resourceName"),
+                    )),
+                    (true, true) => Err(refused(
+                        "RecoverNotGranted",
+                        format!("{user} holds 'recover' on quarantines.resurgam.dev/{namespace} by a wildcard only: grant it by name"),
+                    )),
+                }
+            }
+        });
+        try_join_all(checks).await.map(|_| ())
+    }
+
+    /// Runs a step as the plan's account. Its intent has been written.
+    async fn step(&mut self, index: usize, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
+        self.dependencies_stand(dependencies).await?;
+        let service = self.service();
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        let (Some(step), Some(client)) = (service.steps.get(index), client) else {
+            return Err(refused(
+                "StepMissing",
+                format!("step {index} of {} is not in the plan any more", service.name),
+            ));
+        };
+        let context = StepContext {
+            namespaces: service.namespaces.clone(),
+            seals: seals(&self.operator.stores, service),
+        };
+        let outcome = match steps::run(&client, step, &context).await {
+            Ok(()) => StepOutcome::Done,
+            Err(StepError::Io(error)) if error.is_transient() => {
+                let now = Timestamp::now();
+                let at = now.checked_add(AGAIN_AFTER).unwrap_or(now);
+                StepOutcome::Again { message: error.to_string(), at }
+            }
+            Err(error) => StepOutcome::Failed(error.to_string()),
+        };
+        let mut state = self.running.state();
+        let held = state.services.entry(service.name.clone()).or_default();
+        if held.steps_of != attempt {
+            held.steps.clear();
+            held.steps_of = attempt;
+        }
+        held.steps.insert(index, outcome);
+        Ok(())
+    }
+}
+
+fn refused(reason: &'static str, message: String) -> ActError {
+    ActError::Refused { reason, message }
+}
+
+fn api_version() -> String {
+    format!("{GROUP}/v1alpha1")
+}
+
+/// Marks a ServiceRecovery whose service the plan names no more. Its isolation stays as it is.
+pub(crate) async fn mark_orphaned(operator: &Operator, record: &ServiceRecovery) -> Result<(), IoError> {
+    use crate::api::conditions::{ORPHANED, State, set};
+    let namespace = record.namespace().unwrap_or_default();
+    let name = record.name_any();
+    let records: Api<ServiceRecovery> = Api::namespaced(operator.client.clone(), &namespace);
+    let mut status = record.status.clone().unwrap_or_default();
+    let message = "the plan names this service no more; its isolation stays as it is";
+    set(
+        &mut status.conditions,
+        ORPHANED,
+        State::True,
+        "NotInPlan",
+        message,
+        record.metadata.generation,
+        Timestamp::now(),
+    );
+    let patch = json!({
+        "apiVersion": api_version(), "kind": "ServiceRecovery",
+        "metadata": {"name": name, "resourceVersion": record.metadata.resource_version},
+        "status": status,
+    });
+    let params = PatchParams::apply(field_manager::PLAN).force();
+    call(
+        format!("mark ServiceRecovery {name} orphaned"),
+        records.patch_status(&name, &params, &Patch::Apply(&patch)),
+    )
+    .await?;
+    Ok(())
+}

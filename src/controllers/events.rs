@@ -1,0 +1,90 @@
+//! Events on transitions, for `kubectl describe` and whoever collects them. They never hold up a decision.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use crate::api::conditions::{READY, find, shorten};
+use crate::api::{RecoveryPlan, RecoveryPlanStatus, ServiceRecovery, ServiceRecoveryStatus};
+use crate::isolation::io::call;
+
+/// An Event's note may not be longer.
+const NOTE_LIMIT: usize = 1000;
+
+/// Publishes Events from a task of its own.
+pub(crate) struct Events(UnboundedSender<(Event, ObjectReference)>);
+
+impl Events {
+    pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> Self {
+        let reporter = Reporter { controller: "resurgam".to_owned(), instance: None };
+        let recorder = Recorder::new(client, reporter);
+        let (sender, mut queue) = unbounded_channel::<(Event, ObjectReference)>();
+        tasks.spawn(async move {
+            while let Some((event, regarding)) = queue.recv().await {
+                if let Err(error) = call("publish an Event", recorder.publish(&event, &regarding)).await {
+                    tracing::debug!(%error, "an Event was lost");
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    fn publish(&self, regarding: ObjectReference, type_: EventType, reason: &str, note: &str) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(shorten(note, NOTE_LIMIT)),
+            action: "Recover".to_owned(),
+            secondary: None,
+        };
+        // A lost Event is only that: the status has the whole story.
+        let _ = self.0.send((event, regarding));
+    }
+
+    /// Tells of a service's new stage, attempt, or need of a Decision.
+    pub(crate) fn stage_changed(
+        &self,
+        object: &ServiceRecovery,
+        before: Option<&ServiceRecoveryStatus>,
+        now: &ServiceRecoveryStatus,
+    ) {
+        if let Some(decision) = &now.decision
+            && before.and_then(|b| b.decision.as_ref()).is_none_or(|b| b.digest != decision.digest)
+        {
+            let note =
+                find(&now.conditions, crate::api::conditions::NEEDS_DECISION).map_or("", |c| &c.message);
+            self.publish(object.object_ref(&()), EventType::Warning, &decision.reason, note);
+        }
+        let stood = before.map(|b| (b.stage, b.attempt));
+        if stood != Some((now.stage, now.attempt)) {
+            let note = match now
+                .history
+                .first()
+                .filter(|_| stood.is_some_and(|(_, attempt)| attempt != now.attempt))
+            {
+                Some(past) => format!("attempt {} begins: {}", now.attempt, past.message),
+                None => now.waiting_for.as_ref().map_or_else(String::new, |w| format!("waiting for {w}")),
+            };
+            self.publish(object.object_ref(&()), EventType::Normal, now.stage.as_str(), &note);
+        }
+    }
+
+    /// Tells of a plan's new state.
+    pub(crate) fn plan_changed(
+        &self,
+        object: &RecoveryPlan,
+        before: &RecoveryPlanStatus,
+        now: &RecoveryPlanStatus,
+    ) {
+        let state = |status: &RecoveryPlanStatus| {
+            find(&status.conditions, READY).map(|c| (c.status.clone(), c.reason.clone()))
+        };
+        let Some(ready) = find(&now.conditions, READY) else { return };
+        if state(before) != state(now) {
+            let type_ = if ready.status == "False" { EventType::Warning } else { EventType::Normal };
+            self.publish(object.object_ref(&()), type_, &ready.reason, &ready.message);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Gathers what is known of a plan's world into [`Seen`], without a request.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+
+use super::running::{ServiceState, State, at_least_as_new};
+use super::stores::Stores;
+use crate::api::conditions::{READY, find};
+use crate::api::{Claim, Decision, Isolation, Quarantine, ServiceRecovery, Stage, service_recovery_name};
+use crate::engine::{
+    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Seen, ServiceSeen,
+};
+use crate::plan::{Plan, Service};
+
+/// A moment's view of a plan's world.
+pub(crate) fn observe(stores: &Stores, plan: &Plan, state: &mut State, now: Timestamp) -> Seen {
+    let decisions = decisions(stores, plan);
+    let services = plan
+        .services
+        .iter()
+        .map(|service| {
+            let held = state.services.entry(service.name.clone()).or_default();
+            let record = record(stores, plan, service, held);
+            seen(stores, plan, service, held, record.as_ref(), &decisions, now)
+        })
+        .collect();
+    Seen { now, incident: incident(stores, plan), account: account(stores, plan), services }
+}
+
+/// The newer of what the watch tells and what this process last wrote.
+pub(crate) fn record(
+    stores: &Stores,
+    plan: &Plan,
+    service: &Service,
+    held: &mut ServiceState,
+) -> Option<ServiceRecovery> {
+    let name = service_recovery_name(&plan.name, &service.name);
+    let watched = stores.records.get(&ObjectRef::new(&name).within(&plan.namespace));
+    if let Some(own) = &held.own {
+        match watched.as_ref() {
+            Some(object) if at_least_as_new(kube::Resource::meta(object.as_ref()), &own.metadata) => {
+                held.own = None
+            }
+            _ => return Some(own.clone()),
+        }
+    }
+    watched.and_then(|object| object.0.as_ref().ok().cloned())
+}
+
+fn seen(
+    stores: &Stores,
+    plan: &Plan,
+    service: &Service,
+    held: &ServiceState,
+    record: Option<&ServiceRecovery>,
+    decisions: &BTreeMap<String, Vec<DecisionSeen>>,
+    now: Timestamp,
+) -> ServiceSeen {
+    let status = record
+        .and_then(|r| r.status.clone())
+        .unwrap_or_else(|| crate::api::ServiceRecoveryStatus { attempt: 1, ..Default::default() });
+    let attempt = status.attempt;
+    ServiceSeen {
+        exists: record.is_some(),
+        other_plan: record.map(|r| r.spec.plan_ref.uid.clone()).filter(|uid| *uid != plan.uid),
+        generation: record.and_then(|r| r.metadata.generation),
+        asked: record
+            .and_then(|r| r.spec.isolation.map(|isolation| Asked { isolation, attempt: r.spec.attempt })),
+        quarantines: service
+            .namespaces
+            .iter()
+            .map(|n| quarantine(stores, plan, service, n, &status.stage))
+            .collect(),
+        gates: held
+            .gates
+            .iter()
+            .filter(|(_, task)| task.binding.attempt == attempt)
+            .map(|(key, task)| (key.clone(), task.state(now)))
+            .collect(),
+        steps: if held.steps_of == attempt { held.steps.clone() } else { BTreeMap::new() },
+        refused: held.refused.clone(),
+        decisions: decisions.get(&service.name).cloned().unwrap_or_default(),
+        busy: held.busy,
+        written_at: held.written_at,
+        status,
+    }
+}
+
+fn quarantine(
+    stores: &Stores,
+    plan: &Plan,
+    service: &Service,
+    namespace: &str,
+    stage: &Stage,
+) -> QuarantineSeen {
+    let found = stores.quarantines.get(&ObjectRef::new(namespace)).and_then(|object| {
+        let quarantine = object.0.as_ref().ok()?;
+        // One that is being deleted is being released: no recovery begins on it.
+        let leaving = quarantine.metadata.deletion_timestamp.is_some() && *stage < Stage::Recovered;
+        (!leaving).then(|| found(stores, plan, service, quarantine))
+    });
+    QuarantineSeen { namespace: namespace.to_owned(), found }
+}
+
+fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantine) -> QuarantineFound {
+    let status = quarantine.status.clone().unwrap_or_default();
+    let ready = find(&status.conditions, READY);
+    let current = status.observed_generation == quarantine.metadata.generation;
+    QuarantineFound {
+        isolation: status.isolation,
+        ready: current && ready.is_some_and(|c| c.status == "True"),
+        message: ready
+            .map_or_else(|| "its Quarantine has not been taken up yet".to_owned(), |c| c.message.clone()),
+        claim: claim(stores, plan, service, status.claimed_by.as_ref()),
+    }
+}
+
+fn claim(stores: &Stores, plan: &Plan, service: &Service, claim: Option<&Claim>) -> ClaimSeen {
+    match claim {
+        None => ClaimSeen::Free,
+        Some(claim) if claim.plan_uid == plan.uid && claim.service == service.name => {
+            ClaimSeen::Mine { attempt: claim.attempt }
+        }
+        // Taking it is preceded by a live read of that plan.
+        Some(claim) if !plan_exists(stores, claim) => ClaimSeen::Free,
+        Some(claim) => ClaimSeen::Other { holder: claim.display.clone() },
+    }
+}
+
+fn plan_exists(stores: &Stores, claim: &Claim) -> bool {
+    stores.plans.get(&ObjectRef::new(&claim.plan).within(&claim.plan_namespace)).is_some_and(|object| {
+        kube::Resource::meta(object.as_ref()).uid.as_deref() == Some(claim.plan_uid.as_str())
+    })
+}
+
+fn incident(stores: &Stores, plan: &Plan) -> Presence {
+    let Some(name) = &plan.incident else { return Presence::Missing };
+    match stores.incidents.get(&ObjectRef::new(name)) {
+        None => Presence::Missing,
+        Some(object) => match &object.0 {
+            Ok(_) => Presence::Present,
+            Err(error) => Presence::Unknown(format!("Incident {name} cannot be read: {error}")),
+        },
+    }
+}
+
+fn account(stores: &Stores, plan: &Plan) -> Presence {
+    match stores.accounts.get(&ObjectRef::new(&plan.account).within(&plan.namespace)) {
+        Some(_) => Presence::Present,
+        None => Presence::Missing,
+    }
+}
+
+/// Decisions of the plan's namespace that name it, by service.
+fn decisions(stores: &Stores, plan: &Plan) -> BTreeMap<String, Vec<DecisionSeen>> {
+    let mut found: BTreeMap<String, Vec<DecisionSeen>> = BTreeMap::new();
+    for object in stores.decisions.state() {
+        let Ok(Decision { metadata, spec }) = &object.0 else { continue };
+        if metadata.namespace.as_deref() == Some(&plan.namespace) && spec.plan == plan.name {
+            found.entry(spec.service.clone()).or_default().push(DecisionSeen {
+                name: metadata.name.clone().unwrap_or_default(),
+                by: spec.by.clone(),
+                reason: spec.reason.clone(),
+                decided_on: spec.decided_on.clone(),
+            });
+        }
+    }
+    found
+}
+
+/// UIDs of the Quarantines of a service's namespaces: whose records of replicas count.
+pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, String> {
+    let uid = |namespace: &String| {
+        let object = stores.quarantines.get(&ObjectRef::new(namespace))?;
+        Some((namespace.clone(), kube::Resource::meta(object.as_ref()).uid.clone()?))
+    };
+    service.namespaces.iter().filter_map(uid).collect()
+}
+
+/// The services of earlier versions of the plan that it names no more.
+pub(crate) fn orphans(stores: &Stores, plan: &Plan) -> Vec<ServiceRecovery> {
+    stores
+        .records
+        .state()
+        .iter()
+        .filter_map(|object| object.0.as_ref().ok())
+        .filter(|r| {
+            r.metadata.namespace.as_deref() == Some(&plan.namespace) && r.spec.plan_ref.name == plan.name
+        })
+        .filter(|r| !plan.index.contains_key(&r.spec.service))
+        .filter(|r| {
+            let conditions = r.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            !crate::api::conditions::is_true(conditions, crate::api::conditions::ORPHANED)
+        })
+        .cloned()
+        .collect()
+}
+
+/// An isolation that nobody needs to prove anything for.
+pub(crate) fn is_tightening(isolation: Isolation) -> bool {
+    isolation < Isolation::CleanRoom
+}
+
+/// The incident's cut-off, to which verdicts are bound.
+pub(crate) fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
+    let object = stores.incidents.get(&ObjectRef::new(plan.incident.as_deref()?))?;
+    Some(object.0.as_ref().ok()?.spec.compromised_since.0)
+}

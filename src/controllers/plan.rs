@@ -1,0 +1,409 @@
+//! The plan controller: a task for each plan, which looks, asks the engine, and starts what was decided. Wake-ups come from
+//! watches through a reverse index; nothing is polled.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Config};
+use serde_json::json;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::act::{Act, mark_orphaned};
+use super::events::Events;
+use super::gate_tasks::{Binding, Gatekeeper};
+use super::metrics::Metrics;
+use super::observe;
+use super::running::{PlanKey, Running, State};
+use super::stores::{Change, Stores, Wakeups};
+use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
+use crate::engine::{self, GateKey, ServiceDecided};
+use crate::gates::{Asker, Question};
+use crate::isolation::io::call;
+use crate::plan::Plan;
+
+/// A plan is looked at this often even if nothing tells of a change: only a safety net.
+const RESYNC: Duration = Duration::from_secs(10 * 60);
+/// Counts in a plan's status are rewritten at most this often; its conditions at once.
+const RECOUNT_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// What all plans share.
+pub struct Operator {
+    pub(crate) client: Client,
+    pub(crate) stores: Stores,
+    pub(crate) events: Events,
+    pub(crate) metrics: Arc<Metrics>,
+    config: Config,
+    gatekeeper: Gatekeeper,
+    plans: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
+    /// By namespace, the plans whose services live there.
+    tenants: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs all plans until the future is dropped. `config` is what `client` was made from: plans act through copies of it that
+/// impersonate their account.
+///
+/// # Errors
+/// A watch ended for good.
+pub async fn run(client: Client, config: Config, asker: Asker, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
+    let stores = Stores::start(&client, &mut tasks, move |change| {
+        // Nobody listens any more only when everything ends.
+        let _ = changes.send(change);
+    });
+    let wakeups = Wakeups::default();
+    wakeups.start(&client, &mut tasks);
+    stores.ready().await?;
+    let operator = Arc::new(Operator {
+        events: Events::start(client.clone(), &mut tasks),
+        gatekeeper: Gatekeeper::new(asker, wakeups, metrics.clone()),
+        metrics,
+        client,
+        stores,
+        config,
+        plans: Mutex::default(),
+        tenants: Mutex::default(),
+    });
+    operator.changed(Change::Everything);
+    loop {
+        tokio::select! {
+            change = changed.recv() => match change {
+                Some(change) => operator.changed(change),
+                None => anyhow::bail!("all watches have ended"),
+            },
+            ended = tasks.join_next() => {
+                if let Some(Err(error)) = ended {
+                    anyhow::bail!("a watch ended: {error}");
+                }
+                anyhow::bail!("a watch ended");
+            }
+        }
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        for (_, task) in lock(&self.plans).values() {
+            task.abort();
+        }
+    }
+}
+
+impl Operator {
+    /// Wakes the plans that a change concerns.
+    fn changed(self: &Arc<Self>, change: Change) {
+        match change {
+            Change::Plan { namespace, name, gone } => {
+                let key = PlanKey { namespace, name };
+                if gone { self.forget(&key) } else { self.wake(&key) }
+            }
+            Change::Record { namespace, name, gone } => {
+                // `<plan>.<service>`: neither carries a dot.
+                let Some((plan, service)) = name.split_once('.') else { return };
+                let key = PlanKey { namespace, name: plan.to_owned() };
+                if let (Some(version), Some((running, _))) = (gone, lock(&self.plans).get(&key)) {
+                    let mut state = running.state();
+                    if let Some(held) = state.services.get_mut(service) {
+                        let deleted =
+                            kube::api::ObjectMeta { resource_version: Some(version), ..Default::default() };
+                        if held
+                            .own
+                            .as_ref()
+                            .is_some_and(|own| super::running::at_least_as_new(&deleted, &own.metadata))
+                        {
+                            held.own = None;
+                        }
+                    }
+                }
+                self.wake_known(&key);
+            }
+            Change::Quarantine { namespace } => {
+                let keys: Vec<PlanKey> =
+                    lock(&self.tenants).get(&namespace).into_iter().flatten().cloned().collect();
+                keys.iter().for_each(|key| self.wake_known(key));
+            }
+            Change::Incident { name } => {
+                self.wake_where(|_, state| {
+                    state.plan.as_ref().is_none_or(|p| p.incident.as_deref() == Some(&name))
+                });
+            }
+            Change::Decision { namespace } | Change::Account { namespace } => {
+                self.wake_where(|key, _| key.namespace == namespace);
+            }
+            Change::Everything => {
+                let there: BTreeSet<PlanKey> =
+                    self.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
+                let known: Vec<PlanKey> = lock(&self.plans).keys().cloned().collect();
+                known.iter().filter(|key| !there.contains(key)).for_each(|key| self.forget(key));
+                there.iter().for_each(|key| self.wake(key));
+            }
+        }
+    }
+
+    fn wake_known(&self, key: &PlanKey) {
+        if let Some((running, _)) = lock(&self.plans).get(key) {
+            running.wake.notify_one();
+        }
+    }
+
+    fn wake_where(&self, concerned: impl Fn(&PlanKey, &State) -> bool) {
+        for (key, (running, _)) in lock(&self.plans).iter() {
+            if concerned(key, &running.state()) {
+                running.wake.notify_one();
+            }
+        }
+    }
+
+    /// Wakes a plan's task, which begins with its first change.
+    fn wake(self: &Arc<Self>, key: &PlanKey) {
+        let mut plans = lock(&self.plans);
+        let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
+            let running = Arc::new(Running::new(key.clone()));
+            let task = tokio::spawn(attend(Arc::downgrade(self), running.clone()));
+            (running, task.abort_handle())
+        });
+        running.wake.notify_one();
+    }
+
+    /// A plan that is gone is attended to no more. What it isolated stays isolated.
+    fn forget(&self, key: &PlanKey) {
+        if let Some((_, task)) = lock(&self.plans).remove(key) {
+            task.abort();
+        }
+        lock(&self.tenants).values_mut().for_each(|keys| {
+            keys.remove(key);
+        });
+    }
+
+    /// The plan as the watch has it, compiled once for each generation.
+    fn compiled(&self, running: &Running) -> Option<Arc<Plan>> {
+        let key = &running.key;
+        let object = self.stores.plans.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+        let object = match &object.0 {
+            Ok(object) => object,
+            Err(error) => {
+                tracing::error!(plan = %key, %error, "this plan cannot be read: nothing of it starts");
+                return None;
+            }
+        };
+        let mut state = running.state();
+        if let Some(plan) = &state.plan
+            && plan.generation == object.metadata.generation
+            && Some(plan.uid.as_str()) == object.metadata.uid.as_deref()
+        {
+            return Some(plan.clone());
+        }
+        let plan = Arc::new(Plan::from_object(object));
+        let mut tenants = lock(&self.tenants);
+        for namespace in plan.services.iter().flat_map(|s| &s.namespaces) {
+            tenants.entry(namespace.clone()).or_default().insert(key.clone());
+        }
+        drop(tenants);
+        if state.plan.as_ref().is_some_and(|before| before.uid != plan.uid) {
+            *state = State::default();
+        }
+        state.services.retain(|name, _| plan.index.contains_key(name));
+        state.plan = Some(plan.clone());
+        Some(plan)
+    }
+
+    /// A client that acts as the plan's account.
+    fn account_client(&self, plan: &Plan, state: &mut State) -> Option<Client> {
+        if let Some((account, client)) = &state.account
+            && *account == plan.account
+        {
+            return Some(client.clone());
+        }
+        match impersonating(&self.config, &plan.namespace, &plan.account) {
+            Ok(client) => {
+                state.account = Some((plan.account.clone(), client.clone()));
+                Some(client)
+            }
+            Err(error) => {
+                tracing::error!(account = plan.account, %error, "no client can be made for the plan's account");
+                None
+            }
+        }
+    }
+}
+
+/// A client that acts as a service account, by impersonation.
+///
+/// # Errors
+/// The account's name fits no header, or no client can be made.
+pub fn impersonating(config: &Config, namespace: &str, account: &str) -> anyhow::Result<Client> {
+    let mut config = config.clone();
+    let user = format!("system:serviceaccount:{namespace}:{account}");
+    config.headers.push(("impersonate-user".parse()?, user.parse()?));
+    Ok(Client::try_from(config)?)
+}
+
+fn key_of(object: &super::stores::Guarded<RecoveryPlan>) -> PlanKey {
+    let meta = kube::Resource::meta(object);
+    PlanKey {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+/// Looks at one plan whenever it is woken.
+async fn attend(operator: std::sync::Weak<Operator>, running: Arc<Running>) {
+    let mut pause = RESYNC;
+    loop {
+        tokio::select! {
+            () = running.wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        let Some(operator) = operator.upgrade() else { return };
+        let wake_at = look(&operator, &running);
+        let until = wake_at.map(|at| at.duration_since(Timestamp::now()));
+        pause = until.map_or(RESYNC, |d| Duration::try_from(d).unwrap_or(Duration::ZERO).min(RESYNC));
+    }
+}
+
+/// One look: observe, decide, start what was decided. Returns when to look again at the latest.
+fn look(operator: &Arc<Operator>, running: &Arc<Running>) -> Option<Timestamp> {
+    let plan = operator.compiled(running)?;
+    operator.metrics.looks.inc();
+    let now = Timestamp::now();
+    let (decided, records) = {
+        let mut state = running.state();
+        let seen = observe::observe(&operator.stores, &plan, &mut state, now);
+        let records: Vec<_> = plan
+            .services
+            .iter()
+            .map(|service| {
+                observe::record(
+                    &operator.stores,
+                    &plan,
+                    service,
+                    state.services.entry(service.name.clone()).or_default(),
+                )
+            })
+            .collect();
+        (engine::decide(&plan, &seen), records)
+    };
+    for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
+        keep_asking(operator, running, &plan, id, decided_one);
+        if decided_one.write || decided_one.effect.is_some() {
+            let mut state = running.state();
+            let held = state.services.entry(plan.services[id].name.clone()).or_default();
+            if held.busy {
+                continue;
+            }
+            held.busy = true;
+            operator.metrics.effects.inc_by(u64::from(decided_one.effect.is_some()));
+            let act =
+                Act { operator: operator.clone(), running: running.clone(), plan: plan.clone(), id, record };
+            tokio::spawn(act.carry_out(decided_one.clone()));
+        }
+    }
+    for orphan in observe::orphans(&operator.stores, &plan) {
+        let operator = operator.clone();
+        tokio::spawn(async move {
+            if let Err(error) = mark_orphaned(&operator, &orphan).await {
+                tracing::debug!(%error, "not marked as orphaned yet");
+            }
+        });
+    }
+    let status_due = write_plan_status(operator, running, &plan, decided.plan, now);
+    decided.wake_at.into_iter().chain(status_due).min()
+}
+
+/// Starts and ends the asking of gates, so that those which the engine wants asked are.
+fn keep_asking(operator: &Operator, running: &Running, plan: &Plan, id: usize, decided: &ServiceDecided) {
+    let service = &plan.services[id];
+    let mut state = running.state();
+    let Some(client) = operator.account_client(plan, &mut state) else { return };
+    let seals = observe::seals(&operator.stores, service);
+    let since = observe::compromised_since(&operator.stores, plan);
+    let held = state.services.entry(service.name.clone()).or_default();
+    let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
+        .gates
+        .iter()
+        .filter(|gate| decided.ask.contains(&gate.phase))
+        .map(|gate| {
+            let question = Question {
+                plan_namespace: plan.namespace.clone(),
+                namespaces: service.namespaces.clone(),
+                phase: gate.phase,
+                spec: gate.spec.clone(),
+                seals: seals.clone(),
+            };
+            let binding = Binding {
+                question,
+                attempt: decided.status.attempt,
+                account: plan.account.clone(),
+                compromised_since: since,
+            };
+            (GateKey { phase: gate.phase, name: gate.spec.name.clone() }, (binding, gate.policy))
+        })
+        .collect();
+    held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
+    for (key, (binding, policy)) in wanted {
+        held.gates.entry(key).or_insert_with(|| {
+            operator.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone())
+        });
+    }
+}
+
+/// Writes the plan's own status where it changed: conditions at once, counts not more than once a second.
+fn write_plan_status(
+    operator: &Arc<Operator>,
+    running: &Arc<Running>,
+    plan: &Arc<Plan>,
+    mut status: RecoveryPlanStatus,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let object = operator.stores.plans.get(&ObjectRef::new(&plan.name).within(&plan.namespace))?;
+    let before = object.0.as_ref().ok()?.status.clone().unwrap_or_default();
+    engine::keep_times(&mut status, &before);
+    if status == before {
+        return None;
+    }
+    let mut state = running.state();
+    if state.status_busy {
+        return None; // Its end wakes the plan.
+    }
+    let due = state.status_written_at.and_then(|at| at.checked_add(RECOUNT_AFTER).ok());
+    if let Some(due) = due.filter(|&due| due > now && !engine::is_news(&before, &status)) {
+        return Some(due);
+    }
+    state.status_busy = true;
+    drop(state);
+    let (operator, running, plan) = (operator.clone(), running.clone(), plan.clone());
+    tokio::spawn(async move {
+        let plans: Api<RecoveryPlan> = Api::namespaced(operator.client.clone(), &plan.namespace);
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
+            "metadata": {"name": plan.name, "uid": plan.uid}, "status": status,
+        });
+        let params = PatchParams::apply(field_manager::PLAN).force();
+        let written = call(
+            format!("write status of RecoveryPlan {}", running.key),
+            plans.patch_status(&plan.name, &params, &Patch::Apply(&patch)),
+        )
+        .await;
+        match written {
+            Ok(written) => {
+                operator.metrics.plan(&running.key.to_string(), &status);
+                operator.events.plan_changed(&written, &before, &status);
+            }
+            Err(error) => tracing::warn!(%error, "the plan's status was not written"),
+        }
+        let mut state = running.state();
+        state.status_busy = false;
+        state.status_written_at = Some(Timestamp::now());
+        drop(state);
+        running.wake.notify_one();
+    });
+    None
+}

@@ -1,0 +1,90 @@
+//! What this process holds of a running plan between two looks: its own last writes, gates being asked, steps done.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::sync::Notify;
+
+use super::gate_tasks::GateTask;
+use crate::api::ServiceRecovery;
+use crate::engine::{GateKey, Refusal, StepOutcome};
+use crate::plan::Plan;
+
+/// A plan by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PlanKey {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl std::fmt::Display for PlanKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A plan with a task of its own.
+pub(crate) struct Running {
+    pub(crate) key: PlanKey,
+    /// Wakes the plan's task.
+    pub(crate) wake: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+/// What is held between two looks.
+#[derive(Default)]
+pub(crate) struct State {
+    /// The plan as last compiled. `None` before the first look, and when it cannot be read.
+    pub(crate) plan: Option<Arc<Plan>>,
+    /// A client that acts as the plan's account, and that account's name.
+    pub(crate) account: Option<(String, Client)>,
+    /// By service name.
+    pub(crate) services: BTreeMap<String, ServiceState>,
+    /// A write of the plan's own status is under way.
+    pub(crate) status_busy: bool,
+    /// When the plan's own status was last written.
+    pub(crate) status_written_at: Option<Timestamp>,
+}
+
+/// What is held of one service.
+#[derive(Default)]
+pub(crate) struct ServiceState {
+    /// This process's own last write, until the watch has caught up with it (I6).
+    pub(crate) own: Option<ServiceRecovery>,
+    /// An effect or write is under way.
+    pub(crate) busy: bool,
+    /// Gates being asked.
+    pub(crate) gates: BTreeMap<GateKey, GateTask>,
+    /// What came of the steps of `steps_of`.
+    pub(crate) steps: BTreeMap<usize, StepOutcome>,
+    /// Which attempt `steps` belongs to.
+    pub(crate) steps_of: i64,
+    /// Why the last effect was refused.
+    pub(crate) refused: Option<Refusal>,
+    /// When the status was last written.
+    pub(crate) written_at: Option<Timestamp>,
+}
+
+impl Running {
+    pub(crate) fn new(key: PlanKey) -> Self {
+        Self { key, wake: Arc::new(Notify::new()), state: Mutex::default() }
+    }
+
+    /// The state, for as short as possible: never across an await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Is `a` at least as new as `b`, by resourceVersion? One that is no number is taken as older.
+pub(crate) fn at_least_as_new(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    let version = |meta: &ObjectMeta| meta.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+    match (version(a), version(b)) {
+        (Some(a), Some(b)) => a >= b,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}

@@ -1,0 +1,217 @@
+//! What is watched: our kinds in full, so that deciding needs no reads; what gates look at as metadata, only to wake them.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ReplicationController, ServiceAccount};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::api::{Decision, Incident, Quarantine, RecoveryPlan, ServiceRecovery};
+use crate::gates::Interest;
+
+/// An object that may not be what its kind says: one that cannot be read stops none of the others.
+pub(crate) type Guarded<K> = DeserializeGuard<K>;
+
+/// What is known, as far as the watches have told.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) plans: Store<Guarded<RecoveryPlan>>,
+    pub(crate) records: Store<Guarded<ServiceRecovery>>,
+    pub(crate) quarantines: Store<Guarded<Quarantine>>,
+    pub(crate) incidents: Store<Guarded<Incident>>,
+    pub(crate) decisions: Store<Guarded<Decision>>,
+    pub(crate) accounts: Store<PartialObjectMeta<ServiceAccount>>,
+}
+
+/// A change of something that is watched.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A plan, by namespace and name; `gone` when it was deleted.
+    Plan { namespace: String, name: String, gone: bool },
+    /// A ServiceRecovery; `gone` tells at which resourceVersion it was deleted.
+    Record { namespace: String, name: String, gone: Option<String> },
+    /// The Quarantine of a namespace.
+    Quarantine { namespace: String },
+    /// An Incident.
+    Incident { name: String },
+    /// A Decision.
+    Decision { namespace: String },
+    /// A service account.
+    Account { namespace: String },
+    /// Lists were read anew: anything may have changed.
+    Everything,
+}
+
+impl Stores {
+    /// Starts all watches of our own kinds. `on_change` is called after the store has changed.
+    pub(crate) fn start(
+        client: &Client,
+        tasks: &mut JoinSet<()>,
+        on_change: impl Fn(Change) + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let text = |s: Option<&String>| s.cloned().unwrap_or_default();
+        Self {
+            plans: watch(client, tasks, on_change.clone(), move |meta, gone| Change::Plan {
+                namespace: text(meta.namespace.as_ref()),
+                name: text(meta.name.as_ref()),
+                gone,
+            }),
+            records: watch(client, tasks, on_change.clone(), move |meta, gone| Change::Record {
+                namespace: text(meta.namespace.as_ref()),
+                name: text(meta.name.as_ref()),
+                gone: gone.then(|| text(meta.resource_version.as_ref())),
+            }),
+            quarantines: watch(client, tasks, on_change.clone(), move |meta, _| Change::Quarantine {
+                namespace: text(meta.name.as_ref()),
+            }),
+            incidents: watch(client, tasks, on_change.clone(), move |meta, _| Change::Incident {
+                name: text(meta.name.as_ref()),
+            }),
+            decisions: watch(client, tasks, on_change.clone(), move |meta, _| Change::Decision {
+                namespace: text(meta.namespace.as_ref()),
+            }),
+            accounts: {
+                let (store, writer) = reflector::store();
+                let stream = watcher(
+                    Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
+                    watcher::Config::default(),
+                );
+                let changes = follow(
+                    reflector::reflector(writer, stream.default_backoff()),
+                    on_change,
+                    move |meta, _| Change::Account { namespace: text(meta.namespace.as_ref()) },
+                );
+                tasks.spawn(changes);
+                store
+            },
+        }
+    }
+
+    /// Returns once every list has been read.
+    pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.plans.wait_until_ready().await?;
+        self.records.wait_until_ready().await?;
+        self.quarantines.wait_until_ready().await?;
+        self.incidents.wait_until_ready().await?;
+        self.decisions.wait_until_ready().await?;
+        self.accounts.wait_until_ready().await
+    }
+}
+
+fn watch<K>(
+    client: &Client,
+    tasks: &mut JoinSet<()>,
+    on_change: impl Fn(Change) + Send + Sync + 'static,
+    describe: impl Fn(&kube::api::ObjectMeta, bool) -> Change + Send + Sync + 'static,
+) -> Store<Guarded<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let stream =
+        watcher(Api::<Guarded<K>>::all(client.clone()), watcher::Config::default()).default_backoff();
+    tasks.spawn(follow(reflector::reflector(writer, stream), on_change, describe));
+    store
+}
+
+async fn follow<K: Resource>(
+    stream: impl futures::Stream<Item = watcher::Result<Event<K>>>,
+    on_change: impl Fn(Change),
+    describe: impl Fn(&kube::api::ObjectMeta, bool) -> Change,
+) {
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Apply(object)) => on_change(describe(object.meta(), false)),
+            Ok(Event::Delete(object)) => on_change(describe(object.meta(), true)),
+            Ok(Event::InitDone) => on_change(Change::Everything),
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Err(error) => tracing::warn!(%error, "a watch broke; it is begun again"),
+        }
+    }
+}
+
+/// Wakes gates when something that they look at changes.
+#[derive(Clone, Default)]
+pub(crate) struct Wakeups(Arc<Mutex<HashMap<Interest, Vec<Weak<Notify>>>>>);
+
+impl Wakeups {
+    /// Registers a gate's interests, for as long as `notify` lives.
+    pub(crate) fn register(&self, interests: Vec<Interest>, notify: &Arc<Notify>) {
+        let mut index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for interest in interests {
+            let list = index.entry(interest).or_default();
+            list.retain(|known| known.strong_count() > 0);
+            list.push(Arc::downgrade(notify));
+        }
+    }
+
+    fn wake(&self, interest: &Interest) {
+        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        index
+            .get(interest)
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+            .for_each(|notify| notify.notify_one());
+    }
+
+    fn wake_all(&self) {
+        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        index.values().flatten().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
+    }
+
+    /// Starts the watches that wake gates.
+    pub(crate) fn start(&self, client: &Client, tasks: &mut JoinSet<()>) {
+        self.watch::<Deployment>(client, tasks);
+        self.watch::<StatefulSet>(client, tasks);
+        self.watch::<DaemonSet>(client, tasks);
+        self.watch::<ReplicaSet>(client, tasks);
+        self.watch::<ReplicationController>(client, tasks);
+        self.watch::<Job>(client, tasks);
+        self.watch::<CronJob>(client, tasks);
+        self.watch::<Pod>(client, tasks);
+        self.watch::<ConfigMap>(client, tasks);
+    }
+
+    fn watch<K>(&self, client: &Client, tasks: &mut JoinSet<()>)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let wakeups = self.clone();
+        let stream = watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
+            .default_backoff();
+        tasks.spawn(async move {
+            let mut stream = std::pin::pin!(stream.into_stream());
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(Event::Apply(object) | Event::Delete(object)) => {
+                        let namespace = object.namespace().unwrap_or_default();
+                        let interest = match K::kind(&()).as_ref() {
+                            "Pod" => Interest::Pods { namespace },
+                            "ConfigMap" => Interest::ConfigMap { namespace, name: object.name_any() },
+                            _ => Interest::Workloads { namespace },
+                        };
+                        wakeups.wake(&interest);
+                    }
+                    Ok(Event::InitDone) => wakeups.wake_all(),
+                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, kind = %K::kind(&()), "a watch broke; it is begun again")
+                    }
+                }
+            }
+        });
+    }
+}
