@@ -11,4 +11,5 @@ pub mod engine;
 pub mod gates;
 pub mod isolation;
 pub mod plan;
+pub mod status;
 pub mod steps;

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod controller;
 mod crds;
 mod simulate;
+mod status;
 
 /// Brings services back after a cyber attack: in dependency order, each only when it is proved healthy and intact, with
 /// everything else kept isolated meanwhile.
@@ -20,6 +22,10 @@ pub struct Cli {
 enum Command {
     /// Play a plan through in virtual time, without any cluster: order, critical path, makespan.
     Simulate(simulate::Args),
+    /// Tell what is back, what is next, and what is holding it. 0: nobody is needed; 1: somebody is; 2: unknown.
+    Status(status::Args),
+    /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
+    Controller(controller::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
 }
@@ -30,6 +36,8 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Simulate(args) => simulate::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
         };
         result.unwrap_or_else(|error| {
@@ -37,4 +45,19 @@ impl Cli {
             ExitCode::from(2)
         })
     }
+}
+
+/// How something is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Columns of the terminal, or 100 where there is none.
+pub(crate) fn terminal_width() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0))
 }

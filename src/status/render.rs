@@ -1,0 +1,175 @@
+//! Text of a [`View`]: a page for a terminal, or a line for each change.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use k8s_openapi::jiff::Timestamp;
+
+use super::{OperatorView, PlanView, ServiceView, View};
+use crate::api::Duration;
+use crate::api::conditions::shorten;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BUSY: Style = AnsiColor::Cyan.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// A page, `width` columns wide, with colours that [`anstream`] takes out where there is no terminal.
+#[must_use]
+pub fn render(view: &View, now: Timestamp, width: usize) -> String {
+    let mut page = String::new();
+    for plan in &view.plans {
+        plan_page(&mut page, plan, now, width.max(60));
+        page.push('\n');
+    }
+    if view.plans.is_empty() {
+        page.push_str("No RecoveryPlan here.\n\n");
+    }
+    operator(&mut page, &view.operator, now);
+    page
+}
+
+/// Writing to a String cannot fail.
+macro_rules! line {
+    ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
+}
+
+fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
+    match operator {
+        OperatorView::Leading { holder } => line!(page, "{DIM}Operator: {holder} leads.{DIM:#}"),
+        OperatorView::Silent { since } => {
+            let since = match since {
+                Some(at) => format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%H:%M:%S UTC")),
+                None => "has never been heard of here".to_owned(),
+            };
+            line!(page, "{BAD}The operator {since}.{BAD:#} Nothing will move until it is back; what is isolated stays isolated.");
+        }
+    }
+}
+
+fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
+    let style = match plan.ready.as_str() {
+        "True" => GOOD,
+        "False" => BAD,
+        _ => BUSY,
+    };
+    let mut title = format!("{BOLD}{}/{}{BOLD:#}  {style}{}{style:#}", plan.namespace, plan.name, plan.reason);
+    if let Some(started) = plan.started_at {
+        let end = plan.recovered_at.unwrap_or(now);
+        let _ = write!(title, "  {DIM}{}{DIM:#}", ago(started, end));
+    }
+    line!(page, "{title}");
+    if plan.total > 0 {
+        let counts = format!(
+            "{}/{} recovered · {} running · {} waiting · {} need a decision",
+            plan.recovered, plan.total, plan.running, plan.waiting, plan.needs_decision
+        );
+        line!(page, "{} {counts}", bar(plan, 20));
+    }
+    if plan.stalled || (plan.services.is_empty() && !plan.message.is_empty()) {
+        line!(page, "{}", shorten(&plan.message, 600));
+    }
+    for service in plan.services.iter().filter(|s| s.decision.is_some()) {
+        decision(page, plan, service, now);
+    }
+    if plan.services.is_empty() {
+        return;
+    }
+    let longest = plan.services.iter().map(|s| s.name.chars().count()).max().unwrap_or(7).max(7);
+    line!(page, "\n{DIM}TIER  {:<longest$}  STAGE         ISOLATION  WAITING FOR{DIM:#}", "SERVICE");
+    for service in &plan.services {
+        let tier = service.tier.map_or_else(|| "-".to_owned(), |t| t.to_string());
+        let waiting = service.waiting_for.as_deref().unwrap_or_default();
+        let room = width.saturating_sub(6 + longest + 2 + 14 + 11).max(12);
+        let style = stage_style(service);
+        let stage = if service.attempt > 1 { format!("{} ({})", service.stage, service.attempt) } else { service.stage.clone() };
+        line!(
+            page,
+            "{tier:<4}  {:<longest$}  {style}{stage:<12}{style:#}  {:<9}  {}",
+            service.name,
+            service.isolation.as_deref().unwrap_or("-"),
+            cut(waiting, room),
+        );
+    }
+}
+
+fn stage_style(service: &ServiceView) -> Style {
+    if service.decision.is_some() {
+        BAD
+    } else if service.ready {
+        GOOD
+    } else if service.stage == "Isolated" {
+        DIM
+    } else {
+        BUSY
+    }
+}
+
+fn bar(plan: &PlanView, width: usize) -> String {
+    let part = |n: i32| usize::try_from(n).unwrap_or(0) * width / usize::try_from(plan.total.max(1)).unwrap_or(1);
+    let (done, busy) = (part(plan.recovered), part(plan.running));
+    let rest = width.saturating_sub(done + busy);
+    format!("{GOOD}{}{GOOD:#}{BUSY}{}{BUSY:#}{DIM}{}{DIM:#}", "█".repeat(done), "▒".repeat(busy), "░".repeat(rest))
+}
+
+fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Timestamp) {
+    let Some(decision) = &service.decision else { return };
+    line!(page, "\n{BAD}{} needs a decision{BAD:#}: {} for {}", service.name, decision.reason, ago(decision.since, now));
+    line!(page, "  {}", shorten(&decision.message, 700));
+    let held = plan.blocked_by.iter().find(|b| b.name == service.name).map_or(0, |b| b.holds);
+    if held > 0 {
+        line!(page, "  {held} services wait for it.");
+    }
+    line!(page, "  {DIM}Once it is mended, a recovery lead writes a Decision: action Retry, plan {}, service {},{DIM:#}", plan.name, service.name);
+    line!(page, "  {DIM}decidedOn {}{DIM:#}", decision.digest);
+}
+
+/// A line for each service that is elsewhere than before: what is printed where there is no terminal.
+#[must_use]
+pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
+    let mut known: BTreeMap<(&str, &str, &str), &ServiceView> = BTreeMap::new();
+    for plan in before.map_or(&[][..], |b| &b.plans) {
+        known.extend(plan.services.iter().map(|s| ((plan.namespace.as_str(), plan.name.as_str(), s.name.as_str()), s)));
+    }
+    let mut lines = Vec::new();
+    for plan in &now.plans {
+        for service in &plan.services {
+            let old = known.get(&(plan.namespace.as_str(), plan.name.as_str(), service.name.as_str()));
+            let news = match &service.decision {
+                Some(decision) if old.is_none_or(|o| o.decision.as_ref().map(|d| &d.digest) != Some(&decision.digest)) => {
+                    Some(format!("needs a decision: {}: {}", decision.reason, shorten(&decision.message, 300)))
+                }
+                _ if old.is_none_or(|o| (&o.stage, o.attempt) != (&service.stage, service.attempt)) => {
+                    let attempt = if service.attempt > 1 { format!(" (attempt {})", service.attempt) } else { String::new() };
+                    Some(format!("{}{attempt}", service.stage))
+                }
+                _ => None,
+            };
+            if let Some(news) = news {
+                lines.push(format!("{} {}/{} {}: {news}", plan.name, plan.recovered, plan.total, service.name));
+            }
+        }
+    }
+    if before.is_none_or(|b| b.operator != now.operator)
+        && let OperatorView::Silent { .. } = now.operator
+    {
+        lines.push("the operator is silent: nothing will move until it is back; what is isolated stays isolated".to_owned());
+    }
+    lines
+}
+
+fn ago(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs().max(0).unsigned_abs();
+    Duration::from_secs(seconds).to_string()
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(columns.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
