@@ -6,5 +6,8 @@
 
 pub mod api;
 pub mod cli;
+pub mod controllers;
 pub mod engine;
+pub mod isolation;
 pub mod plan;
+pub mod steps;

@@ -1,0 +1,1 @@
+//! Controllers: watch, gather, ask the pure half what comes next, write.

@@ -1,0 +1,94 @@
+//! Calls to the API server: each has a deadline, and an error that names what was tried.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// How long any one call may take, retries of the client included.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// What came of a call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// The API server refused, or the way there failed.
+    #[error("{what}: {}", reason(.source))]
+    Api {
+        /// What was tried, on which object.
+        what: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// No answer in time: nobody knows whether it took effect.
+    #[error("{what}: no answer within {} s", .after.as_secs())]
+    Timeout {
+        /// What was tried, on which object.
+        what: String,
+        /// After how long it was given up.
+        after: Duration,
+    },
+}
+
+impl IoError {
+    /// The API server's own status, if it answered.
+    #[must_use]
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.as_ref()),
+                _ => None,
+            },
+            Self::Timeout { .. } => None,
+        }
+    }
+
+    /// Was the object not there?
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(Status::is_not_found)
+    }
+
+    /// Had the object changed under us, or was it there already? A next try reads it afresh.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(|s| s.is_conflict() || s.is_already_exists())
+    }
+}
+
+/// What the API server said, in its words; else what failed on the way.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Makes one call with a deadline. `what` says what is tried, such as `patch Deployment a/b`.
+///
+/// # Errors
+/// [`IoError`], which repeats `what`.
+pub async fn call<T>(
+    what: impl Into<String>,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<T, IoError> {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(IoError::Api { what: what.into(), source: Box::new(error) }),
+        Err(_) => Err(IoError::Timeout { what: what.into(), after: DEADLINE }),
+    }
+}
+
+/// As [`call`], but an object that is not there is `None`.
+///
+/// # Errors
+/// [`IoError`], which repeats `what`.
+pub async fn call_opt<T>(
+    what: impl Into<String>,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>, IoError> {
+    match call(what, future).await {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,32 @@
+//! Isolation: the admission policies as data, the network, workloads to zero and back, the capture, and how each control is
+//! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
+
+pub mod io;
+pub mod network;
+pub mod policies;
+
+pub mod probe;
+pub mod target;
+pub mod workloads;
+
+/// The operator's account, as the API server knows it. The policy `resurgam-single-writer` names it too.
+pub const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
+/// The account that tries the fence, by impersonation: it may create pods and patch namespaces, and no more.
+pub const PROBER: &str = "system:serviceaccount:resurgam-system:resurgam-prober";
+/// Finalizer of a Quarantine: its deletion is a release, which has to be carried out.
+pub const RELEASE_FINALIZER: &str = "resurgam.dev/release";
+
+/// Namespaces that are never isolated: the cluster itself, or we, run there. The reason, if it is one of them.
+#[must_use]
+pub fn protected(namespace: &str) -> Option<String> {
+    if namespace.starts_with("kube-") {
+        return Some(format!("{namespace} is never quarantined: the cluster itself runs there"));
+    }
+    match namespace {
+        "default" => {
+            Some("default is never quarantined: the API server's own Service is kept there".to_owned())
+        }
+        "resurgam-system" => Some("resurgam-system is never quarantined: the operator runs there".to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,355 @@
+//! Network isolation: default-deny both ways. Policies add up, so those that were there are recorded and removed, and restored
+//! on release. Each is in the record, and read back, before it is removed: whatever crashes in between, nothing is lost.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::core::ObjectMeta;
+use kube::{Api, Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+
+use super::io::{IoError, call, call_opt};
+use super::policies::MANAGED_BY;
+use crate::api::{MANAGED_BY_LABEL, SEAL_ANNOTATION, field_manager};
+
+/// Denies everything, both ways.
+pub const DEFAULT_DENY: &str = "resurgam-default-deny";
+/// Allows what a clean room may talk to.
+pub const CLEAN_ROOM: &str = "resurgam-clean-room";
+/// ConfigMap in the namespace with the policies that were there before.
+pub const RECORD: &str = "resurgam-network-record";
+
+/// Why the network is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The API server refused, or could not be reached.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// What was written is not what is read: nothing is removed.
+    #[error(
+        "ConfigMap {0}/{RECORD} does not hold NetworkPolicy {1} after it was written: nothing was removed"
+    )]
+    NotRecorded(String, String),
+    /// An entry of the record cannot be read: nothing is removed, nothing let out.
+    #[error("ConfigMap {0}/{RECORD} holds an unreadable entry {1}: {2}")]
+    Unreadable(String, String, String),
+}
+
+/// One recorded policy.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct Recorded {
+    /// UID it had, which tells a crash between recording and removing from a newcomer of the same name.
+    uid: String,
+    /// What restores it.
+    policy: NetworkPolicy,
+}
+
+/// The policies that are to be there; `room`: namespaces that a clean room may talk to, its own included anyway.
+#[must_use]
+pub fn wanted(namespace: &str, room: Option<&[String]>) -> Vec<NetworkPolicy> {
+    let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
+    let mut all = vec![ours(
+        namespace,
+        DEFAULT_DENY,
+        NetworkPolicySpec {
+            pod_selector: Some(LabelSelector::default()),
+            policy_types: both.clone(),
+            ..NetworkPolicySpec::default()
+        },
+    )];
+    if let Some(reachable) = room {
+        let mut names = reachable.to_vec();
+        names.push(namespace.to_owned());
+        names.sort();
+        names.dedup();
+        let peer = NetworkPolicyPeer {
+            namespace_selector: Some(LabelSelector {
+                match_expressions: Some(vec![LabelSelectorRequirement {
+                    key: "kubernetes.io/metadata.name".to_owned(),
+                    operator: "In".to_owned(),
+                    values: Some(names),
+                }]),
+                match_labels: None,
+            }),
+            ..NetworkPolicyPeer::default()
+        };
+        all.push(ours(
+            namespace,
+            CLEAN_ROOM,
+            NetworkPolicySpec {
+                pod_selector: Some(LabelSelector::default()),
+                policy_types: both,
+                ingress: Some(vec![NetworkPolicyIngressRule {
+                    from: Some(vec![peer.clone()]),
+                    ..NetworkPolicyIngressRule::default()
+                }]),
+                egress: Some(vec![NetworkPolicyEgressRule {
+                    to: Some(vec![peer]),
+                    ..NetworkPolicyEgressRule::default()
+                }]),
+            },
+        ));
+    }
+    all
+}
+
+fn ours(namespace: &str, name: &str, spec: NetworkPolicySpec) -> NetworkPolicy {
+    NetworkPolicy {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+    }
+}
+
+fn is_ours(policy: &NetworkPolicy) -> bool {
+    matches!(policy.metadata.name.as_deref(), Some(DEFAULT_DENY | CLEAN_ROOM))
+}
+
+/// The record with these policies in it. What is recorded stays: the first of a name is what a release restores; a newcomer
+/// of the same name is kept beside it, under its UID, as evidence.
+fn recording(
+    mut data: BTreeMap<String, String>,
+    policies: &[NetworkPolicy],
+) -> Result<BTreeMap<String, String>, serde_json::Error> {
+    for policy in policies {
+        let (name, uid) = (policy.name_any(), policy.uid().unwrap_or_default());
+        let entry = serde_json::to_string(&Recorded { uid: uid.clone(), policy: restorable(policy) })?;
+        let known = data.get(&name).and_then(|text| serde_json::from_str::<Recorded>(text).ok());
+        match known {
+            None => data.insert(name, entry),
+            Some(known) if known.uid == uid => None,
+            Some(_) => data.insert(format!("again-{uid}"), entry),
+        };
+    }
+    Ok(data)
+}
+
+fn restorable(policy: &NetworkPolicy) -> NetworkPolicy {
+    NetworkPolicy {
+        metadata: ObjectMeta {
+            name: policy.metadata.name.clone(),
+            namespace: policy.metadata.namespace.clone(),
+            labels: policy.metadata.labels.clone(),
+            annotations: policy.metadata.annotations.clone(),
+            owner_references: policy.metadata.owner_references.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: policy.spec.clone(),
+    }
+}
+
+/// Is this the record of this seal? One of another seal is ignored.
+fn sealed_by(record: &ConfigMap, seal: &str) -> bool {
+    record.annotations().get(SEAL_ANNOTATION).map(String::as_str) == Some(seal)
+}
+
+/// Makes the namespace's network policies what they are to be, and nothing else. Tells whether anything had to be written.
+///
+/// # Errors
+/// [`NetworkError`]; what was done so far stands, and a next call goes on from there.
+pub async fn isolate(
+    client: &Client,
+    namespace: &str,
+    seal: &str,
+    room: Option<&[String]>,
+) -> Result<bool, NetworkError> {
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let listing = format!("list networkpolicies in namespace {namespace}");
+    let live = call(listing, api.list(&ListParams::default())).await?.items;
+    let wanted = wanted(namespace, room);
+    let mut changed = false;
+    // Deny first, so that removing an allowance never leaves a moment in which all is allowed.
+    for policy in &wanted {
+        changed |= put(&api, policy, live.iter().find(|l| l.name_any() == policy.name_any())).await?;
+    }
+    let (mine, others): (Vec<_>, Vec<_>) = live.into_iter().partition(is_ours);
+    if !others.is_empty() {
+        record(client, namespace, seal, &others).await?;
+    }
+    let gone = mine.iter().filter(|policy| !wanted.iter().any(|w| w.name_any() == policy.name_any()));
+    for policy in others.iter().chain(gone) {
+        remove(&api, policy).await?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+async fn put(
+    api: &Api<NetworkPolicy>,
+    policy: &NetworkPolicy,
+    live: Option<&NetworkPolicy>,
+) -> Result<bool, IoError> {
+    let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
+    let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+    match live {
+        Some(live) if live.spec == policy.spec => return Ok(false),
+        // Replaced, not applied: a field that somebody added to ours has to go.
+        Some(live) => {
+            let mut policy = policy.clone();
+            policy.metadata.resource_version = live.metadata.resource_version.clone();
+            let what = format!("replace NetworkPolicy {namespace}/{name}");
+            call(what, api.replace(&name, &params, &policy)).await?;
+        }
+        None => {
+            call(format!("create NetworkPolicy {namespace}/{name}"), api.create(&params, policy)).await?;
+        }
+    }
+    Ok(true)
+}
+
+async fn remove(api: &Api<NetworkPolicy>, policy: &NetworkPolicy) -> Result<(), IoError> {
+    let same = Preconditions { uid: policy.uid(), resource_version: None };
+    let params = DeleteParams::default().preconditions(same);
+    let name = policy.name_any();
+    let what = format!("delete NetworkPolicy {}/{name}", policy.namespace().unwrap_or_default());
+    call_opt(what, api.delete(&name, &params)).await?;
+    Ok(())
+}
+
+/// Writes the policies into the record and reads it back.
+async fn record(
+    client: &Client,
+    namespace: &str,
+    seal: &str,
+    policies: &[NetworkPolicy],
+) -> Result<(), NetworkError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let what = |verb: &str| format!("{verb} ConfigMap {namespace}/{RECORD}");
+    let unreadable = |name: &str, e: serde_json::Error| {
+        NetworkError::Unreadable(namespace.into(), name.into(), e.to_string())
+    };
+    let old = call_opt(what("get"), api.get(RECORD)).await?;
+    let known = old.as_ref().filter(|o| sealed_by(o, seal)).and_then(|o| o.data.clone()).unwrap_or_default();
+    let data = recording(known.clone(), policies).map_err(|e| unreadable("new", e))?;
+    if data != known {
+        let new = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(RECORD.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                labels: Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into()),
+                annotations: Some([(SEAL_ANNOTATION.to_owned(), seal.to_owned())].into()),
+                resource_version: old.as_ref().and_then(|o| o.metadata.resource_version.clone()),
+                ..ObjectMeta::default()
+            },
+            data: Some(data),
+            ..ConfigMap::default()
+        };
+        let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
+        match old {
+            Some(_) => call(what("replace"), api.replace(RECORD, &params, &new)).await?,
+            None => call(what("create"), api.create(&params, &new)).await?,
+        };
+    }
+    let stored = call(what("get"), api.get(RECORD)).await?.data.unwrap_or_default();
+    for policy in policies {
+        let uid = policy.uid().unwrap_or_default();
+        let kept = [policy.name_any(), format!("again-{uid}")].iter().any(|key| {
+            let entry = stored.get(key).and_then(|text| serde_json::from_str::<Recorded>(text).ok());
+            entry.is_some_and(|e| e.uid == uid && e.policy == restorable(policy))
+        });
+        if !kept {
+            return Err(NetworkError::NotRecorded(namespace.into(), policy.name_any()));
+        }
+    }
+    Ok(())
+}
+
+/// Restores what was recorded under this seal, then takes our policies away, then the record. Each is done before the next
+/// begins, and doing it again does no harm.
+///
+/// # Errors
+/// [`NetworkError`]; what was done so far stands, and a next call goes on from there.
+pub async fn release(client: &Client, namespace: &str, seal: &str) -> Result<(), NetworkError> {
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;
+    let ours = found.filter(|record| sealed_by(record, seal));
+    for (key, text) in ours.iter().flat_map(|record| record.data.iter().flatten()) {
+        let entry: Recorded = serde_json::from_str(text)
+            .map_err(|e| NetworkError::Unreadable(namespace.into(), key.clone(), e.to_string()))?;
+        if entry.policy.name_any() != *key {
+            continue;
+        }
+        let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
+        let what = format!("restore NetworkPolicy {namespace}/{key}");
+        match call(what, policies.create(&params, &entry.policy)).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for name in [CLEAN_ROOM, DEFAULT_DENY] {
+        let what = format!("delete NetworkPolicy {namespace}/{name}");
+        call_opt(what, policies.delete(name, &DeleteParams::default())).await?;
+    }
+    if let Some(record) = ours {
+        let same = Preconditions { uid: record.uid(), resource_version: None };
+        let params = DeleteParams::default().preconditions(same);
+        call_opt(format!("delete ConfigMap {namespace}/{RECORD}"), records.delete(RECORD, &params)).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(name: &str, uid: &str, pods: &str) -> NetworkPolicy {
+        NetworkPolicy {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some("library".into()),
+                uid: Some(uid.into()),
+                resource_version: Some("1".into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NetworkPolicySpec {
+                pod_selector: Some(LabelSelector {
+                    match_labels: Some([("app".to_owned(), pods.to_owned())].into()),
+                    match_expressions: None,
+                }),
+                ..NetworkPolicySpec::default()
+            }),
+        }
+    }
+
+    fn read(data: &BTreeMap<String, String>, key: &str) -> Recorded {
+        serde_json::from_str(&data[key]).unwrap()
+    }
+
+    #[test]
+    fn what_is_recorded_is_never_overwritten() {
+        let first = recording(BTreeMap::new(), &[policy("allow", "u1", "web")]).unwrap();
+        // A crash between recording and removing: the same object again.
+        assert_eq!(recording(first.clone(), &[policy("allow", "u1", "changed")]).unwrap(), first);
+        // A newcomer of the same name: both are kept, the first is what a release restores.
+        let both = recording(first, &[policy("allow", "u2", "evil")]).unwrap();
+        assert_eq!(read(&both, "allow").uid, "u1");
+        assert_eq!(read(&both, "again-u2").policy.spec, policy("allow", "u2", "evil").spec);
+    }
+
+    #[test]
+    fn what_is_restored_bears_nothing_that_the_api_server_refuses() {
+        let entry = read(&recording(BTreeMap::new(), &[policy("allow", "u1", "web")]).unwrap(), "allow");
+        assert_eq!((entry.policy.metadata.uid, entry.policy.metadata.resource_version), (None, None));
+    }
+
+    #[test]
+    fn a_clean_room_reaches_itself_and_what_is_reachable_only() {
+        let all = wanted("library-web", Some(&["library-db".to_owned(), "library-web".to_owned()]));
+        let text = serde_json::to_string(&all[1]).unwrap();
+        assert!(text.contains(r#""values":["library-db","library-web"]"#), "{text}");
+        assert_eq!(wanted("library-web", None).len(), 1);
+        let deny = wanted("library-web", None)[0].spec.clone().unwrap();
+        assert_eq!((deny.ingress, deny.egress), (None, None));
+    }
+}

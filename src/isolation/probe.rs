@@ -1,0 +1,144 @@
+//! Is the fence there? It is tried, as an account that may do what is tried but for the fence: by dry-runs, which the API server
+//! takes through admission and then throws away. Only a refusal by the policy's own name counts.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::request::Request;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::io::{IoError, call};
+use super::policies::{NAMESPACE_LOCK, WRITE_FENCE};
+use super::{PROBER, policies};
+use crate::api::{ISOLATION_LABEL, Isolation};
+
+/// What a try showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Refused, by the policy, at this level.
+    Refused,
+    /// Let through: the policy or the label is not in force (yet) at the API server that answered.
+    LetThrough,
+    /// Neither: something else stood in the way, so it shows nothing. What it was.
+    Unclear(String),
+}
+
+/// What trying lock and fence showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Taking the label away.
+    pub lock: Seen,
+    /// Creating a pod.
+    pub fence: Seen,
+}
+
+/// Tries lock and fence of a namespace at a level.
+pub async fn probe(client: &Client, namespace: &str, level: Isolation) -> Probed {
+    let (lock, fence) = futures::join!(unlabel(client, namespace), create_pod(client, namespace));
+    Probed { lock: judge(lock, NAMESPACE_LOCK, level), fence: judge(fence, WRITE_FENCE, level) }
+}
+
+/// Tries whether a namespace that was opened takes pods again.
+pub async fn is_open(client: &Client, namespace: &str) -> Seen {
+    judge(create_pod(client, namespace).await, WRITE_FENCE, Isolation::Open)
+}
+
+/// What an answer shows of a policy. Both policies say the level in their message: an answer at another level is stale.
+fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
+    let Err(error) = answer else {
+        return Seen::LetThrough;
+    };
+    let by_policy = error.status().is_some_and(|status| {
+        status.code == 403 && status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'"))
+    });
+    if !by_policy {
+        return Seen::Unclear(error.to_string());
+    }
+    match level.label() {
+        Some(label) if error.to_string().contains(&format!("is quarantined ({label})")) => Seen::Refused,
+        Some(_) => Seen::LetThrough,
+        None => Seen::Refused,
+    }
+}
+
+async fn unlabel(client: &Client, namespace: &str) -> Result<(), IoError> {
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));
+    let what = format!("try to unlabel namespace {namespace}");
+    let request = Request::new(Namespace::url_path(&(), None)).patch(namespace, &params, &patch);
+    as_prober::<Namespace>(client, what, request).await
+}
+
+async fn create_pod(client: &Client, namespace: &str) -> Result<(), IoError> {
+    // Fit for the strictest pod security level, so that nothing but the fence stands in the way.
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "resurgam-probe",
+            "namespace": namespace,
+            "labels": {crate::api::MANAGED_BY_LABEL: policies::MANAGED_BY},
+        },
+        "spec": {
+            "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "probe",
+                "image": "resurgam.invalid/probe",
+                "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1m", "memory": "1Mi"}},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    });
+    let params = PostParams { dry_run: true, field_manager: None };
+    let what = format!("try to create a pod in namespace {namespace}");
+    let request =
+        Request::new(Pod::url_path(&(), Some(namespace))).create(&params, pod.to_string().into_bytes());
+    as_prober::<Pod>(client, what, request).await
+}
+
+/// Sends a request as the prober. It has hardly any rights, so that a refusal is the policy's, and a mistake of ours harmless.
+async fn as_prober<K: DeserializeOwned>(
+    client: &Client,
+    what: String,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<(), IoError> {
+    call(what, async {
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert("impersonate-user", http::HeaderValue::from_static(PROBER));
+        client.request::<K>(request).await.map(drop)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn answer(code: u16, message: &str) -> Result<(), IoError> {
+        let status = Status::failure(message, "Forbidden").with_code(code);
+        Err(IoError::Api { what: "try".into(), source: Box::new(kube::Error::Api(Box::new(status))) })
+    }
+
+    #[test]
+    fn only_a_refusal_by_the_policy_at_this_level_counts() {
+        let refusal = "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'resurgam-write-fence' with binding \
+            'resurgam-write-fence' denied request: namespace a is quarantined (sealed): CREATE pods";
+        for (answer, expected) in [
+            (answer(403, refusal), Seen::Refused),
+            (answer(403, &refusal.replace("(sealed)", "(contained)")), Seen::LetThrough),
+            (Ok(()), Seen::LetThrough),
+        ] {
+            assert_eq!(judge(answer, WRITE_FENCE, Isolation::Sealed), expected);
+        }
+        for unclear in [
+            answer(403, "User \"prober\" cannot create resource \"pods\""),
+            answer(403, &refusal.replace("resurgam-write-fence", "another")),
+            answer(422, refusal),
+            answer(500, "etcdserver: request timed out"),
+        ] {
+            assert!(matches!(judge(unclear, WRITE_FENCE, Isolation::Sealed), Seen::Unclear(_)));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Which isolation a Quarantine is to enforce, from its spec, its one claim and what the claimant asks. Pure.
+//!
+//! The rule behind it: tightening needs a clear wish, loosening needs a clear wish *and* proof. Whatever is missing or does
+//! not match leaves the level as it is enforced.
+
+use kube::ResourceExt;
+
+use crate::api::{Claim, Isolation, Quarantine, ServiceRecovery, conditions};
+
+/// What is to be enforced, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The level.
+    pub level: Isolation,
+    /// Namespaces that a clean room may talk to, beside itself.
+    pub reachable: Vec<String>,
+    /// Why the claimant does not get what it asks for, for people.
+    pub held: Option<String>,
+}
+
+/// What is known of the plan that the claim names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanState {
+    /// It is there, with the UID of the claim, and is not being deleted.
+    Alive,
+    /// It is not, or nobody looked: nothing is loosened for it.
+    Gone,
+}
+
+/// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.
+#[must_use]
+pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: PlanState) -> Target {
+    let status = quarantine.status.clone().unwrap_or_default();
+    let own = Isolation::from(quarantine.spec.isolation);
+    let enforced = status.isolation;
+    let Some(claim) = &status.claimed_by else {
+        // Unclaimed: the spec, but for a level that only a recovery leads to. A claim that vanished seals nothing.
+        let level = match enforced {
+            Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
+            Some(Isolation::Sealed | Isolation::Contained) | None => own,
+        };
+        return Target { level, reachable: Vec::new(), held: None };
+    };
+    // Tighter by the spec is always heeded while nothing has been let in yet.
+    let as_is = match enforced {
+        None => own,
+        Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
+        Some(level @ (Isolation::Sealed | Isolation::Contained)) => level.min(own),
+    };
+    let (recovery, asked) = match matching(&quarantine.name_any(), claim, recovery) {
+        Ok(recovery) => (recovery, recovery.spec.isolation),
+        Err(why) => return Target { level: as_is, reachable: Vec::new(), held: Some(why) },
+    };
+    let reachable = recovery.spec.reachable.iter().map(|name| name.0.clone()).collect();
+    let held = |level, why: &str| Target {
+        level,
+        reachable: Vec::new(),
+        held: Some(format!("{} asks for {why}", claim.display_name())),
+    };
+    let Some(asked) = asked else {
+        return Target { level: as_is, reachable, held: None };
+    };
+    let loosens = enforced.is_none_or(|enforced| asked > enforced);
+    if loosens && asked > own && plan == PlanState::Gone {
+        return held(as_is, &format!("{}, but its plan is gone", asked.as_str()));
+    }
+    let ready = conditions::is_true(&status.conditions, conditions::READY);
+    match (enforced, asked) {
+        (Some(Isolation::CleanRoom | Isolation::Open), Isolation::CleanRoom)
+        | (Some(Isolation::Open), Isolation::Open)
+        | (_, Isolation::Sealed) => Target { level: asked, reachable, held: None },
+        // Processes are never brought back to life by containing, and what is sealed stays sealed.
+        (Some(Isolation::Sealed), Isolation::Contained) => {
+            held(Isolation::Sealed, "Contained while it is sealed")
+        }
+        (None, Isolation::Contained) => Target { level: asked.min(own), reachable, held: None },
+        (_, Isolation::Contained) => Target { level: asked, reachable, held: None },
+        (Some(Isolation::Sealed), Isolation::CleanRoom) if ready => {
+            Target { level: asked, reachable, held: None }
+        }
+        // The clean room begins empty and captured: sealed and ready comes before it.
+        (Some(Isolation::Sealed | Isolation::Contained) | None, Isolation::CleanRoom) => {
+            held(Isolation::Sealed, "CleanRoom: it is sealed, captured and empty before that")
+        }
+        (Some(Isolation::CleanRoom), Isolation::Open) if ready => {
+            Target { level: asked, reachable, held: None }
+        }
+        (_, Isolation::Open) => held(as_is, "Open: only a clean room that is Ready opens"),
+    }
+}
+
+/// Does going from what is enforced to this loosen anything? Then everything is read afresh first.
+#[must_use]
+pub fn loosens(enforced: Option<Isolation>, level: Isolation) -> bool {
+    enforced.is_some_and(|enforced| level > enforced)
+}
+
+/// The claimant's ServiceRecovery, if it is truly the claimant's; else what is amiss.
+fn matching<'a>(
+    namespace: &str,
+    claim: &Claim,
+    recovery: Option<&'a ServiceRecovery>,
+) -> Result<&'a ServiceRecovery, String> {
+    let who = format!("{}/{}", claim.plan_namespace, claim.service_recovery());
+    let Some(recovery) = recovery.filter(|r| r.metadata.deletion_timestamp.is_none()) else {
+        return Err(format!(
+            "the claim is held by ServiceRecovery {who}, which is not there: nothing is loosened"
+        ));
+    };
+    let spec = &recovery.spec;
+    let mismatch = |what: &str, theirs: &str, claimed: &str| {
+        Err(format!(
+            "ServiceRecovery {who} has {what} {theirs}, the claim {claimed}: nothing changes until they agree"
+        ))
+    };
+    if spec.plan_ref.uid != claim.plan_uid {
+        return mismatch("plan UID", &spec.plan_ref.uid, &claim.plan_uid);
+    }
+    if spec.service != claim.service {
+        return mismatch("service", &spec.service, &claim.service);
+    }
+    if spec.attempt != claim.attempt {
+        return mismatch("attempt", &spec.attempt.to_string(), &claim.attempt.to_string());
+    }
+    if !spec.namespaces.iter().any(|n| n.0 == namespace) {
+        return Err(format!(
+            "ServiceRecovery {who} does not name namespace {namespace}: nothing is loosened"
+        ));
+    }
+    Ok(recovery)
+}
+
+impl Claim {
+    /// For people: what it displays, or the parts of it.
+    fn display_name(&self) -> String {
+        if self.display.is_empty() {
+            format!("{}/{}/{}", self.plan_namespace, self.plan, self.service)
+        } else {
+            self.display.clone()
+        }
+    }
+}
+
+/// What was found of the controls, as the next decision needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The namespace bears label and annotations of the target.
+    pub labelled: bool,
+    /// The fence was seen to refuse, at that level.
+    pub fenced: bool,
+    /// Network policies are as the target wants them.
+    pub network: bool,
+    /// Evidence of this sealing is kept.
+    pub captured: bool,
+    /// Workloads' specs start nothing.
+    pub stopped: bool,
+    /// No pod lives.
+    pub empty: bool,
+}
+
+/// What comes next on the way to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Write (or, to open, remove) label and annotations.
+    Label,
+    /// Try the fence, until it is seen to refuse.
+    Probe,
+    /// Write the network policies, or, to open, restore what was there.
+    Network,
+    /// Keep evidence.
+    Capture,
+    /// Workloads to zero.
+    Stop,
+    /// Wait for the last pod to go.
+    AwaitPods,
+    /// Nothing: it is as it should be.
+    Done,
+}
+
+/// The order of work: label, fence seen to refuse, network, capture, then workloads. Into a clean room, and out of it, the
+/// network is ready before the label lets anything in or out.
+#[must_use]
+pub fn next(level: Isolation, found: Found) -> Next {
+    let steps: &[(bool, Next)] = match level {
+        Isolation::Sealed => &[
+            (found.labelled, Next::Label),
+            (found.fenced, Next::Probe),
+            (found.network, Next::Network),
+            (found.captured, Next::Capture),
+            (found.stopped, Next::Stop),
+            (found.empty, Next::AwaitPods),
+        ],
+        Isolation::Contained => &[
+            (found.labelled, Next::Label),
+            (found.fenced, Next::Probe),
+            (found.network, Next::Network),
+            (found.captured, Next::Capture),
+        ],
+        Isolation::CleanRoom => {
+            &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
+        }
+        Isolation::Open => &[(found.network, Next::Network), (found.labelled, Next::Label)],
+    };
+    steps.iter().find(|(done, _)| !done).map_or(Next::Done, |(_, next)| *next)
+}
+
+/// Has evidence of this sealing to be taken? It has when the level is entered, from whatever was let run before.
+#[must_use]
+pub fn needs_capture(quarantine: &Quarantine, level: Isolation) -> bool {
+    let status = quarantine.status.as_ref();
+    match level {
+        Isolation::CleanRoom | Isolation::Open => false,
+        Isolation::Sealed | Isolation::Contained => {
+            let before = status.and_then(|s| s.isolation);
+            let kept = status.is_some_and(|s| s.capture.is_some());
+            // Sealed eased to Contained: nothing has run in between.
+            let eased = before == Some(Isolation::Sealed) && level == Isolation::Contained;
+            !kept || (before != Some(level) && !eased)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

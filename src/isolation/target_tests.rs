@@ -1,0 +1,205 @@
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+use crate::api::service_recovery::{PlanRef, ServiceRecoverySpec};
+use crate::api::{DnsLabel, QuarantineLevel, QuarantineSpec, QuarantineStatus};
+use Isolation::{CleanRoom, Contained, Open, Sealed};
+
+fn quarantine(own: QuarantineLevel, enforced: Option<Isolation>, ready: bool, claimed: bool) -> Quarantine {
+    let spec = QuarantineSpec { isolation: own, reason: "breach".into(), incident_ref: None };
+    let mut quarantine = Quarantine::new("library", spec);
+    let mut status = QuarantineStatus { isolation: enforced, ..QuarantineStatus::default() };
+    conditions::set(
+        &mut status.conditions,
+        conditions::READY,
+        ready.into(),
+        "X",
+        "",
+        None,
+        Timestamp::UNIX_EPOCH,
+    );
+    status.claimed_by = claimed.then(|| Claim {
+        plan_uid: "plan-1".into(),
+        plan_namespace: "recovery".into(),
+        plan: "council".into(),
+        service: "library".into(),
+        attempt: 2,
+        display: String::new(),
+    });
+    quarantine.status = Some(status);
+    quarantine
+}
+
+fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
+    ServiceRecovery::new(
+        "council.library",
+        ServiceRecoverySpec {
+            plan_ref: PlanRef { name: "council".into(), uid: "plan-1".into() },
+            service: "library".into(),
+            tier: None,
+            namespaces: vec![DnsLabel("library".into())],
+            attempt: 2,
+            isolation: asked,
+            reachable: vec![DnsLabel("shared-dns".into())],
+        },
+    )
+}
+
+const LEVELS: [Option<Isolation>; 5] = [None, Some(Sealed), Some(Contained), Some(CleanRoom), Some(Open)];
+const OWN: [QuarantineLevel; 2] = [QuarantineLevel::Contained, QuarantineLevel::Sealed];
+
+#[test]
+fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
+    // (spec, enforced, ready, asked) → enforced next
+    let (c, s) = (QuarantineLevel::Contained, QuarantineLevel::Sealed);
+    for (own, enforced, ready, asked, expected) in [
+        (c, Some(Contained), true, None, Contained),
+        (c, Some(Contained), true, Some(Sealed), Sealed),
+        (c, Some(Contained), true, Some(CleanRoom), Sealed),
+        (c, Some(Sealed), false, Some(CleanRoom), Sealed),
+        (c, Some(Sealed), true, Some(CleanRoom), CleanRoom),
+        (s, Some(Sealed), true, Some(CleanRoom), CleanRoom),
+        (c, Some(CleanRoom), true, Some(CleanRoom), CleanRoom),
+        (c, Some(CleanRoom), false, Some(Open), CleanRoom),
+        (c, Some(CleanRoom), true, Some(Open), Open),
+        (s, Some(Sealed), true, Some(Open), Sealed),
+        (c, Some(Contained), true, Some(Open), Contained),
+        (c, None, false, Some(Open), Contained),
+        (s, None, false, Some(Contained), Sealed),
+        // The next attempt: what is let in stays until Sealed is asked for; what is sealed stays sealed.
+        (c, Some(CleanRoom), true, None, CleanRoom),
+        (c, Some(CleanRoom), true, Some(Sealed), Sealed),
+        (c, Some(Open), true, Some(Contained), Contained),
+        (c, Some(Sealed), true, None, Sealed),
+        (c, Some(Sealed), true, Some(Contained), Sealed),
+        // Somebody tightens the spec of what is claimed.
+        (s, Some(Contained), true, None, Sealed),
+        (s, Some(CleanRoom), true, None, CleanRoom),
+        (s, Some(Open), true, Some(Open), Open),
+    ] {
+        let got = target(&quarantine(own, enforced, ready, true), Some(&recovery(asked)), PlanState::Alive);
+        assert_eq!(
+            got.level, expected,
+            "spec {own:?}, enforced {enforced:?}, ready {ready}, asked {asked:?}"
+        );
+        if asked.is_some_and(|asked| asked != expected) {
+            assert!(got.held.is_some() || expected < asked.unwrap(), "the claimant is told why");
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
+    let good = || recovery(Some(Open));
+    let mut deleted = good();
+    deleted.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    let mut other_plan = good();
+    other_plan.spec.plan_ref.uid = "plan-2".into();
+    let mut other_attempt = good();
+    other_attempt.spec.attempt = 1;
+    let mut other_service = good();
+    other_service.spec.service = "museum".into();
+    let mut elsewhere = good();
+    elsewhere.spec.namespaces = vec![DnsLabel("museum".into())];
+    for (name, recovery) in [
+        ("missing", None),
+        ("deleted", Some(deleted)),
+        ("of another plan", Some(other_plan)),
+        ("of another attempt", Some(other_attempt)),
+        ("of another service", Some(other_service)),
+        ("of another namespace", Some(elsewhere)),
+    ] {
+        for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
+            let got = target(&quarantine(own, enforced, true, true), recovery.as_ref(), PlanState::Alive);
+            assert!(got.held.is_some(), "{name}");
+            assert!(!loosens(enforced, got.level), "{name}: {enforced:?} became {:?}", got.level);
+            if let Some(level @ (CleanRoom | Open)) = enforced {
+                assert_eq!(got.level, level, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_loosened_for_a_plan_that_is_gone() {
+    for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
+        for asked in LEVELS {
+            let q = quarantine(own, enforced, true, true);
+            let got = target(&q, Some(&recovery(asked)), PlanState::Gone);
+            assert!(!loosens(enforced, got.level), "{enforced:?}, asked {asked:?}, became {:?}", got.level);
+        }
+    }
+}
+
+#[test]
+fn unclaimed_it_is_as_its_spec_says_but_what_recovered_stays_so() {
+    for (own, enforced, expected) in [
+        (QuarantineLevel::Contained, None, Contained),
+        (QuarantineLevel::Sealed, None, Sealed),
+        (QuarantineLevel::Sealed, Some(Contained), Sealed),
+        (QuarantineLevel::Contained, Some(Sealed), Contained),
+        (QuarantineLevel::Sealed, Some(CleanRoom), CleanRoom),
+        (QuarantineLevel::Sealed, Some(Open), Open),
+    ] {
+        assert_eq!(target(&quarantine(own, enforced, true, false), None, PlanState::Gone).level, expected);
+    }
+}
+
+#[test]
+fn no_pod_goes_before_fence_network_and_capture_are_done() {
+    for bits in 0..64_u8 {
+        let bit = |n: u8| bits & (1 << n) != 0;
+        let found = Found {
+            labelled: bit(0),
+            fenced: bit(1),
+            network: bit(2),
+            captured: bit(3),
+            stopped: bit(4),
+            empty: bit(5),
+        };
+        let next = next(Sealed, found);
+        if matches!(next, Next::Stop | Next::AwaitPods | Next::Done) {
+            assert!(found.labelled && found.fenced && found.network && found.captured);
+        }
+        if next == Next::Done {
+            assert!(found.stopped && found.empty);
+        }
+    }
+}
+
+#[test]
+fn the_label_lets_in_or_out_only_once_the_network_is_ready() {
+    let found = Found { network: false, ..Found::default() };
+    assert_eq!(next(CleanRoom, found), Next::Network);
+    assert_eq!(next(Open, found), Next::Network);
+    assert_eq!(next(Open, Found { network: true, ..found }), Next::Label);
+    assert_eq!(next(Contained, found), Next::Label);
+}
+
+#[test]
+fn evidence_is_taken_once_for_each_sealing() {
+    let with = |enforced, kept: bool| {
+        let mut q = quarantine(QuarantineLevel::Contained, enforced, true, true);
+        q.status.as_mut().unwrap().capture = kept.then(|| crate::api::quarantine::Capture {
+            digest: format!("sha256:{}", "0".repeat(64)),
+            at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH),
+            objects: 1,
+            missing: Vec::new(),
+        });
+        q
+    };
+    for (enforced, kept, level, expected) in [
+        (None, false, Contained, true),
+        (Some(Contained), true, Contained, false),
+        (Some(Contained), false, Contained, true),
+        (Some(Contained), true, Sealed, true),
+        (Some(Sealed), true, Sealed, false),
+        (Some(CleanRoom), true, Sealed, true),
+        (Some(Open), true, Contained, true),
+        (Some(Sealed), true, Contained, false),
+        (Some(Sealed), true, CleanRoom, false),
+    ] {
+        assert_eq!(needs_capture(&with(enforced, kept), level), expected, "{enforced:?} to {level:?}");
+    }
+}

@@ -1,0 +1,321 @@
+//! Workloads to zero, and back. What a workload was like is recorded on itself, by the very patch that stops it, together with
+//! the UID of the Quarantine (the seal): a crash re-records nothing, and the record of another seal is ignored.
+//!
+//! Everything here but [`list`] is pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures::TryFutureExt;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use kube::api::ListParams;
+use kube::core::{NamespaceResourceScope, ObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::io::{IoError, call};
+use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+
+/// Node label that no node has: a DaemonSet that asks for it runs nowhere.
+pub const NOWHERE: &str = "resurgam.dev/nowhere";
+
+/// The kinds that start pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `apps/v1`
+    Deployment,
+    /// `apps/v1`
+    StatefulSet,
+    /// `apps/v1`, if no Deployment owns it.
+    ReplicaSet,
+    /// `v1`
+    ReplicationController,
+    /// `apps/v1`
+    DaemonSet,
+    /// `batch/v1`
+    CronJob,
+    /// `batch/v1`
+    Job,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// How a workload's spec says how much of it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// So many replicas.
+    Replicas(i32),
+    /// On nodes with these labels.
+    Nodes(BTreeMap<String, String>),
+    /// Suspended or not.
+    Suspend(bool),
+}
+
+/// A workload, as far as stopping and starting it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its metadata.
+    pub meta: ObjectMeta,
+    /// What its spec says now.
+    pub shape: Shape,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespace = self.meta.namespace.as_deref().unwrap_or_default();
+        write!(f, "{} {namespace}/{}", self.kind, self.meta.name.as_deref().unwrap_or_default())
+    }
+}
+
+/// The record on a workload, if it is this seal's.
+fn record<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
+    let annotations = meta.annotations.as_ref()?;
+    if annotations.get(SEAL_ANNOTATION).map(String::as_str) != Some(seal) {
+        return None;
+    }
+    annotations.get(RECORDED_ANNOTATION).map(String::as_str)
+}
+
+/// How many replicas it had when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+#[must_use]
+pub fn recorded_replicas(meta: &ObjectMeta, seal: &str) -> Option<i32> {
+    record(meta, seal)?.parse().ok().filter(|n| *n >= 0)
+}
+
+/// The node selector it had when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+#[must_use]
+pub fn recorded_nodes(meta: &ObjectMeta, seal: &str) -> Option<BTreeMap<String, String>> {
+    serde_json::from_str(record(meta, seal)?).ok()
+}
+
+/// Whether it was suspended when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+#[must_use]
+pub fn recorded_suspend(meta: &ObjectMeta, seal: &str) -> Option<bool> {
+    record(meta, seal)?.parse().ok()
+}
+
+impl Workload {
+    /// Does its spec start nothing?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        match &self.shape {
+            Shape::Replicas(n) => *n == 0,
+            Shape::Nodes(nodes) => nodes.contains_key(NOWHERE),
+            Shape::Suspend(suspended) => *suspended,
+        }
+    }
+
+    /// The merge patch that stops it and records, in one, what it was like. `None`: it is stopped and recorded.
+    /// A record of this seal is never written again.
+    #[must_use]
+    pub fn stop(&self, seal: &str) -> Option<Value> {
+        let recorded =
+            self.meta.annotations.as_ref().and_then(|a| a.get(SEAL_ANNOTATION)).map(String::as_str)
+                == Some(seal);
+        if recorded && self.is_stopped() {
+            return None;
+        }
+        let (was, spec) = match &self.shape {
+            Shape::Replicas(n) => (n.to_string(), json!({"replicas": 0})),
+            Shape::Nodes(nodes) => {
+                // One that we stopped under another seal is not as it was: take our own mark off the record.
+                let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
+                let nowhere = json!({"template": {"spec": {"nodeSelector": {NOWHERE: seal}}}});
+                (json!(was).to_string(), nowhere)
+            }
+            Shape::Suspend(suspended) => (suspended.to_string(), json!({"suspend": true})),
+        };
+        let mut patch = json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec});
+        if !recorded {
+            patch["metadata"]["annotations"] = json!({RECORDED_ANNOTATION: was, SEAL_ANNOTATION: seal});
+        }
+        Some(patch)
+    }
+
+    /// The merge patch that starts it: `replicas` if given, else what this seal recorded. `Ok(None)`: it runs already, or
+    /// is a Job or CronJob, which stay suspended.
+    ///
+    /// # Errors
+    /// Nothing, or zero, is recorded by this seal, and no number is given.
+    pub fn start(&self, seal: Option<&str>, replicas: Option<i32>) -> Result<Option<Value>, NotRecorded> {
+        let not_recorded = |why| NotRecorded { workload: self.to_string(), why };
+        match &self.shape {
+            Shape::Replicas(now) => {
+                let wanted = match replicas {
+                    Some(number) => number,
+                    None => match seal.and_then(|seal| recorded_replicas(&self.meta, seal)) {
+                        None => {
+                            return Err(not_recorded(
+                                "no number of replicas was recorded when it was stopped",
+                            ));
+                        }
+                        Some(0) => return Err(not_recorded("it was at zero replicas when it was stopped")),
+                        Some(number) => number,
+                    },
+                };
+                Ok((*now != wanted).then(|| json!({"spec": {"replicas": wanted}})))
+            }
+            Shape::Nodes(now) => {
+                if !now.contains_key(NOWHERE) {
+                    return Ok(None);
+                }
+                let recorded = seal.and_then(|seal| recorded_nodes(&self.meta, seal));
+                let Some(wanted) = recorded else {
+                    return Err(not_recorded("no node selector was recorded when it was stopped"));
+                };
+                let mut selector: BTreeMap<&str, Value> =
+                    now.keys().map(|key| (key.as_str(), Value::Null)).collect();
+                selector.extend(wanted.iter().map(|(key, value)| (key.as_str(), json!(value))));
+                Ok(Some(json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}})))
+            }
+            Shape::Suspend(_) => Ok(None),
+        }
+    }
+}
+
+/// What a workload was like was not recorded, so nobody knows what starting it means.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{workload}: {why}; say in the plan how many replicas it is to have")]
+pub struct NotRecorded {
+    /// Kind and name.
+    pub workload: String,
+    /// What is not known.
+    pub why: &'static str,
+}
+
+/// Is this pod of a workload that [`list`] finds, so that it goes when that is stopped?
+#[must_use]
+pub fn is_bare(pod: &Pod) -> bool {
+    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    !controller.is_some_and(|owner| {
+        ["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController"]
+            .contains(&owner.kind.as_str())
+    })
+}
+
+/// A static pod's shadow: the kubelet of its node runs it, whatever the API server says.
+#[must_use]
+pub fn is_static(pod: &Pod) -> bool {
+    pod.annotations().contains_key("kubernetes.io/config.mirror")
+}
+
+/// Does anything of it still run, or could it?
+#[must_use]
+pub fn is_live(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Lists one kind in a namespace.
+///
+/// # Errors
+/// [`IoError`], naming the kind and namespace.
+pub async fn list_kind<K>(client: &Client, namespace: &str) -> Result<Vec<K>, IoError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let what = format!("list {} in namespace {namespace}", K::plural(&()));
+    Ok(call(what, api.list(&ListParams::default())).await?.items)
+}
+
+/// Everything in a namespace that starts pods, but what a Deployment of it owns and Jobs that have ended.
+///
+/// # Errors
+/// [`IoError`] of the first kind that could not be listed.
+pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Workload>, IoError> {
+    let (deployments, statefulsets, replicasets, controllers, daemonsets, cronjobs, jobs) = futures::try_join!(
+        list_kind::<Deployment>(client, namespace)
+            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
+        list_kind::<StatefulSet>(client, namespace)
+            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
+        list_kind::<ReplicaSet>(client, namespace).map_ok(|all| all
+            .into_iter()
+            .filter(stands_alone)
+            .map(Workload::from)
+            .collect()),
+        list_kind::<ReplicationController>(client, namespace)
+            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
+        list_kind::<DaemonSet>(client, namespace).map_ok(|all| all.into_iter().map(Workload::from).collect()),
+        list_kind::<CronJob>(client, namespace).map_ok(|all| all.into_iter().map(Workload::from).collect()),
+        list_kind::<Job>(client, namespace).map_ok(|all| all
+            .into_iter()
+            .filter(has_not_ended)
+            .map(Workload::from)
+            .collect::<Vec<_>>()),
+    )?;
+    Ok([deployments, statefulsets, replicasets, controllers, daemonsets, cronjobs, jobs].concat())
+}
+
+fn stands_alone(set: &ReplicaSet) -> bool {
+    !set.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.kind == "Deployment")
+}
+
+fn has_not_ended(job: &Job) -> bool {
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    !conditions.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
+}
+
+// The API server fills in one replica where a spec says none.
+fn replicas(kind: Kind, meta: ObjectMeta, replicas: Option<i32>) -> Workload {
+    Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)) }
+}
+
+impl From<Deployment> for Workload {
+    fn from(object: Deployment) -> Self {
+        replicas(Kind::Deployment, object.metadata, object.spec.and_then(|s| s.replicas))
+    }
+}
+
+impl From<StatefulSet> for Workload {
+    fn from(object: StatefulSet) -> Self {
+        replicas(Kind::StatefulSet, object.metadata, object.spec.and_then(|s| s.replicas))
+    }
+}
+
+impl From<ReplicaSet> for Workload {
+    fn from(object: ReplicaSet) -> Self {
+        replicas(Kind::ReplicaSet, object.metadata, object.spec.and_then(|s| s.replicas))
+    }
+}
+
+impl From<ReplicationController> for Workload {
+    fn from(object: ReplicationController) -> Self {
+        replicas(Kind::ReplicationController, object.metadata, object.spec.and_then(|s| s.replicas))
+    }
+}
+
+impl From<DaemonSet> for Workload {
+    fn from(object: DaemonSet) -> Self {
+        let nodes =
+            object.spec.and_then(|s| s.template.spec).and_then(|s| s.node_selector).unwrap_or_default();
+        Self { kind: Kind::DaemonSet, meta: object.metadata, shape: Shape::Nodes(nodes) }
+    }
+}
+
+impl From<CronJob> for Workload {
+    fn from(object: CronJob) -> Self {
+        let suspended = object.spec.and_then(|s| s.suspend).unwrap_or(false);
+        Self { kind: Kind::CronJob, meta: object.metadata, shape: Shape::Suspend(suspended) }
+    }
+}
+
+impl From<Job> for Workload {
+    fn from(object: Job) -> Self {
+        let suspended = object.spec.and_then(|s| s.suspend).unwrap_or(false);
+        Self { kind: Kind::Job, meta: object.metadata, shape: Shape::Suspend(suspended) }
+    }
+}
+
+#[cfg(test)]
+#[path = "workloads_tests.rs"]
+mod tests;

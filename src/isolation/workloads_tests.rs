@@ -1,0 +1,124 @@
+use super::*;
+
+fn workload(kind: Kind, shape: Shape, record: Option<(&str, &str)>) -> Workload {
+    let annotations = record.map(|(was, seal)| {
+        BTreeMap::from([
+            (RECORDED_ANNOTATION.to_owned(), was.to_owned()),
+            (SEAL_ANNOTATION.to_owned(), seal.to_owned()),
+        ])
+    });
+    let meta = ObjectMeta {
+        name: Some("web".into()),
+        namespace: Some("library".into()),
+        resource_version: Some("7".into()),
+        annotations,
+        ..ObjectMeta::default()
+    };
+    Workload { kind, meta, shape }
+}
+
+/// What the API server makes of a merge patch, for the few fields at stake.
+fn after(mut workload: Workload, patch: &Value) -> Workload {
+    if let Some(annotations) = patch["metadata"]["annotations"].as_object() {
+        let into = workload.meta.annotations.get_or_insert_default();
+        into.extend(annotations.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())));
+    }
+    match &mut workload.shape {
+        Shape::Replicas(n) => *n = i32::try_from(patch["spec"]["replicas"].as_i64().unwrap()).unwrap(),
+        Shape::Nodes(nodes) => {
+            for (key, value) in patch["spec"]["template"]["spec"]["nodeSelector"].as_object().unwrap() {
+                match value.as_str() {
+                    Some(value) => nodes.insert(key.clone(), value.to_owned()),
+                    None => nodes.remove(key),
+                };
+            }
+        }
+        Shape::Suspend(suspended) => *suspended = patch["spec"]["suspend"].as_bool().unwrap(),
+    }
+    workload
+}
+
+#[test]
+fn one_patch_stops_and_records_and_the_way_back_restores_it() {
+    let nodes = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+    for shape in [Shape::Replicas(3), Shape::Nodes(nodes.clone()), Shape::Nodes(BTreeMap::new())] {
+        let kind = if matches!(shape, Shape::Replicas(_)) { Kind::StatefulSet } else { Kind::DaemonSet };
+        let running = workload(kind, shape.clone(), None);
+        let stopped = after(running.clone(), &running.stop("seal").unwrap());
+        assert!(stopped.is_stopped());
+        assert_eq!(stopped.stop("seal"), None, "once is enough");
+        let started = after(stopped.clone(), &stopped.start(Some("seal"), None).unwrap().unwrap());
+        assert_eq!(started.shape, shape);
+        assert_eq!(started.start(Some("seal"), None), Ok(None), "started already");
+    }
+}
+
+#[test]
+fn the_patch_that_stops_has_a_precondition_on_what_it_recorded() {
+    let patch = workload(Kind::Deployment, Shape::Replicas(3), None).stop("seal").unwrap();
+    assert_eq!(patch["metadata"]["resourceVersion"], "7");
+}
+
+#[test]
+fn jobs_and_cronjobs_are_suspended_and_not_resumed() {
+    let stopped = {
+        let running = workload(Kind::CronJob, Shape::Suspend(false), None);
+        after(running.clone(), &running.stop("seal").unwrap())
+    };
+    assert!(stopped.is_stopped());
+    assert_eq!(recorded_suspend(&stopped.meta, "seal"), Some(false));
+    assert_eq!(stopped.start(Some("seal"), Some(2)), Ok(None));
+}
+
+#[test]
+fn a_record_of_this_seal_is_never_written_again() {
+    // Scaled up in the clean room to another number, then sealed again: the first record stays.
+    let again = workload(Kind::Deployment, Shape::Replicas(5), Some(("3", "seal")));
+    let patch = again.stop("seal").unwrap();
+    assert_eq!(patch["metadata"].get("annotations"), None);
+    assert_eq!(patch["spec"]["replicas"], 0);
+}
+
+#[test]
+fn a_record_of_another_seal_is_ignored() {
+    let other = workload(Kind::Deployment, Shape::Replicas(2), Some(("9", "other")));
+    assert_eq!(recorded_replicas(&other.meta, "seal"), None);
+    assert_eq!(other.stop("seal").unwrap()["metadata"]["annotations"][RECORDED_ANNOTATION], "2");
+    // A DaemonSet that another seal left nowhere: our mark is not what it was like.
+    let nowhere = BTreeMap::from([(NOWHERE.to_owned(), "other".to_owned())]);
+    let set = workload(Kind::DaemonSet, Shape::Nodes(nowhere), Some(("{}", "other")));
+    assert_eq!(set.stop("seal").unwrap()["metadata"]["annotations"][RECORDED_ANNOTATION], "{}");
+}
+
+#[test]
+fn what_was_not_recorded_is_not_guessed() {
+    for record in
+        [None, Some(("3", "other")), Some(("0", "seal")), Some(("-1", "seal")), Some(("many", "seal"))]
+    {
+        let stopped = workload(Kind::Deployment, Shape::Replicas(0), record);
+        let error = stopped.start(Some("seal"), None).unwrap_err().to_string();
+        assert!(error.starts_with("Deployment library/web: "), "{error}");
+        assert_eq!(stopped.start(Some("seal"), Some(2)).unwrap().unwrap()["spec"]["replicas"], 2);
+    }
+    let stopped = workload(Kind::Deployment, Shape::Replicas(0), Some(("3", "seal")));
+    assert!(stopped.start(None, None).is_err(), "no seal known");
+}
+
+#[test]
+fn a_pod_is_bare_unless_a_workload_that_is_stopped_controls_it() {
+    let pod = |owner: Option<(&str, bool)>| {
+        let mut pod = Pod::default();
+        pod.metadata.owner_references = owner.map(|(kind, controller)| {
+            vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+                kind: kind.to_owned(),
+                controller: Some(controller),
+                ..Default::default()
+            }]
+        });
+        pod
+    };
+    assert!(!is_bare(&pod(Some(("ReplicaSet", true)))));
+    assert!(is_bare(&pod(Some(("ReplicaSet", false)))));
+    assert!(is_bare(&pod(Some(("PodClique", true)))));
+    assert!(is_bare(&pod(None)));
+}
