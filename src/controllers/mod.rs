@@ -1,1 +1,4 @@
 //! Controllers: watch, gather, ask the pure half what comes next, write.
+
+pub mod fence;
+pub mod quarantine;

@@ -146,7 +146,7 @@ impl Claim {
 pub struct Found {
     /// The namespace bears label and annotations of the target.
     pub labelled: bool,
-    /// The fence was seen to refuse, at that level.
+    /// The fence was seen to refuse, at that level; to open, seen to refuse no more.
     pub fenced: bool,
     /// Network policies are as the target wants them.
     pub network: bool,
@@ -163,7 +163,7 @@ pub struct Found {
 pub enum Next {
     /// Write (or, to open, remove) label and annotations.
     Label,
-    /// Try the fence, until it is seen to refuse.
+    /// Try the fence, until it is seen to refuse, or, to open, to refuse no more.
     Probe,
     /// Write the network policies, or, to open, restore what was there.
     Network,
@@ -199,7 +199,9 @@ pub fn next(level: Isolation, found: Found) -> Next {
         Isolation::CleanRoom => {
             &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
         }
-        Isolation::Open => &[(found.network, Next::Network), (found.labelled, Next::Label)],
+        Isolation::Open => {
+            &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
+        }
     };
     steps.iter().find(|(done, _)| !done).map_or(Next::Done, |(_, next)| *next)
 }
