@@ -1,7 +1,9 @@
-//! The shell: watch, gather, ask the engine, write. It decides nothing.
+//! The shell: watch, gather, ask the pure half, write. It decides nothing.
 
+pub mod fence;
 pub mod metrics;
 pub mod plan;
+pub mod quarantine;
 
 mod act;
 mod events;

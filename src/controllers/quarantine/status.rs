@@ -1,0 +1,250 @@
+//! From what a pass found to the status it writes. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::conditions::{self, State, shorten};
+use crate::api::quarantine::{Capture, Control, ControlName, ControlState};
+use crate::api::{Isolation, Quarantine, QuarantineStatus};
+use crate::controllers::fence::FenceState;
+use crate::isolation::probe::Seen;
+use crate::isolation::target::{Found, Next, Target, next};
+
+/// Longest message of a control.
+const MESSAGE: usize = 512;
+
+/// Why a pass could not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// One word.
+    pub reason: &'static str,
+    /// What is the matter, with the culprit's name.
+    pub message: String,
+    /// Nothing will change until somebody does something.
+    pub stalled: bool,
+}
+
+/// What a pass found and did.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    pub target: Target,
+    pub found: Found,
+    /// What was last seen of lock and fence; `None`: not tried in this pass.
+    pub lock: Option<Seen>,
+    pub fence: Option<Seen>,
+    /// Taken in this pass.
+    pub capture: Option<Capture>,
+    /// How many workloads there are; what still lives.
+    pub workloads: usize,
+    pub alive: Vec<String>,
+    pub trouble: Option<Trouble>,
+}
+
+impl Pass {
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            target,
+            found: Found::default(),
+            lock: None,
+            fence: None,
+            capture: None,
+            workloads: 0,
+            alive: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    pub(super) fn next(&self) -> Next {
+        next(self.target.level, self.found)
+    }
+
+    /// What is enforced after this pass. A level is only said to be enforced once it was seen to be.
+    fn enforced(&self, before: Option<Isolation>) -> Option<Isolation> {
+        let Found { labelled, fenced, network, captured, .. } = self.found;
+        let level = self.target.level;
+        match level {
+            _ if !(labelled && fenced && network) => before,
+            Isolation::CleanRoom | Isolation::Open => Some(level),
+            Isolation::Contained | Isolation::Sealed if captured => Some(level),
+            // Nobody writes and nobody talks, though it was not captured yet: that much is true.
+            Isolation::Contained | Isolation::Sealed => match before {
+                None | Some(Isolation::CleanRoom | Isolation::Open) => Some(Isolation::Contained),
+                Some(before) => Some(before),
+            },
+        }
+    }
+}
+
+/// The status that follows, with the claim as it is.
+pub(super) fn after(
+    quarantine: &Quarantine,
+    pass: &Pass,
+    fence: &FenceState,
+    now: Timestamp,
+) -> QuarantineStatus {
+    let old = quarantine.status.clone().unwrap_or_default();
+    let generation = quarantine.metadata.generation;
+    let isolation = pass.enforced(old.isolation);
+    // Evidence of an earlier sealing is no evidence of this one.
+    let stale = isolation == Some(Isolation::Contained)
+        && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
+    let capture = pass.capture.clone().or(if stale { None } else { old.capture });
+    let controls = controls(pass, &old.controls, now);
+    let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
+    let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
+    let mut conditions = old.conditions;
+    let mut set = |type_, state, reason: &str, message: &str| {
+        conditions::set(&mut conditions, type_, state, reason, message, generation, now);
+    };
+    match &fence.amiss {
+        None => set(
+            conditions::FENCE_INTACT,
+            State::True,
+            "AsWritten",
+            "the admission policies are as we wrote them",
+        ),
+        Some(why) => set(conditions::FENCE_INTACT, State::False, "Missing", why),
+    }
+    let (state, reason, message) = ready(pass);
+    set(conditions::READY, state, reason, &message);
+    match &pass.trouble {
+        Some(trouble) if trouble.stalled => {
+            set(conditions::STALLED, State::True, trouble.reason, &trouble.message);
+            conditions::clear(&mut conditions, conditions::RECONCILING);
+        }
+        _ if state == State::True => {
+            conditions::clear(&mut conditions, conditions::STALLED);
+            conditions::clear(&mut conditions, conditions::RECONCILING);
+        }
+        _ => {
+            set(conditions::RECONCILING, State::True, reason, &message);
+            conditions::clear(&mut conditions, conditions::STALLED);
+        }
+    }
+    QuarantineStatus {
+        observed_generation: generation,
+        isolation,
+        tested: Some(format!("{tested}/{required}")),
+        claimed_by: old.claimed_by,
+        controls,
+        capture,
+        conditions,
+    }
+}
+
+/// The status of a Quarantine that cannot be carried out at all.
+pub(super) fn impossible(quarantine: &Quarantine, trouble: &Trouble, now: Timestamp) -> QuarantineStatus {
+    let mut status = quarantine.status.clone().unwrap_or_default();
+    let generation = quarantine.metadata.generation;
+    status.observed_generation = generation;
+    let conditions = &mut status.conditions;
+    for (type_, state) in [(conditions::READY, State::False), (conditions::STALLED, State::True)] {
+        conditions::set(conditions, type_, state, trouble.reason, &trouble.message, generation, now);
+    }
+    conditions::clear(conditions, conditions::RECONCILING);
+    status
+}
+
+fn ready(pass: &Pass) -> (State, &'static str, String) {
+    let level = pass.target.level;
+    if let Some(trouble) = &pass.trouble {
+        let state = if trouble.stalled { State::False } else { State::Unknown };
+        return (state, trouble.reason, trouble.message.clone());
+    }
+    let waiting = |reason, message: String| (State::Unknown, reason, message);
+    match pass.next() {
+        Next::Done => {
+            let mut message = match level {
+                Isolation::Sealed => "sealed: nobody writes, nobody talks, nothing runs",
+                Isolation::Contained => "contained: nobody writes, nobody talks; processes live",
+                Isolation::CleanRoom => {
+                    "clean room: runs what the plan puts there, talks to recovered dependencies"
+                }
+                Isolation::Open => "open: not isolated",
+            }
+            .to_owned();
+            if let Some(held) = &pass.target.held {
+                message = format!("{message}. {held}");
+            }
+            (State::True, level.as_str(), message)
+        }
+        Next::Label => waiting("Labelling", "the namespace's label is not written yet".into()),
+        Next::Probe => waiting("TryingFence", unseen(pass)),
+        Next::Network => waiting("WritingPolicies", "network policies are not written yet".into()),
+        Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
+        Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
+        Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
+    }
+}
+
+fn unseen(pass: &Pass) -> String {
+    let words = |name: &str, seen: Option<&Seen>| match seen {
+        Some(Seen::Refused) | None => None,
+        Some(Seen::LetThrough) => Some(format!("the {name} does not refuse at this level yet")),
+        Some(Seen::Unclear(what)) => Some(format!("the {name} could not be tried: {what}")),
+    };
+    let unseen: Vec<_> = [words("lock", pass.lock.as_ref()), words("fence", pass.fence.as_ref())]
+        .into_iter()
+        .flatten()
+        .collect();
+    if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
+}
+
+fn still_alive(pods: &[String]) -> String {
+    let shown = pods.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = if pods.len() > 5 { format!(" and {} more", pods.len() - 5) } else { String::new() };
+    format!("still going: {shown}{more}")
+}
+
+fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
+    let (found, level) = (pass.found, pass.target.level);
+    let open = level == Isolation::Open;
+    let tried = |seen: Option<&Seen>| match seen {
+        _ if open => (ControlState::NotRequired, "not isolated".to_owned()),
+        _ if found.labelled && found.fenced => {
+            (ControlState::Tested, "tried, and refused by the policy".to_owned())
+        }
+        Some(Seen::Refused) => (ControlState::Tested, "tried, and refused by the policy".to_owned()),
+        Some(Seen::Unclear(what)) => (ControlState::Enforced, format!("written; could not be tried: {what}")),
+        Some(Seen::LetThrough) => (ControlState::NotEnforced, "tried, and not refused".to_owned()),
+        None if found.labelled => (ControlState::Enforced, "written, not tried yet".to_owned()),
+        None => (ControlState::NotEnforced, "the namespace's label is not written".to_owned()),
+    };
+    let network = match (open, found.network) {
+        (true, _) => (ControlState::NotRequired, "not isolated".to_owned()),
+        (false, true) => (
+            ControlState::Unverifiable,
+            "policies are written; no pod of ours runs here to try them, so nobody can say whether this cluster's \
+             network enforces them"
+                .to_owned(),
+        ),
+        (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
+    };
+    let workloads = match level {
+        Isolation::Sealed if found.stopped && found.empty => {
+            (ControlState::Tested, format!("{} workloads at zero, no pod lives", pass.workloads))
+        }
+        Isolation::Sealed if found.stopped => (ControlState::Enforced, still_alive(&pass.alive)),
+        Isolation::Sealed => (ControlState::NotEnforced, "workloads are not at zero".to_owned()),
+        Isolation::Contained | Isolation::CleanRoom | Isolation::Open => {
+            (ControlState::NotRequired, "processes may live at this level".to_owned())
+        }
+    };
+    [
+        (ControlName::Lock, tried(pass.lock.as_ref())),
+        (ControlName::Fence, tried(pass.fence.as_ref())),
+        (ControlName::Network, network),
+        (ControlName::Workloads, workloads),
+    ]
+    .into_iter()
+    .map(|(name, (state, message))| {
+        let before = old.iter().find(|control| control.name == name && control.state == state);
+        let since = before.and_then(|control| control.since.clone()).unwrap_or(Time(now));
+        Control { name, state, message: shorten(&message, MESSAGE), since: Some(since) }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

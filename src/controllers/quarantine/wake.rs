@@ -1,0 +1,137 @@
+//! What wakes a Quarantine: itself, its namespace, its claimant, what is in its namespace, the policies.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::{Context, Guarded};
+use crate::api::{Isolation, MANAGED_BY_LABEL, ServiceRecovery};
+use crate::isolation::policies::MANAGED_BY;
+
+/// What is queued; a watch's own errors are retried within it.
+pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
+
+/// The store of Quarantines, and everything that wakes one of them.
+pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>, BoxStream<'static, Wake>) {
+    let (reader, writer) = store();
+    let quarantines: Api<Guarded> = Api::all(client.clone());
+    let mut seen = HashMap::new();
+    let own = reflector(writer, watcher(quarantines, watcher::Config::default()))
+        .default_backoff()
+        .touched_objects()
+        .filter_map(move |object| {
+            // A status that we wrote ourselves is no news.
+            let wake = object
+                .ok()
+                .filter(|object| seen.insert(object.name_any(), news(object)) != Some(news(object)));
+            async move { wake.map(|object| ObjectRef::from_obj(&object)) }
+        });
+    let all = |context: &Arc<Context>, wanted: fn(Option<Isolation>) -> bool| {
+        let (context, reader) = (context.clone(), reader.clone());
+        move |namespace: String| {
+            let wake = ObjectRef::<Guarded>::new(&namespace);
+            (wanted(context.level(&namespace)) && reader.get(&wake).is_some()).then_some(wake)
+        }
+    };
+    // Before its first pass a Quarantine has no level: that pass reads everything anyway.
+    let isolated = all(context, |level| level.is_some_and(|level| level != Isolation::Open));
+    let sealed = all(context, |level| level == Some(Isolation::Sealed));
+    let any = all(context, |_| true);
+
+    let claimants = {
+        let reader = reader.clone();
+        let api: Api<DeserializeGuard<ServiceRecovery>> = Api::all(client.clone());
+        watcher(api, watcher::Config::default())
+            .default_backoff()
+            .touched_objects()
+            .filter_map(|object| async move { object.ok() })
+            .flat_map(move |object| stream::iter(claimed(&reader, &object)))
+    };
+    let policies = {
+        let reader = reader.clone();
+        stream::unfold(context.options.fence.subscribe(), |mut states| async move {
+            states.changed().await.ok().map(|()| ((), states))
+        })
+        .flat_map(move |()| {
+            stream::iter(reader.state().iter().map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
+        })
+    };
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let everything = vec![
+        own.boxed(),
+        claimants.boxed(),
+        policies.boxed(),
+        namespaces(client).filter_map(ready(any)).boxed(),
+        within::<NetworkPolicy>(client, watcher::Config::default())
+            .filter_map(ready(isolated.clone()))
+            .boxed(),
+        within::<ConfigMap>(client, ours).filter_map(ready(isolated)).boxed(),
+        within::<Pod>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<Deployment>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<StatefulSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<ReplicaSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<ReplicationController>(client, watcher::Config::default())
+            .filter_map(ready(sealed.clone()))
+            .boxed(),
+        within::<DaemonSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<CronJob>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
+        within::<Job>(client, watcher::Config::default()).filter_map(ready(sealed)).boxed(),
+    ];
+    (reader, stream::select_all(everything).map(Ok).boxed())
+}
+
+fn ready<T, O>(mut f: impl FnMut(T) -> Option<O>) -> impl FnMut(T) -> std::future::Ready<Option<O>> {
+    move |item| std::future::ready(f(item))
+}
+
+/// What of a Quarantine is not written by this controller.
+fn news(object: &Guarded) -> String {
+    let meta = object.meta();
+    let claim = object.0.as_ref().ok().and_then(|q| q.status.as_ref()).and_then(|s| s.claimed_by.as_ref());
+    let unread = object.0.is_err().then(|| meta.resource_version.clone());
+    format!("{:?}", (&meta.uid, meta.generation, &meta.deletion_timestamp, &meta.finalizers, claim, unread))
+}
+
+/// The Quarantines that a ServiceRecovery is about: those it names, and those whose claim names it.
+fn claimed(reader: &Store<Guarded>, object: &DeserializeGuard<ServiceRecovery>) -> Vec<ObjectRef<Guarded>> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    if let Ok(recovery) = &object.0 {
+        let named = recovery.spec.namespaces.iter().map(|n| ObjectRef::<Guarded>::new(&n.0));
+        return named.filter(|quarantine| reader.get(quarantine).is_some()).collect();
+    }
+    let is_claimed = |quarantine: &Guarded| {
+        let claim =
+            quarantine.0.as_ref().ok().and_then(|q| q.status.as_ref()).and_then(|s| s.claimed_by.as_ref());
+        claim.is_some_and(|c| c.plan_namespace == namespace && c.service_recovery() == name)
+    };
+    reader.state().iter().filter(|q| is_claimed(q)).map(|q| ObjectRef::from_obj(q.as_ref())).collect()
+}
+
+fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|object| async move { object.ok().map(|object| object.name_any()) })
+}
+
+/// Namespaces in which something of a kind changed, came or went.
+fn within<K>(client: &Client, config: watcher::Config) -> impl Stream<Item = String> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })
+}
