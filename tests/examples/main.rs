@@ -54,7 +54,8 @@ fn a_misspelt_field_would_be_found() {
     let plan = read("three-boroughs/plan.yaml").remove(0);
     let mut written = plan.value.clone();
     written["spec"]["maxParalel"] = 3.into();
-    let read = serde_json::to_value(serde_json::from_value::<RecoveryPlan>(written.clone()).unwrap()).unwrap();
+    let read =
+        serde_json::to_value(serde_json::from_value::<RecoveryPlan>(written.clone()).unwrap()).unwrap();
     assert_eq!(lost(&written, &read).as_deref(), Some("/spec/maxParalel"));
 }
 
@@ -68,7 +69,11 @@ fn every_namespace_of_a_plan_exists_and_has_a_quarantine_and_belongs_to_one_serv
         let mut planned = BTreeSet::new();
         for service in plan(&manifests).spec.services {
             for namespace in namespaces(&service) {
-                assert!(existing.contains(&namespace), "{}: namespace {namespace} is not there", service.name);
+                assert!(
+                    existing.contains(&namespace),
+                    "{}: namespace {namespace} is not there",
+                    service.name
+                );
                 assert!(planned.insert(namespace.clone()), "{namespace} belongs to two services");
             }
         }
@@ -103,9 +108,9 @@ fn every_edge_leads_to_a_service_and_no_edges_make_a_cycle_once_groups_are_one()
         for service in &services {
             let entry = waits.entry(node(service)).or_default();
             for dependency in &service.depends_on {
-                let on = nodes
-                    .get(&dependency.0)
-                    .unwrap_or_else(|| panic!("{} depends on {}, which is not there", service.name, dependency.0));
+                let on = nodes.get(&dependency.0).unwrap_or_else(|| {
+                    panic!("{} depends on {}, which is not there", service.name, dependency.0)
+                });
                 entry.insert(on.clone());
             }
         }
@@ -151,7 +156,8 @@ fn the_estate_has_every_workload_kind_and_each_service_something_that_can_be_sca
     assert!(pods <= 70, "{pods} pods are too many for a demo");
     for service in plan(&manifests).spec.services {
         for namespace in namespaces(&service) {
-            let scalable = workloads.iter().any(|m| m.namespace() == namespace && SCALABLE.contains(&m.kind()));
+            let scalable =
+                workloads.iter().any(|m| m.namespace() == namespace && SCALABLE.contains(&m.kind()));
             assert!(scalable, "{}: nothing in {namespace} can be scaled", service.name);
         }
     }
@@ -194,7 +200,11 @@ fn the_tampered_variant_changes_two_images_and_nothing_else_and_the_repair_puts_
     assert_eq!(where_, ["rbkc-parking", "shared-integration"]);
     for (bad, repair) in tampered.iter().zip(&repairs) {
         let good = find(bad);
-        assert_eq!(name_and_version(bad.text(pointer)), name_and_version(good.text(pointer)), "the tag is the same");
+        assert_eq!(
+            name_and_version(bad.text(pointer)),
+            name_and_version(good.text(pointer)),
+            "the tag is the same"
+        );
         assert!(!approved.contains(digest(bad.text(pointer))), "{bad}");
         let mut mended = bad.value.clone();
         *mended.pointer_mut(pointer).unwrap() = good.text(pointer).into();

@@ -27,7 +27,8 @@ pub const WORKLOADS: [&str; 8] = [
     "Pod",
 ];
 /// Those of them that a `scale` step can start.
-pub const SCALABLE: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController"];
+pub const SCALABLE: [&str; 5] =
+    ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController"];
 
 /// One document of a file.
 #[derive(Clone, Debug)]
