@@ -136,7 +136,9 @@ pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[Unit
 /// Conditions that did not change keep the time of their last transition.
 pub fn keep_times(status: &mut RecoveryPlanStatus, before: &RecoveryPlanStatus) {
     for condition in &mut status.conditions {
-        if let Some(old) = find(&before.conditions, &condition.type_).filter(|old| old.status == condition.status) {
+        if let Some(old) =
+            find(&before.conditions, &condition.type_).filter(|old| old.status == condition.status)
+        {
             condition.last_transition_time = old.last_transition_time.clone();
         }
     }

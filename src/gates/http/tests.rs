@@ -119,6 +119,39 @@ async fn who_refuses_or_talks_nonsense_is_unknown() {
     assert!(!answer.message.contains("secret"), "{}", answer.message);
 }
 
+/// An HTTPS server whose certificate is good for `localhost`, but vouched for by nobody. Ends with the test's process.
+fn untrusted_server() -> u16 {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            let _ = std::io::Write::write_all(&mut stream, OK.as_bytes());
+            let _ = std::io::Write::flush(&mut stream);
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_certificate_that_no_public_authority_vouches_for_is_unknown() {
+    let port = untrusted_server();
+    let answer = ask(&format!("https://localhost:{port}/"), None, LOOPBACK).await;
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "CannotConnect"));
+    assert!(answer.message.contains("certificate") && answer.message.contains("UnknownIssuer"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn loopback_is_refused_by_address_and_by_name_unless_the_operator_allows_it() {
     let port = server(Some(OK)).await.port();

@@ -173,7 +173,8 @@ fn daemon_sets() {
                 json!({"spec": {"updateStrategy": {"type": "OnDelete"}}, "status": {"updatedNumberScheduled": 1}}),
                 Progress::Current,
             ),
-            (json!({"status": {"numberReady": 1, "numberAvailable": 1}}), lacks("1 of 2 ready")),
+            (json!({"status": {"numberReady": 1, "numberAvailable": 1}}), moving("1 of 2 ready")),
+            (json!({"status": {"numberReady": 0, "numberAvailable": null}}), lacks("0 of 2 ready")),
             (json!({"status": {"numberAvailable": 1}}), moving("1 of 2 ready for long enough")),
         ],
     );
