@@ -31,6 +31,17 @@ impl Gate for HttpSpec {
         Vec::new()
     }
 
+    fn subject(&self) -> String {
+        // Host and port only: the rest may hold secrets.
+        let url = Url::parse(&self.url).ok();
+        let host = url.as_ref().and_then(Url::host_str);
+        match (host, url.as_ref().and_then(Url::port)) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => "the endpoint".to_owned(),
+        }
+    }
+
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async { judge(self, context.asker.http.probe(&self.url).await) }.boxed()
     }

@@ -117,7 +117,8 @@ pub fn daemon_set(object: &DaemonSet) -> Standing {
     } else if !on_delete && updated < specified {
         Progress::Moving(format!("{updated} of {specified} updated, {ready} ready"))
     } else {
-        lacking(specified, ready, status.number_available.unwrap_or(0), true, None)
+        // A node that comes or goes is everyday life; none ready at all is a loss.
+        lacking(specified, ready, status.number_available.unwrap_or(0), ready == 0, None)
     };
     Standing { progress, replicas: Some(Replicas { specified, ready }) }
 }

@@ -46,6 +46,10 @@ trait Gate: Sync {
     fn class(&self) -> Class;
     /// What a change of would alter the answer.
     fn interests(&self, question: &Question) -> Vec<Interest>;
+    /// Who is asked, as a person names them: for when they do not answer.
+    fn subject(&self) -> String {
+        "the API server".to_owned()
+    }
     /// Gathers, then judges.
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
 }
@@ -189,18 +193,27 @@ impl Asker {
             );
         };
         let timeout = question.spec.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
-        // Inside an async block, so that a panic before the first await is caught, too.
-        let answer = guarded(timeout, async { gate.ask(Context { asker: self, client, question }).await });
-        answer.await
+        let answer = async {
+            // Within an async block, so that a panic before the first await is caught as well.
+            gate.ask(Context { asker: self, client, question }).await
+        };
+        guarded(timeout, || gate.subject(), answer).await
     }
 }
 
 /// Turns what does not answer into Unknown.
-async fn guarded(timeout: Duration, answer: impl Future<Output = Answer>) -> Answer {
+async fn guarded(
+    timeout: Duration,
+    subject: impl Fn() -> String,
+    answer: impl Future<Output = Answer>,
+) -> Answer {
     let mut answer = match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Answer::unknown("Panicked", format!("the gate panicked: {}", said(panic.as_ref()))),
-        Err(_) => Answer::unknown("TimedOut", format!("no answer within {}", crate::api::Duration(timeout))),
+        Err(_) => {
+            let timeout = crate::api::Duration(timeout);
+            Answer::unknown("TimedOut", format!("{} did not answer within {timeout}", subject()))
+        }
     };
     answer.message = clipped(&answer.message, MESSAGE_LIMIT);
     answer

@@ -1,1 +1,123 @@
+use super::*;
+use crate::api::ObjectName;
+use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
 
+/// A client of an API server that is not there: nothing listens on the port.
+fn nobody() -> kube::Client {
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    kube::Client::try_from(config).unwrap()
+}
+
+fn question(spec: GateSpec) -> Question {
+    Question {
+        plan_namespace: "recovery".into(),
+        namespaces: vec!["b".into(), "a".into()],
+        phase: Phase::BeforeRelease,
+        spec,
+        seals: BTreeMap::new(),
+    }
+}
+
+fn workloads() -> GateSpec {
+    GateSpec { name: "up".into(), workloads: Some(WorkloadsSpec::default()), ..Default::default() }
+}
+
+fn http() -> GateSpec {
+    GateSpec {
+        name: "login".into(),
+        http: Some(HttpSpec { url: "http://example.org".into(), status: None }),
+        ..Default::default()
+    }
+}
+
+fn images() -> GateSpec {
+    let config_map = ObjectName { name: "approved".into() };
+    GateSpec {
+        name: "images".into(),
+        image_digests: Some(ImageDigestsSpec {
+            approved: None,
+            approved_from: Some(ApprovedFrom { config_map }),
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn each_gate_is_of_one_class_and_a_malformed_one_of_none() {
+    assert_eq!(class(&workloads()), Some(Class::Health));
+    assert_eq!(class(&http()), Some(Class::Health));
+    assert_eq!(class(&images()), Some(Class::Integrity));
+    assert_eq!(class(&GateSpec::default()), None);
+    assert_eq!(class(&GateSpec { http: http().http, ..workloads() }), None);
+}
+
+#[test]
+fn interests_name_what_would_alter_the_answer() {
+    let namespace = |name: &str| name.to_owned();
+    let everything = vec![
+        Interest::Workloads { namespace: namespace("a") },
+        Interest::Workloads { namespace: namespace("b") },
+        Interest::Pods { namespace: namespace("a") },
+        Interest::Pods { namespace: namespace("b") },
+    ];
+    assert_eq!(interests(&question(workloads())), everything);
+    let list = Interest::ConfigMap { namespace: "recovery".into(), name: "approved".into() };
+    assert_eq!(interests(&question(images())), [everything, vec![list]].concat());
+    assert_eq!(interests(&question(http())), []);
+    assert_eq!(interests(&question(GateSpec::default())), []);
+    assert_eq!(interests(&Question { phase: Phase::BeforeRestore, ..question(workloads()) }), []);
+}
+
+#[tokio::test]
+async fn a_malformed_gate_is_unknown_and_named() {
+    let asker = Asker::new(Vec::new()).unwrap();
+    let both = GateSpec { http: http().http, ..workloads() };
+    let neither = GateSpec { name: "up".into(), ..Default::default() };
+    for spec in [both, neither] {
+        let answer = asker.ask(&nobody(), &question(spec)).await;
+        assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "Malformed"));
+        assert!(answer.message.contains("gate up"), "{}", answer.message);
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_that_does_not_answer_is_unknown() {
+    let asker = Asker::new(Vec::new()).unwrap();
+    for spec in [workloads(), images()] {
+        let answer = asker.ask(&nobody(), &question(spec)).await;
+        assert_eq!(answer.verdict, Verdict::Unknown, "{answer:?}");
+        assert!(["ApiUnreachable", "TimedOut"].contains(&answer.reason.as_str()), "{answer:?}");
+        assert_eq!(answer.evidence, None);
+    }
+}
+
+#[tokio::test]
+async fn before_restore_the_workloads_gate_says_that_it_does_not_belong_there() {
+    let asker = Asker::new(Vec::new()).unwrap();
+    let question = Question { phase: Phase::BeforeRestore, ..question(workloads()) };
+    let answer = asker.ask(&nobody(), &question).await;
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "NotApplicable"));
+}
+
+#[tokio::test]
+async fn a_panic_is_unknown_and_repeats_what_it_said() {
+    let answer = guarded(DEFAULT_TIMEOUT, String::new, async { panic!("index {} is missing", 7) }).await;
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "Panicked"));
+    assert_eq!(answer.message, "the gate panicked: index 7 is missing");
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_is_named() {
+    let answer =
+        guarded(Duration::from_millis(5), || "keycloak:443".into(), futures::future::pending()).await;
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "TimedOut"));
+    assert_eq!(answer.message, "keycloak:443 did not answer within 5ms");
+}
+
+#[tokio::test]
+async fn a_message_is_cut_where_the_status_has_no_more_room() {
+    let long = async { Answer::unknown("Long", "ä".repeat(600)) };
+    let message = guarded(DEFAULT_TIMEOUT, String::new, long).await.message;
+    assert_eq!(message.chars().count(), 512);
+    assert!(message.ends_with("ä…"));
+}

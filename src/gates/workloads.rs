@@ -86,12 +86,8 @@ fn record_is_legible(workload: &Workload, _: Phase) -> Option<Finding> {
 }
 
 fn is_not_failed(workload: &Workload, _: Phase) -> Option<Finding> {
-    match &workload.standing.progress {
-        Progress::Failed { reason, message } => {
-            Some(Finding { verdict: Verdict::Fail, reason, message: message.clone() })
-        }
-        _ => None,
-    }
+    let Progress::Failed { reason, message } = &workload.standing.progress else { return None };
+    Some(Finding { verdict: Verdict::Fail, reason, message: message.clone() })
 }
 
 /// Nothing specified is nothing shown.
@@ -106,6 +102,7 @@ fn is_not_empty(workload: &Workload, _: Phase) -> Option<Finding> {
             "0 replicas were recorded and 0 are specified: the plan has to give a number".to_owned(),
         ),
         Some(_) => None,
+        None if workload.object.kind == "DaemonSet" => unknown("ZeroReplicas", "it fits no node".to_owned()),
         None => unknown("ZeroReplicas", "0 replicas are specified, and none were recorded".to_owned()),
     }
 }
@@ -137,8 +134,9 @@ fn stays_ready(workload: &Workload, phase: Phase) -> Option<Finding> {
 fn is_current(workload: &Workload, _: Phase) -> Option<Finding> {
     match &workload.standing.progress {
         Progress::Current => None,
-        Progress::Moving(message) | Progress::Lacking(message) => unknown("InProgress", message.clone()),
-        Progress::Failed { message, .. } => unknown("InProgress", message.clone()),
+        Progress::Moving(message) | Progress::Lacking(message) | Progress::Failed { message, .. } => {
+            unknown("InProgress", message.clone())
+        }
         Progress::Suspended => unknown("Suspended", "is suspended, and not by the seal".to_owned()),
     }
 }
