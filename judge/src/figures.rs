@@ -120,7 +120,8 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> Figures {
         let before = best.and_then(|on| longest.get(on)).map_or(0, |(length, _)| *length);
         longest.insert(name, (before + run.duration(), best));
 
-        let ready = upstream.iter().filter_map(|on| runs.get(on)).map(|run| run.recovered).max().unwrap_or(start);
+        let ready =
+            upstream.iter().filter_map(|on| runs.get(on)).map(|run| run.recovered).max().unwrap_or(start);
         let gap = (run.claimed - ready - overlap(&run.human, (ready, run.claimed))).max(0);
         let from = upstream.iter().filter_map(|on| replayed.get(on)).copied().max().unwrap_or(0);
         replayed.insert(name, from + gap + run.duration());
@@ -182,7 +183,8 @@ fn answered(times: &mut Times, at: i128) {
 /// The services and groups of which everything has recovered.
 fn runs<'a>(plan: &'a Plan, services: &BTreeMap<&str, Times>) -> BTreeMap<&'a str, Run<'a>> {
     let run = |node: &'a Node| {
-        let members: Option<Vec<&Times>> = node.members.iter().map(|name| services.get(name.as_str())).collect();
+        let members: Option<Vec<&Times>> =
+            node.members.iter().map(|name| services.get(name.as_str())).collect();
         let members = members?;
         let recovered: Option<Vec<i128>> = members.iter().map(|times| times.recovered).collect();
         Some(Run {
@@ -217,11 +219,13 @@ fn in_order<'a>(plan: &'a Plan, runs: &BTreeMap<&'a str, Run<'a>>) -> Vec<&'a st
 fn edges(plan: &Plan, runs: &BTreeMap<&str, Run<'_>>, figures: &mut Figures) {
     let mut latencies = Vec::new();
     for (name, run) in runs {
-        let Some(ready) = plan.upstream(run.node).filter_map(|on| runs.get(on)).map(|on| on.recovered).max() else {
+        let Some(ready) = plan.upstream(run.node).filter_map(|on| runs.get(on)).map(|on| on.recovered).max()
+        else {
             continue;
         };
         let span = (ready, run.touched);
-        let others: Vec<&Run<'_>> = runs.iter().filter(|(other, _)| *other != name).map(|(_, run)| run).collect();
+        let others: Vec<&Run<'_>> =
+            runs.iter().filter(|(other, _)| *other != name).map(|(_, run)| run).collect();
         let taken = |at: i128| {
             let takes = |run: &&&Run<'_>| {
                 run.touched <= at && at < run.recovered && overlap(&run.human, (at, at + 1)) == 0
@@ -229,9 +233,9 @@ fn edges(plan: &Plan, runs: &BTreeMap<&str, Run<'_>>, figures: &mut Figures) {
             others.iter().filter(takes).count()
         };
         // Slots are taken at claims and when a person has answered: the number in use is highest at one of these.
-        let moments = others.iter().flat_map(|run| {
-            [run.touched].into_iter().chain(run.human.iter().map(|(_, answered)| *answered))
-        });
+        let moments = others
+            .iter()
+            .flat_map(|run| [run.touched].into_iter().chain(run.human.iter().map(|(_, answered)| *answered)));
         let moments = [ready].into_iter().chain(moments.filter(|at| span.0 < *at && *at < span.1));
         let waited = moments.into_iter().any(|at| taken(at) >= plan.max_parallel);
         if waited || overlap(&run.human, span) > 0 {

@@ -197,7 +197,12 @@ fn in_order(mut writes: Vec<(Option<u64>, Write)>) -> Vec<Write> {
 }
 
 /// The write in an event, with the revision it made, if it is one that matters here.
-fn read_write(line: usize, head: &Head, text: &str, plan: &Plan) -> Result<Option<(Option<u64>, Write)>, String> {
+fn read_write(
+    line: usize,
+    head: &Head,
+    text: &str,
+    plan: &Plan,
+) -> Result<Option<(Option<u64>, Write)>, String> {
     let Some(object) = &head.object_ref else { return Ok(None) };
     let code = head.response_status.as_ref().map_or(0, |status| status.code);
     let deletes = matches!(head.verb.as_str(), "delete" | "deletecollection");
@@ -288,7 +293,8 @@ fn what(
         }
         "quarantines" if !deletes => {
             expect("Quarantine")?;
-            let claim = |key: &str| text_at(response, &format!("/status/claimedBy/{key}")).unwrap_or_default();
+            let claim =
+                |key: &str| text_at(response, &format!("/status/claimedBy/{key}")).unwrap_or_default();
             let service = claim("service").to_owned();
             let mine = claim("plan") == plan.name && claim("planNamespace") == plan.namespace;
             mine.then(|| ours(&service.clone(), What::Claim { service })).flatten()

@@ -50,7 +50,9 @@ impl Plan {
         let value = found.ok_or_else(|| wrong("there is no RecoveryPlan in the file".to_owned()))?;
         let metadata = value.get("metadata").unwrap_or(&Value::Null);
         let named = |key: &str| {
-            text_of(metadata, key).map(str::to_owned).ok_or_else(|| wrong(format!("metadata.{key} is missing")))
+            text_of(metadata, key)
+                .map(str::to_owned)
+                .ok_or_else(|| wrong(format!("metadata.{key} is missing")))
         };
         let spec = value.get("spec").unwrap_or(&Value::Null);
         let list = spec.get("services").and_then(Value::as_sequence);

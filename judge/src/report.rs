@@ -103,10 +103,18 @@ impl fmt::Display for Report {
             self.plan, self.events, self.loosenings, self.pods
         )?;
         for v in &self.violations {
-            writeln!(f, "  {} {} {} (line {}, by {}): {}", v.time, v.rule, v.object, v.line, v.user, v.message)?;
+            writeln!(
+                f,
+                "  {} {} {} (line {}, by {}): {}",
+                v.time, v.rule, v.object, v.line, v.user, v.message
+            )?;
         }
         for s in &self.slipped {
-            writeln!(f, "  {} {} by {} slipped in, {} ms after the label", s.time, s.object, s.user, s.after_ms)?;
+            writeln!(
+                f,
+                "  {} {} by {} slipped in, {} ms after the label",
+                s.time, s.object, s.user, s.after_ms
+            )?;
         }
         let figures = &self.figures;
         writeln!(f, "recovered: {}/{} services", figures.recovered, figures.total)?;
@@ -125,7 +133,9 @@ impl fmt::Display for Report {
         writeln!(f, "critical path: {} ({path})", seconds(figures.critical_path_ms))?;
         writeln!(f, "ratio: {:.3}", figures.ratio)?;
         match (figures.edge_p50_ms, figures.edge_p99_ms) {
-            (Some(p50), Some(p99)) => write!(f, "edge latency: p50 {p50:.1} ms, p99 {p99:.1} ms over {} edges", figures.edges)?,
+            (Some(p50), Some(p99)) => {
+                write!(f, "edge latency: p50 {p50:.1} ms, p99 {p99:.1} ms over {} edges", figures.edges)?
+            }
             _ => write!(f, "edge latency: no edge was free to go at once")?,
         }
         writeln!(f, " ({} more waited for a slot or a person)", figures.edges_waited)

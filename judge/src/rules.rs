@@ -92,7 +92,8 @@ impl<'a> Check<'a> {
             Some(old) if !old.deleted => *old,
             known => {
                 if known.is_none() && planned && !write.created {
-                    let reason = format!("it begins after namespace {name} was made: its beginning is missing");
+                    let reason =
+                        format!("it begins after namespace {name} was made: its beginning is missing");
                     return Err(CannotJudge::Log(reason));
                 }
                 Namespace { level: Level::Open, closed: None, deleted: false }
@@ -146,7 +147,8 @@ impl<'a> Check<'a> {
         if !is_closed(found.level) {
             let built_in = by.strip_prefix("system:serviceaccount:kube-system:");
             if !built_in.is_some_and(|name| POD_MAKERS.contains(&name)) {
-                let message = format!("a pod in the clean room {namespace} by {by}, no built-in workload controller");
+                let message =
+                    format!("a pod in the clean room {namespace} by {by}, no built-in workload controller");
                 self.violation(Rule::Pods, write, message);
             }
         } else if let Some(closed) = found.closed
@@ -154,7 +156,12 @@ impl<'a> Check<'a> {
         {
             let after_ms = write.received.as_millisecond() - closed.as_millisecond();
             let object = write.object.clone();
-            self.findings.slipped.push(Slip { time: write.received.to_string(), user: by.clone(), object, after_ms });
+            self.findings.slipped.push(Slip {
+                time: write.received.to_string(),
+                user: by.clone(),
+                object,
+                after_ms,
+            });
         } else {
             let message = format!("a pod in {namespace}, which was {}, by {by}", found.level.as_str());
             self.violation(Rule::Pods, write, message);

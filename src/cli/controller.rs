@@ -16,7 +16,7 @@ use kube_lease_manager::LeaseManagerBuilder;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::controllers::metrics::Metrics;
-use crate::controllers::{fence, plan, quarantine};
+use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 
 /// Name of the Lease by which replicas agree on a leader.
@@ -82,10 +82,13 @@ fn start_logs(format: LogFormat) {
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
-    let config = Config::infer().await.context("no cluster is configured: set KUBECONFIG, or run in a pod")?;
+    let config =
+        Config::infer().await.context("no cluster is configured: set KUBECONFIG, or run in a pod")?;
     let client = Client::try_from(config.clone())?;
     let health = Arc::new(Health::default());
-    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let serving = tokio::spawn(serve(listener, health.clone()));
 
@@ -139,13 +142,11 @@ async fn operate(args: &Args) -> Result<ExitCode> {
 /// All controllers, until one ends.
 async fn lead(args: &Args, client: Client, config: Config, metrics: Arc<Metrics>) -> Result<()> {
     let asker = Asker::new(args.http_allow.clone())?;
-    let options = quarantine::QuarantineOptions { evidence: args.evidence.clone(), config: config.clone() };
+    let options = quarantine::QuarantineOptions::new(args.evidence.clone());
     tokio::select! {
-        result = fence::run(client.clone()) => result.context("fence")?,
-        result = quarantine::run(client.clone(), options) => result.context("quarantine")?,
-        result = plan::run(client, config, asker, metrics) => result.context("plan")?,
+        () = quarantine::run(client.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
+        result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),
     }
-    Ok(())
 }
 
 /// Tells replicas apart.

@@ -76,8 +76,10 @@ fn print(args: &Args, view: &View) -> Result<()> {
 
 async fn watch(args: &Args, client: &Client) -> Result<ExitCode> {
     let woken = {
-        let plans = watcher(Api::<RecoveryPlan>::all(client.clone()), watcher::Config::default()).default_backoff();
-        let records = watcher(Api::<ServiceRecovery>::all(client.clone()), watcher::Config::default()).default_backoff();
+        let plans =
+            watcher(Api::<RecoveryPlan>::all(client.clone()), watcher::Config::default()).default_backoff();
+        let records = watcher(Api::<ServiceRecovery>::all(client.clone()), watcher::Config::default())
+            .default_backoff();
         futures::stream::select(plans.map(|_| ()), records.map(|_| ()))
     };
     let mut woken = std::pin::pin!(woken);

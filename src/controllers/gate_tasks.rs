@@ -95,13 +95,7 @@ async fn ask_on(
     loop {
         // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.
         let Ok(slot) = keeper.slots.acquire().await else { return };
-        let said = keeper.asker.ask(&client, &question).await;
-        let answer = crate::engine::Answer {
-            verdict: said.verdict,
-            reason: said.reason,
-            message: said.message,
-            evidence: said.evidence,
-        };
+        let answer = keeper.asker.ask(&client, &question).await;
         drop(slot);
         keeper.metrics.gate_answers.get_or_create(&answer.verdict.into()).inc();
         let now = Timestamp::now();

@@ -16,17 +16,13 @@ use reqwest::{Client, Url, redirect, retry};
 use serde_json::json;
 
 use super::addresses::refusal;
-use super::{Answer, Class, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::gate::HttpSpec;
 
 /// The status that passes where the plan names none.
 const DEFAULT_STATUS: u16 = 200;
 
 impl Gate for HttpSpec {
-    fn class(&self) -> Class {
-        Class::Health
-    }
-
     fn interests(&self, _: &Question) -> Vec<Interest> {
         Vec::new()
     }

@@ -15,15 +15,11 @@ use serde_json::{Value, json};
 
 use super::images::{self, Approved, NoList};
 use super::inventory::{Inventory, ObjectRef, is_owned, unreadable};
-use super::{Answer, Class, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::gate::ImageDigestsSpec;
 use crate::api::{Phase, Verdict};
 
 impl Gate for ImageDigestsSpec {
-    fn class(&self) -> Class {
-        Class::Integrity
-    }
-
     fn interests(&self, question: &Question) -> Vec<Interest> {
         let of = |namespace: &String| {
             let namespace = namespace.clone();

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::api::{GateSpec, Phase, Verdict};
+use crate::engine::Answer;
 
 mod addresses;
 mod evidence;
@@ -42,8 +43,6 @@ fn asked(spec: &GateSpec) -> impl Iterator<Item = &dyn Gate> {
 
 /// What each gate's part of a plan can do.
 trait Gate: Sync {
-    /// What a Pass proves.
-    fn class(&self) -> Class;
     /// What a change of would alter the answer.
     fn interests(&self, question: &Question) -> Vec<Interest>;
     /// Who is asked, as a person names them: for when they do not answer.
@@ -78,19 +77,6 @@ pub struct Question {
     pub seals: BTreeMap<String, String>,
 }
 
-/// A verdict, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The verdict. Unknown never opens anything, and never seals anything.
-    pub verdict: Verdict,
-    /// Why, as one CamelCase word.
-    pub reason: String,
-    /// Why, with the culprit's name; at most 512 characters.
-    pub message: String,
-    /// `sha256:…` over what was judged: UIDs, the fields looked at, what was required. None where nothing was.
-    pub evidence: Option<String>,
-}
-
 impl Answer {
     fn pass(reason: &str, message: impl Into<String>, evidence: String) -> Self {
         Self {
@@ -115,15 +101,6 @@ impl Answer {
     }
 }
 
-/// What kind of proof a gate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// It works.
-    Health,
-    /// It is what it should be.
-    Integrity,
-}
-
 /// What a change of would alter a gate's answer: for wake-ups through watches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interest {
@@ -144,12 +121,6 @@ pub enum Interest {
         /// Which.
         name: String,
     },
-}
-
-/// What a gate proves. None: the spec asks not exactly one question, which is malformed.
-#[must_use]
-pub fn class(spec: &GateSpec) -> Option<Class> {
-    only(spec).map(Gate::class)
 }
 
 /// What a change of would alter the answer, sorted. An HTTP endpoint tells nobody: such a gate is asked at its interval.

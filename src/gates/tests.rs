@@ -44,11 +44,11 @@ fn images() -> GateSpec {
 
 #[test]
 fn each_gate_is_of_one_class_and_a_malformed_one_of_none() {
-    assert_eq!(class(&workloads()), Some(Class::Health));
-    assert_eq!(class(&http()), Some(Class::Health));
-    assert_eq!(class(&images()), Some(Class::Integrity));
-    assert_eq!(class(&GateSpec::default()), None);
-    assert_eq!(class(&GateSpec { http: http().http, ..workloads() }), None);
+    assert_eq!(workloads().class(), Some(crate::api::Class::Health));
+    assert_eq!(http().class(), Some(crate::api::Class::Health));
+    assert_eq!(images().class(), Some(crate::api::Class::Integrity));
+    assert_eq!(GateSpec::default().class(), None);
+    assert_eq!(GateSpec { http: http().http, ..workloads() }.class(), None);
 }
 
 #[test]

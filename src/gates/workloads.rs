@@ -12,15 +12,11 @@ use serde_json::{Value, json};
 
 use super::inventory::{Inventory, ObjectRef, is_owned};
 use super::kstatus::{self, Progress, Standing};
-use super::{Answer, Class, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::gate::WorkloadsSpec;
 use crate::api::{Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict};
 
 impl Gate for WorkloadsSpec {
-    fn class(&self) -> Class {
-        Class::Health
-    }
-
     fn interests(&self, question: &Question) -> Vec<Interest> {
         if question.phase == Phase::BeforeRestore {
             return Vec::new();

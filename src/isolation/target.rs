@@ -146,11 +146,7 @@ impl Claim {
 pub struct Found {
     /// The namespace bears label and annotations of the target.
     pub labelled: bool,
-<<<<<<< HEAD
-    /// The fence was seen to refuse, at that level.
-=======
     /// The fence was seen to refuse, at that level; to open, seen to refuse no more.
->>>>>>> isolation
     pub fenced: bool,
     /// Network policies are as the target wants them.
     pub network: bool,
@@ -167,11 +163,7 @@ pub struct Found {
 pub enum Next {
     /// Write (or, to open, remove) label and annotations.
     Label,
-<<<<<<< HEAD
-    /// Try the fence, until it is seen to refuse.
-=======
     /// Try the fence, until it is seen to refuse, or, to open, to refuse no more.
->>>>>>> isolation
     Probe,
     /// Write the network policies, or, to open, restore what was there.
     Network,
@@ -207,13 +199,9 @@ pub fn next(level: Isolation, found: Found) -> Next {
         Isolation::CleanRoom => {
             &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
         }
-<<<<<<< HEAD
-        Isolation::Open => &[(found.network, Next::Network), (found.labelled, Next::Label)],
-=======
         Isolation::Open => {
             &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
         }
->>>>>>> isolation
     };
     steps.iter().find(|(done, _)| !done).map_or(Next::Done, |(_, next)| *next)
 }

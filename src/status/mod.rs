@@ -123,7 +123,12 @@ impl View {
 
     /// From the objects as the API server has them.
     #[must_use]
-    pub fn of(plans: &[RecoveryPlan], records: &[ServiceRecovery], lease: Option<&Lease>, now: Timestamp) -> Self {
+    pub fn of(
+        plans: &[RecoveryPlan],
+        records: &[ServiceRecovery],
+        lease: Option<&Lease>,
+        now: Timestamp,
+    ) -> Self {
         let mut plans: Vec<PlanView> = plans.iter().map(|plan| plan_view(plan, records)).collect();
         plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self { operator: operator_view(lease, now), plans }
@@ -152,7 +157,8 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
         .filter(|r| r.metadata.namespace == plan.metadata.namespace && r.spec.plan_ref.name == name)
         .map(service_view)
         .collect();
-    services.sort_by(|a, b| (a.tier.unwrap_or(i32::MAX), &a.name).cmp(&(b.tier.unwrap_or(i32::MAX), &b.name)));
+    services
+        .sort_by(|a, b| (a.tier.unwrap_or(i32::MAX), &a.name).cmp(&(b.tier.unwrap_or(i32::MAX), &b.name)));
     PlanView {
         namespace: plan.metadata.namespace.clone().unwrap_or_default(),
         ready: ready.map_or("Unknown", |c| &c.status).to_owned(),

@@ -41,10 +41,15 @@ fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
         OperatorView::Leading { holder } => line!(page, "{DIM}Operator: {holder} leads.{DIM:#}"),
         OperatorView::Silent { since } => {
             let since = match since {
-                Some(at) => format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%H:%M:%S UTC")),
+                Some(at) => {
+                    format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%H:%M:%S UTC"))
+                }
                 None => "has never been heard of here".to_owned(),
             };
-            line!(page, "{BAD}The operator {since}.{BAD:#} Nothing will move until it is back; what is isolated stays isolated.");
+            line!(
+                page,
+                "{BAD}The operator {since}.{BAD:#} Nothing will move until it is back; what is isolated stays isolated."
+            );
         }
     }
 }
@@ -55,7 +60,8 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         "False" => BAD,
         _ => BUSY,
     };
-    let mut title = format!("{BOLD}{}/{}{BOLD:#}  {style}{}{style:#}", plan.namespace, plan.name, plan.reason);
+    let mut title =
+        format!("{BOLD}{}/{}{BOLD:#}  {style}{}{style:#}", plan.namespace, plan.name, plan.reason);
     if let Some(started) = plan.started_at {
         let end = plan.recovered_at.unwrap_or(now);
         let _ = write!(title, "  {DIM}{}{DIM:#}", ago(started, end));
@@ -84,7 +90,11 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         let waiting = service.waiting_for.as_deref().unwrap_or_default();
         let room = width.saturating_sub(6 + longest + 2 + 14 + 11).max(12);
         let style = stage_style(service);
-        let stage = if service.attempt > 1 { format!("{} ({})", service.stage, service.attempt) } else { service.stage.clone() };
+        let stage = if service.attempt > 1 {
+            format!("{} ({})", service.stage, service.attempt)
+        } else {
+            service.stage.clone()
+        };
         line!(
             page,
             "{tier:<4}  {:<longest$}  {style}{stage:<12}{style:#}  {:<9}  {}",
@@ -108,21 +118,38 @@ fn stage_style(service: &ServiceView) -> Style {
 }
 
 fn bar(plan: &PlanView, width: usize) -> String {
-    let part = |n: i32| usize::try_from(n).unwrap_or(0) * width / usize::try_from(plan.total.max(1)).unwrap_or(1);
+    let part =
+        |n: i32| usize::try_from(n).unwrap_or(0) * width / usize::try_from(plan.total.max(1)).unwrap_or(1);
     let (done, busy) = (part(plan.recovered), part(plan.running));
     let rest = width.saturating_sub(done + busy);
-    format!("{GOOD}{}{GOOD:#}{BUSY}{}{BUSY:#}{DIM}{}{DIM:#}", "█".repeat(done), "▒".repeat(busy), "░".repeat(rest))
+    format!(
+        "{GOOD}{}{GOOD:#}{BUSY}{}{BUSY:#}{DIM}{}{DIM:#}",
+        "█".repeat(done),
+        "▒".repeat(busy),
+        "░".repeat(rest)
+    )
 }
 
 fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Timestamp) {
     let Some(decision) = &service.decision else { return };
-    line!(page, "\n{BAD}{} needs a decision{BAD:#}: {} for {}", service.name, decision.reason, ago(decision.since, now));
+    line!(
+        page,
+        "\n{BAD}{} needs a decision{BAD:#}: {} for {}",
+        service.name,
+        decision.reason,
+        ago(decision.since, now)
+    );
     line!(page, "  {}", shorten(&decision.message, 700));
     let held = plan.blocked_by.iter().find(|b| b.name == service.name).map_or(0, |b| b.holds);
     if held > 0 {
         line!(page, "  {held} services wait for it.");
     }
-    line!(page, "  {DIM}Once it is mended, a recovery lead writes a Decision: action Retry, plan {}, service {},{DIM:#}", plan.name, service.name);
+    line!(
+        page,
+        "  {DIM}Once it is mended, a recovery lead writes a Decision: action Retry, plan {}, service {},{DIM:#}",
+        plan.name,
+        service.name
+    );
     line!(page, "  {DIM}decidedOn {}{DIM:#}", decision.digest);
 }
 
@@ -131,31 +158,50 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
 pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
     let mut known: BTreeMap<(&str, &str, &str), &ServiceView> = BTreeMap::new();
     for plan in before.map_or(&[][..], |b| &b.plans) {
-        known.extend(plan.services.iter().map(|s| ((plan.namespace.as_str(), plan.name.as_str(), s.name.as_str()), s)));
+        known.extend(
+            plan.services.iter().map(|s| ((plan.namespace.as_str(), plan.name.as_str(), s.name.as_str()), s)),
+        );
     }
     let mut lines = Vec::new();
     for plan in &now.plans {
         for service in &plan.services {
             let old = known.get(&(plan.namespace.as_str(), plan.name.as_str(), service.name.as_str()));
             let news = match &service.decision {
-                Some(decision) if old.is_none_or(|o| o.decision.as_ref().map(|d| &d.digest) != Some(&decision.digest)) => {
-                    Some(format!("needs a decision: {}: {}", decision.reason, shorten(&decision.message, 300)))
+                Some(decision)
+                    if old
+                        .is_none_or(|o| o.decision.as_ref().map(|d| &d.digest) != Some(&decision.digest)) =>
+                {
+                    Some(format!(
+                        "needs a decision: {}: {}",
+                        decision.reason,
+                        shorten(&decision.message, 300)
+                    ))
                 }
                 _ if old.is_none_or(|o| (&o.stage, o.attempt) != (&service.stage, service.attempt)) => {
-                    let attempt = if service.attempt > 1 { format!(" (attempt {})", service.attempt) } else { String::new() };
+                    let attempt = if service.attempt > 1 {
+                        format!(" (attempt {})", service.attempt)
+                    } else {
+                        String::new()
+                    };
                     Some(format!("{}{attempt}", service.stage))
                 }
                 _ => None,
             };
             if let Some(news) = news {
-                lines.push(format!("{} {}/{} {}: {news}", plan.name, plan.recovered, plan.total, service.name));
+                lines.push(format!(
+                    "{} {}/{} {}: {news}",
+                    plan.name, plan.recovered, plan.total, service.name
+                ));
             }
         }
     }
     if before.is_none_or(|b| b.operator != now.operator)
         && let OperatorView::Silent { .. } = now.operator
     {
-        lines.push("the operator is silent: nothing will move until it is back; what is isolated stays isolated".to_owned());
+        lines.push(
+            "the operator is silent: nothing will move until it is back; what is isolated stays isolated"
+                .to_owned(),
+        );
     }
     lines
 }
