@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::api::{GateSpec, Phase, Verdict};
-use crate::engine::Answer;
+pub use crate::engine::Answer;
 
 mod addresses;
 mod evidence;
