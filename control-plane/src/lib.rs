@@ -25,6 +25,7 @@ use kube::config::Kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use crate::identity::Identity;
+pub use crate::process::spawn_bound;
 
 use crate::components::Rig;
 use crate::identity::{Account, Server};

@@ -21,7 +21,10 @@ type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 static SPAWNER: Mutex<Option<mpsc::Sender<Order>>> = Mutex::new(None);
 
 /// Starts `command` so that the kernel kills it when this process ends, however it ends.
-pub(crate) fn spawn_bound(mut command: Command) -> io::Result<Child> {
+///
+/// # Errors
+/// The command cannot be started.
+pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
     let parent = getpid();
     let bind = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;

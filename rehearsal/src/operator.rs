@@ -1,0 +1,86 @@
+//! The operator as a process of its own, which can be killed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use control_plane::{ControlPlane, Identity};
+
+/// How the operator is started.
+#[derive(Clone, Debug)]
+pub struct OperatorOptions {
+    /// The `resurgam` binary.
+    pub binary: PathBuf,
+    /// The evidence store.
+    pub evidence: PathBuf,
+    /// Where its log goes; what was there is kept.
+    pub log: PathBuf,
+    /// Seconds after which a dead leader's lease has run out.
+    pub lease_seconds: u32,
+}
+
+impl OperatorOptions {
+    /// Everything in the cluster's own folder.
+    #[must_use]
+    pub fn within(cluster: &ControlPlane, binary: &Path) -> Self {
+        Self {
+            binary: binary.to_owned(),
+            evidence: cluster.dir().join("evidence"),
+            log: cluster.dir().join("operator.log"),
+            lease_seconds: 5,
+        }
+    }
+}
+
+/// A running operator. Dropped, it is killed; it never outlives this process.
+pub struct Operator(Child);
+
+impl Operator {
+    /// Starts it with the rights that it would have in a pod. Its `http` gates may reach loopback.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(cluster: &ControlPlane, options: &OperatorOptions) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(&options.log)?;
+        let mut command = Command::new(&options.binary);
+        command
+            .arg("controller")
+            .args(["--http-allow", "127.0.0.0/8", "--listen", "127.0.0.1:0"])
+            .arg("--evidence")
+            .arg(&options.evidence)
+            .args(["--lease-duration", &format!("{}s", options.lease_seconds)])
+            .env("KUBECONFIG", cluster.kubeconfig(Identity::Operator))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = control_plane::spawn_bound(command)
+            .with_context(|| format!("start {}", options.binary.display()))?;
+        Ok(Self(child))
+    }
+
+    /// SIGKILL: no goodbye, the lease stays behind.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Has it ended by itself?
+    ///
+    /// # Errors
+    /// That cannot be found out.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

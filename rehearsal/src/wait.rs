@@ -1,0 +1,94 @@
+//! Waiting for what the API server shows, by watch and with a deadline: never by sleeping.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
+use serde_json::Value;
+
+/// How long anything may take on a machine that is busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The objects of a kind, in a namespace or of the cluster.
+#[must_use]
+pub fn kind(client: &Client, api_version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+/// One object, as plain JSON.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub async fn object(api: &Api<DynamicObject>, name: &str) -> Result<Value> {
+    Ok(serde_json::to_value(api.get(name).await.with_context(|| format!("read {name}"))?)?)
+}
+
+/// A field of an object.
+#[must_use]
+pub fn field<'a>(object: &'a Value, pointer: &str) -> &'a Value {
+    object.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// A field of an object that holds text; empty where it is absent.
+#[must_use]
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    field(object, pointer).as_str().unwrap_or_default()
+}
+
+/// The status of a condition; empty where it is absent.
+#[must_use]
+pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a str {
+    let conditions = field(object, "/status/conditions").as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
+}
+
+/// Waits until an object is as wanted, and returns it.
+///
+/// # Errors
+/// It was not so in time: what it was last, to tell why.
+pub async fn eventually(
+    api: &Api<DynamicObject>,
+    name: &str,
+    what: &str,
+    deadline: Duration,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    let is_wanted = |object: Option<&DynamicObject>| {
+        object.and_then(|object| serde_json::to_value(object).ok()).is_some_and(|object| wanted(&object))
+    };
+    match tokio::time::timeout(deadline, await_condition(api.clone(), name, is_wanted)).await {
+        Ok(Ok(Some(object))) => Ok(serde_json::to_value(object)?),
+        Ok(Ok(None)) => bail!("waited for {what}, and it vanished"),
+        Ok(Err(error)) => Err(error).with_context(|| format!("waiting for {what}")),
+        Err(_) => {
+            let last = object(api, name)
+                .await
+                .map_or_else(|e| format!("{e:#}"), |o| field(&o, "/status").to_string());
+            bail!("waited {} s in vain for {what}; at last: {last}", deadline.as_secs())
+        }
+    }
+}
+
+/// Does a workload run all that it should?
+pub(crate) fn is_running(kind: &str, object: &Value) -> bool {
+    let number = |at: &str| field(object, at).as_i64();
+    match kind {
+        "Pod" => text(object, "/status/phase") == "Running",
+        "DaemonSet" => {
+            let wanted = number("/status/desiredNumberScheduled");
+            wanted > Some(0) && number("/status/numberReady") == wanted
+        }
+        _ => {
+            number("/status/observedGeneration") == number("/metadata/generation")
+                && number("/status/readyReplicas") == number("/spec/replicas")
+        }
+    }
+}
