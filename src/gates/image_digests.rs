@@ -13,11 +13,12 @@ use kube::api::Api;
 use kube::{Client, Resource};
 use serde_json::{Value, json};
 
+use super::finding::{Finding, worst};
 use super::images::{self, Approved, NoList};
 use super::inventory::{Inventory, ObjectRef, is_owned, unreadable};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
+use crate::api::Phase;
 use crate::api::gate::ImageDigestsSpec;
-use crate::api::{Phase, Verdict};
 
 impl Gate for ImageDigestsSpec {
     fn interests(&self, question: &Question) -> Vec<Interest> {
@@ -96,26 +97,15 @@ enum Seen {
     },
 }
 
-/// What one check finds wrong.
-struct Finding {
-    verdict: Verdict,
-    reason: &'static str,
-    message: String,
-}
-
 type Check = fn(&Image, &Approved) -> Option<Finding>;
 
 /// Asked in this order; the first that finds something wrong speaks for the image.
 const CHECKS: [Check; 4] = [is_pinned, is_approved, is_reported, running_is_approved];
 
-fn found(verdict: Verdict, reason: &'static str, message: String) -> Option<Finding> {
-    Some(Finding { verdict, reason, message })
-}
-
 fn is_pinned(image: &Image, _: &Approved) -> Option<Finding> {
     match &image.seen {
         Seen::Specified(name) if images::pinned(name).is_none() => {
-            found(Verdict::Fail, "NotPinned", format!("'{name}' is not pinned by a sha256 digest"))
+            Finding::fail("NotPinned", format!("'{name}' is not pinned by a sha256 digest"))
         }
         Seen::Specified(_) | Seen::Running { .. } => None,
     }
@@ -127,19 +117,18 @@ fn is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
     if approved.contains(digest) {
         return None;
     }
-    found(Verdict::Fail, "NotApproved", format!("{digest} is not on the approved list"))
+    Finding::fail("NotApproved", format!("{digest} is not on the approved list"))
 }
 
 fn is_reported(image: &Image, _: &Approved) -> Option<Finding> {
     match &image.seen {
         Seen::Running { image_id, started: false } if image_id.is_empty() => {
-            found(Verdict::Unknown, "InProgress", "has not started yet".to_owned())
+            Finding::unknown("InProgress", "has not started yet".to_owned())
         }
         Seen::Running { image_id, started: true } if image_id.is_empty() => {
-            found(Verdict::Unknown, "NoImageID", "its node does not report which image it runs".to_owned())
+            Finding::unknown("NoImageID", "its node does not report which image it runs".to_owned())
         }
-        Seen::Running { image_id, .. } if images::running(image_id).is_none() => found(
-            Verdict::Unknown,
+        Seen::Running { image_id, .. } if images::running(image_id).is_none() => Finding::unknown(
             "MalformedImageID",
             format!("it runs '{image_id}', which holds no sha256 digest"),
         ),
@@ -153,11 +142,7 @@ fn running_is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
     if approved.contains(digest) {
         return None;
     }
-    found(
-        Verdict::Fail,
-        "RunningImageNotApproved",
-        format!("it runs {digest}, which is not on the approved list"),
-    )
+    Finding::fail("RunningImageNotApproved", format!("it runs {digest}, which is not on the approved list"))
 }
 
 /// Everything that counts, in order.
@@ -288,29 +273,18 @@ fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Ans
         let places = question.namespaces.join(", ");
         return Answer::unknown("NothingFound", format!("no image in namespaces [{places}]"));
     }
-    let findings: Vec<(&Image, Finding)> = images
+    let findings: Vec<(String, Finding)> = images
         .iter()
         .filter_map(|image| {
             let finding = CHECKS.iter().find_map(|check| check(image, approved))?;
-            Some((image, finding))
+            Some((format!("{}, {}", image.object, image.place), finding))
         })
         .collect();
     let evidence = || evidence::digest(&basis(approved, question.phase, &images));
-    // What is disproved counts more than what is not proved.
-    let worst = findings.iter().find(|(_, finding)| finding.verdict == Verdict::Fail).or(findings.first());
-    let Some((image, finding)) = worst else {
+    worst(&findings, evidence).unwrap_or_else(|| {
         let count = images.len();
-        return Answer::pass("Approved", format!("{count} images are on the approved list"), evidence());
-    };
-    let others = match findings.len() - 1 {
-        0 => String::new(),
-        count => format!(" (and {count} more)"),
-    };
-    let message = format!("{}, {}{others}: {}", image.object, image.place, finding.message);
-    match finding.verdict {
-        Verdict::Fail => Answer::fail(finding.reason, message, evidence()),
-        Verdict::Unknown | Verdict::Pass => Answer::unknown(finding.reason, message),
-    }
+        Answer::pass("Approved", format!("{count} images are on the approved list"), evidence())
+    })
 }
 
 /// What the verdict rests on.

@@ -16,6 +16,7 @@ pub use crate::engine::Answer;
 
 mod addresses;
 mod evidence;
+mod finding;
 mod http;
 mod image_digests;
 mod images;

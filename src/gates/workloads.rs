@@ -10,11 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde_json::{Value, json};
 
+use super::finding::{Finding, worst};
 use super::inventory::{Inventory, ObjectRef, is_owned};
 use super::kstatus::{self, Progress, Standing};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::gate::WorkloadsSpec;
-use crate::api::{Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict};
+use crate::api::{Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION};
 
 impl Gate for WorkloadsSpec {
     fn interests(&self, question: &Question) -> Vec<Interest> {
@@ -55,27 +56,16 @@ struct Workload {
     standing: Standing,
 }
 
-/// What one check finds wrong.
-struct Finding {
-    verdict: Verdict,
-    reason: &'static str,
-    message: String,
-}
-
 type Check = fn(&Workload, Phase) -> Option<Finding>;
 
 /// Asked in this order; the first that finds something wrong speaks for the workload.
 const CHECKS: [Check; 6] =
     [record_is_legible, is_not_failed, is_not_empty, is_restored, stays_ready, is_current];
 
-fn unknown(reason: &'static str, message: String) -> Option<Finding> {
-    Some(Finding { verdict: Verdict::Unknown, reason, message })
-}
-
 fn record_is_legible(workload: &Workload, _: Phase) -> Option<Finding> {
     match &workload.recorded {
         Some(Err(text)) => {
-            unknown("MalformedRecord", format!("its recorded replicas '{text}' are no number"))
+            Finding::unknown("MalformedRecord", format!("its recorded replicas '{text}' are no number"))
         }
         _ => None,
     }
@@ -83,7 +73,7 @@ fn record_is_legible(workload: &Workload, _: Phase) -> Option<Finding> {
 
 fn is_not_failed(workload: &Workload, _: Phase) -> Option<Finding> {
     let Progress::Failed { reason, message } = &workload.standing.progress else { return None };
-    Some(Finding { verdict: Verdict::Fail, reason, message: message.clone() })
+    Finding::fail(reason, message.clone())
 }
 
 /// Nothing specified is nothing shown.
@@ -93,22 +83,27 @@ fn is_not_empty(workload: &Workload, _: Phase) -> Option<Finding> {
         return None;
     }
     match workload.recorded {
-        Some(Ok(0)) => unknown(
+        Some(Ok(0)) => Finding::unknown(
             "ZeroRecorded",
             "0 replicas were recorded and 0 are specified: the plan has to give a number".to_owned(),
         ),
         Some(_) => None,
-        None if workload.object.kind == "DaemonSet" => unknown("ZeroReplicas", "it fits no node".to_owned()),
-        None => unknown("ZeroReplicas", "0 replicas are specified, and none were recorded".to_owned()),
+        None if workload.object.kind == "DaemonSet" => {
+            Finding::unknown("ZeroReplicas", "it fits no node".to_owned())
+        }
+        None => {
+            Finding::unknown("ZeroReplicas", "0 replicas are specified, and none were recorded".to_owned())
+        }
     }
 }
 
 fn is_restored(workload: &Workload, _: Phase) -> Option<Finding> {
     let specified = workload.standing.replicas?.specified;
     match workload.recorded {
-        Some(Ok(recorded)) if specified < recorded => {
-            unknown("FewerReplicas", format!("{specified} replicas are specified, {recorded} were recorded"))
-        }
+        Some(Ok(recorded)) if specified < recorded => Finding::unknown(
+            "FewerReplicas",
+            format!("{specified} replicas are specified, {recorded} were recorded"),
+        ),
         _ => None,
     }
 }
@@ -124,16 +119,16 @@ fn stays_ready(workload: &Workload, phase: Phase) -> Option<Finding> {
     {
         return None;
     }
-    Some(Finding { verdict: Verdict::Fail, reason: "NotReady", message: message.clone() })
+    Finding::fail("NotReady", message.clone())
 }
 
 fn is_current(workload: &Workload, _: Phase) -> Option<Finding> {
     match &workload.standing.progress {
         Progress::Current => None,
         Progress::Moving(message) | Progress::Lacking(message) | Progress::Failed { message, .. } => {
-            unknown("InProgress", message.clone())
+            Finding::unknown("InProgress", message.clone())
         }
-        Progress::Suspended => unknown("Suspended", "is suspended, and not by the seal".to_owned()),
+        Progress::Suspended => Finding::unknown("Suspended", "is suspended, and not by the seal".to_owned()),
     }
 }
 
@@ -245,29 +240,18 @@ fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> An
         let places = question.namespaces.join(", ");
         return Answer::unknown("NothingFound", format!("no workload in namespaces [{places}]{besides}"));
     }
-    let findings: Vec<(&Workload, Finding)> = workloads
+    let findings: Vec<(&ObjectRef, Finding)> = workloads
         .iter()
         .filter_map(|workload| {
             let finding = CHECKS.iter().find_map(|check| check(workload, question.phase))?;
-            Some((workload, finding))
+            Some((&workload.object, finding))
         })
         .collect();
     let evidence = || evidence::digest(&basis(spec, question.phase, &workloads));
-    // What is disproved counts more than what is not proved.
-    let worst = findings.iter().find(|(_, finding)| finding.verdict == Verdict::Fail).or(findings.first());
-    let Some((workload, finding)) = worst else {
+    worst(&findings, evidence).unwrap_or_else(|| {
         let count = workloads.len();
-        return Answer::pass("Current", format!("{count} workloads are current{besides}"), evidence());
-    };
-    let others = match findings.len() - 1 {
-        0 => String::new(),
-        count => format!(" (and {count} more)"),
-    };
-    let message = format!("{}{others}: {}", workload.object, finding.message);
-    match finding.verdict {
-        Verdict::Fail => Answer::fail(finding.reason, message, evidence()),
-        Verdict::Unknown | Verdict::Pass => Answer::unknown(finding.reason, message),
-    }
+        Answer::pass("Current", format!("{count} workloads are current{besides}"), evidence())
+    })
 }
 
 /// What the verdict rests on.

@@ -2,7 +2,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::GateSpec;
+use crate::api::{GateSpec, Verdict};
 
 const SEAL: &str = "seal-1";
 
