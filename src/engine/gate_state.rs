@@ -49,6 +49,7 @@ pub struct Tracker {
     passing_since: Option<Timestamp>,
     fails: u32,
     failing_since: Timestamp,
+    counted_at: Timestamp,
     unsettled_since: Timestamp,
 }
 
@@ -61,7 +62,15 @@ impl Tracker {
     /// Begins: nothing has been heard.
     #[must_use]
     pub fn new(policy: GatePolicy, now: Timestamp) -> Self {
-        Self { policy, last: None, passing_since: None, fails: 0, failing_since: now, unsettled_since: now }
+        Self {
+            policy,
+            last: None,
+            passing_since: None,
+            fails: 0,
+            failing_since: now,
+            counted_at: now,
+            unsettled_since: now,
+        }
     }
 
     /// Takes an answer in. A Pass on other evidence than before begins its `stableFor` anew.
@@ -81,7 +90,11 @@ impl Tracker {
                 if self.fails == 0 {
                     self.failing_since = now;
                 }
-                self.fails = self.fails.saturating_add(1);
+                // Changes wake a gate many times in a moment: that is one failure, not many.
+                if self.fails == 0 || now >= after(self.counted_at, self.policy.interval) {
+                    self.fails = self.fails.saturating_add(1);
+                    self.counted_at = now;
+                }
             }
             Verdict::Unknown => {
                 // Unknown is no Fail: it does not count towards the limit, and does not take back what was counted.
@@ -231,11 +244,13 @@ mod tests {
         assert!(!gate.state(at(0)).failed);
         gate.record(answer(Verdict::Unknown, "a"), at(1));
         assert!(!gate.state(at(1)).failed);
-        gate.record(answer(Verdict::Fail, "a"), at(2));
-        assert!(gate.state(at(2)).failed);
-        gate.record(answer(Verdict::Pass, "a"), at(3));
-        gate.record(answer(Verdict::Fail, "a"), at(4));
-        assert!(!gate.state(at(4)).failed);
+        gate.record(answer(Verdict::Fail, "a"), at(999));
+        assert!(!gate.state(at(999)).failed, "asked again within the interval, it has failed once");
+        gate.record(answer(Verdict::Fail, "a"), at(1000));
+        assert!(gate.state(at(1000)).failed);
+        gate.record(answer(Verdict::Pass, "a"), at(2000));
+        gate.record(answer(Verdict::Fail, "a"), at(3000));
+        assert!(!gate.state(at(3000)).failed);
     }
 
     #[test]
