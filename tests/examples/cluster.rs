@@ -37,25 +37,31 @@ fn api(client: &Client, manifest: &Manifest) -> Api<DynamicObject> {
 
 /// Applies a manifest server-side; the API server too is asked to be strict.
 async fn apply(client: &Client, manifest: &Manifest, manager: &str) -> DynamicObject {
-    let params = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(manager) };
+    let params = PatchParams {
+        field_validation: Some(kube::api::ValidationDirective::Strict),
+        ..PatchParams::apply(manager)
+    };
     let params = params.force();
     let applied = api(client, manifest).patch(manifest.name(), &params, &Patch::Apply(&manifest.value)).await;
     applied.unwrap_or_else(|error| panic!("{manifest}: {error}"))
 }
 
 /// Does the object say that it runs all it should?
-fn runs(object: &DynamicObject) -> bool {
+fn runs(kind: &str, object: &DynamicObject) -> bool {
     let at = |pointer: &str| object.data.pointer(pointer).and_then(Value::as_i64);
     let generation = object.metadata.generation;
-    match object.types.as_ref().map(|types| types.kind.as_str()) {
-        Some("Pod") => object.data.pointer("/status/phase").and_then(Value::as_str) == Some("Running"),
-        Some("Job") => at("/status/succeeded") == Some(1),
-        Some("DaemonSet") => {
+    match kind {
+        "Pod" => object.data.pointer("/status/phase").and_then(Value::as_str) == Some("Running"),
+        "Job" => at("/status/succeeded") == Some(1),
+        "DaemonSet" => {
             let wanted = at("/status/desiredNumberScheduled");
             wanted > Some(0) && at("/status/numberReady") == wanted
         }
-        Some("CronJob") => true,
-        _ => at("/status/observedGeneration") == generation && at("/status/readyReplicas") == at("/spec/replicas"),
+        "CronJob" => true,
+        _ => {
+            at("/status/observedGeneration") == generation
+                && at("/status/readyReplicas") == at("/spec/replicas")
+        }
     }
 }
 
@@ -70,9 +76,10 @@ async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready() {
         apply(&client, manifest, "test").await;
     }
     for manifest in manifests.iter().filter(|m| m.pods().is_some()) {
-        let ready = await_condition(api(&client, manifest), manifest.name(), |object: Option<&DynamicObject>| {
-            object.is_some_and(runs)
-        });
+        let ready =
+            await_condition(api(&client, manifest), manifest.name(), |object: Option<&DynamicObject>| {
+                object.is_some_and(|object| runs(manifest.kind(), object))
+            });
         match tokio::time::timeout(DEADLINE, ready).await {
             Ok(outcome) => outcome.map(drop).unwrap_or_else(|error| panic!("{manifest}: {error}")),
             Err(_) => panic!("{manifest} did not become ready"),
@@ -80,8 +87,7 @@ async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready() {
     }
 
     // The attacker's images, and the repair: as an additional manager it changes the image and nothing else.
-    let (tampered, repairs) =
-        (read("three-boroughs/tampered"), read("three-boroughs/repair"));
+    let (tampered, repairs) = (read("three-boroughs/tampered"), read("three-boroughs/repair"));
     for (bad, repair) in tampered.iter().zip(&repairs) {
         let before = apply(&client, bad, "test").await;
         let after = apply(&client, repair, "repair").await;
