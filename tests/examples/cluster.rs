@@ -9,10 +9,11 @@ use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
+use crate::judged;
 use crate::manifests::{Manifest, read, three_boroughs};
 
 /// How long the control plane may take to bring up what a test waits for.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Makes our kinds known, and waits until they are served.
 pub async fn install_kinds(client: &Client) {
@@ -66,7 +67,7 @@ fn runs(kind: &str, object: &DynamicObject) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready() {
+async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready_and_the_judge_reads_its_log() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     install_kinds(&client).await;
@@ -104,5 +105,6 @@ async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready() {
         };
         assert_eq!(without_image(&before), without_image(&after), "{repair}");
     }
+    judged::check(&cluster, &client).await;
     cluster.stop().await.unwrap();
 }

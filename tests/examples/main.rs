@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 mod cluster;
+mod judged;
 mod manifests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,7 +30,7 @@ enum Output {
 
 /// Judges. Exit code 0: no rule was broken; 1: one was; 2: the log cannot tell.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = Options { operator: args.operator.clone() };
+    let options = Options { operator: args.operator.clone(), ..Options::default() };
     let report = match judge_files(&args.audit_log, &args.plan, &options) {
         Ok(report) => report,
         Err(error) => {
