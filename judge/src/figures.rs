@@ -74,6 +74,8 @@ struct Times {
     claimed: Option<i128>,
     recovered: Option<i128>,
     waiting_since: Option<i128>,
+    /// A person has answered, and the operator has not yet written so: what it still says of waiting is its own time.
+    answered: bool,
     human: Spans,
 }
 
@@ -160,13 +162,18 @@ fn times(log: &Log) -> BTreeMap<&str, Times> {
                 if state.recovered && times.claimed.is_some() {
                     times.recovered.get_or_insert(at);
                 }
-                if state.needs_decision {
-                    times.waiting_since.get_or_insert(at);
-                } else {
+                if !state.needs_decision {
                     answered(times, at);
+                    times.answered = false;
+                } else if !times.answered {
+                    times.waiting_since.get_or_insert(at);
                 }
             }
-            What::Retry { service } => answered(services.entry(service).or_default(), at),
+            What::Retry { service } => {
+                let times = services.entry(service).or_default();
+                answered(times, at);
+                times.answered = true;
+            }
             What::Namespace { .. } | What::NamespaceDeleted { .. } | What::Pod { .. } => {}
         }
     }
