@@ -74,6 +74,8 @@ struct Times {
     claimed: Option<i128>,
     recovered: Option<i128>,
     waiting_since: Option<i128>,
+    /// A person has answered, and the operator has not yet written so: what it still says of waiting is its own time.
+    answered: bool,
     human: Spans,
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> Figures {
     if figures.critical_path_ms > 0.0 {
         figures.ratio = figures.makespan_ms / figures.critical_path_ms;
     }
-    edges(plan, &runs, &mut figures);
+    edges(plan.max_parallel, &services, &runs, &mut figures);
     figures
 }
 
@@ -160,13 +162,18 @@ fn times(log: &Log) -> BTreeMap<&str, Times> {
                 if state.recovered && times.claimed.is_some() {
                     times.recovered.get_or_insert(at);
                 }
-                if state.needs_decision {
-                    times.waiting_since.get_or_insert(at);
-                } else {
+                if !state.needs_decision {
                     answered(times, at);
+                    times.answered = false;
+                } else if !times.answered {
+                    times.waiting_since.get_or_insert(at);
                 }
             }
-            What::Retry { service } => answered(services.entry(service).or_default(), at),
+            What::Retry { service } => {
+                let times = services.entry(service).or_default();
+                answered(times, at);
+                times.answered = true;
+            }
             What::Namespace { .. } | What::NamespaceDeleted { .. } | What::Pod { .. } => {}
         }
     }
@@ -216,13 +223,16 @@ fn in_order<'a>(plan: &'a Plan, runs: &BTreeMap<&'a str, Run<'a>>) -> Vec<&'a st
 }
 
 /// The latency of each edge that was free to go.
-fn edges(plan: &Plan, runs: &BTreeMap<&str, Run<'_>>, figures: &mut Figures) {
+fn edges(
+    slots: usize,
+    services: &BTreeMap<&str, Times>,
+    runs: &BTreeMap<&str, Run<'_>>,
+    figures: &mut Figures,
+) {
     let mut latencies = Vec::new();
     for (name, run) in runs {
-        let Some(ready) = plan.upstream(run.node).filter_map(|on| runs.get(on)).map(|on| on.recovered).max()
-        else {
-            continue;
-        };
+        let recovered = |on: &String| services.get(on.as_str()).and_then(|times| times.recovered);
+        let Some(ready) = run.node.depends_on.iter().filter_map(recovered).max() else { continue };
         let span = (ready, run.touched);
         let others: Vec<&Run<'_>> =
             runs.iter().filter(|(other, _)| *other != name).map(|(_, run)| run).collect();
@@ -237,7 +247,7 @@ fn edges(plan: &Plan, runs: &BTreeMap<&str, Run<'_>>, figures: &mut Figures) {
             .iter()
             .flat_map(|run| [run.touched].into_iter().chain(run.human.iter().map(|(_, answered)| *answered)));
         let moments = [ready].into_iter().chain(moments.filter(|at| span.0 < *at && *at < span.1));
-        let waited = moments.into_iter().any(|at| taken(at) >= plan.max_parallel);
+        let waited = moments.into_iter().any(|at| taken(at) >= slots);
         if waited || overlap(&run.human, span) > 0 {
             figures.edges_waited += 1;
         } else {

@@ -20,6 +20,7 @@ mod rules;
 
 use std::io::BufRead;
 use std::path::Path;
+use std::time::Duration;
 
 pub use figures::{Figures, ServiceFigures};
 pub use report::{Report, Rule, Slip, Violation};
@@ -29,11 +30,17 @@ pub use report::{Report, Rule, Slip, Violation};
 pub struct Options {
     /// User name of the operator's account. Beside it only people loosen anything.
     pub operator: String,
+    /// An API server learns of a namespace's label by a watch, some milliseconds after the write. A pod asked for within
+    /// this time of it has slipped through before the fence closed: told, and no violation.
+    pub fence_lag: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { operator: "system:serviceaccount:resurgam-system:resurgam".to_owned() }
+        Self {
+            operator: "system:serviceaccount:resurgam-system:resurgam".to_owned(),
+            fence_lag: Duration::from_secs(1),
+        }
     }
 }
 

@@ -9,10 +9,6 @@ use crate::plan::Plan;
 use crate::report::{Rule, Slip, Violation};
 use crate::{CannotJudge, Options};
 
-/// An API server learns of a namespace's label by a watch, some milliseconds after the write. A pod asked for within this
-/// time of it has slipped through before the fence closed: told, and no violation.
-const FENCE_LAG_MS: i64 = 1_000;
-
 /// Whose pods a clean room may hold, all in `kube-system`.
 const POD_MAKERS: [&str; 5] = [
     "replicaset-controller",
@@ -143,6 +139,7 @@ impl<'a> Check<'a> {
             return;
         };
         self.findings.pods += 1;
+        let lag_ms = i128::try_from(self.options.fence_lag.as_millis()).unwrap_or(i128::MAX);
         let by = &write.user;
         if !is_closed(found.level) {
             let built_in = by.strip_prefix("system:serviceaccount:kube-system:");
@@ -151,10 +148,9 @@ impl<'a> Check<'a> {
                     format!("a pod in the clean room {namespace} by {by}, no built-in workload controller");
                 self.violation(Rule::Pods, write, message);
             }
-        } else if let Some(closed) = found.closed
-            && write.received.as_millisecond() <= closed.as_millisecond() + FENCE_LAG_MS
+        } else if let Some(after_ms) = found.closed.map(|closed| ms_between(closed, write.received))
+            && i128::from(after_ms) <= lag_ms
         {
-            let after_ms = write.received.as_millisecond() - closed.as_millisecond();
             let object = write.object.clone();
             self.findings.slipped.push(Slip {
                 time: write.received.to_string(),
@@ -178,6 +174,10 @@ impl<'a> Check<'a> {
             line: write.line,
         });
     }
+}
+
+fn ms_between(from: Timestamp, to: Timestamp) -> i64 {
+    to.as_millisecond() - from.as_millisecond()
 }
 
 fn is_closed(level: Level) -> bool {

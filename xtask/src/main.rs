@@ -1,10 +1,13 @@
 //! Chores of the repository, as `cargo xtask`.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 
 mod cluster;
 mod crds;
+mod judge;
 
 /// Chores of the repository.
 #[derive(Parser)]
@@ -14,11 +17,15 @@ enum Command {
     Cluster(cluster::Args),
     /// Write crds/*.yaml from the types in src/api.
     Crds(crds::Args),
+    /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
+    Judge(judge::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Command::parse() {
-        Command::Cluster(args) => cluster::run(args),
-        Command::Crds(args) => crds::run(&args),
+        Command::Cluster(args) => cluster::run(args)?,
+        Command::Crds(args) => crds::run(&args)?,
+        Command::Judge(args) => return judge::run(&args),
     }
+    Ok(ExitCode::SUCCESS)
 }
