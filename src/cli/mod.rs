@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod controller;
 mod crds;
+pub mod follow;
 mod simulate;
 mod status;
 
@@ -49,7 +50,7 @@ impl Cli {
 
 /// How something is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Output {
+pub enum Output {
     /// For people.
     #[default]
     Text,
@@ -57,7 +58,8 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Columns of the terminal, or 100 where there is none.
-pub(crate) fn terminal_width() -> usize {
-    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0))
+/// Columns and lines of the terminal, or 100 by 50 where there is none.
+pub(crate) fn terminal() -> (usize, usize) {
+    terminal_size::terminal_size()
+        .map_or((100, 50), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }

@@ -1,23 +1,15 @@
 //! `resurgam status`: what is back, what is next, and what is holding it.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client};
+use kube::Client;
 
 use super::Output;
-use super::controller::LEASE;
-use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan, ServiceRecovery};
-use crate::isolation::io::{call, call_opt};
-use crate::status::{View, changes, render};
+use super::follow::{Scope, follow, look};
+use crate::api::OPERATOR_NAMESPACE;
+use crate::status::{View, render};
 
 /// Arguments of `resurgam status`.
 #[derive(Debug, clap::Args)]
@@ -42,25 +34,29 @@ pub(super) struct Args {
     lease_namespace: String,
 }
 
-/// At the shortest between two drawings.
-const FRAME: Duration = Duration::from_millis(200);
-/// The page is drawn anew at least this often: time goes on, and a silent operator sends no event.
-const TICK: Duration = Duration::from_secs(2);
-
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
-    runtime.block_on(async {
-        let client = Client::try_default().await.context("no cluster is configured: set KUBECONFIG")?;
-        if args.watch { watch(args, &client).await } else { once(args, &client).await }
-    })
+    runtime.block_on(show(args))
 }
 
-async fn once(args: &Args, client: &Client) -> Result<ExitCode> {
-    let view = look(args, client).await?;
-    print(args, &view)?;
-    if let Some(plan) = &args.plan
-        && view.plans.is_empty()
-    {
+async fn show(args: &Args) -> Result<ExitCode> {
+    let client = Client::try_default().await.context("no cluster is configured: set KUBECONFIG")?;
+    let scope = Scope {
+        plan: args.plan.clone(),
+        namespace: args.namespace.clone(),
+        lease_namespace: args.lease_namespace.clone(),
+    };
+    let view = if args.watch {
+        follow(&client, &scope, args.output, |view| {
+            !view.plans.is_empty() && view.plans.iter().all(|plan| plan.ready == "True")
+        })
+        .await?
+    } else {
+        let view = look(&client, &scope).await?;
+        print(args, &view)?;
+        view
+    };
+    if let Some(plan) = args.plan.as_ref().filter(|_| view.plans.is_empty()) {
         anyhow::bail!("there is no RecoveryPlan {plan} here");
     }
     Ok(if view.needs_a_person() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -68,66 +64,8 @@ async fn once(args: &Args, client: &Client) -> Result<ExitCode> {
 
 fn print(args: &Args, view: &View) -> Result<()> {
     match args.output {
-        Output::Text => anstream::print!("{}", render(view, Timestamp::now(), super::terminal_width())),
+        Output::Text => anstream::print!("{}", render(view, Timestamp::now(), super::terminal().0)),
         Output::Json => anstream::println!("{}", serde_json::to_string_pretty(view)?),
     }
     Ok(())
-}
-
-async fn watch(args: &Args, client: &Client) -> Result<ExitCode> {
-    let woken = {
-        let plans =
-            watcher(Api::<RecoveryPlan>::all(client.clone()), watcher::Config::default()).default_backoff();
-        let records = watcher(Api::<ServiceRecovery>::all(client.clone()), watcher::Config::default())
-            .default_backoff();
-        futures::stream::select(plans.map(|_| ()), records.map(|_| ()))
-    };
-    let mut woken = std::pin::pin!(woken);
-    let redraw = std::io::stdout().is_terminal() && args.output == Output::Text;
-    let mut before: Option<View> = None;
-    loop {
-        let view = look(args, client).await?;
-        if redraw {
-            anstream::print!("\x1b[H\x1b[2J{}", render(&view, Timestamp::now(), super::terminal_width()));
-            std::io::stdout().flush()?;
-        } else if args.output == Output::Json {
-            if before.as_ref() != Some(&view) {
-                anstream::println!("{}", serde_json::to_string(&view)?);
-            }
-        } else {
-            for line in changes(before.as_ref(), &view) {
-                anstream::println!("{line}");
-            }
-        }
-        if !view.plans.is_empty() && view.plans.iter().all(|plan| plan.ready == "True") {
-            return Ok(ExitCode::SUCCESS);
-        }
-        before = Some(view);
-        // Whatever comes within a frame is drawn at once.
-        tokio::time::sleep(FRAME).await;
-        tokio::select! {
-            _ = woken.next() => {}
-            () = tokio::time::sleep(TICK) => {}
-        }
-        while woken.next().now_or_never().flatten().is_some() {}
-    }
-}
-
-async fn look(args: &Args, client: &Client) -> Result<View> {
-    let everything = ListParams::default();
-    let (plans, records): (Api<RecoveryPlan>, Api<ServiceRecovery>) = match &args.namespace {
-        Some(namespace) => {
-            (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace))
-        }
-        None => (Api::all(client.clone()), Api::all(client.clone())),
-    };
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &args.lease_namespace);
-    let (plans, records, lease) = tokio::try_join!(
-        call("list RecoveryPlans", plans.list(&everything)),
-        call("list ServiceRecoveries", records.list(&everything)),
-        call_opt("read the operator's Lease", leases.get(LEASE)),
-    )?;
-    let wanted = |plan: &RecoveryPlan| args.plan.is_none() || args.plan == plan.metadata.name;
-    let plans: Vec<RecoveryPlan> = plans.items.into_iter().filter(wanted).collect();
-    Ok(View::of(&plans, &records.items, lease.as_ref(), Timestamp::now()))
 }

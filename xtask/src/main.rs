@@ -7,6 +7,7 @@ use clap::Parser;
 
 mod cluster;
 mod crds;
+mod demo;
 mod judge;
 
 /// Chores of the repository.
@@ -15,6 +16,8 @@ mod judge;
 enum Command {
     /// Start or end a real control plane on loopback.
     Cluster(cluster::Args),
+    /// Three boroughs, from the attack to the recovery, on a control plane of its own.
+    Demo(demo::Args),
     /// Write crds/*.yaml from the types in src/api.
     Crds(crds::Args),
     /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
@@ -24,6 +27,7 @@ enum Command {
 fn main() -> Result<ExitCode> {
     match Command::parse() {
         Command::Cluster(args) => cluster::run(args)?,
+        Command::Demo(args) => return demo::run(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Judge(args) => return judge::run(&args),
     }

@@ -1,0 +1,182 @@
+//! `cargo xtask demo`: three boroughs, from the attack to the recovery, on a control plane of its own.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use control_plane::{ControlPlane, Identity, Options};
+use judge::Report;
+use rehearsal::{Endpoint, Operator, OperatorOptions, decisions_needed, three_boroughs as boroughs};
+use resurgam::cli::Output;
+use resurgam::cli::follow::{Scope, follow};
+use resurgam::status::View;
+
+mod attacks;
+mod say;
+
+use say::{note, scene, told};
+
+/// Arguments of `cargo xtask demo`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Keep the cluster running at the end, to look around in; Ctrl-C ends it.
+    #[arg(long)]
+    keep: bool,
+    /// The folder for the cluster's data. Default: a temporary one.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// How long the recovery may take, people's part included.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = play(args) => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        }
+    });
+    // A build that was interrupted ends with this process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn play(args: &Args) -> Result<ExitCode> {
+    let began = Instant::now();
+    scene("Building the operator");
+    let binary = build()?;
+
+    scene("Starting a control plane: etcd, API server, controllers, scheduler, and fake nodes (kwok)");
+    let cluster = ControlPlane::start(Options { dir: args.dir.clone(), ..Options::default() }).await?;
+    let built = Instant::now();
+    rehearsal::install(&cluster).await?;
+    note(&format!("audit log: {}", cluster.audit_log().display()));
+
+    scene("Three boroughs share a cluster. An attacker was here: two images are not what their names say");
+    let objects = boroughs::lay_down(&cluster, true).await?;
+    note(&format!("{objects} objects laid down, everything runs"));
+
+    scene("On-call staff isolate everything");
+    let endpoint = Endpoint::start().await?;
+    let mut operator = Operator::start(&cluster, &OperatorOptions::within(&cluster, &binary))?;
+    isolate(&cluster).await?;
+
+    scene("A tenant administrator, and GitOps as cluster-admin, try to bring a service back on their own");
+    attacks::try_all(&cluster, "shared-identity").await?;
+
+    scene("GitOps applies the Incident and the plan, which names it and is thereby armed");
+    let plan = boroughs::arm(&cluster, endpoint.url()).await?;
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
+    let stuck = |view: &View| {
+        view.plans.iter().any(|p| {
+            p.needs_decision > 0
+                && p.running == 0
+                && p.waiting + p.recovered + p.needs_decision == p.total
+                && settled(p)
+        })
+    };
+    tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, stuck))
+        .await
+        .context("the recovery did not come to where people are needed")??;
+
+    scene("Two services need a person; what depends on them waits, everybody else is back");
+    let lead = cluster.client(Identity::RecoveryLead).await?;
+    let asked = decisions_needed(&lead, boroughs::NAMESPACE).await?;
+    for asked in &asked {
+        told(&asked.service, &format!("{}: {}", asked.reason, asked.message));
+    }
+    ensure!(!asked.is_empty(), "nobody asked for a person, although two images are not approved");
+
+    scene("The recovery lead puts the approved images back, and decides: retry");
+    boroughs::repair(&cluster).await?;
+    for asked in &asked {
+        let why = "the image was replaced by the approved build";
+        rehearsal::retry(&lead, boroughs::NAMESPACE, boroughs::PLAN, &asked.service, why).await?;
+        told(&asked.service, "Decision written: Retry");
+    }
+    let done =
+        |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
+    tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, done))
+        .await
+        .context("the recovery did not come to its end")??;
+    ensure!(operator.ended()?.is_none(), "the operator ended by itself");
+
+    scene("The judge reads the API server's audit log and the plan, and nothing else");
+    let report = judge::judge(
+        std::io::BufReader::new(std::fs::File::open(cluster.audit_log())?),
+        &plan,
+        &judge::Options::default(),
+    )?;
+    anstream::print!("{report}");
+    note(&format!(
+        "the whole demo took {:.0} s, of which {:.0} s once the operator and the control plane were built and up",
+        began.elapsed().as_secs_f64(),
+        built.elapsed().as_secs_f64()
+    ));
+    if args.keep {
+        note(&format!(
+            "kept running, until Ctrl-C: export KUBECONFIG={}",
+            cluster.kubeconfig(Identity::PlatformAdministrator).display()
+        ));
+        tokio::signal::ctrl_c().await?;
+    }
+    drop(operator);
+    cluster.stop().await?;
+    last_line(&report);
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everybody who can go on has gone on: who still waits, waits for whoever needs a person.
+fn settled(plan: &resurgam::status::PlanView) -> bool {
+    plan.services.iter().all(|s| s.ready || s.decision.is_some() || s.stage == "Isolated")
+}
+
+fn last_line(report: &Report) {
+    let figures = &report.figures;
+    let state = if figures.recovered == figures.total { "Recovered" } else { "not recovered" };
+    anstream::println!(
+        "{}: {state}, {}/{} services, makespan {:.1} s, critical path {:.1} s, ratio {:.2}",
+        report.plan,
+        figures.recovered,
+        figures.total,
+        figures.makespan_ms / 1000.0,
+        figures.critical_path_ms / 1000.0,
+        figures.ratio
+    );
+}
+
+/// Builds the operator with the Cargo that runs us, and tells where its binary is.
+fn build() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .current_dir(rehearsal::repository("."))
+        .args(["build", "--quiet", "--package", "resurgam", "--bin", "resurgam"])
+        .status()
+        .context("cargo cannot be run")?;
+    ensure!(built.success(), "the operator does not build");
+    let beside = std::env::current_exe()?.with_file_name("resurgam");
+    ensure!(beside.exists(), "{} is not where it should have been built", beside.display());
+    Ok(beside)
+}
+
+async fn isolate(cluster: &ControlPlane) -> Result<()> {
+    let namespaces = boroughs::isolate(cluster).await?;
+    let mut last = None;
+    for namespace in &namespaces {
+        last = Some(boroughs::isolated(cluster, namespace).await?);
+    }
+    note(&format!(
+        "{} namespaces isolated: manifests and events captured first, then stopped",
+        namespaces.len()
+    ));
+    let controls =
+        last.as_ref().and_then(|q| q.pointer("/status/controls")).and_then(serde_json::Value::as_array);
+    for control in controls.into_iter().flatten() {
+        let text = |field: &str| control[field].as_str().unwrap_or_default();
+        told(&format!("{} {}", text("name"), text("state")), text("message"));
+    }
+    Ok(())
+}
