@@ -131,6 +131,15 @@ fn every_edge_leads_to_a_service_and_no_edges_make_a_cycle_once_groups_are_one()
 }
 
 #[test]
+fn the_operator_finds_nothing_wrong_with_the_plans() {
+    for manifests in [three_boroughs(), read("smallest.yaml")] {
+        let compiled = resurgam::plan::Plan::from_object(&plan(&manifests));
+        assert_eq!(compiled.problems, []);
+        assert!(compiled.incident.is_some(), "{} is armed", compiled.name);
+    }
+}
+
+#[test]
 fn about_thirty_services_in_all_tiers_with_a_group_and_edges_across_councils() {
     let services = plan(&three_boroughs()).spec.services;
     assert_eq!(services.len(), 32);
