@@ -67,7 +67,7 @@ fn apis(client: &Client, scope: &Scope) -> (Api<RecoveryPlan>, Api<ServiceRecove
     }
 }
 
-/// Shows what changes on standard output, until `end` says so.
+/// Shows what changes on standard output, until `end` says so. `before`: what was shown already. Returns what was shown last.
 ///
 /// # Errors
 /// The API server could not be asked, or nothing can be written.
@@ -75,6 +75,7 @@ pub async fn follow(
     client: &Client,
     scope: &Scope,
     output: Output,
+    mut before: Option<View>,
     end: impl Fn(&View) -> bool,
 ) -> Result<View> {
     let (plans, records) = apis(client, scope);
@@ -82,7 +83,6 @@ pub async fn follow(
     let records = watcher(records, Config::default()).default_backoff();
     let mut woken = std::pin::pin!(futures::stream::select(plans.map(drop), records.map(drop)));
     let terminal = std::io::stdout().is_terminal();
-    let mut before: Option<View> = None;
     let mut drawn = 0;
     loop {
         let view = look(client, scope).await?;

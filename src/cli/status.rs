@@ -47,7 +47,7 @@ async fn show(args: &Args) -> Result<ExitCode> {
         lease_namespace: args.lease_namespace.clone(),
     };
     let view = if args.watch {
-        follow(&client, &scope, args.output, |view| {
+        follow(&client, &scope, args.output, None, |view| {
             !view.plans.is_empty() && view.plans.iter().all(|plan| plan.ready == "True")
         })
         .await?

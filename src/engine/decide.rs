@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::api::conditions::{READY, RECONCILING};
 use crate::api::service_recovery::PastAttempt;
 use crate::api::{ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
@@ -149,6 +150,10 @@ fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
     for condition in &mut bare.conditions {
         condition.message.clear();
         condition.observed_generation = None;
+        // Why it is on its way and not there yet: that, too, only tells what is waited for.
+        if condition.type_ == RECONCILING || (condition.type_ == READY && condition.status == "Unknown") {
+            condition.reason.clear();
+        }
     }
     bare
 }

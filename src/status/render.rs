@@ -177,6 +177,8 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
                         shorten(&decision.message, 300)
                     ))
                 }
+                // That it is isolated to begin with is no news.
+                _ if old.is_none() && service.stage == "Isolated" && service.attempt == 1 => None,
                 _ if old.is_none_or(|o| (&o.stage, o.attempt) != (&service.stage, service.attempt)) => {
                     let attempt = if service.attempt > 1 {
                         format!(" (attempt {})", service.attempt)

@@ -78,7 +78,7 @@ async fn play(args: &Args) -> Result<ExitCode> {
                 && settled(p)
         })
     };
-    tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, stuck))
+    let seen = tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, None, stuck))
         .await
         .context("the recovery did not come to where people are needed")??;
 
@@ -99,7 +99,7 @@ async fn play(args: &Args) -> Result<ExitCode> {
     }
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
-    tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, done))
+    tokio::time::timeout(DEADLINE, follow(&admin, &Scope::default(), Output::Text, Some(seen), done))
         .await
         .context("the recovery did not come to its end")??;
     ensure!(operator.ended()?.is_none(), "the operator ended by itself");
