@@ -104,7 +104,8 @@ pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[Unit
     let human_reason = || {
         let first = status.blocked_by.first();
         let what = first.map_or_else(String::new, |b| format!(": {} ({})", b.name, b.message));
-        format!("{human} services need a decision{what}")
+        let need = if human == 1 { "service needs" } else { "services need" };
+        format!("{human} {need} a decision{what}")
     };
     match trouble {
         Some((reason, message)) => {

@@ -10,6 +10,9 @@ use crate::api::{RecoveryPlan, ServiceRecovery};
 
 mod render;
 
+#[cfg(test)]
+mod tests;
+
 pub use render::{changes, render};
 
 /// One plan, as a person wants to see it.

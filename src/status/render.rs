@@ -42,7 +42,7 @@ fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
         OperatorView::Silent { since } => {
             let since = match since {
                 Some(at) => {
-                    format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%H:%M:%S UTC"))
+                    format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%F %H:%M:%S UTC"))
                 }
                 None => "has never been heard of here".to_owned(),
             };
@@ -84,11 +84,11 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         return;
     }
     let longest = plan.services.iter().map(|s| s.name.chars().count()).max().unwrap_or(7).max(7);
-    line!(page, "\n{DIM}TIER  {:<longest$}  STAGE         ISOLATION  WAITING FOR{DIM:#}", "SERVICE");
+    line!(page, "\n{DIM}TIER  {:<longest$}  STAGE             ISOLATION  WAITING FOR{DIM:#}", "SERVICE");
     for service in &plan.services {
         let tier = service.tier.map_or_else(|| "-".to_owned(), |t| t.to_string());
         let waiting = service.waiting_for.as_deref().unwrap_or_default();
-        let room = width.saturating_sub(6 + longest + 2 + 14 + 11).max(12);
+        let room = width.saturating_sub(6 + longest + 2 + 18 + 11).max(12);
         let style = stage_style(service);
         let stage = if service.attempt > 1 {
             format!("{} ({})", service.stage, service.attempt)
@@ -97,7 +97,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         };
         line!(
             page,
-            "{tier:<4}  {:<longest$}  {style}{stage:<12}{style:#}  {:<9}  {}",
+            "{tier:<4}  {:<longest$}  {style}{stage:<16}{style:#}  {:<9}  {}",
             service.name,
             service.isolation.as_deref().unwrap_or("-"),
             cut(waiting, room),
