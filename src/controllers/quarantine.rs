@@ -386,9 +386,7 @@ async fn advance(
 async fn try_fence(context: &Context, name: &str, seal: &Seal, pass: &mut Pass) -> Option<Action> {
     let seen = if seal.level == Isolation::Open {
         // Anything but our own refusal will do: quotas and the like are not ours to judge.
-        let fence = probe::is_open(&context.client, name).await;
-        let open = fence != Seen::Refused;
-        open
+        probe::is_open(&context.client, name).await != Seen::Refused
     } else {
         let Probed { lock, fence } = probe::probe(&context.client, name, seal.level).await;
         let refused = lock == Seen::Refused && fence == Seen::Refused;
