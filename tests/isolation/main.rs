@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod interrupted;
+mod recovery;
 mod support;
 
 use std::collections::BTreeMap;
@@ -79,6 +81,8 @@ async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workloa
     let status = contained.status.clone().unwrap();
     assert_eq!(status.tested.as_deref(), Some("2/3"));
     assert!(conditions::is_true(&status.conditions, conditions::FENCE_INTACT));
+    attack(Identity::TenantAdministrator, "whole", "(contained)").await;
+    attack(Identity::GitOps, "whole", "(contained)").await;
     let names: Vec<_> = api::<NetworkPolicy>(&tenant, "whole")
         .list(&ListParams::default())
         .await
@@ -136,14 +140,14 @@ async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workloa
 }
 
 /// What the tenant and an account with every verb would do to get out.
-async fn attack(who: Identity, name: &str) {
+async fn attack(who: Identity, name: &str, level: &str) {
     let attacker = client(who).await;
     let fence = policies::WRITE_FENCE;
     let params = PatchParams::default();
     let deployments = api::<Deployment>(&attacker, name);
     let up = Patch::Merge(json!({"spec": {"replicas": 2}}));
     let message = refused("scale up", fence, deployments.patch("web", &params, &up).await).message;
-    for word in [name, "sealed", "unusual activity in the shared network", "nov-2025", "recovery lead"] {
+    for word in [name, level, "unusual activity in the shared network", "nov-2025", "recovery lead"] {
         assert!(message.contains(word), "{word} in: {message}");
     }
     refused("scale", fence, deployments.patch_scale("web", &params, &up).await);
@@ -166,7 +170,7 @@ async fn attack(who: Identity, name: &str) {
     refused("unlabel", policies::NAMESPACE_LOCK, namespaces.patch(name, &params, &unlabel).await);
     let unlabel = Patch::Merge(json!({"metadata": {"annotations": {"resurgam.dev/reason": "all is well"}}}));
     refused("another reason", policies::NAMESPACE_LOCK, namespaces.patch(name, &params, &unlabel).await);
-    let relabel = Patch::Merge(json!({"metadata": {"labels": {"resurgam.dev/isolation": "clean-room"}}}));
+    let relabel = Patch::Merge(json!({"metadata": {"labels": {"resurgam.dev/isolation": "looser"}}}));
     let status = namespaces.patch_status(name, &params, &relabel).await;
     refused("relabel by the status", policies::NAMESPACE_LOCK, status);
     refused(
@@ -185,8 +189,8 @@ async fn with_the_operator_stopped_nobody_gets_out() {
     ready("locked", Isolation::Sealed).await;
     let _nobody = stopped(running).await;
 
-    attack(Identity::TenantAdministrator, "locked").await;
-    attack(Identity::GitOps, "locked").await;
+    attack(Identity::TenantAdministrator, "locked", "(sealed)").await;
+    attack(Identity::GitOps, "locked", "(sealed)").await;
 
     // The right to delete anything is no right to release.
     let quarantines: Api<Quarantine> = Api::all(client(Identity::GitOps).await);
@@ -346,5 +350,3 @@ async fn what_cannot_be_isolated_says_why_and_holds_up_nobody() {
     let sealed = ready("nowhere", Isolation::Sealed).await;
     assert_eq!(quarantine("nowhere").await.uid(), sealed.uid());
 }
-
-mod recovery;

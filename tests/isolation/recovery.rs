@@ -2,9 +2,9 @@
 
 use control_plane::Identity;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::service_recovery::{PlanRef, ServiceRecoverySpec};
 use resurgam::api::{
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::support::{
     acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until,
 };
-use crate::{api, fill, live};
+use crate::{api, attack, fill, live};
 
 /// A plan with its account, which may recover one namespace, or may not.
 async fn plan(name: &str, may_scale: bool) -> RecoveryPlan {
@@ -40,6 +40,7 @@ metadata: {{name: {name}-recover}}
 rules:
 - {{apiGroups: [resurgam.dev], resources: [quarantines], resourceNames: [{name}], verbs: [recover]}}
 - {{apiGroups: [apps, batch, ""], resources: [deployments, statefulsets, replicasets, daemonsets, jobs, cronjobs, replicationcontrollers], verbs: [{verbs}]}}
+- {{apiGroups: [""], resources: [configmaps], verbs: [get, list, delete, deletecollection]}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -134,16 +135,14 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
     })
     .await;
     scale(&account, "library", &sealed).await.unwrap();
-    // The room is clean of everybody else.
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "implant"},
-        "spec": {"containers": [{"name": "main", "image": "registry.example/implant"}]},
-    }))
-    .unwrap();
-    for who in [Identity::TenantAdministrator, Identity::GitOps] {
-        let pods = api::<Pod>(&client(who).await, "library");
-        refused("a pod", policies::WRITE_FENCE, pods.create(&PostParams::default(), &pod).await);
-    }
+    // The room is clean of everybody else, and the plan's account leaves the record of the network alone.
+    attack(Identity::TenantAdministrator, "library", "(clean-room)").await;
+    attack(Identity::GitOps, "library", "(clean-room)").await;
+    let records = api::<ConfigMap>(&account, "library");
+    let record = records.delete(network::RECORD, &DeleteParams::default()).await;
+    refused("delete the record", policies::WRITE_FENCE, record);
+    let all = records.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+    refused("delete all records", policies::WRITE_FENCE, all);
 
     ask("library", &plan, Some(Isolation::Open), 1).await;
     let open = ready("library", Isolation::Open).await;

@@ -46,6 +46,12 @@ impl Drop for Controller {
     }
 }
 
+/// Starts a controller of one's own. The shared one has to be stopped for that.
+pub async fn another() -> Controller {
+    let rig = rig().await;
+    start(rig.control_plane.kubeconfig(Identity::Operator).to_owned(), rig.evidence.path().to_owned())
+}
+
 fn start(kubeconfig: PathBuf, evidence: PathBuf) -> Controller {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
