@@ -20,15 +20,15 @@ use super::fence::{self, Fence};
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
 };
-use crate::isolation::capture::{CaptureError, capture};
+use crate::isolation::capture::CaptureError;
 use crate::isolation::io::{IoError, call, call_opt};
 use crate::isolation::network::{self, NetworkError};
-use crate::isolation::probe::{self, Probed, Seen};
-use crate::isolation::target::{self, Next, PlanState, Target, target};
-use crate::isolation::{RELEASE_FINALIZER, protected, workloads};
-use status::{Pass, Trouble};
+use crate::isolation::target::{PlanState, Target, target};
+use crate::isolation::{RELEASE_FINALIZER, protected};
+use status::Trouble;
 
 mod act;
+mod pass;
 mod status;
 mod wake;
 
@@ -39,10 +39,8 @@ type Guarded = DeserializeGuard<Quarantine>;
 const CONCURRENCY: u16 = 16;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// How long the fence is tried in quick succession before that counts as failed. Labels take effect within milliseconds.
-const PROBING: Duration = Duration::from_secs(30);
-/// Then it is tried this often.
-const PROBE_SLOWLY: Duration = Duration::from_secs(60);
+/// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// What the controller needs to know.
 #[derive(Clone, Debug)]
@@ -122,14 +120,25 @@ enum PassError {
     Io(#[from] IoError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error("{0}: nothing is stopped before it is captured")]
+    Capture(#[from] CaptureError),
 }
 
 impl PassError {
+    /// One word for it, in the status.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "CallFailed",
+            Self::Network(_) => "NetworkFailed",
+            Self::Capture(_) => "CaptureFailed",
+        }
+    }
+
     /// Somebody wrote in between: read afresh, at once.
     fn is_conflict(&self) -> bool {
         match self {
             Self::Io(error) | Self::Network(NetworkError::Io(error)) => error.is_conflict(),
-            Self::Network(_) => false,
+            Self::Network(_) | Self::Capture(_) => false,
         }
     }
 }
@@ -139,21 +148,29 @@ pub async fn run(client: Client, options: QuarantineOptions) {
     let keeper = fence::keep(client.clone(), options.fence.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
     let context = Arc::new(Context { client: client.clone(), options, recorder, memory: Mutex::default() });
-    let (store, queue) = wake::wakes(&client, &context);
-    let config = Config::default().concurrency(CONCURRENCY);
-    let passes = applier(
-        |object, context| Box::pin(reconcile(object, context)),
-        |object: Arc<Guarded>, error, context| failed(&object, error, &context),
-        context,
-        store,
-        queue,
-        config,
-    )
-    .for_each(|result| async {
-        if let Err(error) = result {
-            tracing::debug!(%error, "pass");
+    let passes = async {
+        // A pass before that would find no fence, and say so in every status.
+        let mut states = context.options.fence.subscribe();
+        let looked = states.wait_for(|state| state.amiss.is_none());
+        if tokio::time::timeout(FIRST_LOOK, looked).await.is_err() {
+            tracing::error!("the admission policies are not in place yet: Quarantines cannot become Ready");
         }
-    });
+        let (store, queue) = wake::wakes(&client, &context);
+        applier(
+            |object, context| Box::pin(reconcile(object, context)),
+            |object: Arc<Guarded>, error, context| failed(&object, error, &context),
+            context,
+            store,
+            queue,
+            Config::default().concurrency(CONCURRENCY),
+        )
+        .for_each(|result| async {
+            if let Err(error) = result {
+                tracing::debug!(%error, "pass");
+            }
+        })
+        .await;
+    };
     futures::join!(keeper, passes);
 }
 
@@ -198,7 +215,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     let wanted = decide(&context, &quarantine).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
-    advance(&context, quarantine, namespace, wanted).await
+    pass::run(&context, quarantine, namespace, wanted).await
 }
 
 async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoError> {
@@ -264,154 +281,6 @@ async fn still_wanted(context: &Context, quarantine: &Quarantine, wanted: &Targe
         return Ok(false);
     }
     Ok(decide(context, &now).await? == *wanted)
-}
-
-/// Goes as far as it gets towards the target, and writes the status.
-async fn advance(
-    context: &Context,
-    mut quarantine: Quarantine,
-    mut namespace: Namespace,
-    wanted: Target,
-) -> Result<Action, PassError> {
-    let name = quarantine.name_any();
-    let client = &context.client;
-    let uid = quarantine.uid().unwrap_or_default();
-    let level = wanted.level;
-    let before = quarantine.status.clone().unwrap_or_default();
-    let loosens = target::loosens(before.isolation, level);
-    let settled =
-        before.isolation == Some(level) && conditions::is_true(&before.conditions, conditions::READY);
-    let seal = Seal { namespace: namespace.uid(), level, epoch: context.options.fence.state().epoch };
-    let mut drift = Vec::new();
-    let mut pass = Pass::new(wanted.clone());
-    pass.found.labelled = act::is_labelled(&namespace, &quarantine, level);
-    pass.found.fenced =
-        pass.found.labelled && context.remember(&name, |memory| memory.seen.as_ref() == Some(&seal));
-    pass.found.captured = !target::needs_capture(&quarantine, level);
-    let mut again = Action::requeue(RESYNC);
-    loop {
-        match pass.next() {
-            Next::Label => {
-                if loosens && !still_wanted(context, &quarantine, &wanted).await? {
-                    return Ok(Action::requeue(Duration::ZERO));
-                }
-                namespace = act::label(client, &namespace, &quarantine, level).await?;
-                pass.found.labelled = act::is_labelled(&namespace, &quarantine, level);
-                drift.push(format!("label and annotations of namespace {name}"));
-                if !pass.found.labelled {
-                    break;
-                }
-            }
-            Next::Probe => match try_fence(context, &name, &seal, &mut pass).await {
-                None => {}
-                Some(wait) => {
-                    again = wait;
-                    break;
-                }
-            },
-            Next::Network => {
-                if level == Isolation::Open {
-                    if loosens && !still_wanted(context, &quarantine, &wanted).await? {
-                        return Ok(Action::requeue(Duration::ZERO));
-                    }
-                    network::release(client, &name, &uid).await?;
-                } else {
-                    let room = (level == Isolation::CleanRoom).then_some(wanted.reachable.as_slice());
-                    if network::isolate(client, &name, &uid, room).await? {
-                        drift.push("network policies".to_owned());
-                    }
-                }
-                pass.found.network = true;
-            }
-            Next::Capture => match capture(client, &name, &context.options.evidence).await {
-                Ok(kept) => {
-                    pass.found.captured = true;
-                    pass.capture = Some(kept);
-                    // Kept, and on the record, before anything goes.
-                    let status =
-                        status::after(&quarantine, &pass, &context.options.fence.state(), Timestamp::now());
-                    quarantine = write(context, &quarantine, status).await?;
-                    pass.capture = None;
-                }
-                Err(CaptureError::Io(error)) => return Err(error.into()),
-                Err(error) => {
-                    let message = format!("{error}: nothing is stopped before it is captured");
-                    pass.trouble = Some(Trouble { reason: "CaptureFailed", message, stalled: true });
-                    again = Action::requeue(PROBE_SLOWLY);
-                    break;
-                }
-            },
-            Next::Stop => {
-                let found = workloads::list(client, &name).await?;
-                pass.workloads = found.len();
-                if act::stop(client, &found, &uid).await? > 0 {
-                    drift.push("workloads".to_owned());
-                }
-                pass.found.stopped = true;
-            }
-            Next::AwaitPods => {
-                let pods = act::live_pods(client, &name).await?;
-                let gone = act::delete_bare(client, &name, &pods).await?;
-                if !gone.is_empty() {
-                    let note = format!(
-                        "captured, then deleted: pods that no workload accounts for: {}",
-                        gone.join(", ")
-                    );
-                    context.tell(&quarantine, EventType::Warning, "BarePodsDeleted", note).await;
-                }
-                pass.found.empty = pods.is_empty();
-                pass.alive = pods.iter().map(ResourceExt::name_any).collect();
-                let rooted: Vec<_> =
-                    pods.iter().filter(|p| workloads::is_static(p)).map(ResourceExt::name_any).collect();
-                if !rooted.is_empty() {
-                    let message =
-                        format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
-                    pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
-                }
-                if !pass.found.empty {
-                    break;
-                }
-            }
-            Next::Done => break,
-        }
-    }
-    let status = status::after(&quarantine, &pass, &context.options.fence.state(), Timestamp::now());
-    announce(context, &quarantine, &before, &status, if settled { drift } else { Vec::new() }).await;
-    write(context, &quarantine, status).await?;
-    context.remember(&name, |memory| memory.failures = 0);
-    Ok(again)
-}
-
-/// Tries lock and fence (to open: whether they let go). `None`: seen as wanted; else when to try again.
-async fn try_fence(context: &Context, name: &str, seal: &Seal, pass: &mut Pass) -> Option<Action> {
-    let seen = if seal.level == Isolation::Open {
-        // Anything but our own refusal will do: quotas and the like are not ours to judge.
-        let fence = probe::is_open(&context.client, name).await;
-        let open = fence != Seen::Refused;
-        open
-    } else {
-        let Probed { lock, fence } = probe::probe(&context.client, name, seal.level).await;
-        let refused = lock == Seen::Refused && fence == Seen::Refused;
-        (pass.lock, pass.fence) = (Some(lock), Some(fence));
-        refused
-    };
-    pass.found.fenced = seen;
-    if seen {
-        context.remember(name, |memory| (memory.seen, memory.probing) = (Some(seal.clone()), None));
-        return None;
-    }
-    let (since, tries) = context.remember(name, |memory| {
-        memory.seen = None;
-        let (since, tries) = memory.probing.unwrap_or((Instant::now(), 0));
-        memory.probing = Some((since, tries.saturating_add(1)));
-        (since, tries)
-    });
-    if since.elapsed() < PROBING {
-        return Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(8)))));
-    }
-    let message = format!("the fence was tried for {} s and not seen to hold", PROBING.as_secs());
-    pass.trouble = Some(Trouble { reason: "FenceNotSeen", message, stalled: true });
-    Some(Action::requeue(PROBE_SLOWLY))
 }
 
 /// Tells of what changed for people.

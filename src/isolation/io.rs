@@ -33,13 +33,8 @@ impl IoError {
     /// The API server's own status, if it answered.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.as_ref()),
-                _ => None,
-            },
-            Self::Timeout { .. } => None,
-        }
+        let Self::Api { source, .. } = self else { return None };
+        if let kube::Error::Api(status) = source.as_ref() { Some(status) } else { None }
     }
 
     /// Was the object not there?
@@ -65,10 +60,12 @@ impl IoError {
 
 /// What the API server said, in its words; else what failed on the way.
 fn reason(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => other.to_string(),
+    if let kube::Error::Api(status) = error
+        && !status.message.is_empty()
+    {
+        return status.message.clone();
     }
+    error.to_string()
 }
 
 /// Makes one call with a deadline. `what` says what is tried, such as `patch Deployment a/b`.

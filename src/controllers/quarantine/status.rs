@@ -177,7 +177,7 @@ fn ready(pass: &Pass) -> (State, &'static str, String) {
     }
 }
 
-fn unseen(pass: &Pass) -> String {
+pub(super) fn unseen(pass: &Pass) -> String {
     let words = |name: &str, seen: Option<&Seen>| match seen {
         Some(Seen::Refused) | None => None,
         Some(Seen::LetThrough) => Some(format!("the {name} does not refuse at this level yet")),

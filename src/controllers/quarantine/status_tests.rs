@@ -1,1 +1,161 @@
+use super::*;
+use crate::api::conditions::{FENCE_INTACT, READY, RECONCILING, STALLED, find, is_true};
+use crate::api::{QuarantineLevel, QuarantineSpec};
 
+fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
+    let spec =
+        QuarantineSpec { isolation: QuarantineLevel::Sealed, reason: "breach".into(), incident_ref: None };
+    let mut quarantine = Quarantine::new("library", spec);
+    quarantine.metadata.generation = Some(3);
+    quarantine.status = Some(QuarantineStatus {
+        isolation: enforced,
+        capture: kept.then(|| evidence("0")),
+        ..QuarantineStatus::default()
+    });
+    quarantine
+}
+
+fn evidence(digit: &str) -> Capture {
+    Capture {
+        digest: format!("sha256:{}", digit.repeat(64)),
+        at: Time(Timestamp::UNIX_EPOCH),
+        objects: 1,
+        missing: Vec::new(),
+    }
+}
+
+const ALL: Found =
+    Found { labelled: true, fenced: true, network: true, captured: true, stopped: true, empty: true };
+
+fn pass(level: Isolation, found: Found) -> Pass {
+    let mut pass = Pass::new(Target { level, reachable: Vec::new(), held: None });
+    pass.found = found;
+    pass
+}
+
+fn intact() -> FenceState {
+    FenceState { amiss: None, epoch: 1 }
+}
+
+fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
+    after(quarantine, pass, &intact(), Timestamp::from_second(100).unwrap())
+}
+
+#[test]
+fn ready_means_that_everything_was_seen_to_hold() {
+    for bits in 0..64_u8 {
+        let bit = |n: u8| bits & (1 << n) != 0;
+        let found = Found {
+            labelled: bit(0),
+            fenced: bit(1),
+            network: bit(2),
+            captured: bit(3),
+            stopped: bit(4),
+            empty: bit(5),
+        };
+        let status = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, found));
+        assert_eq!(is_true(&status.conditions, READY), found == ALL, "{found:?}");
+        assert_eq!(is_true(&status.conditions, RECONCILING), found != ALL, "{found:?}");
+        assert_eq!(find(&status.conditions, STALLED), None);
+        assert_eq!(status.observed_generation, Some(3));
+    }
+}
+
+#[test]
+fn a_level_is_not_said_to_be_enforced_before_it_was_seen_to_be() {
+    use Isolation::{CleanRoom, Contained, Open, Sealed};
+    let unseen = Found { fenced: false, ..ALL };
+    let uncaptured = Found { captured: false, stopped: false, empty: false, ..ALL };
+    for (before, level, found, expected) in [
+        (None, Sealed, unseen, None),
+        (None, Sealed, uncaptured, Some(Contained)),
+        (Some(Open), Sealed, uncaptured, Some(Contained)),
+        (Some(Contained), Sealed, uncaptured, Some(Contained)),
+        (Some(Contained), Sealed, Found { stopped: false, empty: false, ..ALL }, Some(Sealed)),
+        (Some(Sealed), CleanRoom, unseen, Some(Sealed)),
+        (Some(Sealed), CleanRoom, ALL, Some(CleanRoom)),
+        (Some(CleanRoom), Open, unseen, Some(CleanRoom)),
+        (Some(CleanRoom), Open, ALL, Some(Open)),
+    ] {
+        let status = after_pass(&quarantine(before, true), &pass(level, found));
+        assert_eq!(status.isolation, expected, "{before:?} to {level:?}");
+    }
+}
+
+#[test]
+fn evidence_of_an_earlier_sealing_is_not_shown_for_this_one() {
+    let uncaptured = Found { captured: false, stopped: false, empty: false, ..ALL };
+    let again =
+        after_pass(&quarantine(Some(Isolation::CleanRoom), true), &pass(Isolation::Sealed, uncaptured));
+    assert_eq!(again.capture, None);
+    let mut captured = pass(Isolation::Sealed, ALL);
+    captured.capture = Some(evidence("1"));
+    let sealed = after_pass(&quarantine(Some(Isolation::CleanRoom), true), &captured);
+    assert_eq!(sealed.capture, Some(evidence("1")));
+    let open = after_pass(&quarantine(Some(Isolation::CleanRoom), true), &pass(Isolation::Open, ALL));
+    assert_eq!(open.capture, Some(evidence("0")), "kept as history");
+}
+
+#[test]
+fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
+    for stalled in [false, true] {
+        let mut troubled =
+            pass(Isolation::Sealed, Found { captured: false, stopped: false, empty: false, ..ALL });
+        troubled.trouble =
+            Some(Trouble { reason: "CaptureFailed", message: "no space in /evidence".into(), stalled });
+        let status = after_pass(&quarantine(None, false), &troubled);
+        let ready = find(&status.conditions, READY).unwrap();
+        assert_eq!(
+            (ready.reason.as_str(), ready.message.as_str()),
+            ("CaptureFailed", "no space in /evidence")
+        );
+        assert_eq!(ready.status, if stalled { "False" } else { "Unknown" });
+        assert_eq!(is_true(&status.conditions, STALLED), stalled);
+        assert_eq!(is_true(&status.conditions, RECONCILING), !stalled);
+    }
+}
+
+#[test]
+fn only_what_was_tried_and_refused_is_tested() {
+    let tried = |lock, fence| {
+        let mut pass = pass(Isolation::Contained, Found { labelled: true, ..Found::default() });
+        (pass.lock, pass.fence) = (Some(lock), Some(fence));
+        let status = after_pass(&quarantine(None, false), &pass);
+        (status.controls[0].state, status.controls[1].state, status.tested.unwrap())
+    };
+    use ControlState::{Enforced, NotEnforced, Tested};
+    assert_eq!(tried(Seen::Refused, Seen::LetThrough), (Tested, NotEnforced, "1/3".to_owned()));
+    let unclear = Seen::Unclear("quota".into());
+    assert_eq!(tried(unclear, Seen::Refused), (Enforced, Tested, "1/3".to_owned()));
+    let network = &after_pass(&quarantine(None, false), &pass(Isolation::Sealed, ALL)).controls[2];
+    assert_eq!(network.state, ControlState::Unverifiable);
+}
+
+#[test]
+fn nothing_new_means_the_same_status_whatever_the_time() {
+    let mut quarantine = quarantine(None, true);
+    let pass = pass(Isolation::Sealed, ALL);
+    quarantine.status = Some(after_pass(&quarantine, &pass));
+    let later = after(&quarantine, &pass, &intact(), Timestamp::from_second(999).unwrap());
+    assert_eq!(Some(later), quarantine.status);
+}
+
+#[test]
+fn missing_policies_are_told() {
+    let fence = FenceState { amiss: Some("apply resurgam-write-fence: forbidden".into()), epoch: 1 };
+    let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &fence, Timestamp::UNIX_EPOCH);
+    let told = find(&status.conditions, FENCE_INTACT).unwrap();
+    assert_eq!(
+        (told.status.as_str(), told.message.as_str()),
+        ("False", "apply resurgam-write-fence: forbidden")
+    );
+}
+
+#[test]
+fn many_pods_that_linger_are_shortened() {
+    let mut waiting = pass(Isolation::Sealed, Found { empty: false, ..ALL });
+    waiting.alive = (1..=8).map(|n| format!("web-{n}")).collect();
+    let status = after_pass(&quarantine(None, true), &waiting);
+    let message = &find(&status.conditions, READY).unwrap().message;
+    assert_eq!(message, "still going: web-1, web-2, web-3, web-4, web-5 and 3 more");
+}

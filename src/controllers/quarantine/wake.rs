@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
@@ -16,8 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::{Context, Guarded};
-use crate::api::{Isolation, MANAGED_BY_LABEL, ServiceRecovery};
-use crate::isolation::policies::MANAGED_BY;
+use crate::api::{Isolation, ServiceRecovery};
 
 /// What is queued; a watch's own errors are retried within it.
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
@@ -52,10 +51,20 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
     let claimants = {
         let reader = reader.clone();
         let api: Api<DeserializeGuard<ServiceRecovery>> = Api::all(client.clone());
+        let mut seen = HashMap::new();
         watcher(api, watcher::Config::default())
             .default_backoff()
             .touched_objects()
-            .filter_map(|object| async move { object.ok() })
+            .filter_map(move |object| {
+                // What a service's status says is nothing to us.
+                let wake = object.ok().filter(|object| {
+                    let meta = object.meta();
+                    let news = (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone());
+                    let unread = object.0.is_err();
+                    seen.insert((object.namespace(), object.name_any()), news.clone()) != Some(news) || unread
+                });
+                std::future::ready(wake)
+            })
             .flat_map(move |object| stream::iter(claimed(&reader, &object)))
     };
     let policies = {
@@ -67,26 +76,20 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
             stream::iter(reader.state().iter().map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
         })
     };
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let everything = vec![
         own.boxed(),
         claimants.boxed(),
         policies.boxed(),
         namespaces(client).filter_map(ready(any)).boxed(),
-        within::<NetworkPolicy>(client, watcher::Config::default())
-            .filter_map(ready(isolated.clone()))
-            .boxed(),
-        within::<ConfigMap>(client, ours).filter_map(ready(isolated)).boxed(),
-        within::<Pod>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<Deployment>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<StatefulSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<ReplicaSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<ReplicationController>(client, watcher::Config::default())
-            .filter_map(ready(sealed.clone()))
-            .boxed(),
-        within::<DaemonSet>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<CronJob>(client, watcher::Config::default()).filter_map(ready(sealed.clone())).boxed(),
-        within::<Job>(client, watcher::Config::default()).filter_map(ready(sealed)).boxed(),
+        within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
+        within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<Deployment>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<StatefulSet>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<ReplicaSet>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<ReplicationController>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<DaemonSet>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<CronJob>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<Job>(client).filter_map(ready(sealed)).boxed(),
     ];
     (reader, stream::select_all(everything).map(Ok).boxed())
 }
@@ -126,11 +129,11 @@ fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
 }
 
 /// Namespaces in which something of a kind changed, came or went.
-fn within<K>(client: &Client, config: watcher::Config) -> impl Stream<Item = String> + Send + use<K>
+fn within<K>(client: &Client) -> impl Stream<Item = String> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
-    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
+    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .touched_objects()
         .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })

@@ -1,0 +1,256 @@
+//! Claims, the clean room, and the way out; who may say what.
+
+use control_plane::Identity;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use resurgam::api::service_recovery::{PlanRef, ServiceRecoverySpec};
+use resurgam::api::{
+    Action, Decision, DecisionSpec, DnsLabel, Isolation, Quarantine, QuarantineLevel, RecoveryPlan,
+    ServiceRecovery, StepSpec, field_manager,
+};
+use resurgam::isolation::{network, policies};
+use resurgam::steps::{self, StepContext};
+use serde_json::json;
+
+use crate::support::{
+    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until,
+};
+use crate::{api, attack, fill, live};
+
+/// A plan with its account, which may recover one namespace, or may not.
+async fn plan(name: &str, may_scale: bool) -> RecoveryPlan {
+    let administrator = client(Identity::PlatformAdministrator).await;
+    let verbs = if may_scale { "get, list, watch, patch" } else { "get, list, watch" };
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}-plan}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: recovery, namespace: {name}-plan}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {name}-recover}}
+rules:
+- {{apiGroups: [resurgam.dev], resources: [quarantines], resourceNames: [{name}], verbs: [recover]}}
+- {{apiGroups: [apps, batch, ""], resources: [deployments, statefulsets, replicasets, daemonsets, jobs, cronjobs, replicationcontrollers], verbs: [{verbs}]}}
+- {{apiGroups: [""], resources: [configmaps], verbs: [get, list, delete, deletecollection]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {name}-recover}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}-recover}}
+subjects: [{{kind: ServiceAccount, name: recovery, namespace: {name}-plan}}]
+---
+apiVersion: resurgam.dev/v1alpha1
+kind: RecoveryPlan
+metadata: {{name: council, namespace: {name}-plan}}
+spec:
+  serviceAccountName: recovery
+  services: [{{name: {name}}}]
+"#
+    );
+    apply(&administrator, &manifest).await;
+    api::<RecoveryPlan>(&administrator, &format!("{name}-plan")).get("council").await.unwrap()
+}
+
+/// Says, as the operator, what the claimant asks for.
+async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, attempt: i64) {
+    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, &format!("{name}-plan"));
+    let spec = ServiceRecoverySpec {
+        plan_ref: PlanRef { name: "council".into(), uid: plan.uid().unwrap() },
+        service: name.into(),
+        tier: None,
+        namespaces: vec![DnsLabel(name.into())],
+        attempt,
+        isolation,
+        reachable: vec![DnsLabel("shared-dns".into())],
+    };
+    let recovery = ServiceRecovery::new(&format!("council.{name}"), spec);
+    let params = PatchParams::apply(field_manager::PLAN).force();
+    recoveries.patch(&recovery.name_any(), &params, &Patch::Apply(&recovery)).await.unwrap();
+}
+
+/// Claims a Quarantine, as the operator.
+async fn claim(name: &str, plan: &RecoveryPlan) {
+    let quarantines: Api<Quarantine> = Api::all(client(Identity::Operator).await);
+    let claim = json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": name},
+        "status": {"claimedBy": {
+            "planUid": plan.uid(), "planNamespace": format!("{name}-plan"), "plan": "council",
+            "service": name, "attempt": 1, "display": format!("{name}-plan/council/{name}"),
+        }},
+    });
+    let params = PatchParams::apply(field_manager::CLAIM);
+    quarantines.patch_status(name, &params, &Patch::Apply(claim)).await.unwrap();
+}
+
+async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(), steps::StepError> {
+    let step = StepSpec { name: "start".into(), scale: Some(Default::default()) };
+    let context =
+        StepContext { namespaces: vec![name.into()], seals: [(name.to_owned(), seal.uid().unwrap())].into() };
+    steps::run(client, &step, &context).await
+}
+
+async fn allowed(tenant: &Client, name: &str) -> Vec<String> {
+    let all = api::<NetworkPolicy>(tenant, name).list(&ListParams::default()).await.unwrap();
+    all.iter().map(ResourceExt::name_any).collect()
+}
+
+#[tokio::test]
+async fn a_claimed_service_goes_through_the_clean_room_and_out() {
+    let _running = controller().await;
+    let tenant = namespace("library").await;
+    fill(&tenant, "library").await;
+    isolate("library", QuarantineLevel::Contained).await;
+    ready("library", Isolation::Contained).await;
+    let plan = plan("library", true).await;
+    let account = acting_as("library-plan", "recovery").await;
+    ask("library", &plan, None, 1).await;
+    claim("library", &plan).await;
+    assert!(ready("library", Isolation::Contained).await.status.unwrap().claimed_by.is_some());
+
+    ask("library", &plan, Some(Isolation::Sealed), 1).await;
+    let sealed = ready("library", Isolation::Sealed).await;
+    // The right to recover is good in the clean room only.
+    let early = scale(&account, "library", &sealed).await.unwrap_err().to_string();
+    assert!(early.contains("resurgam-write-fence") && early.contains("library"), "{early}");
+
+    ask("library", &plan, Some(Isolation::CleanRoom), 1).await;
+    ready("library", Isolation::CleanRoom).await;
+    assert_eq!(allowed(&tenant, "library").await, [network::CLEAN_ROOM, network::DEFAULT_DENY]);
+    let room = api::<NetworkPolicy>(&tenant, "library").get(network::CLEAN_ROOM).await.unwrap();
+    let text = serde_json::to_string(&room.spec).unwrap();
+    assert!(text.contains(r#"["library","shared-dns"]"#), "{text}");
+
+    scale(&account, "library", &sealed).await.unwrap();
+    object::<Deployment>(api(&tenant, "library"), "web", "available", |d| {
+        d.status.as_ref().and_then(|s| s.available_replicas) == Some(2)
+    })
+    .await;
+    scale(&account, "library", &sealed).await.unwrap();
+    // The room is clean of everybody else, and the plan's account leaves the record of the network alone.
+    attack(Identity::TenantAdministrator, "library", "(clean-room)").await;
+    attack(Identity::GitOps, "library", "(clean-room)").await;
+    let records = api::<ConfigMap>(&account, "library");
+    let record = records.delete(network::RECORD, &DeleteParams::default()).await;
+    refused("delete the record", policies::WRITE_FENCE, record);
+    let all = records.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+    refused("delete all records", policies::WRITE_FENCE, all);
+
+    ask("library", &plan, Some(Isolation::Open), 1).await;
+    let open = ready("library", Isolation::Open).await;
+    assert_eq!(allowed(&tenant, "library").await, ["allow-front"]);
+    assert_eq!(open.status.unwrap().tested.as_deref(), Some("0/0"));
+    let labels = Api::<Namespace>::all(tenant.clone()).get("library").await.unwrap().labels().clone();
+    assert!(!labels.contains_key("resurgam.dev/isolation"));
+    assert!(!live(&tenant, "library").await.is_empty());
+
+    // Contained again: cut off, alive, and captured once more.
+    ask("library", &plan, Some(Isolation::Contained), 1).await;
+    ready("library", Isolation::Contained).await;
+    assert!(!live(&tenant, "library").await.is_empty());
+    assert_eq!(allowed(&tenant, "library").await, [network::DEFAULT_DENY]);
+}
+
+#[tokio::test]
+async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
+    let _running = controller().await;
+    let tenant = namespace("museum").await;
+    fill(&tenant, "museum").await;
+    isolate("museum", QuarantineLevel::Sealed).await;
+    ready("museum", Isolation::Sealed).await;
+    let plan = plan("museum", true).await;
+    ask("museum", &plan, Some(Isolation::CleanRoom), 2).await;
+    claim("museum", &plan).await;
+    let held = |quarantine: &Quarantine, word: &str| {
+        let status = quarantine.status.clone().unwrap_or_default();
+        let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
+        status.isolation == Some(Isolation::Sealed) && ready.is_some_and(|r| r.message.contains(word))
+    };
+    until("museum", "held for the attempt", |q| held(q, "attempt")).await;
+
+    let administrator = client(Identity::PlatformAdministrator).await;
+    let plans = api::<RecoveryPlan>(&administrator, "museum-plan");
+    plans.delete("council", &Default::default()).await.unwrap();
+    ask("museum", &plan, Some(Isolation::CleanRoom), 1).await;
+    until("museum", "held for the plan", |q| held(q, "its plan is gone")).await;
+    assert_eq!(live(&tenant, "museum").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_step_says_what_its_account_may_not() {
+    let _running = controller().await;
+    let tenant = namespace("archive").await;
+    fill(&tenant, "archive").await;
+    isolate("archive", QuarantineLevel::Sealed).await;
+    let sealed = ready("archive", Isolation::Sealed).await;
+    plan("archive", false).await;
+    let account = acting_as("archive-plan", "recovery").await;
+    let error = scale(&account, "archive", &sealed).await.unwrap_err().to_string();
+    assert!(error.starts_with("scale Deployment archive/web: "), "{error}");
+    assert!(
+        error.contains("system:serviceaccount:archive-plan:recovery") && error.contains("cannot patch"),
+        "{error}"
+    );
+
+    namespace("archive-empty").await;
+    let error = scale(&account, "archive-empty", &sealed).await.unwrap_err().to_string();
+    assert_eq!(error, "namespace archive-empty holds no workload to scale");
+}
+
+#[tokio::test]
+async fn a_decision_is_made_in_ones_own_name_by_who_may() {
+    let _running = controller().await;
+    let plan = plan("decided", true).await;
+    let decision = |by: &str| {
+        let spec = DecisionSpec {
+            by: by.into(),
+            action: Action::Retry,
+            plan: plan.name_any(),
+            service: "decided".into(),
+            reason: "the approved image is back".into(),
+            decided_on: format!("sha256:{}", "0".repeat(64)),
+        };
+        Decision::new(&format!("retry-{by}").replace(':', "-"), spec)
+    };
+    let make = async |who: Identity, by: &str| {
+        let decisions: Api<Decision> = api(&client(who).await, "decided-plan");
+        decisions.create(&PostParams::default(), &decision(by)).await
+    };
+    make(Identity::RecoveryLead, "recovery-lead").await.unwrap();
+    let message =
+        refused("another's name", policies::DECISION, make(Identity::RecoveryLead, "somebody").await).message;
+    assert!(message.contains("spec.by is somebody, its creator is recovery-lead"), "{message}");
+    // Cluster-admin holds every verb by a wildcard, which is no grant.
+    let gitops = "system:serviceaccount:flux-system:kustomize-controller";
+    let message = refused("by wildcard", policies::DECISION, make(Identity::GitOps, gitops).await).message;
+    assert!(message.contains("may not retry recoveryplans/council in namespace decided-plan"), "{message}");
+}
+
+#[tokio::test]
+async fn only_the_operator_says_what_the_operator_says() {
+    let _running = controller().await;
+    let plan = plan("forged", true).await;
+    ask("forged", &plan, None, 1).await;
+    let forger = client(Identity::GitOps).await;
+    let recoveries: Api<ServiceRecovery> = api(&forger, "forged-plan");
+    let params = PatchParams::default();
+    let open = Patch::Merge(json!({"spec": {"isolation": "Open"}}));
+    let single = policies::SINGLE_WRITER;
+    refused("its spec", single, recoveries.patch("council.forged", &params, &open).await);
+    let recovered = Patch::Merge(json!({"status": {"stage": "Recovered"}}));
+    refused("its status", single, recoveries.patch_status("council.forged", &params, &recovered).await);
+    let plans: Api<RecoveryPlan> = api(&forger, "forged-plan");
+    let status = Patch::Merge(json!({"status": {"running": 0}}));
+    refused("a plan's status", single, plans.patch_status("council", &params, &status).await);
+    // People clear away history.
+    let lead: Api<ServiceRecovery> = api(&client(Identity::RecoveryLead).await, "forged-plan");
+    lead.delete("council.forged", &Default::default()).await.unwrap();
+}

@@ -1,0 +1,221 @@
+//! One control plane for all tests here, with the product's kinds and rights in it, and a controller that can be stopped.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use control_plane::{ControlPlane, Identity, Options};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, conditions as ours};
+use resurgam::controllers::quarantine::{self, QuarantineOptions};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Rig {
+    pub control_plane: ControlPlane,
+    pub evidence: tempfile::TempDir,
+}
+
+static RIG: OnceCell<Rig> = OnceCell::const_new();
+/// Held for reading by who needs the controller, for writing by who needs it stopped.
+static CONTROLLER: RwLock<Option<Controller>> = RwLock::const_new(None);
+
+/// A controller on a thread and runtime of its own. Dropped, it stops at once, wherever it is.
+pub struct Controller {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts a controller of one's own. The shared one has to be stopped for that.
+pub async fn another() -> Controller {
+    let rig = rig().await;
+    start(rig.control_plane.kubeconfig(Identity::Operator).to_owned(), rig.evidence.path().to_owned())
+}
+
+fn start(kubeconfig: PathBuf, evidence: PathBuf) -> Controller {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+            let config =
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+            let client = Client::try_from(config).unwrap();
+            tokio::select! {
+                () = quarantine::run(client, QuarantineOptions::new(evidence)) => {}
+                _ = stopped => {}
+            }
+        });
+    });
+    Controller { stop: Some(stop), thread: Some(thread) }
+}
+
+pub async fn rig() -> &'static Rig {
+    RIG.get_or_init(|| async {
+        let _ = tracing_subscriber::fmt().with_env_filter("resurgam=info").with_test_writer().try_init();
+        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
+        let administrator = control_plane.client(Identity::PlatformAdministrator).await.unwrap();
+        let crds: Api<CustomResourceDefinition> = Api::all(administrator.clone());
+        for crd in resurgam::api::crds() {
+            let name = crd.name_any();
+            crds.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
+            within(&name, await_condition(crds.clone(), &name, conditions::is_crd_established()))
+                .await
+                .unwrap();
+        }
+        apply(&administrator, include_str!("../../deploy/rbac.yaml")).await;
+        Rig { control_plane, evidence: tempfile::tempdir().unwrap() }
+    })
+    .await
+}
+
+/// Sees to it that the controller runs, for as long as the guard is held.
+pub async fn controller() -> RwLockReadGuard<'static, Option<Controller>> {
+    let rig = rig().await;
+    let mut controller = CONTROLLER.write().await;
+    if controller.is_none() {
+        let kubeconfig = rig.control_plane.kubeconfig(Identity::Operator).to_owned();
+        *controller = Some(start(kubeconfig, rig.evidence.path().to_owned()));
+    }
+    controller.downgrade()
+}
+
+/// Stops the controller, for as long as the guard is held. Nobody else is waiting for it then.
+pub async fn stopped(
+    running: RwLockReadGuard<'static, Option<Controller>>,
+) -> RwLockWriteGuard<'static, Option<Controller>> {
+    drop(running);
+    let mut controller = CONTROLLER.write().await;
+    let running = controller.take();
+    tokio::task::spawn_blocking(move || drop(running)).await.unwrap();
+    controller
+}
+
+pub async fn client(who: Identity) -> Client {
+    rig().await.control_plane.client(who).await.unwrap()
+}
+
+/// As a service account, by the platform administrator's right to impersonate.
+pub async fn acting_as(namespace: &str, account: &str) -> Client {
+    let path = rig().await.control_plane.kubeconfig(Identity::PlatformAdministrator);
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{account}"));
+    Client::try_from(config).unwrap()
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("{what} took too long"))
+}
+
+pub async fn apply(client: &Client, yaml: &str) {
+    for document in serde_yaml::Deserializer::from_str(yaml) {
+        let object = DynamicObject::deserialize(document).unwrap();
+        let types = object.types.as_ref().unwrap();
+        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).unwrap());
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let name = object.name_any();
+        let patch = Patch::Apply(&object);
+        api.patch(&name, &PatchParams::apply("test").force(), &patch)
+            .await
+            .unwrap_or_else(|error| panic!("apply {} {name}: {error}", types.kind));
+    }
+}
+
+/// Makes a namespace as the tenant, who also fills it.
+pub async fn namespace(name: &str) -> Client {
+    let tenant = client(Identity::TenantAdministrator).await;
+    let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    Api::all(tenant.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    tenant
+}
+
+/// Quarantines a namespace, as who is on call.
+pub async fn isolate(name: &str, level: QuarantineLevel) {
+    let api: Api<Quarantine> = Api::all(client(Identity::Responder).await);
+    let spec = QuarantineSpec {
+        isolation: level,
+        reason: "unusual activity in the shared network".into(),
+        incident_ref: Some(resurgam::api::ObjectName { name: "nov-2025".into() }),
+    };
+    api.create(&PostParams::default(), &Quarantine::new(name, spec)).await.unwrap();
+}
+
+pub async fn quarantine(name: &str) -> Quarantine {
+    let api: Api<Quarantine> = Api::all(client(Identity::Responder).await);
+    api.get(name).await.unwrap()
+}
+
+/// Waits until a Quarantine is as asked; says what it was if it is not in time.
+pub async fn until(name: &str, what: &str, is: impl Fn(&Quarantine) -> bool) -> Quarantine {
+    let api: Api<Quarantine> = Api::all(client(Identity::Responder).await);
+    let condition = await_condition(api, name, |q: Option<&Quarantine>| q.is_some_and(&is));
+    match tokio::time::timeout(PATIENCE, condition).await {
+        Ok(found) => found.unwrap().unwrap(),
+        Err(_) => panic!("Quarantine {name} is not {what}: {:#?}", quarantine(name).await.status),
+    }
+}
+
+/// Waits until a Quarantine is Ready at a level.
+pub async fn ready(name: &str, level: resurgam::api::Isolation) -> Quarantine {
+    until(name, level.as_str(), |q| {
+        let status = q.status.clone().unwrap_or_default();
+        status.isolation == Some(level)
+            && ours::is_true(&status.conditions, ours::READY)
+            && status.observed_generation == q.metadata.generation
+    })
+    .await
+}
+
+/// Waits until one object is as asked.
+pub async fn object<K>(api: Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let condition = await_condition(api.clone(), name, |k: Option<&K>| k.is_some_and(&is));
+    match tokio::time::timeout(PATIENCE, condition).await {
+        Ok(found) => found.unwrap().unwrap(),
+        Err(_) => panic!("{name} is not {what}: {:#?}", api.get_opt(name).await.unwrap()),
+    }
+}
+
+/// The refusal, which has to be by this policy.
+pub fn refused<T: Debug>(what: &str, policy: &str, outcome: kube::Result<T>) -> Box<Status> {
+    match outcome {
+        Err(kube::Error::Api(status)) => {
+            assert_eq!(status.code, 403, "{what}: {status:?}");
+            assert!(
+                status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'")),
+                "{what}: {status:?}"
+            );
+            status
+        }
+        other => panic!("{what} was not refused: {other:?}"),
+    }
+}
