@@ -28,7 +28,7 @@ impl Next {
         Self {
             status: of.status.clone(),
             effect: None,
-            ask: phases(of.status.stage).to_vec(),
+            ask: if asks_nothing(of) { Vec::new() } else { phases(of.status.stage).to_vec() },
             blocks: of.status.blocked_by.clone(),
             wake: Vec::new(),
         }
@@ -60,6 +60,14 @@ pub(super) fn phases(stage: Stage) -> &'static [Phase] {
         Stage::PostChecks | Stage::Reconnecting => &[Phase::BeforeRelease, Phase::Continuous],
         Stage::Recovered => &[Phase::Continuous],
     }
+}
+
+/// Once a person is needed for good, and while steps run, no gate has anything to say.
+fn asks_nothing(of: &ServiceSeen) -> bool {
+    let latched = of.status.decision.as_ref().is_some_and(|d| LATCHED.contains(&d.reason.as_str()));
+    let steps = of.status.stage == Stage::Restoring
+        && of.asked.is_some_and(|a| a.attempt == of.status.attempt && a.isolation == Isolation::CleanRoom);
+    latched || steps
 }
 
 /// Takes one service as far as one look allows.

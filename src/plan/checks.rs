@@ -159,11 +159,7 @@ pub(super) fn groups(plan: &mut Plan) {
 
 /// A service that depends on itself never shows up between units.
 pub(super) fn itself(name: &str) -> Problem {
-    Problem::new(
-        "Cycle",
-        name,
-        format!("{name} depends on itself: take {name} out of its own dependsOn"),
-    )
+    Problem::new("Cycle", name, format!("{name} depends on itself: take {name} out of its own dependsOn"))
 }
 
 /// Cycles, each with its path and the edge to cut.
