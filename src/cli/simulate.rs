@@ -41,8 +41,9 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let file = args.plan.display();
-    let text = if args.plan.as_os_str() == "-" {
+    let standard_input = args.plan.as_os_str() == "-";
+    let file = if standard_input { "standard input".to_owned() } else { args.plan.display().to_string() };
+    let text = if standard_input {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
         text
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     };
     let assumed = Assumed { step: args.step.0, isolation: args.isolation.0 };
     let mut reports = Vec::new();
-    for object in load(&text).with_context(|| file.to_string())? {
+    for object in load(&text).context(file)? {
         let mut plan = Plan::from_object(&object);
         if let Some(n) = args.max_parallel {
             plan.max_parallel = n.get();

@@ -109,21 +109,28 @@ impl Run {
     }
 }
 
-/// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; `own`, and
-/// the last, never are. With them, the run without any limit.
+/// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; `own`, which
+/// has been played, and the last never are. With them, the run without any limit.
 ///
 /// # Errors
 ///
 /// As [`play`].
-pub fn sweep(plan: &Plan, assumed: Assumed, own: usize) -> Result<(Vec<(usize, Duration)>, Run), RanAway> {
+pub fn sweep(
+    plan: &Plan,
+    assumed: Assumed,
+    own: (usize, Duration),
+) -> Result<(Vec<(usize, Duration)>, Run), RanAway> {
     let most = plan.units.len().max(1);
     let unlimited = play(plan, assumed, most)?;
-    let mut rows = Vec::new();
-    let mut numbers: BTreeSet<usize> = (1..=most).filter(|&n| is_shown(n, most)).collect();
-    numbers.extend([own, most]);
+    let mut rows: Vec<(usize, Duration)> = Vec::new();
+    let numbers: BTreeSet<usize> = (1..=most).filter(|&n| is_shown(n, most)).chain([own.0, most]).collect();
     for n in numbers {
         let done = rows.last().is_some_and(|&(_, makespan)| makespan <= unlimited.makespan);
-        if !done || n == own {
+        if n == own.0 {
+            rows.push(own);
+        } else if n == most && !done {
+            rows.push((n, unlimited.makespan));
+        } else if !done {
             rows.push((n, play(plan, assumed, n)?.makespan));
         }
     }

@@ -10,7 +10,7 @@ use crate::api::{GROUP, RecoveryPlan, RecoveryPlanSpec};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read as YAML, or not as a plan; the message tells the line.
-    #[error("{0}")]
+    #[error(transparent)]
     Malformed(#[from] serde_yaml::Error),
     /// A plan of a version that we do not know.
     #[error("a RecoveryPlan of apiVersion '{0}': only {GROUP}/v1alpha1 is known")]

@@ -141,7 +141,7 @@ impl Report {
     /// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
     pub fn of(plan: &Plan, assumed: Assumed) -> Result<Self, RanAway> {
         let run = play(plan, assumed, plan.max_parallel)?;
-        let (rows, unlimited) = sweep(plan, assumed, plan.max_parallel)?;
+        let (rows, unlimited) = sweep(plan, assumed, (plan.max_parallel, run.makespan))?;
         let (length, chain) = plan.critical_path(|unit| unlimited.duration(plan, unit));
         let chain: Vec<UnitId> =
             chain.into_iter().filter(|&u| !unlimited.duration(plan, u).is_zero()).collect();
@@ -159,7 +159,7 @@ impl Report {
             isolation_seconds: assumed.isolation.as_secs_f64(),
             problems: problems(plan),
             never_start: never_start(plan, &run),
-            layers: layers(plan)
+            layers: layers(plan, &run)
                 .into_iter()
                 .map(|l| l.into_iter().map(|u| unit(plan, u)).collect())
                 .collect(),
@@ -223,11 +223,14 @@ fn never_start(plan: &Plan, run: &Run) -> Vec<Held> {
     (0..plan.services.len()).filter(|&id| !finished(id)).map(held).collect()
 }
 
-/// Units by the longest chain of dependencies below them. Those on or behind a cycle are in none.
-fn layers(plan: &Plan) -> Vec<Vec<UnitId>> {
+/// Units by the longest chain of dependencies below them. Those that never start are in none.
+fn layers(plan: &Plan, run: &Run) -> Vec<Vec<UnitId>> {
     let mut depth: BTreeMap<UnitId, usize> = BTreeMap::new();
     let mut layers: Vec<Vec<UnitId>> = Vec::new();
     for unit in graph::topological(plan.units.len(), |u| plan.dependency_units(u).collect()) {
+        if plan.units[unit].members.iter().any(|&m| run.services[m].started.is_none()) {
+            continue;
+        }
         let below = plan.dependency_units(unit).filter_map(|d| depth.get(&d)).max();
         let layer = below.map_or(0, |d| d + 1);
         depth.insert(unit, layer);
