@@ -48,7 +48,7 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
         .zip(&seen.services)
         .map(|(next, before)| {
             next.wake.iter().copied().filter(|&at| at > seen.now).for_each(&mut wake);
-            let write = must_write(before, &next.status, seen.now, &mut wake) && !before.busy;
+            let write = must_write(before, next, seen.now, &mut wake) && !before.busy;
             let status = if write { next.status.clone() } else { before.status.clone() };
             ServiceDecided { status, write, effect: next.effect.clone(), ask: next.ask.clone() }
         })
@@ -125,15 +125,20 @@ fn next_attempt(
 /// Is the difference worth a write now? What only tells what is waited for can wait a little.
 fn must_write(
     before: &ServiceSeen,
-    next: &ServiceRecoveryStatus,
+    decided: &Next,
     now: Timestamp,
     wake: &mut impl FnMut(Timestamp),
 ) -> bool {
+    let next = &decided.status;
     if !before.exists || before.status == *next {
         return false;
     }
     if substance(&before.status) != substance(next) {
         return true;
+    }
+    // What waits no more says so with its next stage.
+    if matches!(decided.effect, Some(Effect::Claim { .. })) {
+        return false;
     }
     let due = before.written_at.and_then(|at| at.checked_add(RETELL_AFTER).ok());
     match due {
