@@ -35,7 +35,7 @@ pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Nex
             continue;
         }
         for &dependency in &units[plan.services[id].unit].unmet {
-            let message = dependency_message(plan, next, roots[dependency], dependency);
+            let message = dependency_message(plan, seen, next, roots[dependency], dependency);
             let name = plan.services[dependency].name.clone();
             next[id].blocks.push(Block { reason: "Dependency".to_owned(), name, message });
         }
@@ -182,8 +182,15 @@ pub(super) fn roots(plan: &Plan, seen: &Seen, units: &[UnitView], next: &[Next])
     roots
 }
 
-fn dependency_message(plan: &Plan, next: &[Next], root: Option<ServiceId>, dependency: ServiceId) -> String {
-    let stage = next[dependency].status.stage;
+fn dependency_message(
+    plan: &Plan,
+    seen: &Seen,
+    next: &[Next],
+    root: Option<ServiceId>,
+    dependency: ServiceId,
+) -> String {
+    // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
+    let stage = seen.services[dependency].status.stage;
     match root {
         Some(root) => {
             let first = next[root]

@@ -85,6 +85,9 @@ fn problems(out: &mut String, report: &Report, width: usize) {
 }
 
 fn layers(out: &mut String, report: &Report, width: usize) {
+    if report.layers.is_empty() {
+        return;
+    }
     section(out, "Layers");
     for (number, layer) in report.layers.iter().enumerate() {
         let names: Vec<String> = layer.iter().map(name).collect();
@@ -242,10 +245,10 @@ fn critical_path(out: &mut String, report: &Report, width: usize) {
 
 fn sweep(out: &mut String, report: &Report) {
     section(out, "How many at once");
-    line(out, &format!("  {FAINT}maxParallel    makespan   of critical path{FAINT:#}"));
+    line(out, &format!("  {FAINT}maxParallel    makespan   × critical path{FAINT:#}"));
     for row in &report.sweep {
         let own = row.max_parallel == report.max_parallel;
-        let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}×"));
+        let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let (mark, style) = if own { ("  ← as planned", TITLE) } else { ("", Style::new()) };
         let text =
             format!("  {:>11}  {:>10}  {ratio:>16}{mark}", row.max_parallel, span(row.makespan_seconds));

@@ -65,7 +65,7 @@ pub(super) fn plan() -> impl Strategy<Value = RecoveryPlanSpec> {
             let yaml = format!(
                 "incidentRef: {{name: nov}}\nserviceAccountName: recovery\norder: {order}\nmaxParallel: \
                  {max_parallel}\ndefaults:\n  gates:\n    beforeRestore: [{{name: images, {images}}}]\n    \
-                 beforeRelease: [{{name: up, {health}, stableFor: 2s}}]\n    continuous: [{{name: beat, {health}, \
+                 beforeRelease: [{{name: up, {health}, stableFor: 2s}}]\n    continuous: [{{name: beat, workloads: {{}}, interval: 15s, \
                  failureLimit: 2}}]\nservices:\n{}",
                 services.collect::<String>()
             );

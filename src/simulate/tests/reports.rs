@@ -64,8 +64,8 @@ fn what_is_wrong_is_shown_first_and_the_rest_is_played() {
         with(COUNCIL, "{name: backups, tier: 0}", "{name: backups, tier: 0, dependsOn: [housing-benefit]}");
     let broken = with(
         &broken,
-        "dependsOn: [identity]}\n",
-        "dependsOn: [identty]}\n  - {name: waste, namespaces: [kube-system]}\n  - {name: parking}\n",
+        "tier: 6, dependsOn: [identity]}\n",
+        "tier: 6}\n  - {name: web-forms, dependsOn: [librairies]}\n  - {name: waste, namespaces: [kube-system]}\n",
     );
     insta::assert_snapshot!(shown(&broken, 100));
 }
