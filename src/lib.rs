@@ -11,5 +11,6 @@ pub mod engine;
 pub mod gates;
 pub mod isolation;
 pub mod plan;
+pub mod simulate;
 pub mod status;
 pub mod steps;

@@ -114,7 +114,7 @@ pub struct GateSpec {
     #[schemars(range(min = 1, max = 100))]
     pub failure_limit: Option<u32>,
 
-    /// Unknown for longer than this asks for a person, and gives the slot back; it is still asked. Default 15m.
+    /// Unknown for longer than this, `stableFor` not counted, asks for a person, and gives the slot back; it is still asked. Default 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<Duration>,
 }

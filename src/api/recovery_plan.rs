@@ -32,7 +32,7 @@ use super::{DnsLabel, Duration, ObjectName, StepSpec};
     validation = kube::core::Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("a plan's name is a DNS label of at most 63 characters")
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = kube::core::Rule::new("!has(oldSelf.incidentRef) || (has(self.incidentRef) && self.incidentRef.name == oldSelf.incidentRef.name)")
         .message("incidentRef is set once: a plan that was armed stays armed")

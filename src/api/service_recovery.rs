@@ -107,7 +107,7 @@ impl Stage {
 }
 
 /// The whole story of one service.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRecoveryStatus {
     /// The generation of the spec that this status answers to. -1: none yet.
@@ -173,6 +173,28 @@ pub struct ServiceRecoveryStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+impl Default for ServiceRecoveryStatus {
+    /// Nothing has happened yet; attempts count from 1.
+    fn default() -> Self {
+        Self {
+            observed_generation: None,
+            stage: Stage::default(),
+            attempt: first_attempt(),
+            isolation: None,
+            waiting_for: None,
+            blocked_by: Vec::new(),
+            decision: None,
+            gates: Vec::new(),
+            steps: Vec::new(),
+            exceptions: Vec::new(),
+            claimed_at: None,
+            recovered_at: None,
+            history: Vec::new(),
+            conditions: Vec::new(),
+        }
+    }
 }
 
 /// One thing that keeps a service from its next stage.
@@ -251,12 +273,13 @@ pub struct StepStatus {
     pub message: String,
 }
 
-/// How far a step has come. `Running` is written before the step acts.
+/// How far a step has come. `Running` is written before the step acts: of the first step, when its service begins to be
+/// restored.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepState {
     /// Not begun.
     Pending,
-    /// Begun, perhaps done: doing it again changes nothing.
+    /// About to act, acting, or perhaps done: doing it again changes nothing.
     Running,
     /// Done.
     Done,

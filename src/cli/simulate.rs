@@ -1,17 +1,72 @@
 //! `resurgam simulate PLAN.yaml`.
 
+use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+
+use crate::api::Duration;
+use crate::plan::Plan;
+use crate::simulate::report::{self, Report};
+use crate::simulate::{Assumed, load};
+
+/// Columns when the output is no terminal.
+const WIDTH: usize = 100;
 
 /// Arguments of `resurgam simulate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A RecoveryPlan, as YAML.
+    /// A file with a RecoveryPlan, as YAML; other kinds in it are passed over. `-` reads standard input.
     plan: PathBuf,
+    /// How long a step takes.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    step: Duration,
+    /// How long each change of isolation takes.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    isolation: Duration,
+    /// So many units at once, instead of what the plan says.
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<NonZeroUsize>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    anyhow::bail!("{} was not simulated: not built yet", args.plan.display())
+    let standard_input = args.plan.as_os_str() == "-";
+    let file = if standard_input { "standard input".to_owned() } else { args.plan.display().to_string() };
+    let text = if standard_input {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        text
+    } else {
+        std::fs::read_to_string(&args.plan).with_context(|| format!("reading {file}"))?
+    };
+    let assumed = Assumed { step: args.step.0, isolation: args.isolation.0 };
+    let mut reports = Vec::new();
+    for object in load(&text).context(file)? {
+        let mut plan = Plan::from_object(&object);
+        if let Some(n) = args.max_parallel {
+            plan.max_parallel = n.get();
+        }
+        reports.push(Report::of(&plan, assumed)?);
+    }
+    match args.output {
+        Output::Text => {
+            let width = terminal_size::terminal_size().map_or(WIDTH, |(w, _)| usize::from(w.0));
+            let texts: Vec<String> = reports.iter().map(|r| report::text(r, width)).collect();
+            anstream::print!("{}", texts.join("\n"));
+        }
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&reports)?),
+    }
+    let sound = reports.iter().all(|r| r.problems.is_empty());
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

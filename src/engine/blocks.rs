@@ -21,16 +21,21 @@ pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Nex
             continue;
         }
         let mut blocks = outer(plan, seen, units, id);
-        blocks.append(&mut of.blocks);
-        of.blocks = blocks;
+        if of.status.decision.is_some() {
+            of.blocks.append(&mut blocks);
+        } else {
+            blocks.append(&mut of.blocks);
+            of.blocks = blocks;
+        }
     }
+    tell_mates(plan, seen, next);
     let roots = roots(plan, seen, units, next);
     for id in 0..next.len() {
         if seen.services[id].busy {
             continue;
         }
         for &dependency in &units[plan.services[id].unit].unmet {
-            let message = dependency_message(plan, next, roots[dependency], dependency);
+            let message = dependency_message(plan, seen, next, roots[dependency], dependency);
             let name = plan.services[dependency].name.clone();
             next[id].blocks.push(Block { reason: "Dependency".to_owned(), name, message });
         }
@@ -42,6 +47,27 @@ pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Nex
             &of.status.blocked_by,
             roots[id].filter(|&r| r != id).map(|r| (plan.services[r].name.as_str(), r)).map(|(name, _)| name),
         );
+    }
+}
+
+/// One member that is stuck holds all of its group.
+fn tell_mates(plan: &Plan, seen: &Seen, next: &mut [Next]) {
+    for unit in plan.units.iter().filter(|unit| unit.members.len() > 1) {
+        let stuck: Vec<ServiceId> =
+            unit.members.iter().copied().filter(|&m| is_stuck(seen, &next[m], m)).collect();
+        for &member in &unit.members {
+            let of = &mut next[member];
+            if of.status.stage == Stage::Recovered || seen.services[member].busy {
+                continue;
+            }
+            for &mate in stuck.iter().filter(|&&mate| mate != member) {
+                let name = &plan.services[mate].name;
+                if !of.blocks.iter().any(|b| b.reason == "Together" && b.name == *name) {
+                    let message = "goes together with this one, and is held up".to_owned();
+                    of.blocks.push(Block { reason: "Together".to_owned(), name: name.clone(), message });
+                }
+            }
+        }
     }
 }
 
@@ -156,8 +182,15 @@ pub(super) fn roots(plan: &Plan, seen: &Seen, units: &[UnitView], next: &[Next])
     roots
 }
 
-fn dependency_message(plan: &Plan, next: &[Next], root: Option<ServiceId>, dependency: ServiceId) -> String {
-    let stage = next[dependency].status.stage;
+fn dependency_message(
+    plan: &Plan,
+    seen: &Seen,
+    next: &[Next],
+    root: Option<ServiceId>,
+    dependency: ServiceId,
+) -> String {
+    // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
+    let stage = seen.services[dependency].status.stage;
     match root {
         Some(root) => {
             let first = next[root]
@@ -173,14 +206,15 @@ fn dependency_message(plan: &Plan, next: &[Next], root: Option<ServiceId>, depen
             let message = if root == dependency {
                 format!("held up{why}{owner}")
             } else {
-                format!("at {}, held up by {name}{why}{owner}", stage.as_str())
+                format!("held up by {name}{why}{owner}")
             };
             shorten(&message, 512)
         }
         None if stage == Stage::Recovered => {
             "recovered, but its continuous gates do not pass just now".to_owned()
         }
-        None => format!("at {}", stage.as_str()),
+        // Not its stage: each change of that would be written to everyone who waits.
+        None => "not recovered yet".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`decide`]: one look at a whole plan.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{READY, RECONCILING};
@@ -48,7 +49,7 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
         .zip(&seen.services)
         .map(|(next, before)| {
             next.wake.iter().copied().filter(|&at| at > seen.now).for_each(&mut wake);
-            let write = must_write(before, &next.status, seen.now, &mut wake) && !before.busy;
+            let write = must_write(before, next, seen.now, &mut wake) && !before.busy;
             let status = if write { next.status.clone() } else { before.status.clone() };
             ServiceDecided { status, write, effect: next.effect.clone(), ask: next.ask.clone() }
         })
@@ -63,8 +64,8 @@ fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     if of.exists && of.other_plan.is_none() {
         return None;
     }
-    let mut next = Next::unchanged(of);
-    if of.exists && of.status.stage != Stage::Recovered {
+    let mut next = Next::begun(of.status.clone());
+    if of.exists && of.status.stage != Stage::Recovered && !replaced_already(&of.status) {
         next.status = next_attempt(&of.status, now, "PlanReplaced", "the plan was made anew");
     }
     if of.refused.as_ref().is_some_and(|r| r.again_at > now) {
@@ -75,14 +76,20 @@ fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     Some(next)
 }
 
+/// Has the attempt been begun for a new plan before, and nothing since? Then adopting it again (it was refused, or the
+/// operator ended in between) begins no other.
+fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
+    status.stage == Stage::Isolated
+        && status.claimed_at.is_none()
+        && status.history.first().is_some_and(|past| past.reason == "PlanReplaced")
+}
+
 /// A fitting Decision begins the next attempt.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     let wanted = of.status.decision.as_ref()?;
     let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
-    let mut next = Next::unchanged(of);
-    next.status = next_attempt(&of.status, now, &wanted.reason, &message);
-    Some(next)
+    Some(Next::begun(next_attempt(&of.status, now, &wanted.reason, &message)))
 }
 
 /// The next attempt: everything is proved afresh. Isolation stays as it is.
@@ -98,7 +105,7 @@ fn next_attempt(
         PastAttempt {
             attempt: status.attempt,
             claimed_at: status.claimed_at.clone(),
-            ended_at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now),
+            ended_at: time(now),
             stage: status.stage,
             reason: reason.to_owned(),
             message: crate::api::conditions::shorten(message, 600),
@@ -119,15 +126,20 @@ fn next_attempt(
 /// Is the difference worth a write now? What only tells what is waited for can wait a little.
 fn must_write(
     before: &ServiceSeen,
-    next: &ServiceRecoveryStatus,
+    decided: &Next,
     now: Timestamp,
     wake: &mut impl FnMut(Timestamp),
 ) -> bool {
+    let next = &decided.status;
     if !before.exists || before.status == *next {
         return false;
     }
     if substance(&before.status) != substance(next) {
         return true;
+    }
+    // What waits no more says so with its next stage.
+    if matches!(decided.effect, Some(Effect::Claim { .. })) {
+        return false;
     }
     let due = before.written_at.and_then(|at| at.checked_add(RETELL_AFTER).ok());
     match due {
@@ -139,15 +151,17 @@ fn must_write(
     }
 }
 
-/// A status without what merely tells of others.
+/// A status without what merely tells: of others, of what its Quarantines say themselves, of why it waits.
 fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
     let mut bare = status.clone();
     bare.waiting_for = None;
+    bare.isolation = None;
     bare.observed_generation = None;
     if bare.decision.is_none() {
         bare.blocked_by.clear();
     }
     for condition in &mut bare.conditions {
+        condition.reason.clear();
         condition.message.clear();
         condition.observed_generation = None;
         // Why it is on its way and not there yet: that, too, only tells what is waited for.
@@ -156,6 +170,11 @@ fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
         }
     }
     bare
+}
+
+/// A moment as the API server keeps it, in whole seconds: what is read back equals what was written.
+pub(super) fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// The services outside its unit that a service waits for.

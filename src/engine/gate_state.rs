@@ -120,7 +120,8 @@ impl Tracker {
     /// Where the gate stands at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> GateState {
-        let impatient_at = after(self.unsettled_since, self.policy.patience);
+        // A gate that has to be stable for long is not late while it proves that.
+        let impatient_at = after(after(self.unsettled_since, self.policy.stable_for), self.policy.patience);
         let unknown = |reason: &str, message: String, changes_at: Timestamp| GateState {
             verdict: Verdict::Unknown,
             failed: false,

@@ -19,7 +19,7 @@ mod stages;
 mod summary;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use decide::decide;
 pub use gate_state::{Answer, GateState, Tracker};

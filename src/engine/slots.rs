@@ -57,11 +57,16 @@ pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
     })
 }
 
+/// Who keeps a slot, `false` first: what acts at this moment, what has begun, what is claimed, whose claim is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence(bool, bool, bool, bool);
+
 /// All units as they stand. Slots go to those under way first, then by tier, then to what most depends on.
 pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
     let armed = is_armed(plan, seen);
     let carries: Vec<bool> = (0..plan.services.len()).map(|id| carries_dependants(plan, seen, id)).collect();
-    let mut wanting: Vec<(bool, UnitId)> = Vec::new();
+    let mut wanting: Vec<(Precedence, UnitId)> = Vec::new();
+    let mut slots = plan.max_parallel;
     let mut views: Vec<UnitView> = Vec::with_capacity(plan.units.len());
     for (id, unit) in plan.units.iter().enumerate() {
         let unmet: Vec<ServiceId> = unit.dependencies.iter().copied().filter(|&d| !carries[d]).collect();
@@ -75,16 +80,22 @@ pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
             && members().any(|m| m.status.stage != Stage::Recovered)
             && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)
             && (active || (begins && !plan.suspend));
+        let acting = members().any(|m| m.busy && is_active(m));
         if wants_slot {
-            wanting.push((active, id));
+            let begun = members().any(|m| m.status.stage != Stage::Isolated && is_active(m));
+            let busy = members().any(|m| m.busy);
+            wanting.push((Precedence(!acting, !begun, !active, !busy), id));
+        } else if acting {
+            // What is under way cannot be called back, whatever has changed since.
+            slots = slots.saturating_sub(1);
         }
         views.push(UnitView { unmet, go: false, wants_slot });
     }
-    wanting.sort_by_key(|&(active, id)| {
+    wanting.sort_by_key(|&(precedence, id)| {
         let unit = &plan.units[id];
-        (!active, unit.tier.unwrap_or(i32::MAX), std::cmp::Reverse(unit.height), id)
+        (precedence, unit.tier.unwrap_or(i32::MAX), std::cmp::Reverse(unit.height), id)
     });
-    for &(_, id) in wanting.iter().take(plan.max_parallel) {
+    for &(_, id) in wanting.iter().take(slots) {
         views[id].go = true;
     }
     views

@@ -1,7 +1,6 @@
 //! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
 //! when the status has been written.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -9,7 +8,7 @@ use crate::api::service_recovery::{Block, DecisionNeeded, GateStatus, StepState,
 use crate::api::{Action, Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::decide::dependencies;
+use super::decide::{dependencies, time};
 use super::slots::UnitView;
 use super::{ClaimSeen, Effect, GateKey, QuarantineFound, Seen, ServiceSeen, StepOutcome};
 
@@ -29,10 +28,16 @@ impl Next {
         Self {
             status: of.status.clone(),
             effect: None,
-            ask: phases(of.status.stage).to_vec(),
+            ask: if asks_nothing(of) { Vec::new() } else { phases(of.status.stage).to_vec() },
             blocks: of.status.blocked_by.clone(),
             wake: Vec::new(),
         }
+    }
+
+    /// A new attempt: what blocked the one before blocks no more, and no gate is asked yet.
+    pub(super) fn begun(status: ServiceRecoveryStatus) -> Self {
+        let ask = if status.stage == Stage::Recovered { phases(Stage::Recovered) } else { &[] };
+        Self { status, effect: None, ask: ask.to_vec(), blocks: Vec::new(), wake: Vec::new() }
     }
 
     fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {
@@ -57,6 +62,14 @@ pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     }
 }
 
+/// Once a person is needed for good, and while steps run, no gate has anything to say.
+fn asks_nothing(of: &ServiceSeen) -> bool {
+    let latched = of.status.decision.as_ref().is_some_and(|d| LATCHED.contains(&d.reason.as_str()));
+    let steps = of.status.stage == Stage::Restoring
+        && of.asked.is_some_and(|a| a.attempt == of.status.attempt && a.isolation == Isolation::CleanRoom);
+    latched || steps
+}
+
 /// Takes one service as far as one look allows.
 pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
     let of = &seen.services[id];
@@ -65,8 +78,8 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     next.status.isolation = loosest(of);
     if let Some(decision) = of.status.decision.as_ref().filter(|d| LATCHED.contains(&d.reason.as_str())) {
         next.ask.clear();
-        next.blocks.clone_from(&of.status.blocked_by);
-        next.status.decision = Some(decision.clone());
+        // What is wrong around it is told anew at each look.
+        next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
         return next;
     }
     next.status.decision = None;
@@ -128,7 +141,7 @@ impl At<'_> {
         }
         if found(self.of).all(mine) {
             next.status.stage = Stage::PreChecks;
-            next.status.claimed_at = Some(Time(self.seen.now));
+            next.status.claimed_at = Some(time(self.seen.now));
             next.ask = phases(Stage::PreChecks).to_vec();
         } else {
             self.effect(next, Effect::Claim { attempt });
@@ -150,7 +163,11 @@ impl At<'_> {
                 next.status.stage = Stage::PostChecks;
             } else {
                 next.status.stage = Stage::Restoring;
+                // The first step's intent is written along: one write less.
                 next.status.steps = self.service().steps.iter().map(|s| pending(&s.name)).collect();
+                if let Some(first) = next.status.steps.first_mut() {
+                    first.state = StepState::Running;
+                }
             }
             next.ask = phases(next.status.stage).to_vec();
         }
@@ -289,14 +306,9 @@ impl At<'_> {
     }
 
     fn reconnecting(&self, next: &mut Next) {
-        let external = self.service().namespaces.is_empty();
-        if self.asked() == Some(Isolation::Open) || external {
-            if external || self.enforced(Isolation::Open) {
-                next.status.stage = Stage::Recovered;
-                next.status.recovered_at = Some(Time(self.seen.now));
-                next.status.exceptions =
-                    self.service().ungated.iter().map(|r| format!("ungated: {r}")).collect();
-                next.ask = phases(Stage::Recovered).to_vec();
+        if self.asked() == Some(Isolation::Open) {
+            if self.enforced(Isolation::Open) {
+                self.recover(next);
             } else {
                 self.wait_for_isolation(next, Isolation::Open);
             }
@@ -304,12 +316,21 @@ impl At<'_> {
         }
         let asked = self.ask(next, Phase::BeforeRelease);
         if asked.passed && self.unit.go {
-            if self.all_releasable() {
-                self.effect(next, self.asking(Isolation::Open));
-            } else {
+            if !self.all_releasable() {
                 self.wait_for_group(next, Stage::Reconnecting, Phase::BeforeRelease);
+            } else if self.service().namespaces.is_empty() {
+                self.recover(next);
+            } else {
+                self.effect(next, self.asking(Isolation::Open));
             }
         }
+    }
+
+    fn recover(&self, next: &mut Next) {
+        next.status.stage = Stage::Recovered;
+        next.status.recovered_at = Some(time(self.seen.now));
+        next.status.exceptions = self.service().ungated.iter().map(|r| format!("ungated: {r}")).collect();
+        next.ask = phases(Stage::Recovered).to_vec();
     }
 
     fn recovered(&self, next: &mut Next) {
@@ -357,7 +378,7 @@ impl At<'_> {
                 reason: crate::api::conditions::shorten(&state.reason, 64),
                 message: crate::api::conditions::shorten(&state.message, 512),
                 evidence: state.evidence.clone(),
-                since: Time(state.since),
+                since: time(state.since),
             });
             match state.verdict {
                 Verdict::Pass => {}
@@ -405,7 +426,7 @@ impl At<'_> {
         let digest = format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>());
         let since = match &self.of.status.decision {
             Some(before) if before.digest == digest => before.since.clone(),
-            _ => Time(self.seen.now),
+            _ => time(self.seen.now),
         };
         next.status.decision =
             Some(DecisionNeeded { reason: reason.to_owned(), digest, actions: vec![Action::Retry], since });

@@ -157,17 +157,13 @@ pub(super) fn groups(plan: &mut Plan) {
     }
 }
 
+/// A service that depends on itself never shows up between units.
+pub(super) fn itself(name: &str) -> Problem {
+    Problem::new("Cycle", name, format!("{name} depends on itself: take {name} out of its own dependsOn"))
+}
+
 /// Cycles, each with its path and the edge to cut.
 pub(super) fn cycles(plan: &mut Plan) {
-    // A service that depends on itself never shows up between units.
-    for id in 0..plan.services.len() {
-        if plan.services[id].steps_after.contains(&id) {
-            plan.services[id].steps_after.retain(|&other| other != id);
-            let name = plan.services[id].name.clone();
-            let message = format!("{name} depends on itself: take {name} out of its own dependsOn");
-            plan.services[id].problems.push(Problem::new("Cycle", &name, message));
-        }
-    }
     let edges = |unit: usize| plan.dependency_units(unit).collect::<Vec<_>>();
     let mut found = Vec::new();
     for component in graph::cyclic_components(plan.units.len(), edges) {
@@ -193,12 +189,23 @@ fn describe(plan: &Plan, path: &[usize]) -> (String, String) {
             (i64::from(tier(to)) - i64::from(tier(from)), i)
         })
         .unwrap_or(0);
-    let (from, to) = (names[edge], names[(edge + 1) % names.len()]);
+    let (from, to) = stated_edge(plan, path[edge], path[(edge + 1) % path.len()]);
     let shown = names.iter().chain(names.first()).copied().collect::<Vec<_>>().join(" → ");
     let message = format!(
         "these depend on each other: {shown}. Cut an edge, such as {from} → {to}, or put them in one 'together' group"
     );
     (names.join(","), message)
+}
+
+/// The services by which one unit depends on another: a group as such states no dependency.
+fn stated_edge(plan: &Plan, from: usize, to: usize) -> (&str, &str) {
+    let edges = plan.units[from].members.iter().flat_map(|&member| {
+        plan.services[member].dependencies.iter().map(move |&dependency| (member, dependency))
+    });
+    let edge = edges.into_iter().find(|&(_, dependency)| plan.services[dependency].unit == to);
+    edge.map_or((plan.unit_name(from), plan.unit_name(to)), |(member, dependency)| {
+        (&plan.services[member].name, &plan.services[dependency].name)
+    })
 }
 
 /// Edits between two names, for "did you mean".

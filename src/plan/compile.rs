@@ -84,11 +84,13 @@ impl Plan {
                     None => self.services[id].problems.push(checks::no_tier(&stated.name)),
                 }
             }
+            if wanted.remove(&id) {
+                self.services[id].problems.push(checks::itself(&stated.name));
+            }
             let unit = self.services[id].unit;
             let (inner, outer): (Vec<ServiceId>, Vec<ServiceId>) =
                 wanted.into_iter().partition(|&s| self.services[s].unit == unit);
             self.services[id].dependencies = outer;
-            // A service that names itself is a cycle of one, not an inner edge.
             self.services[id].steps_after = inner;
         }
         for unit in &mut self.units {

@@ -1,0 +1,164 @@
+//! Decisions, failed steps, and plans made anew: what begins another attempt, and what does not.
+
+use super::story::{Story, story};
+use crate::api::service_recovery::StepState;
+use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::{ClaimSeen, Effect, Refusal, StepOutcome};
+
+fn failed_before_restore() -> Story {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.says("db", Phase::BeforeRestore, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.needs("db"), Some("GateFailed"));
+    s
+}
+
+#[test]
+fn a_fitting_retry_begins_the_next_attempt_and_all_is_proved_afresh() {
+    let mut s = failed_before_restore();
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.retry("db");
+    s.run(120);
+    assert_eq!(
+        (s.stage("db"), s.stage("web"), s.status("db").attempt),
+        (Stage::Recovered, Stage::Recovered, 2)
+    );
+    let past = &s.status("db").history[0];
+    assert_eq!((past.attempt, past.stage, past.reason.as_str()), (1, Stage::PreChecks, "GateFailed"));
+    assert!(past.message.contains("wren") && past.message.contains("put back the approved version"));
+    let claims: Vec<_> = s.done("db").into_iter().filter(|e| matches!(e, Effect::Claim { .. })).collect();
+    assert_eq!(claims, [Effect::Claim { attempt: 1 }, Effect::Claim { attempt: 2 }]);
+}
+
+#[test]
+fn the_next_attempt_does_not_begin_with_the_blocks_of_the_one_before() {
+    let mut s = failed_before_restore();
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.retry("db");
+    s.run(30);
+    assert_eq!((s.status("db").attempt, s.blocks("db")), (2, vec!["GateUnknown: images".to_owned()]));
+}
+
+#[test]
+fn a_retry_of_what_still_fails_asks_again_and_uses_up_its_decision() {
+    let mut s = failed_before_restore();
+    let first = s.status("db").decision.clone().unwrap().digest;
+    s.retry("db");
+    s.run(60);
+    assert_eq!((s.status("db").attempt, s.needs("db")), (2, Some("GateFailed")));
+    assert_ne!(s.status("db").decision.clone().unwrap().digest, first, "it would be cleared for ever after");
+    s.run(600);
+    assert_eq!(s.status("db").attempt, 2);
+}
+
+#[test]
+fn a_decision_on_something_else_has_no_effect() {
+    let mut s = failed_before_restore();
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.decide_on("db", &format!("sha256:{}", "0".repeat(64)));
+    s.run(600);
+    assert_eq!((s.status("db").attempt, s.needs("db")), (1, Some("GateFailed")));
+}
+
+#[test]
+fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
+    let mut s = story("- {name: db}");
+    s.steps_end("db", StepOutcome::Failed("recovery may not patch deployments/scale in db".to_owned()));
+    s.run(60);
+    assert_eq!(
+        (s.needs("db"), s.stage("db"), s.isolation("db")),
+        (Some("StepFailed"), Stage::Restoring, Isolation::CleanRoom)
+    );
+    let step = &s.status("db").steps[0];
+    assert_eq!(step.state, StepState::Failed);
+    assert!(s.status("db").blocked_by[0].message.contains("may not patch deployments/scale"));
+    s.steps_end("db", StepOutcome::Done);
+    s.run(600);
+    assert_eq!(s.steps_begun("db"), 1, "nothing is tried before somebody decides");
+    s.retry("db");
+    s.run(60);
+    assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 2));
+    assert_eq!(
+        s.asked("db"),
+        [Isolation::Sealed, Isolation::CleanRoom, Isolation::Sealed, Isolation::CleanRoom, Isolation::Open]
+    );
+}
+
+#[test]
+fn a_step_that_may_work_later_is_tried_again_then_and_not_before() {
+    let mut s = story("- {name: db}");
+    let at = s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(40)).unwrap();
+    s.steps_end("db", StepOutcome::Again { message: "deployment db is not there yet".to_owned(), at });
+    s.run(30);
+    assert_eq!((s.steps_begun("db"), s.blocks("db")), (1, vec!["StepAgain: start".to_owned()]));
+    assert_eq!(s.needs("db"), None);
+    s.steps_end("db", StepOutcome::Done);
+    s.run(60);
+    assert_eq!((s.steps_begun("db"), s.stage("db")), (2, Stage::Recovered));
+    let second =
+        s.timed("db").into_iter().filter(|(_, e)| matches!(e, Effect::Step { .. })).nth(1).unwrap().0;
+    assert!(second >= at);
+}
+
+/// The plan is deleted and made again: its UID is another, and so claims of the old one are free.
+fn made_anew(s: &mut Story, service: &str) {
+    s.world.plan.uid = "uid-2".to_owned();
+    s.seen(service).other_plan = Some("uid-1".to_owned());
+    s.quarantine(service).claim = ClaimSeen::Free;
+}
+
+#[test]
+fn a_plan_made_anew_continues_with_the_next_attempt_and_no_isolation_changes() {
+    let mut s = story("- {name: db}");
+    s.run(4);
+    assert_eq!((s.stage("db"), s.isolation("db")), (Stage::Restoring, Isolation::CleanRoom));
+    let before = s.isolation("db");
+    made_anew(&mut s, "db");
+    s.run(4);
+    assert_eq!((s.status("db").attempt, s.status("db").history[0].reason.as_str()), (2, "PlanReplaced"));
+    assert!(s.isolation("db") <= before);
+    s.run(60);
+    assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 2));
+}
+
+#[test]
+fn an_adoption_that_is_refused_again_and_again_begins_one_attempt() {
+    let mut s = story("- {name: db}");
+    s.run(4);
+    made_anew(&mut s, "db");
+    for _ in 0..5 {
+        let again_at =
+            s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(10)).unwrap();
+        s.seen("db").busy = false;
+        s.seen("db").other_plan = Some("uid-1".to_owned());
+        s.seen("db").refused =
+            Some(Refusal { reason: "Conflict".into(), message: "written by another".into(), again_at });
+        s.run(5);
+    }
+    assert_eq!(s.status("db").attempt, 2);
+    assert!(s.blocks("db").contains(&"Conflict: db".to_owned()));
+}
+
+#[test]
+fn a_plan_made_anew_leaves_what_is_recovered_as_it_is() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.run(60);
+    made_anew(&mut s, "db");
+    s.run(60);
+    assert_eq!(
+        (s.stage("db"), s.status("db").attempt, s.isolation("db")),
+        (Stage::Recovered, 1, Isolation::Open)
+    );
+    assert_eq!(s.done("db").last(), Some(&Effect::Adopt));
+}
+
+#[test]
+fn history_is_bounded() {
+    let mut s = failed_before_restore();
+    for _ in 0..25 {
+        s.retry("db");
+        s.run(60);
+    }
+    assert_eq!((s.status("db").attempt, s.status("db").history.len()), (26, 20));
+    assert_eq!(s.status("db").history[0].attempt, 25);
+}

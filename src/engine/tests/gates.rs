@@ -1,0 +1,130 @@
+//! What gates let through, and what they hold.
+
+use super::story::{Story, plan, plan_with, story};
+use crate::api::conditions::{NEEDS_DECISION, READY, RECONCILING, STALLED};
+use crate::api::{Isolation, Phase, Stage, Verdict};
+
+/// I2 and I3, for both phases.
+#[test]
+fn a_gate_that_does_not_pass_holds_the_service_before_its_door() {
+    for verdict in [Verdict::Unknown, Verdict::Fail] {
+        let mut s = story("- {name: db}");
+        s.says("db", Phase::BeforeRestore, verdict);
+        s.run(7_200);
+        assert_eq!(
+            (s.stage("db"), s.isolation("db")),
+            (Stage::PreChecks, Isolation::Contained),
+            "{verdict:?}"
+        );
+
+        let mut s = story("- {name: db}");
+        s.says("db", Phase::BeforeRelease, verdict);
+        s.run(7_200);
+        assert_eq!(
+            (s.stage("db"), s.isolation("db")),
+            (Stage::PostChecks, Isolation::CleanRoom),
+            "{verdict:?}"
+        );
+    }
+}
+
+#[test]
+fn a_gate_that_fails_past_its_limit_needs_a_decision_that_stays_when_it_passes_again() {
+    let mut s = story("- {name: db, owner: dba@example.org}");
+    s.says("db", Phase::BeforeRestore, Verdict::Fail);
+    s.run(15);
+    assert_eq!((s.needs("db"), s.blocks("db")), (None, vec!["GateFailing: images".to_owned()]));
+    s.run(30);
+    assert_eq!(s.needs("db"), Some("GateFailed"));
+    let (state, reason, message) = s.condition("db", NEEDS_DECISION);
+    assert_eq!((state.as_str(), reason.as_str()), ("True", "GateFailed"));
+    assert!(message.contains("images") && message.contains("dba@example.org") && message.contains("Retry"));
+    assert_eq!(s.condition("db", READY).0, "False");
+    assert_eq!(
+        (s.condition("db", STALLED).0.as_str(), s.condition("db", RECONCILING).0.as_str()),
+        ("True", "")
+    );
+    assert_eq!(s.plan_condition(READY), ("False", "NeedsDecision"));
+    assert_eq!(s.world.status.blocked_by[0].name, "db");
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.run(600);
+    assert_eq!((s.needs("db"), s.stage("db")), (Some("GateFailed"), Stage::PreChecks));
+}
+
+#[test]
+fn a_gate_that_fails_below_its_limit_needs_nobody() {
+    let mut s = story("- {name: db}");
+    s.says("db", Phase::BeforeRestore, Verdict::Fail);
+    s.run(15);
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.needs("db"), s.stage("db")), (None, Stage::Recovered));
+}
+
+#[test]
+fn unknown_past_patience_asks_for_a_person_and_ends_by_itself() {
+    let mut s = story("- {name: db}");
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(890);
+    assert_eq!((s.needs("db"), s.blocks("db")), (None, vec!["GateUnknown: images".to_owned()]));
+    s.run(30);
+    assert_eq!(s.needs("db"), Some("GateUnknown"));
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.needs("db"), s.stage("db")), (None, Stage::Recovered));
+}
+
+#[test]
+fn whoever_waits_for_a_person_gives_the_slot_back() {
+    for (verdict, reason) in [(Verdict::Fail, "GateFailed"), (Verdict::Unknown, "GateUnknown")] {
+        let top = "incidentRef: {name: nov}\nmaxParallel: 1";
+        let mut s = Story::of(plan_with(top, "- {name: first, tier: 0}\n- {name: second, tier: 1}"));
+        s.says("first", Phase::BeforeRestore, verdict);
+        s.run(10);
+        assert_eq!(s.blocks("second"), ["Slot: maxParallel"]);
+        s.run(1_200);
+        assert_eq!((s.needs("first"), s.stage("second")), (Some(reason), Stage::Recovered));
+    }
+}
+
+#[test]
+fn a_gate_opens_only_when_it_has_been_stable() {
+    let gates = "{beforeRestore: [{name: steady, workloads: {}, stableFor: 45s}]}";
+    let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
+    s.run(44);
+    assert_eq!(s.stage("db"), Stage::PreChecks);
+    s.run(5);
+    assert_eq!(s.stage("db"), Stage::Restoring);
+}
+
+#[test]
+fn a_service_without_gates_never_starts() {
+    let mut plan = plan("- {name: db}\n- {name: other}");
+    plan.services[0].gates.clear();
+    let mut s = Story::of(plan);
+    s.run(600);
+    assert_eq!(
+        (s.stage("db"), s.isolation("db")),
+        (Stage::PreChecks, Isolation::Contained),
+        "empty is not passed"
+    );
+    assert_eq!(s.stage("other"), Stage::Recovered);
+}
+
+#[test]
+fn a_gate_that_passed_before_and_does_not_now_keeps_a_sealed_service_sealed() {
+    for verdict in [Verdict::Unknown, Verdict::Fail] {
+        let gates = "{beforeRestore: [{name: quick, workloads: {}, interval: 100ms}]}";
+        let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
+        s.run(1);
+        assert_eq!((s.stage("db"), s.asked("db")), (Stage::Restoring, vec![Isolation::Sealed]));
+        s.says("db", Phase::BeforeRestore, verdict);
+        s.run(60);
+        assert_eq!(
+            (s.isolation("db"), s.asked("db")),
+            (Isolation::Sealed, vec![Isolation::Sealed]),
+            "{verdict:?}"
+        );
+        assert_eq!(s.steps_begun("db"), 0);
+    }
+}

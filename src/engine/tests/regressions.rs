@@ -1,0 +1,135 @@
+//! What was recovered and is not healthy now: it holds whoever waits for it, and isolates nobody.
+
+use super::story::{Story, story};
+use crate::api::conditions::{HEALTHY, READY, RECOVERED};
+use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::{ClaimSeen, QuarantineFound};
+
+/// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
+fn recovered() -> (Story, QuarantineFound) {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    let quarantine = s.seen("web").quarantines[0].found.take().unwrap();
+    s.run(60);
+    assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Isolated));
+    (s, quarantine)
+}
+
+#[test]
+fn a_regression_is_fail_past_the_limit_and_holds_dependants() {
+    let (mut s, quarantine) = recovered();
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.needs("db"), Some("Regressed"));
+    assert_eq!(
+        (s.condition("db", RECOVERED).0.as_str(), s.condition("db", HEALTHY).0.as_str()),
+        ("True", "False")
+    );
+    assert_eq!(s.condition("db", READY).0, "False");
+    assert_eq!(s.isolation("db"), Isolation::Open, "Hold: it stays open");
+    s.seen("web").quarantines[0].found = Some(quarantine);
+    s.run(600);
+    assert_eq!((s.stage("web"), s.done("web").len()), (Stage::Isolated, 1));
+    assert_eq!(s.status("web").waiting_for.as_deref(), Some("db"));
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!(
+        (s.needs("db"), s.stage("web")),
+        (None, Stage::Recovered),
+        "it clears when the gate passes again"
+    );
+}
+
+#[test]
+fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
+    for verdict in [Verdict::Fail, Verdict::Unknown] {
+        let (mut s, quarantine) = recovered();
+        s.says("db", Phase::Continuous, verdict);
+        s.run(15);
+        assert_eq!((s.needs("db"), s.condition("db", HEALTHY).0.as_str()), (None, "Unknown"), "{verdict:?}");
+        s.seen("web").quarantines[0].found = Some(quarantine);
+        s.run(5);
+        assert_eq!(s.done("web").len(), 1, "{verdict:?}");
+        s.says("db", Phase::Continuous, Verdict::Pass);
+        s.run(60);
+        assert_eq!(s.stage("web"), Stage::Recovered, "{verdict:?}");
+    }
+}
+
+#[test]
+fn unknown_however_long_isolates_nobody_and_is_no_regression() {
+    let (mut s, _) = recovered();
+    s.says("db", Phase::Continuous, Verdict::Unknown);
+    s.run(7_200);
+    assert_eq!((s.needs("db"), s.stage("db"), s.isolation("db")), (None, Stage::Recovered, Isolation::Open));
+}
+
+/// I1 half-way: whatever is under way goes no further, and goes on when the dependency is back.
+#[test]
+fn a_dependency_that_regresses_half_way_stops_the_next_step_and_the_next_loosening() {
+    let services = "- {name: db, gates: {continuous: [{name: beat, workloads: {}, interval: 1s}]}}\n- {name: web, dependsOn: \
+                    [db], restore: [{name: one, scale: {}}, {name: two, scale: {}}]}";
+    let mut s = story(services);
+    while s.steps_begun("web") == 0 {
+        s.run(1);
+    }
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(600);
+    assert_eq!(
+        (s.steps_begun("web"), s.stage("web"), s.isolation("web")),
+        (1, Stage::Restoring, Isolation::CleanRoom)
+    );
+    assert_eq!(s.status("web").waiting_for.as_deref(), Some("db"));
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.steps_begun("web"), s.stage("web")), (2, Stage::Recovered));
+
+    let mut s = story(services);
+    while s.stage("web") != Stage::Restoring {
+        s.run(1);
+    }
+    s.says("db", Phase::Continuous, Verdict::Unknown);
+    let asked = s.asked("web");
+    s.run(600);
+    assert!(s.isolation("web") < Isolation::Open && s.asked("web").len() <= asked.len() + 1);
+    assert_eq!(s.steps_begun("web"), 0, "no step without a healthy dependency");
+}
+
+#[test]
+fn dependants_that_are_recovered_are_not_taken_back() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.run(60);
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(600);
+    assert_eq!(
+        (s.stage("web"), s.isolation("web"), s.needs("web")),
+        (Stage::Recovered, Isolation::Open, None)
+    );
+}
+
+#[test]
+fn a_retry_after_a_regression_takes_it_through_its_gates_again() {
+    let (mut s, _) = recovered();
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    s.retry("db");
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 2));
+    assert_eq!(s.asked("db")[3..], [Isolation::Sealed, Isolation::CleanRoom, Isolation::Open]);
+}
+
+#[test]
+fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
+    let (mut s, quarantine) = recovered();
+    let of = s.quarantine("db");
+    (of.isolation, of.claim) = (Some(Isolation::Contained), ClaimSeen::Free);
+    s.run(1);
+    assert_eq!((s.needs("db"), s.condition("db", RECOVERED).0.as_str()), (Some("IsolatedAgain"), "False"));
+    s.seen("web").quarantines[0].found = Some(quarantine);
+    s.run(600);
+    assert_eq!(s.stage("web"), Stage::Isolated);
+    assert_eq!(s.isolation("db"), Isolation::Contained, "nothing loosens it without a Decision");
+    s.retry("db");
+    s.run(120);
+    assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Recovered));
+}

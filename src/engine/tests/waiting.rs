@@ -1,0 +1,230 @@
+//! What makes a service wait before it begins, each with its culprit's name (I7), and none of it spreading further.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::kstatus;
+use super::story::{Story, plan, plan_with, story};
+use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
+use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
+use crate::engine::{ClaimSeen, Presence, Refusal, Seen, ServiceSeen, decide};
+
+/// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
+type Unfit = (&'static str, fn(&mut Story));
+
+#[test]
+fn an_unfit_quarantine_holds_its_service_and_no_other() {
+    let rows: [Unfit; 4] = [
+        ("QuarantineMissing: db", |s| s.seen("db").quarantines[0].found = None),
+        ("QuarantineNotReady: db", |s| s.quarantine("db").ready = false),
+        ("QuarantineNotReady: db", |s| s.quarantine("db").isolation = None),
+        ("ClaimedByAnother: db", |s| {
+            s.quarantine("db").claim = ClaimSeen::Other { holder: "recovery/other/db".to_owned() };
+        }),
+    ];
+    for (block, make_unfit) in rows {
+        let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}\n- {name: apart}");
+        let fit = s.quarantine("db").clone();
+        make_unfit(&mut s);
+        s.run(600);
+        assert_eq!(s.blocks("db"), [block]);
+        assert_eq!(
+            (s.stage("db"), s.done("db").len()),
+            (Stage::Isolated, 1),
+            "{block}: adopted, nothing else"
+        );
+        assert_eq!(s.stage("apart"), Stage::Recovered, "{block}");
+        assert_eq!(s.status("web").waiting_for.as_deref(), Some("db"), "{block}");
+        assert_eq!(s.world.status.blocked_by[0].name, "db");
+        assert_eq!(s.world.status.blocked_by[0].holds, 1);
+        assert_eq!(s.condition("db", READY).0, "Unknown", "{block}: nobody is asked to decide");
+        *s.seen("db").quarantines[0].found.as_mut().unwrap_or(&mut fit.clone()) = fit.clone();
+        s.seen("db").quarantines[0].found = Some(fit);
+        s.run(60);
+        assert_eq!(s.stage("web"), Stage::Recovered, "{block}: goes on once mended");
+    }
+}
+
+#[test]
+fn one_of_two_namespaces_without_a_quarantine_is_enough_to_wait() {
+    let mut s = story("- {name: db, namespaces: [a, b]}");
+    s.seen("db").quarantines[1].found = None;
+    s.run(60);
+    assert_eq!((s.blocks("db"), s.stage("db")), (vec!["QuarantineMissing: b".to_owned()], Stage::Isolated));
+}
+
+#[test]
+fn a_missing_incident_or_account_holds_everything_and_is_named() {
+    let unknown = || Presence::Unknown("the API server does not answer".to_owned());
+    for (incident, account, reason, block) in [
+        (Presence::Missing, Presence::Present, "IncidentMissing", "IncidentMissing: nov"),
+        (unknown(), Presence::Present, "IncidentUnknown", "IncidentUnknown: nov"),
+        (Presence::Present, Presence::Missing, "ServiceAccountMissing", "ServiceAccountMissing: recovery"),
+        (Presence::Present, unknown(), "ServiceAccountUnknown", "ServiceAccountUnknown: recovery"),
+    ] {
+        let mut s = story("- {name: db}");
+        (s.world.seen.incident, s.world.seen.account) = (incident.clone(), account.clone());
+        s.run(60);
+        assert_eq!((s.blocks("db"), s.done("db").len()), (vec![block.to_owned()], 1));
+        assert_eq!(s.plan_condition(READY), ("False", reason));
+        assert_eq!(s.plan_condition(STALLED).0, "True");
+
+        // The same when it vanishes half-way: nothing is loosened, no step begins.
+        let mut s = story("- {name: db}");
+        s.run(1);
+        (s.world.seen.incident, s.world.seen.account) = (incident, account);
+        let asked = s.asked("db");
+        s.run(600);
+        assert_eq!((s.asked("db"), s.steps_begun("db")), (asked, 0), "{reason}");
+    }
+}
+
+#[test]
+fn a_suspended_plan_starts_nothing_new_and_finishes_what_is_under_way() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.run(1);
+    s.world.plan.suspend = true;
+    s.run(600);
+    assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Isolated));
+    assert_eq!(s.blocks("web"), ["Suspended: p"]);
+    s.world.plan.suspend = false;
+    s.run(60);
+    assert_eq!(s.stage("web"), Stage::Recovered);
+}
+
+#[test]
+fn a_dormant_plan_does_nothing_and_is_ready() {
+    let mut s = Story::of(plan_with("", "- {name: db}"));
+    s.run(600);
+    assert!(s.world.facts.is_empty());
+    assert_eq!(
+        (s.plan_condition(READY), s.plan_condition(RECOVERED)),
+        (("True", "Dormant"), ("False", "Dormant"))
+    );
+    let mut broken = Story::of(plan_with("", "- {name: db, dependsOn: [nowhere]}"));
+    broken.run(1);
+    assert_eq!(
+        (broken.plan_condition(READY), broken.plan_condition(STALLED)),
+        (("False", "UnknownService"), ("True", "UnknownService"))
+    );
+}
+
+#[test]
+fn a_problem_stalls_its_service_and_holds_its_dependants_and_nobody_else() {
+    let mut s = story(
+        "- {name: a, dependsOn: [b]}\n- {name: b, dependsOn: [a]}\n- {name: behind, dependsOn: [a]}\n- {name: apart}",
+    );
+    s.run(600);
+    for (service, stage) in [
+        ("a", Stage::Isolated),
+        ("b", Stage::Isolated),
+        ("behind", Stage::Isolated),
+        ("apart", Stage::Recovered),
+    ] {
+        assert_eq!(s.stage(service), stage, "{service}");
+    }
+    assert_eq!(
+        (s.condition("a", STALLED).0.as_str(), s.condition("a", RECONCILING).0.as_str()),
+        ("True", "")
+    );
+    assert_eq!(s.condition("behind", RECONCILING).0, "True", "it only waits");
+    assert_eq!((s.plan_condition(READY), s.plan_condition(STALLED).0), (("False", "Cycle"), "True"));
+}
+
+#[test]
+fn slots_go_to_the_lowest_tier_then_to_what_most_depends_on() {
+    let top = "incidentRef: {name: nov}\nmaxParallel: 1";
+    let mut s = Story::of(plan_with(
+        top,
+        "- {name: late, tier: 5}\n- {name: plain, tier: 1}\n- {name: root, tier: 1}\n- {name: leaf, tier: 1, dependsOn: [root]}",
+    ));
+    s.run(120);
+    let mut order = ["late", "plain", "root", "leaf"];
+    order.sort_by_key(|service| s.reached(service, Stage::PreChecks));
+    assert_eq!(order, ["root", "plain", "leaf", "late"]);
+}
+
+#[test]
+fn whoever_waits_names_the_root_that_somebody_has_to_look_at() {
+    let mut s = story(
+        "- {name: a, owner: team-a}\n- {name: b, dependsOn: [a]}\n- {name: c, dependsOn: [b]}\n- {name: d, dependsOn: [c]}",
+    );
+    s.says("a", Phase::BeforeRestore, Verdict::Fail);
+    s.run(120);
+    assert_eq!(s.status("b").waiting_for.as_deref(), Some("a"));
+    assert_eq!(s.status("d").waiting_for.as_deref(), Some("c (held up by a)"));
+    let told = &s.status("d").blocked_by[0].message;
+    assert!(told.contains("a (GateFailed") && told.contains("team-a can clear it"), "{told}");
+    assert_eq!(s.world.status.blocked_by.len(), 1);
+    assert_eq!((s.world.status.blocked_by[0].name.as_str(), s.world.status.blocked_by[0].holds), ("a", 3));
+}
+
+/// One look at one service, seen so.
+fn one(change: impl FnOnce(&mut ServiceSeen)) -> crate::engine::ServiceDecided {
+    let story = story("- {name: db}");
+    let mut of = story.world.seen.services[0].clone();
+    of.exists = true;
+    of.generation = Some(1);
+    change(&mut of);
+    let now = Timestamp::from_second(1_000).unwrap();
+    let seen = Seen { now, incident: Presence::Present, account: Presence::Present, services: vec![of] };
+    let mut decided = decide(&plan("- {name: db}"), &seen);
+    kstatus::check_plan(&decided.plan);
+    decided.services.remove(0)
+}
+
+#[test]
+fn a_busy_service_is_left_alone() {
+    let idle = one(|_| {});
+    assert!(idle.write && idle.effect.is_some());
+    let busy = one(|of| of.busy = true);
+    assert!(!busy.write && busy.effect.is_none());
+    assert_eq!(busy.status, ServiceRecoveryStatus::default());
+}
+
+#[test]
+fn a_refused_effect_waits_until_it_may_be_tried_again_and_says_why() {
+    let refusal = |at: i64| Refusal {
+        reason: "RecoverNotGranted".to_owned(),
+        message: "recovery may not recover quarantine db".to_owned(),
+        again_at: Timestamp::from_second(at).unwrap(),
+    };
+    let waits = one(|of| of.refused = Some(refusal(1_001)));
+    assert_eq!(waits.effect, None);
+    assert_eq!(waits.status.blocked_by[0].reason, "RecoverNotGranted");
+    assert_eq!(find(&waits.status.conditions, READY).unwrap().reason, "RecoverNotGranted");
+    assert!(one(|of| of.refused = Some(refusal(1_000))).effect.is_some());
+}
+
+#[test]
+fn a_look_that_was_refused_ends_with_a_wake_up() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.run(600);
+    let seen = Seen {
+        now: s.world.seen.now.checked_add(SignedDuration::from_secs(5)).unwrap(),
+        services: s
+            .world
+            .seen
+            .services
+            .iter()
+            .map(|of| ServiceSeen { exists: false, ..of.clone() })
+            .collect(),
+        ..s.world.seen.clone()
+    };
+    let mut refused = seen.clone();
+    let again_at = seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
+    for of in &mut refused.services {
+        of.refused = Some(Refusal { reason: "Conflict".into(), message: "x".into(), again_at });
+    }
+    assert!(decide(&s.world.plan, &seen).services.iter().all(|of| of.effect.is_some()));
+    let decided = decide(&s.world.plan, &refused);
+    assert!(decided.services.iter().all(|of| of.effect.is_none()));
+    assert_eq!(decided.wake_at, Some(again_at));
+}
+
+#[test]
+fn what_does_not_fit_the_plan_decides_nothing() {
+    let s = story("- {name: db}\n- {name: web}");
+    let mut seen = s.world.seen.clone();
+    seen.services.pop();
+    assert!(decide(&s.world.plan, &seen).services.is_empty());
+}

@@ -1,0 +1,144 @@
+//! Plays a plan through with everything going well: how long it takes, and what bounds it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::{Phase, Stage, Verdict};
+use crate::engine::StepOutcome;
+use crate::plan::{Plan, UnitId};
+
+use super::world::{Event, Limits, RanAway, Script, Takes, World};
+
+/// What is assumed of the world; besides, every gate passes when asked, and writes take no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    /// How long a step takes.
+    pub step: Duration,
+    /// How long each change of isolation takes.
+    pub isolation: Duration,
+}
+
+/// How a plan went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// One for each service, in the plan's order.
+    pub services: Vec<ServiceRun>,
+    /// From the beginning until the last service that can recover is recovered and healthy.
+    pub makespan: Duration,
+}
+
+/// How a service went. Times count from the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceRun {
+    /// When it was claimed. `None`: it never starts.
+    pub started: Option<Duration>,
+    /// Each stage that it reached after `Isolated`, and when.
+    pub stages: Vec<(Duration, Stage)>,
+    /// When it was recovered and healthy.
+    pub finished: Option<Duration>,
+}
+
+/// Longer than any recovery: a continuous gate that passed is not asked again.
+const NEVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
+/// A plan that has not come to rest by then is not simulated.
+const HORIZON: SignedDuration = SignedDuration::from_secs(100 * 365 * 86_400);
+
+/// Looks at the plan that one service may cost: some 15 do, a few more with many steps.
+const LOOKS_PER_SERVICE: usize = 200;
+
+/// Plays a plan as if it were armed and not suspended, with so many units at once.
+///
+/// # Errors
+///
+/// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
+pub fn play(plan: &Plan, assumed: Assumed, max_parallel: usize) -> Result<Run, RanAway> {
+    let mut plan = plan.clone();
+    plan.incident.get_or_insert_with(|| "simulated".to_owned());
+    plan.suspend = false;
+    plan.max_parallel = max_parallel.max(1);
+    for gate in plan.services.iter_mut().flat_map(|s| &mut s.gates) {
+        if gate.phase == Phase::Continuous {
+            gate.policy.interval = NEVER;
+        }
+    }
+    let script = Script {
+        gate: Box::new(|_| Verdict::Pass),
+        latency: Box::new(move |takes, _| match takes {
+            Takes::Step(_) => assumed.step,
+            Takes::Isolation => assumed.isolation,
+            Takes::Write | Takes::Claim | Takes::Answer => Duration::ZERO,
+        }),
+        step: Box::new(|_, _, _| StepOutcome::Done),
+    };
+    let looks = LOOKS_PER_SERVICE.saturating_mul(plan.services.len() + 1);
+    let start = Timestamp::UNIX_EPOCH;
+    let mut world = World::new(plan, script, Limits { looks }, start);
+    world.run(start.checked_add(HORIZON).unwrap_or(Timestamp::MAX))?;
+    Ok(story(&world, start))
+}
+
+fn story(world: &World<'_>, start: Timestamp) -> Run {
+    let mut services = vec![ServiceRun::default(); world.plan.services.len()];
+    for fact in &world.facts {
+        let Event::Written(status) = &fact.event else { continue };
+        let at = fact.at.duration_since(start).unsigned_abs();
+        let of = &mut services[fact.service];
+        if status.stage != Stage::Isolated && of.stages.last().is_none_or(|(_, s)| *s != status.stage) {
+            of.stages.push((at, status.stage));
+            of.started.get_or_insert(at);
+        }
+        if is_true(&status.conditions, RECOVERED) && is_true(&status.conditions, HEALTHY) {
+            of.finished.get_or_insert(at);
+        }
+    }
+    let makespan = services.iter().filter_map(|s| s.finished).max().unwrap_or_default();
+    Run { services, makespan }
+}
+
+impl Run {
+    /// From when a unit was claimed until all of it was recovered and healthy; nothing if it never was.
+    #[must_use]
+    pub fn duration(&self, plan: &Plan, unit: UnitId) -> Duration {
+        let members = || plan.units[unit].members.iter().map(|&m| &self.services[m]);
+        let start = members().filter_map(|s| s.started).min();
+        let end = members().filter_map(|s| s.finished).max();
+        start.zip(end).map_or(Duration::ZERO, |(start, end)| end.saturating_sub(start))
+    }
+}
+
+/// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; `own`, which
+/// has been played, and the last never are. With them, the run without any limit.
+///
+/// # Errors
+///
+/// As [`play`].
+pub fn sweep(
+    plan: &Plan,
+    assumed: Assumed,
+    own: (usize, Duration),
+) -> Result<(Vec<(usize, Duration)>, Run), RanAway> {
+    let most = plan.units.len().max(1);
+    let unlimited = play(plan, assumed, most)?;
+    let mut rows: Vec<(usize, Duration)> = Vec::new();
+    let numbers: BTreeSet<usize> = (1..=most).filter(|&n| is_shown(n, most)).chain([own.0, most]).collect();
+    for n in numbers {
+        let done = rows.last().is_some_and(|&(_, makespan)| makespan <= unlimited.makespan);
+        if n == own.0 {
+            rows.push(own);
+        } else if n == most && !done {
+            rows.push((n, unlimited.makespan));
+        } else if !done {
+            rows.push((n, play(plan, assumed, n)?.makespan));
+        }
+    }
+    Ok((rows, unlimited))
+}
+
+/// Every number up to 12, then ever fewer; of a large plan fewer from the start, as each costs a run.
+fn is_shown(n: usize, most: usize) -> bool {
+    let every = if most <= 120 { 12 } else { 2 };
+    n <= every || n.is_power_of_two() || (most <= 120 && n.is_multiple_of(8))
+}

@@ -1,0 +1,267 @@
+//! What `resurgam simulate` tells of a plan: as data, for JSON, and as a text for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::api::Stage;
+use crate::plan::{Plan, UnitId, graph};
+
+use super::assume::{Assumed, Run, play, sweep};
+use super::world::RanAway;
+
+mod text;
+
+pub use text::text;
+
+/// A plan, played.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Name of the plan.
+    pub plan: String,
+    /// Its namespace; empty where the file names none.
+    pub namespace: String,
+    /// It names no incident: it was played as if it did.
+    pub dormant: bool,
+    /// It is suspended: it was played as if it were not.
+    pub suspended: bool,
+    /// How long a step was taken to last, in seconds.
+    pub step_seconds: f64,
+    /// How long a change of isolation was taken to last, in seconds.
+    pub isolation_seconds: f64,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+    /// Services that never start, and why.
+    pub never_start: Vec<Held>,
+    /// Units by the longest chain of dependencies below them: each layer waits only for those before it.
+    pub layers: Vec<Vec<Unit>>,
+    /// So many units at once.
+    pub max_parallel: usize,
+    /// The services, in the order in which they begin.
+    pub services: Vec<Service>,
+    /// The longest chain of units: no order is faster.
+    pub critical_path: Chain,
+    /// Until the last service that can recover is recovered and healthy, in seconds.
+    pub makespan_seconds: f64,
+    /// What other values of `maxParallel` would give.
+    pub sweep: Vec<Row>,
+}
+
+/// Something that is wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// One word for it.
+    pub reason: String,
+    /// What is the matter, and what would mend it.
+    pub message: String,
+    /// The services that have it.
+    pub services: Vec<String>,
+}
+
+/// A service that never starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Its name.
+    pub service: String,
+    /// What for: its own problems, or the services that it waits for.
+    pub because: String,
+}
+
+/// A service, or a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unit {
+    /// The group's name, for a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its services.
+    pub services: Vec<String>,
+}
+
+/// One service's way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<i32>,
+    /// Its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Is it on the critical path?
+    pub critical: bool,
+    /// When it is claimed, in seconds from the beginning.
+    pub start_seconds: f64,
+    /// When it is recovered and healthy, in seconds from the beginning.
+    pub end_seconds: f64,
+    /// Each stage, and when it is reached, in seconds from the beginning.
+    pub stages: Vec<Reached>,
+}
+
+/// A stage that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reached {
+    /// Which.
+    pub stage: Stage,
+    /// When, in seconds from the beginning.
+    pub at_seconds: f64,
+}
+
+/// A chain of units, each waiting for the one before.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Chain {
+    /// The units, first to begin first.
+    pub units: Vec<Unit>,
+    /// How long each takes, and all of them, in seconds.
+    pub seconds: f64,
+}
+
+/// What one value of `maxParallel` gives.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// So many units at once.
+    pub max_parallel: usize,
+    /// How long it takes, in seconds.
+    pub makespan_seconds: f64,
+    /// That, divided by the critical path. 1: no order is faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+}
+
+impl Report {
+    /// Plays a plan by its own `maxParallel` and by others.
+    ///
+    /// # Errors
+    ///
+    /// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
+    pub fn of(plan: &Plan, assumed: Assumed) -> Result<Self, RanAway> {
+        let run = play(plan, assumed, plan.max_parallel)?;
+        let (rows, unlimited) = sweep(plan, assumed, (plan.max_parallel, run.makespan))?;
+        let (length, chain) = plan.critical_path(|unit| unlimited.duration(plan, unit));
+        let chain: Vec<UnitId> =
+            chain.into_iter().filter(|&u| !unlimited.duration(plan, u).is_zero()).collect();
+        let row = |(max_parallel, makespan): (usize, Duration)| Row {
+            max_parallel,
+            makespan_seconds: makespan.as_secs_f64(),
+            ratio: (!length.is_zero()).then(|| makespan.as_secs_f64() / length.as_secs_f64()),
+        };
+        Ok(Self {
+            plan: plan.name.clone(),
+            namespace: plan.namespace.clone(),
+            dormant: plan.incident.is_none(),
+            suspended: plan.suspend,
+            step_seconds: assumed.step.as_secs_f64(),
+            isolation_seconds: assumed.isolation.as_secs_f64(),
+            problems: problems(plan),
+            never_start: never_start(plan, &run),
+            layers: layers(plan, &run)
+                .into_iter()
+                .map(|l| l.into_iter().map(|u| unit(plan, u)).collect())
+                .collect(),
+            max_parallel: plan.max_parallel,
+            services: services(plan, &run, &chain),
+            critical_path: Chain {
+                units: chain.iter().map(|&u| unit(plan, u)).collect(),
+                seconds: length.as_secs_f64(),
+            },
+            makespan_seconds: run.makespan.as_secs_f64(),
+            sweep: rows.into_iter().map(row).collect(),
+        })
+    }
+}
+
+fn unit(plan: &Plan, id: UnitId) -> Unit {
+    let unit = &plan.units[id];
+    let name = |&m: &usize| plan.services[m].name.clone();
+    Unit { group: unit.group.clone(), services: unit.members.iter().map(name).collect() }
+}
+
+/// One line for each problem, however many services have it.
+fn problems(plan: &Plan) -> Vec<Problem> {
+    let mut services: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for service in &plan.services {
+        for problem in &service.problems {
+            let of = services.entry((problem.reason, &problem.message)).or_default();
+            if !of.contains(&service.name) {
+                of.push(service.name.clone());
+            }
+        }
+    }
+    let problem = |((reason, message), services): ((&str, &str), Vec<String>)| Problem {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        services,
+    };
+    services.into_iter().map(problem).collect()
+}
+
+fn never_start(plan: &Plan, run: &Run) -> Vec<Held> {
+    let finished = |id: usize| run.services[id].finished.is_some();
+    let held = |id: usize| {
+        let service = &plan.services[id];
+        let own: BTreeSet<&str> = service.problems.iter().map(|p| p.reason).collect();
+        let mates = plan.units[service.unit].members.iter().filter(|&&m| m != id);
+        let waits: BTreeSet<&str> = plan.units[service.unit]
+            .dependencies
+            .iter()
+            .filter(|&&d| !finished(d))
+            .chain(mates.filter(|&&m| !plan.services[m].problems.is_empty()))
+            .map(|&s| plan.services[s].name.as_str())
+            .collect();
+        let because = if own.is_empty() {
+            format!("waits for {}", waits.into_iter().collect::<Vec<_>>().join(", "))
+        } else {
+            own.into_iter().collect::<Vec<_>>().join(", ")
+        };
+        Held { service: service.name.clone(), because }
+    };
+    (0..plan.services.len()).filter(|&id| !finished(id)).map(held).collect()
+}
+
+/// Units by the longest chain of dependencies below them. Those that never start are in none.
+fn layers(plan: &Plan, run: &Run) -> Vec<Vec<UnitId>> {
+    let mut depth: BTreeMap<UnitId, usize> = BTreeMap::new();
+    let mut layers: Vec<Vec<UnitId>> = Vec::new();
+    for unit in graph::topological(plan.units.len(), |u| plan.dependency_units(u).collect()) {
+        if plan.units[unit].members.iter().any(|&m| run.services[m].started.is_none()) {
+            continue;
+        }
+        let below = plan.dependency_units(unit).filter_map(|d| depth.get(&d)).max();
+        let layer = below.map_or(0, |d| d + 1);
+        depth.insert(unit, layer);
+        if layers.len() <= layer {
+            layers.resize_with(layer + 1, Vec::new);
+        }
+        layers[layer].push(unit);
+    }
+    for layer in &mut layers {
+        layer.sort_by_key(|&u| (plan.units[u].tier.unwrap_or(i32::MAX), u));
+    }
+    layers
+}
+
+fn services(plan: &Plan, run: &Run, chain: &[UnitId]) -> Vec<Service> {
+    let start = |unit: UnitId| plan.units[unit].members.iter().filter_map(|&m| run.services[m].started).min();
+    let mut order: Vec<UnitId> = (0..plan.units.len()).filter(|&u| start(u).is_some()).collect();
+    order.sort_by_key(|&u| (start(u), plan.units[u].tier.unwrap_or(i32::MAX), u));
+    let ids = order.iter().flat_map(|&u| &plan.units[u].members);
+    ids.filter_map(|&id| {
+        let (service, of) = (&plan.services[id], &run.services[id]);
+        let reached = |&(at, stage): &(Duration, Stage)| Reached { stage, at_seconds: at.as_secs_f64() };
+        Some(Service {
+            name: service.name.clone(),
+            tier: service.tier,
+            group: plan.units[service.unit].group.clone(),
+            critical: chain.contains(&service.unit),
+            start_seconds: of.started?.as_secs_f64(),
+            end_seconds: of.finished?.as_secs_f64(),
+            stages: of.stages.iter().map(reached).collect(),
+        })
+    })
+    .collect()
+}

@@ -1,0 +1,6 @@
+//! The engine against random plans, and what `simulate` tells.
+
+mod judge;
+mod properties;
+mod random;
+mod reports;
