@@ -111,7 +111,7 @@ pub struct GateSpec {
 
     /// So many Fails in a row are a failure, and need a Decision. Default 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub failure_limit: Option<u32>,
 
     /// Unknown for longer than this, `stableFor` not counted, asks for a person, and gives the slot back; it is still asked. Default 15m.
@@ -195,6 +195,6 @@ pub struct HttpSpec {
     pub url: String,
     /// The status that passes. Default 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 100, max = 599))]
+    #[schemars(range(min = 100, max = 599), extend("format" = "int32"))]
     pub status: Option<u16>,
 }
