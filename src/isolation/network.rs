@@ -273,23 +273,21 @@ pub async fn release(client: &Client, namespace: &str, seal: &str) -> Result<(),
     let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;
     let ours = found.filter(|record| sealed_by(record, seal));
+    let listing = format!("list networkpolicies in namespace {namespace}");
+    let live = call(listing, policies.list(&ListParams::default())).await?.items;
     for (key, text) in ours.iter().flat_map(|record| record.data.iter().flatten()) {
         let entry: Recorded = serde_json::from_str(text)
             .map_err(|e| NetworkError::Unreadable(namespace.into(), key.clone(), e.to_string()))?;
-        if entry.policy.name_any() != *key {
+        let newcomer = entry.policy.name_any() != *key;
+        if newcomer || live.iter().any(|policy| policy.name_any() == *key) {
             continue;
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let what = format!("restore NetworkPolicy {namespace}/{key}");
-        match call(what, policies.create(&params, &entry.policy)).await {
-            Ok(_) => {}
-            Err(error) if error.is_conflict() => {}
-            Err(error) => return Err(error.into()),
-        }
+        call(what, policies.create(&params, &entry.policy)).await?;
     }
-    for name in [CLEAN_ROOM, DEFAULT_DENY] {
-        let what = format!("delete NetworkPolicy {namespace}/{name}");
-        call_opt(what, policies.delete(name, &DeleteParams::default())).await?;
+    for policy in live.iter().filter(|policy| is_ours(policy)) {
+        remove(&policies, policy).await?;
     }
     if let Some(record) = ours {
         let same = Preconditions { uid: record.uid(), resource_version: None };

@@ -78,6 +78,7 @@ fn is_write(event: &Value) -> bool {
     ["create", "update", "patch", "delete"].contains(&verb)
         && !event["requestURI"].as_str().unwrap().contains("dryRun")
         && event["objectRef"]["resource"] != "events"
+        && event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300)
 }
 
 #[tokio::test]
