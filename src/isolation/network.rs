@@ -152,6 +152,16 @@ fn sealed_by(record: &ConfigMap, seal: &str) -> bool {
     record.annotations().get(SEAL_ANNOTATION).map(String::as_str) == Some(seal)
 }
 
+/// How a namespace was before its network is isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Anybody may have written a policy until just now: the list has to be the latest.
+    Open,
+    /// The fence was up: what a few accounts may write wakes us again. The API server's cache will do for the list, which
+    /// otherwise waits up to a tenth of a second until it knows that it is current.
+    Isolated,
+}
+
 /// Makes the namespace's network policies what they are to be, and nothing else. Tells whether anything had to be written.
 ///
 /// # Errors
@@ -161,17 +171,26 @@ pub async fn isolate(
     namespace: &str,
     seal: &str,
     room: Option<&[String]>,
+    before: Before,
 ) -> Result<bool, NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let params = match before {
+        Before::Open => ListParams::default(),
+        Before::Isolated => ListParams::default().match_any(),
+    };
     let listing = format!("list networkpolicies in namespace {namespace}");
-    let live = call(listing, api.list(&ListParams::default())).await?.items;
+    // Ours are read one by one, so that what we wrote ourselves is seen for sure.
+    let list = call(listing, api.list(&params));
+    let (listed, mine) = futures::try_join!(async { Ok::<_, NetworkError>(list.await?) }, async {
+        Ok(ours_now(&api).await?)
+    })?;
     let wanted = wanted(namespace, room);
     let mut changed = false;
     // Deny first, so that removing an allowance never leaves a moment in which all is allowed.
     for policy in &wanted {
-        changed |= put(&api, policy, live.iter().find(|l| l.name_any() == policy.name_any())).await?;
+        changed |= put(&api, policy, mine.iter().find(|m| m.name_any() == policy.name_any())).await?;
     }
-    let (mine, others): (Vec<_>, Vec<_>) = live.into_iter().partition(is_ours);
+    let others: Vec<_> = listed.items.into_iter().filter(|policy| !is_ours(policy)).collect();
     if !others.is_empty() {
         record(client, namespace, seal, &others).await?;
     }
@@ -181,6 +200,13 @@ pub async fn isolate(
         changed = true;
     }
     Ok(changed)
+}
+
+/// The policies of ours that are there.
+async fn ours_now(api: &Api<NetworkPolicy>) -> Result<Vec<NetworkPolicy>, IoError> {
+    let one = async |name| call_opt(format!("get NetworkPolicy {name}"), api.get(name)).await;
+    let (deny, room) = futures::try_join!(one(DEFAULT_DENY), one(CLEAN_ROOM))?;
+    Ok(deny.into_iter().chain(room).collect())
 }
 
 async fn put(
@@ -273,21 +299,20 @@ pub async fn release(client: &Client, namespace: &str, seal: &str) -> Result<(),
     let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;
     let ours = found.filter(|record| sealed_by(record, seal));
-    let listing = format!("list networkpolicies in namespace {namespace}");
-    let live = call(listing, policies.list(&ListParams::default())).await?.items;
     for (key, text) in ours.iter().flat_map(|record| record.data.iter().flatten()) {
         let entry: Recorded = serde_json::from_str(text)
             .map_err(|e| NetworkError::Unreadable(namespace.into(), key.clone(), e.to_string()))?;
         let newcomer = entry.policy.name_any() != *key;
-        if newcomer || live.iter().any(|policy| policy.name_any() == *key) {
+        let what = format!("get NetworkPolicy {namespace}/{key}");
+        if newcomer || call_opt(what, policies.get(key)).await?.is_some() {
             continue;
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let what = format!("restore NetworkPolicy {namespace}/{key}");
         call(what, policies.create(&params, &entry.policy)).await?;
     }
-    for policy in live.iter().filter(|policy| is_ours(policy)) {
-        remove(&policies, policy).await?;
+    for policy in ours_now(&policies).await? {
+        remove(&policies, &policy).await?;
     }
     if let Some(record) = ours {
         let same = Preconditions { uid: record.uid(), resource_version: None };

@@ -12,9 +12,10 @@ use super::status::{self, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::capture::capture;
+use crate::isolation::network::{self, Before};
 use crate::isolation::probe::{self, Probed, Seen};
 use crate::isolation::target::{self, Next, Target};
-use crate::isolation::{network, workloads};
+use crate::isolation::workloads;
 
 /// How long the fence is tried in quick succession before that counts as failed. Labels take effect within milliseconds.
 const PROBING: Duration = Duration::from_secs(30);
@@ -33,8 +34,10 @@ pub(super) async fn run(
     let settled =
         before.isolation == Some(wanted.level) && conditions::is_true(&before.conditions, conditions::READY);
     let mut pass = Pass::new(wanted);
+    let marked = namespace.labels().contains_key(ISOLATION_LABEL);
+    let drift = Vec::new();
     let mut work =
-        Work { context, name: &name, quarantine, namespace, before: before.isolation, drift: Vec::new() };
+        Work { context, name: &name, quarantine, namespace, before: before.isolation, marked, drift };
     let outcome = work.go(&mut pass).await;
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
@@ -63,6 +66,8 @@ struct Work<'a> {
     namespace: Namespace,
     /// What was enforced before.
     before: Option<Isolation>,
+    /// The namespace bore the label when it was read.
+    marked: bool,
     /// What had to be written.
     drift: Vec<String>,
 }
@@ -77,8 +82,7 @@ impl Work<'_> {
             && fence.amiss.is_none()
             && self.context.remember(self.name, |memory| memory.seen.as_ref() == Some(&seal));
         // A namespace without the label is one in which anything may have been started since the last capture.
-        let marked = self.namespace.labels().contains_key(ISOLATION_LABEL);
-        pass.found.captured = marked && !target::needs_capture(&self.quarantine, level);
+        pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
             let again = match pass.next() {
                 Next::Label => self.label(pass).await?,
@@ -152,7 +156,14 @@ impl Work<'_> {
             network::release(client, self.name, &uid).await?;
         } else {
             let room = (level == Isolation::CleanRoom).then_some(pass.target.reachable.as_slice());
-            if network::isolate(client, self.name, &uid, room).await? {
+            // Fenced since the last pass, and without a break?
+            let before = match self.before {
+                Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
+                    Before::Isolated
+                }
+                _ => Before::Open,
+            };
+            if network::isolate(client, self.name, &uid, room, before).await? {
                 self.drift.push("network policies".to_owned());
             }
         }

@@ -190,10 +190,11 @@ pub(super) fn unseen(pass: &Pass) -> String {
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }
 
+/// One of them is enough, and does not change with every other pod that ends: each change would be a write.
 fn still_alive(pods: &[String]) -> String {
-    let shown = pods.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    let more = if pods.len() > 5 { format!(" and {} more", pods.len() - 5) } else { String::new() };
-    format!("still going: {shown}{more}")
+    pods.iter()
+        .min()
+        .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
 }
 
 fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {

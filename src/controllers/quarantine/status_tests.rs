@@ -152,10 +152,15 @@ fn missing_policies_are_told() {
 }
 
 #[test]
-fn many_pods_that_linger_are_shortened() {
+fn a_pod_that_lingers_is_named_and_the_end_of_others_is_no_news() {
     let mut waiting = pass(Isolation::Sealed, Found { empty: false, ..ALL });
+    let told = |waiting: &Pass| {
+        let status = after_pass(&quarantine(None, true), waiting);
+        find(&status.conditions, READY).unwrap().message.clone()
+    };
     waiting.alive = (1..=8).map(|n| format!("web-{n}")).collect();
-    let status = after_pass(&quarantine(None, true), &waiting);
-    let message = &find(&status.conditions, READY).unwrap().message;
-    assert_eq!(message, "still going: web-1, web-2, web-3, web-4, web-5 and 3 more");
+    let all = told(&waiting);
+    assert_eq!(all, "pods have yet to end: web-1");
+    waiting.alive.truncate(1);
+    assert_eq!(told(&waiting), all);
 }
