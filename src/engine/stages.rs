@@ -136,7 +136,8 @@ impl At<'_> {
     fn isolated(&self, next: &mut Next) {
         let attempt = self.of.status.attempt;
         let mine = |q: Option<&QuarantineFound>| q.is_some_and(|q| q.claim == ClaimSeen::Mine { attempt });
-        if !self.unit.go {
+        // A unit that has not begun may have its slot only because a member is just being written: the others wait for that.
+        if !self.unit.go || self.members().any(|(_, m)| m.busy) {
             return;
         }
         if found(self.of).all(mine) {
