@@ -1,0 +1,59 @@
+//! `crds/` and `resurgam crds` say what the types say.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_crds_in_the_repository_are_what_the_types_generate() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let mut wanted = Vec::new();
+    for crd in resurgam::api::crds() {
+        let file = format!("{}.yaml", crd.spec.names.plural);
+        let found = std::fs::read_to_string(folder.join(&file)).unwrap();
+        let generated = serde_yaml::to_string(&crd).unwrap();
+        // Not assert_eq: the message would be two thousand lines.
+        assert!(found == generated, "crds/{file} is stale: run `cargo xtask crds`");
+        wanted.push(file);
+    }
+    let mut there: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    there.sort();
+    wanted.sort();
+    assert_eq!(there, wanted, "one file for each kind, and no other");
+}
+
+#[test]
+fn resurgam_crds_prints_the_crds_in_the_repository() {
+    let output = Command::new(env!("CARGO_BIN_EXE_resurgam")).arg("crds").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut printed = rehearsal::documents(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let mut kept = rehearsal::read("crds").unwrap();
+    for documents in [&mut printed, &mut kept] {
+        documents.sort_by_key(|crd| crd["metadata"]["name"].as_str().unwrap().to_owned());
+    }
+    assert!(printed == kept, "resurgam crds prints something else than crds/ holds");
+}
+
+#[test]
+fn no_schema_names_a_number_format_that_the_api_server_does_not_know() {
+    fn formats(at: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        if let Some(format) = at.get("format").and_then(serde_json::Value::as_str) {
+            found.insert(format.to_owned());
+        }
+        for inner in at.as_object().into_iter().flat_map(serde_json::Map::values) {
+            formats(inner, found);
+        }
+        for inner in at.as_array().into_iter().flatten() {
+            formats(inner, found);
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    for crd in rehearsal::read("crds").unwrap() {
+        formats(&crd, &mut found);
+    }
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["date-time", "int32", "int64"]);
+}

@@ -1,0 +1,64 @@
+//! What an estate is like, to compare it before and after.
+
+use std::collections::BTreeMap;
+
+use kube::Client;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+/// What a person would compare, by `Kind namespace/name`.
+pub type Estate = BTreeMap<String, Value>;
+
+/// Workloads with their size and images, and NetworkPolicies, of the namespaces given.
+pub async fn look(client: &Client, namespaces: &[String]) -> Estate {
+    let kinds = [
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        ("apps/v1", "ReplicaSet"),
+        ("v1", "ReplicationController"),
+        ("batch/v1", "CronJob"),
+        ("batch/v1", "Job"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+    ];
+    let mut estate = Estate::new();
+    for (version, kind) in kinds {
+        let list = rehearsal::kind(client, version, kind, None).list(&ListParams::default()).await.unwrap();
+        for object in list {
+            let object = serde_json::to_value(object).unwrap();
+            let at = |field: &str| rehearsal::text(&object, field).to_owned();
+            let (namespace, name) = (at("/metadata/namespace"), at("/metadata/name"));
+            // What a Deployment or a CronJob makes has a name of the moment; its maker stands for it.
+            let owned = rehearsal::field(&object, "/metadata/ownerReferences/0").is_object();
+            if owned || !namespaces.contains(&namespace) {
+                continue;
+            }
+            estate.insert(format!("{kind} {namespace}/{name}"), essence(kind, &object));
+        }
+    }
+    estate
+}
+
+fn essence(kind: &str, object: &Value) -> Value {
+    let spec = |field: &str| rehearsal::field(object, &format!("/spec{field}")).clone();
+    let template = if kind == "CronJob" { "/jobTemplate/spec/template" } else { "/template" };
+    match kind {
+        "NetworkPolicy" => spec(""),
+        "CronJob" | "Job" => json!({
+            "suspend": spec("/suspend"), "images": images(&spec(template)),
+            "complete": rehearsal::condition(object, "Complete") == "True",
+        }),
+        _ => json!({
+            "replicas": spec("/replicas"), "nodes": spec("/template/spec/nodeSelector"),
+            "images": images(&spec(template)),
+        }),
+    }
+}
+
+fn images(template: &Value) -> Vec<String> {
+    let containers = |field: &str| {
+        let list = rehearsal::field(template, field).as_array().cloned().unwrap_or_default();
+        list.into_iter().map(|c| c["image"].as_str().unwrap().to_owned())
+    };
+    containers("/spec/initContainers").chain(containers("/spec/containers")).collect()
+}

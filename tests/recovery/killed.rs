@@ -1,0 +1,173 @@
+//! The operator is killed again and again while three boroughs recover.
+
+use std::time::Duration;
+
+use control_plane::{ControlPlane, Identity};
+use kube::api::ListParams;
+use rehearsal::{Endpoint, condition, eventually, text, three_boroughs};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::estate::{Estate, look};
+use crate::progress::{Progress, SplitMix};
+use crate::{KINDS, stage, start_operator};
+
+/// The services whose images were tampered with: they fail once, and are retried once repaired.
+const TAMPERED: [&str; 2] = ["integration", "rbkc-parking"];
+/// How often the operator is killed.
+const KILLS: usize = 5;
+/// Longer than anything takes, kills and a busy machine included.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_moments() {
+    let (cluster, _turn) = stage().await;
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let endpoint = Endpoint::start().await.unwrap();
+    three_boroughs::lay_down(cluster, true).await.unwrap();
+    let jobs = rehearsal::kind(&admin, "batch/v1", "Job", Some("shared-files"));
+    let complete = |o: &Value| condition(o, "Complete") == "True";
+    eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await.unwrap();
+
+    let mut random = SplitMix::seeded(24_11_2025);
+    let mut progress = Progress::start(&admin);
+    let mut operator = start_operator(cluster);
+    // Before on-call staff isolate anything, so that nothing of it is missed.
+    let namespaces = {
+        let quarantines = rehearsal::read("examples/three-boroughs/quarantines.yaml").unwrap();
+        quarantines.iter().map(|q| text(q, "/metadata/name").to_owned()).collect::<Vec<_>>()
+    };
+    let before = look(&admin, &namespaces).await;
+    assert_eq!(three_boroughs::isolate(cluster).await.unwrap(), namespaces);
+    let plan = three_boroughs::arm(cluster, endpoint.url()).await.unwrap();
+
+    let killing = async {
+        let mut moments = Vec::new();
+        for _ in 0..KILLS {
+            let moment = progress.so_far() + random.between(50, 170);
+            progress.reaches(moment).await;
+            operator.kill().unwrap();
+            moments.push(moment);
+            operator = start_operator(cluster);
+        }
+        eprintln!("killed after changes {moments:?}");
+        (progress, operator)
+    };
+    let ((progress, operator), ()) = tokio::join!(killing, lead(cluster));
+
+    for wanted in ["Recovered", "Ready"] {
+        wait(cluster, wanted).await;
+    }
+    eprintln!("{} changes in all", progress.so_far());
+
+    let wanted = as_it_should_be(before);
+    let after = look(&admin, &namespaces).await;
+    for (what, wanted) in &wanted {
+        assert_eq!(after.get(what), Some(wanted), "{what}");
+    }
+    assert_eq!(after.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    let kinds = |kind| rehearsal::kind(&admin, KINDS, kind, None);
+    for record in kinds("ServiceRecovery").list(&ListParams::default()).await.unwrap() {
+        let record = serde_json::to_value(record).unwrap();
+        let service = text(&record, "/spec/service").to_owned();
+        let attempts = if TAMPERED.contains(&service.as_str()) { 2 } else { 1 };
+        assert_eq!(record["status"]["attempt"], attempts, "{service}: {}", record["status"]);
+        assert_eq!(record["status"]["stage"], "Recovered", "{service}");
+    }
+    for namespace in &namespaces {
+        let object =
+            rehearsal::object(&rehearsal::kind(&admin, "v1", "Namespace", None), namespace).await.unwrap();
+        assert_eq!(object["metadata"]["labels"]["resurgam.dev/isolation"], Value::Null, "{namespace}");
+        let quarantine = rehearsal::object(&kinds("Quarantine"), namespace).await.unwrap();
+        evidence_is_kept(cluster, namespace, &quarantine);
+    }
+
+    judged(cluster, &plan, namespaces.len());
+    drop(operator);
+}
+
+/// What the recovery lead does about the tampered services, whether the operator lives just then or not.
+async fn lead(cluster: &ControlPlane) {
+    let client = cluster.client(Identity::RecoveryLead).await.unwrap();
+    let records = rehearsal::kind(&client, KINDS, "ServiceRecovery", Some(three_boroughs::NAMESPACE));
+    for service in TAMPERED {
+        let name = format!("{}.{service}", three_boroughs::PLAN);
+        let asked = |o: &Value| condition(o, "NeedsDecision") == "True";
+        let what = format!("{service} to need a decision");
+        let record = eventually(&records, &name, &what, DEADLINE, asked).await.unwrap();
+        assert_eq!(record["status"]["decision"]["reason"], "GateFailed", "{service}");
+        assert_eq!(record["status"]["stage"], "PreChecks", "{service}: what was tampered with never runs");
+    }
+    three_boroughs::repair(cluster).await.unwrap();
+    for service in TAMPERED {
+        let reason = "the approved image is back";
+        rehearsal::retry(&client, three_boroughs::NAMESPACE, three_boroughs::PLAN, service, reason)
+            .await
+            .unwrap();
+    }
+}
+
+/// As on-call staff would wait.
+async fn wait(cluster: &ControlPlane, wanted: &str) {
+    let output = tokio::process::Command::new(cluster.binary("kubectl").unwrap())
+        .env("KUBECONFIG", cluster.kubeconfig(Identity::Responder))
+        .env("KUBECACHEDIR", cluster.dir().join("kubectl-cache"))
+        .args(["wait", &format!("--for=condition={wanted}"), "rplan/three-boroughs", "-n", "recovery"])
+        .arg(format!("--timeout={}s", DEADLINE.as_secs()))
+        .output()
+        .await
+        .unwrap();
+    if !output.status.success() {
+        let log = std::fs::read_to_string(cluster.dir().join("operator.log")).unwrap();
+        let tail: Vec<&str> = log.lines().rev().take(60).collect();
+        panic!("{wanted}: {}\n{}", String::from_utf8_lossy(&output.stderr), tail.join("\n"));
+    }
+}
+
+/// As it was, but for what a recovery changes: approved images are back, and Jobs and CronJobs stay suspended.
+fn as_it_should_be(mut estate: Estate) -> Estate {
+    for repaired in rehearsal::read("examples/three-boroughs/repair").unwrap() {
+        let at = |field| text(&repaired, field);
+        let key = format!("{} {}/{}", at("/kind"), at("/metadata/namespace"), at("/metadata/name"));
+        let tampered = estate.get_mut(&key).unwrap();
+        let image = &repaired["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_ne!(tampered["images"], json!([image]), "{key} was tampered with");
+        tampered["images"] = json!([image]);
+    }
+    for (what, job) in &mut estate {
+        // A Job that has ended starts nothing any more.
+        if what.starts_with("CronJob ") || (what.starts_with("Job ") && job["complete"] == false) {
+            job["suspend"] = json!(true);
+        }
+    }
+    estate
+}
+
+/// The evidence that the Quarantine names is there, and is what its digest says.
+fn evidence_is_kept(cluster: &ControlPlane, namespace: &str, quarantine: &Value) {
+    let capture = &quarantine["status"]["capture"];
+    let digest = capture["digest"].as_str().unwrap_or_else(|| panic!("{namespace} was not captured"));
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let file = cluster.dir().join("evidence").join(namespace).join(format!("{hex}.json"));
+    let content = std::fs::read(&file).unwrap();
+    let found: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(found, hex, "{}", file.display());
+    let evidence: Value = serde_json::from_slice(&content).unwrap();
+    assert_eq!(evidence["namespace"], namespace);
+    let objects = evidence["objects"].as_array().unwrap();
+    assert_eq!(capture["objects"], objects.len());
+    assert!(
+        objects.iter().any(|object| object["kind"] == "Pod"),
+        "{namespace} was captured before its pods went"
+    );
+}
+
+fn judged(cluster: &ControlPlane, plan: &str, namespaces: usize) {
+    let file = cluster.dir().join("plan.yaml");
+    std::fs::write(&file, plan).unwrap();
+    let report = judge::judge_files(cluster.audit_log(), &file, &judge::Options::default()).unwrap();
+    eprintln!("{report}");
+    assert!(report.is_clean(), "{report}");
+    // To the clean room and out of it, each once, however often the operator died.
+    assert_eq!(report.loosenings, 2 * namespaces);
+}
