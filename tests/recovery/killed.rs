@@ -29,7 +29,7 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     let complete = |o: &Value| condition(o, "Complete") == "True";
     eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await.unwrap();
 
-    let mut random = SplitMix::seeded(24_11_2025);
+    let mut random = SplitMix::seeded(24_112_025);
     let mut progress = Progress::start(&admin);
     let mut operator = start_operator(cluster);
     // Before on-call staff isolate anything, so that nothing of it is missed.
