@@ -219,9 +219,26 @@ impl Bench {
         assert!(pods.items.is_empty(), "{name} has {} pods", pods.items.len());
     }
 
-    /// A service's namespace is sealed, and its ServiceRecovery has never been past its first stages.
+    /// A service's namespace is sealed and empty, and by the audit log has been nothing else since it was isolated.
     pub async fn stays_sealed(&self, service: &str) {
         self.stays(service, "sealed").await;
+        let name = self.namespace(service);
+        let log = std::fs::read_to_string(cluster().await.audit_log()).unwrap();
+        // Whole lines only: the API server may be writing the next one.
+        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains(&name));
+        let mut labels = Vec::new();
+        for event in lines.map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            let is_namespace =
+                event["objectRef"]["resource"] == "namespaces" && event["objectRef"]["name"] == name;
+            let dry_run = text(&event, "/requestURI").contains("dryRun");
+            if is_namespace && !dry_run && event["responseObject"]["kind"] == "Namespace" {
+                labels
+                    .push(text(&event, "/responseObject/metadata/labels/resurgam.dev~1isolation").to_owned());
+            }
+        }
+        let isolated: Vec<&String> = labels.iter().skip_while(|label| label.is_empty()).collect();
+        assert!(!isolated.is_empty(), "the audit log does not show that {name} was isolated");
+        assert!(isolated.iter().all(|label| *label == "sealed"), "{name}: {labels:?}");
     }
 
     /// The recovery lead's client.

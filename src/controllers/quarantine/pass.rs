@@ -48,6 +48,9 @@ pub(super) async fn run(
         }
         Ok(_) => {}
     }
+    if pass.is_between(before.isolation) {
+        return outcome;
+    }
     let fence = context.options.fence.state();
     let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
     let drift = if settled { work.drift } else { Vec::new() };

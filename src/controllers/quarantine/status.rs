@@ -8,7 +8,7 @@ use crate::api::quarantine::{Capture, Control, ControlName, ControlState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::probe::Seen;
-use crate::isolation::target::{Found, Next, Target, next};
+use crate::isolation::target::{Found, Next, Target, loosens, next};
 
 /// Longest message of a control.
 const MESSAGE: usize = 512;
@@ -56,6 +56,16 @@ impl Pass {
 
     pub(super) fn next(&self) -> Next {
         next(self.target.level, self.found)
+    }
+
+    /// Is the namespace between two levels: let out of the one that stood, and the looser one not seen to hold yet? Of this
+    /// moment nothing is told. Said to be not ready, the old level would be no ground to loosen from, and the next pass
+    /// would take back what this one granted, again and again on a busy API server.
+    pub(super) fn is_between(&self, before: Option<Isolation>) -> bool {
+        loosens(before, self.target.level)
+            && self.found.labelled
+            && !self.found.fenced
+            && self.trouble.is_none()
     }
 
     /// What is enforced after this pass. A level is only said to be enforced once it was seen to be.

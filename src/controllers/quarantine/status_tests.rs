@@ -164,3 +164,53 @@ fn a_pod_that_lingers_is_named_and_the_end_of_others_is_no_news() {
     waiting.alive.truncate(1);
     assert_eq!(told(&waiting), all);
 }
+
+#[test]
+fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
+    use crate::api::service_recovery::{PlanRef, ServiceRecoverySpec};
+    use crate::api::{Claim, DnsLabel, ServiceRecovery};
+    use crate::isolation::target::{PlanState, target};
+    let claim = Claim {
+        plan_uid: "plan-1".into(),
+        plan_namespace: "recovery".into(),
+        plan: "council".into(),
+        service: "library".into(),
+        attempt: 1,
+        display: String::new(),
+    };
+    for (from, to) in [(Isolation::Sealed, Isolation::CleanRoom), (Isolation::CleanRoom, Isolation::Open)] {
+        let mut stood = quarantine(Some(from), true);
+        stood.status = Some(after_pass(&stood, &pass(from, ALL)));
+        stood.status.as_mut().unwrap().claimed_by = Some(claim.clone());
+        let recovery = ServiceRecovery::new(
+            "council.library",
+            ServiceRecoverySpec {
+                plan_ref: PlanRef { name: "council".into(), uid: "plan-1".into() },
+                service: "library".into(),
+                tier: None,
+                namespaces: vec![DnsLabel("library".into())],
+                attempt: 1,
+                isolation: Some(to),
+                reachable: Vec::new(),
+            },
+        );
+        let wanted = |quarantine: &Quarantine| target(quarantine, Some(&recovery), PlanState::Alive).level;
+        assert_eq!(wanted(&stood), to);
+        // The label is changed, and the first try still met the old level: what stands in the status still grants it.
+        let mut going = pass(to, Found { fenced: false, ..ALL });
+        assert!(going.is_between(Some(from)));
+        // Told all the same, it would be taken back.
+        let mut told = stood.clone();
+        told.status = Some(after_pass(&stood, &going));
+        assert_eq!(wanted(&told), from);
+        // A fence that will not let go is told, and taken back: closed is the safe side.
+        going.trouble = Some(Trouble { reason: "FenceNotSeen", message: String::new(), stalled: true });
+        assert!(!going.is_between(Some(from)));
+        assert!(!pass(to, ALL).is_between(Some(from)), "it is there");
+        assert!(
+            !pass(from, Found { fenced: false, ..ALL }).is_between(Some(to)),
+            "tightening is told as it goes"
+        );
+        assert!(!pass(from, Found { fenced: false, ..ALL }).is_between(None), "so is isolating");
+    }
+}
