@@ -1,7 +1,9 @@
 //! Carries out what was decided for one service: its status first, as intent, and then the effect.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -62,7 +64,12 @@ impl Act {
 
     /// Writes, acts, and lets go of the service.
     pub(crate) async fn carry_out(mut self, decided: ServiceDecided) {
-        let result = self.try_carry_out(&decided).await;
+        // A panic must not leave the service busy for ever, with nothing to say why.
+        let result = AssertUnwindSafe(self.try_carry_out(&decided)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| {
+            let message = "the operator panicked on this: a bug; its log tells more".to_owned();
+            Err(refused("Panicked", message))
+        });
         let refused = result.err().map(|error| self.refusal(&error));
         {
             let mut state = self.running.state();

@@ -2,11 +2,12 @@
 //! watches through a reverse index; nothing is polled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -190,11 +191,12 @@ impl Operator {
         let object = match &object.0 {
             Ok(object) => object,
             Err(error) => {
-                tracing::error!(plan = %key, %error, "this plan cannot be read: nothing of it starts");
+                self.tell_unreadable(running, &error.metadata, &error.error);
                 return None;
             }
         };
         let mut state = running.state();
+        state.unreadable = None;
         if let Some(plan) = &state.plan
             && plan.generation == object.metadata.generation
             && Some(plan.uid.as_str()) == object.metadata.uid.as_deref()
@@ -213,6 +215,35 @@ impl Operator {
         state.services.retain(|name, _| plan.index.contains_key(name));
         state.plan = Some(plan.clone());
         Some(plan)
+    }
+
+    /// A plan that this version cannot read, such as one with a field of a newer version, is told so, once.
+    fn tell_unreadable(&self, running: &Running, meta: &kube::api::ObjectMeta, error: &str) {
+        let mut state = running.state();
+        let told = Some((meta.generation, error.to_owned()));
+        if std::mem::replace(&mut state.unreadable, told.clone()) == told {
+            return;
+        }
+        drop(state);
+        let key = running.key.clone();
+        tracing::error!(plan = %key, error, "this plan cannot be read: nothing of it starts");
+        let status = engine::unreadable(meta.generation, error, Timestamp::now());
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
+            "metadata": {"name": key.name, "uid": meta.uid}, "status": status,
+        });
+        // The answer cannot be read as a plan either.
+        let resource = ApiResource::erase::<RecoveryPlan>(&());
+        let plans: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        tokio::spawn(async move {
+            let params = PatchParams::apply(field_manager::PLAN).force();
+            let what = format!("write status of RecoveryPlan {key}");
+            if let Err(error) =
+                call(what, plans.patch_status(&key.name, &params, &Patch::Apply(&patch))).await
+            {
+                tracing::warn!(plan = %key, %error, "the plan was not told that it cannot be read");
+            }
+        });
     }
 
     /// A client that acts as the plan's account.
@@ -263,7 +294,12 @@ async fn attend(operator: std::sync::Weak<Operator>, running: Arc<Running>) {
             () = tokio::time::sleep(pause) => {}
         }
         let Some(operator) = operator.upgrade() else { return };
-        let wake_at = look(&operator, &running);
+        // A plan that makes us panic is not looked at again before something changes; the others go on.
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&operator, &running)));
+        let wake_at = looked.unwrap_or_else(|_| {
+            tracing::error!(plan = %running.key, "the operator panicked on this plan: a bug; nothing of it moves");
+            None
+        });
         let until = wake_at.map(|at| at.duration_since(Timestamp::now()));
         pause = until.map_or(RESYNC, |d| Duration::try_from(d).unwrap_or(Duration::ZERO).min(RESYNC));
     }

@@ -39,6 +39,8 @@ pub(crate) struct Running {
 pub(crate) struct State {
     /// The plan as last compiled. `None` before the first look, and when it cannot be read.
     pub(crate) plan: Option<Arc<Plan>>,
+    /// The generation of the plan that cannot be read, and why, once that has been told.
+    pub(crate) unreadable: Option<(Option<i64>, String)>,
     /// A client that acts as the plan's account, and that account's name.
     pub(crate) account: Option<(String, Client)>,
     /// By service name.

@@ -2,7 +2,7 @@
 //! `Ready=Unknown`, and `Ready=False` is for a failed gate or a person who is needed.
 
 use crate::api::conditions::{
-    HEALTHY, NEEDS_DECISION, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
+    HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
 };
 use crate::api::{Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
@@ -19,6 +19,8 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
     let (healthy, healthy_reason, healthy_message) = health(plan, seen, id, next);
     let status = &mut next.status;
     status.observed_generation = of.generation.or(Some(-1));
+    // Whatever is decided about is in the plan (again).
+    clear(&mut status.conditions, ORPHANED);
     let generation = of.generation;
     let conditions = &mut status.conditions;
     let mut put = |type_: &str, state: State, reason: &str, message: &str| {

@@ -23,7 +23,7 @@ pub(crate) mod tests;
 
 pub use decide::decide;
 pub use gate_state::{Answer, GateState, Tracker};
-pub use summary::{is_news, keep_times};
+pub use summary::{is_news, keep_times, unreadable};
 
 /// All that is known of a plan's world at one moment.
 #[derive(Clone, Debug)]

@@ -18,6 +18,22 @@ use super::{Presence, Seen, blocks};
 /// As many blockers as a plan's status holds.
 const BLOCKERS_LIMIT: usize = 10;
 
+/// Status of a plan that this version cannot read: nothing of it starts.
+#[must_use]
+pub fn unreadable(
+    generation: Option<i64>,
+    error: &str,
+    now: k8s_openapi::jiff::Timestamp,
+) -> RecoveryPlanStatus {
+    let mut status = RecoveryPlanStatus { observed_generation: generation, ..RecoveryPlanStatus::default() };
+    let message =
+        format!("this version of the operator cannot read the plan, so nothing of it starts: {error}");
+    for (type_, state) in [(READY, State::False), (STALLED, State::True), (RECOVERED, State::False)] {
+        set(&mut status.conditions, type_, state, "Unreadable", &message, generation, now);
+    }
+    status
+}
+
 /// Status of a plan that names no incident: checked, never acting.
 pub(super) fn dormant(plan: &Plan, seen: &Seen) -> RecoveryPlanStatus {
     let mut status = RecoveryPlanStatus {
