@@ -5,6 +5,7 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod api;
+pub mod calls;
 pub mod cli;
 pub mod controllers;
 pub mod engine;

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use super::Output;
 use super::controller::LEASE;
 use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan, ServiceRecovery};
-use crate::isolation::io::{call, call_opt};
+use crate::calls::{call, call_opt};
 use crate::status::{View, changes, render};
 
 /// At the shortest between two drawings.

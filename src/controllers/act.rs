@@ -11,8 +11,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::context::Context;
 use super::observe::{is_tightening, seals};
-use super::plan::Operator;
 use super::running::Running;
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::PlanRef;
@@ -20,8 +20,8 @@ use crate::api::{
     Claim, DnsLabel, GROUP, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, ServiceRecoverySpec,
     ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
 };
+use crate::calls::{IoError, call, call_opt};
 use crate::engine::{Effect, Refusal, ServiceDecided, StepOutcome};
-use crate::isolation::io::{IoError, call, call_opt};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
@@ -32,7 +32,7 @@ const REFUSED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// One service, for as long as something is done about it.
 pub(crate) struct Act {
-    pub(crate) operator: Arc<Operator>,
+    pub(crate) context: Arc<Context>,
     pub(crate) running: Arc<Running>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) id: ServiceId,
@@ -55,7 +55,7 @@ impl Act {
     }
 
     fn records(&self) -> Api<ServiceRecovery> {
-        Api::namespaced(self.operator.client.clone(), &self.plan.namespace)
+        Api::namespaced(self.context.client.clone(), &self.plan.namespace)
     }
 
     fn name(&self) -> String {
@@ -146,7 +146,7 @@ impl Act {
             state.services.entry(self.service().name.clone()).or_default().written_at =
                 Some(Timestamp::now());
         }
-        self.operator.events.stage_changed(&written, before.as_ref(), status);
+        self.context.events.stage_changed(&written, before.as_ref(), status);
         self.keep(written);
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Act {
             attempt,
             display: format!("{}/{}/{}", self.plan.namespace, self.plan.name, service.name),
         };
-        let quarantines: Api<Quarantine> = Api::all(self.operator.client.clone());
+        let quarantines: Api<Quarantine> = Api::all(self.context.client.clone());
         for namespace in &service.namespaces {
             let found = call_opt(format!("read Quarantine {namespace}"), quarantines.get(namespace)).await?;
             let Some(found) = found.filter(|q| q.metadata.deletion_timestamp.is_none()) else {
@@ -228,7 +228,7 @@ impl Act {
     }
 
     async fn plan_is_there(&self, claim: &Claim) -> Result<bool, ActError> {
-        let plans: Api<RecoveryPlan> = Api::namespaced(self.operator.client.clone(), &claim.plan_namespace);
+        let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &claim.plan_namespace);
         let what = format!("read RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
         let found = call_opt(what, plans.get_metadata(&claim.plan)).await?;
         Ok(found.is_some_and(|plan| plan.metadata.uid.as_deref() == Some(&claim.plan_uid)))
@@ -290,7 +290,7 @@ impl Act {
     /// The plan's account must hold `recover` on each Quarantine by an explicit grant: whoever also holds the verb that
     /// nobody is granted holds a wildcard.
     async fn account_may_recover(&self) -> Result<(), ActError> {
-        let reviews: Api<SubjectAccessReview> = Api::all(self.operator.client.clone());
+        let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
         let may = |namespace: String, verb: &'static str| {
             let (reviews, user, plan) = (reviews.clone(), user.clone(), self.plan.clone());
@@ -350,11 +350,11 @@ impl Act {
                 format!("step {index} of {} is not in the plan any more", service.name),
             ));
         };
-        let context = StepContext {
+        let known = StepContext {
             namespaces: service.namespaces.clone(),
-            seals: seals(&self.operator.stores, service),
+            seals: seals(&self.context.stores, service),
         };
-        let outcome = match steps::run(&client, step, &context).await {
+        let outcome = match steps::run(&client, step, &known).await {
             Ok(()) => StepOutcome::Done,
             Err(StepError::Io(error)) if error.is_transient() => {
                 let now = Timestamp::now();
@@ -383,11 +383,11 @@ fn api_version() -> String {
 }
 
 /// Marks a ServiceRecovery whose service the plan names no more. Its isolation stays as it is.
-pub(crate) async fn mark_orphaned(operator: &Operator, record: &ServiceRecovery) -> Result<(), IoError> {
+pub(crate) async fn mark_orphaned(context: &Context, record: &ServiceRecovery) -> Result<(), IoError> {
     use crate::api::conditions::{ORPHANED, State, set};
     let namespace = record.namespace().unwrap_or_default();
     let name = record.name_any();
-    let records: Api<ServiceRecovery> = Api::namespaced(operator.client.clone(), &namespace);
+    let records: Api<ServiceRecovery> = Api::namespaced(context.client.clone(), &namespace);
     let mut status = record.status.clone().unwrap_or_default();
     let message = "the plan names this service no more; its isolation stays as it is";
     set(

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::api::conditions::{READY, find, shorten};
 use crate::api::{RecoveryPlan, RecoveryPlanStatus, ServiceRecovery, ServiceRecoveryStatus};
-use crate::isolation::io::call;
+use crate::calls::call;
 
 /// An Event's note may not be longer.
 const NOTE_LIMIT: usize = 1000;

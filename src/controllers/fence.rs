@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::api::field_manager;
-use crate::isolation::io::{IoError, call, call_opt};
+use crate::calls::{IoError, call, call_opt};
 use crate::isolation::policies::{self, Policy};
 
 /// Pause before putting the policies back is tried again.

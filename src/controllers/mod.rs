@@ -6,6 +6,7 @@ pub mod plan;
 pub mod quarantine;
 
 mod act;
+mod context;
 mod events;
 mod gate_tasks;
 mod observe;

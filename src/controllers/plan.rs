@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::act::{Act, mark_orphaned};
+use super::context::Context;
 use super::events::Events;
 use super::gate_tasks::{Binding, Gatekeeper};
 use super::metrics::Metrics;
@@ -21,9 +22,9 @@ use super::observe;
 use super::running::{PlanKey, Running, State};
 use super::stores::{Change, Stores, Wakeups};
 use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
+use crate::calls::call;
 use crate::engine::{self, GateKey, ServiceDecided};
 use crate::gates::{Asker, Question};
-use crate::isolation::io::call;
 use crate::plan::Plan;
 
 /// A plan is looked at this often even if nothing tells of a change: only a safety net.
@@ -31,15 +32,10 @@ const RESYNC: Duration = Duration::from_secs(10 * 60);
 /// Counts in a plan's status are rewritten at most this often; its conditions at once.
 const RECOUNT_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
-/// What all plans share.
-pub struct Operator {
-    pub(crate) client: Client,
-    pub(crate) stores: Stores,
-    pub(crate) events: Events,
-    pub(crate) metrics: Arc<Metrics>,
-    config: Config,
-    gatekeeper: Gatekeeper,
-    plans: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
+/// All plans that are attended to.
+struct Plans {
+    context: Arc<Context>,
+    attended: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
     /// By namespace, the plans whose services live there.
     tenants: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
 }
@@ -63,21 +59,21 @@ pub async fn run(client: Client, config: Config, asker: Asker, metrics: Arc<Metr
     let wakeups = Wakeups::default();
     wakeups.start(&client, &mut tasks);
     stores.ready().await?;
-    let operator = Arc::new(Operator {
+    let context = Context {
         events: Events::start(client.clone(), &mut tasks),
         gatekeeper: Gatekeeper::new(asker, wakeups, metrics.clone()),
-        metrics,
         client,
         stores,
+        metrics,
         config,
-        plans: Mutex::default(),
-        tenants: Mutex::default(),
-    });
-    operator.changed(Change::Everything);
+    };
+    let plans =
+        Arc::new(Plans { context: Arc::new(context), attended: Mutex::default(), tenants: Mutex::default() });
+    plans.changed(Change::Everything);
     loop {
         tokio::select! {
             change = changed.recv() => match change {
-                Some(change) => operator.changed(change),
+                Some(change) => plans.changed(change),
                 None => anyhow::bail!("all watches have ended"),
             },
             ended = tasks.join_next() => {
@@ -90,15 +86,15 @@ pub async fn run(client: Client, config: Config, asker: Asker, metrics: Arc<Metr
     }
 }
 
-impl Drop for Operator {
+impl Drop for Plans {
     fn drop(&mut self) {
-        for (_, task) in lock(&self.plans).values() {
+        for (_, task) in lock(&self.attended).values() {
             task.abort();
         }
     }
 }
 
-impl Operator {
+impl Plans {
     /// Wakes the plans that a change concerns.
     fn changed(self: &Arc<Self>, change: Change) {
         match change {
@@ -110,7 +106,7 @@ impl Operator {
                 // `<plan>.<service>`: neither carries a dot.
                 let Some((plan, service)) = name.split_once('.') else { return };
                 let key = PlanKey { namespace, name: plan.to_owned() };
-                if let (Some(version), Some((running, _))) = (gone, lock(&self.plans).get(&key)) {
+                if let (Some(version), Some((running, _))) = (gone, lock(&self.attended).get(&key)) {
                     let mut state = running.state();
                     if let Some(held) = state.services.get_mut(service) {
                         let deleted =
@@ -141,8 +137,8 @@ impl Operator {
             }
             Change::Everything => {
                 let there: BTreeSet<PlanKey> =
-                    self.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
-                let known: Vec<PlanKey> = lock(&self.plans).keys().cloned().collect();
+                    self.context.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
+                let known: Vec<PlanKey> = lock(&self.attended).keys().cloned().collect();
                 known.iter().filter(|key| !there.contains(key)).for_each(|key| self.forget(key));
                 there.iter().for_each(|key| self.wake(key));
             }
@@ -150,13 +146,13 @@ impl Operator {
     }
 
     fn wake_known(&self, key: &PlanKey) {
-        if let Some((running, _)) = lock(&self.plans).get(key) {
+        if let Some((running, _)) = lock(&self.attended).get(key) {
             running.wake.notify_one();
         }
     }
 
     fn wake_where(&self, concerned: impl Fn(&PlanKey, &State) -> bool) {
-        for (key, (running, _)) in lock(&self.plans).iter() {
+        for (key, (running, _)) in lock(&self.attended).iter() {
             if concerned(key, &running.state()) {
                 running.wake.notify_one();
             }
@@ -165,7 +161,7 @@ impl Operator {
 
     /// Wakes a plan's task, which begins with its first change.
     fn wake(self: &Arc<Self>, key: &PlanKey) {
-        let mut plans = lock(&self.plans);
+        let mut plans = lock(&self.attended);
         let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
             let running = Arc::new(Running::new(key.clone()));
             let task = tokio::spawn(attend(Arc::downgrade(self), running.clone()));
@@ -176,7 +172,7 @@ impl Operator {
 
     /// A plan that is gone is attended to no more. What it isolated stays isolated.
     fn forget(&self, key: &PlanKey) {
-        if let Some((_, task)) = lock(&self.plans).remove(key) {
+        if let Some((_, task)) = lock(&self.attended).remove(key) {
             task.abort();
         }
         lock(&self.tenants).values_mut().for_each(|keys| {
@@ -187,7 +183,7 @@ impl Operator {
     /// The plan as the watch has it, compiled once for each generation.
     fn compiled(&self, running: &Running) -> Option<Arc<Plan>> {
         let key = &running.key;
-        let object = self.stores.plans.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+        let object = self.context.stores.plans.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
         let object = match &object.0 {
             Ok(object) => object,
             Err(error) => {
@@ -234,7 +230,8 @@ impl Operator {
         });
         // The answer cannot be read as a plan either.
         let resource = ApiResource::erase::<RecoveryPlan>(&());
-        let plans: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let plans: Api<DynamicObject> =
+            Api::namespaced_with(self.context.client.clone(), &key.namespace, &resource);
         tokio::spawn(async move {
             let params = PatchParams::apply(field_manager::PLAN).force();
             let what = format!("write status of RecoveryPlan {key}");
@@ -245,36 +242,6 @@ impl Operator {
             }
         });
     }
-
-    /// A client that acts as the plan's account.
-    fn account_client(&self, plan: &Plan, state: &mut State) -> Option<Client> {
-        if let Some((account, client)) = &state.account
-            && *account == plan.account
-        {
-            return Some(client.clone());
-        }
-        match impersonating(&self.config, &plan.namespace, &plan.account) {
-            Ok(client) => {
-                state.account = Some((plan.account.clone(), client.clone()));
-                Some(client)
-            }
-            Err(error) => {
-                tracing::error!(account = plan.account, %error, "no client can be made for the plan's account");
-                None
-            }
-        }
-    }
-}
-
-/// A client that acts as a service account, by impersonation.
-///
-/// # Errors
-/// The account's name fits no header, or no client can be made.
-pub fn impersonating(config: &Config, namespace: &str, account: &str) -> anyhow::Result<Client> {
-    let mut config = config.clone();
-    let user = format!("system:serviceaccount:{namespace}:{account}");
-    config.headers.push(("impersonate-user".parse()?, user.parse()?));
-    Ok(Client::try_from(config)?)
 }
 
 fn key_of(object: &super::stores::Guarded<RecoveryPlan>) -> PlanKey {
@@ -286,16 +253,16 @@ fn key_of(object: &super::stores::Guarded<RecoveryPlan>) -> PlanKey {
 }
 
 /// Looks at one plan whenever it is woken.
-async fn attend(operator: std::sync::Weak<Operator>, running: Arc<Running>) {
+async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
     let mut pause = RESYNC;
     loop {
         tokio::select! {
             () = running.wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        let Some(operator) = operator.upgrade() else { return };
+        let Some(plans) = plans.upgrade() else { return };
         // A plan that makes us panic is not looked at again before something changes; the others go on.
-        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&operator, &running)));
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running)));
         let wake_at = looked.unwrap_or_else(|_| {
             tracing::error!(plan = %running.key, "the operator panicked on this plan: a bug; nothing of it moves");
             None
@@ -306,19 +273,20 @@ async fn attend(operator: std::sync::Weak<Operator>, running: Arc<Running>) {
 }
 
 /// One look: observe, decide, start what was decided. Returns when to look again at the latest.
-fn look(operator: &Arc<Operator>, running: &Arc<Running>) -> Option<Timestamp> {
-    let plan = operator.compiled(running)?;
-    operator.metrics.looks.inc();
+fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
+    let plan = plans.compiled(running)?;
+    let context = &plans.context;
+    context.metrics.looks.inc();
     let now = Timestamp::now();
     let (decided, records) = {
         let mut state = running.state();
-        let seen = observe::observe(&operator.stores, &plan, &mut state, now);
+        let seen = observe::observe(&context.stores, &plan, &mut state, now);
         let records: Vec<_> = plan
             .services
             .iter()
             .map(|service| {
                 observe::record(
-                    &operator.stores,
+                    &context.stores,
                     &plan,
                     service,
                     state.services.entry(service.name.clone()).or_default(),
@@ -328,7 +296,7 @@ fn look(operator: &Arc<Operator>, running: &Arc<Running>) -> Option<Timestamp> {
         (engine::decide(&plan, &seen), records)
     };
     for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
-        keep_asking(operator, running, &plan, id, decided_one);
+        keep_asking(context, running, &plan, id, decided_one);
         if decided_one.write || decided_one.effect.is_some() {
             let mut state = running.state();
             let held = state.services.entry(plan.services[id].name.clone()).or_default();
@@ -336,31 +304,31 @@ fn look(operator: &Arc<Operator>, running: &Arc<Running>) -> Option<Timestamp> {
                 continue;
             }
             held.busy = true;
-            operator.metrics.effects.inc_by(u64::from(decided_one.effect.is_some()));
+            context.metrics.effects.inc_by(u64::from(decided_one.effect.is_some()));
             let act =
-                Act { operator: operator.clone(), running: running.clone(), plan: plan.clone(), id, record };
+                Act { context: context.clone(), running: running.clone(), plan: plan.clone(), id, record };
             tokio::spawn(act.carry_out(decided_one.clone()));
         }
     }
-    for orphan in observe::orphans(&operator.stores, &plan) {
-        let operator = operator.clone();
+    for orphan in observe::orphans(&context.stores, &plan) {
+        let context = context.clone();
         tokio::spawn(async move {
-            if let Err(error) = mark_orphaned(&operator, &orphan).await {
+            if let Err(error) = mark_orphaned(&context, &orphan).await {
                 tracing::debug!(%error, "not marked as orphaned yet");
             }
         });
     }
-    let status_due = write_plan_status(operator, running, &plan, decided.plan, now);
+    let status_due = write_plan_status(context, running, &plan, decided.plan, now);
     decided.wake_at.into_iter().chain(status_due).min()
 }
 
 /// Starts and ends the asking of gates, so that those which the engine wants asked are.
-fn keep_asking(operator: &Operator, running: &Running, plan: &Plan, id: usize, decided: &ServiceDecided) {
+fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, decided: &ServiceDecided) {
     let service = &plan.services[id];
     let mut state = running.state();
-    let Some(client) = operator.account_client(plan, &mut state) else { return };
-    let seals = observe::seals(&operator.stores, service);
-    let since = observe::compromised_since(&operator.stores, plan);
+    let Some(client) = context.account_client(plan, &mut state) else { return };
+    let seals = observe::seals(&context.stores, service);
+    let since = observe::compromised_since(&context.stores, plan);
     let held = state.services.entry(service.name.clone()).or_default();
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
@@ -386,20 +354,20 @@ fn keep_asking(operator: &Operator, running: &Running, plan: &Plan, id: usize, d
     held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
     for (key, (binding, policy)) in wanted {
         held.gates.entry(key).or_insert_with(|| {
-            operator.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone())
+            context.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone())
         });
     }
 }
 
 /// Writes the plan's own status where it changed: conditions at once, counts not more than once a second.
 fn write_plan_status(
-    operator: &Arc<Operator>,
+    context: &Arc<Context>,
     running: &Arc<Running>,
     plan: &Arc<Plan>,
     mut status: RecoveryPlanStatus,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let object = operator.stores.plans.get(&ObjectRef::new(&plan.name).within(&plan.namespace))?;
+    let object = context.stores.plans.get(&ObjectRef::new(&plan.name).within(&plan.namespace))?;
     let before = object.0.as_ref().ok()?.status.clone().unwrap_or_default();
     engine::keep_times(&mut status, &before);
     if status == before {
@@ -415,9 +383,9 @@ fn write_plan_status(
     }
     state.status_busy = true;
     drop(state);
-    let (operator, running, plan) = (operator.clone(), running.clone(), plan.clone());
+    let (context, running, plan) = (context.clone(), running.clone(), plan.clone());
     tokio::spawn(async move {
-        let plans: Api<RecoveryPlan> = Api::namespaced(operator.client.clone(), &plan.namespace);
+        let plans: Api<RecoveryPlan> = Api::namespaced(context.client.clone(), &plan.namespace);
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
             "metadata": {"name": plan.name, "uid": plan.uid}, "status": status,
@@ -430,8 +398,8 @@ fn write_plan_status(
         .await;
         match written {
             Ok(written) => {
-                operator.metrics.plan(&running.key.to_string(), &status);
-                operator.events.plan_changed(&written, &before, &status);
+                context.metrics.plan(&running.key.to_string(), &status);
+                context.events.plan_changed(&written, &before, &status);
             }
             Err(error) => tracing::warn!(%error, "the plan's status was not written"),
         }

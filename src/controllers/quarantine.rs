@@ -20,8 +20,8 @@ use super::fence::{self, Fence};
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
 };
+use crate::calls::{IoError, call, call_opt};
 use crate::isolation::capture::CaptureError;
-use crate::isolation::io::{IoError, call, call_opt};
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{PlanState, Target, target};
 use crate::isolation::{RELEASE_FINALIZER, protected};

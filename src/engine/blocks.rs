@@ -7,8 +7,8 @@ use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
 use crate::plan::{Plan, ServiceId};
 
+use super::next::{Next, missing_quarantine};
 use super::slots::{UnitView, carries_dependants};
-use super::stages::{Next, missing_quarantine};
 use super::{ClaimSeen, Presence, Seen};
 
 /// As many blocks as a status holds.

@@ -7,7 +7,7 @@ use crate::api::conditions::{
 use crate::api::{Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::stages::Next;
+use super::next::Next;
 use super::{GateKey, Seen};
 
 /// Sets all of them.

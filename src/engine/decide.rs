@@ -1,14 +1,14 @@
 //! [`decide`]: one look at a whole plan.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{READY, RECONCILING};
 use crate::api::service_recovery::PastAttempt;
 use crate::api::{ServiceRecoveryStatus, Stage};
-use crate::plan::{Plan, ServiceId};
+use crate::plan::Plan;
 
-use super::stages::{Next, advance};
+use super::next::{Next, time};
+use super::stages::advance;
 use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
@@ -170,14 +170,4 @@ fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
         }
     }
     bare
-}
-
-/// A moment as the API server keeps it, in whole seconds: what is read back equals what was written.
-pub(super) fn time(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
-}
-
-/// The services outside its unit that a service waits for.
-pub(super) fn dependencies(plan: &Plan, id: ServiceId) -> Vec<ServiceId> {
-    plan.units[plan.services[id].unit].dependencies.clone()
 }

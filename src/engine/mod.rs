@@ -14,6 +14,7 @@ mod blocks;
 mod conditions;
 mod decide;
 mod gate_state;
+mod next;
 mod slots;
 mod stages;
 mod summary;

@@ -1,74 +1,15 @@
 //! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
 //! when the status has been written.
 
-use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::api::service_recovery::{Block, DecisionNeeded, GateStatus, StepState, StepStatus};
-use crate::api::{Action, Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::service_recovery::{DecisionNeeded, GateStatus, StepState, StepStatus};
+use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::decide::{dependencies, time};
+use super::next::{LATCHED, Next, missing_quarantine, phases, time};
 use super::slots::UnitView;
 use super::{ClaimSeen, Effect, GateKey, QuarantineFound, Seen, ServiceSeen, StepOutcome};
-
-/// What becomes of one service.
-#[derive(Clone, Debug)]
-pub(super) struct Next {
-    pub status: ServiceRecoveryStatus,
-    pub effect: Option<Effect>,
-    pub ask: Vec<Phase>,
-    pub blocks: Vec<Block>,
-    pub wake: Vec<Timestamp>,
-}
-
-impl Next {
-    /// Everything as it was.
-    pub(super) fn unchanged(of: &ServiceSeen) -> Self {
-        Self {
-            status: of.status.clone(),
-            effect: None,
-            ask: if asks_nothing(of) { Vec::new() } else { phases(of.status.stage).to_vec() },
-            blocks: of.status.blocked_by.clone(),
-            wake: Vec::new(),
-        }
-    }
-
-    /// A new attempt: what blocked the one before blocks no more, and no gate is asked yet.
-    pub(super) fn begun(status: ServiceRecoveryStatus) -> Self {
-        let ask = if status.stage == Stage::Recovered { phases(Stage::Recovered) } else { &[] };
-        Self { status, effect: None, ask: ask.to_vec(), blocks: Vec::new(), wake: Vec::new() }
-    }
-
-    fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {
-        self.blocks.push(Block {
-            reason: reason.to_owned(),
-            name: crate::api::conditions::shorten(name, 128),
-            message: crate::api::conditions::shorten(&message.into(), 512),
-        });
-    }
-}
-
-/// Reasons that only a Decision clears. The others clear when what they tell of does.
-const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
-
-/// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
-pub(super) fn phases(stage: Stage) -> &'static [Phase] {
-    match stage {
-        Stage::Isolated => &[],
-        Stage::PreChecks | Stage::Restoring => &[Phase::BeforeRestore],
-        Stage::PostChecks | Stage::Reconnecting => &[Phase::BeforeRelease, Phase::Continuous],
-        Stage::Recovered => &[Phase::Continuous],
-    }
-}
-
-/// Once a person is needed for good, and while steps run, no gate has anything to say.
-fn asks_nothing(of: &ServiceSeen) -> bool {
-    let latched = of.status.decision.as_ref().is_some_and(|d| LATCHED.contains(&d.reason.as_str()));
-    let steps = of.status.stage == Stage::Restoring
-        && of.asked.is_some_and(|a| a.attempt == of.status.attempt && a.isolation == Isolation::CleanRoom);
-    latched || steps
-}
 
 /// Takes one service as far as one look allows.
 pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
@@ -260,7 +201,7 @@ impl At<'_> {
         let effect = Effect::Step {
             index,
             attempt: self.of.status.attempt,
-            dependencies: dependencies(self.plan, self.id),
+            dependencies: self.plan.dependencies_of(self.id),
         };
         match step.state {
             StepState::Failed => self.need(next, "StepFailed", &step.name, &step.message, None),
@@ -473,7 +414,7 @@ impl At<'_> {
     }
 
     fn asking(&self, isolation: Isolation) -> Effect {
-        let dependencies = dependencies(self.plan, self.id);
+        let dependencies = self.plan.dependencies_of(self.id);
         let mut reachable: Vec<String> = if isolation == Isolation::CleanRoom {
             let members = self.members().map(|(id, _)| id);
             members
@@ -513,9 +454,4 @@ fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
 
 fn pending(name: &str) -> StepStatus {
     StepStatus { name: name.to_owned(), state: StepState::Pending, message: String::new() }
-}
-
-/// What to say of a namespace without a Quarantine.
-pub(super) fn missing_quarantine(namespace: &str) -> String {
-    format!("namespace {namespace} has no Quarantine: whoever is on call can make one")
 }

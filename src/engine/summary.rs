@@ -11,8 +11,8 @@ use crate::api::recovery_plan::Blocker;
 use crate::api::{RecoveryPlanStatus, Stage};
 use crate::plan::Plan;
 
+use super::next::Next;
 use super::slots::UnitView;
-use super::stages::Next;
 use super::{Presence, Seen, blocks};
 
 /// As many blockers as a plan's status holds.

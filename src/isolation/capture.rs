@@ -14,9 +14,9 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::io::{IoError, call};
 use crate::api::conditions::shorten;
 use crate::api::quarantine::Capture;
+use crate::calls::{IoError, call};
 
 /// Objects asked for at a time.
 const PAGE: u32 = 500;

@@ -2,7 +2,6 @@
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
 pub mod capture;
-pub mod io;
 pub mod network;
 pub mod policies;
 pub mod probe;

@@ -13,9 +13,9 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 
-use super::io::{IoError, call, call_opt};
 use super::policies::MANAGED_BY;
 use crate::api::{MANAGED_BY_LABEL, SEAL_ANNOTATION, field_manager};
+use crate::calls::{IoError, call, call_opt};
 
 /// Denies everything, both ways.
 pub const DEFAULT_DENY: &str = "resurgam-default-deny";

@@ -16,8 +16,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::io::{IoError, call};
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+use crate::calls::{IoError, call};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";

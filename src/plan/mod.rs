@@ -177,6 +177,12 @@ impl Plan {
         units.into_iter()
     }
 
+    /// The services outside its unit that a service, as a member of it, waits for.
+    #[must_use]
+    pub fn dependencies_of(&self, service: ServiceId) -> Vec<ServiceId> {
+        self.units[self.services[service].unit].dependencies.clone()
+    }
+
     /// How a unit is called: its group's name, or its service's.
     #[must_use]
     pub fn unit_name(&self, unit: UnitId) -> &str {

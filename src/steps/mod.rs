@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::Client;
 
 use crate::api::StepSpec;
-use crate::isolation::io::IoError;
+use crate::calls::IoError;
 use crate::isolation::workloads::NotRecorded;
 
 mod scale;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{StepContext, StepError};
 use crate::api::field_manager;
 use crate::api::step::ScaleSpec;
-use crate::isolation::io::{IoError, call};
+use crate::calls::{IoError, call};
 use crate::isolation::workloads::{self, Kind, Workload};
 
 /// Everything is read and decided before anything is written, so that what is not known stops the step as a whole.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::api::{
     INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, Quarantine, REASON_ANNOTATION, field_manager,
 };
-use crate::isolation::io::{IoError, call, call_opt};
+use crate::calls::{IoError, call, call_opt};
 use crate::isolation::workloads::{self, Kind, Workload};
 
 /// Workloads or pods written at a time.

@@ -1,0 +1,55 @@
+//! What everything that is done for plans shares.
+
+use std::sync::Arc;
+
+use kube::{Client, Config};
+
+use super::events::Events;
+use super::gate_tasks::Gatekeeper;
+use super::metrics::Metrics;
+use super::running::State;
+use super::stores::Stores;
+use crate::plan::Plan;
+
+/// What everything that is done for plans shares.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) stores: Stores,
+    pub(crate) events: Events,
+    pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What `client` was made from.
+    pub(crate) config: Config,
+}
+
+impl Context {
+    /// A client that acts as the plan's account.
+    pub(crate) fn account_client(&self, plan: &Plan, state: &mut State) -> Option<Client> {
+        if let Some((account, client)) = &state.account
+            && *account == plan.account
+        {
+            return Some(client.clone());
+        }
+        match impersonating(&self.config, &plan.namespace, &plan.account) {
+            Ok(client) => {
+                state.account = Some((plan.account.clone(), client.clone()));
+                Some(client)
+            }
+            Err(error) => {
+                tracing::error!(account = plan.account, %error, "no client can be made for the plan's account");
+                None
+            }
+        }
+    }
+}
+
+/// A client that acts as a service account, by impersonation.
+///
+/// # Errors
+/// The account's name fits no header, or no client can be made.
+pub fn impersonating(config: &Config, namespace: &str, account: &str) -> anyhow::Result<Client> {
+    let mut config = config.clone();
+    let user = format!("system:serviceaccount:{namespace}:{account}");
+    config.headers.push(("impersonate-user".parse()?, user.parse()?));
+    Ok(Client::try_from(config)?)
+}

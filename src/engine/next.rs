@@ -1,0 +1,77 @@
+//! What becomes of one service, while it is being decided.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Effect, ServiceSeen};
+use crate::api::conditions::shorten;
+use crate::api::service_recovery::Block;
+use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage};
+
+/// What becomes of one service.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    pub status: ServiceRecoveryStatus,
+    pub effect: Option<Effect>,
+    pub ask: Vec<Phase>,
+    pub blocks: Vec<Block>,
+    pub wake: Vec<Timestamp>,
+}
+
+impl Next {
+    /// Everything as it was.
+    pub(super) fn unchanged(of: &ServiceSeen) -> Self {
+        Self {
+            status: of.status.clone(),
+            effect: None,
+            ask: if asks_nothing(of) { Vec::new() } else { phases(of.status.stage).to_vec() },
+            blocks: of.status.blocked_by.clone(),
+            wake: Vec::new(),
+        }
+    }
+
+    /// A new attempt: what blocked the one before blocks no more, and no gate is asked yet.
+    pub(super) fn begun(status: ServiceRecoveryStatus) -> Self {
+        let ask = if status.stage == Stage::Recovered { phases(Stage::Recovered) } else { &[] };
+        Self { status, effect: None, ask: ask.to_vec(), blocks: Vec::new(), wake: Vec::new() }
+    }
+
+    pub(super) fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {
+        self.blocks.push(Block {
+            reason: reason.to_owned(),
+            name: shorten(name, 128),
+            message: shorten(&message.into(), 512),
+        });
+    }
+}
+
+/// Reasons that only a Decision clears. The others clear when what they tell of does.
+pub(super) const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
+
+/// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
+pub(super) fn phases(stage: Stage) -> &'static [Phase] {
+    match stage {
+        Stage::Isolated => &[],
+        Stage::PreChecks | Stage::Restoring => &[Phase::BeforeRestore],
+        Stage::PostChecks | Stage::Reconnecting => &[Phase::BeforeRelease, Phase::Continuous],
+        Stage::Recovered => &[Phase::Continuous],
+    }
+}
+
+/// Once a person is needed for good, and while steps run, no gate has anything to say.
+fn asks_nothing(of: &ServiceSeen) -> bool {
+    let latched = of.status.decision.as_ref().is_some_and(|d| LATCHED.contains(&d.reason.as_str()));
+    let steps = of.status.stage == Stage::Restoring
+        && of.asked.is_some_and(|a| a.attempt == of.status.attempt && a.isolation == Isolation::CleanRoom);
+    latched || steps
+}
+
+/// A moment as the API server keeps it, in whole seconds: what is read back equals what was written.
+pub(super) fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// What to say of a namespace without a Quarantine.
+pub(super) fn missing_quarantine(namespace: &str) -> String {
+    format!("namespace {namespace} has no Quarantine: whoever is on call can make one")
+}
