@@ -278,7 +278,7 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
     let context = &plans.context;
     context.metrics.looks.inc();
     let now = Timestamp::now();
-    let (decided, records) = {
+    let (decided, records, busy) = {
         let mut state = running.state();
         let seen = observe::observe(&context.stores, &plan, &mut state, now);
         let records: Vec<_> = plan
@@ -293,9 +293,14 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
                 )
             })
             .collect();
-        (engine::decide(&plan, &seen), records)
+        let busy: Vec<bool> = seen.services.iter().map(|service| service.busy).collect();
+        (engine::decide(&plan, &seen), records, busy)
     };
     for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
+        // What is asked follows from the status, which is being written: it is looked at again when that has ended.
+        if busy[id] {
+            continue;
+        }
         keep_asking(context, running, &plan, id, decided_one);
         if decided_one.write || decided_one.effect.is_some() {
             let mut state = running.state();
