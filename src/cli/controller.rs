@@ -82,8 +82,7 @@ fn start_logs(format: LogFormat) {
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
-    let config =
-        Config::infer().await.context("no cluster is configured: set KUBECONFIG, or run in a pod")?;
+    let config = super::cluster().await?;
     let client = Client::try_from(config.clone())?;
     let health = Arc::new(Health::default());
     let listener = tokio::net::TcpListener::bind(args.listen)

@@ -63,3 +63,12 @@ pub(crate) fn terminal() -> (usize, usize) {
     terminal_size::terminal_size()
         .map_or((100, 50), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
+
+/// The cluster that KUBECONFIG, `~/.kube/config` or the pod's own account names.
+pub(crate) async fn cluster() -> anyhow::Result<kube::Config> {
+    // The whole chain of what was tried says the same thing three times.
+    kube::Config::infer().await.map_err(|error| {
+        tracing::debug!(%error, "no configuration of a cluster");
+        anyhow::anyhow!("no cluster is configured: set KUBECONFIG, or run in a pod")
+    })
+}

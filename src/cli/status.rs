@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn show(args: &Args) -> Result<ExitCode> {
-    let client = Client::try_default().await.context("no cluster is configured: set KUBECONFIG")?;
+    let client = Client::try_from(super::cluster().await?)?;
     let scope = Scope {
         plan: args.plan.clone(),
         namespace: args.namespace.clone(),

@@ -12,7 +12,7 @@ mod judge;
 
 /// Chores of the repository.
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, about)]
+#[command(name = "xtask", bin_name = "cargo xtask", version, about)]
 enum Command {
     /// Start or end a real control plane on loopback.
     Cluster(cluster::Args),
