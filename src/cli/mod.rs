@@ -66,9 +66,9 @@ pub(crate) fn terminal() -> (usize, usize) {
 
 /// The cluster that KUBECONFIG, `~/.kube/config` or the pod's own account names.
 pub(crate) async fn cluster() -> anyhow::Result<kube::Config> {
-    // The whole chain of what was tried says the same thing three times.
+    // Its own text tells of every way that was tried; its source, of the kubeconfig.
     kube::Config::infer().await.map_err(|error| {
-        tracing::debug!(%error, "no configuration of a cluster");
-        anyhow::anyhow!("no cluster is configured: set KUBECONFIG, or run in a pod")
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        anyhow::anyhow!("no cluster is configured: set KUBECONFIG, or run in a pod ({why})")
     })
 }
