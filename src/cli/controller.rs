@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use kube::{Client, Config};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Config};
 use kube_lease_manager::LeaseManagerBuilder;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
@@ -93,9 +95,10 @@ async fn operate(args: &Args) -> Result<ExitCode> {
 
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
+    let identity = identity();
     let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(&args.lease_namespace)
-        .with_identity(identity())
+        .with_identity(&identity)
         .with_duration(seconds)
         .with_grace((seconds / 3).max(1))
         .build()
@@ -111,6 +114,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         () = &mut stop => return Ok(ExitCode::SUCCESS),
     }
     tracing::info!("leading");
+    let leases = client.clone();
     health.metrics.leader.set(1);
     let code = tokio::select! {
         result = lead(args, client, config, health.metrics.clone()) => {
@@ -126,6 +130,10 @@ async fn operate(args: &Args) -> Result<ExitCode> {
             tracing::error!("the lease task died: ending");
             return Ok(ExitCode::FAILURE);
         }
+        why = deposed(Api::namespaced(leases, &args.lease_namespace), &identity, args.lease_duration.0) => {
+            tracing::error!(why, "nobody knows who leads: ending");
+            return Ok(ExitCode::FAILURE);
+        }
         () = &mut stop => {
             tracing::info!("asked to stop: giving the lease back");
             ExitCode::SUCCESS
@@ -136,6 +144,32 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), lease).await;
     serving.abort();
     Ok(code)
+}
+
+/// Resolves, with the reason, when this process must not take itself for the leader any more. The lease task goes on believing
+/// what it last heard while the API server does not answer it; somebody else may lead by then.
+async fn deposed(leases: Api<Lease>, identity: &str, duration: std::time::Duration) -> String {
+    let mut proved = Instant::now();
+    loop {
+        let asked = Instant::now();
+        match tokio::time::timeout_at((proved + duration).into(), leases.get(LEASE)).await {
+            Ok(Ok(lease)) => match lease.spec.and_then(|spec| spec.holder_identity) {
+                Some(holder) if holder == identity => proved = asked,
+                Some(holder) => return format!("the lease is held by {holder}"),
+                None => return "the lease is held by nobody".to_owned(),
+            },
+            Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be read"),
+            Err(_) => {}
+        }
+        let left = duration.saturating_sub(proved.elapsed());
+        if left.is_zero() {
+            return format!(
+                "the API server has not said for {} s that the lease is ours",
+                duration.as_secs()
+            );
+        }
+        tokio::time::sleep(left.min(duration / 3)).await;
+    }
 }
 
 /// All controllers, until one ends.
@@ -189,5 +223,47 @@ async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
         .with_state(health);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the health endpoints ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a leader finds out within a second of lease, from an API server that answers like this, or not at all.
+    async fn finds(answer: Option<&'static str>) -> Option<String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            match answer {
+                Some(body) => {
+                    let router = Router::new()
+                        .fallback(move || async move { ([("content-type", "application/json")], body) });
+                    axum::serve(listener, router).await.unwrap();
+                }
+                // Connections are made, and nobody ever says anything.
+                None => {
+                    let _listener = listener;
+                    std::future::pending::<()>().await;
+                }
+            }
+        });
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        let second = std::time::Duration::from_secs(1);
+        let found = deposed(Api::namespaced(client, "system"), "me", second);
+        let found = tokio::time::timeout(3 * second, found).await.ok();
+        serving.abort();
+        found
+    }
+
+    const MINE: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"resurgam"},"spec":{"holderIdentity":"me"}}"#;
+    const THEIRS: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"resurgam"},"spec":{"holderIdentity":"them"}}"#;
+
+    #[tokio::test]
+    async fn who_is_told_by_nobody_that_it_leads_does_not_lead() {
+        let (silent, theirs, mine) = tokio::join!(finds(None), finds(Some(THEIRS)), finds(Some(MINE)));
+        assert!(silent.unwrap().contains("has not said for 1 s"));
+        assert_eq!(theirs.unwrap(), "the lease is held by them");
+        assert_eq!(mine, None, "as long as it is said, it leads");
     }
 }
