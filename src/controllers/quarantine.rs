@@ -310,7 +310,8 @@ async fn announce(
     }
 }
 
-/// Writes the status, all of it but the claim, if it differs from what is stored.
+/// Writes the status, all of it but the claim, if it differs from what is stored, and over what was read only: a leader that
+/// does not know that it is none any more writes nothing.
 async fn write(
     context: &Context,
     quarantine: &Quarantine,
@@ -324,7 +325,11 @@ async fn write(
     let patch = json!({
         "apiVersion": Quarantine::api_version(&()),
         "kind": Quarantine::kind(&()),
-        "metadata": {"name": name, "uid": quarantine.metadata.uid},
+        "metadata": {
+            "name": name,
+            "uid": quarantine.metadata.uid,
+            "resourceVersion": quarantine.metadata.resource_version,
+        },
         "status": status,
     });
     let params = PatchParams::apply(field_manager::ISOLATION).force();

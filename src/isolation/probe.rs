@@ -40,13 +40,23 @@ pub async fn probe(client: &Client, namespace: &str, level: Isolation) -> Probed
     Probed { lock: judge(lock, NAMESPACE_LOCK, level), fence: judge(fence, WRITE_FENCE, level) }
 }
 
-/// Tries whether a namespace that was opened is free of the fence. What else refuses a pod there, such as a quota, is not ours
-/// to judge; no answer is no proof.
-pub async fn is_open(client: &Client, namespace: &str) -> bool {
-    match create_pod(client, namespace).await {
-        Ok(()) => true,
-        Err(error) => error.status().is_some_and(|status| status.code < 500 && !is_by(status, WRITE_FENCE)),
-    }
+/// Tries whether a namespace that was opened is free of the fence.
+///
+/// # Errors
+/// It is not, or nobody can say: why.
+pub async fn is_open(client: &Client, namespace: &str) -> Result<(), String> {
+    shows_open(create_pod(client, namespace).await)
+}
+
+/// What else refuses a pod, such as a quota, is not ours to judge, as long as it was admission that refused. Whoever was turned
+/// away before that saw no fence, and no answer is no proof.
+fn shows_open(answer: Result<(), IoError>) -> Result<(), String> {
+    let Err(error) = answer else { return Ok(()) };
+    let by_admission = error.status().is_some_and(|status| {
+        let by_rights = status.message.contains("User \"") && status.message.contains(" cannot ");
+        matches!(status.code, 400 | 403 | 422) && !by_rights && !is_by(status, WRITE_FENCE)
+    });
+    if by_admission { Ok(()) } else { Err(error.to_string()) }
 }
 
 fn is_by(status: &Status, policy: &str) -> bool {
@@ -125,6 +135,37 @@ mod tests {
     fn answer(code: u16, message: &str) -> Result<(), IoError> {
         let status = Status::failure(message, "Forbidden").with_code(code);
         Err(IoError::Api { what: "try".into(), source: Box::new(kube::Error::Api(Box::new(status))) })
+    }
+
+    #[test]
+    fn open_is_what_admission_let_through_or_refused_for_reasons_of_its_own() {
+        assert_eq!(shows_open(Ok(())), Ok(()));
+        assert_eq!(
+            shows_open(answer(403, "pods \"resurgam-probe\" is forbidden: exceeded quota: q")),
+            Ok(())
+        );
+        for closed in [
+            answer(
+                403,
+                "ValidatingAdmissionPolicy 'resurgam-write-fence' with binding 'x' denied request: no",
+            ),
+            answer(
+                403,
+                "pods is forbidden: User \"prober\" cannot create resource \"pods\" in API group \"\"",
+            ),
+            answer(
+                403,
+                "users \"prober\" is forbidden: User \"operator\" cannot impersonate resource \"users\"",
+            ),
+            answer(401, "Unauthorized"),
+            answer(404, "namespaces \"a\" not found"),
+            answer(429, "Too many requests"),
+            answer(500, "etcdserver: request timed out"),
+            Err(IoError::Timeout { what: "try".into(), after: std::time::Duration::from_secs(1) }),
+        ] {
+            let text = format!("{closed:?}");
+            assert!(shows_open(closed).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub(super) async fn run(
     let fence = context.options.fence.state();
     let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
     let drift = if settled { work.drift } else { Vec::new() };
+    write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
-    write(context, &work.quarantine, status).await?;
     if outcome.is_ok() {
         context.remember(&name, |memory| memory.failures = 0);
     }
@@ -123,7 +123,9 @@ impl Work<'_> {
     async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Option<Action> {
         let client = &self.context.client;
         pass.found.fenced = if seal.level == Isolation::Open {
-            probe::is_open(client, self.name).await
+            let open = probe::is_open(client, self.name).await;
+            pass.fence = open.clone().err().map(Seen::Unclear);
+            open.is_ok()
         } else {
             let Probed { lock, fence } = probe::probe(client, self.name, seal.level).await;
             let refused = lock == Seen::Refused && fence == Seen::Refused;
