@@ -1,10 +1,10 @@
 //! Units as they stand, and which of them may move: `maxParallel` at once, and whoever waits for a person gives the slot back.
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Phase, Stage, Verdict};
+use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId, UnitId};
 
-use super::{ClaimSeen, GateKey, Presence, Seen, ServiceSeen};
+use super::{ClaimSeen, GateKey, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// One unit as it stands.
 #[derive(Clone, Debug)]
@@ -22,12 +22,19 @@ pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> boo
     let of = &seen.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
+        && isolated_again(of).is_none()
         && is_true(&of.status.conditions, RECOVERED)
         && is_true(&of.status.conditions, HEALTHY)
         && plan.services[id].gates_of(Phase::Continuous).all(|gate| {
             let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
             of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
         })
+}
+
+/// The namespace of a recovered service that somebody isolated again, if there is one.
+pub(super) fn isolated_again(of: &ServiceSeen) -> Option<&str> {
+    let is_closed = |found: &QuarantineFound| found.isolation.is_some_and(|i| i != Isolation::Open);
+    of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_closed)).map(|q| q.namespace.as_str())
 }
 
 /// May anything begin under this plan at all?

@@ -8,7 +8,7 @@ use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::next::{LATCHED, Next, missing_quarantine, phases, time};
-use super::slots::UnitView;
+use super::slots::{UnitView, isolated_again};
 use super::{ClaimSeen, Effect, GateKey, QuarantineFound, Seen, ServiceSeen, StepOutcome};
 
 /// Takes one service as far as one look allows.
@@ -25,6 +25,9 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     }
     next.status.decision = None;
     let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
+    if at.lost_its_claim(&mut next) {
+        return next;
+    }
     match of.status.stage {
         Stage::Isolated => at.isolated(&mut next),
         Stage::PreChecks => at.pre_checks(&mut next),
@@ -72,6 +75,25 @@ impl At<'_> {
 
     fn asked(&self) -> Option<Isolation> {
         self.of.asked.filter(|asked| asked.attempt == self.of.status.attempt).map(|asked| asked.isolation)
+    }
+
+    /// Under way, and a namespace is not claimed for it: its Quarantine was made anew, or the plan names another namespace
+    /// than when this attempt began. Nothing was proved of that one.
+    fn lost_its_claim(&self, next: &mut Next) -> bool {
+        if matches!(self.of.status.stage, Stage::Isolated | Stage::Recovered) {
+            return false;
+        }
+        let mine = ClaimSeen::Mine { attempt: self.of.status.attempt };
+        let is_lost = |found: &QuarantineFound| found.claim != mine;
+        let Some(lost) = self.of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_lost)) else {
+            return false;
+        };
+        let namespace = &lost.namespace;
+        let message =
+            format!("namespace {namespace} is not claimed for this attempt any more: retry claims it anew");
+        self.need(next, "ClaimLost", namespace, &message, None);
+        next.ask.clear();
+        true
     }
 
     fn isolated(&self, next: &mut Next) {
@@ -170,6 +192,13 @@ impl At<'_> {
                 next.block("Steps", &self.plan.services[before].name, "its steps come first");
                 return;
             }
+        }
+        let names = self.service().steps.iter().map(|step| step.name.as_str());
+        if !names.eq(next.status.steps.iter().map(|step| step.name.as_str())) {
+            let message =
+                "the plan's steps changed while they were being carried out: retry carries out those of now";
+            self.need(next, "StepsChanged", &self.service().name, message, None);
+            return;
         }
         for (index, step) in next.status.steps.iter_mut().enumerate() {
             if step.state == StepState::Running {
@@ -276,17 +305,10 @@ impl At<'_> {
     }
 
     fn recovered(&self, next: &mut Next) {
-        if let Some(q) = self
-            .of
-            .quarantines
-            .iter()
-            .find(|q| q.found.as_ref().is_some_and(|f| f.isolation.is_some_and(|i| i != Isolation::Open)))
-        {
-            let message = format!(
-                "namespace {} was isolated again: retry brings it back through its gates",
-                q.namespace
-            );
-            self.need(next, "IsolatedAgain", &q.namespace, &message, None);
+        if let Some(namespace) = isolated_again(self.of) {
+            let message =
+                format!("namespace {namespace} was isolated again: retry brings it back through its gates");
+            self.need(next, "IsolatedAgain", namespace, &message, None);
             return;
         }
         for gate in self.service().gates_of(Phase::Continuous) {

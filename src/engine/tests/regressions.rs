@@ -133,3 +133,50 @@ fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
     s.run(120);
     assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Recovered));
 }
+
+/// I1: by what is seen now, before anybody has written that the dependency is recovered no more.
+#[test]
+fn a_dependency_that_was_just_isolated_again_carries_nobody() {
+    let (mut s, quarantine) = recovered();
+    s.seen("web").quarantines[0].found = Some(quarantine);
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    let decided = crate::engine::decide(&s.world.plan, &s.world.seen);
+    let web = &decided.services[s.id("web")];
+    assert_eq!((web.status.stage, web.effect.as_ref()), (Stage::Isolated, None));
+    assert_eq!(s.condition("db", RECOVERED).0, "True", "as written");
+}
+
+/// The Quarantine is deleted and made anew half-way: nothing goes on with one that nobody claimed, and a retry claims it.
+#[test]
+fn a_claim_that_is_lost_half_way_needs_a_decision() {
+    let mut s = story("- {name: db}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(s.stage("db"), Stage::PostChecks);
+    s.says("db", Phase::BeforeRelease, Verdict::Pass);
+    let quarantine = s.quarantine("db");
+    (quarantine.claim, quarantine.isolation) = (ClaimSeen::Free, Some(Isolation::Contained));
+    s.run(60);
+    assert_eq!((s.needs("db"), s.stage("db")), (Some("ClaimLost"), Stage::PostChecks));
+    assert!(!s.asked("db").contains(&Isolation::Open));
+    s.retry("db");
+    s.run(60);
+    assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 2));
+}
+
+/// Steps are told apart by their place: one that came in between must neither pass for done nor be left out.
+#[test]
+fn steps_that_change_while_they_are_carried_out_need_a_decision() {
+    let mut s = story("- {name: db, restore: [{name: one, scale: {}}, {name: two, scale: {}}]}");
+    while s.steps_begun("db") == 0 {
+        s.run(1);
+    }
+    let added = s.world.plan.services[0].steps[0].clone();
+    s.world.plan.services[0].steps.insert(0, crate::api::StepSpec { name: "zero".to_owned(), ..added });
+    s.run(60);
+    assert_eq!((s.needs("db"), s.stage("db")), (Some("StepsChanged"), Stage::Restoring));
+    s.retry("db");
+    s.run(60);
+    let names: Vec<_> = s.status("db").steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!((s.stage("db"), names), (Stage::Recovered, vec!["zero", "one", "two"]));
+}
