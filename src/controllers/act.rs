@@ -25,6 +25,8 @@ use crate::engine::{Effect, Refusal, ServiceDecided, StepOutcome};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
+/// Somebody else wrote in between: what that was arrives by the watch about now.
+const CONFLICT_AGAIN_AFTER: SignedDuration = SignedDuration::from_millis(20);
 /// What failed on the way is tried again after this.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// What needs somebody to change something, such as a grant, is tried again after this: nothing tells of it.
@@ -38,6 +40,8 @@ pub(crate) struct Act {
     pub(crate) id: ServiceId,
     /// The ServiceRecovery that the decision rests on.
     pub(crate) record: Option<ServiceRecovery>,
+    /// The status has been written.
+    pub(crate) wrote: bool,
 }
 
 /// Why something decided did not come about.
@@ -71,11 +75,14 @@ impl Act {
             Err(refused("Panicked", message))
         });
         let refused = result.err().map(|error| self.refusal(&error));
+        // Without the status nothing was begun: the engine may want to write it again at once.
+        let unwritten = refused.as_ref().filter(|_| decided.write && !self.wrote).map(|r| r.again_at);
         {
             let mut state = self.running.state();
             let held = state.services.entry(self.service().name.clone()).or_default();
             held.busy = false;
             held.refused = refused;
+            held.not_before = unwritten;
         }
         self.running.wake.notify_one();
     }
@@ -83,11 +90,12 @@ impl Act {
     fn refusal(&self, error: &ActError) -> Refusal {
         let service = &self.service().name;
         let (reason, again) = match error {
-            ActError::Io(io) if io.is_conflict() => ("Conflict", SignedDuration::ZERO),
+            ActError::Io(io) if io.is_conflict() => ("Conflict", CONFLICT_AGAIN_AFTER),
+            ActError::Refused { reason: "Conflict", .. } => ("Conflict", AGAIN_AFTER),
             ActError::Io(io) if io.is_transient() => ("ApiServer", AGAIN_AFTER),
             ActError::Io(_) => ("Refused", REFUSED_AGAIN_AFTER),
-            ActError::Refused { reason: "DependencyNotRecovered", .. } => {
-                ("DependencyNotRecovered", AGAIN_AFTER)
+            ActError::Refused { reason: reason @ ("DependencyNotRecovered" | "PlanChanged"), .. } => {
+                (*reason, AGAIN_AFTER)
             }
             ActError::Refused { reason, .. } => (*reason, REFUSED_AGAIN_AFTER),
         };
@@ -102,6 +110,7 @@ impl Act {
     async fn try_carry_out(&mut self, decided: &ServiceDecided) -> Result<(), ActError> {
         if decided.write {
             self.write_status(&decided.status).await?;
+            self.wrote = true;
         }
         match &decided.effect {
             None => Ok(()),
@@ -153,6 +162,14 @@ impl Act {
 
     /// Creates the ServiceRecovery, or takes over the one that an earlier plan of this name left.
     async fn adopt(&mut self, status: &ServiceRecoveryStatus) -> Result<(), ActError> {
+        if self.record.is_none() {
+            // Without a resourceVersion to hold on to, an apply would write over what another leader has begun.
+            let what = format!("read ServiceRecovery {}", self.name());
+            if call_opt(what, self.records().get_metadata(&self.name())).await?.is_some() {
+                let message = format!("ServiceRecovery {} is there, and was not seen yet", self.name());
+                return Err(refused("Conflict", message));
+            }
+        }
         let service = self.service();
         let before = self.record.as_ref().map(|r| &r.spec);
         let spec = ServiceRecoverySpec {
@@ -243,7 +260,11 @@ impl Act {
         dependencies: &[ServiceId],
     ) -> Result<(), ActError> {
         if !is_tightening(isolation) {
-            futures::try_join!(self.dependencies_stand(dependencies), self.account_may_recover())?;
+            futures::try_join!(
+                self.plan_is_current(),
+                self.dependencies_stand(dependencies),
+                self.account_may_recover()
+            )?;
         }
         let Some(before) = self.record.as_ref() else {
             return Err(refused(
@@ -255,9 +276,24 @@ impl Act {
             attempt,
             isolation: Some(isolation),
             reachable: reachable.iter().cloned().map(DnsLabel).collect(),
-            ..before.spec.clone()
+            ..named(&before.spec, self.service())
         };
         self.write_spec(spec).await
+    }
+
+    /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
+    /// have died without a word.
+    async fn plan_is_current(&self) -> Result<(), ActError> {
+        let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &self.plan.namespace);
+        let what = format!("read RecoveryPlan {}", self.running.key);
+        let found = call_opt(what, plans.get_metadata(&self.plan.name)).await?;
+        let current = found.is_some_and(|plan| {
+            plan.metadata.uid.as_deref() == Some(&self.plan.uid)
+                && plan.metadata.generation == self.plan.generation
+                && plan.metadata.deletion_timestamp.is_none()
+        });
+        let changed = || refused("PlanChanged", format!("plan {} has just changed", self.running.key));
+        if current { Ok(()) } else { Err(changed()) }
     }
 
     /// I1: by a live read, every dependency is recovered and healthy.
@@ -341,7 +377,7 @@ impl Act {
 
     /// Runs a step as the plan's account. Its intent has been written.
     async fn step(&mut self, index: usize, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
-        self.dependencies_stand(dependencies).await?;
+        futures::try_join!(self.plan_is_current(), self.dependencies_stand(dependencies))?;
         let service = self.service();
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
         let (Some(step), Some(client)) = (service.steps.get(index), client) else {
@@ -371,6 +407,15 @@ impl Act {
         }
         held.steps.insert(index, outcome);
         Ok(())
+    }
+}
+
+/// What it asks, and for whom: of the plan as it is now, as its gates were asked about those namespaces and no others.
+fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
+    ServiceRecoverySpec {
+        tier: service.tier,
+        namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
+        ..before.clone()
     }
 }
 
@@ -411,4 +456,29 @@ pub(crate) async fn mark_orphaned(context: &Context, record: &ServiceRecovery) -
     )
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I2: its gates were asked about the namespaces of now. One that it named before is none of its any more, whatever is asked.
+    #[test]
+    fn what_is_asked_is_asked_for_the_namespaces_of_the_plan_as_it_is_now() {
+        let yaml = "{serviceAccountName: recovery, services: [{name: db, namespaces: [b, c]}]}";
+        let spec: crate::api::RecoveryPlanSpec = serde_yaml::from_str(yaml).unwrap();
+        let plan = Plan::compile("recovery", "p", "uid-1", &spec);
+        let before = ServiceRecoverySpec {
+            plan_ref: PlanRef { name: "p".to_owned(), uid: "uid-1".to_owned() },
+            service: "db".to_owned(),
+            tier: None,
+            namespaces: vec![DnsLabel("a".to_owned()), DnsLabel("b".to_owned())],
+            attempt: 3,
+            isolation: Some(Isolation::CleanRoom),
+            reachable: Vec::new(),
+        };
+        let now = named(&before, &plan.services[0]);
+        assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);
+        assert_eq!((now.attempt, now.isolation), (3, Some(Isolation::CleanRoom)));
+    }
 }

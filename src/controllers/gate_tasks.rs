@@ -50,6 +50,16 @@ impl Drop for GateTask {
 }
 
 impl GateTask {
+    /// A gate that has answered once, and is asked no more.
+    #[cfg(test)]
+    pub(crate) fn answered(binding: Binding, policy: GatePolicy, answer: crate::engine::Answer) -> Self {
+        let now = Timestamp::now();
+        let mut tracker = Tracker::new(policy, now);
+        tracker.record(answer, now);
+        let handle = tokio::spawn(std::future::ready(())).abort_handle();
+        Self { binding, tracker: Arc::new(Mutex::new(tracker)), handle, _wake: Arc::default() }
+    }
+
     /// Where the gate stands.
     pub(crate) fn state(&self, now: Timestamp) -> GateState {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner).state(now)

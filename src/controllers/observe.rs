@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
+use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
 use crate::api::conditions::{READY, find};
 use crate::api::{Claim, Decision, Isolation, Quarantine, ServiceRecovery, Stage, service_recovery_name};
 use crate::engine::{
-    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Seen, ServiceSeen,
+    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Seen, ServiceSeen,
 };
-use crate::plan::{Plan, Service};
+use crate::gates::Question;
+use crate::plan::{Gate, Plan, Service};
 
 /// A moment's view of a plan's world.
 pub(crate) fn observe(stores: &Stores, plan: &Plan, state: &mut State, now: Timestamp) -> Seen {
@@ -46,7 +48,24 @@ pub(crate) fn record(
             _ => return Some(own.clone()),
         }
     }
-    watched.and_then(|object| object.0.as_ref().ok().cloned())
+    let found = watched.and_then(|object| object.0.as_ref().ok().cloned());
+    if found.is_none() {
+        // The next one begins at the first attempt again: what came of this one's steps is none of its.
+        held.steps.clear();
+    }
+    found
+}
+
+/// A ServiceRecovery that cannot be read is not one that is missing: nothing is written over it.
+fn unreadable(stores: &Stores, plan: &Plan, service: &Service) -> Option<Refusal> {
+    let name = service_recovery_name(&plan.name, &service.name);
+    let watched = stores.records.get(&ObjectRef::new(&name).within(&plan.namespace))?;
+    let error = watched.0.as_ref().err()?;
+    Some(Refusal {
+        reason: "Unreadable".to_owned(),
+        message: format!("ServiceRecovery {name} cannot be read, and is left as it is: {}", error.error),
+        again_at: Timestamp::MAX,
+    })
 }
 
 fn seen(
@@ -76,11 +95,18 @@ fn seen(
         gates: held
             .gates
             .iter()
-            .filter(|(_, task)| task.binding.attempt == attempt)
+            // What was answered to another question (the plan, the account, the incident, a seal changed since) is no
+            // answer: it must not decide even once, before it is asked anew.
+            .filter(|(key, task)| {
+                let gate = service.gates.iter().find(|g| g.phase == key.phase && g.spec.name == key.name);
+                gate.is_some_and(|gate| task.binding == binding(stores, plan, service, gate, attempt))
+            })
             .map(|(key, task)| (key.clone(), task.state(now)))
             .collect(),
         steps: if held.steps_of == attempt { held.steps.clone() } else { BTreeMap::new() },
-        refused: held.refused.clone(),
+        refused: record
+            .map_or_else(|| unreadable(stores, plan, service), |_| None)
+            .or_else(|| held.refused.clone()),
         decisions: decisions.get(&service.name).cloned().unwrap_or_default(),
         busy: held.busy,
         written_at: held.written_at,
@@ -170,6 +196,23 @@ fn decisions(stores: &Stores, plan: &Plan) -> BTreeMap<String, Vec<DecisionSeen>
     found
 }
 
+/// What a gate's verdict has to be bound to at this moment.
+pub(crate) fn binding(stores: &Stores, plan: &Plan, service: &Service, gate: &Gate, attempt: i64) -> Binding {
+    let question = Question {
+        plan_namespace: plan.namespace.clone(),
+        namespaces: service.namespaces.clone(),
+        phase: gate.phase,
+        spec: gate.spec.clone(),
+        seals: seals(stores, service),
+    };
+    Binding {
+        question,
+        attempt,
+        account: plan.account.clone(),
+        compromised_since: compromised_since(stores, plan),
+    }
+}
+
 /// UIDs of the Quarantines of a service's namespaces: whose records of replicas count.
 pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, String> {
     let uid = |namespace: &String| {
@@ -204,7 +247,11 @@ pub(crate) fn is_tightening(isolation: Isolation) -> bool {
 }
 
 /// The incident's cut-off, to which verdicts are bound.
-pub(crate) fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
+fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
     let object = stores.incidents.get(&ObjectRef::new(plan.incident.as_deref()?))?;
     Some(object.0.as_ref().ok()?.spec.compromised_since.0)
 }
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

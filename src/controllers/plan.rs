@@ -24,7 +24,7 @@ use super::stores::{Change, Stores, Wakeups};
 use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
 use crate::calls::call;
 use crate::engine::{self, GateKey, ServiceDecided};
-use crate::gates::{Asker, Question};
+use crate::gates::Asker;
 use crate::plan::Plan;
 
 /// A plan is looked at this often even if nothing tells of a change: only a safety net.
@@ -175,9 +175,14 @@ impl Plans {
         if let Some((_, task)) = lock(&self.attended).remove(key) {
             task.abort();
         }
-        lock(&self.tenants).values_mut().for_each(|keys| {
-            keys.remove(key);
-        });
+        let mut waiting = BTreeSet::new();
+        for keys in lock(&self.tenants).values_mut() {
+            if keys.remove(key) {
+                waiting.extend(keys.iter().cloned());
+            }
+        }
+        // What it had claimed may be free now.
+        waiting.iter().for_each(|other| self.wake_known(other));
     }
 
     /// The plan as the watch has it, compiled once for each generation.
@@ -296,6 +301,7 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         let busy: Vec<bool> = seen.services.iter().map(|service| service.busy).collect();
         (engine::decide(&plan, &seen), records, busy)
     };
+    let mut wake_at = decided.wake_at;
     for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
         // What is asked follows from the status, which is being written: it is looked at again when that has ended.
         if busy[id] {
@@ -308,10 +314,21 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
             if held.busy {
                 continue;
             }
+            // What could not be written is not tried again in a circle.
+            if let Some(at) = held.not_before.filter(|&at| at > now) {
+                wake_at = Some(wake_at.map_or(at, |before: Timestamp| before.min(at)));
+                continue;
+            }
             held.busy = true;
             context.metrics.effects.inc_by(u64::from(decided_one.effect.is_some()));
-            let act =
-                Act { context: context.clone(), running: running.clone(), plan: plan.clone(), id, record };
+            let act = Act {
+                context: context.clone(),
+                running: running.clone(),
+                plan: plan.clone(),
+                id,
+                record,
+                wrote: false,
+            };
             tokio::spawn(act.carry_out(decided_one.clone()));
         }
     }
@@ -324,7 +341,7 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         });
     }
     let status_due = write_plan_status(context, running, &plan, decided.plan, now);
-    decided.wake_at.into_iter().chain(status_due).min()
+    wake_at.into_iter().chain(status_due).min()
 }
 
 /// Starts and ends the asking of gates, so that those which the engine wants asked are.
@@ -332,27 +349,13 @@ fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, dec
     let service = &plan.services[id];
     let mut state = running.state();
     let Some(client) = context.account_client(plan, &mut state) else { return };
-    let seals = observe::seals(&context.stores, service);
-    let since = observe::compromised_since(&context.stores, plan);
     let held = state.services.entry(service.name.clone()).or_default();
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
         .iter()
         .filter(|gate| decided.ask.contains(&gate.phase))
         .map(|gate| {
-            let question = Question {
-                plan_namespace: plan.namespace.clone(),
-                namespaces: service.namespaces.clone(),
-                phase: gate.phase,
-                spec: gate.spec.clone(),
-                seals: seals.clone(),
-            };
-            let binding = Binding {
-                question,
-                attempt: decided.status.attempt,
-                account: plan.account.clone(),
-                compromised_since: since,
-            };
+            let binding = observe::binding(&context.stores, plan, service, gate, decided.status.attempt);
             (GateKey { phase: gate.phase, name: gate.spec.name.clone() }, (binding, gate.policy))
         })
         .collect();
@@ -401,6 +404,12 @@ fn write_plan_status(
             plans.patch_status(&plan.name, &params, &Patch::Apply(&patch)),
         )
         .await;
+        {
+            let mut state = running.state();
+            state.status_busy = false;
+            state.status_written_at = Some(Timestamp::now());
+        }
+        running.wake.notify_one();
         match written {
             Ok(written) => {
                 context.metrics.plan(&running.key.to_string(), &status);
@@ -408,11 +417,6 @@ fn write_plan_status(
             }
             Err(error) => tracing::warn!(%error, "the plan's status was not written"),
         }
-        let mut state = running.state();
-        state.status_busy = false;
-        state.status_written_at = Some(Timestamp::now());
-        drop(state);
-        running.wake.notify_one();
     });
     None
 }

@@ -66,6 +66,8 @@ pub(crate) struct ServiceState {
     pub(crate) steps_of: i64,
     /// Why the last effect was refused.
     pub(crate) refused: Option<Refusal>,
+    /// A write failed: nothing is begun before this.
+    pub(crate) not_before: Option<Timestamp>,
     /// When the status was last written.
     pub(crate) written_at: Option<Timestamp>,
 }

@@ -1,0 +1,120 @@
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector;
+use kube::runtime::watcher::Event;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::*;
+use crate::api::{Phase, RecoveryPlanSpec, Verdict};
+use crate::controllers::gate_tasks::GateTask;
+use crate::controllers::stores::Guarded;
+use crate::engine::{Answer, GateKey, StepOutcome};
+
+/// A cluster in which there is nothing but these ServiceRecoveries.
+fn stores(records: &[serde_json::Value]) -> Stores {
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Init);
+    for record in records {
+        let object: Guarded<ServiceRecovery> = DeserializeGuard::deserialize(record).unwrap();
+        writer.apply_watcher_event(&Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    Stores {
+        plans: reflector::store().0,
+        records: store,
+        quarantines: reflector::store().0,
+        incidents: reflector::store().0,
+        decisions: reflector::store().0,
+        accounts: reflector::store().0,
+    }
+}
+
+fn plan(account: &str, approved: &str) -> Plan {
+    let yaml = format!(
+        "incidentRef: {{name: nov}}\nserviceAccountName: {account}\nservices:\n- name: db\n  gates:\n    beforeRestore: \
+         [{{name: images, imageDigests: {{approvedFrom: {{configMap: {{name: {approved}}}}}}}}}]\n    beforeRelease: \
+         [{{name: up, workloads: {{}}}}]"
+    );
+    let spec: RecoveryPlanSpec = serde_yaml::from_str(&yaml).unwrap();
+    Plan::compile("recovery", "p", "uid-1", &spec)
+}
+
+fn record() -> serde_json::Value {
+    json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery",
+        "metadata": {"name": "p.db", "namespace": "recovery", "uid": "r", "resourceVersion": "7"},
+        "spec": {"planRef": {"name": "p", "uid": "uid-1"}, "service": "db", "namespaces": ["db"], "attempt": 1},
+        "status": {"attempt": 1, "stage": "PreChecks"},
+    })
+}
+
+/// I2: the plan is amended, and what its gates said before is gone by the very first look, not only by the second.
+#[tokio::test]
+async fn a_verdict_on_another_question_decides_nothing_not_even_once() {
+    let stores = stores(&[record()]);
+    let asked_of = plan("recovery", "approved");
+    let key = GateKey { phase: Phase::BeforeRestore, name: "images".to_owned() };
+    for (now, counts) in [
+        (plan("recovery", "approved"), true),
+        (plan("recovery", "stricter"), false),
+        (plan("other", "approved"), false),
+    ] {
+        let mut state = State::default();
+        let service = &asked_of.services[0];
+        let gate = service.gates.iter().find(|gate| gate.spec.name == "images").unwrap();
+        let pass = Answer {
+            verdict: Verdict::Pass,
+            reason: "Approved".to_owned(),
+            message: String::new(),
+            evidence: Some("e".to_owned()),
+        };
+        let task = GateTask::answered(binding(&stores, &asked_of, service, gate, 1), gate.policy, pass);
+        state.services.entry("db".to_owned()).or_default().gates.insert(key.clone(), task);
+        let seen = observe(&stores, &now, &mut state, Timestamp::now());
+        assert_eq!(
+            seen.services[0].gates.contains_key(&key),
+            counts,
+            "{} {:?}",
+            now.account,
+            now.services[0].gates
+        );
+    }
+}
+
+#[test]
+fn what_came_of_a_step_is_forgotten_with_its_service_recovery() {
+    let plan = plan("recovery", "approved");
+    let mut state = State::default();
+    let held = state.services.entry("db".to_owned()).or_default();
+    held.steps_of = 1;
+    held.steps.insert(0, StepOutcome::Done);
+    observe(&stores(&[]), &plan, &mut state, Timestamp::now());
+    let seen = observe(&stores(&[record()]), &plan, &mut state, Timestamp::now());
+    assert!(
+        seen.services[0].exists && seen.services[0].steps.is_empty(),
+        "the new first attempt runs its steps"
+    );
+}
+
+#[test]
+fn a_service_recovery_that_cannot_be_read_blocks_and_is_not_written_over() {
+    let plan = plan("recovery", "approved");
+    let mut odd = record();
+    odd["status"]["stage"] = json!("Levitating");
+    let seen = observe(&stores(&[odd]), &plan, &mut State::default(), Timestamp::now());
+    let refused = seen.services[0].refused.as_ref().unwrap();
+    assert_eq!((seen.services[0].exists, refused.reason.as_str()), (false, "Unreadable"));
+    assert!(
+        refused.message.contains("p.db") && refused.message.contains("Levitating"),
+        "{}",
+        refused.message
+    );
+    let seen = Seen { incident: Presence::Present, account: Presence::Present, ..seen };
+    let decided = crate::engine::decide(&plan, &seen);
+    assert_eq!((decided.services[0].effect.as_ref(), decided.services[0].write), (None, false));
+    assert!(
+        decided.plan.blocked_by[0].message.contains("p.db cannot be read"),
+        "{:?}",
+        decided.plan.blocked_by
+    );
+}
