@@ -6,3 +6,4 @@
 mod bench;
 mod plans;
 mod services;
+mod unreadable;

@@ -1,5 +1,6 @@
 //! Plans that are wrong in themselves, or with what they name.
 
+use kube::api::DeleteParams;
 use rehearsal::{condition, eventually, kind};
 use serde_json::{Value, json};
 
@@ -62,6 +63,10 @@ async fn the_second_plan_over_a_namespace_is_told_whose_it_is() {
     bench.recovers("first", "web").await;
     let still = rehearsal::object(&quarantines, "claimed-web").await.unwrap();
     assert!(claimed(&still), "{}", still["status"]["claimedBy"]);
+    // With the first plan its claim goes, and whoever waited for that is told at once.
+    let plans = kind(&bench.admin, KINDS, "RecoveryPlan", Some("claimed"));
+    plans.delete("first", &DeleteParams::default()).await.unwrap();
+    bench.recovers("second", "web").await;
     operator_is_up().await;
 }
 

@@ -205,3 +205,28 @@ async fn the_smallest_example_recovers_next_to_all_of_these() {
     assert_eq!(report.loosenings, 4);
     operator_is_up().await;
 }
+
+/// The plan is amended half-way to name another namespace, about which every gate now passes: the one that was proved nothing
+/// of is not let out for it.
+#[tokio::test]
+async fn a_namespace_that_the_plan_names_no_more_is_not_released_by_what_passes_elsewhere() {
+    let bench = Bench::new("moved", &["old", "new"]).await;
+    let mut service = bench.service("old", &[]);
+    service["gates"] =
+        json!({"beforeRelease": [{"name": "never", "workloads": {"matchLabels": {"app": "nobody"}}}]});
+    bench.apply(&bench.plan("plan", json!([service]))).await;
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("moved"));
+    let waits = |o: &Value| rehearsal::text(o, "/status/stage") == "PostChecks";
+    eventually(&records, "plan.old", "its last gates to be asked", rehearsal::DEADLINE, waits).await.unwrap();
+    let mut amended = bench.plan("plan", json!([bench.service("old", &[])]));
+    amended["spec"]["services"][0]["namespaces"] = json!(["moved-new"]);
+    amended["spec"]["services"][0]["ungated"] = json!({"reason": "a test"});
+    amended["spec"]["defaults"] = json!({"gates": {"beforeRestore": [], "beforeRelease": []}});
+    bench.apply(&amended).await;
+    bench.says("plan", "old", "ClaimLost", &["moved-new", "retry"]).await;
+    let namespaces = kind(&bench.admin, "v1", "Namespace", None);
+    let old = rehearsal::object(&namespaces, "moved-old").await.unwrap();
+    assert_eq!(rehearsal::text(&old, "/metadata/labels/resurgam.dev~1isolation"), "clean-room");
+    bench.stays_sealed("new").await;
+    operator_is_up().await;
+}
