@@ -350,3 +350,29 @@ async fn what_cannot_be_isolated_says_why_and_holds_up_nobody() {
     let sealed = ready("nowhere", Isolation::Sealed).await;
     assert_eq!(quarantine("nowhere").await.uid(), sealed.uid());
 }
+
+/// `get` on a wildcard of resources is enough to run commands: the operator reads everything, and reaches into nothing.
+#[tokio::test]
+async fn the_operator_reads_what_it_captures_and_may_run_commands_nowhere() {
+    use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+    let operator = client(Identity::Operator).await;
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(operator);
+    for (verb, group, resource, subresource, expected) in [
+        ("list", "", "pods", "", true),
+        ("list", "", "secrets", "", true),
+        ("get", "", "secrets", "", false),
+        ("get", "", "pods", "exec", false),
+        ("get", "", "pods", "attach", false),
+        ("get", "", "services", "proxy", false),
+        ("get", "", "nodes", "proxy", false),
+        ("delete", "admissionregistration.k8s.io", "validatingadmissionpolicies", "", false),
+        ("update", "admissionregistration.k8s.io", "validatingadmissionpolicies", "", false),
+    ] {
+        let review = json!({"spec": {"resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": "",
+        }}});
+        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(review).unwrap()).await;
+        let allowed = answer.unwrap().status.unwrap().allowed;
+        assert_eq!(allowed, expected, "{verb} {resource}/{subresource} {group}");
+    }
+}
