@@ -376,12 +376,15 @@ fn write_plan_status(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let object = context.stores.plans.get(&ObjectRef::new(&plan.name).within(&plan.namespace))?;
-    let before = object.0.as_ref().ok()?.status.clone().unwrap_or_default();
+    let object = object.0.as_ref().ok()?;
+    let mut state = running.state();
+    state.own_status.take_if(|(own, _)| super::running::at_least_as_new(&object.metadata, own));
+    let own = state.own_status.as_ref().map(|(_, status)| status.clone());
+    let before = own.or_else(|| object.status.clone()).unwrap_or_default();
     engine::keep_times(&mut status, &before);
     if status == before {
         return None;
     }
-    let mut state = running.state();
     if state.status_busy {
         return None; // Its end wakes the plan.
     }
@@ -408,6 +411,11 @@ fn write_plan_status(
             let mut state = running.state();
             state.status_busy = false;
             state.status_written_at = Some(Timestamp::now());
+            if let Ok(written) = &written {
+                let version = written.metadata.resource_version.clone();
+                let own = kube::api::ObjectMeta { resource_version: version, ..Default::default() };
+                state.own_status = Some((own, written.status.clone().unwrap_or_default()));
+            }
         }
         running.wake.notify_one();
         match written {

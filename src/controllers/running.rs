@@ -9,7 +9,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
-use crate::api::ServiceRecovery;
+use crate::api::{RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{GateKey, Refusal, StepOutcome};
 use crate::plan::Plan;
 
@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<String, ServiceState>,
     /// A write of the plan's own status is under way.
     pub(crate) status_busy: bool,
+    /// This process's own last write of it, until the watch has caught up with it (I6): it is not written twice.
+    pub(crate) own_status: Option<(ObjectMeta, RecoveryPlanStatus)>,
     /// When the plan's own status was last written.
     pub(crate) status_written_at: Option<Timestamp>,
 }
