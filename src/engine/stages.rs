@@ -96,7 +96,25 @@ impl At<'_> {
         true
     }
 
+    /// Its namespace is open, and nobody has decided about it in this plan: the plan bears another name than the one that
+    /// recovered it, or somebody deleted its ServiceRecovery. What runs is not stopped for that.
+    fn is_open_already(&self, next: &mut Next) -> bool {
+        let decided = self.of.status.history.first().is_some_and(|past| past.reason != "PlanReplaced");
+        let is_open = |found: &QuarantineFound| found.isolation == Some(Isolation::Open);
+        let open = self.of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_open));
+        let Some(open) = open.filter(|_| !decided) else { return false };
+        let namespace = &open.namespace;
+        let message = format!(
+            "namespace {namespace} is open already: retry seals it and brings it back through its gates"
+        );
+        self.need(next, "AlreadyOpen", namespace, &message, None);
+        true
+    }
+
     fn isolated(&self, next: &mut Next) {
+        if self.is_open_already(next) {
+            return;
+        }
         let attempt = self.of.status.attempt;
         let mine = |q: Option<&QuarantineFound>| q.is_some_and(|q| q.claim == ClaimSeen::Mine { attempt });
         // A unit that has not begun may have its slot only because a member is just being written: the others wait for that.

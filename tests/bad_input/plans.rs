@@ -1,6 +1,6 @@
 //! Plans that are wrong in themselves, or with what they name.
 
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use rehearsal::{condition, eventually, kind};
 use serde_json::{Value, json};
 
@@ -63,10 +63,50 @@ async fn the_second_plan_over_a_namespace_is_told_whose_it_is() {
     bench.recovers("first", "web").await;
     let still = rehearsal::object(&quarantines, "claimed-web").await.unwrap();
     assert!(claimed(&still), "{}", still["status"]["claimedBy"]);
-    // With the first plan its claim goes, and whoever waited for that is told at once.
+    // With the first plan its claim goes, and whoever waited for that is told at once; what runs is not stopped by that.
     let plans = kind(&bench.admin, KINDS, "RecoveryPlan", Some("claimed"));
     plans.delete("first", &DeleteParams::default()).await.unwrap();
-    bench.recovers("second", "web").await;
+    bench.says("second", "web", "AlreadyOpen", &["claimed-web", "retry"]).await;
+    still_runs(&bench, "web").await;
+    operator_is_up().await;
+}
+
+/// A service's namespace is open, and its Deployment is not at zero.
+async fn still_runs(bench: &Bench, service: &str) {
+    let name = bench.namespace(service);
+    let namespace = rehearsal::object(&kind(&bench.admin, "v1", "Namespace", None), &name).await.unwrap();
+    assert_eq!(rehearsal::text(&namespace, "/metadata/labels/resurgam.dev~1isolation"), "");
+    let deployments = kind(&bench.admin, "apps/v1", "Deployment", Some(&name));
+    let all = deployments.list(&ListParams::default()).await.unwrap();
+    assert!(!all.items.is_empty());
+    assert!(all.items.iter().all(|d| d.data["spec"]["replicas"].as_i64() > Some(0)), "{name}");
+}
+
+#[tokio::test]
+async fn neither_a_plan_made_anew_nor_a_deleted_service_recovery_stops_what_is_recovered() {
+    let bench = Bench::new("anew", &["web"]).await;
+    let plan = bench.plan("plan", json!([bench.service("web", &[])]));
+    bench.apply(&plan).await;
+    bench.recovers("plan", "web").await;
+    let plans = kind(&bench.admin, KINDS, "RecoveryPlan", Some("anew"));
+    plans.delete("plan", &DeleteParams::default()).await.unwrap();
+    bench.apply(&plan).await;
+    let uid = plans.get("plan").await.unwrap().metadata.uid.unwrap();
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("anew"));
+    let taken_over = |o: &Value| {
+        rehearsal::text(o, "/spec/planRef/uid") == uid
+            && condition(o, "Recovered") == "True"
+            && condition(o, "Healthy") == "True"
+    };
+    let record =
+        eventually(&records, "plan.web", "the new plan to take over", rehearsal::DEADLINE, taken_over)
+            .await
+            .unwrap();
+    assert_eq!((&record["status"]["stage"], &record["status"]["attempt"]), (&json!("Recovered"), &json!(1)));
+    still_runs(&bench, "web").await;
+    records.delete("plan.web", &DeleteParams::default()).await.unwrap();
+    bench.says("plan", "web", "AlreadyOpen", &["anew-web", "retry"]).await;
+    still_runs(&bench, "web").await;
     operator_is_up().await;
 }
 

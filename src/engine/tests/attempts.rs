@@ -162,3 +162,19 @@ fn history_is_bounded() {
     assert_eq!((s.status("db").attempt, s.status("db").history.len()), (26, 20));
     assert_eq!(s.status("db").history[0].attempt, 25);
 }
+
+/// Unknown never seals anything: an open namespace of which this plan knows nothing is sealed only when somebody says so.
+#[test]
+fn what_is_open_already_is_not_stopped_before_somebody_decides() {
+    let mut s = story("- {name: db}");
+    s.quarantine("db").isolation = Some(Isolation::Open);
+    s.run(600);
+    assert_eq!(
+        (s.needs("db"), s.stage("db"), s.asked("db").len()),
+        (Some("AlreadyOpen"), Stage::Isolated, 0)
+    );
+    s.retry("db");
+    s.run(60);
+    assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 2));
+    assert_eq!(s.asked("db"), [Isolation::Sealed, Isolation::CleanRoom, Isolation::Open]);
+}
