@@ -34,17 +34,41 @@ const DEADLINE: Duration = Duration::from_secs(300);
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
-        tokio::select! {
-            outcome = play(args) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
-        }
+        let played = tokio::select! {
+            played = play(args) => played?,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+        };
+        played.end(args.keep).await
     });
     // A build that was interrupted ends with this process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn play(args: &Args) -> Result<ExitCode> {
+/// A demo that came to its end, with everything still running.
+struct Played {
+    report: Report,
+    cluster: ControlPlane,
+    operator: Operator,
+    /// What the plan's `http` gates go on asking.
+    _endpoint: Endpoint,
+}
+
+impl Played {
+    async fn end(self, keep: bool) -> Result<ExitCode> {
+        if keep {
+            let kubeconfig = self.cluster.kubeconfig(Identity::PlatformAdministrator);
+            note(&format!("kept running, until Ctrl-C: export KUBECONFIG={}", kubeconfig.display()));
+            tokio::signal::ctrl_c().await?;
+        }
+        drop(self.operator);
+        self.cluster.stop().await?;
+        last_line(&self.report);
+        Ok(if self.report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+async fn play(args: &Args) -> Result<Played> {
     let began = Instant::now();
     scene("Building the operator");
     let binary = build()?;
@@ -116,17 +140,7 @@ async fn play(args: &Args) -> Result<ExitCode> {
         began.elapsed().as_secs_f64(),
         built.elapsed().as_secs_f64()
     ));
-    if args.keep {
-        note(&format!(
-            "kept running, until Ctrl-C: export KUBECONFIG={}",
-            cluster.kubeconfig(Identity::PlatformAdministrator).display()
-        ));
-        tokio::signal::ctrl_c().await?;
-    }
-    drop(operator);
-    cluster.stop().await?;
-    last_line(&report);
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Played { report, cluster, operator, _endpoint: endpoint })
 }
 
 /// Everybody who can go on has gone on: who still waits, waits for whoever needs a person.
