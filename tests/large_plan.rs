@@ -2,31 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
-use std::time::Duration;
-
 use control_plane::{ControlPlane, Identity, Options};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{conditions, wait::await_condition};
-use kube::{Api, Client, ResourceExt};
 use resurgam::api::recovery_plan::Blocker;
 use resurgam::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
 use serde_json::{Value, json};
 
 /// etcd refuses requests larger than this, in bytes.
 const ETCD_LIMIT: usize = 1_572_864;
-
-const DEADLINE: Duration = Duration::from_secs(60);
-
-async fn install_kinds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in resurgam::api::crds() {
-        let name = crd.name_any();
-        api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
-        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(DEADLINE, established).await.unwrap().unwrap();
-    }
-}
 
 /// A service as people write them when there are many: a title, an owner, two namespaces, four dependencies, gates and
 /// a step of its own.
@@ -79,7 +63,7 @@ fn status() -> RecoveryPlanStatus {
 async fn a_plan_of_500_services_applies_and_its_status_is_written_and_etcd_has_room_to_spare() {
     let cluster = ControlPlane::start(Options { nodes: 0, ..Options::default() }).await.unwrap();
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
-    install_kinds(&client).await;
+    rehearsal::install_kinds(&client).await.unwrap();
 
     let api: Api<RecoveryPlan> = Api::namespaced(client, "default");
     let services: Vec<Value> = (0..500).map(service).collect();

@@ -47,22 +47,29 @@ pub fn read(path: &str) -> Result<Vec<Value>> {
     Ok(all)
 }
 
-/// Installs the kinds and the rights of the operator and its people, as an administrator would, and waits until they serve.
+/// Makes the kinds known, and waits until they are served.
+///
+/// # Errors
+/// The API server refused one, or does not come to serve it.
+pub async fn install_kinds(client: &Client) -> Result<()> {
+    let crds = read("crds")?;
+    apply(client, "install", &crds).await?;
+    let kinds = kind(client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
+    for crd in &crds {
+        let name = crd["metadata"]["name"].as_str().unwrap_or_default();
+        let served = |object: &Value| condition(object, "Established") == "True";
+        eventually(&kinds, name, &format!("{name} to be served"), DEADLINE, served).await?;
+    }
+    Ok(())
+}
+
+/// Installs the kinds, and the rights of the operator and its people, as an administrator would.
 ///
 /// # Errors
 /// The API server refused something.
 pub async fn install(cluster: &ControlPlane) -> Result<()> {
     let client = cluster.client(Identity::PlatformAdministrator).await?;
-    let crds = read("crds")?;
-    apply(&client, "install", &crds).await?;
-    for crd in &crds {
-        let name = crd["metadata"]["name"].as_str().unwrap_or_default();
-        let kinds = kind(&client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
-        eventually(&kinds, name, &format!("{name} to be served"), DEADLINE, |o| {
-            condition(o, "Established") == "True"
-        })
-        .await?;
-    }
+    install_kinds(&client).await?;
     apply(&client, "install", &read("deploy/rbac.yaml")?).await
 }
 

@@ -111,10 +111,15 @@ pub struct ObjectName {
 /// Account of the operator. Written into the admission policies, which know no parameters.
 pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
 
-/// Namespaces that are never isolated: the cluster, or the operator itself, runs there.
+/// Why a namespace is never isolated nor recovered, if it is one of those.
 #[must_use]
-pub fn is_protected_namespace(namespace: &str) -> bool {
-    namespace.starts_with("kube-") || namespace == OPERATOR_NAMESPACE
+pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
+    match namespace {
+        _ if namespace.starts_with("kube-") => Some("the cluster itself runs there"),
+        "default" => Some("the API server's own Service is kept there"),
+        OPERATOR_NAMESPACE => Some("the operator runs there"),
+        _ => None,
+    }
 }
 
 /// Name of a service's ServiceRecovery: `<plan>.<service>`. Service names carry no dot, so this is unambiguous.

@@ -19,12 +19,13 @@ use serde_json::json;
 use super::fence::{self, Fence};
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
+    protected_namespace,
 };
 use crate::calls::{IoError, call, call_opt};
+use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::capture::CaptureError;
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{PlanState, Target, target};
-use crate::isolation::{RELEASE_FINALIZER, protected};
 use status::Trouble;
 
 mod act;
@@ -199,7 +200,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     if quarantine.metadata.deletion_timestamp.is_some() {
         return release(&context, &quarantine).await;
     }
-    if let Some(why) = protected(&name) {
+    if let Some(why) = protected_namespace(&name) {
+        let why = format!("{name} is never quarantined: {why}");
         let trouble = Trouble { reason: "Protected", message: why, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
         return Ok(Action::await_change());

@@ -14,18 +14,3 @@ pub const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
 pub const PROBER: &str = "system:serviceaccount:resurgam-system:resurgam-prober";
 /// Finalizer of a Quarantine: its deletion is a release, which has to be carried out.
 pub const RELEASE_FINALIZER: &str = "resurgam.dev/release";
-
-/// Namespaces that are never isolated: the cluster itself, or we, run there. The reason, if it is one of them.
-#[must_use]
-pub fn protected(namespace: &str) -> Option<String> {
-    if namespace.starts_with("kube-") {
-        return Some(format!("{namespace} is never quarantined: the cluster itself runs there"));
-    }
-    match namespace {
-        "default" => {
-            Some("default is never quarantined: the API server's own Service is kept there".to_owned())
-        }
-        "resurgam-system" => Some("resurgam-system is never quarantined: the operator runs there".to_owned()),
-        _ => None,
-    }
-}

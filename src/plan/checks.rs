@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Plan, Problem, ServiceId, graph};
-use crate::api::{Class, Phase, is_protected_namespace};
+use crate::api::{Class, Phase, protected_namespace};
 
 /// A dependency that the plan does not have.
 pub(super) fn unknown_service<'a>(
@@ -38,10 +38,8 @@ pub(super) fn services(plan: &mut Plan) {
     }
     let mut found: Vec<(ServiceId, Problem)> = Vec::new();
     for (namespace, of) in owners {
-        if is_protected_namespace(namespace) {
-            let message = format!(
-                "namespace {namespace} is never isolated or recovered: the cluster itself runs there"
-            );
+        if let Some(why) = protected_namespace(namespace) {
+            let message = format!("namespace {namespace} is never isolated or recovered: {why}");
             found.extend(
                 of.iter().map(|&id| (id, Problem::new("ProtectedNamespace", namespace, message.clone()))),
             );

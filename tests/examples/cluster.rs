@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use kube::runtime::{conditions, wait::await_condition};
-use kube::{Api, Client, ResourceExt};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::judged;
@@ -14,17 +13,6 @@ use crate::manifests::{Manifest, read, three_boroughs};
 
 /// How long the control plane may take to bring up what a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-
-/// Makes our kinds known, and waits until they are served.
-pub async fn install_kinds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in resurgam::api::crds() {
-        let name = crd.name_any();
-        api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
-        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(DEADLINE, established).await.unwrap().unwrap();
-    }
-}
 
 fn api(client: &Client, manifest: &Manifest) -> Api<DynamicObject> {
     let api_version = manifest.text("/apiVersion");
@@ -70,7 +58,7 @@ fn runs(kind: &str, object: &DynamicObject) -> bool {
 async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready_and_the_judge_reads_its_log() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
-    install_kinds(&client).await;
+    rehearsal::install_kinds(&client).await.unwrap();
 
     let manifests: Vec<Manifest> = three_boroughs().into_iter().chain(read("smallest.yaml")).collect();
     for manifest in &manifests {
