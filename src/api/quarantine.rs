@@ -9,7 +9,7 @@ use super::{Isolation, ObjectName};
 
 /// Isolates the namespace of its own name, for as long as it exists. Easy to make; deleting it is a release and needs
 /// the right to `release` it.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "resurgam.dev",
     version = "v1alpha1",
@@ -42,6 +42,25 @@ pub struct QuarantineSpec {
     /// The incident it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_ref: Option<ObjectName>,
+
+    /// Isolates the namespace at this level whatever a recovery that claimed it asks for, a recovered one included. Setting or
+    /// tightening it is free; easing it or taking it away needs the right to `release`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<QuarantineLevel>,
+
+    /// Whether evidence that could not be kept stops the sealing. It never stops containing.
+    #[serde(default)]
+    pub capture: CaptureMode,
+}
+
+/// Whether evidence that could not be kept stops the sealing.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Nothing is stopped before all that was asked for is kept.
+    #[default]
+    Required,
+    /// What could not be kept is listed as missing, and what runs is stopped all the same.
+    BestEffort,
 }
 
 /// How tightly a Quarantine isolates when no recovery has claimed it.
@@ -93,6 +112,11 @@ pub struct QuarantineStatus {
     /// What was kept as evidence before anything was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
+
+    /// GitOps objects elsewhere that deliver into this namespace, and what was done about each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub deliverers: Vec<Deliverer>,
 
     /// `Ready`, `Reconciling`, `Stalled`, `FenceIntact`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -148,6 +172,9 @@ pub struct Control {
     /// Since when this state holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// When it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Time>,
 }
 
 /// The controls of a Quarantine.
@@ -157,10 +184,14 @@ pub enum ControlName {
     Lock,
     /// The API server refuses writes and connections in the namespace.
     Fence,
+    /// The accounts of the namespace write nowhere, nobody binds them to new rights, and its volumes are not given away.
+    Guard,
     /// NetworkPolicies deny traffic both ways.
     Network,
     /// Workloads are at zero, CronJobs and Jobs suspended.
     Workloads,
+    /// Tokens that were issued to the namespace's service accounts are void.
+    Identity,
 }
 
 /// What is known of a control.
@@ -190,8 +221,46 @@ pub struct Capture {
     /// How many objects it holds.
     #[schemars(range(min = 0))]
     pub objects: i64,
-    /// Kinds that could not be read, and why. Empty: everything was kept.
+    /// How many containers' logs it holds, encrypted. Absent: none were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub logs: Option<i64>,
+    /// VolumeSnapshots that were asked for, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub snapshots: Vec<String>,
+    /// What could not be kept, and why. Empty: everything was kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 256)))]
     pub missing: Vec<String>,
+}
+
+/// A GitOps object that delivers into an isolated namespace. What it writes there is refused in any case.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Deliverer {
+    /// `Kustomization`, `HelmRelease` or `Application`.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Where it is.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// What was done about it.
+    pub state: DelivererState,
+    /// Why it was not suspended: whom else that would harm.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// What was done about a GitOps object that delivers into an isolated namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DelivererState {
+    /// Suspended by us, as nothing else hangs on it.
+    Suspended,
+    /// Left running: it carries others too. It fails on this namespace until that is let out.
+    Denied,
 }

@@ -96,7 +96,14 @@ pub async fn capture(client: &Client, namespace: &str, folder: &Path) -> Result<
         missing.truncate(most - 1);
         missing.push(format!("and {rest} more: see the evidence"));
     }
-    Ok(Capture { digest: format!("sha256:{digest}"), at: Time(at), objects: count, missing })
+    Ok(Capture {
+        digest: format!("sha256:{digest}"),
+        at: Time(at),
+        objects: count,
+        logs: None,
+        snapshots: Vec::new(),
+        missing,
+    })
 }
 
 /// Every namespaced kind that can be listed, in a steady order. Events are the same in both their groups.

@@ -6,7 +6,7 @@ use crate::api::{DnsLabel, QuarantineLevel, QuarantineSpec, QuarantineStatus};
 use Isolation::{CleanRoom, Contained, Open, Sealed};
 
 fn quarantine(own: QuarantineLevel, enforced: Option<Isolation>, ready: bool, claimed: bool) -> Quarantine {
-    let spec = QuarantineSpec { isolation: own, reason: "breach".into(), incident_ref: None };
+    let spec = QuarantineSpec { isolation: own, reason: "breach".into(), ..Default::default() };
     let mut quarantine = Quarantine::new("library", spec);
     let mut status = QuarantineStatus { isolation: enforced, ..QuarantineStatus::default() };
     conditions::set(
@@ -185,6 +185,8 @@ fn evidence_is_taken_once_for_each_sealing() {
             digest: format!("sha256:{}", "0".repeat(64)),
             at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH),
             objects: 1,
+            logs: None,
+            snapshots: Vec::new(),
             missing: Vec::new(),
         });
         q

@@ -163,6 +163,7 @@ pub async fn isolate(name: &str, level: QuarantineLevel) {
         isolation: level,
         reason: "unusual activity in the shared network".into(),
         incident_ref: Some(resurgam::api::ObjectName { name: "nov-2025".into() }),
+        ..QuarantineSpec::default()
     };
     api.create(&PostParams::default(), &Quarantine::new(name, spec)).await.unwrap();
 }

@@ -138,6 +138,7 @@ pub(super) fn after(
         claimed_by: old.claimed_by,
         controls,
         capture,
+        deliverers: old.deliverers,
         conditions,
     }
 }
@@ -251,7 +252,7 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
     .map(|(name, (state, message))| {
         let before = old.iter().find(|control| control.name == name && control.state == state);
         let since = before.and_then(|control| control.since.clone()).unwrap_or(Time(now));
-        Control { name, state, message: shorten(&message, MESSAGE), since: Some(since) }
+        Control { name, state, message: shorten(&message, MESSAGE), since: Some(since), tried: None }
     })
     .collect()
 }

@@ -4,7 +4,7 @@ use crate::api::{QuarantineLevel, QuarantineSpec};
 
 fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
     let spec =
-        QuarantineSpec { isolation: QuarantineLevel::Sealed, reason: "breach".into(), incident_ref: None };
+        QuarantineSpec { isolation: QuarantineLevel::Sealed, reason: "breach".into(), ..Default::default() };
     let mut quarantine = Quarantine::new("library", spec);
     quarantine.metadata.generation = Some(3);
     quarantine.status = Some(QuarantineStatus {
@@ -20,6 +20,8 @@ fn evidence(digit: &str) -> Capture {
         digest: format!("sha256:{}", digit.repeat(64)),
         at: Time(Timestamp::UNIX_EPOCH),
         objects: 1,
+        logs: None,
+        snapshots: Vec::new(),
         missing: Vec::new(),
     }
 }
