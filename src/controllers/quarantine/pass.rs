@@ -144,7 +144,7 @@ impl Work<'_> {
             (since, tries)
         });
         if since.elapsed() < PROBING {
-            return Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(8)))));
+            return Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4)))));
         }
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
         pass.trouble = Some(Trouble { reason: "FenceNotSeen", message, stalled: true });
