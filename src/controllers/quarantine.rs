@@ -15,6 +15,7 @@ use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fence::{self, Fence};
 use crate::api::{
@@ -25,7 +26,7 @@ use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::capture::CaptureError;
 use crate::isolation::network::{self, NetworkError};
-use crate::isolation::target::{PlanState, Target, target};
+use crate::isolation::target::{Next, PlanState, Target, target};
 use status::Trouble;
 
 mod act;
@@ -36,8 +37,13 @@ mod wake;
 /// A Quarantine that may turn out not to be readable: then it alone is left out.
 type Guarded = DeserializeGuard<Quarantine>;
 
-/// Quarantines looked after at a time.
-const CONCURRENCY: u16 = 16;
+/// Quarantines looked after at a time. What each does takes turns, by [`Turns`].
+const CONCURRENCY: u16 = 512;
+/// Namespaces fenced off, or let out, at a time.
+const FENCING: usize = 16;
+/// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
+/// who has yet to be fenced off.
+const CAPTURING: usize = 4;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
@@ -86,6 +92,26 @@ struct Context {
     options: QuarantineOptions,
     recorder: Recorder,
     memory: Mutex<HashMap<String, Memory>>,
+    turns: Turns,
+}
+
+/// Who does how much at once: everything is fenced off before much time goes into anything else.
+struct Turns {
+    fencing: Semaphore,
+    capturing: Semaphore,
+}
+
+impl Turns {
+    /// Waits until it is this one's turn to do what comes next. The turn ends with what is returned.
+    async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
+        let queue = match next {
+            Next::Label | Next::Probe | Next::Network => &self.fencing,
+            Next::Capture => &self.capturing,
+            Next::Stop | Next::AwaitPods | Next::Done => return None,
+        };
+        // Nobody closes them.
+        queue.acquire().await.ok()
+    }
 }
 
 impl Context {
@@ -148,7 +174,9 @@ impl PassError {
 pub async fn run(client: Client, options: QuarantineOptions) {
     let keeper = fence::keep(client.clone(), options.fence.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
-    let context = Arc::new(Context { client: client.clone(), options, recorder, memory: Mutex::default() });
+    let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
+    let memory = Mutex::default();
+    let context = Arc::new(Context { client: client.clone(), options, recorder, memory, turns });
     let passes = async {
         // A pass before that would find no fence, and say so in every status.
         let mut states = context.options.fence.subscribe();

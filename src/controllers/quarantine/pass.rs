@@ -87,7 +87,9 @@ impl Work<'_> {
         // A namespace without the label is one in which anything may have been started since the last capture.
         pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
-            let again = match pass.next() {
+            let next = pass.next();
+            let _turn = self.context.turns.take(next).await;
+            let again = match next {
                 Next::Label => self.label(pass).await?,
                 Next::Probe => self.probe(pass, &seal).await,
                 Next::Network => self.network(pass).await?,
