@@ -27,9 +27,11 @@ use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::capture::CaptureError;
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
+use ending::Ending;
 use status::Trouble;
 
 mod act;
+mod ending;
 mod pass;
 mod status;
 mod wake;
@@ -77,6 +79,8 @@ struct Memory {
     probing: Option<(Instant, u32)>,
     /// Passes that failed in a row.
     failures: u32,
+    /// It was told that this one is deleted, and why it stays isolated all the same.
+    kept: bool,
 }
 
 /// What a try of the fence is good for: another namespace, level or set of policies has to be tried again.
@@ -225,9 +229,11 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     let Some(quarantine) = read(&context, &name).await? else {
         return Ok(Action::await_change());
     };
-    if quarantine.metadata.deletion_timestamp.is_some() {
-        return release(&context, &quarantine).await;
-    }
+    let kept = match ending::of(&context, &quarantine).await {
+        Ending::None => None,
+        Ending::Release => return release(&context, &quarantine).await,
+        Ending::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
+    };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");
         let trouble = Trouble { reason: "Protected", message: why, stalled: true };
@@ -237,15 +243,18 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     let quarantine = with_finalizer(&context, quarantine).await?;
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     let namespace = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?;
+    let going = namespace.is_some();
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
-        let message = format!("there is no namespace {name}: it is isolated as soon as there is");
+        let what = if going { "is being deleted" } else { "is not there" };
+        let message = format!("namespace {name} {what}: it is isolated as soon as there is one of that name");
         let trouble = Trouble { reason: "NamespaceMissing", message, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
     let wanted = decide(&context, &quarantine).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
-    pass::run(&context, quarantine, namespace, wanted).await
+    let next = pass::run(&context, quarantine, namespace, wanted).await?;
+    Ok(kept.map_or(next, Action::requeue))
 }
 
 async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoError> {
@@ -254,7 +263,9 @@ async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoErr
 }
 
 async fn with_finalizer(context: &Context, quarantine: Quarantine) -> Result<Quarantine, IoError> {
-    if quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER) {
+    let there = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
+    // None can be added to what is being deleted.
+    if there || quarantine.metadata.deletion_timestamp.is_some() {
         return Ok(quarantine);
     }
     let mut finalizers = quarantine.finalizers().to_vec();
@@ -290,8 +301,9 @@ async fn decide(context: &Context, quarantine: &Quarantine) -> Result<Target, Io
     let recovery = call_opt(format!("get ServiceRecovery {namespace}/{name}"), api.get(&name)).await?;
     let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
     let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
-    if granted == careful {
-        return Ok(granted);
+    // Nothing is loosened any more for what is being deleted.
+    if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
+        return Ok(careful);
     }
     let plans: Api<RecoveryPlan> = Api::namespaced(context.client.clone(), namespace);
     let what = format!("get RecoveryPlan {namespace}/{}", claim.plan);
@@ -378,6 +390,11 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     if let Some(namespace) = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await? {
+        // Nothing can be restored in it any more, and while anything is left in it, it stays isolated. Its end wakes us.
+        if namespace.metadata.deletion_timestamp.is_some() {
+            tracing::info!(quarantine = name, "is being deleted, as is its namespace: it ends with that");
+            return Ok(Action::requeue(ending::LOOK_AGAIN));
+        }
         let uid = quarantine.uid().unwrap_or_default();
         network::release(&context.client, &name, &uid).await?;
         if !act::is_labelled(&namespace, quarantine, Isolation::Open) {
