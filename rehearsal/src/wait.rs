@@ -64,7 +64,20 @@ pub async fn eventually(
     let is_wanted = |object: Option<&DynamicObject>| {
         object.and_then(|object| serde_json::to_value(object).ok()).is_some_and(|object| wanted(&object))
     };
-    match tokio::time::timeout(deadline, await_condition(api.clone(), name, is_wanted)).await {
+    let is_wanted = &is_wanted;
+    let waiting = async {
+        loop {
+            let outcome = await_condition(api.clone(), name, is_wanted).await;
+            // A kind that is new is refused with 429 for as long as the API server fills its cache.
+            match &outcome {
+                Err(error) if format!("{error:#}").contains("initializing") => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Ok(_) | Err(_) => return outcome,
+            }
+        }
+    };
+    match tokio::time::timeout(deadline, waiting).await {
         Ok(Ok(Some(object))) => Ok(serde_json::to_value(object)?),
         Ok(Ok(None)) => bail!("waited for {what}, and it vanished"),
         Ok(Err(error)) => Err(error).with_context(|| format!("waiting for {what}")),

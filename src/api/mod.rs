@@ -38,6 +38,8 @@ pub const INCIDENT_ANNOTATION: &str = "resurgam.dev/incident";
 /// Annotation on a stopped workload: how many replicas it had (for a CronJob or Job: whether it was suspended; for a
 /// DaemonSet: its node selector, as JSON).
 pub const RECORDED_ANNOTATION: &str = "resurgam.dev/replicas";
+/// Annotation on a stopped StatefulSet: `whenScaled` of its volume claims' retention policy, where that was not `Retain`.
+pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
 /// Annotation on a stopped workload: UID of the Quarantine that stopped it. One of another seal is ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
 /// Label on whatever we make in an isolated namespace.

@@ -104,6 +104,11 @@ pub struct QuarantineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_by: Option<Claim>,
 
+    /// The claim that a hold took its level from, or kept it from. While it is the same claim still, nothing is loosened for
+    /// it: a next attempt begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overruled: Option<Claim>,
+
     /// Each control, and what is known of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

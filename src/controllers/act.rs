@@ -220,6 +220,9 @@ impl Act {
             let Some(found) = found.filter(|q| q.metadata.deletion_timestamp.is_none()) else {
                 return Err(refused("QuarantineMissing", format!("namespace {namespace} has no Quarantine")));
             };
+            if found.spec.hold.is_some() {
+                return Err(refused("Held", format!("namespace {namespace} is held: nothing begins there")));
+            }
             match found.status.as_ref().and_then(|s| s.claimed_by.as_ref()) {
                 Some(claim) if *claim == wanted => continue,
                 Some(claim) if claim.plan_uid == wanted.plan_uid && claim.service == wanted.service => {}

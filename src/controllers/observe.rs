@@ -140,6 +140,8 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
         message: ready
             .map_or_else(|| "its Quarantine has not been taken up yet".to_owned(), |c| c.message.clone()),
         claim: claim(stores, plan, service, status.claimed_by.as_ref()),
+        hold: quarantine.spec.hold.map(Isolation::from),
+        overruled: status.overruled.is_some() && status.overruled == status.claimed_by,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::api::conditions::{
 use crate::api::{Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::next::Next;
+use super::next::{HELD, ISOLATED_AGAIN, Next};
 use super::{GateKey, Seen};
 
 /// Sets all of them.
@@ -27,15 +27,16 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
         set(conditions, type_, state, reason, message, generation, seen.now);
     };
 
-    let isolated_again = status.decision.as_ref().is_some_and(|d| d.reason == "IsolatedAgain");
-    let open = status.stage == Stage::Recovered && !isolated_again;
+    let closed = status.decision.as_ref().map(|d| d.reason.as_str());
+    let closed = closed.filter(|reason| [HELD, ISOLATED_AGAIN].contains(reason));
+    let open = status.stage == Stage::Recovered && closed.is_none();
     let recovered_reason = match (open, status.exceptions.is_empty()) {
         (true, true) => "Recovered",
         (true, false) => "WithExceptions",
         (false, _) => status.stage.as_str(),
     };
     let exceptions = status.exceptions.join("; ");
-    put(RECOVERED, open.into(), if isolated_again { "IsolatedAgain" } else { recovered_reason }, &exceptions);
+    put(RECOVERED, open.into(), closed.unwrap_or(recovered_reason), &exceptions);
     put(HEALTHY, healthy, &healthy_reason, &healthy_message);
 
     let waiting = status.waiting_for.clone().unwrap_or_default();
@@ -48,7 +49,11 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
                 .find(|b| b.reason == decision.reason)
                 .map_or_else(String::new, |b| format!("{}: {}", b.name, b.message));
             let who = plan.services[id].owner.as_deref().unwrap_or("a recovery lead");
-            let message = format!("{what}. {who} can clear it with a Decision: Retry");
+            let message = if decision.actions.is_empty() {
+                what.clone()
+            } else {
+                format!("{what}. {who} can clear it with a Decision: Retry")
+            };
             put(NEEDS_DECISION, State::True, &decision.reason, &message);
             put(READY, State::False, &decision.reason, &what);
         }

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{READY, RECONCILING};
 use crate::api::service_recovery::PastAttempt;
-use crate::api::{ServiceRecoveryStatus, Stage};
+use crate::api::{Action, ServiceRecoveryStatus, Stage};
 use crate::plan::Plan;
 
 use super::next::{Next, time};
@@ -86,7 +86,7 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
 
 /// A fitting Decision begins the next attempt.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
-    let wanted = of.status.decision.as_ref()?;
+    let wanted = of.status.decision.as_ref().filter(|d| d.actions.contains(&Action::Retry))?;
     let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
     Some(Next::begun(next_attempt(&of.status, now, &wanted.reason, &message)))

@@ -117,6 +117,10 @@ pub struct QuarantineFound {
     pub message: String,
     /// Who has claimed it.
     pub claim: ClaimSeen,
+    /// Somebody holds it at this level, whatever a recovery asks for.
+    pub hold: Option<Isolation>,
+    /// The claim was held: this attempt gets nothing looser any more, though nobody holds it now.
+    pub overruled: bool,
 }
 
 /// Who has claimed a Quarantine.

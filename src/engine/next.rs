@@ -48,6 +48,11 @@ impl Next {
 /// Reasons that only a Decision clears. The others clear when what they tell of does.
 pub(super) const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
 
+/// Somebody holds its namespace: no Decision clears that, but who may release it.
+pub(super) const HELD: &str = "Held";
+/// It was let in or out, and isolated again since.
+pub(super) const ISOLATED_AGAIN: &str = "IsolatedAgain";
+
 /// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     match stage {

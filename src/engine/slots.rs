@@ -33,8 +33,15 @@ pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> boo
 
 /// The namespace of a recovered service that somebody isolated again, if there is one.
 pub(super) fn isolated_again(of: &ServiceSeen) -> Option<&str> {
-    let is_closed = |found: &QuarantineFound| found.isolation.is_some_and(|i| i != Isolation::Open);
+    let is_closed = |found: &QuarantineFound| {
+        found.hold.is_some() || found.isolation.is_some_and(|i| i != Isolation::Open)
+    };
     of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_closed)).map(|q| q.namespace.as_str())
+}
+
+/// The namespace that somebody holds, and where, if there is one.
+pub(super) fn held(of: &ServiceSeen) -> Option<(&str, Isolation)> {
+    of.quarantines.iter().find_map(|q| Some((q.namespace.as_str(), q.found.as_ref()?.hold?)))
 }
 
 /// May anything begin under this plan at all?
@@ -59,7 +66,10 @@ fn is_active(service: &ServiceSeen) -> bool {
 pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
     service.quarantines.iter().all(|q| {
         q.found.as_ref().is_some_and(|found| {
-            found.ready && found.isolation.is_some() && !matches!(found.claim, ClaimSeen::Other { .. })
+            found.ready
+                && found.hold.is_none()
+                && found.isolation.is_some()
+                && !matches!(found.claim, ClaimSeen::Other { .. })
         })
     })
 }
@@ -84,6 +94,7 @@ pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
         let wants_slot = armed
             && unmet.is_empty()
             && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
+            && members().all(|m| held(m).is_none())
             && members().all(|m| m.status.decision.is_none() && m.other_plan.is_none() && m.exists)
             && members().any(|m| m.status.stage != Stage::Recovered)
             && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)

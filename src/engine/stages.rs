@@ -7,9 +7,9 @@ use crate::api::service_recovery::{DecisionNeeded, GateStatus, StepState, StepSt
 use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::next::{LATCHED, Next, missing_quarantine, phases, time};
-use super::slots::{UnitView, isolated_again};
-use super::{ClaimSeen, Effect, GateKey, QuarantineFound, Seen, ServiceSeen, StepOutcome};
+use super::next::{HELD, ISOLATED_AGAIN, LATCHED, Next, missing_quarantine, phases, time};
+use super::slots::{UnitView, held, isolated_again};
+use super::{ClaimSeen, Effect, GateKey, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome};
 
 /// Takes one service as far as one look allows.
 pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
@@ -25,7 +25,7 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     }
     next.status.decision = None;
     let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
-    if at.lost_its_claim(&mut next) {
+    if at.is_held(&mut next) || at.lost_its_claim(&mut next) {
         return next;
     }
     match of.status.stage {
@@ -75,6 +75,36 @@ impl At<'_> {
 
     fn asked(&self) -> Option<Isolation> {
         self.of.asked.filter(|asked| asked.attempt == self.of.status.attempt).map(|asked| asked.isolation)
+    }
+
+    /// Somebody on call holds a namespace of it, or did: what it was on its way to was taken back, and it begins anew.
+    fn is_held(&self, next: &mut Next) -> bool {
+        let recovered = self.of.status.stage == Stage::Recovered;
+        if let Some((namespace, level)) = held(self.of) {
+            let message = format!(
+                "namespace {namespace} is held at {}: who may release quarantines/{namespace} ends that by taking spec.hold away",
+                level.as_str()
+            );
+            self.need(next, HELD, namespace, &message, None);
+            // No Decision moves what the Quarantine itself holds.
+            next.status.decision.iter_mut().for_each(|decision| decision.actions.clear());
+            if !recovered {
+                next.ask.clear();
+            }
+            return true;
+        }
+        let was = |q: &&QuarantineSeen| q.found.as_ref().is_some_and(|found| found.overruled);
+        if recovered || self.of.status.stage == Stage::Isolated {
+            return false;
+        }
+        let Some(was) = self.of.quarantines.iter().find(was) else { return false };
+        let namespace = &was.namespace;
+        let message = format!(
+            "namespace {namespace} was held while this attempt was under way: retry brings it back through its gates"
+        );
+        self.need(next, ISOLATED_AGAIN, namespace, &message, None);
+        next.ask.clear();
+        true
     }
 
     /// Under way, and a namespace is not claimed for it: its Quarantine was made anew, or the plan names another namespace
@@ -326,7 +356,7 @@ impl At<'_> {
         if let Some(namespace) = isolated_again(self.of) {
             let message =
                 format!("namespace {namespace} was isolated again: retry brings it back through its gates");
-            self.need(next, "IsolatedAgain", namespace, &message, None);
+            self.need(next, ISOLATED_AGAIN, namespace, &message, None);
             return;
         }
         for gate in self.service().gates_of(Phase::Continuous) {

@@ -16,6 +16,18 @@ pub struct Target {
     pub reachable: Vec<String>,
     /// Why the claimant does not get what it asks for, for people.
     pub held: Option<String>,
+    /// A hold takes back, or keeps back, what the claim's attempt was let into: that attempt is over, as far as loosening goes.
+    pub overrules: bool,
+}
+
+impl Target {
+    fn plain(level: Isolation, reachable: Vec<String>) -> Self {
+        Self { level, reachable, held: None, overrules: false }
+    }
+
+    fn held(level: Isolation, why: String) -> Self {
+        Self { level, reachable: Vec::new(), held: Some(why), overrules: false }
+    }
 }
 
 /// What is known of the plan that the claim names.
@@ -30,6 +42,30 @@ pub enum PlanState {
 /// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.
 #[must_use]
 pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: PlanState) -> Target {
+    match quarantine.spec.hold {
+        Some(hold) => hold_at(quarantine, hold.into(), recovery),
+        None => unheld(quarantine, recovery, plan),
+    }
+}
+
+/// Held: at that level, whatever the spec or a claim says. What is sealed stays sealed.
+fn hold_at(quarantine: &Quarantine, hold: Isolation, recovery: Option<&ServiceRecovery>) -> Target {
+    let name = quarantine.name_any();
+    let status = quarantine.status.as_ref();
+    let enforced = status.and_then(|s| s.isolation);
+    let level = if enforced == Some(Isolation::Sealed) { Isolation::Sealed } else { hold };
+    let let_in = |level: Option<Isolation>| level.is_some_and(|level| level >= Isolation::CleanRoom);
+    let claim = status.and_then(|s| s.claimed_by.as_ref());
+    let asked = claim.and_then(|claim| matching(&name, claim, recovery).ok()).and_then(|r| r.spec.isolation);
+    let why = format!(
+        "held at {}: who may release quarantines/{name} ends that by taking spec.hold away",
+        hold.as_str()
+    );
+    let overrules = claim.is_some() && (let_in(enforced) || let_in(asked));
+    Target { overrules, ..Target::held(level, why) }
+}
+
+fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: PlanState) -> Target {
     let status = quarantine.status.clone().unwrap_or_default();
     let own = Isolation::from(quarantine.spec.isolation);
     let enforced = status.isolation;
@@ -39,7 +75,7 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
             Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
             Some(Isolation::Sealed | Isolation::Contained) | None => own,
         };
-        return Target { level, reachable: Vec::new(), held: None };
+        return Target::plain(level, Vec::new());
     };
     // Tighter by the spec is always heeded while nothing has been let in yet.
     let as_is = match enforced {
@@ -49,16 +85,17 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
     };
     let (recovery, asked) = match matching(&quarantine.name_any(), claim, recovery) {
         Ok(recovery) => (recovery, recovery.spec.isolation),
-        Err(why) => return Target { level: as_is, reachable: Vec::new(), held: Some(why) },
+        Err(why) => return Target::held(as_is, why),
     };
+    // What it was let into was taken back: this attempt proved itself to a world that is no more.
+    if status.overruled.as_ref() == Some(claim) {
+        let why = format!("{} was held: its next attempt begins anew", claim.display_name());
+        return Target::held(as_is, why);
+    }
     let reachable = recovery.spec.reachable.iter().map(|name| name.0.clone()).collect();
-    let held = |level, why: &str| Target {
-        level,
-        reachable: Vec::new(),
-        held: Some(format!("{} asks for {why}", claim.display_name())),
-    };
+    let held = |level, why: &str| Target::held(level, format!("{} asks for {why}", claim.display_name()));
     let Some(asked) = asked else {
-        return Target { level: as_is, reachable, held: None };
+        return Target::plain(as_is, reachable);
     };
     let loosens = enforced.is_none_or(|enforced| asked > enforced);
     if loosens && asked > own && plan == PlanState::Gone {
@@ -68,23 +105,19 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
     match (enforced, asked) {
         (Some(Isolation::CleanRoom | Isolation::Open), Isolation::CleanRoom)
         | (Some(Isolation::Open), Isolation::Open)
-        | (_, Isolation::Sealed) => Target { level: asked, reachable, held: None },
+        | (_, Isolation::Sealed) => Target::plain(asked, reachable),
         // Processes are never brought back to life by containing, and what is sealed stays sealed.
         (Some(Isolation::Sealed), Isolation::Contained) => {
             held(Isolation::Sealed, "Contained while it is sealed")
         }
-        (None, Isolation::Contained) => Target { level: asked.min(own), reachable, held: None },
-        (_, Isolation::Contained) => Target { level: asked, reachable, held: None },
-        (Some(Isolation::Sealed), Isolation::CleanRoom) if ready => {
-            Target { level: asked, reachable, held: None }
-        }
+        (None, Isolation::Contained) => Target::plain(asked.min(own), reachable),
+        (_, Isolation::Contained) => Target::plain(asked, reachable),
+        (Some(Isolation::Sealed), Isolation::CleanRoom) if ready => Target::plain(asked, reachable),
         // The clean room begins empty and captured: sealed and ready comes before it.
         (Some(Isolation::Sealed | Isolation::Contained) | None, Isolation::CleanRoom) => {
             held(Isolation::Sealed, "CleanRoom: it is sealed, captured and empty before that")
         }
-        (Some(Isolation::CleanRoom), Isolation::Open) if ready => {
-            Target { level: asked, reachable, held: None }
-        }
+        (Some(Isolation::CleanRoom), Isolation::Open) if ready => Target::plain(asked, reachable),
         (_, Isolation::Open) => held(as_is, "Open: only a clean room that is Ready opens"),
     }
 }

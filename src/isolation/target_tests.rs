@@ -133,6 +133,44 @@ fn nothing_is_loosened_for_a_plan_that_is_gone() {
 }
 
 #[test]
+fn a_hold_stands_whatever_is_asked_and_never_loosens() {
+    for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
+        for (hold, asked) in OWN.into_iter().flat_map(|hold| LEVELS.map(|asked| (hold, asked))) {
+            for claimed in [true, false] {
+                let mut q = quarantine(own, enforced, true, claimed);
+                q.spec.hold = Some(hold);
+                let got = target(&q, Some(&recovery(asked)), PlanState::Alive);
+                let case = format!("spec {own:?}, enforced {enforced:?}, hold {hold:?}, asked {asked:?}");
+                let expected = if enforced == Some(Sealed) { Sealed } else { hold.into() };
+                assert_eq!(got.level, expected, "{case}");
+                assert!(!loosens(enforced, got.level), "{case}");
+                assert!(got.held.unwrap().contains("release quarantines/library"), "{case}");
+                let let_in = |level: Option<Isolation>| matches!(level, Some(CleanRoom | Open));
+                assert_eq!(got.overrules, claimed && (let_in(enforced) || let_in(asked)), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_hold_took_back_is_not_given_back_to_the_same_attempt() {
+    for enforced in [Contained, Sealed] {
+        for asked in LEVELS {
+            let mut q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);
+            let status = q.status.as_mut().unwrap();
+            status.overruled = status.claimed_by.clone();
+            let got = target(&q, Some(&recovery(asked)), PlanState::Alive);
+            assert_eq!((got.level, got.held.is_some()), (enforced, true), "asked {asked:?}");
+        }
+    }
+    // The next attempt comes by its proper way.
+    let mut q = quarantine(QuarantineLevel::Contained, Some(Sealed), true, true);
+    let status = q.status.as_mut().unwrap();
+    status.overruled = status.claimed_by.clone().map(|claim| Claim { attempt: 1, ..claim });
+    assert_eq!(target(&q, Some(&recovery(Some(CleanRoom))), PlanState::Alive).level, CleanRoom);
+}
+
+#[test]
 fn unclaimed_it_is_as_its_spec_says_but_what_recovered_stays_so() {
     for (own, enforced, expected) in [
         (QuarantineLevel::Contained, None, Contained),

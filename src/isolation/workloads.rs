@@ -16,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
 use crate::calls::{IoError, call};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
@@ -67,6 +67,8 @@ pub struct Workload {
     pub meta: ObjectMeta,
     /// What its spec says now.
     pub shape: Shape,
+    /// A StatefulSet that deletes the volume claims of what is scaled down: to zero, that is all of them.
+    pub drops_claims: bool,
 }
 
 impl fmt::Display for Workload {
@@ -76,13 +78,18 @@ impl fmt::Display for Workload {
     }
 }
 
-/// The record on a workload, if it is this seal's.
-fn record<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
+/// What is recorded on a workload, if it is by this seal.
+fn recorded<'a>(meta: &'a ObjectMeta, seal: &str, annotation: &str) -> Option<&'a str> {
     let annotations = meta.annotations.as_ref()?;
     if annotations.get(SEAL_ANNOTATION).map(String::as_str) != Some(seal) {
         return None;
     }
-    annotations.get(RECORDED_ANNOTATION).map(String::as_str)
+    annotations.get(annotation).map(String::as_str)
+}
+
+/// The record on a workload, if it is this seal's.
+fn record<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
+    recorded(meta, seal, RECORDED_ANNOTATION)
 }
 
 /// How many replicas it had when this seal stopped it. `None`: not recorded by this seal, or unreadable.
@@ -121,10 +128,10 @@ impl Workload {
         let recorded =
             self.meta.annotations.as_ref().and_then(|a| a.get(SEAL_ANNOTATION)).map(String::as_str)
                 == Some(seal);
-        if recorded && self.is_stopped() {
+        if recorded && self.is_stopped() && !self.drops_claims {
             return None;
         }
-        let (was, spec) = match &self.shape {
+        let (was, mut spec) = match &self.shape {
             Shape::Replicas(n) => (n.to_string(), json!({"replicas": 0})),
             Shape::Nodes(nodes) => {
                 // One that we stopped under another seal is not as it was: take our own mark off the record.
@@ -134,9 +141,21 @@ impl Workload {
             }
             Shape::Suspend(suspended) => (suspended.to_string(), json!({"suspend": true})),
         };
-        let mut patch = json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec});
+        let mut annotations = serde_json::Map::new();
         if !recorded {
-            patch["metadata"]["annotations"] = json!({RECORDED_ANNOTATION: was, SEAL_ANNOTATION: seal});
+            annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(was));
+            annotations.insert(SEAL_ANNOTATION.to_owned(), json!(seal));
+            if self.meta.annotations.as_ref().is_some_and(|a| a.contains_key(WHEN_SCALED_ANNOTATION)) {
+                annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
+            }
+        }
+        if self.drops_claims {
+            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Retain"});
+            annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), json!("Delete"));
+        }
+        let mut patch = json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec});
+        if !annotations.is_empty() {
+            patch["metadata"]["annotations"] = Value::Object(annotations);
         }
         Some(patch)
     }
@@ -162,7 +181,16 @@ impl Workload {
                         Some(number) => number,
                     },
                 };
-                Ok((*now != wanted).then(|| json!({"spec": {"replicas": wanted}})))
+                let mut spec = serde_json::Map::new();
+                if *now != wanted {
+                    spec.insert("replicas".to_owned(), json!(wanted));
+                }
+                let dropped = seal.and_then(|seal| recorded(&self.meta, seal, WHEN_SCALED_ANNOTATION));
+                if dropped == Some("Delete") && !self.drops_claims {
+                    let policy = json!({"whenScaled": "Delete"});
+                    spec.insert("persistentVolumeClaimRetentionPolicy".to_owned(), policy);
+                }
+                Ok((!spec.is_empty()).then(|| json!({"spec": spec})))
             }
             Shape::Nodes(now) => {
                 if !now.contains_key(NOWHERE) {
@@ -267,7 +295,7 @@ fn has_not_ended(job: &Job) -> bool {
 
 // The API server fills in one replica where a spec says none.
 fn replicas(kind: Kind, meta: ObjectMeta, replicas: Option<i32>) -> Workload {
-    Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)) }
+    Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)), drops_claims: false }
 }
 
 impl From<Deployment> for Workload {
@@ -278,7 +306,10 @@ impl From<Deployment> for Workload {
 
 impl From<StatefulSet> for Workload {
     fn from(object: StatefulSet) -> Self {
-        replicas(Kind::StatefulSet, object.metadata, object.spec.and_then(|s| s.replicas))
+        let policy = object.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
+        let drops_claims = policy.is_some_and(|p| p.when_scaled.as_deref() == Some("Delete"));
+        let plain = replicas(Kind::StatefulSet, object.metadata, object.spec.and_then(|s| s.replicas));
+        Self { drops_claims, ..plain }
     }
 }
 
@@ -298,21 +329,26 @@ impl From<DaemonSet> for Workload {
     fn from(object: DaemonSet) -> Self {
         let nodes =
             object.spec.and_then(|s| s.template.spec).and_then(|s| s.node_selector).unwrap_or_default();
-        Self { kind: Kind::DaemonSet, meta: object.metadata, shape: Shape::Nodes(nodes) }
+        Self { kind: Kind::DaemonSet, meta: object.metadata, shape: Shape::Nodes(nodes), drops_claims: false }
     }
 }
 
 impl From<CronJob> for Workload {
     fn from(object: CronJob) -> Self {
         let suspended = object.spec.and_then(|s| s.suspend).unwrap_or(false);
-        Self { kind: Kind::CronJob, meta: object.metadata, shape: Shape::Suspend(suspended) }
+        Self {
+            kind: Kind::CronJob,
+            meta: object.metadata,
+            shape: Shape::Suspend(suspended),
+            drops_claims: false,
+        }
     }
 }
 
 impl From<Job> for Workload {
     fn from(object: Job) -> Self {
         let suspended = object.spec.and_then(|s| s.suspend).unwrap_or(false);
-        Self { kind: Kind::Job, meta: object.metadata, shape: Shape::Suspend(suspended) }
+        Self { kind: Kind::Job, meta: object.metadata, shape: Shape::Suspend(suspended), drops_claims: false }
     }
 }
 

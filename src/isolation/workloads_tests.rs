@@ -14,17 +14,28 @@ fn workload(kind: Kind, shape: Shape, record: Option<(&str, &str)>) -> Workload 
         annotations,
         ..ObjectMeta::default()
     };
-    Workload { kind, meta, shape }
+    Workload { kind, meta, shape, drops_claims: false }
 }
 
 /// What the API server makes of a merge patch, for the few fields at stake.
 fn after(mut workload: Workload, patch: &Value) -> Workload {
     if let Some(annotations) = patch["metadata"]["annotations"].as_object() {
         let into = workload.meta.annotations.get_or_insert_default();
-        into.extend(annotations.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())));
+        for (key, value) in annotations {
+            match value.as_str() {
+                Some(value) => into.insert(key.clone(), value.to_owned()),
+                None => into.remove(key),
+            };
+        }
+    }
+    match patch["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"].as_str() {
+        Some(policy) => workload.drops_claims = policy == "Delete",
+        None => {}
     }
     match &mut workload.shape {
-        Shape::Replicas(n) => *n = i32::try_from(patch["spec"]["replicas"].as_i64().unwrap()).unwrap(),
+        Shape::Replicas(n) => {
+            *n = patch["spec"]["replicas"].as_i64().map_or(*n, |to| i32::try_from(to).unwrap());
+        }
         Shape::Nodes(nodes) => {
             for (key, value) in patch["spec"]["template"]["spec"]["nodeSelector"].as_object().unwrap() {
                 match value.as_str() {
@@ -68,6 +79,30 @@ fn jobs_and_cronjobs_are_suspended_and_not_resumed() {
     assert!(stopped.is_stopped());
     assert_eq!(recorded_suspend(&stopped.meta, "seal"), Some(false));
     assert_eq!(stopped.start(Some("seal"), Some(2)), Ok(None));
+}
+
+/// Scaled to zero with `whenScaled: Delete`, a StatefulSet's data would be gone before anybody could look.
+#[test]
+fn volume_claims_outlive_the_sealing_and_their_policy_comes_back() {
+    let running = Workload { drops_claims: true, ..workload(Kind::StatefulSet, Shape::Replicas(3), None) };
+    let stopped = after(running.clone(), &running.stop("seal").unwrap());
+    assert!(stopped.is_stopped() && !stopped.drops_claims, "by one and the same patch");
+    assert_eq!((stopped.stop("seal"), recorded_replicas(&stopped.meta, "seal")), (None, Some(3)));
+    let started = after(stopped.clone(), &stopped.start(Some("seal"), None).unwrap().unwrap());
+    assert_eq!((&started.shape, started.drops_claims), (&running.shape, true));
+    // Sealed again, or set to Delete by somebody while it is sealed: kept again.
+    for again in [started, Workload { drops_claims: true, ..stopped.clone() }] {
+        let sealed = after(again.clone(), &again.stop("seal").unwrap());
+        assert!(sealed.is_stopped() && !sealed.drops_claims);
+        assert_eq!(recorded_replicas(&sealed.meta, "seal"), Some(3), "not recorded again");
+    }
+    // Of another seal, or of a time when only replicas were recorded.
+    let patch = stopped.start(None, Some(2)).unwrap().unwrap();
+    assert_eq!(patch, json!({"spec": {"replicas": 2}}), "another seal's record says nothing");
+    let other = stopped.stop("other").unwrap();
+    assert_eq!(other["metadata"]["annotations"][WHEN_SCALED_ANNOTATION], Value::Null);
+    let old = workload(Kind::StatefulSet, Shape::Replicas(0), Some(("3", "seal")));
+    assert_eq!(old.start(Some("seal"), None).unwrap().unwrap(), json!({"spec": {"replicas": 3}}));
 }
 
 #[test]

@@ -152,6 +152,8 @@ impl<'a> World<'a> {
             namespace: namespace.clone(),
             found: Some(QuarantineFound {
                 isolation: Some(Isolation::Contained),
+                hold: None,
+                overruled: false,
                 ready: true,
                 message: String::new(),
                 claim: ClaimSeen::Free,

@@ -85,6 +85,8 @@ pub struct DecisionView {
     pub message: String,
     /// What a Decision must repeat in `decidedOn`.
     pub digest: String,
+    /// Would a Decision clear it? Else only what the message says does.
+    pub by_decision: bool,
     /// Since when.
     pub since: Timestamp,
 }
@@ -196,6 +198,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
             reason: d.reason,
             message,
             digest: d.digest,
+            by_decision: !d.actions.is_empty(),
             since: d.since.0,
         }),
         exceptions: status.exceptions,

@@ -144,6 +144,9 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
     if held > 0 {
         line!(page, "  {held} services wait for it.");
     }
+    if !decision.by_decision {
+        return;
+    }
     line!(
         page,
         "  {DIM}Once it is mended, a recovery lead writes a Decision: action Retry, plan {}, service {},{DIM:#}",

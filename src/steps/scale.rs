@@ -111,7 +111,7 @@ mod tests {
             ]
             .into(),
         );
-        Workload { kind: Kind::Deployment, meta, shape: Shape::Replicas(0) }
+        Workload { kind: Kind::Deployment, meta, shape: Shape::Replicas(0), drops_claims: false }
     }
 
     fn context() -> StepContext {

@@ -5,6 +5,7 @@
 mod interrupted;
 mod recovery;
 mod support;
+mod volumes;
 
 use std::collections::BTreeMap;
 

@@ -21,7 +21,7 @@ use crate::support::{
 use crate::{api, attack, fill, live};
 
 /// A plan with its account, which may recover one namespace, or may not.
-async fn plan(name: &str, may_scale: bool) -> RecoveryPlan {
+pub async fn plan(name: &str, may_scale: bool) -> RecoveryPlan {
     let administrator = client(Identity::PlatformAdministrator).await;
     let verbs = if may_scale { "get, list, watch, patch" } else { "get, list, watch" };
     let manifest = format!(
@@ -61,7 +61,7 @@ spec:
 }
 
 /// Says, as the operator, what the claimant asks for.
-async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, attempt: i64) {
+pub async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, attempt: i64) {
     let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, &format!("{name}-plan"));
     let spec = ServiceRecoverySpec {
         plan_ref: PlanRef { name: "council".into(), uid: plan.uid().unwrap() },
@@ -78,7 +78,7 @@ async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, atte
 }
 
 /// Claims a Quarantine, as the operator.
-async fn claim(name: &str, plan: &RecoveryPlan) {
+pub async fn claim(name: &str, plan: &RecoveryPlan) {
     let quarantines: Api<Quarantine> = Api::all(client(Identity::Operator).await);
     let claim = json!({
         "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": name},
@@ -91,7 +91,7 @@ async fn claim(name: &str, plan: &RecoveryPlan) {
     quarantines.patch_status(name, &params, &Patch::Apply(claim)).await.unwrap();
 }
 
-async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(), steps::StepError> {
+pub async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(), steps::StepError> {
     let step = StepSpec { name: "start".into(), scale: Some(Default::default()) };
     let context =
         StepContext { namespaces: vec![name.into()], seals: [(name.to_owned(), seal.uid().unwrap())].into() };

@@ -102,6 +102,7 @@ pub(super) fn after(
     let controls = controls(pass, &old.controls, now);
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
+    let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
     let mut set = |type_, state, reason: &str, message: &str| {
         conditions::set(&mut conditions, type_, state, reason, message, generation, now);
@@ -135,6 +136,7 @@ pub(super) fn after(
         observed_generation: generation,
         isolation,
         tested: Some(format!("{tested}/{required}")),
+        overruled: overruled.filter(|claim| old.claimed_by.as_ref() == Some(claim)),
         claimed_by: old.claimed_by,
         controls,
         capture,

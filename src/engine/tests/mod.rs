@@ -3,6 +3,7 @@
 mod attempts;
 mod gates;
 mod groups;
+mod holds;
 pub(crate) mod kstatus;
 mod life;
 mod regressions;
