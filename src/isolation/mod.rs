@@ -2,8 +2,10 @@
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
 pub mod capture;
+pub mod label;
 pub mod network;
 pub mod policies;
+pub mod preflight;
 pub mod probe;
 pub mod target;
 pub mod workloads;
