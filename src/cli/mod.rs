@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod crds;
 pub mod follow;
+mod quarantine;
 mod simulate;
 mod status;
 
@@ -25,6 +26,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Tell what is back, what is next, and what is holding it. 0: nobody is needed; 1: somebody is; 2: unknown.
     Status(status::Args),
+    /// Isolate namespaces now, as yourself, operator or not. 0: all are, and were seen to refuse; 1: some are not.
+    Quarantine(quarantine::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
@@ -38,6 +41,7 @@ impl Cli {
         let result = match self.command {
             Command::Simulate(args) => simulate::run(&args),
             Command::Status(args) => status::run(&args),
+            Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
         };

@@ -25,6 +25,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::capture::CaptureError;
+use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
 use ending::Ending;
@@ -396,9 +397,13 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
             return Ok(Action::requeue(ending::LOOK_AGAIN));
         }
         let uid = quarantine.uid().unwrap_or_default();
+        if let Some(earlier) = label::sealed_alone(&namespace) {
+            network::adopt(&context.client, &name, &earlier, &uid).await?;
+        }
         network::release(&context.client, &name, &uid).await?;
-        if !act::is_labelled(&namespace, quarantine, Isolation::Open) {
-            act::label(&context.client, &namespace, quarantine, Isolation::Open).await?;
+        if !label::is_labelled(&namespace, &quarantine.spec, Isolation::Open) {
+            let (open, writing) = (Isolation::Open, Writing::default());
+            label::label(&context.client, &namespace, &quarantine.spec, open, writing).await?;
         }
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";

@@ -2,10 +2,17 @@
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
 pub mod capture;
+pub mod ensure;
+pub mod impact;
+pub mod label;
+pub mod lay;
 pub mod network;
 pub mod policies;
+pub mod preflight;
 pub mod probe;
+pub mod seen;
 pub mod target;
+pub mod tighten;
 pub mod workloads;
 
 /// The operator's account, as the API server knows it. The policy `resurgam-single-writer` names it too.

@@ -289,6 +289,22 @@ async fn record(
     Ok(())
 }
 
+/// Makes a record that was written while there was no Quarantine this seal's own.
+///
+/// # Errors
+/// [`NetworkError`]; then the record is as it was.
+pub async fn adopt(client: &Client, namespace: &str, earlier: &str, seal: &str) -> Result<(), NetworkError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), api.get(RECORD)).await?;
+    let Some(mut record) = found.filter(|record| sealed_by(record, earlier)) else {
+        return Ok(());
+    };
+    record.annotations_mut().insert(SEAL_ANNOTATION.to_owned(), seal.to_owned());
+    let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
+    call(format!("adopt ConfigMap {namespace}/{RECORD}"), api.replace(RECORD, &params, &record)).await?;
+    Ok(())
+}
+
 /// Restores what was recorded under this seal, then takes our policies away, then the record. Each is done before the next
 /// begins, and doing it again does no harm.
 ///

@@ -64,7 +64,7 @@ fn is_by(status: &Status, policy: &str) -> bool {
 }
 
 /// What an answer shows of a policy. Both policies say the level in their message: an answer at another level is stale.
-fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
+pub(super) fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
     let Err(error) = answer else {
         return Seen::LetThrough;
     };
@@ -87,9 +87,10 @@ async fn unlabel(client: &Client, namespace: &str) -> Result<(), IoError> {
     as_prober::<Namespace>(client, what, request).await
 }
 
-async fn create_pod(client: &Client, namespace: &str) -> Result<(), IoError> {
+/// A pod that starts nothing even where it is let through.
+pub(super) fn pod(namespace: &str) -> serde_json::Value {
     // Fit for the strictest pod security level, so that nothing but the fence stands in the way.
-    let pod = json!({
+    json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": "resurgam-probe",
@@ -106,7 +107,11 @@ async fn create_pod(client: &Client, namespace: &str) -> Result<(), IoError> {
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
         },
-    });
+    })
+}
+
+async fn create_pod(client: &Client, namespace: &str) -> Result<(), IoError> {
+    let pod = pod(namespace);
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a pod in namespace {namespace}");
     let request =

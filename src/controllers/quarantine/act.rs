@@ -1,22 +1,19 @@
-//! What the controller does to a namespace: labels, workloads, pods. Each is safe to do again.
+//! What the controller does to workloads and pods. Each is safe to do again.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::api::{
-    INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, Quarantine, REASON_ANNOTATION, field_manager,
-};
-use crate::calls::{IoError, call, call_opt};
+use crate::api::field_manager;
+use crate::calls::{IoError, call_opt};
 use crate::isolation::workloads::{self, Kind, Workload};
 
 /// Workloads or pods written at a time.
@@ -24,46 +21,6 @@ const PARALLEL: usize = 8;
 
 fn manager() -> PatchParams {
     PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() }
-}
-
-/// Label and annotations that a namespace bears at a level; `None`: has to be absent.
-fn marks(
-    quarantine: &Quarantine,
-    level: Isolation,
-) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
-    let label = level.label();
-    let incident = quarantine.spec.incident_ref.as_ref().map(|incident| incident.name.clone());
-    // The fence's message is built of these, and must be one line.
-    let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let reason = Some(line(quarantine.spec.reason.clone()));
-    let annotations = [(REASON_ANNOTATION, reason), (INCIDENT_ANNOTATION, incident)];
-    (label, annotations.map(|(key, value)| (key, value.filter(|_| label.is_some()))).into())
-}
-
-/// Does the namespace bear what it has to at this level?
-pub(super) fn is_labelled(namespace: &Namespace, quarantine: &Quarantine, level: Isolation) -> bool {
-    let (label, annotations) = marks(quarantine, level);
-    namespace.labels().get(ISOLATION_LABEL).map(String::as_str) == label
-        && annotations.iter().all(|(key, value)| namespace.annotations().get(*key) == value.as_ref())
-}
-
-/// Writes label and annotations, if the namespace is still as it was read.
-pub(super) async fn label(
-    client: &Client,
-    namespace: &Namespace,
-    quarantine: &Quarantine,
-    level: Isolation,
-) -> Result<Namespace, IoError> {
-    let (label, annotations) = marks(quarantine, level);
-    let patch = json!({"metadata": {
-        "resourceVersion": namespace.metadata.resource_version,
-        "uid": namespace.metadata.uid,
-        "labels": {ISOLATION_LABEL: label},
-        "annotations": annotations,
-    }});
-    let name = namespace.name_any();
-    let api: Api<Namespace> = Api::all(client.clone());
-    call(format!("label namespace {name}"), api.patch(&name, &manager(), &Patch::Merge(patch))).await
 }
 
 /// Stops every workload that is not stopped and recorded under this seal. Tells how many were written.

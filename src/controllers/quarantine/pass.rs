@@ -12,6 +12,7 @@ use super::status::{self, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::capture::capture;
+use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before};
 use crate::isolation::probe::{self, Probed, Seen};
 use crate::isolation::target::{self, Next, Target};
@@ -80,7 +81,7 @@ impl Work<'_> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
         let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch };
-        pass.found.labelled = act::is_labelled(&self.namespace, &self.quarantine, level);
+        pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
             && self.context.remember(self.name, |memory| memory.seen.as_ref() == Some(&seal));
@@ -115,8 +116,9 @@ impl Work<'_> {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
-        self.namespace = act::label(&self.context.client, &self.namespace, &self.quarantine, level).await?;
-        pass.found.labelled = act::is_labelled(&self.namespace, &self.quarantine, level);
+        let (client, spec) = (&self.context.client, &self.quarantine.spec);
+        self.namespace = label::label(client, &self.namespace, spec, level, Writing::default()).await?;
+        pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
     }
@@ -156,6 +158,9 @@ impl Work<'_> {
     async fn network(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
         let (client, level) = (&self.context.client, pass.target.level);
         let uid = self.quarantine.uid().unwrap_or_default();
+        if let Some(earlier) = label::sealed_alone(&self.namespace) {
+            network::adopt(client, self.name, &earlier, &uid).await?;
+        }
         if level == Isolation::Open {
             if self.loosened_in_vain(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));

@@ -1,0 +1,325 @@
+//! `resurgam quarantine`: isolates namespaces at once, as whoever runs it, operator or not.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+
+use super::Output;
+use super::controller::LEASE;
+use crate::api::{Incident, OPERATOR_NAMESPACE, ObjectName, QuarantineLevel, QuarantineSpec};
+use crate::calls::{call, call_opt};
+use crate::isolation::ensure::{self, ensure};
+use crate::isolation::impact;
+use crate::isolation::lay::{Laid, Step, Wish, lay};
+use crate::isolation::preflight::{self, Kind};
+use report::{LeftOut, Outcome, Report};
+use targets::Meant;
+
+mod report;
+mod targets;
+
+/// Namespaces isolated at a time.
+const PARALLEL: usize = 8;
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  # What would stop? Nothing is changed.
+  resurgam quarantine shared-web shared-db --incident nov-2025 --reason 'unusual logins' --dry-run
+
+  # Isolate them.
+  resurgam quarantine shared-web shared-db --incident nov-2025 --reason 'unusual logins'
+
+  # Everything but what you need to work with. kube-*, default and resurgam-system are left out by themselves.
+  resurgam quarantine --all-but calico-system,ingress,identity --incident nov-2025 --reason 'ransomware' --yes
+
+  # By labels, and knowing that a webhook of theirs goes away.
+  resurgam quarantine --selector borough=rbkc --incident nov-2025 --reason 'ransomware' --accept-risk webhook
+
+No operator is needed: network policies, the namespace's label and, where they are missing, the admission policies are
+written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing
+here lets anything out again.
+
+Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something speaks against it;
+2 it could not be found out, or the command line is wrong.";
+
+/// Arguments of `resurgam quarantine`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, group(clap::ArgGroup::new("which").required(true)))]
+pub(super) struct Args {
+    /// These namespaces.
+    #[arg(value_name = "NAMESPACE", group = "which")]
+    namespaces: Vec<String>,
+
+    /// Namespaces with these labels, as kubectl takes them.
+    #[arg(short = 'l', long, value_name = "SELECTOR", group = "which")]
+    selector: Option<String>,
+
+    /// All namespaces but these, and but those that are never isolated.
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',', group = "which")]
+    all_but: Vec<String>,
+
+    /// The Incident that it belongs to.
+    #[arg(long, value_name = "NAME")]
+    incident: String,
+
+    /// Why. Whoever is refused reads it.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
+
+    /// How tightly. `sealed` also stops what runs, once an operator has captured it.
+    #[arg(long, value_enum, default_value_t = Level::Contained)]
+    isolation: Level,
+
+    /// Change nothing; tell what would stop, and what speaks against it.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Isolate in spite of risks of this kind.
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    accept_risk: Vec<Kind>,
+
+    /// Where the evidence store is, if the operator's Deployment does not say.
+    #[arg(long, value_name = "URL")]
+    evidence_endpoint: Option<String>,
+
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How it is written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    /// Namespace of the operator's Lease.
+    #[arg(long, default_value = OPERATOR_NAMESPACE)]
+    lease_namespace: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// Talks to nobody, nobody writes; processes stay alive, as memory is evidence.
+    Contained,
+    /// Nothing runs either.
+    Sealed,
+}
+
+/// As the Quarantine bounds it.
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim().chars().count() {
+        0 => Err("say why".to_owned()),
+        1..=512 => Ok(text.trim().to_owned()),
+        long => Err(format!("{long} characters: 512 at most")),
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
+    runtime.block_on(quarantine(args))
+}
+
+async fn quarantine(args: &Args) -> Result<ExitCode> {
+    let client = Client::try_from(super::cluster().await?)?;
+    // In a pod there is none: then the login is the account's.
+    let kubeconfig = Kubeconfig::read().ok();
+    let mut report = begin(args, &client).await?;
+    show(args, &report::targets(&report));
+
+    let evidence = args.evidence_endpoint.clone();
+    let gathered = preflight::gather(&client, &report.targets, kubeconfig.as_ref(), evidence).await;
+    report.by = gathered.login.username.clone().unwrap_or_else(|why| why);
+    report.findings = preflight::judge(&report.targets, &gathered);
+    show(args, &report::findings(&report));
+    let stopped = report.findings.iter().any(|finding| finding.stops(&args.accept_risk));
+    if args.dry_run {
+        return look(args, &client, report, stopped).await;
+    }
+    if stopped {
+        return finish(args, report, Outcome::Stopped);
+    }
+    if !confirmed(args, &report)? {
+        report.stopped_by = Some("you said no".to_owned());
+        return finish(args, report, Outcome::Stopped);
+    }
+    match ensure(&client, false).await {
+        Ok(found) => report.policies = found,
+        Err(error) => {
+            report.stopped_by = Some(unfenced(&error));
+            return finish(args, report, Outcome::Stopped);
+        }
+    }
+    let wish = Wish { spec: spec(args), operator: report.operator };
+    report.namespaces = lay_all(args, &client, &report.targets, &wish).await;
+    let all = report.namespaces.iter().all(|laid| laid.isolated);
+    finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })
+}
+
+/// Which namespaces are meant, and who is there to help.
+async fn begin(args: &Args, client: &Client) -> Result<Report> {
+    let meant = match (&args.selector, args.all_but.is_empty()) {
+        (Some(selector), _) => Meant::Selected(selector.clone()),
+        (None, false) => Meant::AllBut(args.all_but.clone()),
+        (None, true) => Meant::Named(args.namespaces.clone()),
+    };
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &args.lease_namespace);
+    let incidents: Api<Incident> = Api::all(client.clone());
+    let everything = ListParams::default();
+    let (all, lease, incident) = futures::join!(
+        call("list namespaces", namespaces.list(&everything)),
+        call_opt("read the operator's Lease", leases.get(LEASE)),
+        call_opt(format!("get Incident {}", args.incident), incidents.get_metadata(&args.incident)),
+    );
+    let resolved = targets::resolve(&meant, &all?.items).map_err(anyhow::Error::msg)?;
+    if matches!(incident, Ok(None)) {
+        show(
+            args,
+            &format!("There is no Incident {} yet: its name is written down all the same.\n", args.incident),
+        );
+    }
+    let mut accepted = args.accept_risk.clone();
+    accepted.sort_unstable();
+    accepted.dedup();
+    Ok(Report {
+        outcome: Outcome::Stopped,
+        incident: args.incident.clone(),
+        reason: args.reason.clone(),
+        isolation: spec(args).isolation,
+        by: String::new(),
+        operator: lease.ok().flatten().is_some_and(|lease| leads(&lease, Timestamp::now())),
+        dry_run: args.dry_run,
+        targets: resolved.names,
+        left_out: resolved.left_out.into_iter().map(|(namespace, why)| LeftOut { namespace, why }).collect(),
+        findings: Vec::new(),
+        accepted,
+        stopped_by: None,
+        policies: Vec::new(),
+        impacts: Vec::new(),
+        namespaces: Vec::new(),
+    })
+}
+
+fn spec(args: &Args) -> QuarantineSpec {
+    QuarantineSpec {
+        isolation: match args.isolation {
+            Level::Contained => QuarantineLevel::Contained,
+            Level::Sealed => QuarantineLevel::Sealed,
+        },
+        reason: args.reason.clone(),
+        incident_ref: Some(ObjectName { name: args.incident.clone() }),
+        ..QuarantineSpec::default()
+    }
+}
+
+/// Does somebody lead, by a Lease that has not run out?
+fn leads(lease: &Lease, now: Timestamp) -> bool {
+    let Some(spec) = &lease.spec else { return false };
+    let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
+    let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
+    held && spec.renew_time.as_ref().is_some_and(|at| now.duration_since(at.0).as_secs() <= valid)
+}
+
+/// The dry-run: what would stop, and whether the API server would let us.
+async fn look(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
+    let spec = spec(args);
+    match ensure(client, true).await {
+        Ok(found) => report.policies = found,
+        Err(error) => report.stopped_by = Some(unfenced(&error)),
+    }
+    let elsewhere = impact::elsewhere(client).await;
+    report.impacts = stream::iter(report.targets.clone())
+        .map(|name| {
+            let (spec, elsewhere) = (&spec, &elsewhere);
+            async move { impact::impact(client, &name, spec, elsewhere).await }
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    show(args, &report::impacts(&report));
+    let refused = report.impacts.iter().any(|impact| !impact.refused.is_empty());
+    if refused && report.stopped_by.is_none() && !stopped {
+        report.stopped_by = Some("the API server would refuse some of it".to_owned());
+    }
+    let outcome = if stopped || report.stopped_by.is_some() { Outcome::Stopped } else { Outcome::Possible };
+    finish(args, report, outcome)
+}
+
+fn unfenced(error: &ensure::EnsureError) -> String {
+    format!(
+        "the admission policies are not in place, and without them nothing holds: {error}. Somebody who may create \
+         ValidatingAdmissionPolicies and their bindings has to run this first (the ClusterRole resurgam-responder may), \
+         or start the operator once"
+    )
+}
+
+/// More than one namespace, or any that nobody named, is asked about. Where nobody can answer, the flag has to say it.
+fn confirmed(args: &Args, report: &Report) -> Result<bool> {
+    let unnamed = args.namespaces.is_empty();
+    if args.yes || (report.targets.len() == 1 && !unnamed) {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        if unnamed {
+            bail!("nobody can be asked here: say --yes with --all-but and --selector");
+        }
+        return Ok(true);
+    }
+    anstream::eprint!("Isolate {} namespaces now? [y/N] ", report.targets.len());
+    anstream::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+async fn lay_all(args: &Args, client: &Client, names: &[String], wish: &Wish) -> Vec<Laid> {
+    let total = names.len();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let tell = |name: &str, step| {
+        let what = match step {
+            Step::Quarantine => "quarantine",
+            Step::Network => "network cut",
+            Step::Label => "labelled",
+            Step::Seen => {
+                let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                anstream::eprintln!("[{done}/{total}] {name}: tried");
+                return;
+            }
+        };
+        if total <= PARALLEL || args.output == Output::Json {
+            anstream::eprintln!("  {name}: {what}");
+        }
+    };
+    let tell = &tell;
+    stream::iter(names)
+        .map(|name| async move { lay(client, name, wish, |step| tell(name, step)).await })
+        .buffered(PARALLEL)
+        .collect()
+        .await
+}
+
+/// What is told while it goes on: to who reads it, not to a program.
+fn show(args: &Args, text: &str) {
+    if args.output == Output::Text {
+        anstream::print!("{text}");
+    }
+}
+
+fn finish(args: &Args, mut report: Report, outcome: Outcome) -> Result<ExitCode> {
+    report.outcome = outcome;
+    match args.output {
+        Output::Text => show(args, &report::end(&report)),
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(match outcome {
+        Outcome::Isolated | Outcome::Possible => ExitCode::SUCCESS,
+        Outcome::Incomplete | Outcome::Stopped => ExitCode::FAILURE,
+    })
+}

@@ -1,0 +1,221 @@
+//! What came of it: one document, and its text for people.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::api::QuarantineLevel;
+use crate::isolation::ensure::{Found, State};
+use crate::isolation::impact::Impact;
+use crate::isolation::lay::Laid;
+use crate::isolation::preflight::{Finding, Kind, Weight};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const WARN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// What came of it, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum Outcome {
+    /// All are isolated, and were seen to refuse.
+    Isolated,
+    /// Some are not.
+    Incomplete,
+    /// Something speaks against it: nothing was done.
+    Stopped,
+    /// Only looked at: it could be done.
+    Possible,
+}
+
+/// Everything that is known at the end.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    pub(super) outcome: Outcome,
+    pub(super) incident: String,
+    pub(super) reason: String,
+    pub(super) isolation: QuarantineLevel,
+    pub(super) by: String,
+    /// An operator leads: it adopts what was laid.
+    pub(super) operator: bool,
+    pub(super) dry_run: bool,
+    pub(super) targets: Vec<String>,
+    pub(super) left_out: Vec<LeftOut>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) accepted: Vec<Kind>,
+    /// Why nothing was done, if it was not for the findings.
+    pub(super) stopped_by: Option<String>,
+    pub(super) policies: Vec<Found>,
+    pub(super) impacts: Vec<Impact>,
+    pub(super) namespaces: Vec<Laid>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct LeftOut {
+    pub(super) namespace: String,
+    pub(super) why: String,
+}
+
+/// Writing to a String cannot fail.
+macro_rules! line {
+    ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
+}
+
+/// Which namespaces are meant, before anything else.
+pub(super) fn targets(report: &Report) -> String {
+    let mut page = String::new();
+    let count = report.targets.len();
+    let many = if count == 1 { "namespace" } else { "namespaces" };
+    line!(page, "{BOLD}{count} {many} to isolate{BOLD:#}: {}", report.targets.join(", "));
+    for left in &report.left_out {
+        line!(page, "{DIM}  left out: {}: {}{DIM:#}", left.namespace, left.why);
+    }
+    page
+}
+
+/// What speaks against it.
+pub(super) fn findings(report: &Report) -> String {
+    let mut page = String::new();
+    if report.findings.is_empty() {
+        line!(page, "{GOOD}Preflight{GOOD:#}: nothing known speaks against it.");
+        return page;
+    }
+    line!(page, "{BOLD}Preflight{BOLD:#}");
+    for finding in &report.findings {
+        let (style, word) = match finding.kind.weight() {
+            Weight::Refusal => (BAD, "refused "),
+            Weight::Risk if finding.stops(&report.accepted) => (WARN, "risk    "),
+            Weight::Risk => (DIM, "accepted"),
+        };
+        let at = finding.namespace.as_deref().unwrap_or("any");
+        line!(page, "  {style}{word}{style:#} {at}  {}: {}", finding.kind, finding.message);
+    }
+    page
+}
+
+/// What it would do, by a dry-run.
+pub(super) fn impacts(report: &Report) -> String {
+    let mut page = String::new();
+    for impact in &report.impacts {
+        line!(page, "\n{BOLD}{}{BOLD:#}", impact.namespace);
+        if let Some(level) = &impact.already {
+            line!(page, "  isolated already ({level})");
+        }
+        let running = if report.isolation == QuarantineLevel::Sealed {
+            "stops"
+        } else {
+            "stays alive, cut off; a pod that ends is not replaced"
+        };
+        let what =
+            if impact.workloads.is_empty() { "nothing".to_owned() } else { impact.workloads.join(", ") };
+        line!(page, "  {running}: {what} ({} pods)", impact.pods);
+        for (what, list) in [
+            ("goes dark", &impact.goes_dark),
+            ("network policies recorded and removed", &impact.policies),
+            ("referred to by", &impact.referrers),
+        ] {
+            if !list.is_empty() {
+                line!(page, "  {what}: {}", list.join(", "));
+            }
+        }
+        for refused in &impact.refused {
+            line!(page, "  {BAD}would be refused{BAD:#}: {refused}");
+        }
+        for unread in &impact.unread {
+            line!(page, "  {WARN}not known{WARN:#}: {unread}");
+        }
+    }
+    page
+}
+
+/// The end.
+pub(super) fn end(report: &Report) -> String {
+    let mut page = String::new();
+    for policy in &report.policies {
+        match policy.state {
+            State::InPlace => {}
+            State::Made => line!(page, "{DIM}made: {}{DIM:#}", policy.object),
+            State::Missing => line!(page, "{DIM}would be made: {}{DIM:#}", policy.object),
+            State::Differs => line!(
+                page,
+                "{WARN}{} is not as this version writes it{WARN:#}: another version's, or changed by somebody. It was left as it is.",
+                policy.object
+            ),
+        }
+    }
+    for laid in &report.namespaces {
+        let (style, word) = if laid.isolated { (GOOD, "isolated") } else { (BAD, "NOT isolated") };
+        line!(page, "{style}{word}{style:#}  {BOLD}{}{BOLD:#}", laid.namespace);
+        for (what, how) in [
+            ("quarantine", &laid.quarantine),
+            ("network", &laid.network),
+            ("fence", &laid.fence),
+            ("lock", &laid.lock),
+        ] {
+            if !how.is_empty() {
+                line!(page, "  {DIM}{what:<10}{DIM:#} {how}");
+            }
+        }
+        for problem in &laid.problems {
+            line!(page, "  {BAD}problem{BAD:#}    {problem}");
+        }
+        for note in &laid.notes {
+            line!(page, "  {DIM}note{DIM:#}       {note}");
+        }
+    }
+    if let Some(why) = &report.stopped_by {
+        line!(page, "{BAD}Nothing was done{BAD:#}: {why}");
+    }
+    match report.outcome {
+        Outcome::Isolated => {
+            let next = match (report.operator, report.isolation) {
+                (true, _) => "The operator keeps them: kubectl get quar",
+                (false, QuarantineLevel::Contained) => {
+                    "No operator leads. It holds by itself; an operator that starts adopts it."
+                }
+                (false, QuarantineLevel::Sealed) => {
+                    "No operator leads: what runs is cut off and goes on running. An operator that starts keeps the evidence, then stops it."
+                }
+            };
+            line!(page, "{GOOD}All isolated{GOOD:#}, and seen to refuse you. {next}");
+        }
+        Outcome::Incomplete => {
+            let left = report.namespaces.iter().filter(|laid| !laid.isolated).count();
+            line!(
+                page,
+                "{BAD}{left} of {} not isolated.{BAD:#} Running this again does no harm.",
+                report.targets.len()
+            );
+        }
+        Outcome::Stopped if report.stopped_by.is_none() => stopped(&mut page, report),
+        Outcome::Stopped => {}
+        Outcome::Possible => line!(page, "\nA dry-run: nothing was changed."),
+    }
+    page
+}
+
+fn stopped(page: &mut String, report: &Report) {
+    let stopping: Vec<_> = report.findings.iter().filter(|f| f.stops(&report.accepted)).collect();
+    let of = |weight| {
+        let mut all: Vec<_> = stopping.iter().filter(|f| f.kind.weight() == weight).collect();
+        all.dedup_by_key(|f| (f.namespace.clone(), f.kind));
+        all
+    };
+    line!(page, "{BAD}Nothing was done.{BAD:#}");
+    let mut never: Vec<_> = of(Weight::Refusal).iter().filter_map(|f| f.namespace.clone()).collect();
+    never.dedup();
+    never.sort();
+    never.dedup();
+    if !never.is_empty() {
+        line!(page, "  Leave out: {}. What runs there, the whole cluster needs.", never.join(", "));
+    }
+    let mut kinds: Vec<_> = of(Weight::Risk).iter().map(|f| f.kind.to_string()).collect();
+    kinds.sort();
+    kinds.dedup();
+    if !kinds.is_empty() {
+        line!(page, "  If you know, and want it all the same: --accept-risk {}", kinds.join(","));
+    }
+}

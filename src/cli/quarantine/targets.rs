@@ -1,0 +1,195 @@
+//! Which namespaces are meant. Pure, but for what is read before.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+use kube::core::{Selector, SelectorExt};
+
+use crate::api::protected_namespace;
+
+/// How somebody says which.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Meant {
+    /// By name.
+    Named(Vec<String>),
+    /// By labels.
+    Selected(String),
+    /// All but these.
+    AllBut(Vec<String>),
+}
+
+/// Which they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Targets {
+    /// To be isolated.
+    pub(super) names: Vec<String>,
+    /// Left out without anybody naming them, and why.
+    pub(super) left_out: Vec<(String, String)>,
+}
+
+/// Finds the namespaces that are meant, in the order of their names.
+pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, String> {
+    let known: BTreeSet<String> = all.iter().map(ResourceExt::name_any).collect();
+    let exist = |names: &[String]| {
+        let missing: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("there is no namespace {}", missing.join(", "))) }
+    };
+    let ending =
+        |name: &str| all.iter().any(|n| n.name_any() == name && n.metadata.deletion_timestamp.is_some());
+    let chosen: BTreeSet<String> = match meant {
+        Meant::Named(names) => {
+            exist(names)?;
+            // Protected ones are told by the preflight: somebody asked for them.
+            return Ok(Targets {
+                names: BTreeSet::from_iter(names.clone()).into_iter().collect(),
+                left_out: Vec::new(),
+            });
+        }
+        Meant::Selected(text) => {
+            let selector = parse(text)?;
+            all.iter().filter(|n| selector.matches(n.labels())).map(ResourceExt::name_any).collect()
+        }
+        Meant::AllBut(but) => {
+            exist(but)?;
+            known.iter().filter(|name| !but.contains(name)).cloned().collect()
+        }
+    };
+    let mut targets = Targets::default();
+    for name in chosen {
+        if let Some(why) = protected_namespace(&name) {
+            targets.left_out.push((name, why.to_owned()));
+        } else if ending(&name) {
+            targets.left_out.push((name, "it is being deleted".to_owned()));
+        } else {
+            targets.names.push(name);
+        }
+    }
+    if targets.names.is_empty() {
+        return Err("no namespace is meant by that".to_owned());
+    }
+    Ok(targets)
+}
+
+/// `tier=1,team in (a, b),!exempt`, as kubectl takes it.
+fn parse(text: &str) -> Result<Selector, String> {
+    use kube::core::Expression;
+    let mut expressions = Vec::new();
+    for part in split(text) {
+        let part = part.trim();
+        let set = |rest: &str| -> Result<BTreeSet<String>, String> {
+            let inner = rest.trim().strip_prefix('(').and_then(|r| r.strip_suffix(')'));
+            let inner =
+                inner.ok_or_else(|| format!("selector {text:?}: {part:?} wants values in brackets"))?;
+            Ok(inner.split(',').map(|value| value.trim().to_owned()).collect())
+        };
+        let key = |key: &str| -> Result<String, String> {
+            let key = key.trim();
+            let sound = !key.is_empty() && !key.contains(|c: char| c.is_whitespace() || "()!=,".contains(c));
+            if sound {
+                Ok(key.to_owned())
+            } else {
+                Err(format!("selector {text:?}: {part:?} is not understood"))
+            }
+        };
+        let expression = if let Some((k, rest)) = part.split_once(" notin ") {
+            Expression::NotIn(key(k)?, set(rest)?)
+        } else if let Some((k, rest)) = part.split_once(" in ") {
+            Expression::In(key(k)?, set(rest)?)
+        } else if let Some((k, v)) = part.split_once("!=") {
+            Expression::NotEqual(key(k)?, v.trim().to_owned())
+        } else if let Some((k, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
+            Expression::Equal(key(k)?, v.trim().to_owned())
+        } else if let Some(k) = part.strip_prefix('!') {
+            Expression::DoesNotExist(key(k)?)
+        } else {
+            Expression::Exists(key(part)?)
+        };
+        expressions.push(expression);
+    }
+    Ok(expressions.into_iter().collect())
+}
+
+/// At commas that are not inside brackets.
+fn split(text: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut parts) = (0_usize, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[from..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Namespace> {
+        [
+            ("kube-system", ""),
+            ("default", ""),
+            ("web", "tier=2"),
+            ("db", "tier=1"),
+            ("odd", "team=a"),
+            ("calico-system", ""),
+        ]
+        .into_iter()
+        .map(|(name, label)| {
+            let mut namespace = Namespace::default();
+            namespace.metadata.name = Some(name.to_owned());
+            namespace.metadata.labels =
+                label.split_once('=').map(|(k, v)| [(k.to_owned(), v.to_owned())].into());
+            namespace
+        })
+        .collect()
+    }
+
+    fn names(meant: &Meant) -> Vec<String> {
+        resolve(meant, &all()).unwrap().names
+    }
+
+    #[test]
+    fn selectors_are_kubectls() {
+        for (text, expected) in [
+            ("tier=1", vec!["db"]),
+            ("tier==1", vec!["db"]),
+            ("tier in (1, 2)", vec!["db", "web"]),
+            ("tier,tier!=1", vec!["web"]),
+            ("tier,tier notin (1)", vec!["web"]),
+            ("!tier,team", vec!["odd"]),
+        ] {
+            assert_eq!(names(&Meant::Selected(text.into())), expected, "{text}");
+        }
+        for bad in ["tier in 1", "", "a b", "=x", "tier>1 2"] {
+            assert!(resolve(&Meant::Selected(bad.into()), &all()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_but_leaves_out_what_the_cluster_lives_on_and_says_so() {
+        let targets = resolve(&Meant::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
+        assert_eq!(targets.names, ["odd", "web"]);
+        let left: Vec<_> = targets.left_out.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(left, ["default", "kube-system"]);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_a_mistake_before_anything_is_done() {
+        assert!(
+            resolve(&Meant::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
+        );
+        assert!(
+            resolve(&Meant::AllBut(vec!["wbe".into()]), &all()).is_err(),
+            "a typing error would isolate it"
+        );
+        assert!(resolve(&Meant::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
+    }
+}

@@ -1,0 +1,93 @@
+//! The admission policies, for who isolates without an operator: those that are missing are made, and none is changed.
+
+use std::fmt::Debug;
+
+use kube::api::PostParams;
+use kube::core::ClusterResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::policies::{self, Policy};
+use crate::api::field_manager;
+use crate::calls::{IoError, call, call_opt};
+
+/// What was found of one policy or binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum State {
+    /// As this version writes it.
+    InPlace,
+    /// It was missing, and was made.
+    Made,
+    /// It is there, and differs from what this version writes: another version's, or changed by somebody.
+    Differs,
+    /// It is missing, and only a dry-run was made.
+    Missing,
+}
+
+/// One policy or binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// Kind and name.
+    pub object: String,
+    /// What was found of it.
+    pub state: State,
+}
+
+/// Why the policies are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// The API server refused, or could not be reached.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A policy of ours does not parse: a mistake of this build.
+    #[error("the policies of this build do not parse: {0}")]
+    Policies(#[from] serde_yaml::Error),
+}
+
+/// Sees to it that policies and bindings are there. `dry_run`: the API server only says whether it would let us.
+///
+/// # Errors
+/// [`EnsureError`]: one is missing and cannot be made, or could not be looked at.
+pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, EnsureError> {
+    let mut all = Vec::new();
+    for Policy { policy, binding } in policies::all()? {
+        all.push(one(client, &policy, |object| object.spec.as_ref(), dry_run).await?);
+        all.push(one(client, &binding, |object| object.spec.as_ref(), dry_run).await?);
+    }
+    Ok(all)
+}
+
+async fn one<K, S: PartialEq>(
+    client: &Client,
+    wanted: &K,
+    spec: impl Fn(&K) -> Option<&S>,
+    dry_run: bool,
+) -> Result<Found, IoError>
+where
+    K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let name = wanted.name_any();
+    let object = format!("{} {name}", K::kind(&()));
+    let found = |state| Ok(Found { object: object.clone(), state });
+    let compare = |live: &K| if spec(live) == spec(wanted) { State::InPlace } else { State::Differs };
+    if let Some(live) = call_opt(format!("get {object}"), api.get(&name)).await? {
+        return found(compare(&live));
+    }
+    let params = PostParams { dry_run, field_manager: Some(field_manager::FENCE.to_owned()) };
+    match call(format!("create {object}"), api.create(&params, wanted)).await {
+        Ok(_) => found(if dry_run { State::Missing } else { State::Made }),
+        // Somebody else was faster.
+        Err(error) if error.is_conflict() => {
+            let live = call(format!("get {object}"), api.get(&name)).await?;
+            found(compare(&live))
+        }
+        Err(error) => Err(error),
+    }
+}

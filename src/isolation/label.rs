@@ -1,0 +1,92 @@
+//! The label by which the admission policies go, and why it is there: on the namespace itself. Written by the operator, or by who
+//! isolates without one.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use crate::api::{
+    INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, QuarantineSpec, REASON_ANNOTATION, SEAL_ANNOTATION,
+    field_manager,
+};
+use crate::calls::{IoError, call};
+
+/// Label and annotations that a namespace bears at a level; `None`: has to be absent.
+fn marks(
+    spec: &QuarantineSpec,
+    level: Isolation,
+) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
+    let label = level.label();
+    let incident = spec.incident_ref.as_ref().map(|incident| incident.name.clone());
+    // The fence's message is built of these, and must be one line.
+    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let annotations = [(REASON_ANNOTATION, Some(line(&spec.reason))), (INCIDENT_ANNOTATION, incident)];
+    let mut annotations: BTreeMap<_, _> =
+        annotations.map(|(key, value)| (key, value.filter(|_| label.is_some()))).into();
+    if label.is_none() {
+        annotations.insert(SEAL_ANNOTATION, None);
+    }
+    (label, annotations)
+}
+
+/// Does the namespace bear what it has to at this level?
+#[must_use]
+pub fn is_labelled(namespace: &Namespace, spec: &QuarantineSpec, level: Isolation) -> bool {
+    let (label, annotations) = marks(spec, level);
+    namespace.labels().get(ISOLATION_LABEL).map(String::as_str) == label
+        && annotations.iter().all(|(key, value)| namespace.annotations().get(*key) == value.as_ref())
+}
+
+/// How a label is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Writing {
+    /// There is no Quarantine: what is recorded in the namespace is sealed by the namespace's own UID, and says so.
+    pub alone: bool,
+    /// The API server only says what it would do.
+    pub dry_run: bool,
+}
+
+/// Writes label and annotations, if the namespace is still as it was read.
+///
+/// # Errors
+/// The API server's, such as a conflict, or its refusal by the lock.
+pub async fn label(
+    client: &Client,
+    namespace: &Namespace,
+    spec: &QuarantineSpec,
+    level: Isolation,
+    writing: Writing,
+) -> Result<Namespace, IoError> {
+    let (label, mut annotations) = marks(spec, level);
+    if writing.alone {
+        annotations.insert(SEAL_ANNOTATION, namespace.uid());
+    }
+    let patch = json!({"metadata": {
+        "resourceVersion": namespace.metadata.resource_version,
+        "uid": namespace.metadata.uid,
+        "labels": {ISOLATION_LABEL: label},
+        "annotations": annotations,
+    }});
+    let params = PatchParams {
+        field_manager: Some(field_manager::ISOLATION.to_owned()),
+        dry_run: writing.dry_run,
+        ..PatchParams::default()
+    };
+    let name = namespace.name_any();
+    let api: Api<Namespace> = Api::all(client.clone());
+    call(format!("label namespace {name}"), api.patch(&name, &params, &Patch::Merge(patch))).await
+}
+
+/// The seal of what was recorded in a namespace that was isolated while there could be no Quarantine: its own UID. The lock
+/// keeps the annotation that says so, so that a record which somebody planted before is no record.
+#[must_use]
+pub fn sealed_alone(namespace: &Namespace) -> Option<String> {
+    namespace
+        .annotations()
+        .get(SEAL_ANNOTATION)
+        .filter(|seal| Some(*seal) == namespace.metadata.uid.as_ref())
+        .cloned()
+}

@@ -1,0 +1,171 @@
+//! What the preflight looks at, read as the caller. What cannot be read is kept as such.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::storage::v1::CSIDriver;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::config::Kubeconfig;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::Login;
+use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan};
+use crate::calls::{IoError, call, call_opt};
+
+/// What was listed, or why it could not be.
+pub type Listed<T> = Result<Vec<T>, String>;
+
+/// What the judge looks at: all of the cluster, as far as the caller may read it.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    /// Workloads that run on every node: network and storage plugins are among them.
+    pub daemonsets: Listed<DaemonSet>,
+    /// Workloads.
+    pub deployments: Listed<Deployment>,
+    /// Workloads.
+    pub statefulsets: Listed<StatefulSet>,
+    /// Services.
+    pub services: Listed<Service>,
+    /// Storage drivers by name.
+    pub csi_drivers: Listed<CSIDriver>,
+    /// Admission webhooks.
+    pub validating: Listed<ValidatingWebhookConfiguration>,
+    /// Admission webhooks.
+    pub mutating: Listed<MutatingWebhookConfiguration>,
+    /// Kinds, for their conversion webhooks.
+    pub crds: Listed<CustomResourceDefinition>,
+    /// Parts of the API that others serve.
+    pub apiservices: Listed<APIService>,
+    /// Which hosts are served from where.
+    pub ingresses: Listed<Ingress>,
+    /// Which hosts are served from where; empty where the kind is not installed.
+    pub routes: Listed<DynamicObject>,
+    /// Who leads what.
+    pub leases: Listed<Lease>,
+    /// Names of the pods of the namespaces in question.
+    pub pods: BTreeMap<String, Listed<String>>,
+    /// Plans; empty where the kind is not installed.
+    pub plans: Listed<RecoveryPlan>,
+    /// How the caller gets in.
+    pub login: Login,
+    /// Addresses of the evidence store, as far as anybody said.
+    pub evidence: Listed<String>,
+    /// When all this was read.
+    pub now: Timestamp,
+}
+
+/// Reads it all. `evidence`: where the evidence store is, if the caller says so.
+pub async fn gather(
+    client: &Client,
+    targets: &[String],
+    kubeconfig: Option<&Kubeconfig>,
+    evidence: Option<String>,
+) -> Gathered {
+    let route = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+    let route = ApiResource::from_gvk(&route);
+    let routes: Api<DynamicObject> = Api::all_with(client.clone(), &route);
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    let (daemonsets, deployments, statefulsets, services, csi_drivers) =
+        futures::join!(all(client), all::<Deployment>(client), all(client), all(client), all(client));
+    let (validating, mutating, crds, apiservices, ingresses) =
+        futures::join!(all(client), all(client), all(client), all(client), all(client));
+    let (routes, leases, plans, whoami, pods, operator) = futures::join!(
+        listed("HTTPRoutes", &routes, true),
+        all::<Lease>(client),
+        async { listed("RecoveryPlans", &Api::<RecoveryPlan>::all(client.clone()), true).await },
+        call("ask who I am", async {
+            reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await
+        }),
+        pods(client, targets),
+        operators_store(client),
+    );
+    let mut login = kubeconfig.map(Login::of).unwrap_or_default();
+    login.username = whoami
+        .map(|review| review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default())
+        .map_err(|error| error.to_string());
+    let evidence = match evidence {
+        Some(address) => Ok(vec![address]),
+        None => operator,
+    };
+    Gathered {
+        daemonsets,
+        deployments,
+        statefulsets,
+        services,
+        csi_drivers,
+        validating,
+        mutating,
+        crds,
+        apiservices,
+        ingresses,
+        routes,
+        leases,
+        pods,
+        plans,
+        login,
+        evidence,
+        now: Timestamp::now(),
+    }
+}
+
+async fn all<K>(client: &Client) -> Listed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    listed(&K::plural(&()), &Api::<K>::all(client.clone()), false).await
+}
+
+async fn listed<K>(what: &str, api: &Api<K>, optional: bool) -> Listed<K>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    // What the API server remembers is new enough, and costs it little.
+    let params = ListParams::default().match_any();
+    match call(format!("list {what}"), api.list(&params)).await {
+        Ok(list) => Ok(list.items),
+        Err(error) if optional && error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn pods(client: &Client, targets: &[String]) -> BTreeMap<String, Listed<String>> {
+    use futures::{StreamExt, stream};
+    stream::iter(targets.to_vec())
+        .map(|namespace| async move {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            let params = ListParams::default().match_any();
+            let list = call(format!("list pods in {namespace}"), api.list_metadata(&params)).await;
+            let names = list.map(|list| list.iter().map(ResourceExt::name_any).collect());
+            (namespace, names.map_err(|error| error.to_string()))
+        })
+        .buffer_unordered(8)
+        .collect()
+        .await
+}
+
+/// Where the operator keeps its evidence, by its Deployment's arguments. No Deployment: nobody said.
+async fn operators_store(client: &Client) -> Listed<String> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let what = format!("list deployments in {OPERATOR_NAMESPACE}");
+    let found: Result<_, IoError> = call_opt(what, api.list(&ListParams::default())).await;
+    let found = found.map_err(|error| error.to_string())?;
+    let pods = found.into_iter().flat_map(|list| list.items).filter_map(|d| d.spec?.template.spec);
+    let words = pods.flat_map(|pod| pod.containers).flat_map(|container| {
+        let values = container.env.into_iter().flatten().filter_map(|variable| variable.value);
+        container.args.into_iter().chain(container.command).flatten().chain(values).collect::<Vec<_>>()
+    });
+    Ok(words.filter(|word| word.contains("://") || word.contains(".svc")).collect())
+}

@@ -1,0 +1,470 @@
+//! What isolating these namespaces would take down, by what was read. Pure: ordered checks, each a few lines.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{PodSpec, Service};
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use serde_json::Value;
+
+use super::{Finding, Gathered, Kind};
+use crate::api::protected_namespace;
+
+/// What speaks against isolating the targets. Empty: nothing that is known.
+#[must_use]
+pub fn judge(targets: &[String], seen: &Gathered) -> Vec<Finding> {
+    let mut judge = Judge { targets: targets.iter().map(String::as_str).collect(), found: BTreeSet::new() };
+    judge.protected();
+    judge.workloads(seen);
+    judge.services(seen);
+    judge.evidence(seen);
+    judge.webhooks(seen);
+    judge.apiservices(seen);
+    judge.login(seen);
+    judge.plans(seen);
+    judge.leases(seen);
+    judge.unread(seen);
+    let mut found: Vec<_> = judge.found.into_iter().collect();
+    found.sort_by(|a, b| {
+        (a.kind.weight(), a.kind, &a.namespace, &a.message).cmp(&(
+            b.kind.weight(),
+            b.kind,
+            &b.namespace,
+            &b.message,
+        ))
+    });
+    found
+}
+
+struct Judge<'a> {
+    targets: BTreeSet<&'a str>,
+    found: BTreeSet<Finding>,
+}
+
+/// A workload, as far as this goes.
+struct Workload<'a> {
+    kind: &'static str,
+    meta: &'a ObjectMeta,
+    pod: Option<&'a PodSpec>,
+}
+
+impl Workload<'_> {
+    fn name(&self) -> String {
+        format!("{} {}", self.kind, self.meta.name.as_deref().unwrap_or_default())
+    }
+
+    fn mounts(&self, folders: &[&str]) -> bool {
+        let volumes = self.pod.and_then(|pod| pod.volumes.as_ref()).into_iter().flatten();
+        volumes
+            .filter_map(|v| v.host_path.as_ref())
+            .any(|host| folders.iter().any(|folder| host.path.trim_end_matches('/').starts_with(folder)))
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|container| {
+            let values = container.env.iter().flatten().filter_map(|variable| variable.value.as_deref());
+            let words = container.args.iter().chain(&container.command).flatten().map(String::as_str);
+            words.chain(values)
+        })
+    }
+
+    fn images(&self) -> impl Iterator<Item = &str> {
+        self.pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|c| c.image.as_deref())
+    }
+}
+
+/// Helpers that every storage driver brings along.
+const CSI_SIDECARS: [&str; 5] =
+    ["node-driver-registrar", "csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"];
+/// Controllers that deliver from git, by name.
+const GITOPS: [&str; 6] = [
+    "source-controller",
+    "kustomize-controller",
+    "helm-controller",
+    "argocd-application-controller",
+    "argocd-repo-server",
+    "argocd-server",
+];
+
+impl Judge<'_> {
+    fn tell(&mut self, namespace: Option<&str>, kind: Kind, message: String) {
+        self.found.insert(Finding { namespace: namespace.map(str::to_owned), kind, message });
+    }
+
+    fn is_target(&self, namespace: Option<&str>) -> bool {
+        namespace.is_some_and(|namespace| self.targets.contains(namespace))
+    }
+
+    fn protected(&mut self) {
+        for target in self.targets.clone() {
+            if let Some(why) = protected_namespace(target) {
+                self.tell(Some(target), Kind::Protected, format!("{why}: it is never isolated"));
+            }
+        }
+    }
+
+    fn workloads(&mut self, seen: &Gathered) {
+        let drivers: Vec<String> = seen.csi_drivers.iter().flatten().map(ResourceExt::name_any).collect();
+        let daemonsets = seen.daemonsets.iter().flatten().map(|d| Workload {
+            kind: "DaemonSet",
+            meta: &d.metadata,
+            pod: d.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
+        });
+        let deployments = seen.deployments.iter().flatten().map(|d| Workload {
+            kind: "Deployment",
+            meta: &d.metadata,
+            pod: d.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
+        });
+        let statefulsets = seen.statefulsets.iter().flatten().map(|s| Workload {
+            kind: "StatefulSet",
+            meta: &s.metadata,
+            pod: s.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
+        });
+        for workload in daemonsets.chain(deployments).chain(statefulsets) {
+            if self.is_target(workload.meta.namespace.as_deref()) {
+                self.workload(&workload, &drivers);
+            }
+        }
+    }
+
+    fn workload(&mut self, workload: &Workload<'_>, drivers: &[String]) {
+        let (name, namespace) = (workload.name(), workload.meta.namespace.as_deref());
+        if workload.kind == "DaemonSet" && workload.mounts(&["/etc/cni", "/opt/cni"]) {
+            let message =
+                format!("{name} is the cluster's network plugin: without it no pod gets a network, anywhere");
+            self.tell(namespace, Kind::Cni, message);
+        }
+        let sidecar = workload.pod.into_iter().flat_map(|pod| &pod.containers).any(|container| {
+            let image = container.image.as_deref().unwrap_or_default();
+            CSI_SIDECARS.iter().any(|helper| container.name.contains(helper) || image.contains(helper))
+        });
+        let names_a_driver = || {
+            workload.words().any(|word| {
+                drivers.iter().any(|driver| word.rsplit(['=', '/']).next() == Some(driver.as_str()))
+            })
+        };
+        if sidecar || workload.mounts(&["/var/lib/kubelet/plugins"]) || names_a_driver() {
+            let message = format!("{name} is a storage driver: without it no volume is mounted, anywhere");
+            self.tell(namespace, Kind::Csi, message);
+        }
+        let part = workload.meta.labels.as_ref().and_then(|l| l.get("app.kubernetes.io/part-of"));
+        let own = workload.meta.name.as_deref().unwrap_or_default();
+        let images = || workload.images().any(|i| i.contains("fluxcd/") || i.contains("argoproj/argocd"));
+        if part.is_some_and(|part| ["flux", "argocd"].contains(&part.as_str()))
+            || GITOPS.contains(&own)
+            || images()
+        {
+            let message = format!(
+                "{name} delivers from git: nothing it carries is delivered any more, the recovery included if it is among that"
+            );
+            self.tell(namespace, Kind::Gitops, message);
+        }
+    }
+
+    fn services(&mut self, seen: &Gathered) {
+        for service in seen
+            .services
+            .iter()
+            .flatten()
+            .filter(|s| self.targets.contains(s.namespace().unwrap_or_default().as_str()))
+            .collect::<Vec<_>>()
+        {
+            let name = service.name_any();
+            if name == "kube-dns" || service.labels().get("k8s-app").is_some_and(|app| app == "kube-dns") {
+                let message =
+                    format!("Service {name} is the cluster's DNS: without it no name is resolved, anywhere");
+                self.tell(service.namespace().as_deref(), Kind::Dns, message);
+            }
+        }
+    }
+
+    fn evidence(&mut self, seen: &Gathered) {
+        for address in seen.evidence.iter().flatten() {
+            let at = self.serving(address, seen);
+            for namespace in at {
+                let message =
+                    format!("the evidence store ({address}) is served from here: nothing more could be kept");
+                self.tell(Some(&namespace), Kind::Evidence, message);
+            }
+        }
+    }
+
+    fn webhooks(&mut self, seen: &Gathered) {
+        let mut hooks = Vec::new();
+        for configuration in seen.validating.iter().flatten() {
+            for hook in configuration.webhooks.iter().flatten() {
+                let client = serde_json::to_value(&hook.client_config).unwrap_or_default();
+                let fails = hook.failure_policy.as_deref() != Some("Ignore");
+                hooks.push((
+                    "ValidatingWebhookConfiguration",
+                    configuration.name_any(),
+                    hook.name.clone(),
+                    client,
+                    fails,
+                ));
+            }
+        }
+        for configuration in seen.mutating.iter().flatten() {
+            for hook in configuration.webhooks.iter().flatten() {
+                let client = serde_json::to_value(&hook.client_config).unwrap_or_default();
+                let fails = hook.failure_policy.as_deref() != Some("Ignore");
+                hooks.push((
+                    "MutatingWebhookConfiguration",
+                    configuration.name_any(),
+                    hook.name.clone(),
+                    client,
+                    fails,
+                ));
+            }
+        }
+        for (kind, configuration, hook, client, fails) in hooks {
+            if let Some(namespace) = self.served_by(&client) {
+                let then = if fails {
+                    "failurePolicy Fail: every write that it watches is refused, in the whole cluster"
+                } else {
+                    "failurePolicy Ignore: what it checks goes unchecked"
+                };
+                self.tell(
+                    Some(&namespace),
+                    Kind::Webhook,
+                    format!("{kind} {configuration} ({hook}) is served from here, {then}"),
+                );
+            }
+        }
+        for crd in seen.crds.iter().flatten() {
+            let webhook = crd.spec.conversion.as_ref().and_then(|c| c.webhook.as_ref());
+            let client = webhook.and_then(|w| serde_json::to_value(w.client_config.as_ref()?).ok());
+            if let Some(namespace) = client.and_then(|client| self.served_by(&client)) {
+                let message = format!(
+                    "{} is converted by a webhook that is served from here: it cannot be read any more in some of its versions",
+                    crd.name_any()
+                );
+                self.tell(Some(&namespace), Kind::Webhook, message);
+            }
+        }
+    }
+
+    /// The target from which the client configuration of a webhook is served.
+    fn served_by(&self, client: &Value) -> Option<String> {
+        let named = client.pointer("/service/namespace").and_then(Value::as_str).map(str::to_owned);
+        let namespace = named.or_else(|| service_namespace(&host(client.get("url")?.as_str()?)?))?;
+        self.targets.contains(namespace.as_str()).then_some(namespace)
+    }
+
+    fn apiservices(&mut self, seen: &Gathered) {
+        for part in seen.apiservices.iter().flatten() {
+            let namespace = part.spec.as_ref().and_then(|s| s.service.as_ref()?.namespace.clone());
+            if self.is_target(namespace.as_deref()) {
+                let message = format!(
+                    "APIService {} is served from here: that part of the API goes away, and with it the deletion of any namespace",
+                    part.name_any()
+                );
+                self.tell(namespace.as_deref(), Kind::Apiservice, message);
+            }
+        }
+    }
+
+    fn login(&mut self, seen: &Gathered) {
+        let login = &seen.login;
+        let ways = if login.others.is_empty() {
+            "the kubeconfig holds no other way in".to_owned()
+        } else {
+            format!("another way in, not tried here: context {}", login.others.join(", "))
+        };
+        for (what, address) in &login.through {
+            for namespace in self.serving(address, seen) {
+                let message = format!(
+                    "{what} ({address}) is served from here: you and others may not get in again; {ways}"
+                );
+                self.tell(Some(&namespace), Kind::Login, message);
+            }
+        }
+        match &login.username {
+            Ok(name) => {
+                let account =
+                    name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+                if let Some((namespace, _)) =
+                    account.filter(|(namespace, _)| self.targets.contains(namespace))
+                {
+                    let message = format!(
+                        "you act as {name}, an account of this namespace: it gets no new tokens; {ways}"
+                    );
+                    self.tell(Some(namespace), Kind::Login, message);
+                }
+            }
+            Err(why) => self.tell(
+                None,
+                Kind::Unknown,
+                format!("whether your own login goes through one of them: {why}"),
+            ),
+        }
+        if let Some(why) = &login.unclear {
+            self.tell(
+                None,
+                Kind::Unknown,
+                format!("whether your own login goes through one of them: {why}; {ways}"),
+            );
+        }
+    }
+
+    /// The targets without which an address would not answer.
+    fn serving(&self, address: &str, seen: &Gathered) -> BTreeSet<String> {
+        let mut at = BTreeSet::new();
+        let Some(host) = host(address) else { return at };
+        at.extend(service_namespace(&host));
+        let mut addresses: BTreeSet<String> = [host.clone()].into();
+        for ingress in seen.ingresses.iter().flatten() {
+            let rules = ingress.spec.iter().flat_map(|s| s.rules.iter().flatten());
+            if rules.filter_map(|rule| rule.host.as_deref()).any(|pattern| serves(pattern, &host)) {
+                at.extend(ingress.namespace());
+                let balanced =
+                    ingress.status.iter().filter_map(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+                addresses
+                    .extend(balanced.flatten().flat_map(|i| [i.ip.clone(), i.hostname.clone()]).flatten());
+            }
+        }
+        for route in seen.routes.iter().flatten() {
+            let names = route.data.pointer("/spec/hostnames").and_then(Value::as_array).into_iter().flatten();
+            if names.filter_map(Value::as_str).any(|pattern| serves(pattern, &host)) {
+                at.extend(route.namespace());
+                let rules = route.data.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten();
+                let backends = rules.filter_map(|r| r.get("backendRefs")?.as_array()).flatten();
+                at.extend(backends.filter_map(|b| b.get("namespace")?.as_str()).map(str::to_owned));
+            }
+        }
+        // Whatever stands before it: a load balancer's Service, such as the ingress controller's.
+        for service in seen.services.iter().flatten() {
+            if own_addresses(service).iter().any(|own| addresses.contains(own)) {
+                at.extend(service.namespace());
+            }
+        }
+        at.retain(|namespace| self.targets.contains(namespace.as_str()));
+        at
+    }
+
+    fn plans(&mut self, seen: &Gathered) {
+        for plan in seen.plans.iter().flatten() {
+            let (name, namespace) = (plan.name_any(), plan.namespace());
+            if self.is_target(namespace.as_deref()) {
+                let message = format!(
+                    "RecoveryPlan {name} and its account {} live here: the plan could not be changed, nor anything decided about it",
+                    plan.spec.service_account_name.0
+                );
+                self.tell(namespace.as_deref(), Kind::PlanAccount, message);
+            }
+            let by = plan.labels().iter().find(|(key, _)| key.ends_with(".toolkit.fluxcd.io/namespace"));
+            if let Some((_, home)) = by.filter(|(_, home)| self.targets.contains(home.as_str())) {
+                let message = format!(
+                    "what delivers RecoveryPlan {}/{name} lives here: the recovery itself would stop coming",
+                    namespace.unwrap_or_default()
+                );
+                self.tell(Some(&home.clone()), Kind::Gitops, message);
+            }
+        }
+    }
+
+    fn leases(&mut self, seen: &Gathered) {
+        for lease in seen.leases.iter().flatten() {
+            let Some(namespace) = lease.namespace().filter(|n| self.targets.contains(n.as_str())) else {
+                continue;
+            };
+            let Some(spec) = &lease.spec else { continue };
+            let Some((holder, renewed)) = spec.holder_identity.as_deref().zip(spec.renew_time.as_ref())
+            else {
+                continue;
+            };
+            let valid = i64::from(spec.lease_duration_seconds.unwrap_or(15)).saturating_mul(2);
+            if seen.now.duration_since(renewed.0).as_secs() > valid {
+                continue;
+            }
+            let inside = match seen.pods.get(&namespace) {
+                Some(Ok(pods)) => pods.iter().any(|pod| holder.contains(pod.as_str())),
+                _ => continue,
+            };
+            if !inside {
+                let message = format!(
+                    "Lease {} is held by {holder}, which is no pod of this namespace: it cannot renew it, and stops leading",
+                    lease.name_any()
+                );
+                self.tell(Some(&namespace), Kind::Leases, message);
+            }
+        }
+    }
+
+    /// What could not be read, and what is therefore not known.
+    fn unread(&mut self, seen: &Gathered) {
+        fn why<T>(list: &Result<T, String>) -> Option<&String> {
+            list.as_ref().err()
+        }
+        let network = "whether the cluster's network or storage runs in one of them";
+        let served = "whether admission would stop in the whole cluster";
+        let hosts = "whether your own login or the evidence store is served from one of them";
+        let reads = [
+            (why(&seen.daemonsets), network),
+            (why(&seen.deployments), network),
+            (why(&seen.statefulsets), network),
+            (why(&seen.csi_drivers), network),
+            (why(&seen.services), "whether the cluster's DNS is served from one of them"),
+            (why(&seen.validating), served),
+            (why(&seen.mutating), served),
+            (why(&seen.crds), "whether kinds are converted by a webhook in one of them"),
+            (why(&seen.apiservices), "whether a part of the API is served from one of them"),
+            (why(&seen.ingresses), hosts),
+            (why(&seen.routes), hosts),
+            (why(&seen.evidence), "where the evidence store is (say it with --evidence-endpoint)"),
+            (why(&seen.plans), "whether a RecoveryPlan lives in one of them"),
+            (why(&seen.leases), "whether somebody elsewhere leads by a Lease in one of them"),
+        ];
+        let pods = seen.pods.values().filter_map(why);
+        let pods = pods.map(|why| (Some(why), "whether somebody elsewhere leads by a Lease in one of them"));
+        for (why, what) in reads.into_iter().chain(pods) {
+            if let Some(why) = why {
+                self.tell(None, Kind::Unknown, format!("{what}: {why}"));
+            }
+        }
+    }
+}
+
+/// Addresses at which a Service answers from outside.
+fn own_addresses(service: &Service) -> Vec<String> {
+    let balanced = service.status.iter().filter_map(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+    let balanced = balanced.flatten().flat_map(|i| [i.ip.clone(), i.hostname.clone()]).flatten();
+    let external = service.spec.iter().flat_map(|s| s.external_ips.iter().flatten().cloned());
+    let named = service.annotations().get("external-dns.alpha.kubernetes.io/hostname");
+    let named = named.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned());
+    balanced.chain(external).chain(named).collect()
+}
+
+/// The host of an address, with or without a scheme.
+fn host(address: &str) -> Option<String> {
+    // An argument such as --evidence-endpoint=http://…
+    let address = match address.find("://") {
+        Some(at) => &address[at + 3..],
+        None => address.rsplit('=').next().unwrap_or(address),
+    };
+    let authority = address.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => authority.split(':').next()?,
+    };
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
+/// `store.backup.svc.cluster.local` is served from `backup`.
+fn service_namespace(host: &str) -> Option<String> {
+    let labels: Vec<_> = host.split('.').collect();
+    let at = labels.iter().position(|label| *label == "svc")?;
+    (at >= 2).then(|| labels[at - 1].to_owned())
+}
+
+/// Does a host of an Ingress or HTTPRoute, with or without a wildcard, cover this one?
+fn serves(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(rest) => host.strip_suffix(rest).is_some_and(|front| front.ends_with('.')),
+        None => pattern == host,
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

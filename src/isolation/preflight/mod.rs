@@ -1,0 +1,107 @@
+//! Before a namespace is cut off: what else would be cut off with it, and would anybody still get in? What the cluster lives on is
+//! never isolated; what the people who respond depend on only with their word that they know.
+
+mod gather;
+mod judge;
+mod login;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use gather::{Gathered, Listed, gather};
+pub use judge::judge;
+pub use login::Login;
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Weight {
+    /// Never isolated, whoever asks.
+    Refusal,
+    /// Isolated only by somebody who says that they know.
+    Risk,
+}
+
+/// What a finding is about. A risk is accepted by this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The cluster itself, or this product, runs there. Cannot be accepted.
+    #[value(skip)]
+    Protected,
+    /// The cluster's network plugin runs there. Cannot be accepted.
+    #[value(skip)]
+    Cni,
+    /// A storage driver runs there. Cannot be accepted.
+    #[value(skip)]
+    Csi,
+    /// The cluster's DNS is served from there. Cannot be accepted.
+    #[value(skip)]
+    Dns,
+    /// Flux or Argo CD run there, or what delivers a RecoveryPlan.
+    Gitops,
+    /// The evidence store is served from there.
+    Evidence,
+    /// An admission or conversion webhook is served from there.
+    Webhook,
+    /// A part of the API is served from there.
+    Apiservice,
+    /// Your own login goes through there.
+    Login,
+    /// A RecoveryPlan and its account live there.
+    PlanAccount,
+    /// Somebody elsewhere elects a leader by a Lease in there.
+    Leases,
+    /// Something could not be read, so nobody knows.
+    Unknown,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protected => "protected",
+            Self::Cni => "cni",
+            Self::Csi => "csi",
+            Self::Dns => "dns",
+            Self::Gitops => "gitops",
+            Self::Evidence => "evidence",
+            Self::Webhook => "webhook",
+            Self::Apiservice => "apiservice",
+            Self::Login => "login",
+            Self::PlanAccount => "plan-account",
+            Self::Leases => "leases",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl Kind {
+    /// How much findings of this kind weigh.
+    #[must_use]
+    pub const fn weight(self) -> Weight {
+        match self {
+            Self::Protected | Self::Cni | Self::Csi | Self::Dns => Weight::Refusal,
+            _ => Weight::Risk,
+        }
+    }
+}
+
+/// One thing that speaks against isolating, or that nobody can rule out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The namespace that it is about; `None`: any of them.
+    pub namespace: Option<String>,
+    /// What it is about.
+    pub kind: Kind,
+    /// What was found, and what isolating would do to it.
+    pub message: String,
+}
+
+impl Finding {
+    /// Does it stop the isolation, with these risks accepted?
+    #[must_use]
+    pub fn stops(&self, accepted: &[Kind]) -> bool {
+        self.kind.weight() == Weight::Refusal || !accepted.contains(&self.kind)
+    }
+}

@@ -1,0 +1,94 @@
+//! What becomes of a Quarantine when somebody asks for isolation: made, or tightened, never eased. Pure.
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::api::{Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
+
+/// What is to be done to a Quarantine that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It asks for as much already.
+    None,
+    /// A merge patch, good for what was read only, and what it does, for people.
+    Tighten(Value, String),
+    /// It is on its way out.
+    Ending,
+}
+
+/// What is to be done to a Quarantine so that it asks for at least what is wished.
+#[must_use]
+pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
+    if quarantine.metadata.deletion_timestamp.is_some() {
+        return Change::Ending;
+    }
+    let (mut spec, mut said) = (json!({}), Vec::new());
+    let level = wished.isolation;
+    if rank(Some(level)) > rank(Some(quarantine.spec.isolation)) {
+        spec["isolation"] = json!(level);
+        said.push(format!("tightened to {}", Isolation::from(level).as_str()));
+    }
+    // A recovery has let something in: only a hold isolates whatever its claim asks for.
+    let enforced = quarantine.status.as_ref().and_then(|status| status.isolation);
+    let let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
+    if let_in && rank(Some(level)) > rank(quarantine.spec.hold) {
+        spec["hold"] = json!(level);
+        said.push(format!("held at {} whatever its recovery asks for", Isolation::from(level).as_str()));
+    }
+    if said.is_empty() {
+        return Change::None;
+    }
+    let metadata = json!({"resourceVersion": quarantine.resource_version(), "uid": quarantine.uid()});
+    Change::Tighten(json!({"metadata": metadata, "spec": spec}), said.join(", "))
+}
+
+fn rank(level: Option<QuarantineLevel>) -> u8 {
+    match level {
+        None => 0,
+        Some(QuarantineLevel::Contained) => 1,
+        Some(QuarantineLevel::Sealed) => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::QuarantineStatus;
+
+    #[test]
+    fn a_quarantine_is_tightened_and_never_eased() {
+        use Isolation::{CleanRoom, Open};
+        use QuarantineLevel::{Contained, Sealed};
+        let contained = Isolation::Contained;
+        // (isolation, hold, enforced), wished: what changes.
+        for (spec, hold, enforced, wished, expected) in [
+            (Contained, None, None, Contained, json!(null)),
+            (Contained, None, Some(contained), Sealed, json!({"isolation": "Sealed"})),
+            (Sealed, None, Some(contained), Contained, json!(null)),
+            (Contained, None, Some(Open), Contained, json!({"hold": "Contained"})),
+            (Sealed, None, Some(Open), Contained, json!({"hold": "Contained"})),
+            (Contained, None, Some(CleanRoom), Sealed, json!({"isolation": "Sealed", "hold": "Sealed"})),
+            (Sealed, Some(Sealed), Some(Open), Contained, json!(null)),
+            (Sealed, Some(Contained), Some(Open), Sealed, json!({"hold": "Sealed"})),
+        ] {
+            let of = |isolation, hold| QuarantineSpec { isolation, hold, ..QuarantineSpec::default() };
+            let mut quarantine = Quarantine::new("a", of(spec, hold));
+            quarantine.status = Some(QuarantineStatus { isolation: enforced, ..QuarantineStatus::default() });
+            let found = match change(&quarantine, &of(wished, None)) {
+                Change::Tighten(patch, _) => patch["spec"].clone(),
+                Change::None => json!(null),
+                Change::Ending => panic!("it is not on its way out"),
+            };
+            assert_eq!(found, expected, "{spec:?} {hold:?} {enforced:?} {wished:?}");
+        }
+    }
+
+    #[test]
+    fn a_quarantine_that_is_being_released_is_not_relied_on() {
+        let mut quarantine = Quarantine::new("a", QuarantineSpec::default());
+        let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+        quarantine.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        assert_eq!(change(&quarantine, &QuarantineSpec::default()), Change::Ending);
+    }
+}
