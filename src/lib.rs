@@ -15,3 +15,4 @@ pub mod plan;
 pub mod simulate;
 pub mod status;
 pub mod steps;
+mod tls;

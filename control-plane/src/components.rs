@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use kube::Client;
+use serde_json::json;
 
 use crate::identity::Server;
 use crate::pki::{Authority, Files, token_keys, write_private};
@@ -87,6 +88,8 @@ impl Rig<'_> {
                 .arg(flag("tls-private-key-file", &server.key))
                 .arg(flag("client-ca-file", &ca))
                 .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--allow-privileged=true"])
+                // Nobody resolves the names of fake nodes.
+                .arg("--kubelet-preferred-address-types=InternalIP")
                 .arg(format!("--service-account-issuer={issuer}"))
                 .arg(flag("service-account-key-file", &token_public))
                 .arg(flag("service-account-signing-key-file", self.token_key()))
@@ -138,12 +141,21 @@ impl Rig<'_> {
         Ok(process)
     }
 
-    /// Starts kwok, which plays the kubelet of every fake node. Its readiness shows in the nodes.
-    pub(crate) fn kwok(&self, server: &Server) -> anyhow::Result<Process> {
+    /// Starts kwok, which plays the kubelet of every fake node, and serves the logs of every container from two files.
+    pub(crate) async fn kwok(&self, server: &Server) -> anyhow::Result<Process> {
         let kubeconfig = self.component(server, "kwok", Some(("system:node:kwok", "system:nodes")))?;
-        let stages = self.workdir.join("config/stages.yaml");
+        let config = self.workdir.join("config/kwok.yaml");
+        let logs = json!({
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": "ClusterLogs",
+            "metadata": {"name": "all"},
+            "spec": {"logs": [{
+                "logsFile": self.container_log(false),
+                "previousLogsFile": self.container_log(true),
+            }]},
+        });
         write_private(
-            &stages,
+            &config,
             &[
                 include_str!("../stages/node-ready.yaml"),
                 include_str!("../stages/node-heartbeat.yaml"),
@@ -151,17 +163,33 @@ impl Rig<'_> {
                 include_str!("../stages/pod-image-id.yaml"),
                 include_str!("../stages/pod-complete.yaml"),
                 include_str!("../stages/pod-delete.yaml"),
+                &serde_yaml::to_string(&logs)?,
             ]
             .join("---\n"),
         )?;
-        let mut command = self.command("kwok")?;
-        command
-            .arg(flag("kubeconfig", kubeconfig))
-            .arg(flag("config", stages))
-            .arg("--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake")
-            // Where there is no kubelet, so that asking it for logs fails at once.
-            .args(["--node-ip=127.0.0.1", "--cidr=10.64.0.0/12"]);
-        Process::start("kwok", command, &self.log("kwok"))
+        let serving = self.authority.server("kwok")?.write(&self.workdir.join("certificates"), "kwok")?;
+        let prober = self.authority.client("resurgam-rig-prober", None)?;
+        let (process, _) = self
+            .start("kwok", |port, command| {
+                command
+                    .arg(flag("kubeconfig", &kubeconfig))
+                    .arg(flag("config", &config))
+                    .arg("--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake")
+                    .args(["--node-ip=127.0.0.1", "--cidr=10.64.0.0/12"])
+                    .arg(format!("--node-port={port}"))
+                    .arg(format!("--server-address=127.0.0.1:{port}"))
+                    .arg(flag("tls-cert-file", &serving.certificate))
+                    .arg(flag("tls-private-key-file", &serving.key));
+                let at = Server { url: format!("https://127.0.0.1:{port}"), authority: self.authority.pem() };
+                Ok(Probe { kubeconfig: at.with_certificate("prober", &prober)?, at, path: "/healthz" })
+            })
+            .await?;
+        Ok(process)
+    }
+
+    /// What every container's log is, or what its run before has logged, as a container runtime writes it.
+    pub(crate) fn container_log(&self, previous: bool) -> PathBuf {
+        self.workdir.join("containers").join(if previous { "previous.log" } else { "current.log" })
     }
 
     /// The audit log of the API server.

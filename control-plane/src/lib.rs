@@ -97,8 +97,8 @@ impl ControlPlane {
             bootstrap::apply_rig(&administrator).await?;
             // kwok asks once a second at first: it finds its rights and the nodes in place.
             bootstrap::create_nodes(&administrator, &nodes).await?;
-            let kwok = rig.kwok(&server)?;
-            kubeconfigs.write_accounts(&server, &administrator).await?;
+            let (kwok, ()) =
+                tokio::try_join!(rig.kwok(&server), kubeconfigs.write_accounts(&server, &administrator))?;
             anyhow::Ok(kwok)
         };
         let (controller_manager, scheduler, kwok) =
@@ -126,6 +126,21 @@ impl ControlPlane {
     /// When the kubeconfig file was tampered with.
     pub async fn client(&self, who: Identity) -> anyhow::Result<Client> {
         self.kubeconfigs.client(who).await
+    }
+
+    /// From now on, this is what every container has logged, and what its run before had.
+    /// Until then asking for a log fails, as the file is not there.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn write_container_logs(&self, current: &[&str], previous: &[&str]) -> anyhow::Result<()> {
+        for (name, lines) in [("current.log", current), ("previous.log", previous)] {
+            // As the container runtimes write it: the time, the stream, and F for a full line.
+            let lines: String =
+                lines.iter().map(|l| format!("2025-11-24T03:00:00.000000001Z stdout F {l}\n")).collect();
+            write_private(&self.workdir.join("containers").join(name), &lines)?;
+        }
+        Ok(())
     }
 
     /// The API server's audit log: JSON lines, complete up to every answered request, writes with their bodies.

@@ -12,7 +12,8 @@ use rustix::process::{getpid, getuid};
 const LOCK: &str = "control-plane.lock";
 
 /// What a control plane creates in its folder.
-const CONTENT: &[&str] = &["audit", "certificates", "config", "etcd", "home", "kubeconfigs", "logs"];
+const CONTENT: &[&str] =
+    &["audit", "certificates", "config", "containers", "etcd", "home", "kubeconfigs", "logs"];
 
 /// A folder that this process alone uses.
 #[derive(Debug)]

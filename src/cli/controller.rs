@@ -20,6 +20,7 @@ use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::controllers::metrics::Metrics;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
+use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
 
 /// Name of the Lease by which replicas agree on a leader.
 pub(crate) const LEASE: &str = "resurgam";
@@ -32,9 +33,24 @@ pub(super) struct Args {
     #[arg(long, value_name = "CIDR")]
     http_allow: Vec<ipnet::IpNet>,
 
-    /// The evidence store: what is captured before anything is stopped goes here.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/resurgam/evidence")]
-    evidence: PathBuf,
+    /// The evidence store: what is captured before anything is stopped goes here. A folder, or s3://bucket/prefix with
+    /// credentials, region and endpoint from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on).
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX", default_value = "/var/lib/resurgam/evidence")]
+    evidence: Location,
+
+    /// Keep containers' logs, encrypted so that the holder of this age recipient's identity can read them (repeatable).
+    /// Without one no logs are kept.
+    #[arg(long, value_name = "AGE1…")]
+    evidence_recipient: Vec<Recipient>,
+
+    /// Keep a keyed digest of each value of a Secret, so that values can be compared later. The file's content, at least
+    /// 32 bytes, is the key. Without one Secrets' values are not read.
+    #[arg(long, value_name = "FILE")]
+    evidence_key: Option<PathBuf>,
+
+    /// Most bytes that are kept of one container's log; its beginning is.
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    evidence_log_limit: u64,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -84,6 +100,7 @@ fn start_logs(format: LogFormat) {
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
+    let evidence = evidence(args)?;
     let config = super::cluster().await?;
     let client = Client::try_from(config.clone())?;
     let health = Arc::new(Health::default());
@@ -117,7 +134,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let leases = client.clone();
     health.metrics.leader.set(1);
     let code = tokio::select! {
-        result = lead(args, client, config, health.metrics.clone()) => {
+        result = lead(args, client, config, evidence, health.metrics.clone()) => {
             result.context("a controller ended")?;
             ExitCode::FAILURE
         }
@@ -173,13 +190,35 @@ async fn deposed(leases: Api<Lease>, identity: &str, duration: std::time::Durati
 }
 
 /// All controllers, until one ends.
-async fn lead(args: &Args, client: Client, config: Config, metrics: Arc<Metrics>) -> Result<()> {
+async fn lead(
+    args: &Args,
+    client: Client,
+    config: Config,
+    evidence: Evidence,
+    metrics: Arc<Metrics>,
+) -> Result<()> {
     let asker = Asker::new(args.http_allow.clone())?;
-    let options = quarantine::QuarantineOptions::new(args.evidence.clone());
+    let options = quarantine::QuarantineOptions::new(evidence);
     tokio::select! {
         () = quarantine::run(client.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
         result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),
     }
+}
+
+/// What is kept as evidence. What is wrong with it is found out at start, not in the middle of an incident.
+fn evidence(args: &Args) -> Result<Evidence> {
+    let store = Store::open(args.evidence.clone(), std::env::vars_os())
+        .with_context(|| format!("--evidence {}", args.evidence))?;
+    let key = args
+        .evidence_key
+        .as_deref()
+        .map(|path| DigestKey::read(path).with_context(|| format!("--evidence-key {}", path.display())));
+    Ok(Evidence {
+        store,
+        recipients: args.evidence_recipient.clone(),
+        key: key.transpose()?,
+        log_limit: args.evidence_log_limit,
+    })
 }
 
 /// Tells replicas apart.

@@ -2,7 +2,6 @@
 //! enforced and what comes next, does it, and writes the status if that changed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ use crate::api::{
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
-use crate::isolation::capture::CaptureError;
+use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
@@ -55,17 +54,17 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// What the controller needs to know.
 #[derive(Clone, Debug)]
 pub struct QuarantineOptions {
-    /// Folder for evidence.
-    pub evidence: PathBuf,
+    /// What is kept as evidence, and where.
+    pub evidence: Evidence,
     /// What is known of the admission policies.
     pub fence: Fence,
 }
 
 impl QuarantineOptions {
-    /// Evidence into this folder.
+    /// With this evidence.
     #[must_use]
-    pub fn new(evidence: impl Into<PathBuf>) -> Self {
-        Self { evidence: evidence.into(), fence: Fence::default() }
+    pub fn new(evidence: Evidence) -> Self {
+        Self { evidence, fence: Fence::default() }
     }
 }
 
@@ -152,7 +151,9 @@ enum PassError {
     Io(#[from] IoError),
     #[error(transparent)]
     Network(#[from] NetworkError),
-    #[error("{0}: nothing is stopped before it is captured")]
+    #[error(
+        "{0}: nothing is stopped before it is captured. It is tried again; spec.capture: BestEffort goes on without"
+    )]
     Capture(#[from] CaptureError),
 }
 

@@ -71,10 +71,7 @@ impl Prober {
     /// A prober that may also connect to addresses within `allow`.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, AskerError> {
         let allow: Arc<[IpNet]> = allow.into();
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // An error says that somebody else was quicker, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        crate::tls::use_ring();
         let client = Client::builder()
             .user_agent(concat!("resurgam/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())

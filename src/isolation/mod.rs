@@ -1,8 +1,8 @@
 //! Isolation: the admission policies as data, the network, workloads to zero and back, the capture, and how each control is
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
-pub mod capture;
 pub mod ensure;
+pub mod evidence;
 pub mod impact;
 pub mod label;
 pub mod lay;

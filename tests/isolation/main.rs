@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod evidence;
 mod interrupted;
 mod recovery;
+mod s3;
+mod snapshots;
 mod support;
 mod volumes;
 
@@ -21,7 +24,7 @@ use resurgam::api::quarantine::{ControlName, ControlState};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDED_ANNOTATION, conditions};
 use resurgam::isolation::workloads::{NOWHERE, is_live, recorded_nodes, recorded_replicas, recorded_suspend};
 use resurgam::isolation::{network, policies};
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{
     apply, client, controller, isolate, namespace, object, quarantine, ready, refused, rig, stopped, until,
 };
@@ -124,10 +127,9 @@ async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workloa
     let kept = sealed.status.unwrap().capture.unwrap();
     assert_ne!(Some(&kept), status.capture.as_ref(), "each sealing has its own");
     assert_eq!(kept.missing, Vec::<String>::new());
-    let file = kept.digest.strip_prefix("sha256:").unwrap();
-    let text =
-        std::fs::read_to_string(rig().await.evidence.path().join("whole").join(format!("{file}.json")));
-    let evidence: Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let logs = i64::try_from(alive.len() - 1).unwrap();
+    assert_eq!(kept.logs, Some(logs), "of each but that of the Job, which never starts");
+    let evidence = evidence::manifests(rig().await.evidence.path(), "whole", &kept);
     let objects = evidence["objects"].as_array().unwrap();
     let of_kind = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).collect::<Vec<_>>();
     let pods: Vec<_> = of_kind("Pod").iter().map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
@@ -362,6 +364,7 @@ async fn the_operator_reads_what_it_captures_and_may_run_commands_nowhere() {
         ("list", "", "pods", "", true),
         ("list", "", "secrets", "", true),
         ("get", "", "secrets", "", false),
+        ("get", "", "pods", "log", true),
         ("get", "", "pods", "exec", false),
         ("get", "", "pods", "attach", false),
         ("get", "", "services", "proxy", false),

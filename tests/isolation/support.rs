@@ -15,6 +15,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, conditions as ours};
 use resurgam::controllers::quarantine::{self, QuarantineOptions};
+use resurgam::isolation::evidence::{DigestKey, Evidence, Store};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -25,6 +26,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Rig {
     pub control_plane: ControlPlane,
     pub evidence: tempfile::TempDir,
+    /// Who may read the logs.
+    pub identity: age::x25519::Identity,
+}
+
+/// What every container has logged.
+pub const LOGGED: &str = "tenancy of Mrs Miggins, 3 Mitre Square";
+/// What its run before had.
+pub const LOGGED_BEFORE: &str = "arrears of Mr Baldrick";
+
+impl Rig {
+    /// Into that store, with logs, and with digests of Secrets.
+    pub fn evidence(&self, store: Store) -> Evidence {
+        Evidence {
+            recipients: vec![self.identity.to_public().to_string().parse().unwrap()],
+            key: Some(DigestKey::new(vec![7; 32]).unwrap()),
+            ..Evidence::new(store)
+        }
+    }
 }
 
 static RIG: OnceCell<Rig> = OnceCell::const_new();
@@ -49,10 +68,15 @@ impl Drop for Controller {
 /// Starts a controller of one's own. The shared one has to be stopped for that.
 pub async fn another() -> Controller {
     let rig = rig().await;
-    start(rig.control_plane.kubeconfig(Identity::Operator).to_owned(), rig.evidence.path().to_owned())
+    with(rig.evidence(Store::folder(rig.evidence.path()))).await
 }
 
-fn start(kubeconfig: PathBuf, evidence: PathBuf) -> Controller {
+/// The same, with evidence of one's own.
+pub async fn with(evidence: Evidence) -> Controller {
+    start(rig().await.control_plane.kubeconfig(Identity::Operator).to_owned(), evidence)
+}
+
+fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime =
@@ -85,7 +109,9 @@ pub async fn rig() -> &'static Rig {
                 .unwrap();
         }
         apply(&administrator, include_str!("../../deploy/rbac.yaml")).await;
-        Rig { control_plane, evidence: tempfile::tempdir().unwrap() }
+        control_plane.write_container_logs(&[LOGGED], &[LOGGED_BEFORE]).unwrap();
+        let identity = age::x25519::Identity::generate();
+        Rig { control_plane, evidence: tempfile::tempdir().unwrap(), identity }
     })
     .await
 }
@@ -96,7 +122,7 @@ pub async fn controller() -> RwLockReadGuard<'static, Option<Controller>> {
     let mut controller = CONTROLLER.write().await;
     if controller.is_none() {
         let kubeconfig = rig.control_plane.kubeconfig(Identity::Operator).to_owned();
-        *controller = Some(start(kubeconfig, rig.evidence.path().to_owned()));
+        *controller = Some(start(kubeconfig, rig.evidence(Store::folder(rig.evidence.path()))));
     }
     controller.downgrade()
 }

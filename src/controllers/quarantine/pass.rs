@@ -1,5 +1,6 @@
 //! One pass: as far as it gets towards the target, then the status.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,7 +12,7 @@ use kube::runtime::events::EventType;
 use super::status::{self, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
-use crate::isolation::capture::capture;
+use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before};
 use crate::isolation::probe::{self, Probed, Seen};
@@ -22,6 +23,8 @@ use crate::isolation::workloads;
 const PROBING: Duration = Duration::from_secs(30);
 /// Then it is tried this often.
 const PROBE_SLOWLY: Duration = Duration::from_secs(60);
+/// A capture that takes longer than this is told of while it is under way.
+const SAY_SO: Duration = Duration::from_secs(3);
 
 /// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it.
 pub(super) async fn run(
@@ -185,8 +188,27 @@ impl Work<'_> {
 
     /// Kept, and on the record, before anything goes.
     async fn capture(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        let evidence = &self.context.options.evidence;
-        pass.capture = Some(capture(&self.context.client, self.name, evidence).await?);
+        let context = self.context;
+        let quarantine = self.quarantine.clone();
+        let before = quarantine.status.as_ref().and_then(|s| s.capture.as_ref()).map(|c| c.digest.as_str());
+        let subject = Subject {
+            namespace: self.name,
+            quarantine: quarantine.metadata.uid.as_deref().unwrap_or_default(),
+            before,
+            mode: quarantine.spec.capture,
+        };
+        let mut kept = pin!(capture(&context.client, &context.options.evidence, subject));
+        let kept = match tokio::time::timeout(SAY_SO, &mut kept).await {
+            Ok(kept) => kept?,
+            // It may take minutes: until then, what holds already is told.
+            Err(_) => {
+                let status =
+                    status::after(&self.quarantine, pass, &context.options.fence.state(), Timestamp::now());
+                self.quarantine = write(context, &self.quarantine, status).await?;
+                kept.await?
+            }
+        };
+        pass.capture = Some(kept);
         pass.found.captured = true;
         let fence = self.context.options.fence.state();
         let status = status::after(&self.quarantine, pass, &fence, Timestamp::now());

@@ -1,0 +1,148 @@
+//! All that the API server holds of a namespace, with UIDs, resourceVersions and managed fields, events included.
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::TypeMeta;
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::secrets::{self, DigestKey};
+use super::{CaptureError, Miss};
+use crate::calls::{IoError, call};
+
+/// Objects asked for at a time.
+const PAGE: u32 = 500;
+/// Kinds listed at a time.
+const PARALLEL: usize = 6;
+
+/// What the API server told.
+#[derive(Debug, Default)]
+pub(super) struct Manifests {
+    /// Every object, the namespace itself first.
+    pub(super) objects: Vec<Value>,
+    /// Kinds that could not be read.
+    pub(super) missing: Vec<Miss>,
+    /// `VolumeSnapshot`, and its class, if they are served.
+    pub(super) snapshots: Option<(ApiResource, ApiResource)>,
+}
+
+impl Manifests {
+    /// The objects of a kind of the core group, as that type.
+    pub(super) fn of<K: serde::de::DeserializeOwned>(&self, kind: &str) -> Result<Vec<K>, serde_json::Error> {
+        let of_kind =
+            |object: &&Value| object["kind"] == kind && object["apiVersion"] == "v1" && object.is_object();
+        self.objects.iter().filter(of_kind).map(|object| serde_json::from_value(object.clone())).collect()
+    }
+}
+
+/// Reads everything in a namespace.
+///
+/// # Errors
+/// Nobody knows what there is, or which Pods, the very things that are about to go.
+pub(super) async fn gather(
+    client: &Client,
+    namespace: &str,
+    key: Option<&DigestKey>,
+) -> Result<Manifests, CaptureError> {
+    let (kinds, snapshots) = kinds(client).await?;
+    let lists: Vec<(ApiResource, Result<Vec<Value>, IoError>)> = stream::iter(kinds)
+        .map(|kind| async {
+            let objects = list(client, namespace, &kind, key).await;
+            (kind, objects)
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    let api: Api<Namespace> = Api::all(client.clone());
+    let itself = call(format!("get namespace {namespace}"), api.get(namespace)).await?;
+    let itself = serde_json::to_value(itself)
+        .map_err(|error| CaptureError::Encode(namespace.to_owned(), error.to_string()))?;
+    let mut found = Manifests { objects: vec![itself], missing: Vec::new(), snapshots };
+    for (kind, list) in lists {
+        match list {
+            Ok(list) => found.objects.extend(list),
+            Err(error) if kind.plural == "pods" && kind.group.is_empty() => {
+                return Err(CaptureError::Pods(namespace.to_owned(), error.to_string()));
+            }
+            // What the operator is refused was not asked of it; what did not answer may in a moment.
+            Err(error) => found
+                .missing
+                .push(Miss { what: format!("{}: {error}", full_name(&kind)), failure: error.is_transient() }),
+        }
+    }
+    Ok(found)
+}
+
+type Kinds = (Vec<ApiResource>, Option<(ApiResource, ApiResource)>);
+
+/// Every namespaced kind that can be listed, in a steady order. Events are the same in both their groups.
+async fn kinds(client: &Client) -> Result<Kinds, IoError> {
+    let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
+    let all: Vec<_> =
+        discovery.groups_alphabetical().into_iter().flat_map(|group| group.recommended_resources()).collect();
+    let of_snapshots = |plural: &str| {
+        let mut kinds = all.iter().map(|(kind, _)| kind);
+        kinds.find(|kind| kind.group == "snapshot.storage.k8s.io" && kind.plural == plural).cloned()
+    };
+    let snapshots = of_snapshots("volumesnapshots").zip(of_snapshots("volumesnapshotclasses"));
+    let mut kinds: Vec<_> = all
+        .into_iter()
+        .filter(|(kind, can)| {
+            can.scope == Scope::Namespaced
+                && can.supports_operation(verbs::LIST)
+                && !(kind.group == "events.k8s.io" && kind.plural == "events")
+        })
+        .map(|(kind, _)| kind)
+        .collect();
+    kinds.sort_by_key(full_name);
+    Ok((kinds, snapshots))
+}
+
+fn full_name(kind: &ApiResource) -> String {
+    if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
+}
+
+async fn list(
+    client: &Client,
+    namespace: &str,
+    kind: &ApiResource,
+    key: Option<&DigestKey>,
+) -> Result<Vec<Value>, IoError> {
+    if kind.group.is_empty() && kind.plural == "secrets" {
+        return secrets::list(client, namespace, key).await;
+    }
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);
+    pages(&full_name(kind), async |params| {
+        let page = api.list(&params).await?;
+        let next = page.metadata.continue_.clone();
+        let values = page.items.into_iter().map(|mut object| {
+            // The items of a list do not say what they are.
+            object.types.get_or_insert_with(|| TypeMeta {
+                api_version: kind.api_version.clone(),
+                kind: kind.kind.clone(),
+            });
+            serde_json::to_value(object).map_err(kube::Error::SerdeError)
+        });
+        Ok((values.collect::<Result<_, _>>()?, next))
+    })
+    .await
+}
+
+/// A whole list, page by page.
+pub(super) async fn pages(
+    kind: &str,
+    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<Value>, Option<String>)>,
+) -> Result<Vec<Value>, IoError> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let (values, next) = call(format!("list {kind}"), page(params.clone())).await?;
+        all.extend(values);
+        match next.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}

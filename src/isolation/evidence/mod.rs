@@ -1,0 +1,260 @@
+//! Evidence, kept before anything is stopped: what the API server holds of a namespace, the containers' logs, encrypted, and
+//! snapshots of its volumes. An index lists each object that is kept, with its digest; the index's own digest is what the
+//! Quarantine's status says.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::api::conditions::shorten;
+use crate::api::quarantine::{Capture, CaptureMode};
+use crate::calls::IoError;
+use manifests::Manifests;
+
+mod encrypt;
+mod folder;
+mod logs;
+mod manifests;
+mod secrets;
+mod snapshots;
+mod store;
+
+pub use encrypt::Recipient;
+pub use secrets::DigestKey;
+pub use store::{Kept, Location, Store, StoreError};
+
+/// Longest entry, and most entries, of `missing` in the status; the index has them all.
+const MISSING: (usize, usize) = (256, 64);
+/// How many failures an error tells of.
+const TOLD: usize = 3;
+/// Most bytes that are kept of one container's log, unless it is said otherwise.
+pub const LOG_LIMIT: u64 = 16 << 20;
+
+/// What is kept, where, and for whose eyes.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// Where to.
+    pub store: Store,
+    /// Who may read the logs. Nobody: no logs are kept.
+    pub recipients: Vec<Recipient>,
+    /// For digests of Secrets' values. Without it they are not even read.
+    pub key: Option<DigestKey>,
+    /// Most bytes that are kept of one container's log.
+    pub log_limit: u64,
+}
+
+impl Evidence {
+    /// Into that store; no logs, and no digests of Secrets.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, recipients: Vec::new(), key: None, log_limit: LOG_LIMIT }
+    }
+}
+
+/// What is captured, and for which sealing.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// UID of its Quarantine.
+    pub quarantine: &'a str,
+    /// Digest of the capture before this one, if there was one: tells this sealing from that.
+    pub before: Option<&'a str>,
+    /// Is whatever cannot be kept a failure?
+    pub mode: CaptureMode,
+}
+
+/// Why evidence is not kept as it was asked for. Then nothing may be stopped either.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The API server did not tell what there is.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Pods could not be read, the very thing that is about to go.
+    #[error("pods of namespace {0} could not be captured: {1}")]
+    Pods(String, String),
+    /// The evidence could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The evidence could not be written as JSON, or is none that can be read.
+    #[error("evidence of namespace {0} could not be written: {1}")]
+    Encode(String, String),
+    /// Not all could be had that was asked for.
+    #[error("evidence of namespace {namespace} is not complete: {what}")]
+    Incomplete {
+        /// Whose.
+        namespace: String,
+        /// The first of what is missing.
+        what: String,
+    },
+}
+
+/// Something that is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Miss {
+    /// What, and why not.
+    what: String,
+    /// It was asked for, and may be had later.
+    failure: bool,
+}
+
+/// Keeps everything in a namespace.
+///
+/// # Errors
+/// [`CaptureError`]. In mode `BestEffort`: only if nobody knows what there is to be stopped.
+pub async fn capture(
+    client: &Client,
+    evidence: &Evidence,
+    subject: Subject<'_>,
+) -> Result<Capture, CaptureError> {
+    let Subject { namespace, mode, .. } = subject;
+    let at = Timestamp::now();
+    let mut found = manifests::gather(client, namespace, evidence.key.as_ref()).await?;
+    let unreadable = |error: serde_json::Error| CaptureError::Encode(namespace.to_owned(), error.to_string());
+    let pods: Vec<Pod> = found.of("Pod").map_err(unreadable)?;
+    let claims: Vec<PersistentVolumeClaim> = found.of("PersistentVolumeClaim").map_err(unreadable)?;
+    let mut missing = std::mem::take(&mut found.missing);
+    complete(subject, &missing)?;
+
+    let logs = logs::Logs::new(client, evidence, namespace);
+    let mut containers = logs::containers(&pods);
+    if mode == CaptureMode::Required && !evidence.recipients.is_empty() {
+        // Tried first: a capture that is going to fail does not fill the store with what it has, at each try.
+        complete(subject, &logs.unavailable(&containers).await)?;
+    }
+    let (snapshots, without) = snapshots::take(client, &found, &claims, subject).await;
+    missing.extend(without);
+    complete(subject, &missing)?;
+
+    let count = i64::try_from(found.objects.len()).unwrap_or(i64::MAX);
+    let kept = keep_manifests(evidence, namespace, found).await;
+    let manifests = tolerate(subject, kept, &mut missing)?;
+    if evidence.recipients.is_empty() {
+        missing.push(Miss { what: "logs: no --evidence-recipient is configured".to_owned(), failure: false });
+    } else if manifests.is_some() {
+        logs.keep(&mut containers, &mut missing).await;
+        complete(subject, &missing)?;
+    } else {
+        missing.push(Miss { what: "logs: the store did not take the manifests".to_owned(), failure: true });
+    }
+    let texts: Vec<&str> = missing.iter().map(|miss| miss.what.as_str()).collect();
+    let index = json!({
+        "evidence": "resurgam.dev/v2", "namespace": namespace, "quarantine": subject.quarantine,
+        "at": at.to_string(), "manifests": manifests, "objects": count,
+        "secrets": if evidence.key.is_some() { "metadata, and a keyed digest of each value" } else { "metadata" },
+        "containers": containers, "snapshots": snapshots, "missing": texts,
+    });
+    let bytes = serde_json::to_vec(&index).map_err(unreadable)?;
+    let digest = format!("sha256:{}", store::digest(&bytes));
+    let stored = evidence.store.keep(namespace, "json", bytes).await;
+    let indexed = tolerate(subject, stored.map_err(CaptureError::from), &mut missing)?.is_some();
+    let logs = logs::count(&containers);
+    Ok(Capture {
+        digest,
+        at: Time(at),
+        objects: if manifests.is_some() && indexed { count } else { 0 },
+        logs: (!evidence.recipients.is_empty()).then_some(logs),
+        snapshots: snapshots.into_iter().take(snapshots::MOST).map(|snapshot| snapshot.name).collect(),
+        missing: told(&missing),
+    })
+}
+
+async fn keep_manifests(
+    evidence: &Evidence,
+    namespace: &str,
+    found: Manifests,
+) -> Result<Kept, CaptureError> {
+    // No time in it: what has not changed since the last try is the same object.
+    let content = json!({
+        "evidence": "resurgam.dev/v2", "namespace": namespace, "objects": Value::Array(found.objects),
+    });
+    let bytes = serde_json::to_vec(&content)
+        .map_err(|error| CaptureError::Encode(namespace.to_owned(), error.to_string()))?;
+    Ok(evidence.store.keep(namespace, "json", bytes).await?)
+}
+
+/// Under `BestEffort` a failure to store is listed, and no more.
+fn tolerate<T>(
+    subject: Subject<'_>,
+    outcome: Result<T, CaptureError>,
+    missing: &mut Vec<Miss>,
+) -> Result<Option<T>, CaptureError> {
+    match outcome {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) if subject.mode == CaptureMode::Required => Err(error),
+        Err(error) => {
+            // First: nothing of the rest may be found.
+            missing.insert(0, Miss { what: error.to_string(), failure: true });
+            Ok(None)
+        }
+    }
+}
+
+/// Under `Required`: is all there that was asked for?
+fn complete(subject: Subject<'_>, missing: &[Miss]) -> Result<(), CaptureError> {
+    let failures: Vec<&str> =
+        missing.iter().filter(|miss| miss.failure).map(|miss| miss.what.as_str()).collect();
+    if subject.mode == CaptureMode::BestEffort || failures.is_empty() {
+        return Ok(());
+    }
+    let mut what: Vec<String> =
+        failures.iter().take(TOLD).map(|failure| shorten(failure, MISSING.0)).collect();
+    if failures.len() > TOLD {
+        what.push(format!("and {} more", failures.len() - TOLD));
+    }
+    Err(CaptureError::Incomplete { namespace: subject.namespace.to_owned(), what: what.join("; ") })
+}
+
+/// As much of what is missing as the status may hold.
+fn told(missing: &[Miss]) -> Vec<String> {
+    let (length, most) = MISSING;
+    let mut told: Vec<_> = missing.iter().map(|miss| shorten(&miss.what, length)).collect();
+    if told.len() > most {
+        let rest = told.len() - (most - 1);
+        told.truncate(most - 1);
+        told.push(format!("and {rest} more: see the evidence"));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(mode: CaptureMode) -> Subject<'static> {
+        Subject { namespace: "library", quarantine: "uid", before: None, mode }
+    }
+
+    fn misses(failures: usize, others: usize) -> Vec<Miss> {
+        let miss = |failure| move |n| Miss { what: format!("kind-{n}: refused"), failure };
+        (0..failures).map(miss(true)).chain((0..others).map(miss(false))).collect()
+    }
+
+    #[test]
+    fn what_was_asked_for_and_is_missing_is_a_failure_where_it_is_required() {
+        for (mode, failures, others, fails) in [
+            (CaptureMode::Required, 0, 0, false),
+            (CaptureMode::Required, 0, 3, false),
+            (CaptureMode::Required, 1, 3, true),
+            (CaptureMode::BestEffort, 9, 3, false),
+        ] {
+            let outcome = complete(subject(mode), &misses(failures, others));
+            assert_eq!(outcome.is_err(), fails, "{mode:?} {failures} {others}");
+        }
+        let error = complete(subject(CaptureMode::Required), &misses(5, 0)).unwrap_err().to_string();
+        for word in ["library", "kind-0", "kind-2", "and 2 more"] {
+            assert!(error.contains(word), "{word} in {error}");
+        }
+    }
+
+    #[test]
+    fn the_status_holds_a_bounded_part_of_what_is_missing_and_says_so() {
+        let many = told(&misses(0, 70));
+        assert_eq!((many.len(), many[63].as_str()), (64, "and 7 more: see the evidence"));
+        assert_eq!(told(&misses(0, 64)).len(), 64);
+        let long = told(&[Miss { what: "x".repeat(300), failure: false }]);
+        assert_eq!(long[0].len(), 256);
+    }
+}

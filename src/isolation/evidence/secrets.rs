@@ -1,0 +1,159 @@
+//! Secrets, without their values: metadata, and a keyed digest of each value. Keyed, so that who reads the evidence cannot
+//! try guesses against it; with the key kept, two values can be compared later.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::manifests::pages;
+use super::store::hex;
+use crate::calls::IoError;
+
+/// Shortest key. A shorter one could be guessed.
+const SHORTEST: usize = 32;
+/// Where `kubectl apply` leaves the whole object, values and all.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The key of the digests.
+#[derive(Clone)]
+pub struct DigestKey(Arc<Zeroizing<Vec<u8>>>);
+
+impl fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestKey")
+    }
+}
+
+impl DigestKey {
+    /// The content of that file, as it is.
+    ///
+    /// # Errors
+    /// It cannot be read, or is too short.
+    pub fn read(path: &Path) -> std::io::Result<Self> {
+        Self::new(std::fs::read(path)?)
+    }
+
+    /// A key of these bytes.
+    ///
+    /// # Errors
+    /// They are too few.
+    pub fn new(bytes: Vec<u8>) -> std::io::Result<Self> {
+        let bytes = Zeroizing::new(bytes);
+        if bytes.len() < SHORTEST {
+            let why = format!("a key of {} bytes is too short: at least {SHORTEST}", bytes.len());
+            return Err(std::io::Error::other(why));
+        }
+        Ok(Self(Arc::new(bytes)))
+    }
+
+    /// The digest of a value. The same value has the same digest wherever it is: that a password is used twice can be seen.
+    fn digest(&self, value: &[u8]) -> Option<String> {
+        // HMAC takes keys of any length.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
+        mac.update(value);
+        Some(format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())))
+    }
+}
+
+/// All Secrets of a namespace. Without a key their values are not even asked for.
+pub(super) async fn list(
+    client: &Client,
+    namespace: &str,
+    key: Option<&DigestKey>,
+) -> Result<Vec<Value>, IoError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    pages("secrets", async |params: ListParams| match key {
+        None => {
+            let page = api.list_metadata(&params).await?;
+            let next = page.metadata.continue_.clone();
+            let described = |secret: PartialObjectMeta<Secret>| described(secret.metadata, None);
+            Ok((page.items.into_iter().map(described).collect(), next))
+        }
+        Some(key) => {
+            let page = api.list(&params).await?;
+            let next = page.metadata.continue_.clone();
+            let digested = |secret: Secret| described(secret.metadata, Some(digests(key, secret.data)));
+            Ok((page.items.into_iter().map(digested).collect(), next))
+        }
+    })
+    .await
+}
+
+fn digests(
+    key: &DigestKey,
+    data: Option<BTreeMap<String, k8s_openapi::ByteString>>,
+) -> BTreeMap<String, Option<String>> {
+    let data = data.unwrap_or_default().into_iter();
+    data.map(|(name, mut value)| {
+        let digest = key.digest(&value.0);
+        value.0.zeroize();
+        (name, digest)
+    })
+    .collect()
+}
+
+fn described(mut metadata: ObjectMeta, digests: Option<BTreeMap<String, Option<String>>>) -> Value {
+    if let Some(applied) = metadata.annotations.as_mut().and_then(|all| all.get_mut(LAST_APPLIED)) {
+        applied.zeroize();
+        "left out of the evidence: it holds the values".clone_into(applied);
+    }
+    let mut secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+    if let Some(digests) = digests {
+        secret["digests"] = json!(digests);
+    }
+    secret
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(value: &str) -> Secret {
+        serde_json::from_value(json!({
+            "metadata": {"name": "password", "annotations": {
+                LAST_APPLIED: "{\"data\":{\"password\":\"aHVudGVyMg==\"}}", "team": "library",
+            }},
+            "data": {"password": k8s_openapi::ByteString(value.into())},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_digest_tells_values_apart_under_one_key_and_nothing_without_it() {
+        let key = |byte| DigestKey::new(vec![byte; 32]).unwrap();
+        let of = |key: &DigestKey, value| digests(key, secret(value).data)["password"].clone().unwrap();
+        assert_eq!(of(&key(1), "hunter2"), of(&key(1), "hunter2"));
+        assert_ne!(of(&key(1), "hunter2"), of(&key(1), "hunter3"));
+        assert_ne!(of(&key(1), "hunter2"), of(&key(2), "hunter2"));
+        // RFC 4231, the second case, with its key made long enough by the zeros that HMAC pads it with anyway.
+        let mut jefe = b"Jefe".to_vec();
+        jefe.resize(SHORTEST, 0);
+        assert_eq!(
+            DigestKey::new(jefe).unwrap().digest(b"what do ya want for nothing?").unwrap(),
+            "hmac-sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn what_kubectl_apply_left_in_the_annotations_is_no_metadata() {
+        let secret = secret("hunter2");
+        let kept = described(secret.metadata, None).to_string();
+        assert!(!kept.contains("aHVudGVyMg") && kept.contains("library"), "{kept}");
+    }
+
+    #[test]
+    fn a_short_key_is_no_key_and_no_key_is_shown() {
+        assert!(DigestKey::new(vec![7; 31]).unwrap_err().to_string().contains("31 bytes"));
+        assert_eq!(format!("{:?}", DigestKey::new(vec![7; 32]).unwrap()), "DigestKey");
+    }
+}

@@ -1,0 +1,254 @@
+//! What is kept before anything is stopped: in a folder and on an S3 server, and what happens where it cannot be.
+
+use std::path::{Path, PathBuf};
+
+use control_plane::Identity;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use resurgam::api::quarantine::{Capture, CaptureMode};
+use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
+use resurgam::isolation::evidence::{CaptureError, Store, Subject, capture};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use crate::s3;
+use crate::support::{
+    LOGGED, LOGGED_BEFORE, apply, client, controller, isolate, namespace, object, ready, rig, stopped, until,
+    with,
+};
+
+/// One object, which must be what its name says.
+fn stored(folder: &Path, object: &str) -> Vec<u8> {
+    let bytes = std::fs::read(folder.join(object)).unwrap();
+    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(object.contains(&digest), "{object} is not {digest}");
+    bytes
+}
+
+fn index(folder: &Path, namespace: &str, kept: &Capture) -> Value {
+    let name = format!("{namespace}/{}.json", kept.digest.strip_prefix("sha256:").unwrap());
+    serde_json::from_slice(&stored(folder, &name)).unwrap()
+}
+
+/// The manifests of a capture into a folder.
+pub fn manifests(folder: &Path, namespace: &str, kept: &Capture) -> Value {
+    let index = index(folder, namespace, kept);
+    serde_json::from_slice(&stored(folder, index["manifests"]["object"].as_str().unwrap())).unwrap()
+}
+
+fn subject(namespace: &str, mode: CaptureMode) -> Subject<'_> {
+    Subject { namespace, quarantine: "uid", before: None, mode }
+}
+
+/// A namespace with a pod that runs, and has run before, one that never starts, and a Secret.
+async fn fill(name: &str) {
+    let tenant = namespace(name).await;
+    let manifests = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: NAMESPACE}
+spec:
+  initContainers: [{name: init, image: registry.example/init}]
+  containers: [{name: main, image: registry.example/web}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: never, namespace: NAMESPACE}
+spec:
+  nodeSelector: {resurgam.example/none: 'true'}
+  containers: [{name: main, image: registry.example/never}]
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: password
+  namespace: NAMESPACE
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"password":"aHVudGVyMg=="}}'}
+stringData: {password: hunter2}
+"#;
+    apply(&tenant, &manifests.replace("NAMESPACE", name)).await;
+    let pods: Api<Pod> = Api::namespaced(client(Identity::PlatformAdministrator).await, name);
+    let running = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+    let pod = object(pods.clone(), "web", "running", running).await;
+    let mut statuses = pod.status.unwrap().container_statuses.unwrap();
+    let before = json!({"terminated": {"exitCode": 137, "containerID": "cri://before"}});
+    statuses[0].last_state = Some(serde_json::from_value(before).unwrap());
+    let patch = Patch::Strategic(json!({"status": {"containerStatuses": statuses}}));
+    pods.patch_status("web", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
+    let rig = rig().await;
+    fill("kept").await;
+    let folder = tempfile::tempdir().unwrap();
+    let server = s3::Server::start().await;
+    let stores: [(Store, PathBuf); 2] =
+        [(Store::folder(folder.path()), folder.path().to_owned()), (server.store(), server.objects())];
+    for (store, folder) in stores {
+        let evidence = rig.evidence(store);
+        let operator = client(Identity::Operator).await;
+        let kept = capture(&operator, &evidence, subject("kept", CaptureMode::Required)).await.unwrap();
+        assert_eq!(kept.missing, Vec::<String>::new());
+        assert_eq!(kept.logs, Some(2), "of the init container, and of the other; never has none");
+
+        let index = index(&folder, "kept", &kept);
+        let objects = manifests(&folder, "kept", &kept)["objects"].as_array().unwrap().clone();
+        assert_eq!(i64::try_from(objects.len()).unwrap(), kept.objects);
+        let secret = objects.iter().find(|o| o["kind"] == "Secret").unwrap();
+        let digest = secret["digests"]["password"].as_str().unwrap();
+        assert!(digest.starts_with("hmac-sha256:") && digest.len() == 76, "{digest}");
+
+        // What was logged is there for who has the identity.
+        let containers = index["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 3, "{index}");
+        let main = containers.iter().find(|c| c["pod"] == "web" && c["kind"] == "container").unwrap();
+        assert!(main["node"].as_str().unwrap().starts_with("node-"));
+        for (which, logged) in [("log", LOGGED), ("previousLog", LOGGED_BEFORE)] {
+            let log = &main[which]["kept"];
+            let bytes = stored(&folder, log["object"].as_str().unwrap());
+            assert_eq!(log["size"], bytes.len());
+            let clear = String::from_utf8(age::decrypt(&rig.identity, &bytes).unwrap()).unwrap();
+            assert_eq!(clear, format!("2025-11-24T03:00:00.000000001Z {logged}\n"));
+            assert_eq!(log["truncated"], false);
+        }
+        let never = containers.iter().find(|c| c["pod"] == "never").unwrap();
+        assert_eq!(never["log"]["none"], "it never started");
+
+        // And nothing of it, nor of the Secret, is there in clear.
+        let mut files = 0;
+        for file in std::fs::read_dir(folder.join("kept")).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            for clear in ["Miggins", "Baldrick", "hunter2", "aHVudGVyMg"] {
+                assert!(!bytes.windows(clear.len()).any(|part| part == clear.as_bytes()), "{clear}");
+            }
+            files += 1;
+        }
+        assert_eq!(files, 2 + 3, "index, manifests, three logs: {index}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_recipient_and_a_key_there_are_no_logs_and_no_digests_and_that_is_said() {
+    fill("frugal").await;
+    let folder = tempfile::tempdir().unwrap();
+    let evidence = resurgam::isolation::evidence::Evidence::new(Store::folder(folder.path()));
+    let operator = client(Identity::Operator).await;
+    let kept = capture(&operator, &evidence, subject("frugal", CaptureMode::Required)).await.unwrap();
+    assert_eq!(kept.missing, ["logs: no --evidence-recipient is configured"]);
+    assert_eq!(kept.logs, None);
+    let manifests = manifests(folder.path(), "frugal", &kept);
+    let secret = manifests["objects"].as_array().unwrap().iter().find(|o| o["kind"] == "Secret").unwrap();
+    assert_eq!(secret.get("digests"), None);
+    assert_eq!(std::fs::read_dir(folder.path().join("frugal")).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn what_is_in_the_store_is_never_overwritten_and_never_taken_for_what_it_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = s3::Server::start().await;
+    for (store, at) in
+        [(Store::folder(folder.path()), folder.path().to_owned()), (server.store(), server.objects())]
+    {
+        let first = store.keep("library", "json", b"first".to_vec()).await.unwrap();
+        assert_eq!(stored(&at, &first.object), b"first");
+        assert_eq!(
+            store.keep("library", "json", b"first".to_vec()).await.unwrap(),
+            first,
+            "again is the same"
+        );
+        std::fs::write(at.join(&first.object), b"forged").unwrap();
+        let error = store.keep("library", "json", b"first".to_vec()).await.unwrap_err().to_string();
+        assert!(error.contains(&first.object), "{error}");
+        assert_eq!(std::fs::read(at.join(&first.object)).unwrap(), b"forged", "left for who investigates");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_required() {
+    let rig = rig().await;
+    fill("unkept").await;
+    let server = s3::Server::start().await;
+    let (lying, _serving) = s3::lying().await;
+    let operator = client(Identity::Operator).await;
+    for (store, why) in [
+        (lying, "what can be read back is not what was stored"),
+        (s3::unreachable().await, "s3://council/2025/nov"),
+        (server.store_of_a_stranger(), "SignatureDoesNotMatch"),
+    ] {
+        let evidence = rig.evidence(store);
+        let required = capture(&operator, &evidence, subject("unkept", CaptureMode::Required)).await;
+        let error = required.unwrap_err();
+        assert!(matches!(error, CaptureError::Store(_)), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        let kept = capture(&operator, &evidence, subject("unkept", CaptureMode::BestEffort)).await.unwrap();
+        assert_eq!((kept.objects, kept.logs), (0, Some(0)), "nothing is said to be kept");
+        assert!(kept.missing.iter().any(|missing| missing.contains("could not be stored")), "{kept:?}");
+    }
+}
+
+/// A node whose kubelet takes connections and never answers.
+async fn silent_node(name: &str) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nodes: Api<Node> = Api::all(client(Identity::PlatformAdministrator).await);
+    let node = json!({"metadata": {"name": name}, "spec": {"unschedulable": true}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+    let status = Patch::Merge(json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": listener.local_addr().unwrap().port()}},
+    }}));
+    nodes.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    listener
+}
+
+#[tokio::test]
+async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_its_logs() {
+    let _nobody = stopped(controller().await).await;
+    let rig = rig().await;
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = silent_node("silent").await;
+    namespace("mute").await;
+    let administrator = client(Identity::PlatformAdministrator).await;
+    let pods: Api<Pod> = Api::namespaced(administrator, "mute");
+    let pod = json!({
+        "metadata": {"name": "web"},
+        "spec": {"nodeName": "silent", "containers": [{"name": "main", "image": "registry.example/web"}]},
+    });
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let running = Patch::Merge(json!({"status": {"phase": "Running", "containerStatuses": [{
+        "name": "main", "image": "web", "imageID": "", "containerID": "cri://1", "ready": true,
+        "restartCount": 0, "state": {"running": {}},
+    }]}}));
+    pods.patch_status("web", &PatchParams::default(), &running).await.unwrap();
+    let _own = with(rig.evidence(Store::folder(folder.path()))).await;
+
+    isolate("mute", QuarantineLevel::Sealed).await;
+    let held = until("mute", "held up by its evidence", |q| {
+        let status = q.status.clone().unwrap_or_default();
+        conditions::find(&status.conditions, conditions::READY).is_some_and(|c| c.reason == "CaptureFailed")
+    })
+    .await;
+    let status = held.status.unwrap();
+    assert_eq!(status.isolation, Some(Isolation::Contained), "what contains it does not wait for evidence");
+    let message = &conditions::find(&status.conditions, conditions::READY).unwrap().message;
+    for word in ["web/main", "silent", "nothing is stopped", "BestEffort"] {
+        assert!(message.contains(word), "{word} in {message}");
+    }
+    assert!(pods.get("web").await.unwrap().metadata.deletion_timestamp.is_none(), "it lives");
+    assert!(!folder.path().join("mute").exists(), "a try in vain leaves nothing");
+
+    let quarantines: Api<Quarantine> = Api::all(client(Identity::Responder).await);
+    let without = Patch::Merge(json!({"spec": {"capture": "BestEffort"}}));
+    quarantines.patch("mute", &PatchParams::default(), &without).await.unwrap();
+    until("mute", "captured as far as possible", |q| q.status.as_ref().is_some_and(|s| s.capture.is_some()))
+        .await;
+    // Its node never says that it ended: somebody has to.
+    let lead: Api<Pod> = Api::namespaced(client(Identity::RecoveryLead).await, "mute");
+    lead.delete("web", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let sealed = ready("mute", Isolation::Sealed).await;
+    let kept = sealed.status.unwrap().capture.unwrap();
+    assert_eq!(kept.logs, Some(0));
+    assert!(kept.missing.iter().any(|m| m.contains("web/main") && m.contains("silent")), "{kept:?}");
+}
