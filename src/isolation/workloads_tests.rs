@@ -28,9 +28,8 @@ fn after(mut workload: Workload, patch: &Value) -> Workload {
             };
         }
     }
-    match patch["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"].as_str() {
-        Some(policy) => workload.drops_claims = policy == "Delete",
-        None => {}
+    if let Some(policy) = patch["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"].as_str() {
+        workload.drops_claims = policy == "Delete";
     }
     match &mut workload.shape {
         Shape::Replicas(n) => {
