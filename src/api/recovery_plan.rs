@@ -165,6 +165,10 @@ pub struct ServiceSpec {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub restore: Option<Vec<StepSpec>>,
 
+    /// What its clean room may talk to, beside itself, its group and its recovered dependencies. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_room: Option<CleanRoomSpec>,
+
     /// Says out loud that a phase has no gate, or that there is no integrity gate. Ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ungated: Option<Ungated>,
@@ -172,6 +176,38 @@ pub struct ServiceSpec {
     /// What happens when a recovered service's continuous gate fails.
     #[serde(default)]
     pub on_regression: OnRegression,
+}
+
+/// What a service's clean room may talk to, beside itself, its group and its recovered dependencies.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CleanRoomSpec {
+    /// Services of the cluster itself that its pods may connect to. Each is a hole, and is reported as one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress: Vec<ClusterService>,
+}
+
+/// A service of the cluster itself: through each of them an intruder can send data out, or orders in.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClusterService {
+    /// The cluster's DNS in `kube-system`, port 53.
+    #[serde(rename = "DNS")]
+    Dns,
+    /// The API server, at the addresses of the Service `default/kubernetes`.
+    #[serde(rename = "APIServer")]
+    ApiServer,
+}
+
+impl ClusterService {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "DNS",
+            Self::ApiServer => "APIServer",
+        }
+    }
 }
 
 /// Why a service goes without gates.

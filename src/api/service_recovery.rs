@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, DnsLabel, Isolation, Phase, Verdict};
+use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict};
 
 /// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -53,6 +53,10 @@ pub struct ServiceRecoverySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub reachable: Vec<DnsLabel>,
+    /// Services of the cluster itself that the clean room may talk to: holes that the plan opts into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress: Vec<ClusterService>,
 }
 
 /// Default of `attempt`.
@@ -152,6 +156,11 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepStatus>,
 
+    /// Holes in its clean room: services of the cluster itself that it may talk to, as the plan opts into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub holes: Vec<ClusterService>,
+
     /// What was let pass, and why. Ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 600)))]
@@ -188,6 +197,7 @@ impl Default for ServiceRecoveryStatus {
             decision: None,
             gates: Vec::new(),
             steps: Vec::new(),
+            holes: Vec::new(),
             exceptions: Vec::new(),
             claimed_at: None,
             recovered_at: None,

@@ -21,7 +21,7 @@ use crate::api::{
     ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
-use crate::engine::{Effect, Refusal, ServiceDecided, StepOutcome};
+use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
@@ -119,6 +119,7 @@ impl Act {
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
                 self.ask(*isolation, *attempt, reachable, dependencies).await
             }
+            Some(Effect::Follow { room, dependencies }) => self.follow(room, dependencies).await,
             Some(Effect::Step { index, attempt, dependencies }) => {
                 self.step(*index, *attempt, dependencies).await
             }
@@ -180,6 +181,7 @@ impl Act {
             attempt: before.map_or(status.attempt, |s| s.attempt),
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
+            allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),
         };
         self.write_spec(spec).await
     }
@@ -279,9 +281,36 @@ impl Act {
             attempt,
             isolation: Some(isolation),
             reachable: reachable.iter().cloned().map(DnsLabel).collect(),
+            allow_egress: match isolation {
+                Isolation::CleanRoom => self.service().allow_egress.clone(),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
+            },
             ..named(&before.spec, self.service())
         };
         self.write_spec(spec).await
+    }
+
+    /// Asks for another clean room than the one that there is. To let anything more in, everything is read live as for the
+    /// first; taking away waits for nothing.
+    async fn follow(&mut self, room: &Room, dependencies: &[ServiceId]) -> Result<(), ActError> {
+        let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
+            return Err(refused(
+                "ServiceRecoveryMissing",
+                format!("ServiceRecovery {} is gone", self.name()),
+            ));
+        };
+        let reachable: Vec<DnsLabel> = room.reachable.iter().cloned().map(DnsLabel).collect();
+        let loosens = reachable.iter().any(|namespace| !before.reachable.contains(namespace))
+            || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service));
+        if loosens {
+            futures::try_join!(
+                self.plan_is_current(),
+                self.dependencies_stand(dependencies),
+                self.account_may_recover()
+            )?;
+        }
+        self.write_spec(ServiceRecoverySpec { reachable, allow_egress: room.allow_egress.clone(), ..before })
+            .await
     }
 
     /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
@@ -479,6 +508,7 @@ mod tests {
             attempt: 3,
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
+            allow_egress: Vec::new(),
         };
         let now = named(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);

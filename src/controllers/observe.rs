@@ -9,9 +9,13 @@ use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
 use crate::api::conditions::{READY, find};
-use crate::api::{Claim, Decision, Isolation, Quarantine, ServiceRecovery, Stage, service_recovery_name};
+use crate::api::{
+    Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, Stage,
+    service_recovery_name,
+};
 use crate::engine::{
-    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Seen, ServiceSeen,
+    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, Seen,
+    ServiceSeen,
 };
 use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service};
@@ -87,6 +91,7 @@ fn seen(
         generation: record.and_then(|r| r.metadata.generation),
         asked: record
             .and_then(|r| r.spec.isolation.map(|isolation| Asked { isolation, attempt: r.spec.attempt })),
+        room: record.map(|r| room(&r.spec)).unwrap_or_default(),
         quarantines: service
             .namespaces
             .iter()
@@ -111,6 +116,14 @@ fn seen(
         busy: held.busy,
         written_at: held.written_at,
         status,
+    }
+}
+
+/// What the clean room may talk to, as it was last asked for.
+fn room(spec: &ServiceRecoverySpec) -> Room {
+    Room {
+        reachable: spec.reachable.iter().map(|namespace| namespace.0.clone()).collect(),
+        allow_egress: spec.allow_egress.clone(),
     }
 }
 

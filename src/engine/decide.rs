@@ -9,7 +9,7 @@ use crate::plan::Plan;
 
 use super::next::{Next, time};
 use super::stages::advance;
-use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary};
+use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, room, slots, summary};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
 /// its services once for every link.
@@ -34,7 +34,9 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
             } else if let Some(begun) = retry(of, seen.now) {
                 begun
             } else {
-                advance(plan, seen, &units, id)
+                let mut next = advance(plan, seen, &units, id);
+                room::follow(plan, seen, id, &mut next);
+                next
             }
         })
         .collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
+use crate::api::{ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
 use crate::plan::ServiceId;
 
 mod blocks;
@@ -15,6 +15,7 @@ mod conditions;
 mod decide;
 mod gate_state;
 mod next;
+mod room;
 mod slots;
 mod stages;
 mod summary;
@@ -63,6 +64,8 @@ pub struct ServiceSeen {
     pub status: ServiceRecoveryStatus,
     /// The isolation it asks for, and in which attempt.
     pub asked: Option<Asked>,
+    /// What its clean room may talk to, as it was last asked for.
+    pub room: Room,
     /// The Quarantine of each of its namespaces, in their order.
     pub quarantines: Vec<QuarantineSeen>,
     /// What the gates of this attempt say, as far as they have been asked.
@@ -95,6 +98,15 @@ pub struct Asked {
     pub isolation: Isolation,
     /// In which attempt.
     pub attempt: i64,
+}
+
+/// What a clean room may talk to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Namespaces, sorted.
+    pub reachable: Vec<String>,
+    /// Services of the cluster itself, sorted.
+    pub allow_egress: Vec<ClusterService>,
 }
 
 /// One namespace's Quarantine.
@@ -223,6 +235,13 @@ pub enum Effect {
         /// Namespaces that the clean room may talk to.
         reachable: Vec<String>,
         /// Must be recovered and healthy by a live read.
+        dependencies: Vec<ServiceId>,
+    },
+    /// Ask for another clean room than the one that there is: its dependencies changed, or the plan did.
+    Follow {
+        /// What it is to talk to from now on.
+        room: Room,
+        /// Those that come in anew: must be recovered and healthy by a live read. Taking away needs no proof.
         dependencies: Vec<ServiceId>,
     },
     /// Run a step, after a live read of every dependency.

@@ -157,6 +157,14 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
         steps_after: Vec::new(),
         gates: gates(spec.gates.as_ref(), defaults, external),
         steps,
+        allow_egress: spec
+            .clean_room
+            .iter()
+            .flat_map(|r| &r.allow_egress)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
         problems: Vec::new(),
         namespaces,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration as StdDuration;
 
-use crate::api::{GateSpec, Phase, StepSpec};
+use crate::api::{ClusterService, GateSpec, Phase, StepSpec};
 
 mod checks;
 mod compile;
@@ -70,6 +70,8 @@ pub struct Service {
     pub gates: Vec<Gate>,
     /// Its steps.
     pub steps: Vec<StepSpec>,
+    /// Services of the cluster itself that its clean room may talk to, sorted.
+    pub allow_egress: Vec<ClusterService>,
     /// Why it goes without some gates, if it may.
     pub ungated: Option<String>,
     /// What is wrong with it. Not empty: it does not start.

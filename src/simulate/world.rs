@@ -8,8 +8,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal, Seen,
-    ServiceSeen, StepOutcome, Tracker, decide,
+    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal, Room,
+    Seen, ServiceSeen, StepOutcome, Tracker, decide,
 };
 use crate::plan::{Plan, ServiceId};
 
@@ -265,7 +265,7 @@ impl<'a> World<'a> {
         self.seen.services[id].refused = None;
         match effect {
             Effect::Claim { .. } => self.schedule(Takes::Claim, id, Pending::Apply { id, effect }),
-            Effect::Adopt | Effect::Ask { .. } => {
+            Effect::Adopt | Effect::Ask { .. } | Effect::Follow { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
             }
             Effect::Step { index, attempt, ref dependencies } => {
@@ -339,7 +339,16 @@ impl<'a> World<'a> {
                     found.claim = ClaimSeen::Mine { attempt: *attempt };
                 }
             }
-            Effect::Ask { isolation, attempt, dependencies, .. } => {
+            Effect::Follow { room, dependencies } => {
+                if let Some(refused) = self.live_read(dependencies) {
+                    return self.refuse(id, refused);
+                }
+                self.writes[id] += 1;
+                let of = &mut self.seen.services[id];
+                of.room = room.clone();
+                of.generation = of.generation.map(|g| g + 1);
+            }
+            Effect::Ask { isolation, attempt, reachable, dependencies } => {
                 let asked = Asked { isolation: *isolation, attempt: *attempt };
                 let loosens = of.quarantines.iter().any(|q| {
                     q.found.as_ref().is_none_or(|f| f.isolation.is_none_or(|now| now < asked.isolation))
@@ -350,6 +359,11 @@ impl<'a> World<'a> {
                 self.writes[id] += 1;
                 let of = &mut self.seen.services[id];
                 of.asked = Some(asked);
+                let allow_egress = self.plan.services[id].allow_egress.clone();
+                of.room = match isolation {
+                    Isolation::CleanRoom => Room { reachable: reachable.clone(), allow_egress },
+                    Isolation::Sealed | Isolation::Contained | Isolation::Open => Room::default(),
+                };
                 of.generation = of.generation.map(|g| g + 1);
                 for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
                     found.ready = false;

@@ -7,5 +7,6 @@ mod holds;
 pub(crate) mod kstatus;
 mod life;
 mod regressions;
+mod room;
 mod story;
 mod waiting;

@@ -93,6 +93,8 @@ impl Judge<'_> {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
             Effect::Step { .. } => None,
             Effect::Ask { .. } | Effect::Claim { .. } | Effect::Adopt => return,
+            // What comes in anew stands by what is written, when it takes place.
+            Effect::Follow { .. } => return,
         };
         for dependency in needs(&self.case.spec, id) {
             self.carries(id, dependency);
@@ -137,6 +139,9 @@ impl Judge<'_> {
             }
             Effect::Claim { .. } => {
                 needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
+            }
+            Effect::Follow { dependencies, .. } => {
+                dependencies.iter().for_each(|&d| self.carries(id, d));
             }
             Effect::Adopt => {}
         }
