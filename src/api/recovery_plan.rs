@@ -99,6 +99,9 @@ pub enum QuarantinePolicy {
     /// Its service waits, saying so.
     #[default]
     Require,
+    /// An armed plan makes it, at `Contained`, as the plan's account: once in each attempt. One that is deleted after that is a
+    /// release, and stays one.
+    Create,
 }
 
 /// What every service has.

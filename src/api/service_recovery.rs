@@ -161,6 +161,12 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub holes: Vec<ClusterService>,
 
+    /// Under `quarantinePolicy: Create`, namespaces whose Quarantine was seen, or made, in this attempt: none of them is made
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub quarantined: Vec<DnsLabel>,
+
     /// What was let pass, and why. Ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 600)))]
@@ -198,6 +204,7 @@ impl Default for ServiceRecoveryStatus {
             gates: Vec::new(),
             steps: Vec::new(),
             holes: Vec::new(),
+            quarantined: Vec::new(),
             exceptions: Vec::new(),
             claimed_at: None,
             recovered_at: None,

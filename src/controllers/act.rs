@@ -8,17 +8,18 @@ use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Status;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::Context;
 use super::observe::{is_tightening, seals};
 use super::running::Running;
-use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::conditions::{HEALTHY, RECOVERED, is_true, shorten};
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
-    Claim, DnsLabel, GROUP, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, ServiceRecoverySpec,
-    ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
+    Claim, DnsLabel, GROUP, Isolation, ObjectName, Quarantine, QuarantineSpec, RecoveryPlan, ServiceRecovery,
+    ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
@@ -115,6 +116,7 @@ impl Act {
         match &decided.effect {
             None => Ok(()),
             Some(Effect::Adopt) => self.adopt(&decided.status).await,
+            Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
                 self.ask(*isolation, *attempt, reachable, dependencies).await
@@ -203,6 +205,49 @@ impl Act {
         .await?;
         self.keep(written);
         Ok(())
+    }
+
+    /// Makes Quarantines, as the plan's account: RBAC decides whether it may. What was made is written down at once, so that one
+    /// which somebody deletes is not made again.
+    async fn quarantine(&mut self, namespaces: &[String]) -> Result<(), ActError> {
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        let (Some(client), Some(incident)) = (client, self.plan.incident.clone()) else {
+            return Err(refused("Conflict", "the plan's account is not known yet".to_owned()));
+        };
+        let quarantines: Api<Quarantine> = Api::all(client);
+        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let reason = format!(
+            "made by RecoveryPlan {}, service {}, for Incident {incident}",
+            self.running.key,
+            self.service().name
+        );
+        for namespace in namespaces {
+            let spec = QuarantineSpec {
+                reason: shorten(&reason, 512),
+                incident_ref: Some(ObjectName { name: incident.clone() }),
+                ..QuarantineSpec::default()
+            };
+            let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
+            let wanted = Quarantine::new(namespace, spec);
+            let made =
+                call(format!("make Quarantine {namespace}"), quarantines.create(&params, &wanted)).await;
+            match made {
+                Ok(_) => {}
+                // Somebody was faster: it is isolated, which is what was wanted.
+                Err(error) if error.status().is_some_and(Status::is_already_exists) => {}
+                Err(error) if error.status().is_some_and(|status| status.code == 403) => {
+                    let message = format!(
+                        "{user} may not make quarantines.resurgam.dev/{namespace}: bind it to a ClusterRole with \
+                         {{apiGroups: [resurgam.dev], resources: [quarantines], verbs: [create]}}, or make it yourself ({error})"
+                    );
+                    return Err(refused("QuarantineNotGranted", message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut status = self.record.as_ref().and_then(|record| record.status.clone()).unwrap_or_default();
+        status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
+        self.write_status(&status).await
     }
 
     /// Claims the Quarantine of each namespace, in their order, each over what was just read.

@@ -134,13 +134,15 @@ fn quarantine(
     namespace: &str,
     stage: &Stage,
 ) -> QuarantineSeen {
-    let found = stores.quarantines.get(&ObjectRef::new(namespace)).and_then(|object| {
+    let object = stores.quarantines.get(&ObjectRef::new(namespace));
+    let exists = object.is_some();
+    let found = object.and_then(|object| {
         let quarantine = object.0.as_ref().ok()?;
         // One that is being deleted is being released: no recovery begins on it.
         let leaving = quarantine.metadata.deletion_timestamp.is_some() && *stage < Stage::Recovered;
         (!leaving).then(|| found(stores, plan, service, quarantine))
     });
-    QuarantineSeen { namespace: namespace.to_owned(), found }
+    QuarantineSeen { namespace: namespace.to_owned(), exists, found }
 }
 
 fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantine) -> QuarantineFound {

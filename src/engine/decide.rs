@@ -9,7 +9,9 @@ use crate::plan::Plan;
 
 use super::next::{Next, time};
 use super::stages::advance;
-use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, room, slots, summary};
+use super::{
+    Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines, room, slots, summary,
+};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
 /// its services once for every link.
@@ -36,6 +38,7 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
             } else {
                 let mut next = advance(plan, seen, &units, id);
                 room::follow(plan, seen, id, &mut next);
+                quarantines::make(plan, seen, id, &mut next);
                 next
             }
         })
@@ -86,12 +89,15 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
         && status.history.first().is_some_and(|past| past.reason == "PlanReplaced")
 }
 
-/// A fitting Decision begins the next attempt.
+/// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
+/// made once more.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     let wanted = of.status.decision.as_ref().filter(|d| d.actions.contains(&Action::Retry))?;
     let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
-    Some(Next::begun(next_attempt(&of.status, now, &wanted.reason, &message)))
+    let mut next = next_attempt(&of.status, now, &wanted.reason, &message);
+    next.quarantined.clear();
+    Some(Next::begun(next))
 }
 
 /// The next attempt: everything is proved afresh. Isolation stays as it is.

@@ -15,6 +15,7 @@ mod conditions;
 mod decide;
 mod gate_state;
 mod next;
+mod quarantines;
 mod room;
 mod slots;
 mod stages;
@@ -114,7 +115,9 @@ pub struct Room {
 pub struct QuarantineSeen {
     /// The namespace.
     pub namespace: String,
-    /// `None`: there is no Quarantine.
+    /// An object of that name is there, even if it is being deleted or cannot be read.
+    pub exists: bool,
+    /// `None`: there is no Quarantine that could be claimed.
     pub found: Option<QuarantineFound>,
 }
 
@@ -221,6 +224,11 @@ pub struct ServiceDecided {
 pub enum Effect {
     /// Create the ServiceRecovery, or take over one that an earlier plan of this name left.
     Adopt,
+    /// Make the Quarantines of these namespaces, as the plan's account, and remember that they were made.
+    Quarantine {
+        /// Those that have none, in their order.
+        namespaces: Vec<String>,
+    },
     /// Claim the Quarantines of all namespaces, in their order.
     Claim {
         /// For this attempt.

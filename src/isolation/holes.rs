@@ -23,6 +23,8 @@ use crate::calls::{IoError, call, call_opt};
 pub const DNS_NAMESPACE: &str = "kube-system";
 /// Label that the cluster's DNS bears, Service and pods, whatever it is called.
 pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
+/// Label of the EndpointSlices of `default/kubernetes`.
+pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
 /// DaemonSet, and label of its pods, of the DNS cache that runs on each node.
 const NODE_LOCAL: &str = "node-local-dns";
 /// As many addresses as a rule names.
@@ -69,7 +71,7 @@ pub async fn find(client: &Client, services: &[ClusterService]) -> Result<Vec<Ho
             }
             ClusterService::ApiServer => {
                 let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-                let of = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+                let of = ListParams::default().labels(API_SERVER);
                 let found = call("list endpointslices of default/kubernetes", slices.list(&of)).await?;
                 api_server(&found.items)
             }

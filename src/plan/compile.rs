@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Gate, GatePolicy, Plan, Problem, Service, ServiceId, Unit, checks, graph};
 use crate::api::gate::GatesSpec;
-use crate::api::recovery_plan::Order;
+use crate::api::recovery_plan::{Order, QuarantinePolicy};
 use crate::api::step::ScaleSpec;
 use crate::api::{Phase, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
 
@@ -37,6 +37,7 @@ impl Plan {
             generation: None,
             incident: spec.incident_ref.as_ref().map(|r| r.name.clone()),
             account: spec.service_account_name.0.clone(),
+            creates_quarantines: spec.quarantine_policy == QuarantinePolicy::Create,
             suspend: spec.suspend,
             max_parallel: usize::try_from(spec.max_parallel).unwrap_or(1).max(1),
             services,

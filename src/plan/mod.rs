@@ -35,6 +35,8 @@ pub struct Plan {
     pub incident: Option<String>,
     /// The service account, in its namespace, as which it acts.
     pub account: String,
+    /// Make Quarantines that are missing.
+    pub creates_quarantines: bool,
     /// Start nothing new.
     pub suspend: bool,
     /// So many units at once.

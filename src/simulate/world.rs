@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
     Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal, Room,
     Seen, ServiceSeen, StepOutcome, Tracker, decide,
@@ -144,20 +144,29 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// A Quarantine that nobody has claimed.
+fn contained() -> QuarantineFound {
+    QuarantineFound {
+        isolation: Some(Isolation::Contained),
+        hold: None,
+        overruled: false,
+        ready: true,
+        message: String::new(),
+        claim: ClaimSeen::Free,
+    }
+}
+
 impl<'a> World<'a> {
-    /// A world at `now` in which every namespace is quarantined at `Contained` and nothing has been recovered yet.
+    /// A world at `now` in which every namespace is quarantined at `Contained`, unless the plan is to see to that, and nothing has been
+    /// recovered yet.
     #[must_use]
     pub fn new(plan: Plan, script: Script<'a>, limits: Limits, now: Timestamp) -> Self {
+        // A plan that makes its Quarantines is played from where there is none.
+        let exists = !plan.creates_quarantines;
         let quarantine = |namespace: &String| QuarantineSeen {
             namespace: namespace.clone(),
-            found: Some(QuarantineFound {
-                isolation: Some(Isolation::Contained),
-                hold: None,
-                overruled: false,
-                ready: true,
-                message: String::new(),
-                claim: ClaimSeen::Free,
-            }),
+            exists,
+            found: exists.then(contained),
         };
         let services = plan.services.iter().map(|service| ServiceSeen {
             quarantines: service.namespaces.iter().map(quarantine).collect(),
@@ -264,6 +273,7 @@ impl<'a> World<'a> {
     fn begin(&mut self, id: ServiceId, effect: Effect) {
         self.seen.services[id].refused = None;
         match effect {
+            Effect::Quarantine { .. } => self.schedule(Takes::Isolation, id, Pending::Apply { id, effect }),
             Effect::Claim { .. } => self.schedule(Takes::Claim, id, Pending::Apply { id, effect }),
             Effect::Adopt | Effect::Ask { .. } | Effect::Follow { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
@@ -324,6 +334,14 @@ impl<'a> World<'a> {
                 of.exists = true;
                 of.other_plan = None;
                 of.generation = Some(of.generation.unwrap_or(0) + 1);
+            }
+            Effect::Quarantine { namespaces } => {
+                self.writes[id] += 1;
+                for q in of.quarantines.iter_mut().filter(|q| namespaces.contains(&q.namespace)) {
+                    q.exists = true;
+                    q.found = Some(contained());
+                }
+                of.status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
             }
             Effect::Claim { attempt } => {
                 let other =

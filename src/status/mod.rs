@@ -73,6 +73,8 @@ pub struct ServiceView {
     pub decision: Option<DecisionView>,
     /// What was let pass.
     pub exceptions: Vec<String>,
+    /// Holes in its clean room.
+    pub holes: Vec<String>,
 }
 
 /// What a person is asked.
@@ -202,5 +204,6 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
             since: d.since.0,
         }),
         exceptions: status.exceptions,
+        holes: status.holes.iter().map(|hole| hole.as_str().to_owned()).collect(),
     }
 }

@@ -103,6 +103,14 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             cut(waiting, room),
         );
     }
+    for service in plan.services.iter().filter(|s| !s.holes.is_empty()) {
+        let holes = service.holes.join(" and ");
+        line!(
+            page,
+            "{BUSY}{}{BUSY:#}: its clean room may talk to {holes}, by the plan's cleanRoom",
+            service.name
+        );
+    }
 }
 
 fn stage_style(service: &ServiceView) -> Style {

@@ -177,7 +177,11 @@ impl Story {
     pub(super) fn asked(&self, service: &str) -> Vec<Isolation> {
         let isolation = |effect: Effect| match effect {
             Effect::Ask { isolation, .. } => Some(isolation),
-            Effect::Adopt | Effect::Claim { .. } | Effect::Follow { .. } | Effect::Step { .. } => None,
+            Effect::Adopt
+            | Effect::Quarantine { .. }
+            | Effect::Claim { .. }
+            | Effect::Follow { .. }
+            | Effect::Step { .. } => None,
         };
         self.done(service).into_iter().filter_map(isolation).collect()
     }

@@ -92,7 +92,7 @@ impl Judge<'_> {
         let loosens = match effect {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
             Effect::Step { .. } => None,
-            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Adopt => return,
+            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
             // What comes in anew stands by what is written, when it takes place.
             Effect::Follow { .. } => return,
         };
@@ -143,7 +143,7 @@ impl Judge<'_> {
             Effect::Follow { dependencies, .. } => {
                 dependencies.iter().for_each(|&d| self.carries(id, d));
             }
-            Effect::Adopt => {}
+            Effect::Quarantine { .. } | Effect::Adopt => {}
         }
     }
 
