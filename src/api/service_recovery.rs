@@ -156,6 +156,11 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepStatus>,
 
+    /// CronJobs and Jobs that isolating suspended, where the plan names any to resume: what would fire, and what becomes of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub resumes: Vec<ResumeStatus>,
+
     /// Holes in its clean room: services of the cluster itself that it may talk to, as the plan opts into.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
@@ -203,6 +208,7 @@ impl Default for ServiceRecoveryStatus {
             decision: None,
             gates: Vec::new(),
             steps: Vec::new(),
+            resumes: Vec::new(),
             holes: Vec::new(),
             quarantined: Vec::new(),
             exceptions: Vec::new(),
@@ -302,6 +308,79 @@ pub enum StepState {
     Done,
     /// Refused or failed.
     Failed,
+}
+
+/// A CronJob or Job that isolating suspended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeStatus {
+    /// Which kind.
+    pub kind: ResumeKind,
+    /// Its namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What becomes of it.
+    pub state: ResumeState,
+    /// What starts when it is resumed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub fires: String,
+    /// Why it is not resumed, and how a person does it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// What can be suspended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResumeKind {
+    /// Starts Jobs by a schedule.
+    CronJob,
+    /// Runs once.
+    Job,
+}
+
+impl ResumeKind {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CronJob => "CronJob",
+            Self::Job => "Job",
+        }
+    }
+}
+
+/// What becomes of a suspended CronJob or Job. `Resuming` is written before it is resumed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeState {
+    /// The plan does not name it: it stays suspended.
+    Suspended,
+    /// It is resumed once the service is recovered.
+    Due,
+    /// About to be resumed, or perhaps resumed: doing it again changes nothing.
+    Resuming,
+    /// It is not suspended.
+    Resumed,
+    /// The plan names it, and it stays suspended all the same.
+    Held,
+}
+
+impl ResumeState {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "Suspended",
+            Self::Due => "Due",
+            Self::Resuming => "Resuming",
+            Self::Resumed => "Resumed",
+            Self::Held => "Held",
+        }
+    }
 }
 
 /// An attempt that ended.

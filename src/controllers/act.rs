@@ -47,7 +47,7 @@ pub(crate) struct Act {
 
 /// Why something decided did not come about.
 #[derive(Debug, thiserror::Error)]
-enum ActError {
+pub(super) enum ActError {
     #[error(transparent)]
     Io(#[from] IoError),
     #[error("{message}")]
@@ -55,7 +55,7 @@ enum ActError {
 }
 
 impl Act {
-    fn service(&self) -> &Service {
+    pub(super) fn service(&self) -> &Service {
         &self.plan.services[self.id]
     }
 
@@ -122,6 +122,8 @@ impl Act {
                 self.ask(*isolation, *attempt, reachable, dependencies).await
             }
             Some(Effect::Follow { room, dependencies }) => self.follow(room, dependencies).await,
+            Some(Effect::LookAtSuspended { attempt }) => self.look_at_suspended(*attempt).await,
+            Some(Effect::Resume { attempt, dependencies }) => self.resume(*attempt, dependencies).await,
             Some(Effect::Step { index, attempt, dependencies }) => {
                 self.step(*index, *attempt, dependencies).await
             }
@@ -360,7 +362,7 @@ impl Act {
 
     /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
     /// have died without a word.
-    async fn plan_is_current(&self) -> Result<(), ActError> {
+    pub(super) async fn plan_is_current(&self) -> Result<(), ActError> {
         let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &self.plan.namespace);
         let what = format!("read RecoveryPlan {}", self.running.key);
         let found = call_opt(what, plans.get_metadata(&self.plan.name)).await?;
@@ -374,7 +376,7 @@ impl Act {
     }
 
     /// I1: by a live read, every dependency is recovered and healthy.
-    async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
+    pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
         let records = self.records();
         let reads = dependencies.iter().map(|&id| {
             let service = &self.plan.services[id].name;
@@ -496,7 +498,7 @@ fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec
     }
 }
 
-fn refused(reason: &'static str, message: String) -> ActError {
+pub(super) fn refused(reason: &'static str, message: String) -> ActError {
     ActError::Refused { reason, message }
 }
 

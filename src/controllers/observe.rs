@@ -109,6 +109,9 @@ fn seen(
             .map(|(key, task)| (key.clone(), task.state(now)))
             .collect(),
         steps: if held.steps_of == attempt { held.steps.clone() } else { BTreeMap::new() },
+        resumes: held.resumes.as_ref().and_then(|(of, generation, seen)| {
+            (*of == attempt && *generation == plan.generation).then(|| seen.clone())
+        }),
         refused: record
             .map_or_else(|| unreadable(stores, plan, service), |_| None)
             .or_else(|| held.refused.clone()),

@@ -10,7 +10,8 @@ use crate::plan::Plan;
 use super::next::{Next, time};
 use super::stages::advance;
 use super::{
-    Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines, room, slots, summary,
+    Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines, resumes, room,
+    slots, summary,
 };
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
@@ -39,6 +40,7 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
                 let mut next = advance(plan, seen, &units, id);
                 room::follow(plan, seen, id, &mut next);
                 quarantines::make(plan, seen, id, &mut next);
+                resumes::resume(plan, seen, &units, id, &mut next);
                 next
             }
         })
@@ -124,6 +126,7 @@ fn next_attempt(
     next.stage = Stage::Isolated;
     next.gates.clear();
     next.steps.clear();
+    next.resumes.clear();
     next.blocked_by.clear();
     next.decision = None;
     next.claimed_at = None;

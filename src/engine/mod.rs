@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::api::service_recovery::ResumeStatus;
 use crate::api::{ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
 use crate::plan::ServiceId;
 
@@ -16,6 +17,7 @@ mod decide;
 mod gate_state;
 mod next;
 mod quarantines;
+mod resumes;
 mod room;
 mod slots;
 mod stages;
@@ -73,6 +75,9 @@ pub struct ServiceSeen {
     pub gates: BTreeMap<GateKey, GateState>,
     /// What came of the steps that this process ran in this attempt.
     pub steps: BTreeMap<usize, StepOutcome>,
+    /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
+    /// changed since.
+    pub resumes: Option<Vec<ResumeSeen>>,
     /// Why the last effect was refused, if it was.
     pub refused: Option<Refusal>,
     /// Decisions that name it, whether or not they fit what is asked.
@@ -108,6 +113,15 @@ pub struct Room {
     pub reachable: Vec<String>,
     /// Services of the cluster itself, sorted.
     pub allow_egress: Vec<ClusterService>,
+}
+
+/// A CronJob or Job that isolating suspended, as it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumeSeen {
+    /// What to say of it.
+    pub status: ResumeStatus,
+    /// From then on that is true no more.
+    pub changes_at: Option<Timestamp>,
 }
 
 /// One namespace's Quarantine.
@@ -250,6 +264,18 @@ pub enum Effect {
         /// What it is to talk to from now on.
         room: Room,
         /// Those that come in anew: must be recovered and healthy by a live read. Taking away needs no proof.
+        dependencies: Vec<ServiceId>,
+    },
+    /// Look at what isolating suspended. Changes nothing.
+    LookAtSuspended {
+        /// In this attempt.
+        attempt: i64,
+    },
+    /// Resume what the plan names, as it is when it is read then, after a live read of every dependency.
+    Resume {
+        /// In this attempt.
+        attempt: i64,
+        /// Must be recovered and healthy by a live read.
         dependencies: Vec<ServiceId>,
     },
     /// Run a step, after a live read of every dependency.

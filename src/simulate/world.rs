@@ -6,12 +6,13 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal, Room,
-    Seen, ServiceSeen, StepOutcome, Tracker, decide,
+    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal,
+    ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, decide,
 };
-use crate::plan::{Plan, ServiceId};
+use crate::plan::{Plan, Resume, ServiceId};
 
 /// How long a refused effect waits, as in the operator.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -142,6 +143,20 @@ pub struct World<'a> {
 /// `at` plus a duration, staying within time.
 fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// What is to be said of one that the plan names.
+fn suspended(of: &Resume, already: &[ResumeSeen]) -> ResumeSeen {
+    let status = ResumeStatus {
+        kind: of.kind,
+        namespace: of.namespace.clone(),
+        name: of.name.clone(),
+        state: ResumeState::Due,
+        fires: String::new(),
+        message: String::new(),
+    };
+    let same = |seen: &&ResumeSeen| seen.status.name == status.name && seen.status.kind == status.kind;
+    already.iter().find(same).cloned().unwrap_or(ResumeSeen { status, changes_at: None })
 }
 
 /// A Quarantine that nobody has claimed.
@@ -275,7 +290,11 @@ impl<'a> World<'a> {
         match effect {
             Effect::Quarantine { .. } => self.schedule(Takes::Isolation, id, Pending::Apply { id, effect }),
             Effect::Claim { .. } => self.schedule(Takes::Claim, id, Pending::Apply { id, effect }),
-            Effect::Adopt | Effect::Ask { .. } | Effect::Follow { .. } => {
+            Effect::Adopt
+            | Effect::Ask { .. }
+            | Effect::Follow { .. }
+            | Effect::LookAtSuspended { .. }
+            | Effect::Resume { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
             }
             Effect::Step { index, attempt, ref dependencies } => {
@@ -298,6 +317,7 @@ impl<'a> World<'a> {
                 if of.status.attempt != status.attempt {
                     of.gates.clear();
                     of.steps.clear();
+                    of.resumes = None;
                     self.followed[id] = Followed::default();
                 }
                 of.status = *status;
@@ -355,6 +375,22 @@ impl<'a> World<'a> {
                 }
                 for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
                     found.claim = ClaimSeen::Mine { attempt: *attempt };
+                }
+            }
+            // Everything that the plan names is there, and nothing was missed.
+            Effect::LookAtSuspended { .. } => {
+                let already = of.resumes.clone().unwrap_or_default();
+                let named = self.plan.services[id].resume.iter().map(|r| suspended(r, &already));
+                of.resumes = Some(named.collect());
+            }
+            Effect::Resume { dependencies, .. } => {
+                if let Some(refused) = self.live_read(dependencies) {
+                    return self.refuse(id, refused);
+                }
+                for seen in self.seen.services[id].resumes.iter_mut().flatten() {
+                    if seen.status.state == ResumeState::Due {
+                        seen.status.state = ResumeState::Resumed;
+                    }
                 }
             }
             Effect::Follow { room, dependencies } => {

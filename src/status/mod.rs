@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
+use crate::api::service_recovery::ResumeStatus;
 use crate::api::{RecoveryPlan, ServiceRecovery};
 
 mod render;
@@ -75,6 +76,8 @@ pub struct ServiceView {
     pub exceptions: Vec<String>,
     /// Holes in its clean room.
     pub holes: Vec<String>,
+    /// CronJobs and Jobs that isolating suspended.
+    pub resumes: Vec<ResumeStatus>,
 }
 
 /// What a person is asked.
@@ -204,6 +207,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
             since: d.since.0,
         }),
         exceptions: status.exceptions,
+        resumes: status.resumes,
         holes: status.holes.iter().map(|hole| hole.as_str().to_owned()).collect(),
     }
 }

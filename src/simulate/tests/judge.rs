@@ -91,10 +91,10 @@ impl Judge<'_> {
     fn decided(&mut self, id: usize, effect: &Effect, at: Timestamp) {
         let loosens = match effect {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
-            Effect::Step { .. } => None,
+            Effect::Step { .. } | Effect::Resume { .. } => None,
             Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
             // What comes in anew stands by what is written, when it takes place.
-            Effect::Follow { .. } => return,
+            Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
         };
         for dependency in needs(&self.case.spec, id) {
             self.carries(id, dependency);
@@ -143,7 +143,8 @@ impl Judge<'_> {
             Effect::Follow { dependencies, .. } => {
                 dependencies.iter().for_each(|&d| self.carries(id, d));
             }
-            Effect::Quarantine { .. } | Effect::Adopt => {}
+            Effect::Resume { .. } => self.carries(id, id),
+            Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
         }
     }
 
