@@ -12,6 +12,7 @@ pub mod engine;
 pub mod gates;
 pub mod isolation;
 pub mod plan;
+pub mod resume;
 pub mod simulate;
 pub mod status;
 pub mod steps;

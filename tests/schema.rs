@@ -141,6 +141,17 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "a step does exactly one of: scale",
         ),
         (
+            "a policy that is none",
+            json!({"apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "lax"}, "spec":
+                {"serviceAccountName": "recovery", "quarantinePolicy": "Ignore", "services": [{"name": "library"}]}}),
+            "spec.quarantinePolicy",
+        ),
+        (
+            "a hole that is none",
+            plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["Internet"]}})),
+            "spec.services[0].cleanRoom.allowEgress[0]",
+        ),
+        (
             "a dependency on another plan",
             plan("far", &json!({"name": "library", "dependsOn": ["rbkc/legacy/host"]})),
             "spec.services[0].dependsOn[0]",
@@ -179,6 +190,7 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         gated(&json!({"name": "up", "workloads": {}, "interval": "200ms"})),
         images(json!({"approved": approved})),
         images(json!({"approvedFrom": from})),
+        plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["DNS", "APIServer"]}})),
         quarantine("kubernetes"),
     ] {
         create(&client, &good, true).await.unwrap();

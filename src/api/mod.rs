@@ -22,7 +22,7 @@ pub use duration::Duration;
 pub use gate::{Class, GateSpec, Phase, Verdict};
 pub use incident::{Incident, IncidentSpec};
 pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, QuarantineStatus};
-pub use recovery_plan::{RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
+pub use recovery_plan::{ClusterService, RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
 pub use service_recovery::{ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage};
 pub use step::StepSpec;
 

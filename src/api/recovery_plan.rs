@@ -99,6 +99,9 @@ pub enum QuarantinePolicy {
     /// Its service waits, saying so.
     #[default]
     Require,
+    /// An armed plan makes it, at `Contained`, as the plan's account: once in each attempt. One that is deleted after that is a
+    /// release, and stays one.
+    Create,
 }
 
 /// What every service has.
@@ -165,6 +168,15 @@ pub struct ServiceSpec {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub restore: Option<Vec<StepSpec>>,
 
+    /// What its clean room may talk to, beside itself, its group and its recovered dependencies. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_room: Option<CleanRoomSpec>,
+
+    /// CronJobs and Jobs that are resumed once the service is recovered. All others stay suspended, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub resume: Vec<ResumeSpec>,
+
     /// Says out loud that a phase has no gate, or that there is no integrity gate. Ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ungated: Option<Ungated>,
@@ -172,6 +184,69 @@ pub struct ServiceSpec {
     /// What happens when a recovered service's continuous gate fails.
     #[serde(default)]
     pub on_regression: OnRegression,
+}
+
+/// A CronJob or Job that isolating suspended, and that is resumed once its service is recovered.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = kube::core::Rule::new("has(self.cronJob) != has(self.job)").message("name exactly one of cronJob, job"))]
+pub struct ResumeSpec {
+    /// Name of a CronJob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub cron_job: Option<String>,
+    /// Name of a Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub job: Option<String>,
+    /// Its namespace. May be left out where the service has one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<DnsLabel>,
+    /// What to do about a CronJob that would at once start the run that it missed.
+    #[serde(default)]
+    pub missed_run: MissedRun,
+}
+
+/// What to do about a CronJob that would at once start the run that it missed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissedRun {
+    /// It stays suspended until a person resumes it, knowing what fires.
+    #[default]
+    Hold,
+    /// It is resumed, and the run starts.
+    Fire,
+}
+
+/// What a service's clean room may talk to, beside itself, its group and its recovered dependencies.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CleanRoomSpec {
+    /// Services of the cluster itself that its pods may connect to. Each is a hole, and is reported as one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress: Vec<ClusterService>,
+}
+
+/// A service of the cluster itself: through each of them an intruder can send data out, or orders in.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClusterService {
+    /// The cluster's DNS in `kube-system`, port 53.
+    #[serde(rename = "DNS")]
+    Dns,
+    /// The API server, at the addresses of the Service `default/kubernetes`.
+    #[serde(rename = "APIServer")]
+    ApiServer,
+}
+
+impl ClusterService {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "DNS",
+            Self::ApiServer => "APIServer",
+        }
+    }
 }
 
 /// Why a service goes without gates.

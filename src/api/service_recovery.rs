@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, DnsLabel, Isolation, Phase, Verdict};
+use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict};
 
 /// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -53,6 +53,10 @@ pub struct ServiceRecoverySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub reachable: Vec<DnsLabel>,
+    /// Services of the cluster itself that the clean room may talk to: holes that the plan opts into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress: Vec<ClusterService>,
 }
 
 /// Default of `attempt`.
@@ -152,6 +156,22 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepStatus>,
 
+    /// CronJobs and Jobs that isolating suspended, where the plan names any to resume: what would fire, and what becomes of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub resumes: Vec<ResumeStatus>,
+
+    /// Holes in its clean room: services of the cluster itself that it may talk to, as the plan opts into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub holes: Vec<ClusterService>,
+
+    /// Under `quarantinePolicy: Create`, namespaces whose Quarantine was seen, or made, in this attempt: none of them is made
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub quarantined: Vec<DnsLabel>,
+
     /// What was let pass, and why. Ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 600)))]
@@ -188,6 +208,9 @@ impl Default for ServiceRecoveryStatus {
             decision: None,
             gates: Vec::new(),
             steps: Vec::new(),
+            resumes: Vec::new(),
+            holes: Vec::new(),
+            quarantined: Vec::new(),
             exceptions: Vec::new(),
             claimed_at: None,
             recovered_at: None,
@@ -285,6 +308,79 @@ pub enum StepState {
     Done,
     /// Refused or failed.
     Failed,
+}
+
+/// A CronJob or Job that isolating suspended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeStatus {
+    /// Which kind.
+    pub kind: ResumeKind,
+    /// Its namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What becomes of it.
+    pub state: ResumeState,
+    /// What starts when it is resumed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub fires: String,
+    /// Why it is not resumed, and how a person does it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// What can be suspended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResumeKind {
+    /// Starts Jobs by a schedule.
+    CronJob,
+    /// Runs once.
+    Job,
+}
+
+impl ResumeKind {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CronJob => "CronJob",
+            Self::Job => "Job",
+        }
+    }
+}
+
+/// What becomes of a suspended CronJob or Job. `Resuming` is written before it is resumed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeState {
+    /// The plan does not name it: it stays suspended.
+    Suspended,
+    /// It is resumed once the service is recovered.
+    Due,
+    /// About to be resumed, or perhaps resumed: doing it again changes nothing.
+    Resuming,
+    /// It is not suspended.
+    Resumed,
+    /// The plan names it, and it stays suspended all the same.
+    Held,
+}
+
+impl ResumeState {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "Suspended",
+            Self::Due => "Due",
+            Self::Resuming => "Resuming",
+            Self::Resumed => "Resumed",
+            Self::Held => "Held",
+        }
+    }
 }
 
 /// An attempt that ended.

@@ -8,20 +8,21 @@ use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Status;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::Context;
 use super::observe::{is_tightening, seals};
 use super::running::Running;
-use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
+use crate::api::conditions::{HEALTHY, RECOVERED, is_true, shorten};
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
-    Claim, DnsLabel, GROUP, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, ServiceRecoverySpec,
-    ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
+    Claim, DnsLabel, GROUP, Isolation, ObjectName, Quarantine, QuarantineSpec, RecoveryPlan, ServiceRecovery,
+    ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
-use crate::engine::{Effect, Refusal, ServiceDecided, StepOutcome};
+use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
@@ -46,7 +47,7 @@ pub(crate) struct Act {
 
 /// Why something decided did not come about.
 #[derive(Debug, thiserror::Error)]
-enum ActError {
+pub(super) enum ActError {
     #[error(transparent)]
     Io(#[from] IoError),
     #[error("{message}")]
@@ -54,7 +55,7 @@ enum ActError {
 }
 
 impl Act {
-    fn service(&self) -> &Service {
+    pub(super) fn service(&self) -> &Service {
         &self.plan.services[self.id]
     }
 
@@ -115,10 +116,14 @@ impl Act {
         match &decided.effect {
             None => Ok(()),
             Some(Effect::Adopt) => self.adopt(&decided.status).await,
+            Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
                 self.ask(*isolation, *attempt, reachable, dependencies).await
             }
+            Some(Effect::Follow { room, dependencies }) => self.follow(room, dependencies).await,
+            Some(Effect::LookAtSuspended { attempt }) => self.look_at_suspended(*attempt).await,
+            Some(Effect::Resume { attempt, dependencies }) => self.resume(*attempt, dependencies).await,
             Some(Effect::Step { index, attempt, dependencies }) => {
                 self.step(*index, *attempt, dependencies).await
             }
@@ -180,6 +185,7 @@ impl Act {
             attempt: before.map_or(status.attempt, |s| s.attempt),
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
+            allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),
         };
         self.write_spec(spec).await
     }
@@ -201,6 +207,49 @@ impl Act {
         .await?;
         self.keep(written);
         Ok(())
+    }
+
+    /// Makes Quarantines, as the plan's account: RBAC decides whether it may. What was made is written down at once, so that one
+    /// which somebody deletes is not made again.
+    async fn quarantine(&mut self, namespaces: &[String]) -> Result<(), ActError> {
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        let (Some(client), Some(incident)) = (client, self.plan.incident.clone()) else {
+            return Err(refused("Conflict", "the plan's account is not known yet".to_owned()));
+        };
+        let quarantines: Api<Quarantine> = Api::all(client);
+        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let reason = format!(
+            "made by RecoveryPlan {}, service {}, for Incident {incident}",
+            self.running.key,
+            self.service().name
+        );
+        for namespace in namespaces {
+            let spec = QuarantineSpec {
+                reason: shorten(&reason, 512),
+                incident_ref: Some(ObjectName { name: incident.clone() }),
+                ..QuarantineSpec::default()
+            };
+            let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
+            let wanted = Quarantine::new(namespace, spec);
+            let made =
+                call(format!("make Quarantine {namespace}"), quarantines.create(&params, &wanted)).await;
+            match made {
+                Ok(_) => {}
+                // Somebody was faster: it is isolated, which is what was wanted.
+                Err(error) if error.status().is_some_and(Status::is_already_exists) => {}
+                Err(error) if error.status().is_some_and(|status| status.code == 403) => {
+                    let message = format!(
+                        "{user} may not make quarantines.resurgam.dev/{namespace}: bind it to a ClusterRole with \
+                         {{apiGroups: [resurgam.dev], resources: [quarantines], verbs: [create]}}, or make it yourself ({error})"
+                    );
+                    return Err(refused("QuarantineNotGranted", message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut status = self.record.as_ref().and_then(|record| record.status.clone()).unwrap_or_default();
+        status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
+        self.write_status(&status).await
     }
 
     /// Claims the Quarantine of each namespace, in their order, each over what was just read.
@@ -279,14 +328,41 @@ impl Act {
             attempt,
             isolation: Some(isolation),
             reachable: reachable.iter().cloned().map(DnsLabel).collect(),
+            allow_egress: match isolation {
+                Isolation::CleanRoom => self.service().allow_egress.clone(),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
+            },
             ..named(&before.spec, self.service())
         };
         self.write_spec(spec).await
     }
 
+    /// Asks for another clean room than the one that there is. To let anything more in, everything is read live as for the
+    /// first; taking away waits for nothing.
+    async fn follow(&mut self, room: &Room, dependencies: &[ServiceId]) -> Result<(), ActError> {
+        let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
+            return Err(refused(
+                "ServiceRecoveryMissing",
+                format!("ServiceRecovery {} is gone", self.name()),
+            ));
+        };
+        let reachable: Vec<DnsLabel> = room.reachable.iter().cloned().map(DnsLabel).collect();
+        let loosens = reachable.iter().any(|namespace| !before.reachable.contains(namespace))
+            || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service));
+        if loosens {
+            futures::try_join!(
+                self.plan_is_current(),
+                self.dependencies_stand(dependencies),
+                self.account_may_recover()
+            )?;
+        }
+        self.write_spec(ServiceRecoverySpec { reachable, allow_egress: room.allow_egress.clone(), ..before })
+            .await
+    }
+
     /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
     /// have died without a word.
-    async fn plan_is_current(&self) -> Result<(), ActError> {
+    pub(super) async fn plan_is_current(&self) -> Result<(), ActError> {
         let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &self.plan.namespace);
         let what = format!("read RecoveryPlan {}", self.running.key);
         let found = call_opt(what, plans.get_metadata(&self.plan.name)).await?;
@@ -300,7 +376,7 @@ impl Act {
     }
 
     /// I1: by a live read, every dependency is recovered and healthy.
-    async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
+    pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
         let records = self.records();
         let reads = dependencies.iter().map(|&id| {
             let service = &self.plan.services[id].name;
@@ -422,7 +498,7 @@ fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec
     }
 }
 
-fn refused(reason: &'static str, message: String) -> ActError {
+pub(super) fn refused(reason: &'static str, message: String) -> ActError {
     ActError::Refused { reason, message }
 }
 
@@ -479,6 +555,7 @@ mod tests {
             attempt: 3,
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
+            allow_egress: Vec::new(),
         };
         let now = named(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);

@@ -10,5 +10,6 @@ mod context;
 mod events;
 mod gate_tasks;
 mod observe;
+mod resume;
 mod running;
 mod stores;

@@ -9,9 +9,13 @@ use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
 use crate::api::conditions::{READY, find};
-use crate::api::{Claim, Decision, Isolation, Quarantine, ServiceRecovery, Stage, service_recovery_name};
+use crate::api::{
+    Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, Stage,
+    service_recovery_name,
+};
 use crate::engine::{
-    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Seen, ServiceSeen,
+    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, Seen,
+    ServiceSeen,
 };
 use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service};
@@ -87,6 +91,7 @@ fn seen(
         generation: record.and_then(|r| r.metadata.generation),
         asked: record
             .and_then(|r| r.spec.isolation.map(|isolation| Asked { isolation, attempt: r.spec.attempt })),
+        room: record.map(|r| room(&r.spec)).unwrap_or_default(),
         quarantines: service
             .namespaces
             .iter()
@@ -104,6 +109,9 @@ fn seen(
             .map(|(key, task)| (key.clone(), task.state(now)))
             .collect(),
         steps: if held.steps_of == attempt { held.steps.clone() } else { BTreeMap::new() },
+        resumes: held.resumes.as_ref().and_then(|(of, generation, seen)| {
+            (*of == attempt && *generation == plan.generation).then(|| seen.clone())
+        }),
         refused: record
             .map_or_else(|| unreadable(stores, plan, service), |_| None)
             .or_else(|| held.refused.clone()),
@@ -114,6 +122,14 @@ fn seen(
     }
 }
 
+/// What the clean room may talk to, as it was last asked for.
+fn room(spec: &ServiceRecoverySpec) -> Room {
+    Room {
+        reachable: spec.reachable.iter().map(|namespace| namespace.0.clone()).collect(),
+        allow_egress: spec.allow_egress.clone(),
+    }
+}
+
 fn quarantine(
     stores: &Stores,
     plan: &Plan,
@@ -121,13 +137,15 @@ fn quarantine(
     namespace: &str,
     stage: &Stage,
 ) -> QuarantineSeen {
-    let found = stores.quarantines.get(&ObjectRef::new(namespace)).and_then(|object| {
+    let object = stores.quarantines.get(&ObjectRef::new(namespace));
+    let exists = object.is_some();
+    let found = object.and_then(|object| {
         let quarantine = object.0.as_ref().ok()?;
         // One that is being deleted is being released: no recovery begins on it.
         let leaving = quarantine.metadata.deletion_timestamp.is_some() && *stage < Stage::Recovered;
         (!leaving).then(|| found(stores, plan, service, quarantine))
     });
-    QuarantineSeen { namespace: namespace.to_owned(), found }
+    QuarantineSeen { namespace: namespace.to_owned(), exists, found }
 }
 
 fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantine) -> QuarantineFound {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
 use crate::api::{RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{GateKey, Refusal, StepOutcome};
+use crate::engine::{GateKey, Refusal, ResumeSeen, StepOutcome};
 use crate::plan::Plan;
 
 /// A plan by namespace and name.
@@ -66,6 +66,8 @@ pub(crate) struct ServiceState {
     pub(crate) steps: BTreeMap<usize, StepOutcome>,
     /// Which attempt `steps` belongs to.
     pub(crate) steps_of: i64,
+    /// What is suspended, as last looked at: in which attempt, and for which generation of the plan.
+    pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeSeen>)>,
     /// Why the last effect was refused.
     pub(crate) refused: Option<Refusal>,
     /// A write failed: nothing is begun before this.

@@ -8,6 +8,7 @@ use crate::api::service_recovery::Block;
 use crate::plan::{Plan, ServiceId};
 
 use super::next::{Next, missing_quarantine};
+use super::quarantines;
 use super::slots::{UnitView, carries_dependants};
 use super::{ClaimSeen, Presence, Seen};
 
@@ -110,6 +111,10 @@ fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Vec<Blo
     if of.status.stage == Stage::Isolated {
         for q in &of.quarantines {
             match &q.found {
+                None if quarantines::is_to_be_made(plan, seen, id, q) => {}
+                None if quarantines::was_released(plan, &of.status, q) => {
+                    block("QuarantineReleased", &q.namespace, quarantines::released(&q.namespace));
+                }
                 None => block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
                 Some(found) => match &found.claim {
                     ClaimSeen::Other { holder } => {

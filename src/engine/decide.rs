@@ -9,7 +9,10 @@ use crate::plan::Plan;
 
 use super::next::{Next, time};
 use super::stages::advance;
-use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary};
+use super::{
+    Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines, resumes, room,
+    slots, summary,
+};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
 /// its services once for every link.
@@ -34,7 +37,11 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
             } else if let Some(begun) = retry(of, seen.now) {
                 begun
             } else {
-                advance(plan, seen, &units, id)
+                let mut next = advance(plan, seen, &units, id);
+                room::follow(plan, seen, id, &mut next);
+                quarantines::make(plan, seen, id, &mut next);
+                resumes::resume(plan, seen, &units, id, &mut next);
+                next
             }
         })
         .collect();
@@ -84,12 +91,15 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
         && status.history.first().is_some_and(|past| past.reason == "PlanReplaced")
 }
 
-/// A fitting Decision begins the next attempt.
+/// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
+/// made once more.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     let wanted = of.status.decision.as_ref().filter(|d| d.actions.contains(&Action::Retry))?;
     let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
-    Some(Next::begun(next_attempt(&of.status, now, &wanted.reason, &message)))
+    let mut next = next_attempt(&of.status, now, &wanted.reason, &message);
+    next.quarantined.clear();
+    Some(Next::begun(next))
 }
 
 /// The next attempt: everything is proved afresh. Isolation stays as it is.
@@ -116,6 +126,7 @@ fn next_attempt(
     next.stage = Stage::Isolated;
     next.gates.clear();
     next.steps.clear();
+    next.resumes.clear();
     next.blocked_by.clear();
     next.decision = None;
     next.claimed_at = None;

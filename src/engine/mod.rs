@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
+use crate::api::service_recovery::ResumeStatus;
+use crate::api::{ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
 use crate::plan::ServiceId;
 
 mod blocks;
@@ -15,6 +16,9 @@ mod conditions;
 mod decide;
 mod gate_state;
 mod next;
+mod quarantines;
+mod resumes;
+mod room;
 mod slots;
 mod stages;
 mod summary;
@@ -63,12 +67,17 @@ pub struct ServiceSeen {
     pub status: ServiceRecoveryStatus,
     /// The isolation it asks for, and in which attempt.
     pub asked: Option<Asked>,
+    /// What its clean room may talk to, as it was last asked for.
+    pub room: Room,
     /// The Quarantine of each of its namespaces, in their order.
     pub quarantines: Vec<QuarantineSeen>,
     /// What the gates of this attempt say, as far as they have been asked.
     pub gates: BTreeMap<GateKey, GateState>,
     /// What came of the steps that this process ran in this attempt.
     pub steps: BTreeMap<usize, StepOutcome>,
+    /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
+    /// changed since.
+    pub resumes: Option<Vec<ResumeSeen>>,
     /// Why the last effect was refused, if it was.
     pub refused: Option<Refusal>,
     /// Decisions that name it, whether or not they fit what is asked.
@@ -97,12 +106,32 @@ pub struct Asked {
     pub attempt: i64,
 }
 
+/// What a clean room may talk to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Namespaces, sorted.
+    pub reachable: Vec<String>,
+    /// Services of the cluster itself, sorted.
+    pub allow_egress: Vec<ClusterService>,
+}
+
+/// A CronJob or Job that isolating suspended, as it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumeSeen {
+    /// What to say of it.
+    pub status: ResumeStatus,
+    /// From then on that is true no more.
+    pub changes_at: Option<Timestamp>,
+}
+
 /// One namespace's Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineSeen {
     /// The namespace.
     pub namespace: String,
-    /// `None`: there is no Quarantine.
+    /// An object of that name is there, even if it is being deleted or cannot be read.
+    pub exists: bool,
+    /// `None`: there is no Quarantine that could be claimed.
     pub found: Option<QuarantineFound>,
 }
 
@@ -209,6 +238,11 @@ pub struct ServiceDecided {
 pub enum Effect {
     /// Create the ServiceRecovery, or take over one that an earlier plan of this name left.
     Adopt,
+    /// Make the Quarantines of these namespaces, as the plan's account, and remember that they were made.
+    Quarantine {
+        /// Those that have none, in their order.
+        namespaces: Vec<String>,
+    },
     /// Claim the Quarantines of all namespaces, in their order.
     Claim {
         /// For this attempt.
@@ -222,6 +256,25 @@ pub enum Effect {
         attempt: i64,
         /// Namespaces that the clean room may talk to.
         reachable: Vec<String>,
+        /// Must be recovered and healthy by a live read.
+        dependencies: Vec<ServiceId>,
+    },
+    /// Ask for another clean room than the one that there is: its dependencies changed, or the plan did.
+    Follow {
+        /// What it is to talk to from now on.
+        room: Room,
+        /// Those that come in anew: must be recovered and healthy by a live read. Taking away needs no proof.
+        dependencies: Vec<ServiceId>,
+    },
+    /// Look at what isolating suspended. Changes nothing.
+    LookAtSuspended {
+        /// In this attempt.
+        attempt: i64,
+    },
+    /// Resume what the plan names, as it is when it is read then, after a live read of every dependency.
+    Resume {
+        /// In this attempt.
+        attempt: i64,
         /// Must be recovered and healthy by a live read.
         dependencies: Vec<ServiceId>,
     },

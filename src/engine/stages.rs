@@ -8,6 +8,7 @@ use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::next::{HELD, ISOLATED_AGAIN, LATCHED, Next, missing_quarantine, phases, time};
+use super::room;
 use super::slots::{UnitView, held, isolated_again};
 use super::{ClaimSeen, Effect, GateKey, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome};
 
@@ -485,17 +486,11 @@ impl At<'_> {
 
     fn asking(&self, isolation: Isolation) -> Effect {
         let dependencies = self.plan.dependencies_of(self.id);
-        let mut reachable: Vec<String> = if isolation == Isolation::CleanRoom {
-            let members = self.members().map(|(id, _)| id);
-            members
-                .chain(dependencies.iter().copied())
-                .flat_map(|s| self.plan.services[s].namespaces.clone())
-                .collect()
+        let reachable = if isolation == Isolation::CleanRoom {
+            room::wanted(self.plan, self.seen, self.id).reachable
         } else {
             Vec::new()
         };
-        reachable.sort();
-        reachable.dedup();
         Effect::Ask { isolation, attempt: self.of.status.attempt, reachable, dependencies }
     }
 }

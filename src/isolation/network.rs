@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 
 use super::policies::MANAGED_BY;
-use crate::api::{MANAGED_BY_LABEL, SEAL_ANNOTATION, field_manager};
+use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, SEAL_ANNOTATION, field_manager};
 use crate::calls::{IoError, call, call_opt};
 
 /// Denies everything, both ways.
@@ -40,6 +40,15 @@ pub enum NetworkError {
     Unreadable(String, String, String),
 }
 
+/// What a clean room may talk to, beside itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Room {
+    /// Namespaces, both ways.
+    pub reachable: Vec<String>,
+    /// Holes that it may connect out through.
+    pub holes: Vec<NetworkPolicyEgressRule>,
+}
+
 /// One recorded policy.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 struct Recorded {
@@ -49,9 +58,10 @@ struct Recorded {
     policy: NetworkPolicy,
 }
 
-/// The policies that are to be there; `room`: namespaces that a clean room may talk to, its own included anyway.
+/// The policies that are to be there; `room`: what a clean room may talk to, its own namespace included anyway. The operator may
+/// connect to it, as `http` gates are asked from there.
 #[must_use]
-pub fn wanted(namespace: &str, room: Option<&[String]>) -> Vec<NetworkPolicy> {
+pub fn wanted(namespace: &str, room: Option<&Room>) -> Vec<NetworkPolicy> {
     let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
     let mut all = vec![ours(
         namespace,
@@ -62,22 +72,16 @@ pub fn wanted(namespace: &str, room: Option<&[String]>) -> Vec<NetworkPolicy> {
             ..NetworkPolicySpec::default()
         },
     )];
-    if let Some(reachable) = room {
-        let mut names = reachable.to_vec();
+    if let Some(room) = room {
+        let mut names = room.reachable.clone();
         names.push(namespace.to_owned());
         names.sort();
         names.dedup();
-        let peer = NetworkPolicyPeer {
-            namespace_selector: Some(LabelSelector {
-                match_expressions: Some(vec![LabelSelectorRequirement {
-                    key: "kubernetes.io/metadata.name".to_owned(),
-                    operator: "In".to_owned(),
-                    values: Some(names),
-                }]),
-                match_labels: None,
-            }),
-            ..NetworkPolicyPeer::default()
-        };
+        let peer = pods_of(names, None);
+        let operator =
+            pods_of(vec![OPERATOR_NAMESPACE.to_owned()], Some(("app.kubernetes.io/name", "resurgam")));
+        let to =
+            |peer| NetworkPolicyEgressRule { to: Some(vec![peer]), ..NetworkPolicyEgressRule::default() };
         all.push(ours(
             namespace,
             CLEAN_ROOM,
@@ -85,17 +89,33 @@ pub fn wanted(namespace: &str, room: Option<&[String]>) -> Vec<NetworkPolicy> {
                 pod_selector: Some(LabelSelector::default()),
                 policy_types: both,
                 ingress: Some(vec![NetworkPolicyIngressRule {
-                    from: Some(vec![peer.clone()]),
+                    from: Some(vec![peer.clone(), operator]),
                     ..NetworkPolicyIngressRule::default()
                 }]),
-                egress: Some(vec![NetworkPolicyEgressRule {
-                    to: Some(vec![peer]),
-                    ..NetworkPolicyEgressRule::default()
-                }]),
+                egress: Some([vec![to(peer)], room.holes.clone()].concat()),
             },
         ));
     }
     all
+}
+
+/// Pods of these namespaces: all, or those with a label.
+pub(super) fn pods_of(namespaces: Vec<String>, label: Option<(&str, &str)>) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement {
+                key: "kubernetes.io/metadata.name".to_owned(),
+                operator: "In".to_owned(),
+                values: Some(namespaces),
+            }]),
+            match_labels: None,
+        }),
+        pod_selector: label.map(|(key, value)| LabelSelector {
+            match_expressions: None,
+            match_labels: Some([(key.to_owned(), value.to_owned())].into()),
+        }),
+        ip_block: None,
+    }
 }
 
 fn ours(namespace: &str, name: &str, spec: NetworkPolicySpec) -> NetworkPolicy {
@@ -170,7 +190,7 @@ pub async fn isolate(
     client: &Client,
     namespace: &str,
     seal: &str,
-    room: Option<&[String]>,
+    room: Option<&Room>,
     before: Before,
 ) -> Result<bool, NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
@@ -384,9 +404,28 @@ mod tests {
 
     #[test]
     fn a_clean_room_reaches_itself_and_what_is_reachable_only() {
-        let all = wanted("library-web", Some(&["library-db".to_owned(), "library-web".to_owned()]));
-        let text = serde_json::to_string(&all[1]).unwrap();
-        assert!(text.contains(r#""values":["library-db","library-web"]"#), "{text}");
+        let room =
+            Room { reachable: vec!["library-db".to_owned(), "library-web".to_owned()], holes: Vec::new() };
+        let all = wanted("library-web", Some(&room));
+        let of = |namespaces: &[&str]| {
+            let names = namespaces.iter().map(|&name| name.to_owned()).collect();
+            pods_of(names, None)
+        };
+        let spec = all[1].spec.clone().unwrap();
+        let egress = spec.egress.unwrap();
+        assert_eq!(egress.len(), 1);
+        assert_eq!(egress[0].to, Some(vec![of(&["library-db", "library-web"])]));
+        // In comes the operator too, and of its namespace nobody else.
+        let operator = NetworkPolicyPeer {
+            pod_selector: Some(LabelSelector {
+                match_labels: Some([("app.kubernetes.io/name".to_owned(), "resurgam".to_owned())].into()),
+                match_expressions: None,
+            }),
+            ..of(&["resurgam-system"])
+        };
+        let ingress = spec.ingress.unwrap();
+        assert_eq!(ingress.len(), 1);
+        assert_eq!(ingress[0].from, Some(vec![of(&["library-db", "library-web"]), operator]));
         assert_eq!(wanted("library-web", None).len(), 1);
         let deny = wanted("library-web", None)[0].spec.clone().unwrap();
         assert_eq!((deny.ingress, deny.egress), (None, None));

@@ -5,7 +5,7 @@
 
 use kube::ResourceExt;
 
-use crate::api::{Claim, Isolation, Quarantine, ServiceRecovery, conditions};
+use crate::api::{Claim, ClusterService, Isolation, Quarantine, ServiceRecovery, conditions};
 
 /// What is to be enforced, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Target {
     pub level: Isolation,
     /// Namespaces that a clean room may talk to, beside itself.
     pub reachable: Vec<String>,
+    /// Services of the cluster itself that a clean room may talk to.
+    pub allow_egress: Vec<ClusterService>,
     /// Why the claimant does not get what it asks for, for people.
     pub held: Option<String>,
     /// A hold takes back, or keeps back, what the claim's attempt was let into: that attempt is over, as far as loosening goes.
@@ -22,11 +24,11 @@ pub struct Target {
 
 impl Target {
     fn plain(level: Isolation, reachable: Vec<String>) -> Self {
-        Self { level, reachable, held: None, overrules: false }
+        Self { level, reachable, allow_egress: Vec::new(), held: None, overrules: false }
     }
 
     fn held(level: Isolation, why: String) -> Self {
-        Self { level, reachable: Vec::new(), held: Some(why), overrules: false }
+        Self { level, reachable: Vec::new(), allow_egress: Vec::new(), held: Some(why), overrules: false }
     }
 }
 
@@ -42,10 +44,15 @@ pub enum PlanState {
 /// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.
 #[must_use]
 pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: PlanState) -> Target {
-    match quarantine.spec.hold {
+    let mut target = match quarantine.spec.hold {
         Some(hold) => hold_at(quarantine, hold.into(), recovery),
         None => unheld(quarantine, recovery, plan),
+    };
+    // Whoever is not heeded reaches nothing, and gets no hole either.
+    if target.level == Isolation::CleanRoom && !target.reachable.is_empty() {
+        target.allow_egress = recovery.map(|r| r.spec.allow_egress.clone()).unwrap_or_default();
     }
+    target
 }
 
 /// Held: at that level, whatever the spec or a claim says. What is sealed stays sealed.

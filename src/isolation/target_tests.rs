@@ -41,6 +41,7 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
             attempt: 2,
             isolation: asked,
             reachable: vec![DnsLabel("shared-dns".into())],
+            allow_egress: vec![ClusterService::Dns],
         },
     )
 }
@@ -242,4 +243,21 @@ fn evidence_is_taken_once_for_each_sealing() {
     ] {
         assert_eq!(needs_capture(&with(enforced, kept), level), expected, "{enforced:?} to {level:?}");
     }
+}
+
+#[test]
+fn whoever_is_not_heeded_gets_no_hole() {
+    let given = |enforced, recovery: &ServiceRecovery, plan| {
+        let quarantine = quarantine(QuarantineLevel::Sealed, Some(enforced), true, true);
+        target(&quarantine, Some(recovery), plan).allow_egress
+    };
+    let wanted = recovery(Some(CleanRoom));
+    assert_eq!(given(Sealed, &wanted, PlanState::Alive), [ClusterService::Dns]);
+    assert_eq!(given(CleanRoom, &wanted, PlanState::Gone), [ClusterService::Dns], "it stays as it is");
+    assert_eq!(given(Sealed, &wanted, PlanState::Gone), []);
+    assert_eq!(given(Sealed, &recovery(Some(Sealed)), PlanState::Alive), []);
+    assert_eq!(given(CleanRoom, &recovery(Some(Open)), PlanState::Alive), []);
+    let mut other = recovery(Some(CleanRoom));
+    other.spec.attempt = 1;
+    assert_eq!(given(CleanRoom, &other, PlanState::Alive), []);
 }

@@ -288,7 +288,9 @@ fn stands_alone(set: &ReplicaSet) -> bool {
     !set.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.kind == "Deployment")
 }
 
-fn has_not_ended(job: &Job) -> bool {
+/// May it still start anything?
+#[must_use]
+pub fn has_not_ended(job: &Job) -> bool {
     let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     !conditions.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
 }

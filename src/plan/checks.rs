@@ -28,6 +28,28 @@ pub(super) fn no_tier(service: &str) -> Problem {
     Problem::new("TierMissing", service, format!("{service} has no tier, which order: Tiers needs"))
 }
 
+/// A resume has to name something.
+pub(super) fn resume_of_nothing(service: &str) -> Problem {
+    let message = format!("{service} is to resume something that is neither a cronJob nor a job, or both");
+    Problem::new("MalformedResume", service, message)
+}
+
+/// What is resumed is in a namespace of the service.
+pub(super) fn resume_elsewhere(service: &str, name: &str, namespace: Option<&str>) -> Problem {
+    let message = match namespace {
+        Some(namespace) => {
+            format!("{service} is to resume {name} in {namespace}, which is no namespace of it")
+        }
+        None => format!("{service} is to resume {name}, and does not say in which of its namespaces"),
+    };
+    Problem::new("ResumeElsewhere", name, message)
+}
+
+/// Said twice, with another word about a missed run, it would be unclear what holds.
+pub(super) fn resume_twice(service: &str, name: &str) -> Problem {
+    Problem::new("DuplicateResume", name, format!("{service} is to resume {name} twice"))
+}
+
 /// What one service, or two that share something, can have wrong.
 pub(super) fn services(plan: &mut Plan) {
     let mut owners: BTreeMap<&str, Vec<ServiceId>> = BTreeMap::new();

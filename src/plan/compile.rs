@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Gate, GatePolicy, Plan, Problem, Service, ServiceId, Unit, checks, graph};
+use super::{Gate, GatePolicy, Plan, Problem, Resume, Service, ServiceId, Unit, checks, graph};
 use crate::api::gate::GatesSpec;
-use crate::api::recovery_plan::Order;
+use crate::api::recovery_plan::{Order, QuarantinePolicy};
+use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
 use crate::api::{Phase, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
 
@@ -37,6 +38,7 @@ impl Plan {
             generation: None,
             incident: spec.incident_ref.as_ref().map(|r| r.name.clone()),
             account: spec.service_account_name.0.clone(),
+            creates_quarantines: spec.quarantine_policy == QuarantinePolicy::Create,
             suspend: spec.suspend,
             max_parallel: usize::try_from(spec.max_parallel).unwrap_or(1).max(1),
             services,
@@ -148,6 +150,7 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
     let external = namespaces.is_empty();
     let steps =
         spec.restore.clone().unwrap_or_else(|| if external { Vec::new() } else { vec![scale_step()] });
+    let (resume, problems) = resumes(spec, &namespaces);
     Service {
         name: spec.name.clone(),
         owner: spec.owner.clone(),
@@ -157,10 +160,56 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
         steps_after: Vec::new(),
         gates: gates(spec.gates.as_ref(), defaults, external),
         steps,
+        allow_egress: spec
+            .clean_room
+            .iter()
+            .flat_map(|r| &r.allow_egress)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
-        problems: Vec::new(),
+        resume,
+        problems,
         namespaces,
     }
+}
+
+/// What the plan names to be resumed, each in its namespace; and what is wrong with the rest.
+fn resumes(spec: &ServiceSpec, namespaces: &[String]) -> (Vec<Resume>, Vec<Problem>) {
+    let (mut resume, mut problems): (Vec<Resume>, Vec<Problem>) = (Vec::new(), Vec::new());
+    for stated in &spec.resume {
+        let (kind, name) = match (&stated.cron_job, &stated.job) {
+            (Some(name), None) => (ResumeKind::CronJob, name),
+            (None, Some(name)) => (ResumeKind::Job, name),
+            (None, None) | (Some(_), Some(_)) => {
+                problems.push(checks::resume_of_nothing(&spec.name));
+                continue;
+            }
+        };
+        let namespace = match (&stated.namespace, namespaces) {
+            (None, [only]) => only.clone(),
+            (Some(given), all) if all.contains(&given.0) => given.0.clone(),
+            (given, _) => {
+                problems.push(checks::resume_elsewhere(
+                    &spec.name,
+                    name,
+                    given.as_ref().map(|n| n.0.as_str()),
+                ));
+                continue;
+            }
+        };
+        let wanted = Resume { kind, namespace, name: name.clone(), missed_run: stated.missed_run };
+        if resume
+            .iter()
+            .any(|r| (r.kind, &r.namespace, &r.name) == (wanted.kind, &wanted.namespace, &wanted.name))
+        {
+            problems.push(checks::resume_twice(&spec.name, name));
+        } else {
+            resume.push(wanted);
+        }
+    }
+    (resume, problems)
 }
 
 /// What restores a service that does not say how.

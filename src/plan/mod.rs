@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration as StdDuration;
 
-use crate::api::{GateSpec, Phase, StepSpec};
+use crate::api::recovery_plan::MissedRun;
+use crate::api::service_recovery::ResumeKind;
+use crate::api::{ClusterService, GateSpec, Phase, StepSpec};
 
 mod checks;
 mod compile;
@@ -35,6 +37,8 @@ pub struct Plan {
     pub incident: Option<String>,
     /// The service account, in its namespace, as which it acts.
     pub account: String,
+    /// Make Quarantines that are missing.
+    pub creates_quarantines: bool,
     /// Start nothing new.
     pub suspend: bool,
     /// So many units at once.
@@ -70,10 +74,27 @@ pub struct Service {
     pub gates: Vec<Gate>,
     /// Its steps.
     pub steps: Vec<StepSpec>,
+    /// CronJobs and Jobs that are resumed once it is recovered.
+    pub resume: Vec<Resume>,
+    /// Services of the cluster itself that its clean room may talk to, sorted.
+    pub allow_egress: Vec<ClusterService>,
     /// Why it goes without some gates, if it may.
     pub ungated: Option<String>,
     /// What is wrong with it. Not empty: it does not start.
     pub problems: Vec<Problem>,
+}
+
+/// A CronJob or Job that is resumed once its service is recovered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Which kind.
+    pub kind: ResumeKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What to do about a missed run.
+    pub missed_run: MissedRun,
 }
 
 /// A gate and how patiently it is asked.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::service_recovery::{ResumeState, ResumeStatus};
+use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal, Seen,
-    ServiceSeen, StepOutcome, Tracker, decide,
+    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal,
+    ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, decide,
 };
-use crate::plan::{Plan, ServiceId};
+use crate::plan::{Plan, Resume, ServiceId};
 
 /// How long a refused effect waits, as in the operator.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -144,20 +145,43 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// What is to be said of one that the plan names.
+fn suspended(of: &Resume, already: &[ResumeSeen]) -> ResumeSeen {
+    let status = ResumeStatus {
+        kind: of.kind,
+        namespace: of.namespace.clone(),
+        name: of.name.clone(),
+        state: ResumeState::Due,
+        fires: String::new(),
+        message: String::new(),
+    };
+    let same = |seen: &&ResumeSeen| seen.status.name == status.name && seen.status.kind == status.kind;
+    already.iter().find(same).cloned().unwrap_or(ResumeSeen { status, changes_at: None })
+}
+
+/// A Quarantine that nobody has claimed.
+fn contained() -> QuarantineFound {
+    QuarantineFound {
+        isolation: Some(Isolation::Contained),
+        hold: None,
+        overruled: false,
+        ready: true,
+        message: String::new(),
+        claim: ClaimSeen::Free,
+    }
+}
+
 impl<'a> World<'a> {
-    /// A world at `now` in which every namespace is quarantined at `Contained` and nothing has been recovered yet.
+    /// A world at `now` in which every namespace is quarantined at `Contained`, unless the plan is to see to that, and nothing has been
+    /// recovered yet.
     #[must_use]
     pub fn new(plan: Plan, script: Script<'a>, limits: Limits, now: Timestamp) -> Self {
+        // A plan that makes its Quarantines is played from where there is none.
+        let exists = !plan.creates_quarantines;
         let quarantine = |namespace: &String| QuarantineSeen {
             namespace: namespace.clone(),
-            found: Some(QuarantineFound {
-                isolation: Some(Isolation::Contained),
-                hold: None,
-                overruled: false,
-                ready: true,
-                message: String::new(),
-                claim: ClaimSeen::Free,
-            }),
+            exists,
+            found: exists.then(contained),
         };
         let services = plan.services.iter().map(|service| ServiceSeen {
             quarantines: service.namespaces.iter().map(quarantine).collect(),
@@ -264,8 +288,13 @@ impl<'a> World<'a> {
     fn begin(&mut self, id: ServiceId, effect: Effect) {
         self.seen.services[id].refused = None;
         match effect {
+            Effect::Quarantine { .. } => self.schedule(Takes::Isolation, id, Pending::Apply { id, effect }),
             Effect::Claim { .. } => self.schedule(Takes::Claim, id, Pending::Apply { id, effect }),
-            Effect::Adopt | Effect::Ask { .. } => {
+            Effect::Adopt
+            | Effect::Ask { .. }
+            | Effect::Follow { .. }
+            | Effect::LookAtSuspended { .. }
+            | Effect::Resume { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
             }
             Effect::Step { index, attempt, ref dependencies } => {
@@ -288,6 +317,7 @@ impl<'a> World<'a> {
                 if of.status.attempt != status.attempt {
                     of.gates.clear();
                     of.steps.clear();
+                    of.resumes = None;
                     self.followed[id] = Followed::default();
                 }
                 of.status = *status;
@@ -325,6 +355,14 @@ impl<'a> World<'a> {
                 of.other_plan = None;
                 of.generation = Some(of.generation.unwrap_or(0) + 1);
             }
+            Effect::Quarantine { namespaces } => {
+                self.writes[id] += 1;
+                for q in of.quarantines.iter_mut().filter(|q| namespaces.contains(&q.namespace)) {
+                    q.exists = true;
+                    q.found = Some(contained());
+                }
+                of.status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
+            }
             Effect::Claim { attempt } => {
                 let other =
                     of.quarantines.iter().find_map(|q| match q.found.as_ref().map(|found| &found.claim) {
@@ -339,7 +377,32 @@ impl<'a> World<'a> {
                     found.claim = ClaimSeen::Mine { attempt: *attempt };
                 }
             }
-            Effect::Ask { isolation, attempt, dependencies, .. } => {
+            // Everything that the plan names is there, and nothing was missed.
+            Effect::LookAtSuspended { .. } => {
+                let already = of.resumes.clone().unwrap_or_default();
+                let named = self.plan.services[id].resume.iter().map(|r| suspended(r, &already));
+                of.resumes = Some(named.collect());
+            }
+            Effect::Resume { dependencies, .. } => {
+                if let Some(refused) = self.live_read(dependencies) {
+                    return self.refuse(id, refused);
+                }
+                for seen in self.seen.services[id].resumes.iter_mut().flatten() {
+                    if seen.status.state == ResumeState::Due {
+                        seen.status.state = ResumeState::Resumed;
+                    }
+                }
+            }
+            Effect::Follow { room, dependencies } => {
+                if let Some(refused) = self.live_read(dependencies) {
+                    return self.refuse(id, refused);
+                }
+                self.writes[id] += 1;
+                let of = &mut self.seen.services[id];
+                of.room = room.clone();
+                of.generation = of.generation.map(|g| g + 1);
+            }
+            Effect::Ask { isolation, attempt, reachable, dependencies } => {
                 let asked = Asked { isolation: *isolation, attempt: *attempt };
                 let loosens = of.quarantines.iter().any(|q| {
                     q.found.as_ref().is_none_or(|f| f.isolation.is_none_or(|now| now < asked.isolation))
@@ -350,6 +413,11 @@ impl<'a> World<'a> {
                 self.writes[id] += 1;
                 let of = &mut self.seen.services[id];
                 of.asked = Some(asked);
+                let allow_egress = self.plan.services[id].allow_egress.clone();
+                of.room = match isolation {
+                    Isolation::CleanRoom => Room { reachable: reachable.clone(), allow_egress },
+                    Isolation::Sealed | Isolation::Contained | Isolation::Open => Room::default(),
+                };
                 of.generation = of.generation.map(|g| g + 1);
                 for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
                     found.ready = false;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
+use crate::api::service_recovery::ResumeStatus;
 use crate::api::{RecoveryPlan, ServiceRecovery};
 
 mod render;
@@ -73,6 +74,10 @@ pub struct ServiceView {
     pub decision: Option<DecisionView>,
     /// What was let pass.
     pub exceptions: Vec<String>,
+    /// Holes in its clean room.
+    pub holes: Vec<String>,
+    /// CronJobs and Jobs that isolating suspended.
+    pub resumes: Vec<ResumeStatus>,
 }
 
 /// What a person is asked.
@@ -202,5 +207,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
             since: d.since.0,
         }),
         exceptions: status.exceptions,
+        resumes: status.resumes,
+        holes: status.holes.iter().map(|hole| hole.as_str().to_owned()).collect(),
     }
 }

@@ -103,6 +103,29 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             cut(waiting, room),
         );
     }
+    for service in plan.services.iter().filter(|s| !s.holes.is_empty()) {
+        let holes = service.holes.join(" and ");
+        line!(
+            page,
+            "{BUSY}{}{BUSY:#}: its clean room may talk to {holes}, by the plan's cleanRoom",
+            service.name
+        );
+    }
+    for (service, entry) in plan.services.iter().flat_map(|s| s.resumes.iter().map(move |entry| (s, entry))) {
+        let told = [&entry.fires, &entry.message].into_iter().filter(|text| !text.is_empty());
+        let told: Vec<&str> = told.map(String::as_str).collect();
+        line!(
+            page,
+            "{BUSY}{}{BUSY:#}: {} {}/{}: {}{}{}",
+            service.name,
+            entry.kind.as_str(),
+            entry.namespace,
+            entry.name,
+            entry.state.as_str(),
+            if told.is_empty() { "" } else { ": " },
+            told.join("; ")
+        );
+    }
 }
 
 fn stage_style(service: &ServiceView) -> Style {

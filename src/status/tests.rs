@@ -61,7 +61,7 @@ fn records() -> Vec<ServiceRecovery> {
         record(
             "databases",
             2,
-            &json!({"stage": "PostChecks", "attempt": 2, "isolation": "CleanRoom", "waitingFor": "GateUnknown: up"}),
+            &json!({"stage": "PostChecks", "attempt": 2, "isolation": "CleanRoom", "holes": ["DNS"], "waitingFor": "GateUnknown: up"}),
         ),
     ]
 }

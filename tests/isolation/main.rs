@@ -5,6 +5,7 @@
 mod evidence;
 mod interrupted;
 mod recovery;
+mod room;
 mod s3;
 mod snapshots;
 mod support;

@@ -13,8 +13,9 @@ use super::status::{self, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
+use crate::isolation::holes;
 use crate::isolation::label::{self, Writing};
-use crate::isolation::network::{self, Before};
+use crate::isolation::network::{self, Before, Room};
 use crate::isolation::probe::{self, Probed, Seen};
 use crate::isolation::target::{self, Next, Target};
 use crate::isolation::workloads;
@@ -170,7 +171,13 @@ impl Work<'_> {
             }
             network::release(client, self.name, &uid).await?;
         } else {
-            let room = (level == Isolation::CleanRoom).then_some(pass.target.reachable.as_slice());
+            let room = if level == Isolation::CleanRoom {
+                pass.holes = holes::find(client, &pass.target.allow_egress).await?;
+                let holes = pass.holes.iter().filter_map(|hole| hole.rule.clone()).collect();
+                Some(Room { reachable: pass.target.reachable.clone(), holes })
+            } else {
+                None
+            };
             // Fenced since the last pass, and without a break?
             let before = match self.before {
                 Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
@@ -178,7 +185,7 @@ impl Work<'_> {
                 }
                 _ => Before::Open,
             };
-            if network::isolate(client, self.name, &uid, room, before).await? {
+            if network::isolate(client, self.name, &uid, room.as_ref(), before).await? {
                 self.drift.push("network policies".to_owned());
             }
         }

@@ -7,6 +7,7 @@ use crate::api::conditions::{self, State, shorten};
 use crate::api::quarantine::{Capture, Control, ControlName, ControlState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
+use crate::isolation::holes::Hole;
 use crate::isolation::probe::Seen;
 use crate::isolation::target::{Found, Next, Target, loosens, next};
 
@@ -34,6 +35,8 @@ pub(super) struct Pass {
     pub fence: Option<Seen>,
     /// Taken in this pass.
     pub capture: Option<Capture>,
+    /// What a clean room may connect out through, as the plan opts into.
+    pub holes: Vec<Hole>,
     /// How many workloads there are; what still lives.
     pub workloads: usize,
     pub alive: Vec<String>,
@@ -48,6 +51,7 @@ impl Pass {
             lock: None,
             fence: None,
             capture: None,
+            holes: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
             trouble: None,
@@ -234,6 +238,8 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
         ),
         (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
     };
+    let network =
+        (network.0, pass.holes.iter().fold(network.1, |message, hole| format!("{message}. {hole}")));
     let workloads = match level {
         Isolation::Sealed if found.stopped && found.empty => {
             (ControlState::Tested, format!("{} workloads at zero, no pod lives", pass.workloads))

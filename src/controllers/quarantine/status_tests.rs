@@ -30,7 +30,7 @@ const ALL: Found =
     Found { labelled: true, fenced: true, network: true, captured: true, stopped: true, empty: true };
 
 fn pass(level: Isolation, found: Found) -> Pass {
-    let mut pass = Pass::new(Target { level, reachable: Vec::new(), held: None, overrules: false });
+    let mut pass = Pass::new(Target { level, reachable: Vec::new(), allow_egress: Vec::new(), held: None, overrules: false });
     pass.found = found;
     pass
 }
@@ -194,6 +194,7 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
                 attempt: 1,
                 isolation: Some(to),
                 reachable: Vec::new(),
+                allow_egress: Vec::new(),
             },
         );
         let wanted = |quarantine: &Quarantine| target(quarantine, Some(&recovery), PlanState::Alive).level;

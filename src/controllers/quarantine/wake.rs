@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Guarded};
 use crate::api::{Isolation, ServiceRecovery};
+use crate::isolation::holes;
 
 /// What is queued; a watch's own errors are retried within it.
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
@@ -76,10 +78,19 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
             stream::iter(reader.state().iter().map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
         })
     };
+    let holes = {
+        let (context, reader) = (context.clone(), reader.clone());
+        hole_changes(client).flat_map(move |()| {
+            let is_room = |q: &Arc<Guarded>| context.level(&q.name_any()) == Some(Isolation::CleanRoom);
+            let rooms = reader.state().into_iter().filter(is_room);
+            stream::iter(rooms.map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
+        })
+    };
     let everything = vec![
         own.boxed(),
         claimants.boxed(),
         policies.boxed(),
+        holes.boxed(),
         namespaces(client).filter_map(ready(any)).boxed(),
         within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
@@ -119,6 +130,26 @@ fn claimed(reader: &Store<Guarded>, object: &DeserializeGuard<ServiceRecovery>) 
         claim.is_some_and(|c| c.plan_namespace == namespace && c.service_recovery() == name)
     };
     reader.state().iter().filter(|q| is_claimed(q)).map(|q| ObjectRef::from_obj(q.as_ref())).collect()
+}
+
+/// The cluster's DNS or the API server moved: what clean rooms may talk to of them follows.
+fn hole_changes(client: &Client) -> impl Stream<Item = ()> + Send + use<> {
+    let dns = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), holes::DNS_NAMESPACE);
+    let (key, value) = holes::DNS_LABEL;
+    let dns = watcher(dns, watcher::Config::default().labels(&format!("{key}={value}")));
+    let api_server = Api::<PartialObjectMeta<EndpointSlice>>::namespaced(client.clone(), "default");
+    let api_server = watcher(api_server, watcher::Config::default().labels(holes::API_SERVER));
+    stream::select(
+        dns.default_backoff()
+            .touched_objects()
+            .filter_map(|object| async move { object.ok().map(drop) })
+            .boxed(),
+        api_server
+            .default_backoff()
+            .touched_objects()
+            .filter_map(|object| async move { object.ok().map(drop) })
+            .boxed(),
+    )
 }
 
 fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {

@@ -6,6 +6,8 @@ mod groups;
 mod holds;
 pub(crate) mod kstatus;
 mod life;
+mod quarantines;
 mod regressions;
+mod room;
 mod story;
 mod waiting;

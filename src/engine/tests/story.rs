@@ -177,7 +177,7 @@ impl Story {
     pub(super) fn asked(&self, service: &str) -> Vec<Isolation> {
         let isolation = |effect: Effect| match effect {
             Effect::Ask { isolation, .. } => Some(isolation),
-            Effect::Adopt | Effect::Claim { .. } | Effect::Step { .. } => None,
+            _ => None,
         };
         self.done(service).into_iter().filter_map(isolation).collect()
     }

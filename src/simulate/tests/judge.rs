@@ -91,8 +91,10 @@ impl Judge<'_> {
     fn decided(&mut self, id: usize, effect: &Effect, at: Timestamp) {
         let loosens = match effect {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
-            Effect::Step { .. } => None,
-            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Adopt => return,
+            Effect::Step { .. } | Effect::Resume { .. } => None,
+            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
+            // What comes in anew stands by what is written, when it takes place.
+            Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
         };
         for dependency in needs(&self.case.spec, id) {
             self.carries(id, dependency);
@@ -138,7 +140,11 @@ impl Judge<'_> {
             Effect::Claim { .. } => {
                 needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
             }
-            Effect::Adopt => {}
+            Effect::Follow { dependencies, .. } => {
+                dependencies.iter().for_each(|&d| self.carries(id, d));
+            }
+            Effect::Resume { .. } => self.carries(id, id),
+            Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
         }
     }
 

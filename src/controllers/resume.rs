@@ -1,0 +1,115 @@
+//! CronJobs and Jobs: what is suspended is read, and what the plan names is resumed, both as the plan's account.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use super::act::{Act, ActError, refused};
+use super::observe::seals;
+use crate::api::conditions::shorten;
+use crate::api::field_manager;
+use crate::api::service_recovery::{ResumeState, ResumeStatus};
+use crate::calls::{IoError, call};
+use crate::engine::ResumeSeen;
+use crate::isolation::workloads::list_kind;
+use crate::plan::ServiceId;
+use crate::resume::{self, Found, Key};
+
+impl Act {
+    /// Looks at what is suspended, and keeps what that comes to.
+    pub(super) async fn look_at_suspended(&self, attempt: i64) -> Result<(), ActError> {
+        let client = self.account()?;
+        let all = match self.suspended(&client).await {
+            Ok(found) => self.judged(&found),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            // What may not be read is not resumed. That keeps nobody from being recovered.
+            Err(error) => resume::unreadable(&self.service().resume, &error.to_string()),
+        };
+        self.keep_resumes(attempt, all);
+        Ok(())
+    }
+
+    /// Resumes what the plan names, each as it is read now. Its intent has been written.
+    pub(super) async fn resume(&self, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
+        futures::try_join!(self.plan_is_current(), self.dependencies_stand(dependencies))?;
+        let client = self.account()?;
+        let found = match self.suspended(&client).await {
+            Ok(found) => found,
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => {
+                self.keep_resumes(attempt, resume::unreadable(&self.service().resume, &error.to_string()));
+                return Ok(());
+            }
+        };
+        let mut all = self.judged(&found);
+        for seen in all.iter_mut().filter(|seen| seen.status.state == ResumeState::Due) {
+            let ResumeStatus { kind, namespace, name, .. } = seen.status.clone();
+            let Some(object) = found.get(&(kind, namespace.clone(), name.clone())) else { continue };
+            let done = match object {
+                Found::CronJob(_) => write::<CronJob>(&client, &namespace, &name, object).await,
+                Found::Job(_) => write::<Job>(&client, &namespace, &name, object).await,
+            };
+            match done {
+                Ok(()) => {
+                    (seen.status.state, seen.changes_at) = (ResumeState::Resumed, None);
+                    seen.status.message.clear();
+                }
+                // Somebody wrote in between, or the way there failed: all of it is read and judged afresh.
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(error) => {
+                    (seen.status.state, seen.status.message) =
+                        (ResumeState::Held, shorten(&error.to_string(), 512));
+                }
+            }
+        }
+        self.keep_resumes(attempt, all);
+        Ok(())
+    }
+
+    fn account(&self) -> Result<Client, ActError> {
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        client.ok_or_else(|| refused("AccountUnknown", "the plan's account is not known yet".to_owned()))
+    }
+
+    async fn suspended(&self, client: &Client) -> Result<BTreeMap<Key, Found>, IoError> {
+        let (mut cronjobs, mut jobs) = (Vec::new(), Vec::new());
+        for namespace in &self.service().namespaces {
+            let (these, those) = futures::try_join!(
+                list_kind::<CronJob>(client, namespace),
+                list_kind::<Job>(client, namespace)
+            )?;
+            cronjobs.extend(these);
+            jobs.extend(those);
+        }
+        Ok(resume::found(cronjobs, jobs))
+    }
+
+    fn judged(&self, found: &BTreeMap<Key, Found>) -> Vec<ResumeSeen> {
+        let service = self.service();
+        resume::judge(&service.resume, found, &seals(&self.context.stores, service), Timestamp::now())
+    }
+
+    fn keep_resumes(&self, attempt: i64, all: Vec<ResumeSeen>) {
+        let mut state = self.running.state();
+        let held = state.services.entry(self.service().name.clone()).or_default();
+        held.resumes = Some((attempt, self.plan.generation, all));
+    }
+}
+
+async fn write<K>(client: &Client, namespace: &str, name: &str, object: &Found) -> Result<(), IoError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let params =
+        PatchParams { field_manager: Some(field_manager::STEP.to_owned()), ..PatchParams::default() };
+    let what = format!("resume {} {namespace}/{name}", K::kind(&()));
+    call(what, api.patch_metadata(name, &params, &Patch::Merge(object.resume()))).await?;
+    Ok(())
+}

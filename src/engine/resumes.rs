@@ -1,0 +1,78 @@
+//! CronJobs and Jobs that come back with their service: shown before it opens, resumed once it is recovered and carries its
+//! dependants. Each is judged where it is looked at ([`crate::resume`]); here is decided when.
+
+use super::next::Next;
+use super::slots::{UnitView, carries_dependants, is_armed};
+use super::{Effect, ResumeSeen, Seen};
+use crate::api::service_recovery::{ResumeState, ResumeStatus};
+use crate::api::{Isolation, Stage};
+use crate::plan::{Plan, ServiceId};
+
+/// Looks, shows, and resumes.
+pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &mut Next) {
+    let (of, service) = (&seen.services[id], &plan.services[id]);
+    if service.resume.is_empty() {
+        next.status.resumes.clear();
+        return;
+    }
+    if of.status.stage < Stage::PostChecks
+        || next.status.stage < Stage::PostChecks
+        || next.status.decision.is_some()
+    {
+        return;
+    }
+    let opens = matches!(next.effect, Some(Effect::Ask { isolation: Isolation::Open, .. }));
+    if next.effect.is_some() && !opens {
+        return;
+    }
+    let passed = |found: &ResumeSeen| found.changes_at.is_some_and(|at| at <= seen.now);
+    let found = of.resumes.as_ref().filter(|found| !found.iter().any(passed));
+    let Some(found) = found else {
+        // What it may fire is known before it opens.
+        next.effect = None;
+        begin(seen, id, next, Effect::LookAtSuspended { attempt: of.status.attempt });
+        return;
+    };
+    next.wake.extend(found.iter().filter_map(|found| found.changes_at));
+    next.status.resumes = found.iter().map(|found| shown(found, &of.status.resumes)).collect();
+    let may = of.status.stage == Stage::Recovered
+        && next.status.stage == Stage::Recovered
+        && !plan.suspend
+        && is_armed(plan, seen)
+        && units[service.unit].unmet.is_empty()
+        && carries_dependants(plan, seen, id);
+    if !may {
+        return;
+    }
+    for entry in next.status.resumes.iter_mut().filter(|entry| entry.state == ResumeState::Due) {
+        entry.state = ResumeState::Resuming;
+    }
+    if next.status.resumes.iter().any(|entry| entry.state == ResumeState::Resuming) {
+        let dependencies = plan.dependencies_of(id);
+        begin(seen, id, next, Effect::Resume { attempt: of.status.attempt, dependencies });
+    }
+}
+
+/// As it was looked at; an intent that was written down stands until it has been carried out.
+fn shown(found: &ResumeSeen, before: &[ResumeStatus]) -> ResumeStatus {
+    let status = &found.status;
+    let same =
+        |b: &&ResumeStatus| (b.kind, &b.namespace, &b.name) == (status.kind, &status.namespace, &status.name);
+    let intended = before.iter().find(same).is_some_and(|b| b.state == ResumeState::Resuming);
+    let mut shown = status.clone();
+    if intended && status.state == ResumeState::Due {
+        shown.state = ResumeState::Resuming;
+    }
+    shown
+}
+
+fn begin(seen: &Seen, id: ServiceId, next: &mut Next, effect: Effect) {
+    if let Some(refused) = &seen.services[id].refused {
+        next.block(&refused.reason, "resume", refused.message.clone());
+        next.wake.push(refused.again_at);
+        if refused.again_at > seen.now {
+            return;
+        }
+    }
+    next.effect = Some(effect);
+}

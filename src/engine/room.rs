@@ -1,0 +1,73 @@
+//! What a clean room may talk to, for as long as it is one. It follows its dependencies: one that regresses or is isolated
+//! again goes out at once, one that recovers comes in.
+
+use crate::api::{Isolation, Stage};
+use crate::plan::{Plan, ServiceId};
+
+use super::next::Next;
+use super::slots::isolated_again;
+use super::{Effect, Room, Seen};
+
+/// What it may talk to now: its group, the dependencies that stand, and the holes that the plan opts into.
+pub(super) fn wanted(plan: &Plan, seen: &Seen, id: ServiceId) -> Room {
+    let members = plan.units[plan.services[id].unit].members.iter().copied();
+    let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
+    let mut reachable: Vec<String> =
+        members.chain(standing).flat_map(|service| plan.services[service].namespaces.clone()).collect();
+    reachable.sort();
+    reachable.dedup();
+    Room { reachable, allow_egress: plan.services[id].allow_egress.clone() }
+}
+
+/// Is it recovered, and does nothing speak against it? A gate that cannot be asked for a moment cuts nobody off; one that
+/// failed for good does.
+fn stands(seen: &Seen, id: ServiceId) -> bool {
+    let of = &seen.services[id];
+    of.status.stage == Stage::Recovered
+        && of.other_plan.is_none()
+        && of.status.decision.is_none()
+        && isolated_again(of).is_none()
+}
+
+/// Asks for the clean room that is wanted now, where another is asked for. What is taken away goes first, before anything else
+/// that was to be done, and waits for no proof; what is added waits its turn.
+pub(super) fn follow(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
+    let of = &seen.services[id];
+    let is_room = of.asked.is_some_and(|asked| asked.isolation == Isolation::CleanRoom);
+    next.status.holes = if is_room { of.room.allow_egress.clone() } else { Vec::new() };
+    let wanted = wanted(plan, seen, id);
+    if !is_room || wanted == of.room {
+        return;
+    }
+    let kept = both(&of.room, &wanted);
+    let tightens = kept != of.room;
+    if !tightens && next.effect.is_some() {
+        return;
+    }
+    if let Some(refused) = of.refused.as_ref().filter(|refused| refused.again_at > seen.now) {
+        next.wake.push(refused.again_at);
+        return;
+    }
+    let is_new = |id: &ServiceId| {
+        plan.services[*id].namespaces.iter().any(|namespace| !of.room.reachable.contains(namespace))
+    };
+    next.effect = Some(if tightens {
+        Effect::Follow { room: kept, dependencies: Vec::new() }
+    } else {
+        let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
+        Effect::Follow { room: wanted, dependencies: standing.filter(is_new).collect() }
+    });
+}
+
+/// What both allow.
+fn both(a: &Room, b: &Room) -> Room {
+    Room {
+        reachable: a.reachable.iter().filter(|name| b.reachable.contains(name)).cloned().collect(),
+        allow_egress: a
+            .allow_egress
+            .iter()
+            .filter(|service| b.allow_egress.contains(service))
+            .copied()
+            .collect(),
+    }
+}

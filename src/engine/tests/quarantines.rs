@@ -1,0 +1,135 @@
+//! `quarantinePolicy: Create`.
+
+use k8s_openapi::jiff::SignedDuration;
+
+use super::story::{Story, plan_with};
+use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::{Effect, Presence, Refusal};
+
+const CREATE: &str = "incidentRef: {name: nov}\nquarantinePolicy: Create";
+
+fn story(services: &str) -> Story {
+    Story::of(plan_with(CREATE, services))
+}
+
+fn made(s: &Story, service: &str) -> Vec<Vec<String>> {
+    let made = |effect| match effect {
+        Effect::Quarantine { namespaces } => Some(namespaces),
+        _ => None,
+    };
+    s.done(service).into_iter().filter_map(made).collect()
+}
+
+/// Somebody who may deletes the Quarantine.
+fn release(s: &mut Story, service: &str) {
+    let q = &mut s.seen(service).quarantines[0];
+    (q.exists, q.found) = (false, None);
+}
+
+#[test]
+fn everything_is_isolated_at_once_in_whatever_order_it_recovers() {
+    let mut s = story("- {name: db, namespaces: [db-a, db-b]}\n- {name: web, dependsOn: [db]}");
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(made(&s, "db"), [["db-a".to_owned(), "db-b".to_owned()]]);
+    assert_eq!(made(&s, "web"), [["web".to_owned()]], "before its dependency is back");
+    assert_eq!(s.isolation("web"), Isolation::Contained);
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.run(600);
+    assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Recovered));
+    assert_eq!((made(&s, "db").len(), made(&s, "web").len()), (1, 1));
+}
+
+#[test]
+fn by_default_and_without_an_incident_nothing_is_made() {
+    for top in ["incidentRef: {name: nov}", "quarantinePolicy: Create"] {
+        let mut s = Story::of(plan_with(top, "- {name: db}"));
+        release(&mut s, "db");
+        s.run(60);
+        assert_eq!(made(&s, "db").len(), 0, "{top}");
+    }
+    // Named, and not there: nobody knows what for.
+    let mut s = story("- {name: db}");
+    s.world.seen.incident = Presence::Missing;
+    s.run(60);
+    assert_eq!(made(&s, "db").len(), 0);
+    assert_eq!(s.blocks("db"), ["IncidentMissing: nov", "QuarantineMissing: db"]);
+}
+
+#[test]
+fn one_that_was_deleted_is_not_made_again_in_this_attempt() {
+    // Made by the plan, or by somebody else: it was there.
+    for by_the_plan in [true, false] {
+        let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+        s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+        if !by_the_plan {
+            s.seen("web").quarantines[0].exists = true;
+        }
+        s.run(60);
+        assert_eq!(made(&s, "web").len(), usize::from(by_the_plan));
+        release(&mut s, "web");
+        s.run(600);
+        assert_eq!(made(&s, "web").len(), usize::from(by_the_plan));
+        assert_eq!(s.blocks("web")[0], "QuarantineReleased: web");
+    }
+}
+
+#[test]
+fn one_that_is_being_deleted_is_there() {
+    let mut s = story("- {name: db}");
+    s.seen("db").quarantines[0].exists = true;
+    s.run(5);
+    release(&mut s, "db");
+    s.run(60);
+    assert_eq!(made(&s, "db").len(), 0);
+}
+
+#[test]
+fn a_release_in_the_middle_is_not_undone_but_by_a_decision_to_retry() {
+    let mut s = story("- {name: db}");
+    s.says("db", Phase::BeforeRelease, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.needs("db"), Some("GateFailed"));
+    release(&mut s, "db");
+    s.run(60);
+    assert_eq!(made(&s, "db").len(), 1);
+    s.says("db", Phase::BeforeRelease, Verdict::Pass);
+    s.retry("db");
+    s.run(600);
+    assert_eq!((s.stage("db"), made(&s, "db").len()), (Stage::Recovered, 2));
+    // Open, with its Quarantine gone: it is released for good.
+    release(&mut s, "db");
+    s.run(600);
+    assert_eq!((s.stage("db"), made(&s, "db").len()), (Stage::Recovered, 2));
+}
+
+#[test]
+fn the_same_plan_made_anew_does_not_undo_a_release() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(60);
+    release(&mut s, "web");
+    s.seen("web").other_plan = Some("uid-0".to_owned());
+    s.run(60);
+    assert_eq!((s.status("web").attempt, made(&s, "web").len()), (2, 1));
+}
+
+#[test]
+fn the_clusters_own_namespaces_are_never_isolated() {
+    let mut s = story("- {name: dns, namespaces: [kube-system]}\n- {name: db}");
+    s.run(60);
+    assert_eq!((made(&s, "dns").len(), made(&s, "db").len()), (0, 1));
+}
+
+#[test]
+fn who_may_not_make_one_is_told_and_it_is_tried_again() {
+    let mut s = story("- {name: db}");
+    s.seen("db").exists = true;
+    let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(10)).unwrap();
+    let reason = "QuarantineNotGranted".to_owned();
+    s.seen("db").refused = Some(Refusal { reason, message: "bind it".to_owned(), again_at });
+    s.run(5);
+    assert_eq!((s.blocks("db"), made(&s, "db").len()), (vec!["QuarantineNotGranted: db".to_owned()], 0));
+    s.run(60);
+    assert_eq!(made(&s, "db").len(), 1);
+}

@@ -1,0 +1,115 @@
+//! The clean room follows its dependencies.
+
+use super::story::{Story, plan, story};
+use crate::api::{ClusterService, Isolation, Phase, Stage, Verdict};
+use crate::engine::{Effect, Room};
+
+const CHAIN: &str = "- {name: dns}\n- {name: db}\n- {name: web, dependsOn: [db, dns], cleanRoom: {allowEgress: [APIServer, DNS]}}";
+
+/// `web` in its clean room, held there by a gate that does not pass.
+fn in_the_clean_room() -> Story {
+    let mut s = story(CHAIN);
+    s.says("web", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    assert_eq!((s.stage("web"), s.isolation("web")), (Stage::PostChecks, Isolation::CleanRoom));
+    s
+}
+
+fn reachable(s: &mut Story) -> Vec<String> {
+    s.seen("web").room.reachable.clone()
+}
+
+fn follows(s: &Story) -> Vec<(Room, usize)> {
+    let follow = |effect| match effect {
+        Effect::Follow { room, dependencies } => Some((room, dependencies.len())),
+        _ => None,
+    };
+    s.done("web").into_iter().filter_map(follow).collect()
+}
+
+#[test]
+fn a_room_reaches_its_group_and_its_dependencies_and_is_not_asked_for_twice() {
+    let mut s = in_the_clean_room();
+    assert_eq!(reachable(&mut s), ["db", "dns", "web"]);
+    s.run(600);
+    assert_eq!(follows(&s), [], "nothing changed, nothing is asked");
+}
+
+#[test]
+fn a_dependency_that_regresses_goes_out_at_once_and_comes_back_when_it_stands_again() {
+    let mut s = in_the_clean_room();
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.needs("db"), Some("Regressed"));
+    assert_eq!(reachable(&mut s), ["dns", "web"]);
+    assert_eq!(follows(&s).last().unwrap().1, 0, "cutting off waits for no proof");
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!(s.needs("db"), None);
+    assert_eq!(reachable(&mut s), ["db", "dns", "web"]);
+    assert_eq!(follows(&s).last().unwrap().1, 1, "what comes in is read live");
+}
+
+#[test]
+fn a_dependency_that_is_isolated_again_goes_out_at_once() {
+    let mut s = in_the_clean_room();
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    s.run(1);
+    assert_eq!(reachable(&mut s), ["dns", "web"]);
+}
+
+#[test]
+fn a_gate_that_cannot_be_asked_for_a_moment_cuts_nobody_off() {
+    let mut s = in_the_clean_room();
+    s.says("db", Phase::Continuous, Verdict::Unknown);
+    s.run(120);
+    assert_eq!(reachable(&mut s), ["db", "dns", "web"]);
+}
+
+#[test]
+fn a_room_is_cut_off_even_where_a_person_is_waited_for() {
+    let mut s = in_the_clean_room();
+    s.says("web", Phase::BeforeRelease, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.needs("web"), Some("GateFailed"));
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    s.run(1);
+    assert_eq!(reachable(&mut s), ["dns", "web"]);
+}
+
+#[test]
+fn what_goes_out_does_not_wait_for_what_comes_in() {
+    let mut s = in_the_clean_room();
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    s.run(60);
+    let before = follows(&s).len();
+    s.quarantine("db").isolation = Some(Isolation::Open);
+    s.quarantine("dns").isolation = Some(Isolation::Contained);
+    s.run(5);
+    let rooms: Vec<_> = follows(&s)[before..].iter().map(|(room, _)| room.reachable.clone()).collect();
+    assert_eq!(rooms[0], ["web"], "out first");
+    assert_eq!(reachable(&mut s), ["db", "web"]);
+}
+
+#[test]
+fn holes_are_only_what_the_plan_opts_into_and_are_told_while_there_is_a_clean_room() {
+    use ClusterService::{ApiServer, Dns};
+    let mut s = in_the_clean_room();
+    assert_eq!(s.seen("web").room.allow_egress, [Dns, ApiServer]);
+    assert_eq!(s.status("web").holes, [Dns, ApiServer]);
+    assert_eq!(s.status("db").holes, []);
+    // The plan is amended: the hole is closed again, without a proof of anything.
+    s.world.plan = plan(
+        "- {name: dns}\n- {name: db}\n- {name: web, dependsOn: [db, dns], cleanRoom: {allowEgress: [DNS]}}",
+    );
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    s.run(5);
+    assert_eq!(s.seen("web").room.allow_egress, [Dns]);
+    assert_eq!(s.status("web").holes, [Dns]);
+    s.quarantine("db").isolation = Some(Isolation::Open);
+    s.says("web", Phase::BeforeRelease, Verdict::Pass);
+    s.run(600);
+    assert_eq!(s.stage("web"), Stage::Recovered);
+    assert_eq!(s.status("web").holes, []);
+    assert_eq!(s.seen("web").room, Room::default());
+}

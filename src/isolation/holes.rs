@@ -1,0 +1,247 @@
+//! Holes in a clean room: services of the cluster itself that its pods may connect to, by opt-in in the plan. What cannot be
+//! found is not let through, and that is said.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicyEgressRule, NetworkPolicyPeer, NetworkPolicyPort,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::network::pods_of;
+use crate::api::ClusterService;
+use crate::calls::{IoError, call, call_opt};
+
+/// Where the cluster's DNS runs.
+pub const DNS_NAMESPACE: &str = "kube-system";
+/// Label that the cluster's DNS bears, Service and pods, whatever it is called.
+pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
+/// Label of the EndpointSlices of `default/kubernetes`.
+pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
+/// DaemonSet, and label of its pods, of the DNS cache that runs on each node.
+const NODE_LOCAL: &str = "node-local-dns";
+/// As many addresses as a rule names.
+const ADDRESSES: usize = 32;
+
+/// One hole, found or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hole {
+    /// What the plan opts into.
+    pub service: ClusterService,
+    /// What lets it through. `None`: it was not found, and is not let through.
+    pub rule: Option<NetworkPolicyEgressRule>,
+    /// Where it goes, or what was not found.
+    pub words: String,
+}
+
+impl fmt::Display for Hole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.service.as_str();
+        match self.rule {
+            Some(_) => write!(f, "Hole, by the plan's cleanRoom: {name}, to {}", self.words),
+            None => write!(f, "{name} is not let through, though the plan asks for it: {}", self.words),
+        }
+    }
+}
+
+/// Looks for what the plan opts into.
+///
+/// # Errors
+/// [`IoError`] of what could not be read.
+pub async fn find(client: &Client, services: &[ClusterService]) -> Result<Vec<Hole>, IoError> {
+    let mut holes = Vec::new();
+    for service in services {
+        holes.push(match service {
+            ClusterService::Dns => {
+                let services: Api<Service> = Api::namespaced(client.clone(), DNS_NAMESPACE);
+                let caches: Api<DaemonSet> = Api::namespaced(client.clone(), DNS_NAMESPACE);
+                let labelled = ListParams::default().labels(&format!("{}={}", DNS_LABEL.0, DNS_LABEL.1));
+                let (found, cache) = futures::try_join!(
+                    call(format!("list services in namespace {DNS_NAMESPACE}"), services.list(&labelled)),
+                    call_opt(format!("get DaemonSet {DNS_NAMESPACE}/{NODE_LOCAL}"), caches.get(NODE_LOCAL)),
+                )?;
+                dns(&found.items, cache.as_ref())
+            }
+            ClusterService::ApiServer => {
+                let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+                let of = ListParams::default().labels(API_SERVER);
+                let found = call("list endpointslices of default/kubernetes", slices.list(&of)).await?;
+                api_server(&found.items)
+            }
+        });
+    }
+    Ok(holes)
+}
+
+/// To the pods of the cluster's DNS and, where there is one, to the cache on the node.
+fn dns(services: &[Service], cache: Option<&DaemonSet>) -> Hole {
+    let service = ClusterService::Dns;
+    let (key, value) = DNS_LABEL;
+    if services.is_empty() {
+        let words = format!("namespace {DNS_NAMESPACE} has no Service labelled {key}={value}");
+        return Hole { service, rule: None, words };
+    }
+    let mut to = vec![pods_of(vec![DNS_NAMESPACE.to_owned()], Some(DNS_LABEL))];
+    let mut words = format!("port 53 of pods labelled {key}={value} in {DNS_NAMESPACE}");
+    if let Some(cache) = cache {
+        to.push(pods_of(vec![DNS_NAMESPACE.to_owned()], Some((key, NODE_LOCAL))));
+        // Pods reach it at the address of the DNS itself, too.
+        let own = services.iter().filter_map(|s| s.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok());
+        let addresses: BTreeSet<IpAddr> = listening(cache).into_iter().chain(own).collect();
+        to.extend(addresses.iter().take(ADDRESSES).map(one));
+        words = format!("{words}, and of the cache on its node ({})", joined(&addresses));
+    }
+    let ports = ["UDP", "TCP"].map(|protocol| port(protocol, 53));
+    Hole { service, rule: Some(NetworkPolicyEgressRule { to: Some(to), ports: Some(ports.into()) }), words }
+}
+
+/// The addresses on the node at which the DNS cache listens: link-local ones only, so that no other is let through by it.
+fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
+    let pods = cache.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let arguments: Vec<&str> = pods
+        .iter()
+        .flat_map(|pod| &pod.containers)
+        .flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()))
+        .flat_map(|argument| argument.split('='))
+        .collect();
+    let given =
+        arguments.windows(2).filter(|pair| pair[0].trim_start_matches('-') == "localip").map(|pair| pair[1]);
+    let addresses = given.flat_map(|text| text.split(',')).filter_map(|text| text.trim().parse().ok());
+    addresses
+        .filter(|address| match address {
+            IpAddr::V4(four) => four.is_link_local(),
+            IpAddr::V6(six) => six.is_unicast_link_local(),
+        })
+        .collect()
+}
+
+/// To the addresses at which the API server says that it is.
+fn api_server(slices: &[EndpointSlice]) -> Hole {
+    let service = ClusterService::ApiServer;
+    let mut addresses = BTreeSet::new();
+    let mut ports = BTreeSet::new();
+    for slice in slices {
+        let found: Vec<i32> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
+        // Without a port a rule would let all of them through.
+        if !found.is_empty() {
+            ports.extend(found);
+            addresses.extend(
+                slice.endpoints.iter().flat_map(|e| &e.addresses).filter_map(|a| a.parse::<IpAddr>().ok()),
+            );
+        }
+    }
+    if addresses.is_empty() || ports.is_empty() {
+        let words = "no EndpointSlice of default/kubernetes names an address and a port".to_owned();
+        return Hole { service, rule: None, words };
+    }
+    let numbers = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let words = format!("port {numbers} of {}", joined(&addresses));
+    let rule = NetworkPolicyEgressRule {
+        to: Some(addresses.iter().take(ADDRESSES).map(one).collect()),
+        ports: Some(ports.iter().map(|&number| port("TCP", number)).collect()),
+    };
+    Hole { service, rule: Some(rule), words }
+}
+
+fn one(address: &IpAddr) -> NetworkPolicyPeer {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let block = IPBlock { cidr: format!("{address}/{bits}"), except: None };
+    NetworkPolicyPeer { ip_block: Some(block), ..NetworkPolicyPeer::default() }
+}
+
+fn port(protocol: &str, number: i32) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        end_port: None,
+        port: Some(IntOrString::Int(number)),
+        protocol: Some(protocol.to_owned()),
+    }
+}
+
+fn joined(addresses: &BTreeSet<IpAddr>) -> String {
+    let shown = addresses.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let more = addresses.len().saturating_sub(4);
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn kube_dns() -> Service {
+        read(json!({"metadata": {"name": "kube-dns"}, "spec": {"clusterIP": "10.96.0.10"}}))
+    }
+
+    #[test]
+    fn dns_is_its_pods_on_port_53_only() {
+        let hole = dns(&[kube_dns()], None);
+        let rule = serde_json::to_value(hole.rule.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            rule,
+            json!({
+                "to": [{
+                    "namespaceSelector": {"matchExpressions": [
+                        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["kube-system"]}]},
+                    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+                }],
+                "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+            })
+        );
+        assert!(hole.to_string().starts_with("Hole, by the plan's cleanRoom: DNS, to port 53"), "{hole}");
+    }
+
+    #[test]
+    fn the_cache_on_the_node_is_reached_at_its_link_local_address_and_at_that_of_the_dns() {
+        let cache: DaemonSet = read(json!({"metadata": {"name": "node-local-dns"}, "spec": {
+            "selector": {}, "template": {"spec": {"containers": [
+                {"name": "node-cache", "args": ["-localip", "169.254.20.10,10.96.0.10,203.0.113.9", "-conf", "/etc/Corefile"]}]}},
+        }}));
+        let rule = dns(&[kube_dns()], Some(&cache)).rule.unwrap();
+        let blocks: Vec<_> =
+            rule.to.unwrap().into_iter().filter_map(|peer| Some(peer.ip_block?.cidr)).collect();
+        assert_eq!(
+            blocks,
+            ["10.96.0.10/32", "169.254.20.10/32"],
+            "an address of elsewhere is not let through"
+        );
+    }
+
+    #[test]
+    fn the_api_server_is_its_addresses_at_its_ports() {
+        let slice = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"]}, {"addresses": ["192.0.2.2"]}], "ports": [{"port": 6443}]}));
+        let hole = api_server(&[slice]);
+        let rule = serde_json::to_value(hole.rule.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            rule,
+            json!({
+                "to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}, {"ipBlock": {"cidr": "192.0.2.2/32"}}],
+                "ports": [{"protocol": "TCP", "port": 6443}],
+            })
+        );
+        assert_eq!(hole.words, "port 6443 of 192.0.2.1, 192.0.2.2");
+    }
+
+    #[test]
+    fn what_is_not_found_is_not_let_through_and_that_is_said() {
+        let portless = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"]}]}));
+        for (hole, name) in
+            [(dns(&[], None), "DNS"), (api_server(&[]), "APIServer"), (api_server(&[portless]), "APIServer")]
+        {
+            assert_eq!(hole.rule, None, "a rule without peers would let everything through");
+            assert!(hole.to_string().starts_with(&format!("{name} is not let through")), "{hole}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What a CronJob's own controller would do at the moment it is resumed, and next. Kubernetes' schedules are those of robfig/cron:
+//! five fields, names, `?`, `@daily` and the like, `@every`.
+
+use croner::Cron;
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use k8s_openapi::api::batch::v1::CronJob;
+
+use crate::api::Duration;
+
+/// What a CronJob would do, were it resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fires {
+    /// It would start a Job at once, for the last run that it missed.
+    Missed {
+        /// When that run was due.
+        run: Zoned,
+    },
+    /// Its next run.
+    Next(Zoned),
+    /// It has no run any more.
+    Never,
+}
+
+/// What it would do if it were resumed now; or why nobody can say.
+///
+/// The controller counts runs from the last one that it started, or from the CronJob's making, but no further back than
+/// `startingDeadlineSeconds`; of those that it missed it starts the last one. That it was suspended in between is nothing to it.
+///
+/// # Errors
+/// In words: the schedule or the time zone cannot be read.
+pub fn fires(object: &CronJob, now: Timestamp) -> Result<Fires, String> {
+    let spec = object.spec.as_ref().ok_or("it has no spec")?;
+    let named = spec.time_zone.as_deref();
+    let zone = TimeZone::get(named.unwrap_or("UTC"))
+        .map_err(|_| format!("its time zone '{}' is not known here", named.unwrap_or("UTC")))?;
+    let schedule = Schedule::read(&spec.schedule)?;
+    let last = object.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).map(|t| t.0);
+    let made = object.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let mut since = last.or(made).ok_or("nobody knows since when it is there")?;
+    // Without a time zone it goes by the clock of the controller manager, which nobody can read. Its last run tells.
+    if let (None, Some(last)) = (named, last)
+        && !schedule.names(&last.to_zoned(zone.clone()))
+    {
+        return Err(format!(
+            "it last ran at {last}, which its schedule does not name in UTC: whose clock it goes by is unknown. Give it a spec.timeZone"
+        ));
+    }
+    if let Some(seconds) = spec.starting_deadline_seconds {
+        let deadline = now.checked_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN);
+        since = since.max(deadline);
+    }
+    let at = now.to_zoned(zone);
+    if let Some(run) = schedule.last(&at, since)? {
+        return Ok(Fires::Missed { run });
+    }
+    Ok(schedule.next(&at, since)?.map_or(Fires::Never, Fires::Next))
+}
+
+/// A schedule as Kubernetes reads it.
+enum Schedule {
+    Fields(Box<Cron>),
+    Every(SignedDuration),
+}
+
+impl Schedule {
+    fn read(text: &str) -> Result<Self, String> {
+        let wrong = |why: &dyn std::fmt::Display| format!("its schedule '{text}' cannot be read: {why}");
+        let text = text.trim();
+        if let Some(every) = text.strip_prefix("@every ") {
+            let every: Duration = every.trim().parse().map_err(|e| wrong(&e))?;
+            // In whole seconds, and one at the least.
+            let seconds = i64::try_from(every.0.as_secs()).map_err(|e| wrong(&e))?;
+            return Ok(Self::Every(SignedDuration::from_secs(seconds.max(1))));
+        }
+        let text = if text == "@midnight" { "@daily" } else { text };
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .sloppy_ranges(true)
+            .build();
+        parser.parse(text).map(|cron| Self::Fields(Box::new(cron))).map_err(|e| wrong(&e))
+    }
+
+    /// Is this one of its times? Anything is one of an interval.
+    fn names(&self, at: &Zoned) -> bool {
+        match self {
+            Self::Fields(cron) => cron.is_time_matching(at).unwrap_or(false),
+            Self::Every(_) => true,
+        }
+    }
+
+    /// The last run up to now and after `since`.
+    fn last(&self, now: &Zoned, since: Timestamp) -> Result<Option<Zoned>, String> {
+        match self {
+            Self::Fields(cron) => {
+                let run = some(cron.find_previous_occurrence(now, true))?;
+                Ok(run.filter(|run| run.timestamp() > since))
+            }
+            Self::Every(every) => {
+                let runs = now.timestamp().duration_since(since).as_secs() / every.as_secs();
+                Ok(if runs > 0 { after(since, *every, runs, now) } else { None })
+            }
+        }
+    }
+
+    /// The first run after now.
+    fn next(&self, now: &Zoned, since: Timestamp) -> Result<Option<Zoned>, String> {
+        match self {
+            Self::Fields(cron) => some(cron.find_next_occurrence(now, false)),
+            Self::Every(every) => Ok(after(since, *every, 1, now)),
+        }
+    }
+}
+
+fn after(since: Timestamp, every: SignedDuration, times: i64, of: &Zoned) -> Option<Zoned> {
+    let at = every.as_secs().checked_mul(times).map(SignedDuration::from_secs);
+    Some(since.checked_add(at?).ok()?.to_zoned(of.time_zone().clone()))
+}
+
+/// That there is no such time is an answer.
+fn some(found: Result<Zoned, CronError>) -> Result<Option<Zoned>, String> {
+    match found {
+        Ok(at) => Ok(Some(at)),
+        Err(CronError::TimeSearchLimitExceeded) => Ok(None),
+        Err(error) => Err(format!("its schedule cannot be followed: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW: &str = "2025-11-24T10:30:00Z";
+
+    fn told(spec: Value, last: Option<&str>) -> String {
+        let mut spec = spec;
+        spec["jobTemplate"] = json!({});
+        let object: CronJob = serde_json::from_value(json!({
+            "metadata": {"name": "payroll", "creationTimestamp": "2025-01-01T00:00:00Z"},
+            "spec": spec, "status": {"lastScheduleTime": last},
+        }))
+        .unwrap();
+        match fires(&object, NOW.parse().unwrap()) {
+            Ok(Fires::Missed { run }) => format!("missed {}", run.strftime("%F %H:%M %Z")),
+            Ok(Fires::Next(run)) => format!("next {}", run.strftime("%F %H:%M %Z")),
+            Ok(Fires::Never) => "never".to_owned(),
+            Err(why) => format!("error {why}"),
+        }
+    }
+
+    #[test]
+    fn what_fires_on_resuming_is_the_last_run_that_was_missed_and_else_the_next() {
+        for (schedule, last, expected) in [
+            ("0 2 * * *", "2025-11-20T02:00:00Z", "missed 2025-11-24 02:00 UTC"),
+            ("0 2 * * *", "2025-11-24T02:00:00Z", "next 2025-11-25 02:00 UTC"),
+            ("@daily", "2025-11-24T00:00:00Z", "next 2025-11-25 00:00 UTC"),
+            ("@midnight", "2025-11-23T00:00:00Z", "missed 2025-11-24 00:00 UTC"),
+            ("@hourly", "2025-11-24T09:00:00Z", "missed 2025-11-24 10:00 UTC"),
+            ("@weekly", "2025-11-23T00:00:00Z", "next 2025-11-30 00:00 UTC"),
+            ("@monthly", "2025-11-01T00:00:00Z", "next 2025-12-01 00:00 UTC"),
+            ("@yearly", "2025-01-01T00:00:00Z", "next 2026-01-01 00:00 UTC"),
+            ("@every 1h", "2025-11-24T09:45:00Z", "next 2025-11-24 10:45 UTC"),
+            ("@every 1h", "2025-11-24T07:45:00Z", "missed 2025-11-24 09:45 UTC"),
+            ("*/15 * * * *", "2025-11-24T10:15:00Z", "missed 2025-11-24 10:30 UTC"),
+            ("5/20 * * * *", "2025-11-24T10:25:00Z", "next 2025-11-24 10:45 UTC"),
+            ("0 9 * * MON-FRI", "2025-11-24T09:00:00Z", "next 2025-11-25 09:00 UTC"),
+            ("0 9 ? DEC sat", "2025-01-01T00:00:00Z", "error "),
+            ("30 6 28 * ?", "2025-10-28T06:30:00Z", "next 2025-11-28 06:30 UTC"),
+            // Either day will do when both are named.
+            ("0 9 13 * 2", "2025-11-18T09:00:00Z", "next 2025-11-25 09:00 UTC"),
+            ("0 0 31 2 *", "2025-11-24T02:00:00Z", "error "),
+        ] {
+            let told = told(json!({"schedule": schedule}), Some(last));
+            assert!(told.starts_with(expected), "{schedule} since {last}: {told}");
+        }
+        assert_eq!(told(json!({"schedule": "0 0 31 2 *"}), None), "never");
+        assert_eq!(
+            told(json!({"schedule": "0 2 * * *"}), None),
+            "missed 2025-11-24 02:00 UTC",
+            "since it was made"
+        );
+    }
+
+    #[test]
+    fn a_deadline_lets_old_runs_go() {
+        let with = |seconds: i64| {
+            told(
+                json!({"schedule": "0 10 * * *", "startingDeadlineSeconds": seconds}),
+                Some("2025-11-20T10:00:00Z"),
+            )
+        };
+        assert_eq!(with(1799), "next 2025-11-25 10:00 UTC");
+        assert_eq!(with(1801), "missed 2025-11-24 10:00 UTC");
+    }
+
+    #[test]
+    fn a_time_zone_is_followed_through_changes_of_the_clock() {
+        let nightly = json!({"schedule": "0 2 * * *", "timeZone": "America/New_York"});
+        assert_eq!(told(nightly.clone(), Some("2025-11-23T07:00:00Z")), "missed 2025-11-24 02:00 EST");
+        assert_eq!(told(nightly, Some("2025-11-24T07:00:00Z")), "next 2025-11-25 02:00 EST");
+        let summer = json!({"schedule": "30 12 1 7 *", "timeZone": "Europe/London"});
+        assert_eq!(told(summer, Some("2025-07-01T11:30:00Z")), "next 2026-07-01 12:30 BST");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        for (spec, last, words) in [
+            (json!({"schedule": "every night"}), None, "its schedule 'every night' cannot be read"),
+            (json!({"schedule": "TZ=UTC 0 2 * * *"}), None, "cannot be read"),
+            (json!({"schedule": "0 2 * *"}), None, "cannot be read"),
+            (json!({"schedule": "@every now"}), None, "'now' is not a duration"),
+            (json!({"schedule": "@reboot"}), None, "cannot be read"),
+            (json!({"schedule": "0 2 * * *", "timeZone": "Mars/Olympus"}), None, "time zone 'Mars/Olympus'"),
+            // Its controller manager's clock is not on UTC: when it would run, nobody knows.
+            (
+                json!({"schedule": "0 2 * * *"}),
+                Some("2025-11-24T07:00:00Z"),
+                "whose clock it goes by is unknown",
+            ),
+        ] {
+            let told = told(spec, last);
+            assert!(told.starts_with("error") && told.contains(words), "{told}");
+        }
+    }
+}
