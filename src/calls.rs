@@ -37,10 +37,10 @@ impl IoError {
         if let kube::Error::Api(status) = source.as_ref() { Some(status) } else { None }
     }
 
-    /// Was the object not there?
+    /// Was the object not there, or its kind? Of a group that nobody serves, the API server says so in plain text.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(Status::is_not_found)
+        self.status().is_some_and(|s| s.is_not_found() || s.code == 404)
     }
 
     /// Had the object changed under us, or was it there already? A next try reads it afresh.

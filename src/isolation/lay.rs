@@ -103,7 +103,8 @@ impl Work<'_> {
         let spec = quarantine.as_ref().map_or(&self.wish.spec, |q| &q.spec);
         let alone = quarantine.is_none();
         let seal = quarantine.as_ref().map_or_else(|| namespace.uid(), ResourceExt::uid).unwrap_or_default();
-        if namespace.labels().contains_key(ISOLATION_LABEL) {
+        let isolated_before = namespace.labels().contains_key(ISOLATION_LABEL);
+        if isolated_before {
             self.fenced_by_others = true;
         } else {
             self.cut(&seal).await;
@@ -128,7 +129,7 @@ impl Work<'_> {
         tell(Step::Label);
         self.see().await?;
         tell(Step::Seen);
-        if self.fenced_by_others && self.wish.operator {
+        if self.fenced_by_others && (self.wish.operator || !isolated_before) {
             self.await_operator().await;
         }
         self.look_at_network().await

@@ -1,1 +1,320 @@
+use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::super::Login;
+use super::*;
+
+fn nothing() -> Gathered {
+    Gathered {
+        daemonsets: Ok(vec![]),
+        deployments: Ok(vec![]),
+        statefulsets: Ok(vec![]),
+        services: Ok(vec![]),
+        csi_drivers: Ok(vec![]),
+        validating: Ok(vec![]),
+        mutating: Ok(vec![]),
+        crds: Ok(vec![]),
+        apiservices: Ok(vec![]),
+        ingresses: Ok(vec![]),
+        routes: Ok(vec![]),
+        leases: Ok(vec![]),
+        pods: BTreeMap::new(),
+        plans: Ok(vec![]),
+        login: Login { username: Ok("me".into()), ..Login::default() },
+        evidence: Ok(vec![]),
+        now: Timestamp::from_second(1_000_000).unwrap(),
+    }
+}
+
+fn one<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, String> {
+    Ok(vec![serde_json::from_value(value).unwrap()])
+}
+
+/// A workload in namespace `a` with this in its pod.
+fn workload(kind: &str, name: &str, labels: Value, pod: Value) -> Value {
+    let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": pod});
+    json!({
+        "apiVersion": "apps/v1", "kind": kind,
+        "metadata": {"name": name, "namespace": "a", "labels": labels},
+        "spec": {"selector": {"matchLabels": {"app": "x"}}, "serviceName": "x", "template": template},
+    })
+}
+
+fn mounting(path: &str) -> Value {
+    json!({"containers": [{"name": "main"}], "volumes": [{"name": "v", "hostPath": {"path": path}}]})
+}
+
+fn running(container: Value) -> Value {
+    json!({"containers": [container]})
+}
+
+fn service(name: &str, more: Value) -> Value {
+    let mut all = json!({"metadata": {"name": name, "namespace": "a"}});
+    for (key, value) in more.as_object().unwrap() {
+        match all.get_mut(key).and_then(Value::as_object_mut) {
+            Some(there) => there.extend(value.as_object().unwrap().clone()),
+            None => all[key] = value.clone(),
+        }
+    }
+    all
+}
+
+fn ingress(host: &str, address: &str) -> Value {
+    json!({
+        "metadata": {"name": "i", "namespace": "b"},
+        "spec": {"rules": [{"host": host}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+    })
+}
+
+fn hooked(client: &Value, policy: &str) -> Value {
+    let hook = json!({
+        "name": "hook.example", "clientConfig": client, "failurePolicy": policy, "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    });
+    json!({"metadata": {"name": "hooks"}, "webhooks": [hook]})
+}
+
+fn kinds(targets: &[&str], seen: &Gathered) -> Vec<(Option<String>, Kind)> {
+    let targets: Vec<String> = targets.iter().map(|t| (*t).to_owned()).collect();
+    judge(&targets, seen).into_iter().map(|f| (f.namespace, f.kind)).collect()
+}
+
+/// What is found of one namespace, isolated alone: and that isolating another finds nothing.
+fn found(what: &str, seen: &Gathered) -> Vec<Kind> {
+    assert_eq!(kinds(&["elsewhere"], seen), [], "{what}");
+    let found = kinds(&["a"], seen);
+    assert!(found.iter().all(|(namespace, _)| namespace.as_deref() == Some("a")), "{what}: {found:?}");
+    found.into_iter().map(|(_, kind)| kind).collect()
+}
+
+#[test]
+fn what_the_cluster_lives_on_is_refused_by_name() {
+    for name in ["kube-system", "kube-public", "default", "resurgam-system"] {
+        assert_eq!(kinds(&[name], &nothing()), [(Some(name.to_owned()), Kind::Protected)]);
+    }
+    assert_eq!(kinds(&["web"], &nothing()), []);
+}
+
+#[test]
+fn network_storage_and_dns_are_known_by_what_they_run() {
+    let with = |kind: &str, pod: Value| {
+        let object = workload(kind, "x", json!({}), pod);
+        match kind {
+            "DaemonSet" => Gathered { daemonsets: one(object), ..nothing() },
+            "Deployment" => Gathered { deployments: one(object), ..nothing() },
+            _ => Gathered { statefulsets: one(object), ..nothing() },
+        }
+    };
+    let sidecar = |name: &str| running(json!({"name": name, "image": "registry.example/x"}));
+    for (seen, expected) in [
+        (with("DaemonSet", mounting("/etc/cni/net.d")), vec![Kind::Cni]),
+        (with("DaemonSet", mounting("/opt/cni/bin/")), vec![Kind::Cni]),
+        (with("Deployment", mounting("/opt/cni/bin")), vec![]),
+        (with("DaemonSet", mounting("/var/log")), vec![]),
+        (with("DaemonSet", mounting("/var/lib/kubelet/plugins/x")), vec![Kind::Csi]),
+        (with("DaemonSet", sidecar("node-driver-registrar")), vec![Kind::Csi]),
+        (with("StatefulSet", sidecar("csi-provisioner")), vec![Kind::Csi]),
+        (
+            with("Deployment", running(json!({"name": "c", "image": "sig-storage/csi-attacher:v4"}))),
+            vec![Kind::Csi],
+        ),
+        (with("Deployment", sidecar("main")), vec![]),
+        (Gathered { services: one(service("kube-dns", json!({}))), ..nothing() }, vec![Kind::Dns]),
+        (
+            Gathered {
+                services: one(service("d", json!({"metadata": {"labels": {"k8s-app": "kube-dns"}}}))),
+                ..nothing()
+            },
+            vec![Kind::Dns],
+        ),
+        (Gathered { services: one(service("dns", json!({}))), ..nothing() }, vec![]),
+    ] {
+        assert_eq!(found(&format!("{seen:?}"), &seen), expected, "{seen:?}");
+    }
+    // A driver of its own making is known by the name that a CSIDriver gives it.
+    let named = Gathered {
+        csi_drivers: one(json!({"metadata": {"name": "disks.example"}, "spec": {}})),
+        ..with("Deployment", running(json!({"name": "main", "args": ["--driver=disks.example"]})))
+    };
+    assert_eq!(found("driver", &named), [Kind::Csi]);
+}
+
+#[test]
+fn gitops_is_known_by_its_label_its_name_or_its_image() {
+    for (name, labels, image) in [
+        ("x", json!({"app.kubernetes.io/part-of": "flux"}), "x"),
+        ("x", json!({"app.kubernetes.io/part-of": "argocd"}), "x"),
+        ("kustomize-controller", json!({}), "x"),
+        ("x", json!({}), "ghcr.example/fluxcd/helm-controller:v1"),
+        ("x", json!({}), "quay.example/argoproj/argocd:v3"),
+    ] {
+        let pod = running(json!({"name": "manager", "image": image}));
+        let seen = Gathered { deployments: one(workload("Deployment", name, labels, pod)), ..nothing() };
+        assert_eq!(found(name, &seen), [Kind::Gitops], "{name} {image}");
+    }
+    let labels =
+        json!({"kustomize.toolkit.fluxcd.io/name": "plan", "kustomize.toolkit.fluxcd.io/namespace": "a"});
+    let plan = json!({
+        "metadata": {"name": "p", "namespace": "b", "labels": labels},
+        "spec": {"serviceAccountName": "recovery", "services": []},
+    });
+    let seen = Gathered { plans: one(plan), ..nothing() };
+    assert_eq!(found("what delivers the plan", &seen), [Kind::Gitops]);
+    assert_eq!(kinds(&["b"], &seen), [(Some("b".to_owned()), Kind::PlanAccount)]);
+}
+
+#[test]
+fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
+    let here = json!({"service": {"namespace": "a", "name": "s"}});
+    let by_url = json!({"url": "https://s.a.svc.cluster.local:443/check"});
+    let elsewhere = json!({"url": "https://hooks.example"});
+    let conversion = |client: &Value| {
+        json!({
+            "metadata": {"name": "things.example"},
+            "spec": {
+                "group": "example", "names": {"kind": "Thing", "plural": "things"}, "scope": "Cluster", "versions": [],
+                "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
+            },
+        })
+    };
+    let api = json!({"metadata": {"name": "v1.metrics"}, "spec": {
+        "service": {"namespace": "a", "name": "s"}, "groupPriorityMinimum": 1, "versionPriority": 1}});
+    for (seen, expected) in [
+        (Gathered { validating: one(hooked(&here, "Fail")), ..nothing() }, vec![Kind::Webhook]),
+        (Gathered { mutating: one(hooked(&by_url, "Ignore")), ..nothing() }, vec![Kind::Webhook]),
+        (Gathered { validating: one(hooked(&elsewhere, "Fail")), ..nothing() }, vec![]),
+        (Gathered { crds: one(conversion(&here)), ..nothing() }, vec![Kind::Webhook]),
+        (Gathered { apiservices: one(api), ..nothing() }, vec![Kind::Apiservice]),
+    ] {
+        assert_eq!(found(&format!("{seen:?}"), &seen), expected);
+    }
+    let says = |policy| {
+        let seen = Gathered { validating: one(hooked(&here, policy)), ..nothing() };
+        judge(&["a".to_owned()], &seen)[0].message.clone()
+    };
+    assert!(says("Fail").contains("every write that it watches is refused"), "{}", says("Fail"));
+    assert!(!says("Ignore").contains("every write"), "{}", says("Ignore"));
+}
+
+#[test]
+fn the_callers_own_login_is_found_behind_ingresses_routes_and_load_balancers() {
+    let through = |address: &str| Login {
+        username: Ok("me".into()),
+        through: vec![("your login".into(), address.into())],
+        others: vec!["break-glass".into()],
+        ..Login::default()
+    };
+    let mut here = ingress("id.example", "10.0.0.1");
+    here["metadata"]["namespace"] = json!("a");
+    let mut wild = here.clone();
+    wild["spec"]["rules"][0]["host"] = json!("*.example");
+    let balancer = service("lb", json!({"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}}));
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r", "namespace": "b"},
+        "spec": {"hostnames": ["id.example"], "rules": [{"backendRefs": [{"name": "s", "namespace": "a"}]}]},
+    });
+    let login = through("https://id.example:8443/realm");
+    for (what, seen) in [
+        ("a Service", Gathered { login: through("https://id.a.svc/realm"), ..nothing() }),
+        ("an Ingress", Gathered { login: login.clone(), ingresses: one(here), ..nothing() }),
+        ("a wildcard", Gathered { login: login.clone(), ingresses: one(wild), ..nothing() }),
+        ("a route's backend", Gathered { login: login.clone(), routes: one(route), ..nothing() }),
+        (
+            "the ingress controller",
+            Gathered {
+                login: login.clone(),
+                ingresses: one(ingress("id.example", "10.0.0.1")),
+                services: one(balancer),
+                ..nothing()
+            },
+        ),
+        (
+            "the caller's account",
+            Gathered {
+                login: Login { username: Ok("system:serviceaccount:a:ci".into()), ..Login::default() },
+                ..nothing()
+            },
+        ),
+    ] {
+        assert_eq!(found(what, &seen), [Kind::Login], "{what}");
+    }
+    let other = Gathered { login, ingresses: one(ingress("other.example", "10.0.0.1")), ..nothing() };
+    assert_eq!(kinds(&["a", "b"], &other), []);
+}
+
+#[test]
+fn the_evidence_store_is_found_by_its_address() {
+    for (address, expected) in [
+        ("--evidence-endpoint=http://minio.a.svc:9000", vec![Kind::Evidence]),
+        ("https://minio.a.svc.cluster.local", vec![Kind::Evidence]),
+        ("minio.a.svc:9000", vec![Kind::Evidence]),
+        ("https://s3.example", vec![]),
+        ("minio.svc", vec![]),
+    ] {
+        let seen = Gathered { evidence: Ok(vec![address.into()]), ..nothing() };
+        assert_eq!(found(address, &seen), expected, "{address}");
+    }
+}
+
+#[test]
+fn a_lease_that_somebody_elsewhere_holds_now_is_a_risk() {
+    let lease = |holder: &str, at: i64| {
+        let renewed = Timestamp::from_second(at).unwrap().to_string();
+        let renewed = renewed.replace('Z', ".000000Z");
+        json!({"metadata": {"name": "l", "namespace": "a"}, "spec": {
+            "holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": renewed}})
+    };
+    let pods = || BTreeMap::from([("a".to_owned(), Ok(vec!["web-1".to_owned()]))]);
+    for (holder, at, expected) in [
+        ("scheduler-7_uuid", 999_995, vec![Kind::Leases]),
+        ("scheduler-7_uuid", 990_000, vec![]),
+        ("web-1_uuid", 999_995, vec![]),
+    ] {
+        let seen = Gathered { leases: one(lease(holder, at)), pods: pods(), ..nothing() };
+        assert_eq!(found(holder, &seen), expected, "{holder} {at}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_not_known_and_no_other_risk_covers_it() {
+    let why = || "services is forbidden: User \"me\" cannot list".to_owned();
+    let full = nothing();
+    let cases: Vec<(&str, Gathered)> = vec![
+        ("daemonsets", Gathered { daemonsets: Err(why()), ..full.clone() }),
+        ("deployments", Gathered { deployments: Err(why()), ..full.clone() }),
+        ("statefulsets", Gathered { statefulsets: Err(why()), ..full.clone() }),
+        ("services", Gathered { services: Err(why()), ..full.clone() }),
+        ("csidrivers", Gathered { csi_drivers: Err(why()), ..full.clone() }),
+        ("validating", Gathered { validating: Err(why()), ..full.clone() }),
+        ("mutating", Gathered { mutating: Err(why()), ..full.clone() }),
+        ("crds", Gathered { crds: Err(why()), ..full.clone() }),
+        ("apiservices", Gathered { apiservices: Err(why()), ..full.clone() }),
+        ("ingresses", Gathered { ingresses: Err(why()), ..full.clone() }),
+        ("routes", Gathered { routes: Err(why()), ..full.clone() }),
+        ("leases", Gathered { leases: Err(why()), ..full.clone() }),
+        ("plans", Gathered { plans: Err(why()), ..full.clone() }),
+        ("evidence", Gathered { evidence: Err(why()), ..full.clone() }),
+        ("pods", Gathered { pods: BTreeMap::from([("a".to_owned(), Err(why()))]), ..full.clone() }),
+        ("who", Gathered { login: Login { username: Err(why()), ..Login::default() }, ..full.clone() }),
+        ("login", Gathered { login: Login { unclear: Some(why()), ..full.login.clone() }, ..full.clone() }),
+    ];
+    for (what, seen) in cases {
+        let found = judge(&["a".to_owned()], &seen);
+        assert_eq!(found.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::Unknown], "{what}");
+        assert!(found[0].message.contains("is forbidden"), "{what} says why: {}", found[0].message);
+        assert!(found[0].stops(&[Kind::Login, Kind::Webhook]), "{what}");
+        assert!(!found[0].stops(&[Kind::Unknown]), "{what}");
+    }
+}
+
+#[test]
+fn what_is_refused_cannot_be_accepted() {
+    for kind in [Kind::Protected, Kind::Cni, Kind::Csi, Kind::Dns] {
+        let finding = Finding { namespace: None, kind, message: String::new() };
+        assert!(finding.stops(&[kind]));
+    }
+}
