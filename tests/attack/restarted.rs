@@ -1,0 +1,93 @@
+//! The operator is killed and started again in the midst of isolating, while attacks go on and on.
+
+use control_plane::Identity;
+use rehearsal::{DEADLINE, eventually, kind};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::attack::{Ask, Attack, FENCE, LOCK, Outcome, QUARANTINE, attack, implant, make};
+use crate::rig::{Stage, isolate, stage};
+use crate::who::{Who, outsiders};
+
+const NAME: &str = "attack-midway";
+
+/// What is tried over and over, each as somebody who would succeed but for the policies. As dry-runs: whatever comes through
+/// before the fence is up is no concern here, and leaves nothing behind.
+fn attacks() -> Vec<Attack> {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
+    let core = format!("/api/v1/namespaces/{NAME}");
+    let up = json!({"spec": {"replicas": 3}});
+    let apps = format!("/apis/apps/v1/namespaces/{NAME}");
+    let net = format!("/apis/networking.k8s.io/v1/namespaces/{NAME}");
+    let unlabel = json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}});
+    let quarantine = format!("/apis/resurgam.dev/v1alpha1/quarantines/{NAME}");
+    vec![
+        attack("create a pod", format!("{core}/pods"), Ask::Create(pod), FENCE),
+        attack("scale", format!("{apps}/deployments/web/scale"), Ask::Merge(up), FENCE),
+        attack("delete every network policy", format!("{net}/networkpolicies"), Ask::DeleteAll, FENCE),
+        attack("unlabel the namespace", core, Ask::Merge(unlabel), LOCK),
+        attack("delete the Quarantine", quarantine, Ask::Delete, QUARANTINE),
+    ]
+}
+
+/// Goes on with one attack until told to stop. Returns how often it was refused, and tells when it first was.
+async fn go_on(who: &Who, attack: &Attack, refused: &watch::Sender<usize>, stop: watch::Receiver<bool>) -> Result<usize, String> {
+    let mut count = 0;
+    while !*stop.borrow() {
+        match make(who, attack, true).await {
+            Outcome::Refused(_) => {
+                count += 1;
+                refused.send_modify(|all| *all += 1);
+            }
+            outcome if count > 0 => {
+                return Err(format!("{}, as {}: {outcome:?}, having been refused {count} times", attack.name, who.user));
+            }
+            _ => {}
+        }
+    }
+    Ok(count)
+}
+
+async fn lay_down(stage: &Stage) {
+    let admin = stage.client(Identity::PlatformAdministrator).await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}});
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": NAME}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": implant()}}});
+    rehearsal::apply(&admin, "platform", &[namespace, web]).await.unwrap();
+    let deployments = kind(&admin, "apps/v1", "Deployment", Some(NAME));
+    let up = |o: &Value| o["status"]["readyReplicas"] == 2;
+    eventually(&deployments, "web", "web to run", DEADLINE, up).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refused_once_is_refused_ever_after_though_the_operator_is_killed_midway() {
+    let mut stage = stage(1).await;
+    lay_down(&stage).await;
+    let attackers: Vec<Who> =
+        outsiders(&stage).await.into_iter().filter(|who| !who.limited).take(2).collect();
+    let attacks = attacks();
+    let (refused, mut seen) = watch::channel(0);
+    let (stop, stopped) = watch::channel(false);
+    let going = attackers.iter().flat_map(|who| attacks.iter().map(move |attack| (who, attack)));
+    let going = going.map(|(who, attack)| go_on(who, attack, &refused, stopped.clone()));
+    let going = futures::future::try_join_all(going);
+    let killing = async {
+        isolate(&stage.rig.cluster, NAME, "Sealed").await.unwrap();
+        // Killed as soon as the first is refused, and once more a little later.
+        for more in [1, 200] {
+            let until = *seen.borrow() + more;
+            tokio::time::timeout(DEADLINE, seen.wait_for(|all| *all >= until)).await.unwrap().unwrap();
+            stage.operators(0);
+            stage.operators(1);
+        }
+        rehearsal::three_boroughs::isolated(&stage.rig.cluster, NAME).await.unwrap();
+        stop.send(true).unwrap();
+    };
+    let (counts, ()) = tokio::join!(going, killing);
+    let counts = counts.unwrap_or_else(|error| panic!("{error}"));
+    assert!(counts.iter().all(|count| *count > 0), "each was refused in the end: {counts:?}");
+    let admin = stage.client(Identity::PlatformAdministrator).await;
+    let pods = crate::served::get(&admin, &format!("/api/v1/namespaces/{NAME}/pods")).await.unwrap();
+    assert_eq!(pods["items"], json!([]));
+}

@@ -1,0 +1,169 @@
+//! One control plane for the whole suite: a namespace at each level with an object of every kind in it, everybody who attacks,
+//! and as many operators as a test wants.
+
+use std::path::Path;
+
+use control_plane::{ControlPlane, Identity, Options};
+use kube::Client;
+use kube::api::Patch;
+use rehearsal::{DEADLINE, Operator, OperatorOptions, condition, documents, eventually, kind, object};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use crate::served::{self, Served};
+
+pub const KINDS: &str = "resurgam.dev/v1alpha1";
+/// What people would read in a refusal.
+pub const REASON: &str = "unusual activity in the shared network";
+pub const INCIDENT: &str = "nov-2025";
+
+/// The levels at which a namespace is isolated, and the namespace that is.
+pub const LEVELS: [Level; 3] = [
+    Level { label: "contained", namespace: "attack-contained" },
+    Level { label: "sealed", namespace: "attack-sealed" },
+    Level { label: "clean-room", namespace: "attack-room" },
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    pub label: &'static str,
+    pub namespace: &'static str,
+}
+
+impl Level {
+    /// Does a Quarantine of ours stand behind it? The clean room is labelled by hand: no recovery has to be played for it.
+    pub fn has_quarantine(self) -> bool {
+        self.label != "clean-room"
+    }
+}
+
+pub struct Rig {
+    pub cluster: ControlPlane,
+    /// The kinds that can be in a namespace.
+    pub served: Vec<Served>,
+}
+
+static RIG: OnceCell<Rig> = OnceCell::const_new();
+static OPERATORS: Mutex<Vec<Operator>> = Mutex::const_new(Vec::new());
+
+/// The stage, for one test at a time: there is one lease.
+pub struct Stage {
+    pub rig: &'static Rig,
+    operators: MutexGuard<'static, Vec<Operator>>,
+}
+
+/// Takes the stage, with so many operators at work.
+pub async fn stage(operators: usize) -> Stage {
+    let mut running = OPERATORS.lock().await;
+    let rig = RIG.get_or_try_init(async || set_up(&mut running).await).await.unwrap();
+    let mut stage = Stage { rig, operators: running };
+    stage.operators(operators);
+    stage
+}
+
+impl Stage {
+    /// Kills operators, without a goodbye, or starts some, until there are so many.
+    pub fn operators(&mut self, count: usize) {
+        while self.operators.len() > count {
+            self.operators.pop().unwrap().kill().unwrap();
+        }
+        while self.operators.len() < count {
+            self.operators.push(operator(&self.rig.cluster));
+        }
+    }
+
+    pub async fn client(&self, who: Identity) -> Client {
+        self.rig.cluster.client(who).await.unwrap()
+    }
+}
+
+/// An operator. The lease of one that was killed runs out after 2 s: it waits for that by itself.
+fn operator(cluster: &ControlPlane) -> Operator {
+    let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+    Operator::start(cluster, &OperatorOptions { lease_seconds: 2, ..within }).unwrap()
+}
+
+async fn set_up(operators: &mut Vec<Operator>) -> anyhow::Result<Rig> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    rehearsal::install(&cluster).await?;
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
+    let kinds = documents(include_str!("kinds.yaml"))?;
+    rehearsal::apply(&admin, "platform", &kinds).await?;
+    let crds = kind(&admin, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
+    for crd in &kinds {
+        let name = crd["metadata"]["name"].as_str().unwrap_or_default();
+        let is = |o: &Value| condition(o, "Established") == "True";
+        eventually(&crds, name, &format!("{name} to be served"), DEADLINE, is).await?;
+    }
+    rehearsal::apply(&admin, "platform", &documents(include_str!("access.yaml"))?).await?;
+    operators.push(operator(&cluster));
+    let levels = LEVELS.map(|level| lay_down(&cluster, &admin, level));
+    futures::future::try_join_all(levels).await?;
+    let served = served::discover(&admin).await;
+    Ok(Rig { cluster, served })
+}
+
+/// The estate of one namespace.
+pub fn estate(namespace: &str) -> Vec<Value> {
+    documents(&include_str!("estate.yaml").replace("NAMESPACE", namespace)).unwrap()
+}
+
+/// A namespace with an object of every kind, isolated.
+async fn lay_down(cluster: &ControlPlane, admin: &Client, level: Level) -> anyhow::Result<()> {
+    let namespace = level.namespace;
+    let itself = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    rehearsal::apply(admin, "platform", &[itself]).await?;
+    rehearsal::apply(admin, "platform", &estate(namespace)).await?;
+    for (version, what, name, at) in [
+        ("apps/v1", "Deployment", "web", "/status/readyReplicas"),
+        ("apps/v1", "StatefulSet", "db", "/status/readyReplicas"),
+        ("apps/v1", "ReplicaSet", "lone", "/status/readyReplicas"),
+        ("apps/v1", "DaemonSet", "agent", "/status/numberReady"),
+        ("v1", "ReplicationController", "old", "/status/readyReplicas"),
+        ("v1", "Pod", "bare", "/status/phase"),
+        ("batch/v1", "Job", "done", "/status/completionTime"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler", "web", "/status/conditions"),
+    ] {
+        let api = kind(admin, version, what, Some(namespace));
+        let is = |o: &Value| match o.pointer(at) {
+            Some(Value::String(phase)) => phase != "Pending",
+            found => found.is_some(),
+        };
+        eventually(&api, name, &format!("{what} {namespace}/{name} to run"), DEADLINE, is).await?;
+    }
+    // As a kubelet that can resize tells, which kwok does not.
+    let pods = kind(admin, "v1", "Pod", Some(namespace));
+    let mut bare = object(&pods, "bare").await?;
+    bare["status"]["containerStatuses"][0]["resources"] = json!({"requests": {"cpu": "1m"}});
+    let told = json!({"status": {"containerStatuses": bare["status"]["containerStatuses"]}});
+    pods.patch_status("bare", &Default::default(), &Patch::Merge(told)).await?;
+    if level.has_quarantine() {
+        let isolation = if level.label == "sealed" { "Sealed" } else { "Contained" };
+        isolate(cluster, namespace, isolation).await?;
+        rehearsal::three_boroughs::isolated(cluster, namespace).await?;
+        return Ok(());
+    }
+    label(cluster, namespace, level.label).await
+}
+
+/// On call: isolates a namespace, without waiting.
+pub async fn isolate(cluster: &ControlPlane, namespace: &str, isolation: &str) -> anyhow::Result<()> {
+    let responder = cluster.client(Identity::Responder).await?;
+    let quarantine = json!({
+        "apiVersion": KINDS, "kind": "Quarantine", "metadata": {"name": namespace},
+        "spec": {"isolation": isolation, "reason": REASON, "incidentRef": {"name": INCIDENT}},
+    });
+    rehearsal::apply(&responder, "on-call", &[quarantine]).await
+}
+
+/// Labels a namespace as the operator would.
+pub async fn label(cluster: &ControlPlane, namespace: &str, label: &str) -> anyhow::Result<()> {
+    let operator = cluster.client(Identity::Operator).await?;
+    let namespaces = kind(&operator, "v1", "Namespace", None);
+    let patch = json!({"metadata": {
+        "labels": {"resurgam.dev/isolation": label},
+        "annotations": {"resurgam.dev/reason": REASON, "resurgam.dev/incident": INCIDENT},
+    }});
+    namespaces.patch(namespace, &Default::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
