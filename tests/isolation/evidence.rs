@@ -252,3 +252,31 @@ async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_i
     assert_eq!(kept.logs, Some(0));
     assert!(kept.missing.iter().any(|m| m.contains("web/main") && m.contains("silent")), "{kept:?}");
 }
+
+#[tokio::test]
+async fn while_a_slow_store_is_waited_for_that_is_told_and_nothing_is_captured_twice() {
+    let _nobody = stopped(controller().await).await;
+    let rig = rig().await;
+    fill("slow").await;
+    let (server, open) = s3::Server::start_closed().await;
+    let _own = with(rig.evidence(server.store())).await;
+    isolate("slow", QuarantineLevel::Sealed).await;
+    let reason = |q: &Quarantine| {
+        let status = q.status.clone().unwrap_or_default();
+        conditions::find(&status.conditions, conditions::READY).map(|ready| ready.reason.clone())
+    };
+    let waiting = until("slow", "said to be capturing", |q| reason(q).as_deref() == Some("Capturing")).await;
+    assert_eq!(waiting.status.unwrap().isolation, Some(Isolation::Contained));
+
+    // Somebody writes to it meanwhile.
+    let quarantines: Api<Quarantine> = Api::all(client(Identity::Responder).await);
+    let note = Patch::Merge(json!({"metadata": {"annotations": {"ticket": "4711"}}}));
+    quarantines.patch("slow", &PatchParams::default(), &note).await.unwrap();
+    open.send(()).unwrap();
+    let sealed = ready("slow", Isolation::Sealed).await;
+    let kept = sealed.status.unwrap().capture.unwrap();
+    assert_eq!(index(&server.objects(), "slow", &kept)["quarantine"], sealed.metadata.uid.unwrap());
+    let logs = kept.logs.and_then(|logs| usize::try_from(logs).ok()).unwrap();
+    let files = std::fs::read_dir(server.objects().join("slow")).unwrap().count();
+    assert_eq!(files, 2 + logs + 1, "index, manifests, and each log once, that of the run before too");
+}

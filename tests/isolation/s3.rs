@@ -10,6 +10,7 @@ use resurgam::isolation::evidence::Store;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const BUCKET: &str = "council";
@@ -29,6 +30,14 @@ impl Drop for Server {
 
 impl Server {
     pub async fn start() -> Self {
+        let (server, open) = Self::start_closed().await;
+        open.send(()).unwrap();
+        server
+    }
+
+    /// A server that answers nobody until it is told to.
+    pub async fn start_closed() -> (Self, oneshot::Sender<()>) {
+        let (open, opened) = oneshot::channel();
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
@@ -37,13 +46,14 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move {
+            let _ = opened.await;
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = server.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
                 tokio::spawn(connection);
             }
         });
-        Self { root, url, serving }
+        (Self { root, url, serving }, open)
     }
 
     /// A store in its bucket, below `2025/nov`.

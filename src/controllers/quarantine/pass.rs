@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Pass, Trouble};
-use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
+use super::{Context, PassError, RESYNC, Seal, act, announce, read, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::holes;
@@ -24,7 +24,7 @@ use crate::isolation::workloads;
 const PROBING: Duration = Duration::from_secs(30);
 /// Then it is tried this often.
 const PROBE_SLOWLY: Duration = Duration::from_secs(60);
-/// A capture that takes longer than this is told of while it is under way.
+/// A capture that is not done after this is told of.
 const SAY_SO: Duration = Duration::from_secs(3);
 
 /// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it.
@@ -93,7 +93,7 @@ impl Work<'_> {
         pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
             let next = pass.next();
-            let _turn = self.context.turns.take(next).await;
+            let _turn = if next == Next::Capture { None } else { self.context.turns.take(next).await };
             let again = match next {
                 Next::Label => self.label(pass).await?,
                 Next::Probe => self.probe(pass, &seal).await,
@@ -204,24 +204,51 @@ impl Work<'_> {
             before,
             mode: quarantine.spec.capture,
         };
-        let mut kept = pin!(capture(&context.client, &context.options.evidence, subject));
+        let mut kept = pin!(async {
+            let _turn = context.turns.take(Next::Capture).await;
+            capture(&context.client, &context.options.evidence, subject).await
+        });
         let kept = match tokio::time::timeout(SAY_SO, &mut kept).await {
             Ok(kept) => kept?,
-            // It may take minutes: until then, what holds already is told.
+            // Its turn may take minutes to come, and to end: until then, what holds already is told.
             Err(_) => {
-                let status =
-                    status::after(&self.quarantine, pass, &context.options.fence.state(), Timestamp::now());
-                self.quarantine = write(context, &self.quarantine, status).await?;
+                self.record(pass).await?;
                 kept.await?
             }
         };
         pass.capture = Some(kept);
         pass.found.captured = true;
+        let recorded = self.record(pass).await?;
+        pass.capture = None;
+        // Not as it was read at the beginning: what is wanted of it is asked anew, and what is kept is not taken again.
+        Ok((!recorded).then(|| Action::requeue(Duration::ZERO)))
+    }
+
+    /// Writes the status as far as it is known. If somebody wrote to the Quarantine since it was read, a claimant for instance,
+    /// it is read afresh, and the answer is `false`.
+    async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
         let fence = self.context.options.fence.state();
         let status = status::after(&self.quarantine, pass, &fence, Timestamp::now());
-        self.quarantine = write(self.context, &self.quarantine, status).await?;
-        pass.capture = None;
-        Ok(None)
+        let conflict = match write(self.context, &self.quarantine, status).await {
+            Ok(written) => {
+                self.quarantine = written;
+                return Ok(true);
+            }
+            Err(error) if error.is_conflict() => error,
+            Err(error) => return Err(error.into()),
+        };
+        let enforced = |quarantine: &Quarantine| quarantine.status.as_ref().and_then(|s| s.isolation);
+        let now = read(self.context, self.name).await?.filter(|now| {
+            now.metadata.uid == self.quarantine.metadata.uid
+                && now.metadata.deletion_timestamp.is_none()
+                && enforced(now) == enforced(&self.quarantine)
+        });
+        let Some(mut now) = now else { return Err(conflict.into()) };
+        // What this pass did answers to the spec that it read.
+        now.metadata.generation = self.quarantine.metadata.generation;
+        let status = status::after(&now, pass, &fence, Timestamp::now());
+        self.quarantine = write(self.context, &now, status).await?;
+        Ok(false)
     }
 
     async fn stop(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
