@@ -82,7 +82,7 @@ stringData: {password: hunter2}
 #[tokio::test]
 async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
     let rig = rig().await;
-    fill("kept").await;
+    fill("evidenced").await;
     let folder = tempfile::tempdir().unwrap();
     let server = s3::Server::start().await;
     let stores: [(Store, PathBuf); 2] =
@@ -90,12 +90,12 @@ async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
     for (store, folder) in stores {
         let evidence = rig.evidence(store);
         let operator = client(Identity::Operator).await;
-        let kept = capture(&operator, &evidence, subject("kept", CaptureMode::Required)).await.unwrap();
+        let kept = capture(&operator, &evidence, subject("evidenced", CaptureMode::Required)).await.unwrap();
         assert_eq!(kept.missing, Vec::<String>::new());
         assert_eq!(kept.logs, Some(2), "of the init container, and of the other; never has none");
 
-        let index = index(&folder, "kept", &kept);
-        let objects = manifests(&folder, "kept", &kept)["objects"].as_array().unwrap().clone();
+        let index = index(&folder, "evidenced", &kept);
+        let objects = manifests(&folder, "evidenced", &kept)["objects"].as_array().unwrap().clone();
         assert_eq!(i64::try_from(objects.len()).unwrap(), kept.objects);
         let secret = objects.iter().find(|o| o["kind"] == "Secret").unwrap();
         let digest = secret["digests"]["password"].as_str().unwrap();
@@ -119,7 +119,7 @@ async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
 
         // And nothing of it, nor of the Secret, is there in clear.
         let mut files = 0;
-        for file in std::fs::read_dir(folder.join("kept")).unwrap() {
+        for file in std::fs::read_dir(folder.join("evidenced")).unwrap() {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
             for clear in ["Miggins", "Baldrick", "hunter2", "aHVudGVyMg"] {
                 assert!(!bytes.windows(clear.len()).any(|part| part == clear.as_bytes()), "{clear}");
