@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
 mod evidence;
+mod identity;
 mod interrupted;
 mod recovery;
 mod room;

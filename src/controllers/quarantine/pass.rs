@@ -14,6 +14,7 @@ use super::{Context, PassError, RESYNC, Seal, act, announce, read, still_wanted,
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::holes;
+use crate::isolation::identity::{self, Mark};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before, Room};
 use crate::isolation::probe::{self, Probed, Seen};
@@ -101,6 +102,7 @@ impl Work<'_> {
                 Next::Capture => self.capture(pass).await?,
                 Next::Stop => self.stop(pass).await?,
                 Next::AwaitPods => self.await_pods(pass).await?,
+                Next::Identity => self.identity(pass).await?,
                 Next::Done => Some(Action::requeue(RESYNC)),
             };
             if let Some(again) = again {
@@ -164,6 +166,10 @@ impl Work<'_> {
         let uid = self.quarantine.uid().unwrap_or_default();
         if let Some(earlier) = label::sealed_alone(&self.namespace) {
             network::adopt(client, self.name, &earlier, &uid).await?;
+        }
+        // Let out of the sealing before that had come to its end.
+        if self.before == Some(Isolation::Sealed) && level != Isolation::Sealed {
+            identity::complete(client, self.name, &uid).await?;
         }
         if level == Isolation::Open {
             if self.loosened_in_vain(pass).await? {
@@ -249,6 +255,18 @@ impl Work<'_> {
         let status = status::after(&now, pass, &fence, Timestamp::now());
         self.quarantine = write(self.context, &now, status).await?;
         Ok(false)
+    }
+
+    /// Once nothing runs that would need its token to end.
+    async fn identity(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
+        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
+        let mark = Mark { seal: self.quarantine.uid().unwrap_or_default(), evidence };
+        if identity::renew(&self.context.client, self.name, &mark).await? {
+            self.drift.push("service accounts".to_owned());
+        }
+        pass.found.renewed = true;
+        Ok(None)
     }
 
     async fn stop(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {

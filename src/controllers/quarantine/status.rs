@@ -191,6 +191,7 @@ fn ready(pass: &Pass) -> (State, &'static str, String) {
         Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
         Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
         Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
+        Next::Identity => waiting("RenewingIdentities", "service accounts are not made anew yet".into()),
     }
 }
 
@@ -250,11 +251,24 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
             (ControlState::NotRequired, "processes may live at this level".to_owned())
         }
     };
+    let identity = match level {
+        Isolation::Sealed if found.renewed => (
+            ControlState::Enforced,
+            "service accounts are made anew: tokens issued before are void, within the 10 s for which an API server may \
+             remember one; not tried, as that would take a right to their tokens"
+                .to_owned(),
+        ),
+        Isolation::Sealed => (ControlState::NotEnforced, "service accounts are not made anew yet".to_owned()),
+        Isolation::Contained | Isolation::CleanRoom | Isolation::Open => {
+            (ControlState::NotRequired, "tokens of what may live are left to it".to_owned())
+        }
+    };
     [
         (ControlName::Lock, tried(pass.lock.as_ref())),
         (ControlName::Fence, tried(pass.fence.as_ref())),
         (ControlName::Network, network),
         (ControlName::Workloads, workloads),
+        (ControlName::Identity, identity),
     ]
     .into_iter()
     .map(|(name, (state, message))| {
