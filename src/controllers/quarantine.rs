@@ -32,6 +32,7 @@ use ending::Ending;
 use status::Trouble;
 
 mod act;
+mod deliverers;
 mod ending;
 mod pass;
 mod status;
@@ -98,6 +99,7 @@ struct Context {
     recorder: Recorder,
     memory: Mutex<HashMap<String, Memory>>,
     turns: Turns,
+    deliverers: deliverers::Shelf,
 }
 
 /// Who does how much at once: everything is fenced off before much time goes into anything else.
@@ -188,7 +190,14 @@ pub async fn run(client: Client, options: QuarantineOptions) {
     let recorder = Recorder::new(client.clone(), "resurgam".into());
     let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
     let memory = Mutex::default();
-    let context = Arc::new(Context { client: client.clone(), options, recorder, memory, turns });
+    let context = Arc::new(Context {
+        client: client.clone(),
+        options,
+        recorder,
+        memory,
+        turns,
+        deliverers: Default::default(),
+    });
     let passes = async {
         // A pass before that would find no fence, and say so in every status.
         let mut states = context.options.fence.subscribe();

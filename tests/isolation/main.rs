@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod deliverers;
 mod evidence;
 mod identity;
 mod interrupted;

@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Pass, Trouble};
-use super::{Context, PassError, RESYNC, Seal, act, announce, read, still_wanted, write};
+use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::holes;
@@ -56,6 +56,10 @@ pub(super) async fn run(
     }
     if pass.is_between(before.isolation) {
         return outcome;
+    }
+    if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
+        pass.deliverers =
+            Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
     let fence = context.options.fence.state();
     let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
