@@ -42,6 +42,9 @@ pub const RECORDED_ANNOTATION: &str = "resurgam.dev/replicas";
 pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
 /// Annotation on a stopped workload: UID of the Quarantine that stopped it. One of another seal is ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
+/// Annotation on a service account that was made anew: digest of the evidence that was taken before. One of an earlier sealing
+/// is ignored.
+pub const EVIDENCE_ANNOTATION: &str = "resurgam.dev/evidence";
 /// Label on whatever we make in an isolated namespace.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

@@ -24,6 +24,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
+use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
@@ -31,6 +32,7 @@ use ending::Ending;
 use status::Trouble;
 
 mod act;
+mod deliverers;
 mod ending;
 mod pass;
 mod status;
@@ -97,6 +99,7 @@ struct Context {
     recorder: Recorder,
     memory: Mutex<HashMap<String, Memory>>,
     turns: Turns,
+    deliverers: deliverers::Shelf,
 }
 
 /// Who does how much at once: everything is fenced off before much time goes into anything else.
@@ -111,7 +114,7 @@ impl Turns {
         let queue = match next {
             Next::Label | Next::Probe | Next::Network => &self.fencing,
             Next::Capture => &self.capturing,
-            Next::Stop | Next::AwaitPods | Next::Done => return None,
+            Next::Stop | Next::AwaitPods | Next::Identity | Next::Done => return None,
         };
         // Nobody closes them.
         queue.acquire().await.ok()
@@ -151,6 +154,8 @@ enum PassError {
     Io(#[from] IoError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(
         "{0}: nothing is stopped before it is captured. It is tried again; spec.capture: BestEffort goes on without"
     )]
@@ -163,6 +168,7 @@ impl PassError {
         match self {
             Self::Io(_) => "CallFailed",
             Self::Network(_) => "NetworkFailed",
+            Self::Identity(_) => "IdentityFailed",
             Self::Capture(_) => "CaptureFailed",
         }
     }
@@ -170,8 +176,10 @@ impl PassError {
     /// Somebody wrote in between: read afresh, at once.
     fn is_conflict(&self) -> bool {
         match self {
-            Self::Io(error) | Self::Network(NetworkError::Io(error)) => error.is_conflict(),
-            Self::Network(_) | Self::Capture(_) => false,
+            Self::Io(error)
+            | Self::Network(NetworkError::Io(error))
+            | Self::Identity(IdentityError::Io(error)) => error.is_conflict(),
+            Self::Network(_) | Self::Identity(_) | Self::Capture(_) => false,
         }
     }
 }
@@ -182,7 +190,14 @@ pub async fn run(client: Client, options: QuarantineOptions) {
     let recorder = Recorder::new(client.clone(), "resurgam".into());
     let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
     let memory = Mutex::default();
-    let context = Arc::new(Context { client: client.clone(), options, recorder, memory, turns });
+    let context = Arc::new(Context {
+        client: client.clone(),
+        options,
+        recorder,
+        memory,
+        turns,
+        deliverers: Default::default(),
+    });
     let passes = async {
         // A pass before that would find no fence, and say so in every status.
         let mut states = context.options.fence.subscribe();
@@ -398,6 +413,7 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
             return Ok(Action::requeue(ending::LOOK_AGAIN));
         }
         let uid = quarantine.uid().unwrap_or_default();
+        identity::complete(&context.client, &name, &uid).await?;
         if let Some(earlier) = label::sealed_alone(&namespace) {
             network::adopt(&context.client, &name, &earlier, &uid).await?;
         }

@@ -1,9 +1,12 @@
-//! Isolation: the admission policies as data, the network, workloads to zero and back, the capture, and how each control is
+//! Isolation: the admission policies as data, the network, workloads to zero and back, identities made anew, what delivers, the
+//! capture, and how each control is
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
+pub mod deliverers;
 pub mod ensure;
 pub mod evidence;
 pub mod holes;
+pub mod identity;
 pub mod impact;
 pub mod label;
 pub mod lay;

@@ -196,6 +196,8 @@ pub struct Found {
     pub stopped: bool,
     /// No pod lives.
     pub empty: bool,
+    /// Service accounts were made anew in this sealing.
+    pub renewed: bool,
 }
 
 /// What comes next on the way to a target.
@@ -213,11 +215,13 @@ pub enum Next {
     Stop,
     /// Wait for the last pod to go.
     AwaitPods,
+    /// Make service accounts anew: tokens issued before are void.
+    Identity,
     /// Nothing: it is as it should be.
     Done,
 }
 
-/// The order of work: label, fence seen to refuse, network, capture, then workloads. Into a clean room, and out of it, the
+/// The order of work: label, fence seen to refuse, network, capture, then workloads and identities. Into a clean room, and out of it, the
 /// network is ready before the label lets anything in or out.
 #[must_use]
 pub fn next(level: Isolation, found: Found) -> Next {
@@ -229,6 +233,7 @@ pub fn next(level: Isolation, found: Found) -> Next {
             (found.captured, Next::Capture),
             (found.stopped, Next::Stop),
             (found.empty, Next::AwaitPods),
+            (found.renewed, Next::Identity),
         ],
         Isolation::Contained => &[
             (found.labelled, Next::Label),

@@ -187,7 +187,7 @@ fn unclaimed_it_is_as_its_spec_says_but_what_recovered_stays_so() {
 
 #[test]
 fn no_pod_goes_before_fence_network_and_capture_are_done() {
-    for bits in 0..64_u8 {
+    for bits in 0..128_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
         let found = Found {
             labelled: bit(0),
@@ -196,13 +196,17 @@ fn no_pod_goes_before_fence_network_and_capture_are_done() {
             captured: bit(3),
             stopped: bit(4),
             empty: bit(5),
+            renewed: bit(6),
         };
         let next = next(Sealed, found);
-        if matches!(next, Next::Stop | Next::AwaitPods | Next::Done) {
+        if matches!(next, Next::Stop | Next::AwaitPods | Next::Identity | Next::Done) {
             assert!(found.labelled && found.fenced && found.network && found.captured);
         }
+        if next == Next::Identity {
+            assert!(found.empty, "a pod that lives still would be left without its token");
+        }
         if next == Next::Done {
-            assert!(found.stopped && found.empty);
+            assert!(found.stopped && found.empty && found.renewed);
         }
     }
 }

@@ -27,11 +27,16 @@ pub async fn whole_table(stage: &Stage, whos: &[Who], quarantines: bool) {
         let mut all = Vec::new();
         for namespace in namespaces {
             let found = get(&admin, &format!("/api/v1/namespaces/{namespace}")).await.unwrap();
-            all.push((found["metadata"]["uid"].clone(), found["metadata"]["labels"].clone(), found["metadata"]["annotations"].clone()));
+            all.push((
+                found["metadata"]["uid"].clone(),
+                found["metadata"]["labels"].clone(),
+                found["metadata"]["annotations"].clone(),
+            ));
         }
         all
     };
-    let served: Vec<_> = stage.rig.served.iter().filter(|s| quarantines || s.version != crate::rig::KINDS).cloned().collect();
+    let served: Vec<_> =
+        stage.rig.served.iter().filter(|s| quarantines || s.version != crate::rig::KINDS).cloned().collect();
     let (marks, before) = (labels().await, take_stock(&admin, &served, &namespaces).await);
     assert!(before.len() > 100, "there is much to attack: {}", before.len());
     for level in LEVELS {
@@ -43,12 +48,17 @@ pub async fn whole_table(stage: &Stage, whos: &[Who], quarantines: bool) {
         earnest.retain(known);
         let started = std::time::Instant::now();
         let Tally { refused, no_right, exempt } = all_refused(level, whos, &earnest, false).await;
-        eprintln!("{}: {refused} refused by policy, {no_right} by rights, {exempt} exempt, in {:?}", level.label, started.elapsed());
+        eprintln!(
+            "{}: {refused} refused by policy, {no_right} by rights, {exempt} exempt, in {:?}",
+            level.label,
+            started.elapsed()
+        );
         assert!(refused > no_right, "it is the policies that refuse, not the lack of rights");
         let mut every = every_kind::attacks(&served, level, &before);
         every.retain(known);
         // Of all kinds, as who may write them all. Others' rights differ; what refuses does not.
-        let flux: Vec<_> = whos.iter().filter(|who| who.user.ends_with(":kustomize-controller")).cloned().collect();
+        let flux: Vec<_> =
+            whos.iter().filter(|who| who.user.ends_with(":kustomize-controller")).cloned().collect();
         let started = std::time::Instant::now();
         let tally = all_refused(level, &flux, &every, true).await;
         eprintln!("{}: {} more, of every kind, in {:?}", level.label, tally.refused, started.elapsed());
@@ -60,8 +70,12 @@ pub async fn whole_table(stage: &Stage, whos: &[Who], quarantines: bool) {
 
 /// Whoever stands for a kind of outsider: whether the operator runs is the same to all others.
 pub async fn a_few(stage: &Stage) -> Vec<Who> {
-    let few = ["tenant-administrator", "system:serviceaccount:flux-system:kustomize-controller", "platform-administrator",
-        "system:serviceaccount:attack-sealed:default"];
+    let few = [
+        "tenant-administrator",
+        "system:serviceaccount:flux-system:kustomize-controller",
+        "platform-administrator",
+        "system:serviceaccount:attack-sealed:default",
+    ];
     outsiders(stage).await.into_iter().filter(|who| few.contains(&who.user.as_str())).collect()
 }
 

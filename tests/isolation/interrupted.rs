@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use control_plane::Identity;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
 use resurgam::isolation::workloads::recorded_replicas;
-use resurgam::isolation::{OPERATOR, network};
+use resurgam::isolation::{OPERATOR, identity, network};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -88,7 +88,10 @@ async fn whenever_it_ends_nothing_is_lost_and_nothing_is_done_twice() {
     let tenant = namespace(name).await;
     fill(&tenant, name).await;
     let before = api::<NetworkPolicy>(&tenant, name).get("allow-front").await.unwrap();
+    let accounts: Api<ServiceAccount> = api(&tenant, name);
+    let worker = accounts.get("worker").await.unwrap();
     isolate(name, QuarantineLevel::Sealed).await;
+    let mut whole = Log::from_now(rig().await.control_plane.audit_log());
     let audit_log = rig().await.control_plane.audit_log();
     // Ended after its first write, and then after the first of each next life, until there is nothing left to write.
     let is_ready =
@@ -114,6 +117,26 @@ async fn whenever_it_ends_nothing_is_lost_and_nothing_is_done_twice() {
     assert_eq!(recorded_replicas(&db.metadata, &seal), Some(1));
     let record = api::<ConfigMap>(&tenant, name).get(network::RECORD).await.unwrap();
     assert_eq!(record.data.unwrap().into_keys().collect::<Vec<_>>(), ["allow-front"]);
+    let again = accounts.get("worker").await.unwrap();
+    assert_ne!(again.uid(), worker.uid(), "its tokens are void");
+    assert_eq!(
+        (again.labels(), &again.image_pull_secrets, again.automount_service_account_token),
+        (worker.labels(), &worker.image_pull_secrets, worker.automount_service_account_token)
+    );
+    assert_eq!(api::<ConfigMap>(&tenant, name).get_opt(identity::RECORD).await.unwrap(), None);
+    let is_renewal = |e: &&Value| e["verb"] == "delete" && e["objectRef"]["resource"] == "serviceaccounts";
+    let all = whole.more(name);
+    let mut renewed: Vec<_> = all
+        .iter()
+        .filter(|e| is_write(e))
+        .filter(is_renewal)
+        .map(|e| e["objectRef"]["name"].as_str())
+        .collect();
+    renewed.sort_unstable();
+    // One whose answer did not come before the end is not among them.
+    let told = renewed.len();
+    renewed.dedup();
+    assert_eq!(renewed.len(), told, "none twice: {renewed:?}");
 
     // And so on the way out.
     let quarantines: Api<Quarantine> = Api::all(client(Identity::RecoveryLead).await);

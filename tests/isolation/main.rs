@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod deliverers;
 mod evidence;
+mod identity;
 mod interrupted;
 mod recovery;
 mod room;

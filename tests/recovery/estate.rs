@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 /// What a person would compare, by `Kind namespace/name`.
 pub type Estate = BTreeMap<String, Value>;
 
-/// Workloads with their size and images, and NetworkPolicies, of the namespaces given.
+/// Workloads with their size and images, NetworkPolicies, and service accounts but for who they are (they are made anew), of
+/// the namespaces given.
 pub async fn look(client: &Client, namespaces: &[String]) -> Estate {
     let kinds = [
         ("apps/v1", "Deployment"),
@@ -20,6 +21,7 @@ pub async fn look(client: &Client, namespaces: &[String]) -> Estate {
         ("batch/v1", "CronJob"),
         ("batch/v1", "Job"),
         ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("v1", "ServiceAccount"),
     ];
     let mut estate = Estate::new();
     for (version, kind) in kinds {
@@ -44,6 +46,10 @@ fn essence(kind: &str, object: &Value) -> Value {
     let template = if kind == "CronJob" { "/jobTemplate/spec/template" } else { "/template" };
     match kind {
         "NetworkPolicy" => spec(""),
+        "ServiceAccount" => json!({
+            "labels": object["metadata"]["labels"], "pull": object["imagePullSecrets"],
+            "automount": object["automountServiceAccountToken"],
+        }),
         "CronJob" | "Job" => json!({
             "suspend": spec("/suspend"), "images": images(&spec(template)),
             "complete": rehearsal::condition(object, "Complete") == "True",

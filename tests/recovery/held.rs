@@ -6,7 +6,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::{DEADLINE, condition, documents, eventually, kind, repository, three_boroughs};
 use serde_json::{Value, json};
 
-use crate::{KINDS, stage, start_operator};
+use crate::{KINDS, stage, start_patient_operator};
 
 /// The smallest plan, with names of its own.
 fn smallest() -> Vec<Value> {
@@ -60,7 +60,7 @@ async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
     let database = kind(&admin, "apps/v1", "StatefulSet", Some("held-db"));
     let runs = |o: &Value| o["status"]["readyReplicas"] == 1;
     eventually(&database, "postgres", "the database to run", DEADLINE, runs).await.unwrap();
-    let operator = start_operator(cluster);
+    let operator = start_patient_operator(cluster);
     rehearsal::apply(&admin, "platform", &later).await.unwrap();
     // Held from the start: the one nothing begins in, while the other is recovered.
     hold(&responder, "held-web", json!("Sealed")).await.unwrap();

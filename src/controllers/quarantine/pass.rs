@@ -10,10 +10,11 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Pass, Trouble};
-use super::{Context, PassError, RESYNC, Seal, act, announce, read, still_wanted, write};
+use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::holes;
+use crate::isolation::identity::{self, Mark};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before, Room};
 use crate::isolation::probe::{self, Probed, Seen};
@@ -55,6 +56,10 @@ pub(super) async fn run(
     }
     if pass.is_between(before.isolation) {
         return outcome;
+    }
+    if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
+        pass.deliverers =
+            Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
     let fence = context.options.fence.state();
     let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
@@ -101,6 +106,7 @@ impl Work<'_> {
                 Next::Capture => self.capture(pass).await?,
                 Next::Stop => self.stop(pass).await?,
                 Next::AwaitPods => self.await_pods(pass).await?,
+                Next::Identity => self.identity(pass).await?,
                 Next::Done => Some(Action::requeue(RESYNC)),
             };
             if let Some(again) = again {
@@ -164,6 +170,10 @@ impl Work<'_> {
         let uid = self.quarantine.uid().unwrap_or_default();
         if let Some(earlier) = label::sealed_alone(&self.namespace) {
             network::adopt(client, self.name, &earlier, &uid).await?;
+        }
+        // Let out of the sealing before that had come to its end.
+        if self.before == Some(Isolation::Sealed) && level != Isolation::Sealed {
+            identity::complete(client, self.name, &uid).await?;
         }
         if level == Isolation::Open {
             if self.loosened_in_vain(pass).await? {
@@ -249,6 +259,18 @@ impl Work<'_> {
         let status = status::after(&now, pass, &fence, Timestamp::now());
         self.quarantine = write(self.context, &now, status).await?;
         Ok(false)
+    }
+
+    /// Once nothing runs that would need its token to end.
+    async fn identity(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
+        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
+        let mark = Mark { seal: self.quarantine.uid().unwrap_or_default(), evidence };
+        if identity::renew(&self.context.client, self.name, &mark).await? {
+            self.drift.push("service accounts".to_owned());
+        }
+        pass.found.renewed = true;
+        Ok(None)
     }
 
     async fn stop(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {

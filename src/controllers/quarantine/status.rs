@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::conditions::{self, State, shorten};
-use crate::api::quarantine::{Capture, Control, ControlName, ControlState};
+use crate::api::quarantine::{Capture, Control, ControlName, ControlState, Deliverer, DelivererState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::holes::Hole;
@@ -40,6 +40,8 @@ pub(super) struct Pass {
     /// How many workloads there are; what still lives.
     pub workloads: usize,
     pub alive: Vec<String>,
+    /// What delivers into the namespace, if that was looked at.
+    pub deliverers: Option<Vec<Deliverer>>,
     pub trouble: Option<Trouble>,
 }
 
@@ -54,6 +56,7 @@ impl Pass {
             holes: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
+            deliverers: None,
             trouble: None,
         }
     }
@@ -106,6 +109,11 @@ pub(super) fn after(
     let controls = controls(pass, &old.controls, now);
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
+    let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
+    if isolation == Some(Isolation::Open) {
+        // What people have to resume: nothing else is refused any more.
+        deliverers.retain(|deliverer| deliverer.state == DelivererState::Suspended);
+    }
     let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
     let mut set = |type_, state, reason: &str, message: &str| {
@@ -144,7 +152,7 @@ pub(super) fn after(
         claimed_by: old.claimed_by,
         controls,
         capture,
-        deliverers: old.deliverers,
+        deliverers,
         conditions,
     }
 }
@@ -191,6 +199,7 @@ fn ready(pass: &Pass) -> (State, &'static str, String) {
         Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
         Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
         Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
+        Next::Identity => waiting("RenewingIdentities", "service accounts are not made anew yet".into()),
     }
 }
 
@@ -250,11 +259,24 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
             (ControlState::NotRequired, "processes may live at this level".to_owned())
         }
     };
+    let identity = match level {
+        Isolation::Sealed if found.renewed => (
+            ControlState::Enforced,
+            "service accounts are made anew: tokens issued before are void, within the 10 s for which an API server may \
+             remember one; not tried, as that would take a right to their tokens"
+                .to_owned(),
+        ),
+        Isolation::Sealed => (ControlState::NotEnforced, "service accounts are not made anew yet".to_owned()),
+        Isolation::Contained | Isolation::CleanRoom | Isolation::Open => {
+            (ControlState::NotRequired, "tokens of what may live are left to it".to_owned())
+        }
+    };
     [
         (ControlName::Lock, tried(pass.lock.as_ref())),
         (ControlName::Fence, tried(pass.fence.as_ref())),
         (ControlName::Network, network),
         (ControlName::Workloads, workloads),
+        (ControlName::Identity, identity),
     ]
     .into_iter()
     .map(|(name, (state, message))| {

@@ -26,11 +26,24 @@ fn evidence(digit: &str) -> Capture {
     }
 }
 
-const ALL: Found =
-    Found { labelled: true, fenced: true, network: true, captured: true, stopped: true, empty: true };
+const ALL: Found = Found {
+    labelled: true,
+    fenced: true,
+    network: true,
+    captured: true,
+    stopped: true,
+    empty: true,
+    renewed: true,
+};
 
 fn pass(level: Isolation, found: Found) -> Pass {
-    let mut pass = Pass::new(Target { level, reachable: Vec::new(), allow_egress: Vec::new(), held: None, overrules: false });
+    let mut pass = Pass::new(Target {
+        level,
+        reachable: Vec::new(),
+        allow_egress: Vec::new(),
+        held: None,
+        overrules: false,
+    });
     pass.found = found;
     pass
 }
@@ -45,7 +58,7 @@ fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
 
 #[test]
 fn ready_means_that_everything_was_seen_to_hold() {
-    for bits in 0..64_u8 {
+    for bits in 0..128_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
         let found = Found {
             labelled: bit(0),
@@ -54,6 +67,7 @@ fn ready_means_that_everything_was_seen_to_hold() {
             captured: bit(3),
             stopped: bit(4),
             empty: bit(5),
+            renewed: bit(6),
         };
         let status = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, found));
         assert_eq!(is_true(&status.conditions, READY), found == ALL, "{found:?}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -94,6 +94,7 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
         namespaces(client).filter_map(ready(any)).boxed(),
         within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
+        within::<ServiceAccount>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<Deployment>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<StatefulSet>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<ReplicaSet>(client).filter_map(ready(sealed.clone())).boxed(),

@@ -1,0 +1,163 @@
+//! Reads what delivers into an isolated namespace, suspends what may be, and tells of the rest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::discovery::Discovery;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::Mutex;
+
+use super::Guarded;
+use crate::api::quarantine::{Deliverer, DelivererState};
+use crate::api::{Isolation, Quarantine, RecoveryPlan, field_manager};
+use crate::calls::{IoError, call};
+use crate::isolation::deliverers::{Around, Delivery, KINDS, Verdict, delivery, fitting, unread};
+
+/// As many Quarantines look at the same lists for so long: they are of the whole cluster.
+const GOOD_FOR: Duration = Duration::from_secs(2);
+
+/// What was read of the cluster's deliverers, and when.
+pub(super) type Shelf = Mutex<Option<(Instant, Arc<Read>)>>;
+
+/// One that delivers, and how to write to it.
+#[derive(Debug)]
+struct Found {
+    delivery: Delivery,
+    version: Option<String>,
+    resource: ApiResource,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    found: Vec<Found>,
+    unread: Vec<Deliverer>,
+}
+
+/// Looks at everything that delivers into this Quarantine's namespace, suspends what may be, and gives what to tell of each.
+/// It isolates nothing: the fence does, and whatever fails here is only told.
+pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Vec<Deliverer> {
+    let name = quarantine.name_any();
+    let read = {
+        let mut shelf = shelf.lock().await;
+        match shelf.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
+            Some((_, read)) => read.clone(),
+            None => {
+                let read = Arc::new(read(client).await);
+                *shelf = Some((Instant::now(), read.clone()));
+                read
+            }
+        }
+    };
+    let reaching: Vec<_> = read.found.iter().filter(|found| found.delivery.reaches(&name)).collect();
+    if reaching.is_empty() {
+        return fitting(read.unread.clone());
+    }
+    let mut around = match surroundings(client).await {
+        Ok(around) => around,
+        // Who else hangs on them is not known: none is touched.
+        Err(error) => {
+            let why = format!("whom else it carries is not known: {error}");
+            return fitting(reaching.iter().map(|f| f.delivery.told(DelivererState::Denied, &why)).collect());
+        }
+    };
+    // Its own isolation is known better than a list does.
+    let (seal, evidence) = sealing(quarantine);
+    around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
+    let mut told = read.unread.clone();
+    let mut wrote = false;
+    for found in reaching {
+        let (verdict, message) = found.delivery.judge(&around);
+        let (state, message) = match verdict {
+            Verdict::Suspended => (DelivererState::Suspended, message),
+            Verdict::Leave => (DelivererState::Denied, message),
+            Verdict::Suspend => {
+                wrote = true;
+                match suspend(client, found, &seal, &evidence).await {
+                    Ok(()) => (DelivererState::Suspended, message),
+                    Err(error) => (DelivererState::Denied, format!("could not be suspended: {error}")),
+                }
+            }
+        };
+        told.push(found.delivery.told(state, &message));
+    }
+    if wrote {
+        // What is on the shelf is of before.
+        *shelf.lock().await = None;
+    }
+    fitting(told)
+}
+
+/// Which isolation this is: the Quarantine, and the evidence that was taken when it began.
+fn sealing(quarantine: &Quarantine) -> (String, String) {
+    let capture = quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+    (quarantine.uid().unwrap_or_default(), capture.map_or_else(String::new, |c| c.digest.clone()))
+}
+
+async fn suspend(client: &Client, found: &Found, seal: &str, evidence: &str) -> Result<(), IoError> {
+    let of = &found.delivery;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &of.namespace, &found.resource);
+    let patch = Patch::Merge(of.suspend(found.version.as_deref(), seal, evidence));
+    let params =
+        PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
+    let what = format!("suspend {} {}/{}", of.kind, of.namespace, of.name);
+    call(what, api.patch_metadata(&of.name, &params, &patch)).await?;
+    Ok(())
+}
+
+async fn read(client: &Client) -> Read {
+    let mut read = Read::default();
+    let groups = KINDS.map(|(group, _)| group);
+    let discovery = Discovery::new(client.clone()).filter(&groups).run_aggregated();
+    let discovery = match call("discover what delivers", discovery).await {
+        Ok(discovery) => discovery,
+        Err(error) => {
+            read.unread = KINDS.map(|(_, kind)| unread(kind, &error.to_string())).into();
+            return read;
+        }
+    };
+    for (group, kind) in KINDS {
+        let resource =
+            discovery.get(group).and_then(|group| group.recommended_kind(kind).map(|(resource, _)| resource));
+        // Not installed: it delivers nothing.
+        let Some(resource) = resource else { continue };
+        match objects(client, &resource).await {
+            Ok(found) => read.found.extend(found),
+            Err(error) => read.unread.push(unread(kind, &error.to_string())),
+        }
+    }
+    read
+}
+
+async fn objects(client: &Client, resource: &ApiResource) -> Result<Vec<Found>, IoError> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+    let (what, params) = (format!("list {} everywhere", resource.plural), ListParams::default());
+    let found = call(what, api.list(&params)).await?.items.into_iter().filter_map(|object| {
+        let version = object.resource_version();
+        let object = serde_json::to_value(object).ok()?;
+        let delivery = delivery(&resource.kind, &object)?;
+        Some(Found { delivery, version, resource: resource.clone() })
+    });
+    Ok(found.collect())
+}
+
+async fn surroundings(client: &Client) -> Result<Around, IoError> {
+    let (params, quarantines) = (ListParams::default(), Api::<Guarded>::all(client.clone()));
+    let plans = Api::<PartialObjectMeta<RecoveryPlan>>::all(client.clone());
+    let (quarantines, plans) = futures::try_join!(
+        call("list quarantines", quarantines.list(&params)),
+        call("list recoveryplans", plans.list(&params)),
+    )?;
+    let isolated = quarantines.items.iter().filter_map(|object| {
+        let quarantine = object.0.as_ref().ok()?;
+        let level = quarantine.status.as_ref().and_then(|status| status.isolation)?;
+        let isolated = level != Isolation::Open && quarantine.metadata.deletion_timestamp.is_none();
+        isolated.then(|| (quarantine.name_any(), sealing(quarantine)))
+    });
+    Ok(Around {
+        isolated: isolated.collect(),
+        plans: plans.items.iter().filter_map(ResourceExt::namespace).collect(),
+    })
+}

@@ -1,0 +1,130 @@
+use super::*;
+
+fn around() -> Around {
+    let of = |name: &str| (name.to_owned(), (format!("seal-of-{name}"), "sha256:now".to_owned()));
+    Around { isolated: [of("library-db"), of("library-web")].into(), plans: ["recovery".to_owned()].into() }
+}
+
+fn kustomization(spec: Value, ids: &[&str]) -> Delivery {
+    let entries: Vec<_> = ids.iter().map(|id| json!({"id": id, "v": "v1"})).collect();
+    let object = json!({
+        "metadata": {"name": "library", "namespace": "flux-system"}, "spec": spec,
+        "status": {"inventory": {"entries": entries}},
+    });
+    delivery("Kustomization", &object).unwrap()
+}
+
+fn verdict(found: &Delivery) -> (Verdict, String) {
+    found.judge(&around())
+}
+
+const WEB: &str = "library-web_web_apps_Deployment";
+
+#[test]
+fn only_what_carries_nothing_but_what_is_isolated_is_suspended() {
+    let cases: [(&[&str], Verdict, &str); 8] = [
+        (&[WEB], Verdict::Suspend, "by us"),
+        (&[WEB, "library-db_db_apps_StatefulSet", "_library-db__Namespace"], Verdict::Suspend, "by us"),
+        (&[WEB, "museum_web_apps_Deployment"], Verdict::Leave, "it also carries namespace museum"),
+        (&[WEB, "_museum__Namespace"], Verdict::Leave, "it also carries namespace museum"),
+        (
+            &[WEB, "_web_rbac.authorization.k8s.io_ClusterRole"],
+            Verdict::Leave,
+            "the whole cluster, kind ClusterRole",
+        ),
+        (&[WEB, "_library-web_resurgam.dev_Quarantine"], Verdict::Leave, "the recovery itself"),
+        (&[WEB, "recovery_approved__ConfigMap"], Verdict::Leave, "the recovery itself"),
+        (&[WEB, "resurgam-system_operator_apps_Deployment"], Verdict::Leave, "the recovery itself"),
+    ];
+    for (ids, expected, why) in cases {
+        let found = kustomization(json!({}), ids);
+        assert!(found.reaches("library-web") && !found.reaches("archive"), "{ids:?}");
+        let (verdict, said) = verdict(&found);
+        assert_eq!(verdict, expected, "{ids:?}: {said}");
+        assert!(said.contains(why), "{ids:?}: {said}");
+    }
+}
+
+#[test]
+fn names_with_underscores_and_what_is_no_inventory_are_read_as_what_they_are() {
+    let found = kustomization(json!({}), &["library-web_system__reader_rbac.authorization.k8s.io_Role"]);
+    assert_eq!(found.into, ["library-web".to_owned()].into());
+    // An entry that nobody can read: what it carries is not known.
+    let found = kustomization(json!({"targetNamespace": "library-web"}), &["nonsense"]);
+    assert_eq!(verdict(&found).0, Verdict::Leave);
+    let object = json!({"metadata": {"name": "web", "namespace": "library-web"}, "spec": {}});
+    let found = delivery("HelmRelease", &object).unwrap();
+    assert!(found.reaches("library-web"), "it installs where it is");
+    let (verdict, said) = verdict(&found);
+    assert_eq!((verdict, said.as_str()), (Verdict::Leave, "what it carries is not known: it lists nothing"));
+}
+
+#[test]
+fn what_goes_to_another_cluster_is_none_of_ours() {
+    let remote = json!({
+        "metadata": {"name": "web", "namespace": "argocd"},
+        "spec": {"destination": {"server": "https://elsewhere.example", "namespace": "library-web"}},
+    });
+    assert_eq!(delivery("Application", &remote), None);
+    let flux = json!({
+        "metadata": {"name": "web", "namespace": "flux-system"},
+        "spec": {"targetNamespace": "library-web", "kubeConfig": {"secretRef": {"name": "elsewhere"}}},
+    });
+    assert_eq!(delivery("Kustomization", &flux), None);
+}
+
+fn application(automated: Value) -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "argocd", "annotations": {}},
+        "spec": {
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": "library-web"},
+            "syncPolicy": {"automated": automated},
+        },
+        "status": {"resources": [{"group": "apps", "kind": "Deployment", "namespace": "library-web", "name": "web"}]},
+    })
+}
+
+#[test]
+fn an_application_loses_its_automation_and_what_that_was_is_recorded() {
+    let automated = json!({"prune": true, "selfHeal": true});
+    let found = delivery("Application", &application(automated.clone())).unwrap();
+    assert_eq!(verdict(&found).0, Verdict::Suspend);
+    let patch = found.suspend(Some("7"), "seal", "sha256:now");
+    assert_eq!(patch["spec"], json!({"syncPolicy": {"automated": null}}));
+    let was: Value =
+        serde_json::from_str(patch["metadata"]["annotations"][WAS_ANNOTATION].as_str().unwrap()).unwrap();
+    assert_eq!(was, json!({"automated": automated}));
+    assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    for by_hand in [Value::Null, json!({"enabled": false})] {
+        let found = delivery("Application", &application(by_hand)).unwrap();
+        assert_eq!(
+            verdict(&found),
+            (Verdict::Leave, "it delivers only when somebody tells it to".to_owned())
+        );
+    }
+}
+
+#[test]
+fn what_somebody_resumed_is_left_for_as_long_as_that_isolation_lasts() {
+    let mut found = kustomization(json!({}), &[WEB]);
+    found.mark = Some(("seal-of-library-db".into(), "sha256:now".into()));
+    let (judged, said) = verdict(&found);
+    assert_eq!(judged, Verdict::Leave);
+    assert!(said.contains("resumed by somebody"), "{said}");
+    for past in [("seal-of-library-db", "sha256:before"), ("another", "sha256:now")] {
+        found.mark = Some((past.0.into(), past.1.into()));
+        assert_eq!(verdict(&found).0, Verdict::Suspend, "{past:?}: of an isolation that is over");
+    }
+    found.run = Run::Suspended;
+    assert_eq!(verdict(&found).0, Verdict::Suspended);
+    found.mark = None;
+    assert_eq!(verdict(&found), (Verdict::Suspended, "by somebody else".to_owned()));
+}
+
+#[test]
+fn a_status_never_holds_more_than_it_may() {
+    let one = |n: usize| kustomization(json!({}), &[WEB]).told(DelivererState::Denied, &n.to_string());
+    let all = fitting((0..100).map(one).collect());
+    assert_eq!(all.len(), 64);
+    assert_eq!(all[63].message, "and 37 more, which this list has no room for");
+}
