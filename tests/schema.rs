@@ -147,6 +147,19 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "spec.quarantinePolicy",
         ),
         (
+            "a resume of two things",
+            plan(
+                "resuming",
+                &json!({"name": "library", "resume": [{"cronJob": "nightly", "job": "import"}]}),
+            ),
+            "name exactly one of cronJob, job",
+        ),
+        (
+            "a resume of nothing",
+            plan("resuming", &json!({"name": "library", "resume": [{"missedRun": "Fire"}]})),
+            "name exactly one of cronJob, job",
+        ),
+        (
             "a hole that is none",
             plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["Internet"]}})),
             "spec.services[0].cleanRoom.allowEgress[0]",
@@ -191,6 +204,10 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         images(json!({"approved": approved})),
         images(json!({"approvedFrom": from})),
         plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["DNS", "APIServer"]}})),
+        plan(
+            "resuming",
+            &json!({"name": "library", "resume": [{"cronJob": "nightly", "missedRun": "Fire"}, {"job": "import"}]}),
+        ),
         quarantine("kubernetes"),
     ] {
         create(&client, &good, true).await.unwrap();

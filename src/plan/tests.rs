@@ -349,3 +349,21 @@ fn a_chain_of_5000_and_a_cycle_of_5000_overflow_no_stack() {
     assert_eq!(graph::shortest_cycle(&components[0], next).len(), nodes);
     assert_eq!(graph::topological(nodes, next), [] as [usize; 0]);
 }
+
+/// What is resumed is named without a doubt: which kind, where, and once.
+#[test]
+fn what_is_resumed_is_in_a_namespace_of_the_service_and_named_once() {
+    let found = |resume: &str| {
+        let plan = plan(&format!("- {{name: a}}\n- {{name: b, namespaces: [b1, b2], resume: [{resume}]}}"));
+        let reasons: Vec<_> = problems(&plan, "b").iter().map(|problem| problem.reason).collect();
+        (reasons, plan.services[1].resume.len())
+    };
+    assert_eq!(found("{cronJob: nightly, namespace: b2}, {job: nightly, namespace: b2}"), (vec![], 2));
+    assert_eq!(found("{cronJob: nightly}"), (vec!["ResumeElsewhere"], 0));
+    assert_eq!(found("{cronJob: nightly, namespace: a}"), (vec!["ResumeElsewhere"], 0));
+    assert_eq!(found("{cronJob: nightly, job: nightly, namespace: b1}"), (vec!["MalformedResume"], 0));
+    assert_eq!(found("{namespace: b1}"), (vec!["MalformedResume"], 0));
+    let twice = "{cronJob: nightly, namespace: b1}, {cronJob: nightly, namespace: b1, missedRun: Fire}";
+    assert_eq!(found(twice), (vec!["DuplicateResume"], 1));
+    assert_eq!(plan("- {name: a, resume: [{cronJob: nightly}]}").services[0].resume[0].namespace, "a");
+}

@@ -68,14 +68,20 @@ impl Bench {
         Self::with(case, services, |_| {}).await
     }
 
-    /// As `new`, with a mistake among the manifests.
-    pub async fn with(case: &'static str, services: &[&str], spoil: impl FnOnce(&mut Vec<Value>)) -> Bench {
-        let cluster = cluster().await;
-        let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    /// Lays the services down, and isolates nothing.
+    pub async fn open(case: &'static str, services: &[&str], more: impl FnOnce(&mut Vec<Value>)) -> Bench {
+        let admin = cluster().await.client(Identity::PlatformAdministrator).await.unwrap();
         let bench = Bench { case, admin };
         let mut manifests = bench.manifests(services);
-        spoil(&mut manifests);
+        more(&mut manifests);
         rehearsal::apply(&bench.admin, "platform", &manifests).await.unwrap();
+        bench
+    }
+
+    /// As `new`, with a mistake among the manifests, or more of them.
+    pub async fn with(case: &'static str, services: &[&str], spoil: impl FnOnce(&mut Vec<Value>)) -> Bench {
+        let cluster = cluster().await;
+        let bench = Self::open(case, services, spoil).await;
         let responder = cluster.client(Identity::Responder).await.unwrap();
         let namespaces: Vec<String> = services.iter().map(|s| bench.namespace(s)).collect();
         let quarantines: Vec<Value> = namespaces.iter().map(|namespace| quarantine(namespace)).collect();
@@ -254,7 +260,7 @@ pub fn quarantine(namespace: &str) -> Value {
     })
 }
 
-fn deployment(namespace: &str) -> Value {
+pub fn deployment(namespace: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": namespace},
         "spec": {
@@ -277,7 +283,7 @@ pub fn role(kind: &str, name: &str, namespace: &str, rules: &Value) -> Value {
     role
 }
 
-fn binding(kind: &str, role: &str, namespace: &str, subjects: &Value) -> Value {
+pub fn binding(kind: &str, role: &str, namespace: &str, subjects: &Value) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": role, "namespace": namespace},

@@ -8,6 +8,7 @@ pub(crate) mod kstatus;
 mod life;
 mod quarantines;
 mod regressions;
+mod resumes;
 mod room;
 mod story;
 mod waiting;

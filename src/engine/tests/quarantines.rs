@@ -124,7 +124,7 @@ fn the_clusters_own_namespaces_are_never_isolated() {
 #[test]
 fn who_may_not_make_one_is_told_and_it_is_tried_again() {
     let mut s = story("- {name: db}");
-    s.seen("db").exists = true;
+    (s.seen("db").exists, s.seen("db").generation) = (true, Some(1));
     let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(10)).unwrap();
     let reason = "QuarantineNotGranted".to_owned();
     s.seen("db").refused = Some(Refusal { reason, message: "bind it".to_owned(), again_at });

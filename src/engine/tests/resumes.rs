@@ -1,0 +1,138 @@
+//! CronJobs and Jobs that come back with their service.
+
+use k8s_openapi::jiff::SignedDuration;
+
+use super::story::{Story, story};
+use crate::api::service_recovery::ResumeState;
+use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::Effect;
+
+const ONE: &str = "- {name: db, resume: [{cronJob: nightly}, {job: import}]}\n- {name: web, dependsOn: [db]}";
+
+fn states(s: &Story, service: &str) -> Vec<ResumeState> {
+    s.status(service).resumes.iter().map(|entry| entry.state).collect()
+}
+
+fn count(s: &Story, service: &str, is: impl Fn(&Effect) -> bool) -> usize {
+    s.done(service).iter().filter(|effect| is(effect)).count()
+}
+
+fn resumed(s: &Story, service: &str) -> usize {
+    count(s, service, |effect| matches!(effect, Effect::Resume { .. }))
+}
+
+fn looked(s: &Story, service: &str) -> usize {
+    count(s, service, |effect| matches!(effect, Effect::LookAtSuspended { .. }))
+}
+
+#[test]
+fn what_would_fire_is_shown_in_the_clean_room_and_nothing_is_resumed_there() {
+    let mut s = story(ONE);
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(600);
+    assert_eq!((s.stage("db"), s.isolation("db")), (Stage::PostChecks, Isolation::CleanRoom));
+    assert_eq!(states(&s, "db"), [ResumeState::Due, ResumeState::Due]);
+    assert_eq!((looked(&s, "db"), resumed(&s, "db")), (1, 0), "looked at once");
+}
+
+#[test]
+fn once_recovered_they_are_resumed_once_and_who_names_none_looks_at_none() {
+    let mut s = story(ONE);
+    s.run(600);
+    assert_eq!(states(&s, "db"), [ResumeState::Resumed, ResumeState::Resumed]);
+    assert_eq!(resumed(&s, "db"), 1);
+    let at = |of: fn(&Effect) -> bool| s.timed("db").into_iter().find(|(_, effect)| of(effect)).unwrap().0;
+    let opened = at(|e| matches!(e, Effect::Ask { isolation: Isolation::Open, .. }));
+    assert!(at(|e| matches!(e, Effect::LookAtSuspended { .. })) < opened, "shown before it opens");
+    assert!(at(|e| matches!(e, Effect::Resume { .. })) > opened);
+    assert_eq!((looked(&s, "web"), resumed(&s, "web")), (0, 0));
+}
+
+#[test]
+fn it_does_not_open_before_what_would_fire_was_looked_at() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    // The operator was restarted: it has looked at nothing.
+    s.seen("db").resumes = None;
+    s.says("db", Phase::BeforeRelease, Verdict::Pass);
+    s.run(600);
+    let all = s.done("db");
+    let last_look = all.iter().rposition(|e| matches!(e, Effect::LookAtSuspended { .. })).unwrap();
+    let open = all.iter().position(|e| matches!(e, Effect::Ask { isolation: Isolation::Open, .. })).unwrap();
+    assert!(last_look < open, "{all:?}");
+}
+
+#[test]
+fn a_crash_in_the_middle_resumes_what_was_intended_and_no_more() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.run(600);
+    assert_eq!(resumed(&s, "db"), 1);
+    // The intent is written, and nobody knows whether it was carried out.
+    s.seen("db").status.resumes[0].state = ResumeState::Resuming;
+    s.seen("db").resumes.as_mut().unwrap()[0].status.state = ResumeState::Due;
+    s.run(60);
+    assert_eq!((resumed(&s, "db"), states(&s, "db")), (2, vec![ResumeState::Resumed]));
+    // It was: looking finds it resumed, and nothing is done again.
+    s.seen("db").status.resumes[0].state = ResumeState::Resuming;
+    s.run(60);
+    assert_eq!((resumed(&s, "db"), states(&s, "db")), (2, vec![ResumeState::Resumed]));
+}
+
+#[test]
+fn nothing_is_resumed_while_the_service_or_what_it_stands_on_is_in_doubt() {
+    let services = "- {name: dns}\n- {name: db, dependsOn: [dns], resume: [{cronJob: nightly}]}";
+    for spoil in ["dns", "db"] {
+        let mut s = story(services);
+        // Suspended, the plan starts nothing new: time to spoil something once it is open.
+        s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+        s.run(60);
+        s.world.plan.suspend = true;
+        s.says("db", Phase::BeforeRelease, Verdict::Pass);
+        s.run(120);
+        assert_eq!((s.stage("db"), resumed(&s, "db")), (Stage::Recovered, 0), "suspended");
+        s.says(spoil, Phase::Continuous, Verdict::Unknown);
+        s.run(60);
+        s.world.plan.suspend = false;
+        s.run(60);
+        assert_eq!(resumed(&s, "db"), 0, "{spoil}");
+        s.says(spoil, Phase::Continuous, Verdict::Pass);
+        s.run(60);
+        assert_eq!(resumed(&s, "db"), 1, "{spoil}");
+    }
+}
+
+#[test]
+fn what_is_held_stays_held_and_is_looked_at_again_when_the_forecast_is_over() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    let due = s.world.seen.now.checked_add(SignedDuration::from_secs(100)).unwrap();
+    let seen = &mut s.seen("db").resumes.as_mut().unwrap()[0];
+    (seen.status.state, seen.changes_at) = (ResumeState::Held, Some(due));
+    s.run(50);
+    assert_eq!(looked(&s, "db"), 1);
+    s.seen("db").resumes.as_mut().unwrap()[0].changes_at = None;
+    s.says("db", Phase::BeforeRelease, Verdict::Pass);
+    s.run(600);
+    assert_eq!(
+        (s.stage("db"), states(&s, "db"), resumed(&s, "db")),
+        (Stage::Recovered, vec![ResumeState::Held], 0)
+    );
+}
+
+#[test]
+fn the_next_attempt_knows_nothing_of_the_one_before() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.run(600);
+    s.quarantine("db").isolation = Some(Isolation::Contained);
+    s.run(60);
+    assert_eq!(s.needs("db"), Some("IsolatedAgain"));
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.retry("db");
+    s.run(60);
+    assert!(s.status("db").resumes.is_empty());
+    s.says("db", Phase::BeforeRestore, Verdict::Pass);
+    s.run(600);
+    assert_eq!((states(&s, "db"), resumed(&s, "db")), (vec![ResumeState::Resumed], 2));
+}
