@@ -138,7 +138,9 @@ fn judge(status: &Status, policy: &str) -> Outcome {
         return Outcome::Refused(status.message.clone());
     }
     let lacks = status.message.contains("User \"") && status.message.contains(" cannot ");
-    if status.code == 403 && (lacks || status.message.contains("attempting to grant RBAC permissions not currently held")) {
+    if status.code == 403
+        && (lacks || status.message.contains("attempting to grant RBAC permissions not currently held"))
+    {
         return Outcome::NoRight;
     }
     Outcome::Other(format!("{} {}: {}", status.code, status.reason, status.message))
@@ -169,7 +171,8 @@ fn words(attack: &Attack, level: Level, message: &str) -> Vec<String> {
     if attack.policy == QUARANTINE && matches!(attack.ask, Ask::DeleteAll) {
         wanted = vec!["recovery lead"];
     }
-    let mut missing: Vec<String> = wanted.into_iter().filter(|w| !message.contains(w)).map(str::to_owned).collect();
+    let mut missing: Vec<String> =
+        wanted.into_iter().filter(|w| !message.contains(w)).map(str::to_owned).collect();
     if message.contains('\n') {
         missing.push("all in one line".to_owned());
     }

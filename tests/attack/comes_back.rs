@@ -1,12 +1,18 @@
 //! What comes back by itself: autoscalers, schedules, controllers, operators, GitOps.
 
+use control_plane::Identity;
+use kube::api::{Patch, PatchParams};
+use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::attack::{Ask, Attack, FENCE, attack, implant};
+use crate::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
+use crate::rig::{isolate, stage};
+use crate::who::acting;
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
-    let at = |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
+    let at =
+        |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
     let core = |rest: &str| at("v1", rest);
     let apps = |rest: &str| at("apps/v1", rest);
     let batch = |rest: &str| at("batch/v1", rest);
@@ -14,7 +20,9 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
     let labels = json!({"app": "implant"});
     let template = json!({"metadata": {"labels": labels}, "spec": implant()});
     let workload = |version: &str, kind: &str, spec: Value| {
-        Ask::Create(json!({"apiVersion": version, "kind": kind, "metadata": {"name": "attack-new"}, "spec": spec}))
+        Ask::Create(
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": "attack-new"}, "spec": spec}),
+        )
     };
     let selected = || json!({"replicas": 1, "selector": {"matchLabels": labels}, "template": template});
     let once = || {
@@ -23,7 +31,8 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
         json!({"template": {"spec": once}})
     };
     let gitops = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "now"}}, "spec": {"suspend": false}});
-    let pod_named = |meta: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": implant()});
+    let pod_named =
+        |meta: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": implant()});
     let adopting = json!({"replicas": 1, "selector": {"matchLabels": {"app": "lone"}},
         "template": {"metadata": {"labels": {"app": "lone"}}, "spec": implant()}});
     let hpa = json!({"maxReplicas": 9, "minReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}});
@@ -32,37 +41,178 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
         named("scale a Deployment by a patch", apps("deployments/web"), Ask::Merge(up())),
         named("scale a Deployment by /scale", apps("deployments/web/scale"), Ask::Merge(up())),
         named("scale a Deployment by replacing /scale", apps("deployments/web/scale"), Ask::Replace(up())),
-        named("restart a Deployment", apps("deployments/web"), Ask::Merge(json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}))),
-        named("change a Deployment's image", apps("deployments/web"), Ask::Json(json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "registry.example/implant"}]))),
+        named(
+            "restart a Deployment",
+            apps("deployments/web"),
+            Ask::Merge(
+                json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}),
+            ),
+        ),
+        named(
+            "change a Deployment's image",
+            apps("deployments/web"),
+            Ask::Json(
+                json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "registry.example/implant"}]),
+            ),
+        ),
         named("scale a StatefulSet by a patch", apps("statefulsets/db"), Ask::Merge(up())),
         named("scale a StatefulSet by /scale", apps("statefulsets/db/scale"), Ask::Merge(up())),
         named("scale an orphan ReplicaSet", apps("replicasets/lone"), Ask::Merge(up())),
         named("scale an orphan ReplicaSet by /scale", apps("replicasets/lone/scale"), Ask::Merge(up())),
         named("scale a ReplicationController", core("replicationcontrollers/old/scale"), Ask::Merge(up())),
-        named("let a DaemonSet run anywhere", apps("daemonsets/agent"), Ask::Merge(json!({"spec": {"template": {"spec": {"nodeSelector": null}}}}))),
+        named(
+            "let a DaemonSet run anywhere",
+            apps("daemonsets/agent"),
+            Ask::Merge(json!({"spec": {"template": {"spec": {"nodeSelector": null}}}})),
+        ),
         named("resume a CronJob", batch("cronjobs/nightly"), Ask::Merge(json!({"spec": {"suspend": false}}))),
-        named("let a CronJob run every minute", batch("cronjobs/nightly"), Ask::Merge(json!({"spec": {"schedule": "* * * * *"}}))),
+        named(
+            "let a CronJob run every minute",
+            batch("cronjobs/nightly"),
+            Ask::Merge(json!({"spec": {"schedule": "* * * * *"}})),
+        ),
         named("resume a Job", batch("jobs/import"), Ask::Merge(json!({"spec": {"suspend": false}}))),
         named("create a new Job, as a CronJob does", batch("jobs"), workload("batch/v1", "Job", once())),
-        named("create a new CronJob", batch("cronjobs"), workload("batch/v1", "CronJob", json!({"schedule": "* * * * *", "jobTemplate": {"spec": once()}}))),
+        named(
+            "create a new CronJob",
+            batch("cronjobs"),
+            workload(
+                "batch/v1",
+                "CronJob",
+                json!({"schedule": "* * * * *", "jobTemplate": {"spec": once()}}),
+            ),
+        ),
         named("create a new bare pod", core("pods"), Ask::Create(pod_named(json!({"name": "attack-new"})))),
-        named("create a new pod of a generated name", core("pods"), Ask::Create(pod_named(json!({"generateName": "web-"})))),
-        named("apply a new pod", core("pods/attack-new"), Ask::Apply(pod_named(json!({"name": "attack-new"})))),
+        named(
+            "create a new pod of a generated name",
+            core("pods"),
+            Ask::Create(pod_named(json!({"generateName": "web-"}))),
+        ),
+        named(
+            "apply a new pod",
+            core("pods/attack-new"),
+            Ask::Apply(pod_named(json!({"name": "attack-new"}))),
+        ),
         named("create a new Deployment", apps("deployments"), workload("apps/v1", "Deployment", selected())),
-        named("create a new ReplicaSet that adopts pods", apps("replicasets"), workload("apps/v1", "ReplicaSet", adopting)),
-        named("create a new DaemonSet", apps("daemonsets"), workload("apps/v1", "DaemonSet", json!({"selector": {"matchLabels": labels}, "template": template}))),
-        named("create a new StatefulSet", apps("statefulsets"), workload("apps/v1", "StatefulSet", json!({"replicas": 1, "serviceName": "x", "selector": {"matchLabels": labels}, "template": template}))),
-        named("create a new HorizontalPodAutoscaler", at("autoscaling/v2", "horizontalpodautoscalers"), workload("autoscaling/v2", "HorizontalPodAutoscaler", hpa)),
-        named("let a HorizontalPodAutoscaler want more", at("autoscaling/v2", "horizontalpodautoscalers/web"), Ask::Merge(json!({"spec": {"minReplicas": 5, "maxReplicas": 9}}))),
-        named("let KEDA want more", at("keda.sh/v1alpha1", "scaledobjects/web"), Ask::Merge(json!({"spec": {"minReplicaCount": 5}}))),
+        named(
+            "create a new ReplicaSet that adopts pods",
+            apps("replicasets"),
+            workload("apps/v1", "ReplicaSet", adopting),
+        ),
+        named(
+            "create a new DaemonSet",
+            apps("daemonsets"),
+            workload(
+                "apps/v1",
+                "DaemonSet",
+                json!({"selector": {"matchLabels": labels}, "template": template}),
+            ),
+        ),
+        named(
+            "create a new StatefulSet",
+            apps("statefulsets"),
+            workload(
+                "apps/v1",
+                "StatefulSet",
+                json!({"replicas": 1, "serviceName": "x", "selector": {"matchLabels": labels}, "template": template}),
+            ),
+        ),
+        named(
+            "create a new HorizontalPodAutoscaler",
+            at("autoscaling/v2", "horizontalpodautoscalers"),
+            workload("autoscaling/v2", "HorizontalPodAutoscaler", hpa),
+        ),
+        named(
+            "let a HorizontalPodAutoscaler want more",
+            at("autoscaling/v2", "horizontalpodautoscalers/web"),
+            Ask::Merge(json!({"spec": {"minReplicas": 5, "maxReplicas": 9}})),
+        ),
+        named(
+            "let KEDA want more",
+            at("keda.sh/v1alpha1", "scaledobjects/web"),
+            Ask::Merge(json!({"spec": {"minReplicaCount": 5}})),
+        ),
         named("ask an operator for more", at("db.example/v1", "databases/main"), Ask::Merge(up())),
-        named("ask an operator for more by /scale", at("db.example/v1", "databases/main/scale"), Ask::Merge(up())),
-        named("create a new custom resource", at("db.example/v1", "databases"), Ask::Create(json!({"apiVersion": "db.example/v1", "kind": "Database", "metadata": {"name": "attack-new"}}))),
-        named("resume a Flux Kustomization", at("kustomize.toolkit.fluxcd.io/v1", "kustomizations/apps"), Ask::Merge(gitops.clone())),
-        named("resume a Flux HelmRelease", at("helm.toolkit.fluxcd.io/v2", "helmreleases/apps"), Ask::Merge(gitops)),
-        named("sync an Argo CD Application", at("argoproj.io/v1alpha1", "applications/apps"), Ask::Merge(json!({"operation": {"sync": {"prune": true}}}))),
+        named(
+            "ask an operator for more by /scale",
+            at("db.example/v1", "databases/main/scale"),
+            Ask::Merge(up()),
+        ),
+        named(
+            "create a new custom resource",
+            at("db.example/v1", "databases"),
+            Ask::Create(
+                json!({"apiVersion": "db.example/v1", "kind": "Database", "metadata": {"name": "attack-new"}}),
+            ),
+        ),
+        named(
+            "resume a Flux Kustomization",
+            at("kustomize.toolkit.fluxcd.io/v1", "kustomizations/apps"),
+            Ask::Merge(gitops.clone()),
+        ),
+        named(
+            "resume a Flux HelmRelease",
+            at("helm.toolkit.fluxcd.io/v2", "helmreleases/apps"),
+            Ask::Merge(gitops),
+        ),
+        named(
+            "sync an Argo CD Application",
+            at("argoproj.io/v1alpha1", "applications/apps"),
+            Ask::Merge(json!({"operation": {"sync": {"prune": true}}})),
+        ),
         named("delete a pod, so that it starts anew", core(&format!("pods/{pod}")), Ask::Delete),
         named("delete all pods", core("pods"), Ask::DeleteAll),
         named("delete all Deployments", apps("deployments"), Ask::DeleteAll),
     ]
+}
+
+/// The message of a condition.
+fn told(object: &Value, type_: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    found.map(|condition| condition["message"].to_string()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_autoscaler_and_a_real_replicaset_want_more_pods_and_get_none() {
+    let stage = stage(1).await;
+    let cluster = &stage.rig.cluster;
+    let admin = stage.client(Identity::PlatformAdministrator).await;
+    let name = "attack-wanting";
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": name}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": implant()}}});
+    let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web", "namespace": name},
+        "spec": {"minReplicas": 2, "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    rehearsal::apply(&admin, "platform", &[namespace, web, hpa]).await.unwrap();
+    let deployments = kind(&admin, "apps/v1", "Deployment", Some(name));
+    let up = |o: &Value| o["status"]["readyReplicas"] == 2;
+    eventually(&deployments, "web", "web to run", DEADLINE, up).await.unwrap();
+    isolate(cluster, name, "Contained").await.unwrap();
+    rehearsal::three_boroughs::isolated(cluster, name).await.unwrap();
+
+    // A pod ends, as on a node that is shut down. It is not replaced.
+    let pods = kind(&admin, "v1", "Pod", Some(name));
+    let first = pods.list(&Default::default()).await.unwrap().items.remove(0);
+    let (first, set) =
+        (first.metadata.name.unwrap(), first.metadata.owner_references.unwrap().remove(0).name);
+    let node = acting(&admin, "system:node:node-1", &["system:nodes", "system:authenticated"], false);
+    let gone = attack("delete a pod", format!("/api/v1/namespaces/{name}/pods/{first}"), Ask::Delete, FENCE);
+    assert!(matches!(make(&node, &gone, false).await, Outcome::Through));
+    let sets = kind(&admin, "apps/v1", "ReplicaSet", Some(name));
+    let refused = |o: &Value| told(o, "ReplicaFailure").contains(FENCE);
+    eventually(&sets, &set, "the ReplicaSet to be refused a pod", DEADLINE, refused).await.unwrap();
+
+    // Fewer than its least: without a look at any metric the autoscaler wants two.
+    let lead = stage.client(Identity::RecoveryLead).await;
+    let down = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    let theirs = kind(&lead, "apps/v1", "Deployment", Some(name));
+    theirs.patch("web", &PatchParams::default(), &down).await.unwrap();
+    let scalers = kind(&admin, "autoscaling/v2", "HorizontalPodAutoscaler", Some(name));
+    let refused = |o: &Value| told(o, "AbleToScale").contains(FENCE);
+    eventually(&scalers, "web", "the autoscaler to be refused", DEADLINE, refused).await.unwrap();
+    let web = deployments.get("web").await.unwrap();
+    assert_eq!(web.data["spec"]["replicas"], 1);
+    assert_eq!(pods.list(&Default::default()).await.unwrap().items.len(), 1);
 }

@@ -62,7 +62,9 @@ impl Of {
     }
 
     async fn until_gone(&self, name: &str) {
-        let gone = kube::runtime::wait::await_condition(self.0.clone(), name, |o: Option<&DynamicObject>| o.is_none());
+        let gone = kube::runtime::wait::await_condition(self.0.clone(), name, |o: Option<&DynamicObject>| {
+            o.is_none()
+        });
         let outcome = tokio::time::timeout(DEADLINE, gone).await;
         outcome.unwrap_or_else(|_| panic!("{name} is still there")).unwrap();
     }
@@ -74,7 +76,9 @@ impl Of {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(DEADLINE, none).await.unwrap_or_else(|_| panic!("{which}: some are still there"));
+        tokio::time::timeout(DEADLINE, none)
+            .await
+            .unwrap_or_else(|_| panic!("{which}: some are still there"));
     }
 
     async fn delete(&self, name: &str) {
@@ -99,13 +103,20 @@ async fn what_is_sealed_is_stopped_told_and_forgotten_by_every_service() {
     never["restartPolicy"] = json!("Never");
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "import", "namespace": name},
         "spec": {"template": {"spec": never}}});
-    let objects = [service, job, deployment(name, "web", 2), workload(name, "StatefulSet", "db", 2), deployment(name, "aside", 1)];
+    let objects = [
+        service,
+        job,
+        deployment(name, "web", 2),
+        workload(name, "StatefulSet", "db", 2),
+        deployment(name, "aside", 1),
+    ];
     let admin = lay_down(&stage, name, &objects).await;
     let slices = of(&admin, "discovery.k8s.io/v1", "EndpointSlice", name);
     let of_web = ListParams::default().labels("kubernetes.io/service-name=web");
     let ready = async |wanted: bool| loop {
         let all = slices.0.list(&of_web).await.unwrap();
-        let endpoints = all.iter().any(|slice| slice.data["endpoints"].as_array().is_some_and(|all| !all.is_empty()));
+        let endpoints =
+            all.iter().any(|slice| slice.data["endpoints"].as_array().is_some_and(|all| !all.is_empty()));
         if endpoints == wanted {
             return;
         }
@@ -115,11 +126,13 @@ async fn what_is_sealed_is_stopped_told_and_forgotten_by_every_service() {
 
     isolated(&stage, name, "Sealed").await;
     let told = |o: &Value| {
-        o["status"]["observedGeneration"] == o["metadata"]["generation"] && o["status"]["replicas"].as_u64().unwrap_or(0) == 0
+        o["status"]["observedGeneration"] == o["metadata"]["generation"]
+            && o["status"]["replicas"].as_u64().unwrap_or(0) == 0
     };
     of(&admin, "apps/v1", "Deployment", name).until("web", "to be told as stopped", told).await;
     of(&admin, "apps/v1", "StatefulSet", name).until("db", "to be told as stopped", told).await;
-    let suspended = |o: &Value| condition(o, "Suspended") == "True" && o["status"]["active"].as_u64().unwrap_or(0) == 0;
+    let suspended =
+        |o: &Value| condition(o, "Suspended") == "True" && o["status"]["active"].as_u64().unwrap_or(0) == 0;
     of(&admin, "batch/v1", "Job", name).until("import", "to be suspended", suspended).await;
     of(&admin, "v1", "Pod", name).until_none("").await;
     tokio::time::timeout(DEADLINE, ready(false)).await.expect("the Service still leads to what is gone");
@@ -157,7 +170,10 @@ async fn a_volume_claim_that_a_lead_deletes_is_gone_once_its_pod_is_and_no_soone
     let lead = stage.client(Identity::RecoveryLead).await;
     of(&lead, "v1", "PersistentVolumeClaim", name).delete("data").await;
     claims.until("data", "to be marked as deleted", |o| o["metadata"]["deletionTimestamp"].is_string()).await;
-    assert_eq!(get(&admin, &format!("/api/v1/namespaces/{name}/pods/keeper")).await.unwrap()["status"]["phase"], "Running");
+    assert_eq!(
+        get(&admin, &format!("/api/v1/namespaces/{name}/pods/keeper")).await.unwrap()["status"]["phase"],
+        "Running"
+    );
     of(&lead, "v1", "Pod", name).delete("keeper").await;
     claims.until_gone("data").await;
 }
@@ -192,8 +208,10 @@ async fn a_namespace_that_a_lead_deletes_ends_and_its_quarantine_after_it() {
     pods.until_none("").await;
     // Its Quarantine ends with it: until then nobody is let in.
     quarantines.delete(name).await;
-    let left = |o: &Value| o["status"]["conditions"].to_string().contains("NamespaceFinalizersRemaining")
-        && condition(o, "NamespaceFinalizersRemaining") == "True";
+    let left = |o: &Value| {
+        o["status"]["conditions"].to_string().contains("NamespaceFinalizersRemaining")
+            && condition(o, "NamespaceFinalizersRemaining") == "True"
+    };
     let ending = namespaces.until(name, "to wait for a finalizer", left).await;
     assert_eq!(ending["metadata"]["labels"]["resurgam.dev/isolation"], "contained");
     let there = quarantines.0.get(name).await.unwrap();
@@ -289,11 +307,20 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: 'ends-plan'}]
 
     let operator = owner(&admin);
     let plan = acting(&admin, "ends-plan", &["system:authenticated"], false);
-    let pod = || Ask::Create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new"}, "spec": implant()}));
+    let pod = || {
+        Ask::Create(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new"}, "spec": implant()}),
+        )
+    };
     let up = || Ask::Merge(json!({"spec": {"replicas": 2}}));
     let note = || Ask::Merge(json!({"status": {"note": "well"}}));
-    let config = |kind: &str| Ask::Create(json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "new"}}));
-    let allow = || Ask::Create(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "new"}, "spec": {"podSelector": {}, "ingress": [{}]}}));
+    let config =
+        |kind: &str| Ask::Create(json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "new"}}));
+    let allow = || {
+        Ask::Create(
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "new"}, "spec": {"podSelector": {}, "ingress": [{}]}}),
+        )
+    };
     let apps = format!("/apis/apps/v1/namespaces/{name}/deployments");
     let net = format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies");
     let database = format!("/apis/db.example/v1/namespaces/{name}/databases/main");
@@ -306,22 +333,39 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: 'ends-plan'}]
         (&operator, "delete a Deployment", format!("{apps}/web"), Ask::Delete, false),
         (&operator, "create a Secret", format!("{core}/secrets"), config("Secret"), false),
         (&operator, "allow traffic", net.clone(), allow(), false),
-        (&operator, "ask for a token", format!("{core}/serviceaccounts/default/token"), Ask::Create(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}})), false),
+        (
+            &operator,
+            "ask for a token",
+            format!("{core}/serviceaccounts/default/token"),
+            Ask::Create(
+                json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}),
+            ),
+            false,
+        ),
         (&plan, "create a pod", format!("{core}/pods"), pod(), true),
         (&plan, "create a ConfigMap", format!("{core}/configmaps"), config("ConfigMap"), true),
         (&plan, "allow traffic", net, allow(), false),
     ] {
         let outcome = make(who, &attack(what, path, ask, FENCE), true).await;
-        let as_wanted = if passes { matches!(outcome, Outcome::Through) } else { matches!(outcome, Outcome::Refused(_)) };
+        let as_wanted =
+            if passes { matches!(outcome, Outcome::Through) } else { matches!(outcome, Outcome::Refused(_)) };
         assert!(as_wanted, "{what}, as {}: {outcome:?}", who.user);
     }
     // The same grants are none at another level.
     label(&stage.rig.cluster, name, "contained").await.unwrap();
     let until_refused = async {
-        while !matches!(make(&operator, &attack("create a pod", format!("{core}/pods"), pod(), FENCE), true).await, Outcome::Refused(_)) {}
+        while !matches!(
+            make(&operator, &attack("create a pod", format!("{core}/pods"), pod(), FENCE), true).await,
+            Outcome::Refused(_)
+        ) {}
     };
     tokio::time::timeout(DEADLINE, until_refused).await.unwrap();
-    let outcome = make(&plan, &attack("create a ConfigMap", format!("{core}/configmaps"), config("ConfigMap"), FENCE), true).await;
+    let outcome = make(
+        &plan,
+        &attack("create a ConfigMap", format!("{core}/configmaps"), config("ConfigMap"), FENCE),
+        true,
+    )
+    .await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
 
@@ -331,7 +375,8 @@ async fn sealing_deletes_no_volume_claim() {
     let stage = stage(1).await;
     let name = "ends-keeping";
     let mut db = workload(name, "StatefulSet", "db", 1);
-    db["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Delete", "whenDeleted": "Delete"});
+    db["spec"]["persistentVolumeClaimRetentionPolicy"] =
+        json!({"whenScaled": "Delete", "whenDeleted": "Delete"});
     db["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {
         "accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}}]);
     let admin = lay_down(&stage, name, &[db, deployment(name, "web", 1)]).await;

@@ -52,8 +52,12 @@ pub fn attacks(served: &[Served], level: Level, there: &Snapshot) -> Vec<Attack>
         }
         named("patch", &one, Ask::Merge(label.clone()));
         named("replace", &one, Ask::Replace(label));
-        named("disown", &one, Ask::Merge(json!({"metadata": {"ownerReferences": [
-            {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000000"}]}})));
+        named(
+            "disown",
+            &one,
+            Ask::Merge(json!({"metadata": {"ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000000"}]}})),
+        );
         named("delete", &one, Ask::Delete);
     }
     all

@@ -78,7 +78,12 @@ const PASSES: &[(At, &str, &[Do], &[&str])] = &[
     (At::Every, "daemon-set-controller", &[Do::Create, Do::Update, Do::Delete], &["controllerrevisions"]),
     (At::Every, "endpoint-controller", &[Do::Create, Do::Update, Do::Delete], &["endpoints"]),
     (At::Every, "endpointslice-controller", &[Do::Create, Do::Update, Do::Delete], &["endpointslices"]),
-    (At::Every, "endpointslicemirroring-controller", &[Do::Create, Do::Update, Do::Delete], &["endpointslices"]),
+    (
+        At::Every,
+        "endpointslicemirroring-controller",
+        &[Do::Create, Do::Update, Do::Delete],
+        &["endpointslices"],
+    ),
     // The clean room runs.
     (At::Room, "replicaset-controller", &[Do::Create, Do::Keep], &["pods"]),
     (At::Room, "statefulset-controller", &[Do::Create, Do::Keep], &["pods"]),
@@ -133,9 +138,27 @@ pub fn passes(level: &str, user: &str, attack: &Attack) -> bool {
 
 /// The kinds that the cluster's own machinery has to do with, and some that it has not.
 const TRIED: &[&str] = &[
-    "ConfigMap", "ControllerRevision", "CronJob", "DaemonSet", "Database", "Deployment", "EndpointSlice", "Endpoints",
-    "HorizontalPodAutoscaler", "Job", "Ingress", "PersistentVolumeClaim", "Pod", "PodDisruptionBudget", "ReplicaSet",
-    "ReplicationController", "ResourceQuota", "Secret", "Service", "ServiceAccount", "StatefulSet",
+    "ConfigMap",
+    "ControllerRevision",
+    "CronJob",
+    "DaemonSet",
+    "Database",
+    "Deployment",
+    "EndpointSlice",
+    "Endpoints",
+    "HorizontalPodAutoscaler",
+    "Job",
+    "Ingress",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodDisruptionBudget",
+    "ReplicaSet",
+    "ReplicationController",
+    "ResourceQuota",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
 ];
 
 /// What of a kind could be done with one of its objects, each told apart as the fence does.
@@ -143,9 +166,13 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
     let (kind, all) = (&served.kind, served.path(namespace));
     let one = format!("{all}/{name}");
     let status = format!("{one}/status");
-    let deed = |what: &str, path: &str, ask| crate::attack::attack(&format!("{what} {kind}"), path.to_owned(), ask, crate::attack::FENCE);
+    let deed = |what: &str, path: &str, ask| {
+        crate::attack::attack(&format!("{what} {kind}"), path.to_owned(), ask, crate::attack::FENCE)
+    };
     let spec = match kind.as_str() {
-        "ConfigMap" | "ControllerRevision" | "Secret" | "ServiceAccount" | "EndpointSlice" | "Endpoints" => None,
+        "ConfigMap" | "ControllerRevision" | "Secret" | "ServiceAccount" | "EndpointSlice" | "Endpoints" => {
+            None
+        }
         // The one field of it that may change, and how a rollout would be smuggled in.
         "Pod" => Some(json!({"spec": {"activeDeadlineSeconds": 77777}})),
         "PersistentVolumeClaim" => Some(json!({"spec": {"volumeName": "of-an-attacker"}})),
@@ -155,13 +182,22 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
     let mut all_deeds = vec![
         (Do::Create, deed("create a new", &all, Ask::Create(new.clone()))),
         (Do::Keep, deed("label", &one, Ask::Merge(json!({"metadata": {"labels": {"attack": "1"}}})))),
-        (Do::Tidy, deed("change the finalizers of", &one, Ask::Merge(json!({"metadata": {"finalizers": ["attack.example/kept"]}})))),
+        (
+            Do::Tidy,
+            deed(
+                "change the finalizers of",
+                &one,
+                Ask::Merge(json!({"metadata": {"finalizers": ["attack.example/kept"]}})),
+            ),
+        ),
         (Do::Delete, deed("delete", &one, Ask::Delete)),
     ];
     if let Some(spec) = spec {
         all_deeds.push((Do::Update, deed("change", &one, Ask::Merge(spec))));
     }
-    if !["ConfigMap", "ControllerRevision", "EndpointSlice", "Endpoints", "Secret", "ServiceAccount"].contains(&kind.as_str()) {
+    if !["ConfigMap", "ControllerRevision", "EndpointSlice", "Endpoints", "Secret", "ServiceAccount"]
+        .contains(&kind.as_str())
+    {
         let note = json!({"metadata": {"annotations": {"attack": "1"}}});
         all_deeds.push((Do::Status, deed("tell the status of", &status, Ask::Merge(note))));
     }
@@ -194,10 +230,17 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
         for object in estate(namespace) {
             let kind = object["kind"].as_str().unwrap();
             // Sealed differs from contained in these only.
-            if !TRIED.contains(&kind) || (label == "sealed" && !["PersistentVolumeClaim", "Pod", "ReplicaSet"].contains(&kind)) {
+            if !TRIED.contains(&kind)
+                || (label == "sealed" && !["PersistentVolumeClaim", "Pod", "ReplicaSet"].contains(&kind))
+            {
                 continue;
             }
-            let served = stage.rig.served.iter().find(|s| s.kind == kind && !s.version.starts_with("metrics")).unwrap();
+            let served = stage
+                .rig
+                .served
+                .iter()
+                .find(|s| s.kind == kind && !s.version.starts_with("metrics"))
+                .unwrap();
             let mut new = object.clone();
             new["metadata"] = json!({"name": "attack-new", "namespace": namespace});
             // In a sealed namespace only a pod that is over is left.
@@ -217,16 +260,23 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
         let named = crate::attack::attack;
         let fence = crate::attack::FENCE;
         let binding = named("bind a new", format!("{core}/pods/bare/binding"), Ask::Create(target), fence);
-        let asked = named("ask for a new token", format!("{core}/serviceaccounts/default/token"), Ask::Create(token), fence);
+        let asked = named(
+            "ask for a new token",
+            format!("{core}/serviceaccounts/default/token"),
+            Ask::Create(token),
+            fence,
+        );
         if label != "sealed" {
             cases.push((label, Do::Create, "pods/binding".to_owned(), binding));
         }
         cases.push((label, Do::Create, "serviceaccounts/token".to_owned(), asked));
     }
     // Whoever is not listed at all has the other tables to be refused in.
-    let is_listed = |who: &Who| PASSES.iter().any(|(_, name, ..)| who.controller() == Some(name) || who.user == *name);
+    let is_listed =
+        |who: &Who| PASSES.iter().any(|(_, name, ..)| who.controller() == Some(name) || who.user == *name);
     let listed_ones: Vec<&Who> = machinery.iter().filter(|who| is_listed(who)).collect();
-    let pairs: Vec<_> = cases.iter().flat_map(|case| listed_ones.iter().map(move |who| (case, *who))).collect();
+    let pairs: Vec<_> =
+        cases.iter().flat_map(|case| listed_ones.iter().map(move |who| (case, *who))).collect();
     let tried_in_all = pairs.len();
     let wrong = stream::iter(pairs)
         .map(|((level, done, what, deed), who)| async move {

@@ -6,7 +6,8 @@ use crate::attack::{Ask, Attack, FENCE, attack};
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
-    let at = |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
+    let at =
+        |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
     let core = |rest: &str| at("v1", rest);
     let of = |sub: &str| core(&format!("pods/{pod}/{sub}"));
     let net = |rest: &str| at("networking.k8s.io/v1", rest);
@@ -15,7 +16,8 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
     let debugger = json!([{"name": "debugger", "image": "registry.example/implant"}]);
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": {"kind": "Node", "name": "node-1"}});
-    let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
+    let token =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
         "metadata": {"name": "attack-new", "annotations": {"kubernetes.io/service-account.name": "default"}}});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "attack-new"},
@@ -44,7 +46,11 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
     let named = |name: &str, path, ask| attack(name, path, ask, FENCE);
     let mut all = vec![
         named("run a command in a pod", format!("{}?command=id&stdout=true", of("exec")), post()),
-        named("run a command in a pod, by a web socket", format!("{}?command=id&stdout=true", of("exec")), get()),
+        named(
+            "run a command in a pod, by a web socket",
+            format!("{}?command=id&stdout=true", of("exec")),
+            get(),
+        ),
         named("attach to a pod", format!("{}?stdout=true", of("attach")), post()),
         named("forward a port", of("portforward"), post()),
         named("forward a port, by a web socket", format!("{}?ports=80", of("portforward")), get()),
@@ -55,15 +61,35 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
         named("bind a new pod to a node, the old way", core("bindings"), Ask::Create(binding)),
         named("ask for a token", core("serviceaccounts/default/token"), Ask::Create(token)),
         named("create a token Secret", core("secrets"), Ask::Create(secret)),
-        named("change a Secret", core("secrets/password"), Ask::Merge(json!({"stringData": {"password": "known"}}))),
-        named("change a ConfigMap", core("configmaps/settings"), Ask::Merge(json!({"data": {"greeting": "attacked"}}))),
-        named("let an account pull elsewhere", core("serviceaccounts/default"), Ask::Merge(json!({"imagePullSecrets": [{"name": "attacker"}]}))),
+        named(
+            "change a Secret",
+            core("secrets/password"),
+            Ask::Merge(json!({"stringData": {"password": "known"}})),
+        ),
+        named(
+            "change a ConfigMap",
+            core("configmaps/settings"),
+            Ask::Merge(json!({"data": {"greeting": "attacked"}})),
+        ),
+        named(
+            "let an account pull elsewhere",
+            core("serviceaccounts/default"),
+            Ask::Merge(json!({"imagePullSecrets": [{"name": "attacker"}]})),
+        ),
         named("delete an account", core("serviceaccounts/web"), Ask::Delete),
         named("create a new Service", core("services"), Ask::Create(service)),
         named("create a new Service that leads outside", core("services"), Ask::Create(outside)),
-        named("open a Service to the world", core("services/web"), Ask::Merge(json!({"spec": {"type": "NodePort"}}))),
+        named(
+            "open a Service to the world",
+            core("services/web"),
+            Ask::Merge(json!({"spec": {"type": "NodePort"}})),
+        ),
         named("create a new EndpointSlice", at("discovery.k8s.io/v1", "endpointslices"), Ask::Create(slice)),
-        named("change Endpoints", core("endpoints/elsewhere"), Ask::Merge(json!({"subsets": [{"addresses": [{"ip": "203.0.113.66"}]}]}))),
+        named(
+            "change Endpoints",
+            core("endpoints/elsewhere"),
+            Ask::Merge(json!({"subsets": [{"addresses": [{"ip": "203.0.113.66"}]}]})),
+        ),
         named("create a new Ingress", net("ingresses"), Ask::Create(ingress)),
         named("create a new HTTPRoute", at("gateway.networking.k8s.io/v1", "httproutes"), Ask::Create(route)),
         named("allow all traffic", net("networkpolicies"), Ask::Create(allow)),
@@ -72,15 +98,49 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
         named("create a new RoleBinding", rbac("rolebindings"), Ask::Create(bound)),
         named("create a new volume claim", core("persistentvolumeclaims"), Ask::Create(claim)),
         named("delete a volume claim", core("persistentvolumeclaims/data"), Ask::Delete),
-        named("strip a volume claim of its protection", core("persistentvolumeclaims/data"), Ask::Merge(stripped.clone())),
-        named("snapshot a volume claim", at("snapshot.storage.k8s.io/v1", "volumesnapshots"), Ask::Create(snapshot)),
+        named(
+            "strip a volume claim of its protection",
+            core("persistentvolumeclaims/data"),
+            Ask::Merge(stripped.clone()),
+        ),
+        named(
+            "snapshot a volume claim",
+            at("snapshot.storage.k8s.io/v1", "volumesnapshots"),
+            Ask::Create(snapshot),
+        ),
         named("strip a pod of its finalizers", core(&format!("pods/{pod}")), Ask::Merge(stripped)),
-        named("say that a pod is ready", of("status"), Ask::Merge(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}))),
-        named("say that a Deployment is up", at("apps/v1", "deployments/web/status"), Ask::Merge(well.clone())),
-        named("say that a StatefulSet is up", at("apps/v1", "statefulsets/db/status"), Ask::Merge(well.clone())),
-        named("say that a Job has succeeded", at("batch/v1", "jobs/import/status"), Ask::Merge(json!({"status": {"succeeded": 1}}))),
-        named("say that a custom resource is well", at("db.example/v1", "databases/main/status"), Ask::Merge(well)),
-        named("take a lease", at("coordination.k8s.io/v1", "leases/leader"), Ask::Merge(json!({"spec": {"holderIdentity": "attacker"}}))),
+        named(
+            "say that a pod is ready",
+            of("status"),
+            Ask::Merge(
+                json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+            ),
+        ),
+        named(
+            "say that a Deployment is up",
+            at("apps/v1", "deployments/web/status"),
+            Ask::Merge(well.clone()),
+        ),
+        named(
+            "say that a StatefulSet is up",
+            at("apps/v1", "statefulsets/db/status"),
+            Ask::Merge(well.clone()),
+        ),
+        named(
+            "say that a Job has succeeded",
+            at("batch/v1", "jobs/import/status"),
+            Ask::Merge(json!({"status": {"succeeded": 1}})),
+        ),
+        named(
+            "say that a custom resource is well",
+            at("db.example/v1", "databases/main/status"),
+            Ask::Merge(well),
+        ),
+        named(
+            "take a lease",
+            at("coordination.k8s.io/v1", "leases/leader"),
+            Ask::Merge(json!({"spec": {"holderIdentity": "attacker"}})),
+        ),
         named("delete the events", core("events"), Ask::DeleteAll),
         named("delete the events, by their own group", at("events.k8s.io/v1", "events"), Ask::DeleteAll),
     ];

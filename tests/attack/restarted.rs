@@ -14,7 +14,8 @@ const NAME: &str = "attack-midway";
 /// What is tried over and over, each as somebody who would succeed but for the policies. As dry-runs: whatever comes through
 /// before the fence is up is no concern here, and leaves nothing behind.
 fn attacks() -> Vec<Attack> {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
     let core = format!("/api/v1/namespaces/{NAME}");
     let up = json!({"spec": {"replicas": 3}});
     let apps = format!("/apis/apps/v1/namespaces/{NAME}");
@@ -31,7 +32,12 @@ fn attacks() -> Vec<Attack> {
 }
 
 /// Goes on with one attack until told to stop. Returns how often it was refused, and tells when it first was.
-async fn go_on(who: &Who, attack: &Attack, refused: &watch::Sender<usize>, stop: watch::Receiver<bool>) -> Result<usize, String> {
+async fn go_on(
+    who: &Who,
+    attack: &Attack,
+    refused: &watch::Sender<usize>,
+    stop: watch::Receiver<bool>,
+) -> Result<usize, String> {
     let mut count = 0;
     while !*stop.borrow() {
         match make(who, attack, true).await {
@@ -40,7 +46,10 @@ async fn go_on(who: &Who, attack: &Attack, refused: &watch::Sender<usize>, stop:
                 refused.send_modify(|all| *all += 1);
             }
             outcome if count > 0 => {
-                return Err(format!("{}, as {}: {outcome:?}, having been refused {count} times", attack.name, who.user));
+                return Err(format!(
+                    "{}, as {}: {outcome:?}, having been refused {count} times",
+                    attack.name, who.user
+                ));
             }
             _ => {}
         }

@@ -52,7 +52,12 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
     for name in quarantined() {
         let namespace = get(&admin, &format!("/api/v1/namespaces/{name}")).await.unwrap();
         assert!(namespace["metadata"]["labels"]["resurgam.dev/isolation"].is_string(), "{name} is let out");
-        get(&admin, &format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies/resurgam-default-deny")).await.unwrap();
+        get(
+            &admin,
+            &format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies/resurgam-default-deny"),
+        )
+        .await
+        .unwrap();
     }
 
     // Everything of ours goes: process, kinds, rights. Of the Quarantines only who may release them can be rid.
@@ -61,7 +66,10 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
     let strip = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     let theirs = kind(&lead, KINDS, "Quarantine", None);
     for quarantine in theirs.list(&ListParams::default()).await.unwrap() {
-        theirs.patch(quarantine.metadata.name.as_deref().unwrap(), &PatchParams::default(), &strip).await.unwrap();
+        theirs
+            .patch(quarantine.metadata.name.as_deref().unwrap(), &PatchParams::default(), &strip)
+            .await
+            .unwrap();
     }
     for crd in rehearsal::read("crds").unwrap() {
         let name = crd["metadata"]["name"].as_str().unwrap();

@@ -22,7 +22,12 @@ async fn who_may_impersonate_a_lead_or_the_operator_lets_out() {
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let name = LEVELS[1].namespace;
     let lead = acting(&admin, "recovery-lead", &[], false);
-    let delete = attack("delete the Quarantine", format!("/apis/resurgam.dev/v1alpha1/quarantines/{name}"), Ask::Delete, QUARANTINE);
+    let delete = attack(
+        "delete the Quarantine",
+        format!("/apis/resurgam.dev/v1alpha1/quarantines/{name}"),
+        Ask::Delete,
+        QUARANTINE,
+    );
     assert_through("acting as a lead", &make(&lead, &delete, true).await);
     let operator = acting(&admin, "system:serviceaccount:resurgam-system:resurgam", &[], false);
     let unlabel = json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}});
@@ -36,15 +41,18 @@ async fn a_token_of_a_controller_from_kube_system_passes_where_that_controller_d
     let stage = stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let tenant = outsiders(&stage).await.remove(0);
-    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
+    let ask =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
     let path = "/api/v1/namespaces/kube-system/serviceaccounts/replicaset-controller/token";
     let token = attack("ask for a token of a controller", path.to_owned(), Ask::Create(ask), FENCE);
     assert_through("a token of a controller", &make(&tenant, &token, true).await);
     let controller = acting(&admin, "system:serviceaccount:kube-system:replicaset-controller", &[], false);
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
     for (level, passes) in [(LEVELS[0], false), (LEVELS[1], false), (LEVELS[2], true)] {
         let path = format!("/api/v1/namespaces/{}/pods", level.namespace);
-        let outcome = make(&controller, &attack("create a pod", path, Ask::Create(pod.clone()), FENCE), true).await;
+        let outcome =
+            make(&controller, &attack("create a pod", path, Ask::Create(pod.clone()), FENCE), true).await;
         assert_eq!(matches!(outcome, Outcome::Through), passes, "{}: {outcome:?}", level.label);
     }
 }
@@ -63,7 +71,9 @@ async fn who_may_read_reads() {
         // There is no kubelet that has logs: asking it is what fails, not the right to ask.
         let pods = get(&tenant, &format!("/api/v1/namespaces/{}/pods", level.namespace)).await.unwrap();
         let pod = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
-        let error = get(&tenant, &format!("/api/v1/namespaces/{}/pods/{pod}/log", level.namespace)).await.unwrap_err();
+        let error = get(&tenant, &format!("/api/v1/namespaces/{}/pods/{pod}/log", level.namespace))
+            .await
+            .unwrap_err();
         assert!(!error.to_string().contains("ValidatingAdmissionPolicy"), "{error}");
     }
 }

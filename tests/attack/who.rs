@@ -40,8 +40,9 @@ pub fn acting(admin: &Client, user: &str, groups: &[&'static str], limited: bool
 /// People and their tools, who may do nothing in an isolated namespace.
 pub async fn outsiders(stage: &Stage) -> Vec<Who> {
     let admin = stage.client(Identity::PlatformAdministrator).await;
-    let account =
-        |namespace: &str, name: &str, limited| acting(&admin, &format!("system:serviceaccount:{namespace}:{name}"), &[], limited);
+    let account = |namespace: &str, name: &str, limited| {
+        acting(&admin, &format!("system:serviceaccount:{namespace}:{name}"), &[], limited)
+    };
     vec![
         oneself(stage, Identity::TenantAdministrator, true).await,
         // Flux's.

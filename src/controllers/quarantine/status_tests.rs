@@ -30,7 +30,13 @@ const ALL: Found =
     Found { labelled: true, fenced: true, network: true, captured: true, stopped: true, empty: true };
 
 fn pass(level: Isolation, found: Found) -> Pass {
-    let mut pass = Pass::new(Target { level, reachable: Vec::new(), allow_egress: Vec::new(), held: None, overrules: false });
+    let mut pass = Pass::new(Target {
+        level,
+        reachable: Vec::new(),
+        allow_egress: Vec::new(),
+        held: None,
+        overrules: false,
+    });
     pass.found = found;
     pass
 }
