@@ -1,8 +1,13 @@
 //! What comes back by itself: autoscalers, schedules, controllers, operators, GitOps.
 
+use control_plane::Identity;
+use kube::api::{Patch, PatchParams};
+use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::attack::{Ask, Attack, FENCE, attack, implant};
+use crate::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
+use crate::rig::{isolate, stage};
+use crate::who::acting;
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
@@ -159,4 +164,55 @@ pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
         named("delete all pods", core("pods"), Ask::DeleteAll),
         named("delete all Deployments", apps("deployments"), Ask::DeleteAll),
     ]
+}
+
+/// The message of a condition.
+fn told(object: &Value, type_: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    found.map(|condition| condition["message"].to_string()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_autoscaler_and_a_real_replicaset_want_more_pods_and_get_none() {
+    let stage = stage(1).await;
+    let cluster = &stage.rig.cluster;
+    let admin = stage.client(Identity::PlatformAdministrator).await;
+    let name = "attack-wanting";
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": name}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": implant()}}});
+    let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web", "namespace": name},
+        "spec": {"minReplicas": 2, "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    rehearsal::apply(&admin, "platform", &[namespace, web, hpa]).await.unwrap();
+    let deployments = kind(&admin, "apps/v1", "Deployment", Some(name));
+    let up = |o: &Value| o["status"]["readyReplicas"] == 2;
+    eventually(&deployments, "web", "web to run", DEADLINE, up).await.unwrap();
+    isolate(cluster, name, "Contained").await.unwrap();
+    rehearsal::three_boroughs::isolated(cluster, name).await.unwrap();
+
+    // A pod ends, as on a node that is shut down. It is not replaced.
+    let pods = kind(&admin, "v1", "Pod", Some(name));
+    let first = pods.list(&Default::default()).await.unwrap().items.remove(0);
+    let (first, set) =
+        (first.metadata.name.unwrap(), first.metadata.owner_references.unwrap().remove(0).name);
+    let node = acting(&admin, "system:node:node-1", &["system:nodes", "system:authenticated"], false);
+    let gone = attack("delete a pod", format!("/api/v1/namespaces/{name}/pods/{first}"), Ask::Delete, FENCE);
+    assert!(matches!(make(&node, &gone, false).await, Outcome::Through));
+    let sets = kind(&admin, "apps/v1", "ReplicaSet", Some(name));
+    let refused = |o: &Value| told(o, "ReplicaFailure").contains(FENCE);
+    eventually(&sets, &set, "the ReplicaSet to be refused a pod", DEADLINE, refused).await.unwrap();
+
+    // Fewer than its least: without a look at any metric the autoscaler wants two.
+    let lead = stage.client(Identity::RecoveryLead).await;
+    let down = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    let theirs = kind(&lead, "apps/v1", "Deployment", Some(name));
+    theirs.patch("web", &PatchParams::default(), &down).await.unwrap();
+    let scalers = kind(&admin, "autoscaling/v2", "HorizontalPodAutoscaler", Some(name));
+    let refused = |o: &Value| told(o, "AbleToScale").contains(FENCE);
+    eventually(&scalers, "web", "the autoscaler to be refused", DEADLINE, refused).await.unwrap();
+    let web = deployments.get("web").await.unwrap();
+    assert_eq!(web.data["spec"]["replicas"], 1);
+    assert_eq!(pods.list(&Default::default()).await.unwrap().items.len(), 1);
 }

@@ -84,6 +84,8 @@ fn operator(cluster: &ControlPlane) -> Operator {
 }
 
 async fn set_up(operators: &mut Vec<Operator>) -> anyhow::Result<Rig> {
+    // Of an attempt that failed.
+    operators.clear();
     let cluster = ControlPlane::start(Options::default()).await?;
     rehearsal::install(&cluster).await?;
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
