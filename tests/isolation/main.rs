@@ -6,6 +6,7 @@ mod deliverers;
 mod evidence;
 mod identity;
 mod interrupted;
+mod operate;
 mod recovery;
 mod room;
 mod s3;

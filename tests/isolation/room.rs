@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api;
 use crate::recovery::{ask, claim, plan};
-use crate::support::{
-    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until,
-};
+use crate::support::{apply, client, controller, isolate, namespace, object, ready, until};
 
 /// A namespace in its clean room, empty, claimed by a plan of its own.
 async fn clean_room(name: &str) -> RecoveryPlan {

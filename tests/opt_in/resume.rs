@@ -1,7 +1,7 @@
 //! CronJobs and Jobs, suspended by isolating, with Kubernetes' own CronJob controller.
 
 use control_plane::Identity;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rehearsal::{Endpoint, eventually, field, kind, object};
@@ -62,9 +62,13 @@ async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_wh
         async |name: &str| object(&cronjobs, name).await.unwrap()["spec"]["suspend"] == json!(true);
     // Two of them last ran years ago: resumed, they would start what they missed.
     let clock = kind(&as_cronjob_controller().await, "batch/v1", "CronJob", Some("resume-db"));
-    let long_ago = json!({"status": {"lastScheduleTime": "2024-01-01T00:00:00Z"}});
     for name in ["payroll", "backlog"] {
-        clock.patch_status(name, &PatchParams::default(), &Patch::Merge(&long_ago)).await.unwrap();
+        let mut found = object(&cronjobs, name).await.unwrap();
+        found["status"]["lastScheduleTime"] = json!("2024-01-01T00:00:00Z");
+        clock
+            .replace_status(name, &PostParams::default(), &serde_json::from_value(found).unwrap())
+            .await
+            .unwrap();
     }
 
     let mut service = bench.service("db", &[]);
