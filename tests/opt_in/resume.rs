@@ -44,7 +44,7 @@ fn state(record: &Value, name: &str) -> String {
 #[tokio::test]
 async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_where_that_is_wanted() {
     let endpoint = Endpoint::start().await.unwrap();
-    endpoint.answer(503);
+    endpoint.answer(0);
     let bench = Bench::with("resume", &["db"], |manifests| {
         manifests.extend(["nightly", "payroll", "backlog", "forgotten"].map(cronjob));
         manifests.push(json!({
@@ -73,7 +73,7 @@ async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_wh
 
     let mut service = bench.service("db", &[]);
     let http =
-        json!({"name": "login", "http": {"url": endpoint.url()}, "interval": "200ms", "failureLimit": 1000});
+        json!({"name": "login", "http": {"url": endpoint.url()}, "interval": "200ms", "timeout": "200ms"});
     service["gates"] = json!({"beforeRelease": [http]});
     service["resume"] = json!([
         {"cronJob": "nightly"}, {"cronJob": "payroll"}, {"cronJob": "backlog", "missedRun": "Fire"},
