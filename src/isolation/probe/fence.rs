@@ -9,10 +9,10 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::policies::{NAMESPACE_LOCK, WRITE_FENCE};
-use super::{PROBER, policies};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::{IoError, call};
+use crate::isolation::policies::{NAMESPACE_LOCK, WRITE_FENCE};
+use crate::isolation::{PROBER, policies};
 
 /// What a try showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
