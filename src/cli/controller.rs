@@ -18,6 +18,7 @@ use kube_lease_manager::LeaseManagerBuilder;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::controllers::metrics::Metrics;
+use crate::controllers::network::ProbeOptions;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 
@@ -35,6 +36,15 @@ pub(super) struct Args {
     /// The evidence store: what is captured before anything is stopped goes here.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/resurgam/evidence")]
     evidence: PathBuf,
+
+    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
+    /// NetworkPolicies. Without it nobody can say.
+    #[arg(long, value_name = "IMAGE")]
+    probe_image: Option<String>,
+
+    /// How often every control of an isolated namespace is tried again.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    probe_interval: Duration,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -175,7 +185,14 @@ async fn deposed(leases: Api<Lease>, identity: &str, duration: std::time::Durati
 /// All controllers, until one ends.
 async fn lead(args: &Args, client: Client, config: Config, metrics: Arc<Metrics>) -> Result<()> {
     let asker = Asker::new(args.http_allow.clone())?;
-    let options = quarantine::QuarantineOptions::new(args.evidence.clone());
+    let interval = args.probe_interval.0;
+    anyhow::ensure!(
+        interval.as_secs() >= 1,
+        "--probe-interval {} is too short: at least 1s",
+        args.probe_interval
+    );
+    let mut options = quarantine::QuarantineOptions::new(args.evidence.clone());
+    options.probe = ProbeOptions { image: args.probe_image.clone(), interval };
     tokio::select! {
         () = quarantine::run(client.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
         result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),

@@ -180,6 +180,7 @@ impl Act {
             attempt: before.map_or(status.attempt, |s| s.attempt),
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
+            accepted: before.map_or_else(Vec::new, |s| s.accepted.clone()),
         };
         self.write_spec(spec).await
     }
@@ -276,6 +277,8 @@ impl Act {
             attempt,
             isolation: Some(isolation),
             reachable: reachable.iter().cloned().map(DnsLabel).collect(),
+            // On the record since before this was decided.
+            accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
             ..named(&before.spec, self.service())
         };
         self.write_spec(spec).await
@@ -476,6 +479,7 @@ mod tests {
             attempt: 3,
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
+            accepted: Vec::new(),
         };
         let now = named(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);

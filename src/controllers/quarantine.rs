@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fence::{self, Fence};
+use super::network::{Network, ProbeOptions};
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
     protected_namespace,
@@ -25,7 +26,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::capture::CaptureError;
-use crate::isolation::network::{self, NetworkError};
+use crate::isolation::network::{self as policies, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
 use status::Trouble;
 
@@ -56,13 +57,22 @@ pub struct QuarantineOptions {
     pub evidence: PathBuf,
     /// What is known of the admission policies.
     pub fence: Fence,
+    /// What is known of the cluster's network.
+    pub network: Network,
+    /// How that, and every other control, is tried.
+    pub probe: ProbeOptions,
 }
 
 impl QuarantineOptions {
     /// Evidence into this folder.
     #[must_use]
     pub fn new(evidence: impl Into<PathBuf>) -> Self {
-        Self { evidence: evidence.into(), fence: Fence::default() }
+        Self {
+            evidence: evidence.into(),
+            fence: Fence::default(),
+            network: Network::default(),
+            probe: ProbeOptions::default(),
+        }
     }
 }
 
@@ -72,7 +82,7 @@ struct Memory {
     /// What is to be enforced: decides which events matter.
     level: Option<Isolation>,
     /// For which namespace, level and policies the fence was seen to refuse.
-    seen: Option<Seal>,
+    seen: Option<(Seal, Timestamp)>,
     /// Since when, and how often, it has been tried in vain.
     probing: Option<(Instant, u32)>,
     /// Passes that failed in a row.
@@ -118,6 +128,13 @@ impl Context {
     fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(name.to_owned()).or_default())
+    }
+
+    /// Lets whoever tries the network know whether anybody needs to know.
+    fn tell_network(&self) {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
+        self.options.network.needed(isolated);
     }
 
     fn level(&self, name: &str) -> Option<Isolation> {
@@ -173,6 +190,7 @@ impl PassError {
 /// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled.
 pub async fn run(client: Client, options: QuarantineOptions) {
     let keeper = fence::keep(client.clone(), options.fence.clone());
+    let prober = super::network::keep(client.clone(), options.network.clone(), options.probe.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
     let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
     let memory = Mutex::default();
@@ -200,7 +218,7 @@ pub async fn run(client: Client, options: QuarantineOptions) {
         })
         .await;
     };
-    futures::join!(keeper, passes);
+    futures::join!(keeper, prober, passes);
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
@@ -245,6 +263,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     let wanted = decide(&context, &quarantine).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
+    context.tell_network();
     pass::run(&context, quarantine, namespace, wanted).await
 }
 
@@ -379,7 +398,7 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     if let Some(namespace) = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await? {
         let uid = quarantine.uid().unwrap_or_default();
-        network::release(&context.client, &name, &uid).await?;
+        policies::release(&context.client, &name, &uid).await?;
         if !act::is_labelled(&namespace, quarantine, Isolation::Open) {
             act::label(&context.client, &namespace, quarantine, Isolation::Open).await?;
         }
@@ -388,5 +407,6 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;
     set_finalizers(context, quarantine, &finalizers).await?;
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+    context.tell_network();
     Ok(Action::await_change())
 }

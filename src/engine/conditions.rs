@@ -48,7 +48,8 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
                 .find(|b| b.reason == decision.reason)
                 .map_or_else(String::new, |b| format!("{}: {}", b.name, b.message));
             let who = plan.services[id].owner.as_deref().unwrap_or("a recovery lead");
-            let message = format!("{what}. {who} can clear it with a Decision: Retry");
+            let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
+            let message = format!("{what}. {who} can clear it with a Decision: {}", actions.join(" or "));
             put(NEEDS_DECISION, State::True, &decision.reason, &message);
             put(READY, State::False, &decision.reason, &what);
         }

@@ -4,12 +4,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{READY, RECONCILING};
 use crate::api::service_recovery::PastAttempt;
-use crate::api::{ServiceRecoveryStatus, Stage};
+use crate::api::{Action, ServiceRecoveryStatus, Stage};
 use crate::plan::Plan;
 
 use super::next::{Next, time};
 use super::stages::advance;
-use super::{Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary};
+use super::{
+    Decided, DecisionSeen, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, slots, summary,
+};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
 /// its services once for every link.
@@ -87,7 +89,8 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
 /// A fitting Decision begins the next attempt.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     let wanted = of.status.decision.as_ref()?;
-    let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
+    let fits = |d: &&DecisionSeen| d.action == Action::Retry && d.decided_on == wanted.digest;
+    let decision = of.decisions.iter().find(fits).filter(|_| wanted.actions.contains(&Action::Retry))?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
     Some(Next::begun(next_attempt(&of.status, now, &wanted.reason, &message)))
 }
@@ -118,6 +121,8 @@ fn next_attempt(
     next.steps.clear();
     next.blocked_by.clear();
     next.decision = None;
+    next.accepted.clear();
+    next.exceptions.clear();
     next.claimed_at = None;
     next.recovered_at = None;
     next

@@ -48,6 +48,9 @@ impl Next {
 /// Reasons that only a Decision clears. The others clear when what they tell of does.
 pub(super) const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
 
+/// The reason for which a person is asked whether to go on although a control does not hold.
+pub(super) const CONTROL_NOT_ENFORCED: &str = "ControlNotEnforced";
+
 /// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     match stage {

@@ -41,6 +41,7 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
             attempt: 2,
             isolation: asked,
             reachable: vec![DnsLabel("shared-dns".into())],
+            accepted: Vec::new(),
         },
     )
 }
@@ -203,5 +204,29 @@ fn evidence_is_taken_once_for_each_sealing() {
         (Some(Sealed), true, CleanRoom, false),
     ] {
         assert_eq!(needs_capture(&with(enforced, kept), level), expected, "{enforced:?} to {level:?}");
+    }
+}
+
+#[test]
+fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
+    use crate::api::quarantine::ControlName::{Fence, Network};
+    for (from, to) in [(Sealed, CleanRoom), (CleanRoom, Open)] {
+        for (reason, namespace, control, granted) in [
+            (conditions::NETWORK_NOT_ENFORCED, "library", Network, true),
+            (conditions::NETWORK_NOT_ENFORCED, "museum", Network, false),
+            (conditions::NETWORK_NOT_ENFORCED, "library", Fence, false),
+            ("FenceNotSeen", "library", Network, false),
+            ("StaticPods", "library", Network, false),
+        ] {
+            let mut stood = quarantine(QuarantineLevel::Sealed, Some(from), false, true);
+            stood.status.as_mut().unwrap().conditions[0].reason = reason.into();
+            let mut asks = recovery(Some(to));
+            let plain = target(&stood, Some(&asks), PlanState::Alive);
+            assert_eq!(plain.level, from, "not without a person");
+            asks.spec.accepted = vec![AcceptedControl { namespace: DnsLabel(namespace.into()), control }];
+            let accepted = target(&stood, Some(&asks), PlanState::Alive).level;
+            assert_eq!(accepted == to, granted, "{from:?} to {to:?}: {reason} {namespace} {control:?}");
+            assert_eq!(target(&stood, Some(&asks), PlanState::Gone).level, from);
+        }
     }
 }

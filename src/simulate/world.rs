@@ -154,6 +154,7 @@ impl<'a> World<'a> {
                 isolation: Some(Isolation::Contained),
                 ready: true,
                 message: String::new(),
+                lacking: None,
                 claim: ClaimSeen::Free,
             }),
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
-use crate::api::{RecoveryPlan, ServiceRecovery};
+use crate::api::{Action, RecoveryPlan, ServiceRecovery};
 
 mod render;
 
@@ -83,6 +83,8 @@ pub struct DecisionView {
     pub reason: String,
     /// The whole story.
     pub message: String,
+    /// The actions of Decisions that clear it.
+    pub actions: Vec<Action>,
     /// What a Decision must repeat in `decidedOn`.
     pub digest: String,
     /// Since when.
@@ -195,6 +197,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
         decision: status.decision.map(|d| DecisionView {
             reason: d.reason,
             message,
+            actions: d.actions,
             digest: d.digest,
             since: d.since.0,
         }),

@@ -71,6 +71,7 @@ async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, atte
         attempt,
         isolation,
         reachable: vec![DnsLabel("shared-dns".into())],
+        accepted: Vec::new(),
     };
     let recovery = ServiceRecovery::new(&format!("council.{name}"), spec);
     let params = PatchParams::apply(field_manager::PLAN).force();

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::status::{self, Pass, Trouble};
+use super::status::{self, Known, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::capture::capture;
@@ -51,8 +51,7 @@ pub(super) async fn run(
     if pass.is_between(before.isolation) {
         return outcome;
     }
-    let fence = context.options.fence.state();
-    let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
+    let status = status::after(&work.quarantine, &pass, &Known::of(&context.options), Timestamp::now());
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
@@ -80,10 +79,13 @@ impl Work<'_> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
         let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch };
+        let seen =
+            self.context.remember(self.name, |memory| memory.seen.clone()).filter(|(of, _)| *of == seal);
+        pass.tried = seen.map(|(_, at)| at);
         pass.found.labelled = act::is_labelled(&self.namespace, &self.quarantine, level);
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
-            && self.context.remember(self.name, |memory| memory.seen.as_ref() == Some(&seal));
+            && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at));
         // A namespace without the label is one in which anything may have been started since the last capture.
         pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
@@ -96,12 +98,29 @@ impl Work<'_> {
                 Next::Capture => self.capture(pass).await?,
                 Next::Stop => self.stop(pass).await?,
                 Next::AwaitPods => self.await_pods(pass).await?,
-                Next::Done => Some(Action::requeue(RESYNC)),
+                Next::Done => Some(self.rest(pass)),
             };
             if let Some(again) = again {
                 return Ok(again);
             }
         }
+    }
+
+    /// Has the interval passed after which controls are tried again?
+    fn is_due(&self, tried: Timestamp) -> bool {
+        self.left(tried).is_zero()
+    }
+
+    fn left(&self, tried: Timestamp) -> Duration {
+        let since = Duration::try_from(Timestamp::now().duration_since(tried)).unwrap_or_default();
+        self.context.options.probe.interval.saturating_sub(since)
+    }
+
+    /// Nothing to do: until something wakes it, or its controls are to be tried again.
+    fn rest(&self, pass: &Pass) -> Action {
+        let open = pass.target.level == Isolation::Open;
+        let left = pass.tried.filter(|_| !open).map(|tried| self.left(tried) + Duration::from_secs(1));
+        Action::requeue(left.unwrap_or(RESYNC).min(RESYNC))
     }
 
     /// Right before anything is let in or out: is it still wanted?
@@ -135,7 +154,9 @@ impl Work<'_> {
             refused
         };
         if pass.found.fenced {
-            let seen = Some(seal.clone());
+            let now = status::seconds(Timestamp::now());
+            pass.tried = Some(now);
+            let seen = Some((seal.clone(), now));
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
             return None;
         }
@@ -172,6 +193,7 @@ impl Work<'_> {
             };
             if network::isolate(client, self.name, &uid, room, before).await? {
                 self.drift.push("network policies".to_owned());
+                self.context.options.network.changed();
             }
         }
         pass.found.network = true;
@@ -183,8 +205,8 @@ impl Work<'_> {
         let evidence = &self.context.options.evidence;
         pass.capture = Some(capture(&self.context.client, self.name, evidence).await?);
         pass.found.captured = true;
-        let fence = self.context.options.fence.state();
-        let status = status::after(&self.quarantine, pass, &fence, Timestamp::now());
+        let known = Known::of(&self.context.options);
+        let status = status::after(&self.quarantine, pass, &known, Timestamp::now());
         self.quarantine = write(self.context, &self.quarantine, status).await?;
         pass.capture = None;
         Ok(None)
@@ -219,6 +241,6 @@ impl Work<'_> {
             pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
         }
         // The last pod's end wakes us.
-        Ok((!pass.found.empty).then(|| Action::requeue(RESYNC)))
+        Ok((!pass.found.empty).then(|| self.rest(pass)))
     }
 }

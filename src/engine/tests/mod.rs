@@ -5,6 +5,7 @@ mod gates;
 mod groups;
 pub(crate) mod kstatus;
 mod life;
+mod overrides;
 mod regressions;
 mod story;
 mod waiting;

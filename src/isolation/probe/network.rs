@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::api::PROBE_NAMESPACES;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::ControlState;
 
 /// Where the pods are that no policy applies to.
-pub const OPEN_NAMESPACE: &str = "resurgam-probe";
+pub const OPEN_NAMESPACE: &str = PROBE_NAMESPACES[0];
 /// Where the pods are that are denied everything.
-pub const DENIED_NAMESPACE: &str = "resurgam-probe-denied";
+pub const DENIED_NAMESPACE: &str = PROBE_NAMESPACES[1];
 /// Nodes tried at a time.
 pub const NODES_AT_A_TIME: usize = 3;
 /// Names of nodes that a message lists.
