@@ -20,6 +20,9 @@ pub const ORPHANED: &str = "Orphaned";
 /// The fence and lock are as we wrote them.
 pub const FENCE_INTACT: &str = "FenceIntact";
 
+/// Why a Quarantine is not `Ready` where only its network does not isolate: everything else that the level needs is in place.
+pub const NETWORK_NOT_ENFORCED: &str = "NetworkNotEnforced";
+
 /// The three states of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

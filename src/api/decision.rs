@@ -57,14 +57,26 @@ pub struct DecisionSpec {
 pub enum Action {
     /// Begin the next attempt: all gates are asked afresh. Loosens nothing.
     Retry,
+    /// Go on although a control does not hold: the very one, in the very namespaces, that were shown. Ends with exceptions.
+    Override,
 }
 
 impl Action {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "Retry",
+            Self::Override => "Override",
+        }
+    }
+
     /// The RBAC verb that permits it.
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {
             Self::Retry => "retry",
+            Self::Override => "override",
         }
     }
 }

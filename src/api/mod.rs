@@ -116,6 +116,9 @@ pub struct ObjectName {
 /// Account of the operator. Written into the admission policies, which know no parameters.
 pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
 
+/// Where the operator's pods try the cluster's network: denied nothing, and denied everything.
+pub const PROBE_NAMESPACES: [&str; 2] = ["resurgam-probe", "resurgam-probe-denied"];
+
 /// Why a namespace is never isolated nor recovered, if it is one of those.
 #[must_use]
 pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
@@ -123,6 +126,7 @@ pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
         _ if namespace.starts_with("kube-") => Some("the cluster itself runs there"),
         "default" => Some("the API server's own Service is kept there"),
         OPERATOR_NAMESPACE => Some("the operator runs there"),
+        _ if PROBE_NAMESPACES.contains(&namespace) => Some("the operator tries the cluster's network there"),
         _ => None,
     }
 }

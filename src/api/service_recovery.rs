@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::quarantine::ControlName;
 use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict};
 
 /// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
@@ -57,6 +58,19 @@ pub struct ServiceRecoverySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
+    /// Controls that do not hold, and were accepted in this attempt by a Decision. Nothing else is let pass for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub accepted: Vec<AcceptedControl>,
+}
+
+/// A control of one namespace that does not hold, and with which a person decided to go on.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AcceptedControl {
+    /// The namespace.
+    pub namespace: DnsLabel,
+    /// Its control.
+    pub control: ControlName,
 }
 
 /// Default of `attempt`.
@@ -177,6 +191,11 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 16), inner(length(max = 600)))]
     pub exceptions: Vec<String>,
 
+    /// Controls that do not hold, and were accepted in this attempt by a Decision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub accepted: Vec<AcceptedControl>,
+
     /// When this attempt was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Time>,
@@ -212,6 +231,7 @@ impl Default for ServiceRecoveryStatus {
             holes: Vec::new(),
             quarantined: Vec::new(),
             exceptions: Vec::new(),
+            accepted: Vec::new(),
             claimed_at: None,
             recovered_at: None,
             history: Vec::new(),

@@ -18,6 +18,7 @@ use kube_lease_manager::LeaseManagerBuilder;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::controllers::metrics::Metrics;
+use crate::controllers::network::ProbeOptions;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
@@ -51,6 +52,15 @@ pub(super) struct Args {
     /// Most bytes that are kept of one container's log; its beginning is.
     #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     evidence_log_limit: u64,
+
+    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
+    /// NetworkPolicies. Without it nobody can say.
+    #[arg(long, value_name = "IMAGE")]
+    probe_image: Option<String>,
+
+    /// How often every control of an isolated namespace is tried again.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    probe_interval: Duration,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -198,7 +208,14 @@ async fn lead(
     metrics: Arc<Metrics>,
 ) -> Result<()> {
     let asker = Asker::new(args.http_allow.clone())?;
-    let options = quarantine::QuarantineOptions::new(evidence);
+    let interval = args.probe_interval.0;
+    anyhow::ensure!(
+        interval.as_secs() >= 1,
+        "--probe-interval {} is too short: at least 1s",
+        args.probe_interval
+    );
+    let mut options = quarantine::QuarantineOptions::new(evidence);
+    options.probe = ProbeOptions { image: args.probe_image.clone(), interval };
     tokio::select! {
         () = quarantine::run(client.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
         result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),

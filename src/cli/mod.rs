@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod crds;
 pub mod follow;
+mod probe;
 mod quarantine;
 mod simulate;
 mod status;
@@ -32,6 +33,9 @@ enum Command {
     Controller(controller::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
+    /// Runs in the pods by which the operator tries the cluster's network.
+    #[command(hide = true)]
+    Probe(probe::Args),
 }
 
 impl Cli {
@@ -44,6 +48,7 @@ impl Cli {
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
+            Command::Probe(args) => probe::run(&args),
         };
         result.unwrap_or_else(|error| {
             anstream::eprintln!("resurgam: {error:#}");

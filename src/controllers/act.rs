@@ -186,6 +186,7 @@ impl Act {
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
             allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),
+            accepted: before.map_or_else(Vec::new, |s| s.accepted.clone()),
         };
         self.write_spec(spec).await
     }
@@ -332,6 +333,8 @@ impl Act {
                 Isolation::CleanRoom => self.service().allow_egress.clone(),
                 Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
             },
+            // On the record since before this was decided.
+            accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
             ..named(&before.spec, self.service())
         };
         self.write_spec(spec).await
@@ -556,6 +559,7 @@ mod tests {
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
             allow_egress: Vec::new(),
+            accepted: Vec::new(),
         };
         let now = named(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);

@@ -2,6 +2,7 @@
 
 pub mod fence;
 pub mod metrics;
+pub mod network;
 pub mod plan;
 pub mod quarantine;
 

@@ -8,7 +8,8 @@ use kube::runtime::reflector::ObjectRef;
 use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
-use crate::api::conditions::{READY, find};
+use crate::api::conditions::{NETWORK_NOT_ENFORCED, READY, find};
+use crate::api::quarantine::ControlName;
 use crate::api::{
     Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, Stage,
     service_recovery_name,
@@ -157,6 +158,9 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
         ready: current && ready.is_some_and(|c| c.status == "True"),
         message: ready
             .map_or_else(|| "its Quarantine has not been taken up yet".to_owned(), |c| c.message.clone()),
+        lacking: ready
+            .filter(|c| current && c.status == "False" && c.reason == NETWORK_NOT_ENFORCED)
+            .map(|_| ControlName::Network),
         claim: claim(stores, plan, service, status.claimed_by.as_ref()),
         hold: quarantine.spec.hold.map(Isolation::from),
         overruled: status.overruled.is_some() && status.overruled == status.claimed_by,
@@ -208,6 +212,7 @@ fn decisions(stores: &Stores, plan: &Plan) -> BTreeMap<String, Vec<DecisionSeen>
             found.entry(spec.service.clone()).or_default().push(DecisionSeen {
                 name: metadata.name.clone().unwrap_or_default(),
                 by: spec.by.clone(),
+                action: spec.action,
                 reason: spec.reason.clone(),
                 decided_on: spec.decided_on.clone(),
             });

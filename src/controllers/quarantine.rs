@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fence::{self, Fence};
+use super::network::{Network, ProbeOptions};
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
     protected_namespace,
@@ -26,7 +27,7 @@ use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
-use crate::isolation::network::{self, NetworkError};
+use crate::isolation::network::{self as policies, NetworkError};
 use crate::isolation::target::{Next, PlanState, Target, target};
 use ending::Ending;
 use status::Trouble;
@@ -60,13 +61,22 @@ pub struct QuarantineOptions {
     pub evidence: Evidence,
     /// What is known of the admission policies.
     pub fence: Fence,
+    /// What is known of the cluster's network.
+    pub network: Network,
+    /// How that, and every other control, is tried.
+    pub probe: ProbeOptions,
 }
 
 impl QuarantineOptions {
     /// With this evidence.
     #[must_use]
     pub fn new(evidence: Evidence) -> Self {
-        Self { evidence, fence: Fence::default() }
+        Self {
+            evidence,
+            fence: Fence::default(),
+            network: Network::default(),
+            probe: ProbeOptions::default(),
+        }
     }
 }
 
@@ -76,7 +86,7 @@ struct Memory {
     /// What is to be enforced: decides which events matter.
     level: Option<Isolation>,
     /// For which namespace, level and policies the fence was seen to refuse.
-    seen: Option<Seal>,
+    seen: Option<(Seal, Timestamp)>,
     /// Since when, and how often, it has been tried in vain.
     probing: Option<(Instant, u32)>,
     /// Passes that failed in a row.
@@ -125,6 +135,13 @@ impl Context {
     fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(name.to_owned()).or_default())
+    }
+
+    /// Lets whoever tries the network know whether anybody needs to know.
+    fn tell_network(&self) {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
+        self.options.network.needed(isolated);
     }
 
     fn level(&self, name: &str) -> Option<Isolation> {
@@ -187,6 +204,7 @@ impl PassError {
 /// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled.
 pub async fn run(client: Client, options: QuarantineOptions) {
     let keeper = fence::keep(client.clone(), options.fence.clone());
+    let prober = super::network::keep(client.clone(), options.network.clone(), options.probe.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
     let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
     let memory = Mutex::default();
@@ -221,7 +239,7 @@ pub async fn run(client: Client, options: QuarantineOptions) {
         })
         .await;
     };
-    futures::join!(keeper, passes);
+    futures::join!(keeper, prober, passes);
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
@@ -270,6 +288,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     let wanted = decide(&context, &quarantine).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
+    context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
     Ok(kept.map_or(next, Action::requeue))
 }
@@ -415,9 +434,9 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
         if let Some(earlier) = label::sealed_alone(&namespace) {
-            network::adopt(&context.client, &name, &earlier, &uid).await?;
+            policies::adopt(&context.client, &name, &earlier, &uid).await?;
         }
-        network::release(&context.client, &name, &uid).await?;
+        policies::release(&context.client, &name, &uid).await?;
         if !label::is_labelled(&namespace, &quarantine.spec, Isolation::Open) {
             let (open, writing) = (Isolation::Open, Writing::default());
             label::label(&context.client, &namespace, &quarantine.spec, open, writing).await?;
@@ -427,5 +446,6 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;
     set_finalizers(context, quarantine, &finalizers).await?;
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+    context.tell_network();
     Ok(Action::await_change())
 }

@@ -7,9 +7,9 @@ use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
 use crate::plan::{Plan, ServiceId};
 
-use super::next::{Next, missing_quarantine};
+use super::next::{CONTROL_NOT_ENFORCED, Next, missing_quarantine};
 use super::quarantines;
-use super::slots::{UnitView, carries_dependants};
+use super::slots::{UnitView, carries_dependants, holds};
 use super::{ClaimSeen, Presence, Seen};
 
 /// As many blocks as a status holds.
@@ -21,7 +21,7 @@ pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Nex
         if of.status.stage == Stage::Recovered || seen.services[id].busy {
             continue;
         }
-        let mut blocks = outer(plan, seen, units, id);
+        let mut blocks = outer(plan, seen, units, id, of);
         if of.status.decision.is_some() {
             of.blocks.append(&mut blocks);
         } else {
@@ -73,7 +73,7 @@ fn tell_mates(plan: &Plan, seen: &Seen, next: &mut [Next]) {
 }
 
 /// What is wrong outside the service's own stage.
-fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Vec<Block> {
+fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
     let service = &plan.services[id];
     let of = &seen.services[id];
     let mut blocks: Vec<Block> = Vec::new();
@@ -125,7 +125,8 @@ fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Vec<Blo
                         block("ClaimedByAnother", &q.namespace, message);
                     }
                     ClaimSeen::Free | ClaimSeen::Mine { .. }
-                        if !(found.ready && found.isolation.is_some()) =>
+                        if !(holds(of, &q.namespace, found) && found.isolation.is_some())
+                            && !is_asked_about(next) =>
                     {
                         block("QuarantineNotReady", &q.namespace, found.message.clone());
                     }
@@ -142,6 +143,11 @@ fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Vec<Blo
         block("Slot", "maxParallel", message);
     }
     blocks
+}
+
+/// Is a person asked about its Quarantines already?
+fn is_asked_about(next: &Next) -> bool {
+    next.status.decision.as_ref().is_some_and(|decision| decision.reason == CONTROL_NOT_ENFORCED)
 }
 
 /// Reasons by which a service is merely in its turn, not stuck.

@@ -52,7 +52,8 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
             let message = if decision.actions.is_empty() {
                 what.clone()
             } else {
-                format!("{what}. {who} can clear it with a Decision: Retry")
+                let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
+                format!("{what}. {who} can clear it with a Decision: {}", actions.join(" or "))
             };
             put(NEEDS_DECISION, State::True, &decision.reason, &message);
             put(READY, State::False, &decision.reason, &what);

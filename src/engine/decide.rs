@@ -10,8 +10,8 @@ use crate::plan::Plan;
 use super::next::{Next, time};
 use super::stages::advance;
 use super::{
-    Decided, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines, resumes, room,
-    slots, summary,
+    Decided, DecisionSeen, Effect, Seen, ServiceDecided, ServiceSeen, blocks, conditions, quarantines,
+    resumes, room, slots, summary,
 };
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
@@ -94,8 +94,9 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
 /// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
 /// made once more.
 fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
-    let wanted = of.status.decision.as_ref().filter(|d| d.actions.contains(&Action::Retry))?;
-    let decision = of.decisions.iter().find(|d| d.decided_on == wanted.digest)?;
+    let wanted = of.status.decision.as_ref()?;
+    let fits = |d: &&DecisionSeen| d.action == Action::Retry && d.decided_on == wanted.digest;
+    let decision = of.decisions.iter().find(fits).filter(|_| wanted.actions.contains(&Action::Retry))?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
     let mut next = next_attempt(&of.status, now, &wanted.reason, &message);
     next.quarantined.clear();
@@ -129,6 +130,8 @@ fn next_attempt(
     next.resumes.clear();
     next.blocked_by.clear();
     next.decision = None;
+    next.accepted.clear();
+    next.exceptions.clear();
     next.claimed_at = None;
     next.recovered_at = None;
     next

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::ResumeStatus;
-use crate::api::{ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
+use crate::api::{Action, ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
 use crate::plan::ServiceId;
 
 mod blocks;
@@ -144,6 +145,8 @@ pub struct QuarantineFound {
     pub ready: bool,
     /// Why it is not.
     pub message: String,
+    /// The only thing that keeps it from being ready is a control that was tried and does not hold: which.
+    pub lacking: Option<ControlName>,
     /// Who has claimed it.
     pub claim: ClaimSeen,
     /// Somebody holds it at this level, whatever a recovery asks for.
@@ -203,6 +206,8 @@ pub struct DecisionSeen {
     pub name: String,
     /// Who decided.
     pub by: String,
+    /// What was decided.
+    pub action: Action,
     /// Why.
     pub reason: String,
     /// The digest of what was decided on.

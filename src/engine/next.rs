@@ -53,6 +53,9 @@ pub(super) const HELD: &str = "Held";
 /// It was let in or out, and isolated again since.
 pub(super) const ISOLATED_AGAIN: &str = "IsolatedAgain";
 
+/// The reason for which a person is asked whether to go on although a control does not hold.
+pub(super) const CONTROL_NOT_ENFORCED: &str = "ControlNotEnforced";
+
 /// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     match stage {

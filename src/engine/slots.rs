@@ -62,11 +62,18 @@ fn is_active(service: &ServiceSeen) -> bool {
     }
 }
 
+/// Is all in place that the level of a Quarantine needs, but for what a person has accepted in this attempt?
+pub(super) fn holds(service: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
+    let accepted =
+        |control| service.status.accepted.iter().any(|a| a.namespace.0 == namespace && a.control == control);
+    found.ready || found.lacking.is_some_and(accepted)
+}
+
 /// Could this member be claimed, as far as its Quarantines go?
 pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
     service.quarantines.iter().all(|q| {
         q.found.as_ref().is_some_and(|found| {
-            found.ready
+            holds(service, &q.namespace, found)
                 && found.hold.is_none()
                 && found.isolation.is_some()
                 && !matches!(found.claim, ClaimSeen::Other { .. })

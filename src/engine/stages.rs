@@ -3,14 +3,22 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::api::service_recovery::{DecisionNeeded, GateStatus, StepState, StepStatus};
-use crate::api::{Action, Isolation, Phase, Stage, Verdict};
+use crate::api::service_recovery::{AcceptedControl, DecisionNeeded, GateStatus, StepState, StepStatus};
+use crate::api::{Action, DnsLabel, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::next::{HELD, ISOLATED_AGAIN, LATCHED, Next, missing_quarantine, phases, time};
+use super::next::{
+    CONTROL_NOT_ENFORCED, HELD, ISOLATED_AGAIN, LATCHED, Next, missing_quarantine, phases, time,
+};
 use super::room;
-use super::slots::{UnitView, held, isolated_again};
-use super::{ClaimSeen, Effect, GateKey, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome};
+use super::slots::{UnitView, held, holds, isolated_again};
+use super::{
+    ClaimSeen, DecisionSeen, Effect, GateKey, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome,
+};
+
+/// As many exceptions and accepted controls as a status holds.
+const EXCEPTIONS_LIMIT: usize = 16;
+const ACCEPTED_LIMIT: usize = 32;
 
 /// Takes one service as far as one look allows.
 pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
@@ -26,7 +34,7 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     }
     next.status.decision = None;
     let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
-    if at.is_held(&mut next) || at.lost_its_claim(&mut next) {
+    if at.is_held(&mut next) || at.lost_its_claim(&mut next) || at.lacks_a_control(&mut next) {
         return next;
     }
     match of.status.stage {
@@ -71,7 +79,53 @@ impl At<'_> {
 
     /// Has the Quarantine of every namespace reached this level, with all that belongs to it?
     fn enforced(&self, level: Isolation) -> bool {
-        found(self.of).all(|q| q.is_some_and(|q| q.ready && q.isolation == Some(level)))
+        enforced(self.of, level)
+    }
+
+    /// A control does not hold, and nobody has accepted that in this attempt: it goes no further. A fitting Decision accepts
+    /// just that, and from then on it is an exception.
+    fn lacks_a_control(&self, next: &mut Next) -> bool {
+        let begins = self.of.status.stage == Stage::Isolated;
+        let its_turn = self.unit.unmet.is_empty() && self.service().problems.is_empty() && !self.plan.suspend;
+        if self.of.status.stage == Stage::Recovered || (begins && !its_turn) {
+            return false;
+        }
+        let lacking: Vec<AcceptedControl> = self
+            .of
+            .quarantines
+            .iter()
+            .filter_map(|q| Some((q, q.found.as_ref()?)))
+            .filter(|(q, found)| !holds(self.of, &q.namespace, found))
+            .filter_map(|(q, found)| {
+                Some(AcceptedControl { namespace: DnsLabel(q.namespace.clone()), control: found.lacking? })
+            })
+            .collect();
+        let Some(first) = lacking.first() else { return false };
+        let why = self.of.quarantines.iter().find(|q| q.namespace == first.namespace.0);
+        let why = why.and_then(|q| q.found.as_ref()).map_or("", |found| &found.message);
+        let which = lacking
+            .iter()
+            .map(|l| format!("{}/{:?}", l.namespace.0, l.control))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let message = format!("{why}. Override goes on without that control, as an exception");
+        self.need(next, CONTROL_NOT_ENFORCED, &which, &message, Some(&which));
+        let Some(needed) = next.status.decision.as_mut() else { return true };
+        needed.actions = vec![Action::Override];
+        let fits = |d: &&DecisionSeen| d.action == Action::Override && d.decided_on == needed.digest;
+        if let Some(decision) = self.of.decisions.iter().find(fits) {
+            let exception = format!(
+                "not enforced: {which}: accepted by {} (Decision {}): {}",
+                decision.by, decision.name, decision.reason
+            );
+            next.status.decision = None;
+            next.blocks.clear();
+            next.status.accepted.extend(lacking);
+            next.status.accepted.truncate(ACCEPTED_LIMIT);
+            next.status.exceptions.push(crate::api::conditions::shorten(&exception, 600));
+            next.status.exceptions.truncate(EXCEPTIONS_LIMIT);
+        }
+        true
     }
 
     fn asked(&self) -> Option<Isolation> {
@@ -213,9 +267,7 @@ impl At<'_> {
                 || (m.status.stage == Stage::Restoring
                     && (in_clean_room
                         || (passes(self.plan, m, id, Phase::BeforeRestore)
-                            && found(m).all(|q| {
-                                q.is_some_and(|q| q.ready && q.isolation == Some(Isolation::Sealed))
-                            }))))
+                            && enforced(m, Isolation::Sealed))))
         };
         if asked.passed && self.unit.go {
             if self.members().all(|(id, m)| ready(id, m)) {
@@ -349,7 +401,8 @@ impl At<'_> {
     fn recover(&self, next: &mut Next) {
         next.status.stage = Stage::Recovered;
         next.status.recovered_at = Some(time(self.seen.now));
-        next.status.exceptions = self.service().ungated.iter().map(|r| format!("ungated: {r}")).collect();
+        next.status.exceptions.extend(self.service().ungated.iter().map(|r| format!("ungated: {r}")));
+        next.status.exceptions.truncate(EXCEPTIONS_LIMIT);
         next.ask = phases(Stage::Recovered).to_vec();
     }
 
@@ -450,7 +503,7 @@ impl At<'_> {
         for q in &self.of.quarantines {
             match &q.found {
                 None => next.block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
-                Some(found) if !(found.ready && found.isolation == Some(level)) => {
+                Some(found) if !(holds(self.of, &q.namespace, found) && found.isolation == Some(level)) => {
                     let message =
                         format!("{} is on its way to {}: {}", q.namespace, level.as_str(), found.message);
                     next.block("Isolation", &q.namespace, message);
@@ -493,6 +546,13 @@ impl At<'_> {
         };
         Effect::Ask { isolation, attempt: self.of.status.attempt, reachable, dependencies }
     }
+}
+
+/// Has the Quarantine of every namespace of a service reached this level, with all that belongs to it?
+fn enforced(of: &ServiceSeen, level: Isolation) -> bool {
+    of.quarantines.iter().all(|q| {
+        q.found.as_ref().is_some_and(|found| holds(of, &q.namespace, found) && found.isolation == Some(level))
+    })
 }
 
 /// The Quarantines of a service, `None` for one that is missing.

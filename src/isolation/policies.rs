@@ -101,7 +101,9 @@ mod tests {
         }
         assert!(text.contains(&format!("== '{}'", Isolation::CleanRoom.label().unwrap())));
         // resurgam-decision takes an action in lower case for its verb.
-        assert_eq!(format!("{:?}", Action::Retry).to_lowercase(), Action::Retry.verb());
+        for action in [Action::Retry, Action::Override] {
+            assert_eq!(action.as_str().to_lowercase(), action.verb());
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::policies::{NAMESPACE_LOCK, WRITE_FENCE};
-use super::probe::{self, Seen};
+use super::probe::Seen;
+use super::probe::fence::{judge, pod};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::call;
 
@@ -28,17 +29,17 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a NetworkPolicy in namespace {namespace}");
     let answer = call(what, policies.create(&params, &policy)).await.map(drop);
-    let seen = probe::judge(answer, WRITE_FENCE, level);
+    let seen = judge(answer, WRITE_FENCE, level);
     if seen == Seen::Refused {
         return seen;
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let what = format!("try to create a pod in namespace {namespace}");
-    let pod = match serde_json::from_value::<Pod>(probe::pod(namespace)) {
+    let pod = match serde_json::from_value::<Pod>(pod(namespace)) {
         Ok(pod) => pod,
         Err(error) => return Seen::Unclear(error.to_string()),
     };
-    let by_pod = probe::judge(call(what, pods.create(&params, &pod)).await.map(drop), WRITE_FENCE, level);
+    let by_pod = judge(call(what, pods.create(&params, &pod)).await.map(drop), WRITE_FENCE, level);
     match by_pod {
         // The right to create pods is not needed to respond: the first answer says more.
         Seen::Unclear(_) => seen,
@@ -52,5 +53,5 @@ pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));
     let what = format!("try to unlabel namespace {namespace}");
-    probe::judge(call(what, api.patch(namespace, &params, &patch)).await.map(drop), NAMESPACE_LOCK, level)
+    judge(call(what, api.patch(namespace, &params, &patch)).await.map(drop), NAMESPACE_LOCK, level)
 }

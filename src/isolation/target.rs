@@ -5,6 +5,8 @@
 
 use kube::ResourceExt;
 
+use crate::api::quarantine::ControlName;
+use crate::api::service_recovery::AcceptedControl;
 use crate::api::{Claim, ClusterService, Isolation, Quarantine, ServiceRecovery, conditions};
 
 /// What is to be enforced, and why.
@@ -108,7 +110,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     if loosens && asked > own && plan == PlanState::Gone {
         return held(as_is, &format!("{}, but its plan is gone", asked.as_str()));
     }
-    let ready = conditions::is_true(&status.conditions, conditions::READY);
+    let ready = is_ready(quarantine, recovery);
     match (enforced, asked) {
         (Some(Isolation::CleanRoom | Isolation::Open), Isolation::CleanRoom)
         | (Some(Isolation::Open), Isolation::Open)
@@ -127,6 +129,18 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         (Some(Isolation::CleanRoom), Isolation::Open) if ready => Target::plain(asked, reachable),
         (_, Isolation::Open) => held(as_is, "Open: only a clean room that is Ready opens"),
     }
+}
+
+/// Is all in place that the level needs, but for what a person has accepted for the claimant?
+fn is_ready(quarantine: &Quarantine, recovery: &ServiceRecovery) -> bool {
+    let Some(status) = &quarantine.status else { return false };
+    let Some(ready) = conditions::find(&status.conditions, conditions::READY) else { return false };
+    let of_network =
+        |a: &AcceptedControl| a.control == ControlName::Network && a.namespace.0 == quarantine.name_any();
+    // That reason is given where everything else was found in place.
+    let accepted =
+        ready.reason == conditions::NETWORK_NOT_ENFORCED && recovery.spec.accepted.iter().any(of_network);
+    ready.status == "True" || accepted
 }
 
 /// Does going from what is enforced to this loosen anything? Then everything is read afresh first.

@@ -42,6 +42,7 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
             isolation: asked,
             reachable: vec![DnsLabel("shared-dns".into())],
             allow_egress: vec![ClusterService::Dns],
+            accepted: Vec::new(),
         },
     )
 }
@@ -264,4 +265,28 @@ fn whoever_is_not_heeded_gets_no_hole() {
     let mut other = recovery(Some(CleanRoom));
     other.spec.attempt = 1;
     assert_eq!(given(CleanRoom, &other, PlanState::Alive), []);
+}
+
+#[test]
+fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
+    use crate::api::quarantine::ControlName::{Fence, Network};
+    for (from, to) in [(Sealed, CleanRoom), (CleanRoom, Open)] {
+        for (reason, namespace, control, granted) in [
+            (conditions::NETWORK_NOT_ENFORCED, "library", Network, true),
+            (conditions::NETWORK_NOT_ENFORCED, "museum", Network, false),
+            (conditions::NETWORK_NOT_ENFORCED, "library", Fence, false),
+            ("FenceNotSeen", "library", Network, false),
+            ("StaticPods", "library", Network, false),
+        ] {
+            let mut stood = quarantine(QuarantineLevel::Sealed, Some(from), false, true);
+            stood.status.as_mut().unwrap().conditions[0].reason = reason.into();
+            let mut asks = recovery(Some(to));
+            let plain = target(&stood, Some(&asks), PlanState::Alive);
+            assert_eq!(plain.level, from, "not without a person");
+            asks.spec.accepted = vec![AcceptedControl { namespace: DnsLabel(namespace.into()), control }];
+            let accepted = target(&stood, Some(&asks), PlanState::Alive).level;
+            assert_eq!(accepted == to, granted, "{from:?} to {to:?}: {reason} {namespace} {control:?}");
+            assert_eq!(target(&stood, Some(&asks), PlanState::Gone).level, from);
+        }
+    }
 }

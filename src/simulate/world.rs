@@ -167,6 +167,7 @@ fn contained() -> QuarantineFound {
         overruled: false,
         ready: true,
         message: String::new(),
+        lacking: None,
         claim: ClaimSeen::Free,
     }
 }

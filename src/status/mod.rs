@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
 use crate::api::service_recovery::ResumeStatus;
-use crate::api::{RecoveryPlan, ServiceRecovery};
+use crate::api::{Action, RecoveryPlan, ServiceRecovery};
 
 mod render;
 
@@ -88,6 +88,8 @@ pub struct DecisionView {
     pub reason: String,
     /// The whole story.
     pub message: String,
+    /// The actions of Decisions that clear it.
+    pub actions: Vec<Action>,
     /// What a Decision must repeat in `decidedOn`.
     pub digest: String,
     /// Would a Decision clear it? Else only what the message says does.
@@ -202,8 +204,9 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
         decision: status.decision.map(|d| DecisionView {
             reason: d.reason,
             message,
-            digest: d.digest,
             by_decision: !d.actions.is_empty(),
+            actions: d.actions,
+            digest: d.digest,
             since: d.since.0,
         }),
         exceptions: status.exceptions,

@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{OperatorView, PlanView, ServiceView, View};
+use crate::api::Action;
 use crate::api::Duration;
 use crate::api::conditions::shorten;
 
@@ -170,9 +171,13 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
     if !decision.by_decision {
         return;
     }
+    // Whoever overrides does not wait for anything to be mended.
+    let mended = if decision.actions.contains(&Action::Retry) { "Once it is mended, a" } else { "A" };
+    let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
     line!(
         page,
-        "  {DIM}Once it is mended, a recovery lead writes a Decision: action Retry, plan {}, service {},{DIM:#}",
+        "  {DIM}{mended} recovery lead writes a Decision: action {}, plan {}, service {},{DIM:#}",
+        actions.join(" or "),
         plan.name,
         service.name
     );

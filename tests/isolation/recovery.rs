@@ -72,6 +72,7 @@ pub async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, 
         isolation,
         reachable: vec![DnsLabel("shared-dns".into())],
         allow_egress: Vec::new(),
+        accepted: Vec::new(),
     };
     let recovery = ServiceRecovery::new(&format!("council.{name}"), spec);
     let params = PatchParams::apply(field_manager::PLAN).force();

@@ -136,8 +136,8 @@ async fn on_kwok_network_policies_are_written_and_said_to_be_unverifiable() {
     assert_eq!(network, "Unverifiable");
     assert_eq!(
         words,
-        "policies are written; no pod of ours runs here to try them, so nobody can say whether this cluster's network \
-         enforces them"
+        "policies are written; whether this cluster's network enforces them could not be tried: no image to try it with is \
+         configured (--probe-image)"
     );
     for tested in ["Lock", "Fence", "Workloads"] {
         assert_eq!(state(tested).0, "Tested", "{tested}");

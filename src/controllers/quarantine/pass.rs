@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::status::{self, Pass, Trouble};
+use super::status::{self, Known, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
@@ -61,8 +61,7 @@ pub(super) async fn run(
         pass.deliverers =
             Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
-    let fence = context.options.fence.state();
-    let status = status::after(&work.quarantine, &pass, &fence, Timestamp::now());
+    let status = status::after(&work.quarantine, &pass, &Known::of(&context.options), Timestamp::now());
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
@@ -90,10 +89,13 @@ impl Work<'_> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
         let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch };
+        let seen =
+            self.context.remember(self.name, |memory| memory.seen.clone()).filter(|(of, _)| *of == seal);
+        pass.tried = seen.map(|(_, at)| at);
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
-            && self.context.remember(self.name, |memory| memory.seen.as_ref() == Some(&seal));
+            && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at));
         // A namespace without the label is one in which anything may have been started since the last capture.
         pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
@@ -107,12 +109,29 @@ impl Work<'_> {
                 Next::Stop => self.stop(pass).await?,
                 Next::AwaitPods => self.await_pods(pass).await?,
                 Next::Identity => self.identity(pass).await?,
-                Next::Done => Some(Action::requeue(RESYNC)),
+                Next::Done => Some(self.rest(pass)),
             };
             if let Some(again) = again {
                 return Ok(again);
             }
         }
+    }
+
+    /// Has the interval passed after which controls are tried again?
+    fn is_due(&self, tried: Timestamp) -> bool {
+        self.left(tried).is_zero()
+    }
+
+    fn left(&self, tried: Timestamp) -> Duration {
+        let since = Duration::try_from(Timestamp::now().duration_since(tried)).unwrap_or_default();
+        self.context.options.probe.interval.saturating_sub(since)
+    }
+
+    /// Nothing to do: until something wakes it, or its controls are to be tried again.
+    fn rest(&self, pass: &Pass) -> Action {
+        let open = pass.target.level == Isolation::Open;
+        let left = pass.tried.filter(|_| !open).map(|tried| self.left(tried) + Duration::from_secs(1));
+        Action::requeue(left.unwrap_or(RESYNC).min(RESYNC))
     }
 
     /// Right before anything is let in or out: is it still wanted?
@@ -147,7 +166,9 @@ impl Work<'_> {
             refused
         };
         if pass.found.fenced {
-            let seen = Some(seal.clone());
+            let now = status::seconds(Timestamp::now());
+            pass.tried = Some(now);
+            let seen = Some((seal.clone(), now));
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
             return None;
         }
@@ -197,6 +218,7 @@ impl Work<'_> {
             };
             if network::isolate(client, self.name, &uid, room.as_ref(), before).await? {
                 self.drift.push("network policies".to_owned());
+                self.context.options.network.changed();
             }
         }
         pass.found.network = true;
@@ -237,8 +259,8 @@ impl Work<'_> {
     /// Writes the status as far as it is known. If somebody wrote to the Quarantine since it was read, a claimant for instance,
     /// it is read afresh, and the answer is `false`.
     async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
-        let fence = self.context.options.fence.state();
-        let status = status::after(&self.quarantine, pass, &fence, Timestamp::now());
+        let known = Known::of(&self.context.options);
+        let status = status::after(&self.quarantine, pass, &known, Timestamp::now());
         let conflict = match write(self.context, &self.quarantine, status).await {
             Ok(written) => {
                 self.quarantine = written;
@@ -256,7 +278,7 @@ impl Work<'_> {
         let Some(mut now) = now else { return Err(conflict.into()) };
         // What this pass did answers to the spec that it read.
         now.metadata.generation = self.quarantine.metadata.generation;
-        let status = status::after(&now, pass, &fence, Timestamp::now());
+        let status = status::after(&now, pass, &known, Timestamp::now());
         self.quarantine = write(self.context, &now, status).await?;
         Ok(false)
     }
@@ -302,6 +324,6 @@ impl Work<'_> {
             pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
         }
         // The last pod's end wakes us.
-        Ok((!pass.found.empty).then(|| Action::requeue(RESYNC)))
+        Ok((!pass.found.empty).then(|| self.rest(pass)))
     }
 }

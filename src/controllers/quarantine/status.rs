@@ -3,12 +3,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::conditions::{self, State, shorten};
+use crate::api::conditions::{self, NETWORK_NOT_ENFORCED, State, shorten};
 use crate::api::quarantine::{Capture, Control, ControlName, ControlState, Deliverer, DelivererState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::holes::Hole;
 use crate::isolation::probe::Seen;
+use crate::isolation::probe::network::Verdict;
 use crate::isolation::target::{Found, Next, Target, loosens, next};
 
 /// Longest message of a control.
@@ -25,6 +26,26 @@ pub(super) struct Trouble {
     pub stalled: bool,
 }
 
+/// What is known of the whole cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Of the admission policies.
+    pub fence: FenceState,
+    /// Of the network. `None`: it is being tried.
+    pub network: Option<Verdict>,
+}
+
+impl Known {
+    pub(super) fn of(options: &super::QuarantineOptions) -> Self {
+        Self { fence: options.fence.state(), network: options.network.verdict() }
+    }
+}
+
+/// A moment as the API server keeps it: what is read back equals what was written.
+pub(super) fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 /// What a pass found and did.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
@@ -33,6 +54,8 @@ pub(super) struct Pass {
     /// What was last seen of lock and fence; `None`: not tried in this pass.
     pub lock: Option<Seen>,
     pub fence: Option<Seen>,
+    /// When lock and fence were seen to refuse, for the level that is wanted.
+    pub tried: Option<Timestamp>,
     /// Taken in this pass.
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
@@ -52,6 +75,7 @@ impl Pass {
             found: Found::default(),
             lock: None,
             fence: None,
+            tried: None,
             capture: None,
             holes: Vec::new(),
             workloads: 0,
@@ -93,12 +117,7 @@ impl Pass {
 }
 
 /// The status that follows, with the claim as it is.
-pub(super) fn after(
-    quarantine: &Quarantine,
-    pass: &Pass,
-    fence: &FenceState,
-    now: Timestamp,
-) -> QuarantineStatus {
+pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Timestamp) -> QuarantineStatus {
     let old = quarantine.status.clone().unwrap_or_default();
     let generation = quarantine.metadata.generation;
     let isolation = pass.enforced(old.isolation);
@@ -106,7 +125,7 @@ pub(super) fn after(
     let stale = isolation == Some(Isolation::Contained)
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
     let capture = pass.capture.clone().or(if stale { None } else { old.capture });
-    let controls = controls(pass, &old.controls, now);
+    let controls = controls(pass, known, &old.controls, now);
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
     let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
@@ -119,7 +138,7 @@ pub(super) fn after(
     let mut set = |type_, state, reason: &str, message: &str| {
         conditions::set(&mut conditions, type_, state, reason, message, generation, now);
     };
-    match &fence.amiss {
+    match &known.fence.amiss {
         None => set(
             conditions::FENCE_INTACT,
             State::True,
@@ -128,11 +147,15 @@ pub(super) fn after(
         ),
         Some(why) => set(conditions::FENCE_INTACT, State::False, "Missing", why),
     }
-    let (state, reason, message) = ready(pass);
+    let (state, reason, message) = ready(pass, &controls);
     set(conditions::READY, state, reason, &message);
     match &pass.trouble {
         Some(trouble) if trouble.stalled => {
             set(conditions::STALLED, State::True, trouble.reason, &trouble.message);
+            conditions::clear(&mut conditions, conditions::RECONCILING);
+        }
+        _ if state == State::False => {
+            set(conditions::STALLED, State::True, reason, &message);
             conditions::clear(&mut conditions, conditions::RECONCILING);
         }
         _ if state == State::True => {
@@ -170,14 +193,23 @@ pub(super) fn impossible(quarantine: &Quarantine, trouble: &Trouble, now: Timest
     status
 }
 
-fn ready(pass: &Pass) -> (State, &'static str, String) {
+fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
     let level = pass.target.level;
     if let Some(trouble) = &pass.trouble {
         let state = if trouble.stalled { State::False } else { State::Unknown };
         return (state, trouble.reason, trouble.message.clone());
     }
     let waiting = |reason, message: String| (State::Unknown, reason, message);
+    let network = controls.iter().find(|control| control.name == ControlName::Network);
     match pass.next() {
+        Next::Done if network.is_some_and(|n| n.state == ControlState::NotEnforced) => {
+            let message = network.map(|n| n.message.clone()).unwrap_or_default();
+            (State::False, NETWORK_NOT_ENFORCED, message)
+        }
+        Next::Done if network.is_some_and(|n| n.state == ControlState::Enforced) => waiting(
+            "TryingNetwork",
+            "whether the cluster's network enforces the policies is being tried".into(),
+        ),
         Next::Done => {
             let mut message = match level {
                 Isolation::Sealed => "sealed: nobody writes, nobody talks, nothing runs",
@@ -223,7 +255,23 @@ fn still_alive(pods: &[String]) -> String {
         .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
 }
 
-fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
+/// What is said of the network where policies are written. After a start of the operator, what was said before stands until it
+/// has been tried again.
+fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, String) {
+    use ControlState::{Enforced, NotEnforced, Tested, Unverifiable};
+    if let Some(verdict) = verdict {
+        return (verdict.state, verdict.message.clone());
+    }
+    let said = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
+    match said {
+        Some(Control { state: state @ (Tested | NotEnforced | Unverifiable), message, .. }) => {
+            (*state, message.clone())
+        }
+        Some(_) | None => (Enforced, "policies are written, and being tried".to_owned()),
+    }
+}
+
+fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<Control> {
     let (found, level) = (pass.found, pass.target.level);
     let open = level == Isolation::Open;
     let tried = |seen: Option<&Seen>| match seen {
@@ -239,12 +287,7 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
     };
     let network = match (open, found.network) {
         (true, _) => (ControlState::NotRequired, "not isolated".to_owned()),
-        (false, true) => (
-            ControlState::Unverifiable,
-            "policies are written; no pod of ours runs here to try them, so nobody can say whether this cluster's \
-             network enforces them"
-                .to_owned(),
-        ),
+        (false, true) => of_network(known.network.as_ref(), old),
         (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
     };
     let network =
@@ -282,7 +325,16 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
     .map(|(name, (state, message))| {
         let before = old.iter().find(|control| control.name == name && control.state == state);
         let since = before.and_then(|control| control.since.clone()).unwrap_or(Time(now));
-        Control { name, state, message: shorten(&message, MESSAGE), since: Some(since), tried: None }
+        let now = match name {
+            _ if state == ControlState::NotRequired => None,
+            ControlName::Lock | ControlName::Fence => pass.tried,
+            ControlName::Network => known.network.as_ref().and_then(|verdict| verdict.tried),
+            ControlName::Guard | ControlName::Workloads | ControlName::Identity => None,
+        };
+        let earlier =
+            old.iter().find(|control| control.name == name).and_then(|control| control.tried.clone());
+        let tried = now.map(Time).or(earlier);
+        Control { name, state, message: shorten(&message, MESSAGE), since: Some(since), tried }
     })
     .collect()
 }

@@ -48,8 +48,9 @@ fn pass(level: Isolation, found: Found) -> Pass {
     pass
 }
 
-fn intact() -> FenceState {
-    FenceState { amiss: None, epoch: 1 }
+fn intact() -> Known {
+    let fence = FenceState { amiss: None, epoch: 1 };
+    Known { fence, network: Some(Verdict::unverifiable("no image")) }
 }
 
 fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
@@ -158,13 +159,71 @@ fn nothing_new_means_the_same_status_whatever_the_time() {
 
 #[test]
 fn missing_policies_are_told() {
-    let fence = FenceState { amiss: Some("apply resurgam-write-fence: forbidden".into()), epoch: 1 };
-    let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &fence, Timestamp::UNIX_EPOCH);
+    let mut known = intact();
+    known.fence.amiss = Some("apply resurgam-write-fence: forbidden".into());
+    let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &known, Timestamp::UNIX_EPOCH);
     let told = find(&status.conditions, FENCE_INTACT).unwrap();
     assert_eq!(
         (told.status.as_str(), told.message.as_str()),
         ("False", "apply resurgam-write-fence: forbidden")
     );
+}
+
+fn network(state: ControlState) -> Known {
+    let verdict = Verdict { state, message: "told".into(), tried: Some(Timestamp::from_second(50).unwrap()) };
+    Known { network: Some(verdict), ..intact() }
+}
+
+fn with(quarantine: &Quarantine, level: Isolation, known: &Known) -> QuarantineStatus {
+    after(quarantine, &pass(level, ALL), known, Timestamp::from_second(100).unwrap())
+}
+
+#[test]
+fn a_network_that_does_not_isolate_is_not_ready_and_stalls_until_somebody_does_something() {
+    use ControlState::{NotEnforced, Tested, Unverifiable};
+    for level in [Isolation::Contained, Isolation::Sealed, Isolation::CleanRoom, Isolation::Open] {
+        for state in [Tested, NotEnforced, Unverifiable] {
+            let status = with(&quarantine(Some(level), true), level, &network(state));
+            let blocked = state == NotEnforced && level != Isolation::Open;
+            let ready = find(&status.conditions, READY).unwrap();
+            assert_eq!(ready.status, if blocked { "False" } else { "True" }, "{level:?} {state:?}");
+            assert_eq!(ready.reason == NETWORK_NOT_ENFORCED, blocked, "{level:?} {state:?}");
+            assert_eq!(is_true(&status.conditions, STALLED), blocked);
+            assert!(!is_true(&status.conditions, RECONCILING));
+            let control = &status.controls[2];
+            let (said, tried) = if level == Isolation::Open {
+                (ControlState::NotRequired, None)
+            } else {
+                (state, Some(Time(Timestamp::from_second(50).unwrap())))
+            };
+            assert_eq!((control.state, control.tried.clone()), (said, tried), "{level:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_forgets_no_verdict() {
+    let trying = Known { network: None, ..intact() };
+    let mut stood = quarantine(Some(Isolation::Sealed), true);
+    let first = with(&stood, Isolation::Sealed, &trying);
+    assert_eq!(find(&first.conditions, READY).unwrap().reason, "TryingNetwork");
+    assert!(is_true(&first.conditions, RECONCILING));
+    for state in [ControlState::Tested, ControlState::NotEnforced] {
+        let told = with(&stood, Isolation::Sealed, &network(state));
+        stood.status = Some(told.clone());
+        assert_eq!(with(&stood, Isolation::Sealed, &trying), told, "{state:?}");
+    }
+}
+
+#[test]
+fn a_control_says_when_it_was_tried_and_keeps_saying_so() {
+    let mut tried = pass(Isolation::Sealed, ALL);
+    tried.tried = Some(Timestamp::from_second(70).unwrap());
+    let mut stood = quarantine(None, true);
+    stood.status = Some(after_pass(&stood, &tried));
+    let of = |status: &QuarantineStatus| status.controls[1].tried.as_ref().map(|t| t.0.as_second());
+    assert_eq!(of(stood.status.as_ref().unwrap()), Some(70));
+    assert_eq!(of(&after_pass(&stood, &pass(Isolation::Sealed, ALL))), Some(70));
 }
 
 #[test]
@@ -209,6 +268,7 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
                 isolation: Some(to),
                 reachable: Vec::new(),
                 allow_egress: Vec::new(),
+                accepted: Vec::new(),
             },
         );
         let wanted = |quarantine: &Quarantine| target(quarantine, Some(&recovery), PlanState::Alive).level;

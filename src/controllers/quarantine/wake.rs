@@ -86,11 +86,27 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
             stream::iter(rooms.map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
         })
     };
+    // A verdict on the cluster's network is one on every isolated namespace.
+    let network = {
+        let (reader, context) = (reader.clone(), context.clone());
+        stream::unfold(context.options.network.subscribe(), |mut verdicts| async move {
+            verdicts.changed().await.ok().map(|()| ((), verdicts))
+        })
+        .flat_map(move |()| {
+            let wanted =
+                |q: &ObjectRef<Guarded>| context.level(&q.name).is_some_and(|level| level != Isolation::Open);
+            let all = reader.state();
+            stream::iter(
+                all.iter().map(|q| ObjectRef::from_obj(q.as_ref())).filter(wanted).collect::<Vec<_>>(),
+            )
+        })
+    };
     let everything = vec![
         own.boxed(),
         claimants.boxed(),
         policies.boxed(),
         holes.boxed(),
+        network.boxed(),
         namespaces(client).filter_map(ready(any)).boxed(),
         within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),

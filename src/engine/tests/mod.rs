@@ -6,6 +6,7 @@ mod groups;
 mod holds;
 pub(crate) mod kstatus;
 mod life;
+mod overrides;
 mod quarantines;
 mod regressions;
 mod resumes;

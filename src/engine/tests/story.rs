@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::kstatus;
 use crate::api::conditions::find;
-use crate::api::{Isolation, Phase, RecoveryPlanSpec, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{DecisionSeen, Effect, QuarantineFound, ServiceSeen, StepOutcome};
 use crate::plan::Plan;
 use crate::simulate::{Event, Limits, Script, Takes, World};
@@ -147,11 +147,22 @@ impl Story {
         self.decide_on(service, &digest);
     }
 
+    /// A person goes on without a control, on what a service asks now.
+    pub(super) fn go_on(&mut self, service: &str) {
+        let digest = self.status(service).decision.as_ref().unwrap().digest.clone();
+        self.decide(service, Action::Override, &digest);
+    }
+
     pub(super) fn decide_on(&mut self, service: &str, digest: &str) {
+        self.decide(service, Action::Retry, digest);
+    }
+
+    pub(super) fn decide(&mut self, service: &str, action: Action, digest: &str) {
         let name = format!("d{}", self.seen(service).decisions.len());
         self.seen(service).decisions.push(DecisionSeen {
             name,
             by: "wren".to_owned(),
+            action,
             reason: "put back the approved version".to_owned(),
             decided_on: digest.to_owned(),
         });

@@ -8,7 +8,7 @@ use proptest::test_runner::RngSeed;
 
 use super::judge::judge;
 use super::random::{Case, case, needs, plan};
-use crate::api::{Isolation, Phase, RecoveryPlanSpec, Stage, Verdict};
+use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, Stage, Verdict};
 use crate::engine::{DecisionSeen, Effect, ServiceSeen};
 use crate::plan::Plan;
 use crate::simulate::{Assumed, Event, World, play};
@@ -23,7 +23,8 @@ fn retry_all(world: &mut World<'_>) {
         let Some(needed) = &of.status.decision else { continue };
         let decided_on = needed.digest.clone();
         let name = format!("d{}", of.decisions.len());
-        of.decisions.push(DecisionSeen { name, by: "wren".into(), reason: "try again".into(), decided_on });
+        let (by, reason) = ("wren".into(), "try again".into());
+        of.decisions.push(DecisionSeen { name, by, action: Action::Retry, reason, decided_on });
     }
 }
 

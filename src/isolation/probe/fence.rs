@@ -9,10 +9,10 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::policies::{NAMESPACE_LOCK, WRITE_FENCE};
-use super::{PROBER, policies};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::{IoError, call};
+use crate::isolation::policies::{NAMESPACE_LOCK, WRITE_FENCE};
+use crate::isolation::{PROBER, policies};
 
 /// What a try showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn is_by(status: &Status, policy: &str) -> bool {
 }
 
 /// What an answer shows of a policy. Both policies say the level in their message: an answer at another level is stale.
-pub(super) fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
+pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
     let Err(error) = answer else {
         return Seen::LetThrough;
     };
@@ -88,7 +88,7 @@ async fn unlabel(client: &Client, namespace: &str) -> Result<(), IoError> {
 }
 
 /// A pod that starts nothing even where it is let through.
-pub(super) fn pod(namespace: &str) -> serde_json::Value {
+pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
     // Fit for the strictest pod security level, so that nothing but the fence stands in the way.
     json!({
         "apiVersion": "v1", "kind": "Pod",

@@ -1,0 +1,141 @@
+use super::*;
+
+fn ways(before: Link, after: Link) -> Ways {
+    Ways { before, after }
+}
+
+fn failed() -> Link {
+    Link::Failed("timed out".to_owned())
+}
+
+fn unknown() -> Link {
+    Link::Unknown("its pod did not run".to_owned())
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn tried(ingress: Link, egress: Link) -> NodeTried {
+    NodeTried { ingress: ways(Link::Connected, ingress), egress: ways(Link::Connected, egress) }
+}
+
+fn fine() -> Ways {
+    ways(Link::Connected, Link::Connected)
+}
+
+#[test]
+fn enforced_is_only_what_worked_before_and_works_no_more_both_ways() {
+    let links = [Link::Connected, failed(), unknown()];
+    for control in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
+        for ingress in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
+            for egress in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
+                let node = NodeTried { ingress: ingress.clone(), egress: egress.clone() };
+                let verdict = judge(&control, &node);
+                let holds = control == fine() && node == tried(failed(), failed());
+                let leaks = ingress.after == Link::Connected || egress.after == Link::Connected;
+                assert_eq!(verdict == NodeVerdict::Enforced, holds, "{control:?} {node:?}");
+                assert_eq!(matches!(verdict, NodeVerdict::NotEnforced(_)), leaks, "{control:?} {node:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_that_carries_nothing_at_all_is_not_taken_for_one_that_enforces() {
+    let dead = ways(failed(), failed());
+    let node = NodeTried { ingress: dead.clone(), egress: dead.clone() };
+    let NodeVerdict::Unclear(why) = judge(&dead, &node) else { panic!("it shows nothing") };
+    assert!(why.contains("between two pods without policies failed") && why.contains("timed out"), "{why}");
+}
+
+#[test]
+fn a_report_that_is_missing_or_malformed_is_unknown() {
+    let report = r#"{"targets": {"control": {"connected": true}, "node-1": {"connected": false, "detail": "refused"}}}"#;
+    assert_eq!(Link::read(Some(report), "control"), Link::Connected);
+    assert_eq!(Link::read(Some(report), "node-1"), Link::Failed("refused".into()));
+    for (message, target) in [
+        (None, "control"),
+        (Some(""), "control"),
+        (Some("{"), "control"),
+        (Some("{}"), "control"),
+        (Some(report), "other"),
+    ] {
+        assert!(matches!(Link::read(message, target), Link::Unknown(_)), "{message:?} {target}");
+    }
+}
+
+#[test]
+fn a_node_that_leaks_stays_so_until_a_try_shows_otherwise() {
+    let existing: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
+    let mut known = Nodes::new();
+    let leak = NodeVerdict::NotEnforced("leak".into());
+    remember(
+        &mut known,
+        [("a".to_owned(), leak), ("b".to_owned(), NodeVerdict::Enforced)].into(),
+        &existing,
+        at(1),
+    );
+    let found = verdict(&known, 2, None, at(0));
+    assert_eq!((found.state, found.tried), (ControlState::NotEnforced, Some(at(1))));
+    assert!(found.message.contains("on node a leak"), "{}", found.message);
+    remember(&mut known, [("a".to_owned(), NodeVerdict::Unclear("no pods".into()))].into(), &existing, at(2));
+    assert_eq!(verdict(&known, 2, Some("no pods"), at(0)).state, ControlState::NotEnforced);
+    remember(&mut known, [("a".to_owned(), NodeVerdict::Enforced)].into(), &existing, at(3));
+    assert_eq!(verdict(&known, 2, None, at(0)).state, ControlState::Tested);
+    // A node that is gone holds nobody up.
+    remember(
+        &mut known,
+        [("a".to_owned(), NodeVerdict::NotEnforced("leak".into()))].into(),
+        &existing,
+        at(4),
+    );
+    remember(&mut known, BTreeMap::new(), &["b".to_owned()].into(), at(5));
+    assert_eq!(verdict(&known, 1, None, at(0)).state, ControlState::Tested);
+}
+
+#[test]
+fn nothing_tried_is_unverifiable_and_says_why() {
+    let found = verdict(&Nodes::new(), 2, Some("no image"), at(0));
+    assert_eq!((found.state, found.tried), (ControlState::Unverifiable, None));
+    assert!(found.message.ends_with("could not be tried: no image"), "{}", found.message);
+    let unclear = Known { verdict: NodeVerdict::Unclear("its pod did not run".into()), at: at(1) };
+    let found = verdict(&[("a".to_owned(), unclear)].into(), 1, None, at(0));
+    assert_eq!(found.state, ControlState::Unverifiable);
+    assert!(found.message.ends_with("node a: its pod did not run"), "{}", found.message);
+}
+
+#[test]
+fn tested_says_on_how_many_nodes_and_what_could_not_be_tried() {
+    let held = |second| Known { verdict: NodeVerdict::Enforced, at: at(second) };
+    let known: Nodes = [("a".to_owned(), held(1)), ("b".to_owned(), held(7))].into();
+    let found = verdict(&known, 40, Some("node c: no room"), at(0));
+    assert_eq!((found.state, found.tried), (ControlState::Tested, Some(at(7))));
+    assert!(
+        found.message.contains("on 2 of 40 nodes (a, b). Not all could be tried: node c: no room"),
+        "{}",
+        found.message
+    );
+}
+
+#[test]
+fn what_was_seen_to_hold_long_ago_is_not_said_to_hold() {
+    let held = Known { verdict: NodeVerdict::Enforced, at: at(10) };
+    let found = verdict(&[("a".to_owned(), held)].into(), 1, Some("no room"), at(11));
+    assert_eq!(found.state, ControlState::Unverifiable);
+    assert!(found.message.ends_with("and not since: no room"), "{}", found.message);
+}
+
+#[test]
+fn nodes_take_turns_and_those_that_leak_come_first() {
+    let ready: BTreeSet<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
+    let known = |verdict, second| Known { verdict, at: at(second) };
+    let nodes: Nodes = [
+        ("a".to_owned(), known(NodeVerdict::Enforced, 9)),
+        ("b".to_owned(), known(NodeVerdict::Enforced, 1)),
+        ("d".to_owned(), known(NodeVerdict::NotEnforced("leak".into()), 8)),
+        ("e".to_owned(), known(NodeVerdict::Enforced, 5)),
+    ]
+    .into();
+    assert_eq!(choose(&ready, &nodes), ["d", "c", "b"]);
+}
