@@ -35,6 +35,9 @@ pub fn attacks(served: &[Served], level: Level, there: &Snapshot) -> Vec<Attack>
         let labelled = |name: &str| json!({"name": name, "namespace": namespace, "labels": {"attack": "1"}});
         let mut new = object.clone();
         new["metadata"] = labelled("attack-new");
+        if object["metadata"]["annotations"].is_object() {
+            new["metadata"]["annotations"] = object["metadata"]["annotations"].clone();
+        }
         let bare = json!({"apiVersion": version, "kind": kind, "metadata": labelled(name)});
         let mut named = |what: &str, path: &str, ask| {
             all.push(attack(&format!("{what} {kind} {name}"), path.to_owned(), ask, FENCE));

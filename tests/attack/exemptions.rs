@@ -69,6 +69,8 @@ const PASSES: &[(At, &str, &[Do], &[&str])] = &[
     (At::Every, "job-controller", &[Do::Tidy], &["pods"]),
     (At::Every, "pvc-protection-controller", &[Do::Tidy], &["persistentvolumeclaims"]),
     (At::Every, "statefulset-controller", &[Do::Tidy], &["persistentvolumeclaims"]),
+    // Of accounts that are gone: the tokens controller has no account of its own.
+    (At::Every, "system:kube-controller-manager", &[Do::Delete], &["secrets of tokens"]),
     (At::Every, GARBAGE, &[Do::Tidy, Do::Delete], &["*"]),
     (At::Room, GARBAGE, &[Do::Delete], &["persistentvolumeclaims"]),
     // Bookkeeping that starts nothing.
@@ -231,6 +233,7 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
             let kind = object["kind"].as_str().unwrap();
             // Sealed differs from contained in these only.
             if !TRIED.contains(&kind)
+                || object["type"].is_string()
                 || (label == "sealed" && !["PersistentVolumeClaim", "Pod", "ReplicaSet"].contains(&kind))
             {
                 continue;
@@ -253,6 +256,13 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
             };
             let deeds = deeds(served, namespace, &new, &name);
             cases.extend(deeds.into_iter().map(|(done, deed)| (label, done, served.plural.clone(), deed)));
+        }
+        // Where accounts are made anew, as on sealing, it is gone already.
+        if label != "sealed" {
+            let path = format!("/api/v1/namespaces/{namespace}/secrets/web-token");
+            let deed =
+                crate::attack::attack("delete a token Secret", path, Ask::Delete, crate::attack::FENCE);
+            cases.push((label, Do::Delete, "secrets of tokens".to_owned(), deed));
         }
         let target = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bare"}, "target": {"kind": "Node", "name": "node-1"}});
         let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
