@@ -36,9 +36,30 @@ pub(super) struct Read {
     unread: Vec<Deliverer>,
 }
 
+/// How often it is looked again because somebody wrote to what was to be suspended, another Quarantine's pass for instance.
+const LOOKS: u32 = 4;
+
 /// Looks at everything that delivers into this Quarantine's namespace, suspends what may be, and gives what to tell of each.
 /// It isolates nothing: the fence does, and whatever fails here is only told.
 pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Vec<Deliverer> {
+    let mut looked = once(client, shelf, quarantine).await;
+    for _ in 1..LOOKS {
+        if !looked.stale {
+            break;
+        }
+        looked = once(client, shelf, quarantine).await;
+    }
+    fitting(looked.told)
+}
+
+/// What one look gave.
+struct Looked {
+    told: Vec<Deliverer>,
+    /// Something had changed since it was read: it is to be judged as it is now.
+    stale: bool,
+}
+
+async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked {
     let name = quarantine.name_any();
     let read = {
         let mut shelf = shelf.lock().await;
@@ -53,21 +74,22 @@ pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine
     };
     let reaching: Vec<_> = read.found.iter().filter(|found| found.delivery.reaches(&name)).collect();
     if reaching.is_empty() {
-        return fitting(read.unread.clone());
+        return Looked { told: read.unread.clone(), stale: false };
     }
     let mut around = match surroundings(client).await {
         Ok(around) => around,
         // Who else hangs on them is not known: none is touched.
         Err(error) => {
             let why = format!("whom else it carries is not known: {error}");
-            return fitting(reaching.iter().map(|f| f.delivery.told(DelivererState::Denied, &why)).collect());
+            let told = reaching.iter().map(|f| f.delivery.told(DelivererState::Denied, &why)).collect();
+            return Looked { told, stale: false };
         }
     };
     // Its own isolation is known better than a list does.
     let (seal, evidence) = sealing(quarantine);
     around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
     let mut told = read.unread.clone();
-    let mut wrote = false;
+    let (mut wrote, mut stale) = (false, false);
     for found in reaching {
         let (verdict, message) = found.delivery.judge(&around);
         let (state, message) = match verdict {
@@ -77,7 +99,10 @@ pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine
                 wrote = true;
                 match suspend(client, found, &seal, &evidence).await {
                     Ok(()) => (DelivererState::Suspended, message),
-                    Err(error) => (DelivererState::Denied, format!("could not be suspended: {error}")),
+                    Err(error) => {
+                        stale |= error.is_conflict();
+                        (DelivererState::Denied, format!("could not be suspended: {error}"))
+                    }
                 }
             }
         };
@@ -87,7 +112,7 @@ pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine
         // What is on the shelf is of before.
         *shelf.lock().await = None;
     }
-    fitting(told)
+    Looked { told, stale }
 }
 
 /// Which isolation this is: the Quarantine, and the evidence that was taken when it began.
