@@ -65,7 +65,9 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     }
     assert_eq!(after.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
     let kinds = |kind| rehearsal::kind(&admin, KINDS, kind, None);
-    for record in kinds("ServiceRecovery").list(&ListParams::default()).await.unwrap() {
+    // Those of this plan: the cluster holds what other tests recovered, too.
+    let records = rehearsal::kind(&admin, KINDS, "ServiceRecovery", Some(three_boroughs::NAMESPACE));
+    for record in records.list(&ListParams::default()).await.unwrap() {
         let record = serde_json::to_value(record).unwrap();
         let service = text(&record, "/spec/service").to_owned();
         let attempts = if TAMPERED.contains(&service.as_str()) { 2 } else { 1 };
