@@ -10,7 +10,7 @@ use crate::plan::{Plan, ServiceId};
 use super::next::{CONTROL_NOT_ENFORCED, Next, missing_quarantine};
 use super::quarantines;
 use super::slots::{UnitView, carries_dependants, holds};
-use super::{ClaimSeen, Presence, Seen};
+use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// As many blocks as a status holds.
 const BLOCKS_LIMIT: usize = 16;
@@ -72,6 +72,11 @@ fn tell_mates(plan: &Plan, seen: &Seen, next: &mut [Next]) {
     }
 }
 
+/// Is the namespace isolated, and does that hold, or was what does not accepted?
+fn stands(of: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
+    found.isolation.is_some() && holds(of, namespace, found)
+}
+
 /// What is wrong outside the service's own stage.
 fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
     let service = &plan.services[id];
@@ -125,8 +130,7 @@ fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Nex
                         block("ClaimedByAnother", &q.namespace, message);
                     }
                     ClaimSeen::Free | ClaimSeen::Mine { .. }
-                        if !(holds(of, &q.namespace, found) && found.isolation.is_some())
-                            && !is_asked_about(next) =>
+                        if !stands(of, &q.namespace, found) && !is_asked_about(next) =>
                     {
                         block("QuarantineNotReady", &q.namespace, found.message.clone());
                     }
