@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod controller;
 mod crds;
+mod fence;
 pub mod follow;
 mod quarantine;
 mod simulate;
@@ -32,6 +33,8 @@ enum Command {
     Controller(controller::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
+    /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
+    Fence(fence::Args),
 }
 
 impl Cli {
@@ -44,6 +47,7 @@ impl Cli {
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
+            Command::Fence(args) => fence::run(&args),
         };
         result.unwrap_or_else(|error| {
             anstream::eprintln!("resurgam: {error:#}");

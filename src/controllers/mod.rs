@@ -4,6 +4,7 @@ pub mod fence;
 pub mod metrics;
 pub mod plan;
 pub mod quarantine;
+mod roles;
 
 mod act;
 mod context;

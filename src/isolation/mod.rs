@@ -3,6 +3,7 @@
 
 pub mod ensure;
 pub mod evidence;
+pub mod guard;
 pub mod impact;
 pub mod label;
 pub mod lay;

@@ -13,6 +13,7 @@ use super::status::{self, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
+use crate::isolation::guard;
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before};
 use crate::isolation::probe::{self, Probed, Seen};
@@ -84,7 +85,8 @@ impl Work<'_> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
         let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch };
-        pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
+        pass.found.labelled =
+            guard::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
             && self.context.remember(self.name, |memory| memory.seen.as_ref() == Some(&seal));
@@ -120,7 +122,7 @@ impl Work<'_> {
         }
         let level = pass.target.level;
         let (client, spec) = (&self.context.client, &self.quarantine.spec);
-        self.namespace = label::label(client, &self.namespace, spec, level, Writing::default()).await?;
+        self.namespace = guard::mark(client, &self.namespace, spec, level, Writing::default()).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
@@ -134,9 +136,9 @@ impl Work<'_> {
             pass.fence = open.clone().err().map(Seen::Unclear);
             open.is_ok()
         } else {
-            let Probed { lock, fence } = probe::probe(client, self.name, seal.level).await;
-            let refused = lock == Seen::Refused && fence == Seen::Refused;
-            (pass.lock, pass.fence) = (Some(lock), Some(fence));
+            let Probed { lock, fence, guard } = probe::probe(client, self.name, seal.level).await;
+            let refused = [&lock, &fence, &guard].into_iter().all(|seen| *seen == Seen::Refused);
+            (pass.lock, pass.fence, pass.guard) = (Some(lock), Some(fence), Some(guard));
             refused
         };
         if pass.found.fenced {

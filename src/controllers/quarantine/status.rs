@@ -29,9 +29,10 @@ pub(super) struct Trouble {
 pub(super) struct Pass {
     pub target: Target,
     pub found: Found,
-    /// What was last seen of lock and fence; `None`: not tried in this pass.
+    /// What was last seen of lock, fence and guard; `None`: not tried in this pass.
     pub lock: Option<Seen>,
     pub fence: Option<Seen>,
+    pub guard: Option<Seen>,
     /// Taken in this pass.
     pub capture: Option<Capture>,
     /// How many workloads there are; what still lives.
@@ -47,6 +48,7 @@ impl Pass {
             found: Found::default(),
             lock: None,
             fence: None,
+            guard: None,
             capture: None,
             workloads: 0,
             alive: Vec::new(),
@@ -108,6 +110,12 @@ pub(super) fn after(
         conditions::set(&mut conditions, type_, state, reason, message, generation, now);
     };
     match &fence.amiss {
+        None if fence.newer => set(
+            conditions::FENCE_INTACT,
+            State::True,
+            "Newer",
+            "admission policies of a newer version are in place: this operator leaves them as they are",
+        ),
         None => set(
             conditions::FENCE_INTACT,
             State::True,
@@ -196,9 +204,9 @@ pub(super) fn unseen(pass: &Pass) -> String {
         Some(Seen::LetThrough) => Some(format!("the {name} does not refuse at this level yet")),
         Some(Seen::Unclear(what)) => Some(format!("the {name} could not be tried: {what}")),
     };
-    let unseen: Vec<_> = [words("lock", pass.lock.as_ref()), words("fence", pass.fence.as_ref())]
+    let unseen: Vec<_> = [("lock", &pass.lock), ("fence", &pass.fence), ("guard", &pass.guard)]
         .into_iter()
-        .flatten()
+        .filter_map(|(name, seen)| words(name, seen.as_ref()))
         .collect();
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }
@@ -247,6 +255,7 @@ fn controls(pass: &Pass, old: &[Control], now: Timestamp) -> Vec<Control> {
     [
         (ControlName::Lock, tried(pass.lock.as_ref())),
         (ControlName::Fence, tried(pass.fence.as_ref())),
+        (ControlName::Guard, tried(pass.guard.as_ref())),
         (ControlName::Network, network),
         (ControlName::Workloads, workloads),
     ]

@@ -36,7 +36,7 @@ fn pass(level: Isolation, found: Found) -> Pass {
 }
 
 fn intact() -> FenceState {
-    FenceState { amiss: None, epoch: 1 }
+    FenceState { amiss: None, newer: false, epoch: 1 }
 }
 
 fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
