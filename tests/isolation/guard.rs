@@ -350,8 +350,9 @@ async fn volumes_and_snapshots_of_an_isolated_namespace_are_not_given_away() {
     let bound = Patch::Merge(json!({"spec": {"volumeSnapshotRef": {"uid": "1"}}}));
     contents.patch("stored", &dry_patch(), &bound).await.unwrap();
     let binder = acting_as("kube-system", "persistent-volume-binder").await;
-    let unbound = Patch::Merge(json!({"spec": {"claimRef": {"resourceVersion": null}}}));
-    Api::<PersistentVolume>::all(binder).patch("stored", &dry_patch(), &unbound).await.unwrap();
+    let mut unbound = volumes.get("stored").await.unwrap();
+    unbound.spec.as_mut().unwrap().claim_ref.as_mut().unwrap().uid = None;
+    Api::<PersistentVolume>::all(binder).replace("stored", &dry(), &unbound).await.unwrap();
 
     // Elsewhere claims are bound, and a namespace goes with all that is in it.
     store("unstored").await;
