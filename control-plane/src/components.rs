@@ -61,8 +61,12 @@ impl Rig<'_> {
         Ok((process, Etcd { url: url.url, ca, client }))
     }
 
-    /// Starts the API server.
-    pub(crate) async fn apiserver(&self, etcd: &Etcd) -> anyhow::Result<(Process, Server)> {
+    /// Starts the API server, with these policies as files.
+    pub(crate) async fn apiserver(
+        &self,
+        etcd: &Etcd,
+        static_policies: Option<&str>,
+    ) -> anyhow::Result<(Process, Server)> {
         let certificates = self.workdir.join("certificates");
         let ca = self.ca();
         let server = self.authority.server("kube-apiserver")?.write(&certificates, "kube-apiserver")?;
@@ -72,6 +76,7 @@ impl Rig<'_> {
         write_private(&token_public, &public)?;
         let policy = self.workdir.join("config/audit-policy.yaml");
         write_private(&policy, include_str!("../manifests/audit-policy.yaml"))?;
+        let admission = static_policies.map(|policies| self.admission(policies)).transpose()?;
         let prober = self.authority.client("resurgam-rig-prober", None)?;
         let issuer = "https://kubernetes.default.svc.cluster.local";
         self.start("kube-apiserver", |port, command| {
@@ -97,11 +102,34 @@ impl Rig<'_> {
                 .arg(flag("audit-log-path", self.audit_log()))
                 // In the log before the answer is sent, and all of it in one file.
                 .args(["--audit-log-mode=blocking", "--audit-log-maxsize=0"])
-                .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
+                .args(["--profiling=false", "--shutdown-delay-duration=0s"])
+                .args(admission.as_ref().map(|file| flag("admission-control-config-file", file)));
             let at = Server { url: format!("https://127.0.0.1:{port}"), authority: self.authority.pem() };
             Ok(Probe { kubeconfig: at.with_certificate("prober", &prober)?, at, path: "/readyz" })
         })
         .await
+    }
+
+    /// Writes policies where the API server takes them from, and how it is told so.
+    fn admission(&self, policies: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.workdir.join("config/policies");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        write_private(&folder.join("policies.yaml"), policies)?;
+        let file = self.workdir.join("config/admission.yaml");
+        let configuration = serde_json::json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AdmissionConfiguration",
+            "plugins": [{
+                "name": "ValidatingAdmissionPolicy",
+                "configuration": {
+                    "apiVersion": "apiserver.config.k8s.io/v1",
+                    "kind": "ValidatingAdmissionPolicyConfiguration",
+                    "staticManifestsDir": folder,
+                },
+            }],
+        });
+        write_private(&file, &serde_yaml::to_string(&configuration)?)?;
+        Ok(file)
     }
 
     /// Starts the controller manager, each controller with a service account of its own.

@@ -46,11 +46,13 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// How many fake nodes there are to run pods on.
     pub nodes: usize,
+    /// Manifests of admission policies that the API server is given as files (KEP-5793), in YAML. `None`: it has none.
+    pub static_policies: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { dir: None, nodes: 2 }
+        Options { dir: None, nodes: 2, static_policies: None }
     }
 }
 
@@ -81,7 +83,7 @@ impl ControlPlane {
         write_private(&rig.ca(), &authority.pem())?;
 
         let (etcd, etcd_access) = rig.etcd().await?;
-        let (apiserver, server) = rig.apiserver(&etcd_access).await?;
+        let (apiserver, server) = rig.apiserver(&etcd_access, options.static_policies.as_deref()).await?;
 
         // Of system:masters only this much: one client, in memory, for one write.
         let masters = authority.client("resurgam-rig-bootstrap", Some("system:masters"))?;

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod controller;
 mod crds;
+mod fence;
 pub mod follow;
 mod probe;
 mod quarantine;
@@ -33,6 +34,8 @@ enum Command {
     Controller(controller::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
+    /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
+    Fence(fence::Args),
     /// Runs in the pods by which the operator tries the cluster's network.
     #[command(hide = true)]
     Probe(probe::Args),
@@ -48,6 +51,7 @@ impl Cli {
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
+            Command::Fence(args) => fence::run(&args),
             Command::Probe(args) => probe::run(&args),
         };
         result.unwrap_or_else(|error| {

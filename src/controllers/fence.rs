@@ -1,5 +1,6 @@
-//! The admission policies: written at start, watched, put back at once. They refuse by themselves, operator or not; but no policy
-//! guards policies, so an administrator can take them away. Then they come back, and it is told.
+//! The admission policies and the ConfigMap that the guards go by: written at start, watched, put back at once. They refuse by
+//! themselves, operator or not; but no policy in the API guards policies, so an administrator can take them away. Then they come
+//! back, and it is told. Those of a newer version are left as they are.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::ClusterResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -17,9 +19,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::api::field_manager;
+use crate::api::{OPERATOR_NAMESPACE, field_manager};
 use crate::calls::{IoError, call, call_opt};
-use crate::isolation::policies::{self, Policy};
+use crate::isolation::guard;
+use crate::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
 
 /// Pause before putting the policies back is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -40,6 +43,8 @@ pub enum FenceError {
 pub struct FenceState {
     /// `None`: as we wrote them. Else what is amiss.
     pub amiss: Option<String>,
+    /// Some of them were written by a newer version, and are left as they are.
+    pub newer: bool,
     /// Goes up whenever they were put back: what was seen of the fence before has to be seen again.
     pub epoch: u64,
 }
@@ -50,7 +55,7 @@ pub struct Fence(Arc<watch::Sender<FenceState>>);
 
 impl Default for Fence {
     fn default() -> Self {
-        let state = FenceState { amiss: Some("not looked at yet".to_owned()), epoch: 0 };
+        let state = FenceState { amiss: Some("not looked at yet".to_owned()), newer: false, epoch: 0 };
         Self(Arc::new(watch::Sender::new(state)))
     }
 }
@@ -76,27 +81,63 @@ impl Fence {
         });
     }
 
-    fn intact(&self, restored: bool) {
+    fn intact(&self, installed: Installed) {
         self.0.send_if_modified(|state| {
-            let changed = state.amiss.is_some() || restored;
+            let changed = state.amiss.is_some() || installed.written || state.newer != installed.newer;
             state.amiss = None;
+            state.newer = installed.newer;
             state.epoch += u64::from(changed);
             changed
         });
     }
 }
 
-/// Writes the policies and their bindings. Tells whether anything had to be written.
+/// What came of writing the policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Something was missing or had changed.
+    pub written: bool,
+    /// Something is of a newer version, and was left as it is.
+    pub newer: bool,
+}
+
+impl Installed {
+    fn add(&mut self, found: Found) {
+        self.written |= matches!(found, Found::Missing | Found::Other);
+        self.newer |= found == Found::Newer;
+    }
+}
+
+/// How a policy was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Missing,
+    AsWritten,
+    Newer,
+    /// Older, or changed by somebody.
+    Other,
+}
+
+/// How a policy that is there compares with ours: the version that it bears, and whether it says the same. Pure.
+fn compare(version: Option<&str>, same: bool) -> Found {
+    match version.and_then(|version| version.parse::<u64>().ok()) {
+        Some(version) if version > VERSION => Found::Newer,
+        Some(VERSION) if same => Found::AsWritten,
+        _ => Found::Other,
+    }
+}
+
+/// Writes the guards' ConfigMap, if there is none, then the policies and their bindings.
 ///
 /// # Errors
 /// [`FenceError`], naming the policy.
-pub async fn install(client: &Client) -> Result<bool, FenceError> {
-    let mut written = false;
+pub async fn install(client: &Client) -> Result<Installed, FenceError> {
+    let mut installed = Installed { written: guard::ensure(client).await?, newer: false };
     for Policy { policy, binding } in policies::all()? {
-        written |= put(client, &policy, |object| object.spec.as_ref()).await?;
-        written |= put(client, &binding, |object| object.spec.as_ref()).await?;
+        installed.add(put(client, &policy, |object| object.spec.as_ref()).await?);
+        installed.add(put(client, &binding, |object| object.spec.as_ref()).await?);
     }
-    Ok(written)
+    Ok(installed)
 }
 
 /// Applied where it is missing, replaced where it differs: a field that somebody added to ours, such as a match condition,
@@ -105,7 +146,7 @@ async fn put<K, S: PartialEq>(
     client: &Client,
     wanted: &K,
     spec: impl Fn(&K) -> Option<&S>,
-) -> Result<bool, IoError>
+) -> Result<Found, IoError>
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
         + Serialize
@@ -116,20 +157,20 @@ where
     let api: Api<K> = Api::all(client.clone());
     let name = wanted.name_any();
     let what = |verb: &str| format!("{verb} {} {name}", K::kind(&()));
-    match call_opt(what("get"), api.get(&name)).await? {
-        None => {
-            let params = PatchParams::apply(field_manager::FENCE).force();
-            call(what("apply"), api.patch(&name, &params, &Patch::Apply(wanted))).await?;
-        }
-        Some(live) if spec(&live) == spec(wanted) => return Ok(false),
-        Some(live) => {
-            let mut wanted = wanted.clone();
-            wanted.meta_mut().resource_version = live.resource_version();
-            let params = PostParams { dry_run: false, field_manager: Some(field_manager::FENCE.to_owned()) };
-            call(what("replace"), api.replace(&name, &params, &wanted)).await?;
-        }
+    let Some(live) = call_opt(what("get"), api.get(&name)).await? else {
+        let params = PatchParams::apply(field_manager::FENCE).force();
+        call(what("apply"), api.patch(&name, &params, &Patch::Apply(wanted))).await?;
+        return Ok(Found::Missing);
+    };
+    let version = live.annotations().get(VERSION_ANNOTATION).map(String::as_str);
+    let found = compare(version, spec(&live) == spec(wanted));
+    if found == Found::Other {
+        let mut wanted = wanted.clone();
+        wanted.meta_mut().resource_version = live.resource_version();
+        let params = PostParams { dry_run: false, field_manager: Some(field_manager::FENCE.to_owned()) };
+        call(what("replace"), api.replace(&name, &params, &wanted)).await?;
     }
-    Ok(true)
+    Ok(found)
 }
 
 /// Keeps the policies as they are, for ever. Whoever relies on them learns of drift through `fence`.
@@ -144,17 +185,23 @@ pub async fn keep(client: Client, fence: Fence) {
     let policies = touched::<ValidatingAdmissionPolicy>(client.clone());
     let bindings = touched::<ValidatingAdmissionPolicyBinding>(client.clone());
     let touched = stream::select(policies, bindings).filter(|name| std::future::ready(names.contains(name)));
+    let touched = stream::select(touched, vanished(client.clone()));
     // Several objects arrive at once at start: what has queued up is looked at once.
     let at_start = stream::once(std::future::ready(String::new()));
     let mut wakes = at_start.chain(touched).ready_chunks(64);
     while wakes.next().await.is_some() {
         loop {
             match install(&client).await {
-                Ok(written) => {
-                    if written {
+                Ok(installed) => {
+                    if installed.written {
                         tracing::warn!("admission policies were missing or had changed: put back");
                     }
-                    fence.intact(written);
+                    if installed.newer {
+                        tracing::warn!(
+                            "admission policies of a newer version are in place: left as they are"
+                        );
+                    }
+                    fence.intact(installed);
                     break;
                 }
                 Err(error) => {
@@ -182,4 +229,42 @@ where
         .touched_objects()
         .filter_map(|object| async move { object.ok().map(|object| object.name_any()) })
         .boxed()
+}
+
+/// When the guards' ConfigMap is gone, or may be. What is in it changes often, and is none of the keeper's business.
+fn vanished(client: Client) -> impl futures::Stream<Item = String> + Send + Unpin {
+    let only = watcher::Config::default().fields(&format!("metadata.name={}", guard::CONFIG_MAP));
+    watcher(Api::<ConfigMap>::namespaced(client, OPERATOR_NAMESPACE), only)
+        .default_backoff()
+        .filter_map(|event| {
+            let gone = matches!(event, Ok(watcher::Event::Delete(_) | watcher::Event::InitDone));
+            std::future::ready(gone.then(|| guard::CONFIG_MAP.to_owned()))
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_or_changed_policy_is_replaced_and_a_newer_one_is_left_alone() {
+        let newer = (VERSION + 1).to_string();
+        let own = VERSION.to_string();
+        for (version, same, expected) in [
+            (Some(own.as_str()), true, Found::AsWritten),
+            (Some(&own), false, Found::Other),
+            (Some(&newer), true, Found::Newer),
+            (Some(&newer), false, Found::Newer),
+            (Some("0"), true, Found::Other),
+            (Some("0"), false, Found::Other),
+            (None, true, Found::Other),
+            (None, false, Found::Other),
+            (Some("newest"), false, Found::Other),
+            (Some("-2"), false, Found::Other),
+            (Some("99999999999999999999999"), false, Found::Other),
+        ] {
+            assert_eq!(compare(version, same), expected, "{version:?} {same}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod network;
 pub mod plan;
 pub mod quarantine;
+mod roles;
 
 mod act;
 mod context;

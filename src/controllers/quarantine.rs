@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fence::{self, Fence};
 use super::network::{Network, ProbeOptions};
+use super::roles;
 use crate::api::{
     Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
     protected_namespace,
@@ -25,6 +26,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
+use crate::isolation::guard;
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
@@ -239,7 +241,7 @@ pub async fn run(client: Client, options: QuarantineOptions) {
         })
         .await;
     };
-    futures::join!(keeper, prober, passes);
+    futures::join!(keeper, prober, roles::keep(client.clone()), passes);
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
@@ -437,10 +439,10 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
             policies::adopt(&context.client, &name, &earlier, &uid).await?;
         }
         policies::release(&context.client, &name, &uid).await?;
-        if !label::is_labelled(&namespace, &quarantine.spec, Isolation::Open) {
-            let (open, writing) = (Isolation::Open, Writing::default());
-            label::label(&context.client, &namespace, &quarantine.spec, open, writing).await?;
-        }
+        guard::mark(&context.client, &namespace, &quarantine.spec, Isolation::Open, Writing::default())
+            .await?;
+    } else {
+        guard::set(&context.client, &name, Isolation::Open).await?;
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;

@@ -8,6 +8,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::guard;
 use super::policies::{self, Policy};
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
@@ -52,6 +53,10 @@ pub enum EnsureError {
 /// [`EnsureError`]: one is missing and cannot be made, or could not be looked at.
 pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, EnsureError> {
     let mut all = Vec::new();
+    // Without it the guards refuse everything.
+    if !dry_run {
+        guard::ensure(client).await?;
+    }
     for Policy { policy, binding } in policies::all()? {
         all.push(one(client, &policy, |object| object.spec.as_ref(), dry_run).await?);
         all.push(one(client, &binding, |object| object.spec.as_ref(), dry_run).await?);

@@ -12,6 +12,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
+use super::guard;
 use super::label::{self, Writing};
 use super::network::{self, Before, NetworkError};
 use super::policies::WRITE_FENCE;
@@ -110,6 +111,7 @@ impl Work<'_> {
             self.cut(&seal).await;
             tell(Step::Network);
             for attempt in 1.. {
+                guard::add(self.client, self.name, Isolation::Contained).await?;
                 let writing = Writing { alone, dry_run: false };
                 match label::label(self.client, &namespace, spec, Isolation::Contained, writing).await {
                     Ok(_) => break,

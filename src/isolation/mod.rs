@@ -5,6 +5,7 @@
 pub mod deliverers;
 pub mod ensure;
 pub mod evidence;
+pub mod guard;
 pub mod holes;
 pub mod identity;
 pub mod impact;

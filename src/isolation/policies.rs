@@ -1,11 +1,13 @@
-//! The admission policies, as data: `policies/*.yaml`, and one binding for each.
+//! The admission policies, as data: `policies/*.yaml`, and one binding for each; and the same as static manifests.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec,
+    ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    ValidatingAdmissionPolicyBindingSpec,
 };
 use kube::core::ObjectMeta;
 
-use crate::api::MANAGED_BY_LABEL;
+use super::guard;
+use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
 
 /// Keeps labels and `resurgam.dev/*` annotations of a quarantined namespace, and the namespace.
 pub const NAMESPACE_LOCK: &str = "resurgam-namespace-lock";
@@ -17,17 +19,45 @@ pub const QUARANTINE_LOCK: &str = "resurgam-quarantine-lock";
 pub const DECISION: &str = "resurgam-decision";
 /// Keeps what the operator says to the operator.
 pub const SINGLE_WRITER: &str = "resurgam-single-writer";
+/// Keeps accounts of quarantined namespaces from writing elsewhere.
+pub const ACCOUNT_GUARD: &str = "resurgam-account-guard";
+/// Keeps rights from accounts of quarantined namespaces, and rights over those namespaces from everybody.
+pub const RIGHTS_GUARD: &str = "resurgam-rights-guard";
+/// Keeps volumes and snapshots of quarantined namespaces.
+pub const VOLUME_GUARD: &str = "resurgam-volume-guard";
+/// Keeps what isolation rests on: our namespace, the guards' ConfigMap, Incidents, Decisions.
+pub const OWN_GUARD: &str = "resurgam-own-guard";
+/// Keeps the accounts that the other policies let through from being lent.
+pub const CREDENTIAL_GUARD: &str = "resurgam-credential-guard";
+/// Keeps our kinds and what is in our namespace while anything is quarantined.
+pub const INSTALL_GUARD: &str = "resurgam-install-guard";
+/// Keeps the policies themselves. A static manifest only: policies in the API are not asked about policies.
+pub const POLICY_GUARD: &str = "resurgam-policy-guard";
+
+/// Goes up by one with every release that changes a policy: an operator leaves a newer one's policies alone.
+pub const VERSION: u64 = 1;
+/// Annotation of ours on policies and bindings that bears [`VERSION`].
+pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
+/// What the API server wants the names of static manifests to end with.
+const STATIC: &str = ".static.k8s.io";
 
 /// Label of ours on whatever we make, with [`MANAGED_BY_LABEL`] as its key.
 pub const MANAGED_BY: &str = "resurgam";
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 11] = [
     include_str!("policies/namespace-lock.yaml"),
     include_str!("policies/write-fence.yaml"),
     include_str!("policies/quarantine-lock.yaml"),
     include_str!("policies/decision.yaml"),
     include_str!("policies/single-writer.yaml"),
+    include_str!("policies/own-guard.yaml"),
+    include_str!("policies/credential-guard.yaml"),
+    include_str!("policies/account-guard.yaml"),
+    include_str!("policies/rights-guard.yaml"),
+    include_str!("policies/volume-guard.yaml"),
+    include_str!("policies/install-guard.yaml"),
 ];
+const STATIC_SOURCE: &str = include_str!("policies/static/policy-guard.yaml");
 
 /// A policy and what puts it into force.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,26 +73,62 @@ pub struct Policy {
 /// # Errors
 /// A policy file that does not parse; a unit test reads them all.
 pub fn all() -> Result<Vec<Policy>, serde_yaml::Error> {
-    SOURCES
-        .into_iter()
-        .map(|source| {
-            let policy: ValidatingAdmissionPolicy = serde_yaml::from_str(source)?;
-            let binding = binding(&policy);
-            Ok(Policy { policy, binding })
-        })
-        .collect()
+    SOURCES.into_iter().map(read).collect()
+}
+
+/// The policies that the API server can also be given as files, named as it wants them there: those without a parameter, and one
+/// that keeps all others from being changed and deleted.
+///
+/// # Errors
+/// A policy file that does not parse; a unit test reads them all.
+pub fn all_static() -> Result<Vec<Policy>, serde_yaml::Error> {
+    let mut policies = all()?;
+    policies
+        .retain(|Policy { policy, .. }| policy.spec.as_ref().is_none_or(|spec| spec.param_kind.is_none()));
+    policies.push(read(STATIC_SOURCE)?);
+    for Policy { policy, binding } in &mut policies {
+        let name = static_name(policy.metadata.name.as_deref().unwrap_or_default());
+        if let Some(spec) = &mut binding.spec {
+            spec.policy_name = Some(name.clone());
+        }
+        binding.metadata.name = Some(name.clone());
+        policy.metadata.name = Some(name);
+    }
+    Ok(policies)
+}
+
+/// What a policy is called as a static manifest.
+#[must_use]
+pub fn static_name(policy: &str) -> String {
+    format!("{policy}{STATIC}")
+}
+
+fn read(source: &str) -> Result<Policy, serde_yaml::Error> {
+    let mut policy: ValidatingAdmissionPolicy = serde_yaml::from_str(source)?;
+    let version = (VERSION_ANNOTATION.to_owned(), VERSION.to_string());
+    policy.metadata.annotations.get_or_insert_default().extend([version]);
+    let binding = binding(&policy);
+    Ok(Policy { policy, binding })
 }
 
 fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBinding {
+    let parameter = policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref());
     ValidatingAdmissionPolicyBinding {
         metadata: ObjectMeta {
             name: policy.metadata.name.clone(),
             labels: Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into()),
+            annotations: policy.metadata.annotations.clone(),
             ..ObjectMeta::default()
         },
         spec: Some(ValidatingAdmissionPolicyBindingSpec {
             policy_name: policy.metadata.name.clone(),
             validation_actions: Some(vec!["Deny".to_owned(), "Audit".to_owned()]),
+            param_ref: parameter.map(|_| ParamRef {
+                name: Some(guard::CONFIG_MAP.to_owned()),
+                namespace: Some(OPERATOR_NAMESPACE.to_owned()),
+                parameter_not_found_action: Some("Deny".to_owned()),
+                selector: None,
+            }),
             ..ValidatingAdmissionPolicyBindingSpec::default()
         }),
     }
@@ -78,8 +144,10 @@ mod tests {
     fn every_policy_parses_fails_closed_and_denies_as_forbidden() {
         let policies = all().unwrap();
         let names: Vec<_> = policies.iter().map(|p| p.policy.metadata.name.as_deref().unwrap()).collect();
-        assert_eq!(names, [NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, DECISION, SINGLE_WRITER]);
-        for Policy { policy, binding } in &policies {
+        let locks = [NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, DECISION, SINGLE_WRITER];
+        let guards = [OWN_GUARD, CREDENTIAL_GUARD, ACCOUNT_GUARD, RIGHTS_GUARD, VOLUME_GUARD, INSTALL_GUARD];
+        assert_eq!(names, [&locks[..], &guards[..]].concat());
+        for Policy { policy, binding } in policies.iter().chain(&all_static().unwrap()) {
             let name = policy.metadata.name.as_deref().unwrap();
             let spec = policy.spec.as_ref().unwrap();
             assert_eq!(spec.failure_policy.as_deref(), Some("Fail"), "{name}");
@@ -90,13 +158,29 @@ mod tests {
             let bound = binding.spec.as_ref().unwrap();
             assert_eq!(bound.policy_name.as_deref(), Some(name));
             assert_eq!(bound.validation_actions.as_ref().unwrap()[0], "Deny");
+            // Without its parameter a guard refuses.
+            assert_eq!(bound.param_ref.is_some(), spec.param_kind.is_some(), "{name}");
+            assert!(
+                bound
+                    .param_ref
+                    .as_ref()
+                    .is_none_or(|p| p.parameter_not_found_action.as_deref() == Some("Deny"))
+            );
         }
     }
 
     #[test]
     fn policies_and_code_agree_on_names() {
         let text = SOURCES.concat();
-        for word in [ISOLATION_LABEL, REASON_ANNOTATION, INCIDENT_ANNOTATION, OPERATOR, RELEASE_FINALIZER] {
+        for word in [
+            ISOLATION_LABEL,
+            REASON_ANNOTATION,
+            INCIDENT_ANNOTATION,
+            OPERATOR,
+            RELEASE_FINALIZER,
+            guard::CONFIG_MAP,
+            &format!("'{}'", guard::ROLES_KEY),
+        ] {
             assert!(text.contains(word), "{word}");
         }
         assert!(text.contains(&format!("== '{}'", Isolation::CleanRoom.label().unwrap())));
@@ -104,6 +188,29 @@ mod tests {
         for action in [Action::Retry, Action::Override] {
             assert_eq!(action.as_str().to_lowercase(), action.verb());
         }
+    }
+
+    #[test]
+    fn static_manifests_are_as_the_api_server_wants_them_and_guard_all_others() {
+        let all_static = all_static().unwrap();
+        for Policy { policy, binding } in &all_static {
+            let name = policy.metadata.name.as_deref().unwrap();
+            assert!(name.ends_with(STATIC) && policy.spec.as_ref().unwrap().param_kind.is_none(), "{name}");
+            assert_eq!(binding.metadata.name.as_deref(), Some(name));
+        }
+        let has = |name| all_static.iter().any(|p| p.policy.metadata.name == Some(static_name(name)));
+        assert!([NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, POLICY_GUARD].into_iter().all(has));
+        let prefix = STATIC_SOURCE.contains("oldObject.metadata.name.startsWith('resurgam-')");
+        assert!(
+            prefix
+                && all().unwrap().iter().all(|p| p
+                    .policy
+                    .metadata
+                    .name
+                    .as_deref()
+                    .unwrap()
+                    .starts_with("resurgam-"))
+        );
     }
 
     #[test]

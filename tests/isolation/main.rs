@@ -4,6 +4,7 @@
 
 mod deliverers;
 mod evidence;
+mod guard;
 mod identity;
 mod interrupted;
 mod operate;
@@ -11,6 +12,7 @@ mod recovery;
 mod room;
 mod s3;
 mod snapshots;
+mod static_manifests;
 mod support;
 mod volumes;
 
@@ -87,7 +89,7 @@ async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workloa
     assert_eq!(control(&contained, ControlName::Network), ControlState::Unverifiable);
     assert_eq!(control(&contained, ControlName::Workloads), ControlState::NotRequired);
     let status = contained.status.clone().unwrap();
-    assert_eq!(status.tested.as_deref(), Some("2/3"));
+    assert_eq!(status.tested.as_deref(), Some("3/4"));
     assert!(conditions::is_true(&status.conditions, conditions::FENCE_INTACT));
     attack(Identity::TenantAdministrator, "whole", "(contained)").await;
     attack(Identity::GitOps, "whole", "(contained)").await;

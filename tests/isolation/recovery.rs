@@ -110,9 +110,10 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
     let _running = controller().await;
     let tenant = namespace("library").await;
     fill(&tenant, "library").await;
+    // What it is granted is granted before the day: afterwards only a lead may.
+    let plan = plan("library", true).await;
     isolate("library", QuarantineLevel::Contained).await;
     ready("library", Isolation::Contained).await;
-    let plan = plan("library", true).await;
     let account = acting_as("library-plan", "recovery").await;
     ask("library", &plan, None, 1).await;
     claim("library", &plan).await;
@@ -166,9 +167,9 @@ async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
     let _running = controller().await;
     let tenant = namespace("museum").await;
     fill(&tenant, "museum").await;
+    let plan = plan("museum", true).await;
     isolate("museum", QuarantineLevel::Sealed).await;
     ready("museum", Isolation::Sealed).await;
-    let plan = plan("museum", true).await;
     ask("museum", &plan, Some(Isolation::CleanRoom), 2).await;
     claim("museum", &plan).await;
     let held = |quarantine: &Quarantine, word: &str| {
@@ -191,9 +192,9 @@ async fn a_step_says_what_its_account_may_not() {
     let _running = controller().await;
     let tenant = namespace("archive").await;
     fill(&tenant, "archive").await;
+    plan("archive", false).await;
     isolate("archive", QuarantineLevel::Sealed).await;
     let sealed = ready("archive", Isolation::Sealed).await;
-    plan("archive", false).await;
     let account = acting_as("archive-plan", "recovery").await;
     let error = scale(&account, "archive", &sealed).await.unwrap_err().to_string();
     assert!(error.starts_with("scale Deployment archive/web: "), "{error}");

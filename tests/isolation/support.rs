@@ -76,7 +76,8 @@ pub async fn with(evidence: Evidence) -> Controller {
     start(rig().await.control_plane.kubeconfig(Identity::Operator).to_owned(), evidence)
 }
 
-fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
+/// Starts a controller.
+pub fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime =

@@ -142,7 +142,7 @@ async fn on_kwok_network_policies_are_written_and_said_to_be_unverifiable() {
     for tested in ["Lock", "Fence", "Workloads"] {
         assert_eq!(state(tested).0, "Tested", "{tested}");
     }
-    assert_eq!(quarantine["status"]["tested"], "3/5", "what cannot be verified shows, and does not block");
+    assert_eq!(quarantine["status"]["tested"], "4/6", "what cannot be verified shows, and does not block");
 
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let policies = kind(&admin, "networking.k8s.io/v1", "NetworkPolicy", Some("unverifiable"));

@@ -56,7 +56,7 @@ async fn up(dir: PathBuf, nodes: usize) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     anstream::eprintln!("starting a control plane in {}", dir.display());
     let control_plane = tokio::select! {
-        started = ControlPlane::start(Options { dir: Some(dir), nodes }) => started?,
+        started = ControlPlane::start(Options { dir: Some(dir), nodes, ..Options::default() }) => started?,
         _ = interrupt.recv() => bail!("interrupted before the control plane was ready"),
         _ = terminate.recv() => bail!("ended before the control plane was ready"),
     };

@@ -13,6 +13,7 @@ use super::status::{self, Known, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
+use crate::isolation::guard;
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label::{self, Writing};
@@ -92,7 +93,8 @@ impl Work<'_> {
         let seen =
             self.context.remember(self.name, |memory| memory.seen.clone()).filter(|(of, _)| *of == seal);
         pass.tried = seen.map(|(_, at)| at);
-        pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
+        pass.found.labelled =
+            guard::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
             && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at));
@@ -146,7 +148,7 @@ impl Work<'_> {
         }
         let level = pass.target.level;
         let (client, spec) = (&self.context.client, &self.quarantine.spec);
-        self.namespace = label::label(client, &self.namespace, spec, level, Writing::default()).await?;
+        self.namespace = guard::mark(client, &self.namespace, spec, level, Writing::default()).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
@@ -160,9 +162,9 @@ impl Work<'_> {
             pass.fence = open.clone().err().map(Seen::Unclear);
             open.is_ok()
         } else {
-            let Probed { lock, fence } = probe::probe(client, self.name, seal.level).await;
-            let refused = lock == Seen::Refused && fence == Seen::Refused;
-            (pass.lock, pass.fence) = (Some(lock), Some(fence));
+            let Probed { lock, fence, guard } = probe::probe(client, self.name, seal.level).await;
+            let refused = [&lock, &fence, &guard].into_iter().all(|seen| *seen == Seen::Refused);
+            (pass.lock, pass.fence, pass.guard) = (Some(lock), Some(fence), Some(guard));
             refused
         };
         if pass.found.fenced {

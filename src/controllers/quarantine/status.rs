@@ -51,11 +51,12 @@ pub(super) fn seconds(at: Timestamp) -> Timestamp {
 pub(super) struct Pass {
     pub target: Target,
     pub found: Found,
-    /// What was last seen of lock and fence; `None`: not tried in this pass.
+    /// What was last seen of lock, fence and guard; `None`: not tried in this pass.
     pub lock: Option<Seen>,
     pub fence: Option<Seen>,
     /// When lock and fence were seen to refuse, for the level that is wanted.
     pub tried: Option<Timestamp>,
+    pub guard: Option<Seen>,
     /// Taken in this pass.
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
@@ -76,6 +77,7 @@ impl Pass {
             lock: None,
             fence: None,
             tried: None,
+            guard: None,
             capture: None,
             holes: Vec::new(),
             workloads: 0,
@@ -139,6 +141,12 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
         conditions::set(&mut conditions, type_, state, reason, message, generation, now);
     };
     match &known.fence.amiss {
+        None if known.fence.newer => set(
+            conditions::FENCE_INTACT,
+            State::True,
+            "Newer",
+            "admission policies of a newer version are in place: this operator leaves them as they are",
+        ),
         None => set(
             conditions::FENCE_INTACT,
             State::True,
@@ -241,9 +249,9 @@ pub(super) fn unseen(pass: &Pass) -> String {
         Some(Seen::LetThrough) => Some(format!("the {name} does not refuse at this level yet")),
         Some(Seen::Unclear(what)) => Some(format!("the {name} could not be tried: {what}")),
     };
-    let unseen: Vec<_> = [words("lock", pass.lock.as_ref()), words("fence", pass.fence.as_ref())]
+    let unseen: Vec<_> = [("lock", &pass.lock), ("fence", &pass.fence), ("guard", &pass.guard)]
         .into_iter()
-        .flatten()
+        .filter_map(|(name, seen)| words(name, seen.as_ref()))
         .collect();
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }
@@ -317,6 +325,7 @@ fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<
     [
         (ControlName::Lock, tried(pass.lock.as_ref())),
         (ControlName::Fence, tried(pass.fence.as_ref())),
+        (ControlName::Guard, tried(pass.guard.as_ref())),
         (ControlName::Network, network),
         (ControlName::Workloads, workloads),
         (ControlName::Identity, identity),

@@ -49,7 +49,7 @@ fn pass(level: Isolation, found: Found) -> Pass {
 }
 
 fn intact() -> Known {
-    let fence = FenceState { amiss: None, epoch: 1 };
+    let fence = FenceState { amiss: None, newer: false, epoch: 1 };
     Known { fence, network: Some(Verdict::unverifiable("no image")) }
 }
 

@@ -1,13 +1,13 @@
 //! What wakes a Quarantine: itself, its namespace, its claimant, what is in its namespace, the policies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -17,8 +17,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::{Context, Guarded};
-use crate::api::{Isolation, ServiceRecovery};
-use crate::isolation::holes;
+use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
+use crate::isolation::{guard, holes};
 
 /// What is queued; a watch's own errors are retried within it.
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
@@ -107,7 +107,8 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
         policies.boxed(),
         holes.boxed(),
         network.boxed(),
-        namespaces(client).filter_map(ready(any)).boxed(),
+        namespaces(client).filter_map(ready(any.clone())).boxed(),
+        guarded(client).filter_map(ready(any)).boxed(),
         within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<ServiceAccount>(client).filter_map(ready(sealed.clone())).boxed(),
@@ -174,6 +175,22 @@ fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
         .default_backoff()
         .touched_objects()
         .filter_map(|object| async move { object.ok().map(|object| object.name_any()) })
+}
+
+/// Namespaces that the guards know otherwise than before.
+fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    let only = watcher::Config::default().fields(&format!("metadata.name={}", guard::CONFIG_MAP));
+    let mut before = BTreeMap::new();
+    watcher(Api::<ConfigMap>::namespaced(client.clone(), OPERATOR_NAMESPACE), only)
+        .default_backoff()
+        .applied_objects()
+        .flat_map(move |map| {
+            let now = map.ok().and_then(|map| map.data).unwrap_or_default();
+            let known = std::mem::replace(&mut before, now.clone());
+            let differs = |key: &&String| known.get(*key) != now.get(*key);
+            let changed: Vec<String> = known.keys().chain(now.keys()).filter(differs).cloned().collect();
+            stream::iter(changed)
+        })
 }
 
 /// Namespaces in which something of a kind changed, came or went.

@@ -2,6 +2,7 @@
 //! takes through admission and then throws away. Only a refusal by the policy's own name counts.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
 use kube::core::request::Request;
@@ -9,9 +10,9 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::api::{ISOLATION_LABEL, Isolation};
+use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
 use crate::calls::{IoError, call};
-use crate::isolation::policies::{NAMESPACE_LOCK, WRITE_FENCE};
+use crate::isolation::policies::{NAMESPACE_LOCK, RIGHTS_GUARD, WRITE_FENCE, static_name};
 use crate::isolation::{PROBER, policies};
 
 /// What a try showed.
@@ -25,19 +26,26 @@ pub enum Seen {
     Unclear(String),
 }
 
-/// What trying lock and fence showed.
+/// What trying lock, fence and guard showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
     /// Taking the label away.
     pub lock: Seen,
     /// Creating a pod.
     pub fence: Seen,
+    /// Giving rights to an account of the namespace.
+    pub guard: Seen,
 }
 
-/// Tries lock and fence of a namespace at a level.
+/// Tries lock, fence and guard of a namespace at a level.
 pub async fn probe(client: &Client, namespace: &str, level: Isolation) -> Probed {
-    let (lock, fence) = futures::join!(unlabel(client, namespace), create_pod(client, namespace));
-    Probed { lock: judge(lock, NAMESPACE_LOCK, level), fence: judge(fence, WRITE_FENCE, level) }
+    let (lock, fence, guard) =
+        futures::join!(unlabel(client, namespace), create_pod(client, namespace), bind(client, namespace));
+    Probed {
+        lock: judge(lock, NAMESPACE_LOCK, level),
+        fence: judge(fence, WRITE_FENCE, level),
+        guard: judge(guard, RIGHTS_GUARD, level),
+    }
 }
 
 /// Tries whether a namespace that was opened is free of the fence.
@@ -60,10 +68,11 @@ fn shows_open(answer: Result<(), IoError>) -> Result<(), String> {
 }
 
 fn is_by(status: &Status, policy: &str) -> bool {
-    status.code == 403 && status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'"))
+    let named = |name: &str| status.message.contains(&format!("ValidatingAdmissionPolicy '{name}'"));
+    status.code == 403 && (named(policy) || named(&static_name(policy)))
 }
 
-/// What an answer shows of a policy. Both policies say the level in their message: an answer at another level is stale.
+/// What an answer shows of a policy. All of them say the level in their message: an answer at another level is stale.
 pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
     let Err(error) = answer else {
         return Seen::LetThrough;
@@ -85,6 +94,25 @@ async fn unlabel(client: &Client, namespace: &str) -> Result<(), IoError> {
     let what = format!("try to unlabel namespace {namespace}");
     let request = Request::new(Namespace::url_path(&(), None)).patch(namespace, &params, &patch);
     as_prober::<Namespace>(client, what, request).await
+}
+
+/// Binds an account of the namespace to what the prober may do itself: RBAC lets it give that on.
+async fn bind(client: &Client, namespace: &str) -> Result<(), IoError> {
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {
+            "name": "resurgam-probe",
+            "namespace": OPERATOR_NAMESPACE,
+            "labels": {crate::api::MANAGED_BY_LABEL: policies::MANAGED_BY},
+        },
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "resurgam-prober"},
+        "subjects": [{"kind": "ServiceAccount", "name": "resurgam-probe", "namespace": namespace}],
+    });
+    let params = PostParams { dry_run: true, field_manager: None };
+    let what = format!("try to give rights to an account of namespace {namespace}");
+    let request = Request::new(RoleBinding::url_path(&(), Some(OPERATOR_NAMESPACE)))
+        .create(&params, binding.to_string().into_bytes());
+    as_prober::<RoleBinding>(client, what, request).await
 }
 
 /// A pod that starts nothing even where it is let through.
@@ -179,6 +207,7 @@ mod tests {
             'resurgam-write-fence' denied request: namespace a is quarantined (sealed): CREATE pods";
         for (answer, expected) in [
             (answer(403, refusal), Seen::Refused),
+            (answer(403, &refusal.replace("fence' with", "fence.static.k8s.io' with")), Seen::Refused),
             (answer(403, &refusal.replace("(sealed)", "(contained)")), Seen::LetThrough),
             (Ok(()), Seen::LetThrough),
         ] {
