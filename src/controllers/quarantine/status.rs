@@ -336,9 +336,9 @@ fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<
         let since = before.and_then(|control| control.since.clone()).unwrap_or(Time(now));
         let now = match name {
             _ if state == ControlState::NotRequired => None,
-            ControlName::Lock | ControlName::Fence => pass.tried,
+            ControlName::Lock | ControlName::Fence | ControlName::Guard => pass.tried,
             ControlName::Network => known.network.as_ref().and_then(|verdict| verdict.tried),
-            ControlName::Guard | ControlName::Workloads | ControlName::Identity => None,
+            ControlName::Workloads | ControlName::Identity => None,
         };
         let earlier =
             old.iter().find(|control| control.name == name).and_then(|control| control.tried.clone());

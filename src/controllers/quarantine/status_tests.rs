@@ -141,11 +141,11 @@ fn only_what_was_tried_and_refused_is_tested() {
         (status.controls[0].state, status.controls[1].state, status.tested.unwrap())
     };
     use ControlState::{Enforced, NotEnforced, Tested};
-    assert_eq!(tried(Seen::Refused, Seen::LetThrough), (Tested, NotEnforced, "1/3".to_owned()));
+    assert_eq!(tried(Seen::Refused, Seen::LetThrough), (Tested, NotEnforced, "1/4".to_owned()));
     let unclear = Seen::Unclear("quota".into());
-    assert_eq!(tried(unclear, Seen::Refused), (Enforced, Tested, "1/3".to_owned()));
-    let network = &after_pass(&quarantine(None, false), &pass(Isolation::Sealed, ALL)).controls[2];
-    assert_eq!(network.state, ControlState::Unverifiable);
+    assert_eq!(tried(unclear, Seen::Refused), (Enforced, Tested, "1/4".to_owned()));
+    let sealed = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, ALL));
+    assert_eq!(control(&sealed, ControlName::Network).state, ControlState::Unverifiable);
 }
 
 #[test]
@@ -169,6 +169,10 @@ fn missing_policies_are_told() {
     );
 }
 
+fn control(status: &QuarantineStatus, name: ControlName) -> &Control {
+    status.controls.iter().find(|control| control.name == name).unwrap()
+}
+
 fn network(state: ControlState) -> Known {
     let verdict = Verdict { state, message: "told".into(), tried: Some(Timestamp::from_second(50).unwrap()) };
     Known { network: Some(verdict), ..intact() }
@@ -190,7 +194,7 @@ fn a_network_that_does_not_isolate_is_not_ready_and_stalls_until_somebody_does_s
             assert_eq!(ready.reason == NETWORK_NOT_ENFORCED, blocked, "{level:?} {state:?}");
             assert_eq!(is_true(&status.conditions, STALLED), blocked);
             assert!(!is_true(&status.conditions, RECONCILING));
-            let control = &status.controls[2];
+            let control = control(&status, ControlName::Network);
             let (said, tried) = if level == Isolation::Open {
                 (ControlState::NotRequired, None)
             } else {
