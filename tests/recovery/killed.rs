@@ -147,13 +147,16 @@ fn as_it_should_be(mut estate: Estate) -> Estate {
 fn evidence_is_kept(cluster: &ControlPlane, namespace: &str, quarantine: &Value) {
     let capture = &quarantine["status"]["capture"];
     let digest = capture["digest"].as_str().unwrap_or_else(|| panic!("{namespace} was not captured"));
-    let hex = digest.strip_prefix("sha256:").unwrap();
-    let file = cluster.dir().join("evidence").join(namespace).join(format!("{hex}.json"));
-    let content = std::fs::read(&file).unwrap();
-    let found: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(found, hex, "{}", file.display());
-    let evidence: Value = serde_json::from_slice(&content).unwrap();
-    assert_eq!(evidence["namespace"], namespace);
+    let stored = |object: &str| {
+        let content = std::fs::read(cluster.dir().join("evidence").join(object)).unwrap();
+        let found: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(object.contains(&found), "{object} holds {found}");
+        serde_json::from_slice::<Value>(&content).unwrap()
+    };
+    // An index by the digest in the status, and the manifests that it names.
+    let index = stored(&format!("{namespace}/{}.json", digest.strip_prefix("sha256:").unwrap()));
+    let evidence = stored(text(&index, "/manifests/object"));
+    assert_eq!((&index["namespace"], &evidence["namespace"]), (&json!(namespace), &json!(namespace)));
     let objects = evidence["objects"].as_array().unwrap();
     assert_eq!(capture["objects"], objects.len());
     assert!(
@@ -168,6 +171,20 @@ fn judged(cluster: &ControlPlane, plan: &str, namespaces: usize) {
     let report = judge::judge_files(cluster.audit_log(), &file, &judge::Options::default()).unwrap();
     eprintln!("{report}");
     assert!(report.is_clean(), "{report}");
-    // To the clean room and out of it, each once, however often the operator died.
-    assert_eq!(report.loosenings, 2 * namespaces);
+    // To the clean room and out of it, each once, however often the operator died. What it died in the midst of took effect,
+    // and the log has no success for it: the judge cannot have counted that.
+    let log = std::fs::read_to_string(cluster.audit_log()).unwrap();
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_lost = |event: &Value| {
+        event["verb"] == "patch"
+            && event["objectRef"]["resource"] == "namespaces"
+            && event["responseStatus"]["code"] == 504
+    };
+    let lost = events.filter(is_lost).count();
+    let wanted = 2 * namespaces;
+    assert!(
+        (wanted.saturating_sub(lost)..=wanted).contains(&report.loosenings),
+        "{} loosenings of {wanted}, {lost} without an answer",
+        report.loosenings
+    );
 }
