@@ -28,16 +28,32 @@ struct Program {
     package: &'static str,
     /// The name that `go install` gives it.
     installed: &'static str,
+    /// Needed for a real node only.
+    node: bool,
 }
 
 const MODULES: &[Module] = &[
     Module {
         name: "etcd",
-        programs: &[Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", installed: "server" }],
+        programs: &[Program {
+            name: "etcd",
+            package: "go.etcd.io/etcd/server/v3",
+            installed: "server",
+            node: false,
+        }],
     },
     Module {
         name: "kwok",
-        programs: &[Program { name: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok", installed: "kwok" }],
+        programs: &[Program {
+            name: "kwok",
+            package: "sigs.k8s.io/kwok/cmd/kwok",
+            installed: "kwok",
+            node: false,
+        }],
+    },
+    Module {
+        name: "containerd",
+        programs: &[containerd("containerd"), containerd("containerd-shim-runc-v2"), containerd("ctr")],
     },
     Module {
         name: "kubernetes",
@@ -46,12 +62,28 @@ const MODULES: &[Module] = &[
             kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
             kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
             kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+            Program { node: true, ..kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet") },
         ],
     },
 ];
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Program {
-    Program { name, package, installed: name }
+    Program { name, package, installed: name, node: false }
+}
+
+const fn containerd(name: &'static str) -> Program {
+    Program { name, package: "github.com/containerd/containerd/v2/cmd/", installed: name, node: true }
+}
+
+impl Program {
+    /// What `go install` is told: a package, or the folder that has one of its name.
+    fn import_path(&self) -> String {
+        if self.package.ends_with('/') {
+            format!("{}{}", self.package, self.name)
+        } else {
+            self.package.to_owned()
+        }
+    }
 }
 
 /// Without the version in it, clients cannot parse what the server says its version is.
@@ -70,8 +102,8 @@ const ENVIRONMENT: &[(&str, &str)] =
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Every program by its name: from the folder `KUBEBUILDER_ASSETS` what is there, the others from the cache, built
-/// first where they are missing. Blocks, for minutes when the cache is cold; says so on stderr.
-pub(crate) fn programs() -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
+/// first where they are missing; those of a real node if there is to be one. Blocks, for minutes when the cache is cold; says so on stderr.
+pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
     let assets =
         std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let mut found = BTreeMap::new();
@@ -79,10 +111,11 @@ pub(crate) fn programs() -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
     let mut announced = false;
     for module in MODULES {
         let given = |program: &&Program| assets.as_ref().is_some_and(|a| a.join(program.name).is_file());
-        for program in module.programs.iter().filter(given) {
+        let needed = || module.programs.iter().filter(|program| real_node || !program.node);
+        for program in needed().filter(given) {
             found.extend(assets.as_ref().map(|assets| (program.name, assets.join(program.name))));
         }
-        let wanted: Vec<&Program> = module.programs.iter().filter(|program| !given(program)).collect();
+        let wanted: Vec<&Program> = needed().filter(|program| !given(program)).collect();
         if wanted.is_empty() {
             continue;
         }
@@ -132,7 +165,7 @@ fn build(module: &Module, folder: &Path, wanted: &[&Program], go: &str) -> anyho
     let start = Instant::now();
 
     let mut command = Command::new("go");
-    command.arg("install").arg("-v").args(FLAGS).args(missing.iter().map(|program| program.package));
+    command.arg("install").arg("-v").args(FLAGS).args(missing.iter().map(|program| program.import_path()));
     command.current_dir(&source).envs(ENVIRONMENT.iter().copied()).env("GOBIN", &partial);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     watch(module, command, start)?;
@@ -298,9 +331,9 @@ mod tests {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             for program in module.programs {
                 assert!(
-                    text.contains(program.package),
+                    text.contains(&program.import_path()),
                     "{} is not in {}/go.mod",
-                    program.package,
+                    program.import_path(),
                     module.name
                 );
             }

@@ -234,12 +234,17 @@ impl Rig<'_> {
         self.workdir.join("certificates/service-accounts.key")
     }
 
-    fn log(&self, name: &str) -> PathBuf {
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.workdir.join("logs").join(format!("{name}.log"))
     }
 
     /// A kubeconfig file for a component, by default as the user that the built-in roles name.
-    fn component(&self, server: &Server, name: &str, user: Option<(&str, &str)>) -> anyhow::Result<PathBuf> {
+    pub(crate) fn component(
+        &self,
+        server: &Server,
+        name: &str,
+        user: Option<(&str, &str)>,
+    ) -> anyhow::Result<PathBuf> {
         let builtin = format!("system:{name}");
         let (user, group) = user.map_or((builtin.as_str(), None), |(user, group)| (user, Some(group)));
         let kubeconfig = server.with_certificate(user, &self.authority.client(user, group)?)?;
@@ -336,7 +341,7 @@ async fn ready(process: &Process, client: &Client, path: &str) -> anyhow::Result
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
 }

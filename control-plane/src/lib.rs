@@ -11,6 +11,8 @@ mod build;
 mod client;
 mod components;
 mod identity;
+mod image;
+mod node;
 mod pki;
 mod process;
 mod workdir;
@@ -25,10 +27,12 @@ use kube::config::Kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use crate::identity::Identity;
+pub use crate::node::real_node_lacks;
 pub use crate::process::spawn_bound;
 
 use crate::components::Rig;
 use crate::identity::{Account, Server};
+use crate::node::Node;
 use crate::pki::{Authority, write_private};
 use crate::process::Process;
 use crate::workdir::Workdir;
@@ -48,11 +52,14 @@ pub struct Options {
     pub nodes: usize,
     /// Manifests of admission policies that the API server is given as files (KEP-5793), in YAML. `None`: it has none.
     pub static_policies: Option<String>,
+    /// Whether there is a real node too, `real-1`, whose pods are processes on a network. [`real_node_lacks`] says what this
+    /// machine lacks for it.
+    pub real_node: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { dir: None, nodes: 2, static_policies: None }
+        Options { dir: None, nodes: 2, static_policies: None, real_node: false }
     }
 }
 
@@ -64,6 +71,7 @@ pub struct ControlPlane {
     programs: BTreeMap<&'static str, PathBuf>,
     kubeconfigs: Kubeconfigs,
     audit_log: PathBuf,
+    node: Option<Node>,
     workdir: Workdir,
 }
 
@@ -76,7 +84,8 @@ impl ControlPlane {
     pub async fn start(options: Options) -> anyhow::Result<ControlPlane> {
         let dir = options.dir;
         // The folder first: whoever has it already is told so before anything is built.
-        let prepare = move || anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs()?));
+        let prepare =
+            move || anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs(options.real_node)?));
         let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
         let authority = Authority::new("resurgam-control-plane")?;
         let rig = Rig { workdir: &workdir, programs: &programs, authority: &authority };
@@ -93,7 +102,7 @@ impl ControlPlane {
         let kubeconfigs = Kubeconfigs::new(&workdir);
         kubeconfigs.write_users(&server, &authority)?;
         let administrator = kubeconfigs.client(Identity::PlatformAdministrator).await?;
-        let nodes: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
+        let mut nodes: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
         let set_up = async {
             bootstrap::handed_over(&administrator).await?;
             bootstrap::apply_rig(&administrator).await?;
@@ -106,9 +115,16 @@ impl ControlPlane {
         let (controller_manager, scheduler, kwok) =
             tokio::try_join!(rig.controller_manager(&server), rig.scheduler(&server), set_up)?;
 
+        let mut processes = vec![etcd, apiserver, controller_manager, scheduler, kwok];
+        let mut node = None;
+        if options.real_node {
+            let (process, started) = rig.node(&server).await?;
+            processes.push(process);
+            node = Some(started);
+            nodes.push(node::NAME.to_owned());
+        }
         let audit_log = rig.audit_log();
-        let processes = vec![etcd, apiserver, controller_manager, scheduler, kwok];
-        let control_plane = ControlPlane { processes, programs, kubeconfigs, audit_log, workdir };
+        let control_plane = ControlPlane { processes, programs, kubeconfigs, audit_log, node, workdir };
         if let Err(error) = bootstrap::usable(&administrator, &nodes).await {
             control_plane.check()?;
             let tail = control_plane.processes.last().map(Process::tail).unwrap_or_default();
@@ -165,6 +181,22 @@ impl ControlPlane {
             .get(name)
             .cloned()
             .with_context(|| format!("there is no program {name}; there are {}", known()))
+    }
+
+    /// Gives the real node an image of a program of this machine, with what it is linked to: `arguments` follow it as the
+    /// entrypoint.
+    ///
+    /// # Errors
+    /// There is no real node, or the image cannot be made.
+    pub fn import_image(&self, name: &str, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+        let node = self.node.as_ref().context("this control plane has no real node")?;
+        node.import(&self.workdir.join("node"), name, program, arguments)
+    }
+
+    /// The bridge that the real node's pods are on, where there is one.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&str> {
+        self.node.as_ref().map(Node::bridge)
     }
 
     /// Whether every component is still running.

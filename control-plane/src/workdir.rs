@@ -13,7 +13,7 @@ const LOCK: &str = "control-plane.lock";
 
 /// What a control plane creates in its folder.
 const CONTENT: &[&str] =
-    &["audit", "certificates", "config", "containers", "etcd", "home", "kubeconfigs", "logs"];
+    &["audit", "certificates", "config", "containers", "etcd", "home", "kubeconfigs", "logs", "node"];
 
 /// A folder that this process alone uses.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ const DIR: &str = "CONTROL_PLANE_TEST_DIR";
 #[tokio::test]
 async fn the_parent_that_is_to_be_killed() {
     if let Some(dir) = std::env::var_os(DIR) {
-        let options = Options { dir: Some(dir.into()), nodes: 1 };
+        let options = Options { dir: Some(dir.into()), nodes: 1, ..Options::default() };
         let _control_plane = ControlPlane::start(options).await.unwrap();
         println!("READY");
         std::future::pending::<()>().await;
@@ -74,7 +74,7 @@ async fn every_component_is_gone_when_its_parent_was_killed() {
     assert!(!end(dir.path()).await.unwrap(), "nobody is left to be ended");
 
     // The folder of the killed one can be used again; stopped in order, it leaves no process either.
-    let options = Options { dir: Some(dir.path().to_owned()), nodes: 1 };
+    let options = Options { dir: Some(dir.path().to_owned()), nodes: 1, ..Options::default() };
     let control_plane = ControlPlane::start(options).await.unwrap();
     control_plane.check().unwrap();
     assert_eq!(components(dir.path()), ALL);

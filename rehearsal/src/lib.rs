@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use endpoint::Endpoint;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
-pub use people::{Asked, asked, decisions_needed, retry};
+pub use people::{Asked, asked, decide, decisions_needed, retry};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result};

@@ -18,6 +18,8 @@ pub struct OperatorOptions {
     pub log: PathBuf,
     /// Seconds after which a dead leader's lease has run out.
     pub lease_seconds: u32,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl OperatorOptions {
@@ -29,6 +31,7 @@ impl OperatorOptions {
             evidence: cluster.dir().join("evidence"),
             log: cluster.dir().join("operator.log"),
             lease_seconds: 5,
+            arguments: Vec::new(),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Operator {
             .arg("--evidence")
             .arg(&options.evidence)
             .args(["--lease-duration", &format!("{}s", options.lease_seconds)])
+            .args(&options.arguments)
             .env("KUBECONFIG", cluster.kubeconfig(Identity::Operator))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

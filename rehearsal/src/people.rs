@@ -64,14 +64,29 @@ pub async fn decisions_needed(client: &Client, namespace: &str) -> Result<Vec<As
 /// # Errors
 /// Nothing is asked, or the API server refused the Decision.
 pub async fn retry(client: &Client, namespace: &str, plan: &str, service: &str, reason: &str) -> Result<()> {
+    decide(client, "Retry", namespace, plan, service, reason).await
+}
+
+/// Somebody decides about a service, on exactly what is asked now.
+///
+/// # Errors
+/// Nothing is asked, or the API server refused the Decision.
+pub async fn decide(
+    client: &Client,
+    action: &str,
+    namespace: &str,
+    plan: &str,
+    service: &str,
+    reason: &str,
+) -> Result<()> {
     let asked = asked(client, namespace, plan, service).await?;
     let asked = asked.with_context(|| format!("nothing is asked about {service}"))?;
     ensure!(!asked.digest.is_empty(), "{service} needs a decision, but shows no digest of what to decide on");
     let by = crate::name_of(client).await?;
     let decision = json!({
         "apiVersion": KINDS, "kind": "Decision",
-        "metadata": {"generateName": format!("retry-{service}-"), "namespace": namespace},
-        "spec": {"by": by, "action": "Retry", "plan": plan, "service": service, "decidedOn": asked.digest, "reason": reason},
+        "metadata": {"generateName": format!("{}-{service}-", action.to_lowercase()), "namespace": namespace},
+        "spec": {"by": by, "action": action, "plan": plan, "service": service, "decidedOn": asked.digest, "reason": reason},
     });
     let decisions = kind(client, KINDS, "Decision", Some(namespace));
     decisions.create(&PostParams::default(), &serde_json::from_value(decision)?).await?;

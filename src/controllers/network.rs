@@ -109,26 +109,26 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
     };
     let mut demand = network.0.demand.subscribe();
     let mut known = Nodes::new();
-    let mut last: Option<Instant> = None;
+    let mut ended: Option<Instant> = None;
     loop {
         let Ok(wanted) = demand.wait_for(|demand| demand.isolated).await.map(|demand| *demand) else {
             return;
         };
-        // After a pause in which nothing was isolated, what was known before is no answer.
-        if last.is_some_and(|last| last.elapsed() > 2 * options.interval) {
+        // After a pause in which nothing was isolated, what was known before is no answer. However long a try takes, it is none.
+        if ended.is_some_and(|ended| ended.elapsed() > 2 * options.interval) {
             network.found(None);
         }
-        let started = Instant::now();
-        last = Some(started);
         let verdict = look(&client, &image, &mut known, options.interval).await;
         tracing::info!(state = ?verdict.state, "the network was tried: {}", verdict.message);
         network.found(Some(verdict));
+        let now = Instant::now();
+        ended = Some(now);
         tokio::select! {
-            () = sleep_until(started + options.interval) => {}
+            () = sleep_until(now + options.interval) => {}
             () = async {
-                let changed = demand.wait_for(|now| now.isolated && now.changes != wanted.changes).await.is_ok();
+                let changed = demand.wait_for(|new| new.isolated && new.changes != wanted.changes).await.is_ok();
                 if changed {
-                    sleep_until(started + GAP.min(options.interval)).await;
+                    sleep_until(now + GAP.min(options.interval)).await;
                 } else {
                     std::future::pending().await
                 }

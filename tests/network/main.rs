@@ -1,0 +1,180 @@
+//! The network as it is: processes in pods on a real node. On a network that ignores NetworkPolicies, and on one that enforces them.
+//!
+//! It takes root and some programs of the host. Where they are missing it says so and passes; with `RESURGAM_REAL_NODE=1`, as
+//! in CI, it fails instead.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
+
+mod standin;
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use control_plane::{ControlPlane, Identity, Options};
+use kube::Client;
+use kube::api::{DeleteParams, ListParams};
+use rehearsal::{
+    Operator, OperatorOptions, condition, decide, documents, eventually, field, kind, object, text,
+};
+use serde_json::{Value, json};
+use standin::StandIn;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+const KINDS: &str = "resurgam.dev/v1alpha1";
+const IMAGE: &str = "localhost/resurgam:test";
+/// How long a try, and what comes of it, may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
+static STAGE: Mutex<()> = Mutex::const_new(());
+
+/// A cluster whose one node is real, for one test at a time. `None`: this machine cannot have one, and may say so.
+async fn stage() -> Option<(&'static ControlPlane, MutexGuard<'static, ()>)> {
+    let mut lacks = control_plane::real_node_lacks();
+    lacks.extend(StandIn::lacks());
+    if !lacks.is_empty() {
+        let forced = std::env::var("RESURGAM_REAL_NODE").is_ok_and(|value| value == "1");
+        assert!(!forced, "RESURGAM_REAL_NODE=1, and this machine lacks {}", lacks.join(", "));
+        // To stderr itself: a test runner captures the rest of what a test that passes says.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nNOT TESTED: whether the network is tried: no real node, as this machine lacks {}\n",
+            lacks.join(", ")
+        );
+        return None;
+    }
+    let turn = STAGE.lock().await;
+    let start = async || {
+        let cluster =
+            ControlPlane::start(Options { nodes: 0, real_node: true, ..Options::default() }).await?;
+        rehearsal::install(&cluster).await?;
+        cluster.import_image(IMAGE, Path::new(env!("CARGO_BIN_EXE_resurgam")), &[])?;
+        anyhow::Ok(cluster)
+    };
+    Some((CLUSTER.get_or_try_init(start).await.unwrap(), turn))
+}
+
+fn start_operator(cluster: &ControlPlane) -> Operator {
+    let arguments = ["--probe-image", IMAGE, "--probe-interval", "5s"].map(str::to_owned).to_vec();
+    let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+    Operator::start(cluster, &OperatorOptions { lease_seconds: 2, arguments, ..within }).unwrap()
+}
+
+/// A namespace with a process in a pod, quarantined by who is on call.
+async fn quarantined(cluster: &ControlPlane, name: &str) -> Client {
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": name},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{
+                "name": "web", "image": IMAGE, "args": ["probe", "listen", "--port", "8080", "--say", "hello"],
+            }]}},
+        },
+    });
+    rehearsal::apply(&admin, "tenant", &[namespace, deployment]).await.unwrap();
+    let deployments = kind(&admin, "apps/v1", "Deployment", Some(name));
+    let up = |d: &Value| field(d, "/status/availableReplicas") == 1;
+    eventually(&deployments, "web", "a process in a pod", PATIENCE, up).await.unwrap();
+    let responder = cluster.client(Identity::Responder).await.unwrap();
+    let quarantine = json!({
+        "apiVersion": KINDS, "kind": "Quarantine", "metadata": {"name": name},
+        "spec": {"isolation": "Contained", "reason": "unusual activity"},
+    });
+    rehearsal::apply(&responder, "on-call", &[quarantine]).await.unwrap();
+    admin
+}
+
+fn control<'a>(quarantine: &'a Value, name: &str, what: &str) -> &'a str {
+    let controls = field(quarantine, "/status/controls").as_array();
+    let found = controls.into_iter().flatten().find(|control| control["name"] == name);
+    found.map_or("", |control| text(control, &format!("/{what}")))
+}
+
+fn reason<'a>(object: &'a Value, type_: &str) -> &'a str {
+    let conditions = field(object, "/status/conditions").as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    found.map_or("", |condition| text(condition, "/reason"))
+}
+
+/// Waits until a Quarantine says this of its network.
+async fn network_is(admin: &Client, name: &str, state: &str) -> Value {
+    let quarantines = kind(admin, KINDS, "Quarantine", None);
+    let is = |q: &Value| control(q, "Network", "state") == state && !reason(q, "Ready").is_empty();
+    eventually(&quarantines, name, &format!("{name}'s network to be {state}"), PATIENCE, is).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_only_and_with_an_exception() {
+    let Some((cluster, _turn)) = stage().await else { return };
+    let _operator = start_operator(cluster);
+    let admin = quarantined(cluster, "library").await;
+    let leaks = network_is(&admin, "library", "NotEnforced").await;
+    assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
+    assert_eq!(condition(&leaks, "Stalled"), "True");
+    assert!(control(&leaks, "Network", "message").contains("on node real-1"), "{leaks:#}");
+    assert!(!control(&leaks, "Network", "tried").is_empty());
+    assert_eq!((control(&leaks, "Lock", "state"), control(&leaks, "Fence", "state")), ("Tested", "Tested"));
+
+    rehearsal::apply(&admin, "gitops", &documents(include_str!("plan.yaml")).unwrap()).await.unwrap();
+    let records = kind(&admin, KINDS, "ServiceRecovery", Some("recovery"));
+    let asked = |r: &Value| text(r, "/status/decision/reason") == "ControlNotEnforced";
+    let waits = eventually(&records, "council.library", "a question", PATIENCE, asked).await.unwrap();
+    assert_eq!(field(&waits, "/status/decision/actions"), &json!(["Override"]));
+    assert_eq!((text(&waits, "/status/stage"), text(&waits, "/status/isolation")), ("Isolated", "Contained"));
+
+    // Whoever holds every verb by a wildcard holds none of ours.
+    let gitops = cluster.client(Identity::GitOps).await.unwrap();
+    let refused = decide(&gitops, "Override", "recovery", "council", "library", "go on").await.unwrap_err();
+    assert!(format!("{refused:#}").contains("may not override recoveryplans/council"), "{refused:#}");
+
+    let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
+    decide(&lead, "Override", "recovery", "council", "library", "the router cuts it off").await.unwrap();
+    let back = |r: &Value| condition(r, "Recovered") == "True";
+    let record =
+        eventually(&records, "council.library", "the library to be back", PATIENCE, back).await.unwrap();
+    assert_eq!(
+        (reason(&record, "Recovered"), reason(&record, "Ready")),
+        ("WithExceptions", "WithExceptions")
+    );
+    let exceptions = field(&record, "/status/exceptions").to_string();
+    for word in ["library/Network", "recovery-lead", "the router cuts it off"] {
+        assert!(exceptions.contains(word), "{exceptions}");
+    }
+    assert_eq!(field(&record, "/spec/accepted"), &json!([{"namespace": "library", "control": "Network"}]));
+    let open = object(&kind(&admin, KINDS, "Quarantine", None), "library").await.unwrap();
+    assert_eq!((text(&open, "/status/isolation"), condition(&open, "Ready")), ("Open", "True"));
+
+    // I8: nothing is isolated any more, so nothing is tried; and nothing of a try is left.
+    for namespace in ["resurgam-probe", "resurgam-probe-denied"] {
+        let pods = kind(&admin, "v1", "Pod", Some(namespace));
+        let gone = async {
+            while !pods.list(&ListParams::default()).await.unwrap().items.is_empty() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("pods are left in {namespace}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_network_that_enforces_policies_they_are_tested_and_found_out_again_when_it_stops_to() {
+    let Some((cluster, _turn)) = stage().await else { return };
+    let standin = StandIn::start(cluster).await;
+    let _operator = start_operator(cluster);
+    let admin = quarantined(cluster, "museum").await;
+    let held = network_is(&admin, "museum", "Tested").await;
+    assert_eq!(condition(&held, "Ready"), "True", "{held:#}");
+    assert_eq!(text(&held, "/status/tested"), "3/3");
+    assert!(control(&held, "Network", "message").contains("on 1 of 1 nodes (real-1)"), "{held:#}");
+
+    drop(standin);
+    let leaks = network_is(&admin, "museum", "NotEnforced").await;
+    assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
+    assert_eq!(text(&leaks, "/status/isolation"), "Contained", "nothing is loosened by that");
+
+    let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
+    kind(&lead, KINDS, "Quarantine", None).delete("museum", &DeleteParams::default()).await.unwrap();
+}
