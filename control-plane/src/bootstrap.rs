@@ -17,6 +17,8 @@ use serde_json::json;
 
 /// The field manager of everything that the rig applies.
 const MANAGER: &str = "resurgam-rig";
+/// The user that issues the tokens of the accounts that are acted as: the product's guard lets nobody else have the operator's.
+pub(crate) const REGISTRAR: &str = "resurgam-rig-registrar";
 /// How long the cluster may take to do what each step here waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Longer than any test or demo, so that nobody has to renew a token.
@@ -54,14 +56,30 @@ pub(crate) async fn handed_over(administrator: &Client) -> anyhow::Result<()> {
         verb: Some("*".into()),
         ..ResourceAttributes::default()
     };
+    allowed(administrator, "platform-administrator", everything).await
+}
+
+/// Waits until the rig may issue tokens.
+pub(crate) async fn issues_tokens(registrar: &Client) -> anyhow::Result<()> {
+    let issue = ResourceAttributes {
+        group: Some(String::new()),
+        resource: Some("serviceaccounts".into()),
+        subresource: Some("token".into()),
+        verb: Some("create".into()),
+        ..ResourceAttributes::default()
+    };
+    allowed(registrar, REGISTRAR, issue).await
+}
+
+async fn allowed(client: &Client, who: &str, what: ResourceAttributes) -> anyhow::Result<()> {
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(everything),
+            resource_attributes: Some(what),
             ..SelfSubjectAccessReviewSpec::default()
         },
         ..SelfSubjectAccessReview::default()
     };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(administrator.clone());
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let until = Instant::now() + DEADLINE;
     loop {
         let answer = within("a review of access", reviews.create(&PostParams::default(), &review)).await?;
@@ -69,7 +87,7 @@ pub(crate) async fn handed_over(administrator: &Client) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() >= until {
-            bail!("platform-administrator did not become cluster-admin within {} s", DEADLINE.as_secs());
+            bail!("{who} did not get its rights within {} s", DEADLINE.as_secs());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -93,8 +111,8 @@ pub(crate) async fn apply_rig(administrator: &Client) -> anyhow::Result<()> {
 }
 
 /// A token of a service account, as a pod would get it.
-pub(crate) async fn token(administrator: &Client, namespace: &str, name: &str) -> anyhow::Result<String> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(administrator.clone(), namespace);
+pub(crate) async fn token(registrar: &Client, namespace: &str, name: &str) -> anyhow::Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(registrar.clone(), namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
         ..TokenRequest::default()

@@ -106,10 +106,13 @@ impl ControlPlane {
         let set_up = async {
             bootstrap::handed_over(&administrator).await?;
             bootstrap::apply_rig(&administrator).await?;
+            let registrar = authority.client(bootstrap::REGISTRAR, None)?;
+            let registrar = client::client(server.with_certificate("registrar", &registrar)?).await?;
+            bootstrap::issues_tokens(&registrar).await?;
             // kwok asks once a second at first: it finds its rights and the nodes in place.
             bootstrap::create_nodes(&administrator, &nodes).await?;
             let (kwok, ()) =
-                tokio::try_join!(rig.kwok(&server), kubeconfigs.write_accounts(&server, &administrator))?;
+                tokio::try_join!(rig.kwok(&server), kubeconfigs.write_accounts(&server, &registrar))?;
             anyhow::Ok(kwok)
         };
         let (controller_manager, scheduler, kwok) =
@@ -264,10 +267,10 @@ impl Kubeconfigs {
     }
 
     /// Writes those of the identities that are service accounts.
-    async fn write_accounts(&self, server: &Server, administrator: &Client) -> anyhow::Result<()> {
+    async fn write_accounts(&self, server: &Server, registrar: &Client) -> anyhow::Result<()> {
         for who in Identity::ALL {
             if let Account::ServiceAccount { namespace, name } = who.account() {
-                let token = bootstrap::token(administrator, namespace, name).await?;
+                let token = bootstrap::token(registrar, namespace, name).await?;
                 self.write(who, &server.with_token(who.name(), &token)?)?;
             }
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
@@ -39,7 +39,8 @@ pub async fn keep(client: Client) {
     let wakes = stream::select(roles.boxed(), maps.boxed()).ready_chunks(256);
     let mut wakes = std::pin::pin!(wakes);
     while wakes.next().await.is_some() {
-        if store.wait_until_ready().await.is_err() {
+        // Not waited for: the list is only read on while wakes are taken, and its end is one.
+        if !matches!(store.wait_until_ready().now_or_never(), Some(Ok(()))) {
             continue;
         }
         loop {

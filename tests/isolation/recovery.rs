@@ -20,6 +20,26 @@ use crate::support::{
 };
 use crate::{api, attack, fill, live};
 
+/// Grants a verb on one Quarantine to an account, as the recovery lead: over what is isolated nobody else gives rights.
+pub async fn grant(name: &str, verb: &str, namespace: &str, account: &str) {
+    let manifest = format!(
+        r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {name}-{verb}}}
+rules:
+- {{apiGroups: [resurgam.dev], resources: [quarantines], resourceNames: [{name}], verbs: [{verb}]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {name}-{verb}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}-{verb}}}
+subjects: [{{kind: ServiceAccount, name: {account}, namespace: {namespace}}}]
+"#
+    );
+    apply(&client(Identity::RecoveryLead).await, &manifest).await;
+}
+
 /// A plan with its account, which may recover one namespace, or may not.
 pub async fn plan(name: &str, may_scale: bool) -> RecoveryPlan {
     let administrator = client(Identity::PlatformAdministrator).await;
@@ -36,16 +56,15 @@ metadata: {{name: recovery, namespace: {name}-plan}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {{name: {name}-recover}}
+metadata: {{name: {name}-restore}}
 rules:
-- {{apiGroups: [resurgam.dev], resources: [quarantines], resourceNames: [{name}], verbs: [recover]}}
 - {{apiGroups: [apps, batch, ""], resources: [deployments, statefulsets, replicasets, daemonsets, jobs, cronjobs, replicationcontrollers], verbs: [{verbs}]}}
 - {{apiGroups: [""], resources: [configmaps], verbs: [get, list, delete, deletecollection]}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {{name: {name}-recover}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}-recover}}
+metadata: {{name: {name}-restore}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}-restore}}
 subjects: [{{kind: ServiceAccount, name: recovery, namespace: {name}-plan}}]
 ---
 apiVersion: resurgam.dev/v1alpha1
@@ -57,6 +76,7 @@ spec:
 "#
     );
     apply(&administrator, &manifest).await;
+    grant(name, "recover", &format!("{name}-plan"), "recovery").await;
     api::<RecoveryPlan>(&administrator, &format!("{name}-plan")).get("council").await.unwrap()
 }
 
