@@ -11,6 +11,7 @@ use kube::runtime::events::EventType;
 
 use super::status::{self, Known, Pass, Trouble};
 use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
+use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
 use crate::isolation::guard;
@@ -120,6 +121,19 @@ impl Work<'_> {
     }
 
     /// Has the interval passed after which controls are tried again?
+    /// When the fence was last tried, by a status that still holds: a start of the operator, which tries everything again, has
+    /// nothing new to tell then.
+    fn told_lately(&self, level: Isolation) -> Option<Timestamp> {
+        let anew =
+            self.context.remember(self.name, |memory| memory.seen.is_none() && memory.probing.is_none());
+        let status = self.quarantine.status.as_ref().filter(|s| anew && s.isolation == Some(level))?;
+        let stood = |control: &&Control| control.state == ControlState::Tested;
+        let of = |name| status.controls.iter().find(|control| control.name == name).filter(stood);
+        let tried = [ControlName::Lock, ControlName::Fence, ControlName::Guard]
+            .map(|name| Some(of(name)?.tried.as_ref()?.0));
+        tried.into_iter().min()?.filter(|at| !self.is_due(*at))
+    }
+
     fn is_due(&self, tried: Timestamp) -> bool {
         self.left(tried).is_zero()
     }
@@ -168,9 +182,9 @@ impl Work<'_> {
             refused
         };
         if pass.found.fenced {
-            let now = status::seconds(Timestamp::now());
-            pass.tried = Some(now);
-            let seen = Some((seal.clone(), now));
+            let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(Timestamp::now()));
+            pass.tried = Some(at);
+            let seen = Some((seal.clone(), at));
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
             return None;
         }
