@@ -18,7 +18,7 @@ use super::network::{self, Before, NetworkError};
 use super::policies::WRITE_FENCE;
 use super::probe::Seen;
 use super::seen;
-use super::tighten::{Change, change};
+use super::tighten::{Change, change, recovery_under_way};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
 
@@ -99,6 +99,14 @@ impl Work<'_> {
     async fn go(&mut self, tell: &impl Fn(Step)) -> Result<(), IoError> {
         let quarantine = self.quarantine().await?;
         tell(Step::Quarantine);
+        if let Some(recovery) = quarantine.as_ref().and_then(recovery_under_way) {
+            let hold = r#"-p '{"spec": {"hold": "Contained"}}'"#;
+            self.laid.notes.push(format!(
+                "the recovery {recovery} goes on, and lets it out once its gates pass. To hold it all the same: \
+                 kubectl patch quarantine {} --type merge {hold}",
+                self.name
+            ));
+        }
         let mut namespace = self.namespace().await?;
         // Reason and incident are those of the Quarantine, so that the operator finds nothing to change.
         let spec = quarantine.as_ref().map_or(&self.wish.spec, |q| &q.spec);

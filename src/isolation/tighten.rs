@@ -31,7 +31,8 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
     // A recovery has let something in: only a hold isolates whatever its claim asks for.
     let enforced = quarantine.status.as_ref().and_then(|status| status.isolation);
     let let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
-    if let_in && rank(Some(level)) > rank(quarantine.spec.hold) {
+    let held = quarantine.spec.hold.is_some();
+    if (let_in || held) && rank(Some(level)) > rank(quarantine.spec.hold) {
         spec["hold"] = json!(level);
         said.push(format!("held at {} whatever its recovery asks for", Isolation::from(level).as_str()));
     }
@@ -40,6 +41,14 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
     }
     let metadata = json!({"resourceVersion": quarantine.resource_version(), "uid": quarantine.uid()});
     Change::Tighten(json!({"metadata": metadata, "spec": spec}), said.join(", "))
+}
+
+/// A recovery that goes on and will let it out, if there is one: isolated now is not isolated for good.
+#[must_use]
+pub fn recovery_under_way(quarantine: &Quarantine) -> Option<&str> {
+    let status = quarantine.status.as_ref()?;
+    let claim = status.claimed_by.as_ref().filter(|_| quarantine.spec.hold.is_none())?;
+    Some(if claim.display.is_empty() { &claim.service } else { &claim.display })
 }
 
 fn rank(level: Option<QuarantineLevel>) -> u8 {
@@ -70,6 +79,13 @@ mod tests {
             (Contained, None, Some(CleanRoom), Sealed, json!({"isolation": "Sealed", "hold": "Sealed"})),
             (Sealed, Some(Sealed), Some(Open), Contained, json!(null)),
             (Sealed, Some(Contained), Some(Open), Sealed, json!({"hold": "Sealed"})),
+            (
+                Contained,
+                Some(Contained),
+                Some(contained),
+                Sealed,
+                json!({"isolation": "Sealed", "hold": "Sealed"}),
+            ),
         ] {
             let of = |isolation, hold| QuarantineSpec { isolation, hold, ..QuarantineSpec::default() };
             let mut quarantine = Quarantine::new("a", of(spec, hold));

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
-use super::{Finding, Gathered, Kind};
+use super::{Finding, Gathered, Kind, Weight};
 use crate::api::protected_namespace;
 
 /// What speaks against isolating the targets. Empty: nothing that is known.
@@ -24,7 +24,13 @@ pub fn judge(targets: &[String], seen: &Gathered) -> Vec<Finding> {
     judge.plans(seen);
     judge.leases(seen);
     judge.unread(seen);
-    let mut found: Vec<_> = judge.found.into_iter().collect();
+    // What is never isolated has no risks: they would only bury why.
+    let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.weight() == Weight::Refusal).collect();
+    let never: BTreeSet<_> = never.into_iter().filter_map(|f| f.namespace.clone()).collect();
+    let is_noise = |f: &Finding| {
+        f.kind.weight() == Weight::Risk && f.namespace.as_ref().is_some_and(|n| never.contains(n))
+    };
+    let mut found: Vec<_> = judge.found.into_iter().filter(|f| !is_noise(f)).collect();
     found.sort_by(|a, b| {
         (a.kind.weight(), a.kind, &a.namespace, &a.message).cmp(&(
             b.kind.weight(),
