@@ -99,10 +99,13 @@ fn reason<'a>(object: &'a Value, type_: &str) -> &'a str {
     found.map_or("", |condition| text(condition, "/reason"))
 }
 
-/// Waits until a Quarantine says this of its network.
+/// Waits until a Quarantine says this of its network, because it was tried, and has come to rest.
 async fn network_is(admin: &Client, name: &str, state: &str) -> Value {
     let quarantines = kind(admin, KINDS, "Quarantine", None);
-    let is = |q: &Value| control(q, "Network", "state") == state && !reason(q, "Ready").is_empty();
+    let is = |q: &Value| {
+        let tried = control(q, "Network", "state") == state && !control(q, "Network", "tried").is_empty();
+        tried && condition(q, "Ready") != "Unknown"
+    };
     eventually(&quarantines, name, &format!("{name}'s network to be {state}"), PATIENCE, is).await.unwrap()
 }
 
@@ -110,6 +113,12 @@ async fn network_is(admin: &Client, name: &str, state: &str) -> Value {
 async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_only_and_with_an_exception() {
     let Some((cluster, _turn)) = stage().await else { return };
     let _operator = start_operator(cluster);
+    // Rights are given before the day: nobody gives any over what is isolated.
+    let of_the_day = |m: &Value| matches!(text(m, "/kind"), "Incident" | "RecoveryPlan");
+    let (plan, rights): (Vec<Value>, Vec<Value>) =
+        documents(include_str!("plan.yaml")).unwrap().into_iter().partition(of_the_day);
+    let gitops = cluster.client(Identity::GitOps).await.unwrap();
+    rehearsal::apply(&gitops, "gitops", &rights).await.unwrap();
     let admin = quarantined(cluster, "library").await;
     let leaks = network_is(&admin, "library", "NotEnforced").await;
     assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
@@ -118,7 +127,7 @@ async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_onl
     assert!(!control(&leaks, "Network", "tried").is_empty());
     assert_eq!((control(&leaks, "Lock", "state"), control(&leaks, "Fence", "state")), ("Tested", "Tested"));
 
-    rehearsal::apply(&admin, "gitops", &documents(include_str!("plan.yaml")).unwrap()).await.unwrap();
+    rehearsal::apply(&gitops, "gitops", &plan).await.unwrap();
     let records = kind(&admin, KINDS, "ServiceRecovery", Some("recovery"));
     let asked = |r: &Value| text(r, "/status/decision/reason") == "ControlNotEnforced";
     let waits = eventually(&records, "council.library", "a question", PATIENCE, asked).await.unwrap();
@@ -126,7 +135,6 @@ async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_onl
     assert_eq!((text(&waits, "/status/stage"), text(&waits, "/status/isolation")), ("Isolated", "Contained"));
 
     // Whoever holds every verb by a wildcard holds none of ours.
-    let gitops = cluster.client(Identity::GitOps).await.unwrap();
     let refused = decide(&gitops, "Override", "recovery", "council", "library", "go on").await.unwrap_err();
     assert!(format!("{refused:#}").contains("may not override recoveryplans/council"), "{refused:#}");
 
@@ -167,7 +175,8 @@ async fn on_a_network_that_enforces_policies_they_are_tested_and_found_out_again
     let admin = quarantined(cluster, "museum").await;
     let held = network_is(&admin, "museum", "Tested").await;
     assert_eq!(condition(&held, "Ready"), "True", "{held:#}");
-    assert_eq!(text(&held, "/status/tested"), "3/3");
+    let tested = text(&held, "/status/tested").split_once('/');
+    assert!(tested.is_some_and(|(tested, all)| tested == all), "{held:#}");
     assert!(control(&held, "Network", "message").contains("on 1 of 1 nodes (real-1)"), "{held:#}");
 
     drop(standin);
