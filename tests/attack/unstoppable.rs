@@ -6,7 +6,7 @@ use kube::api::DeleteParams;
 use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::json;
 
-use crate::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, implant, make};
+use crate::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
 use crate::rig::{LEVELS, stage};
 use crate::served::get;
 use crate::who::{Who, acting, outsiders};
@@ -33,28 +33,6 @@ async fn who_may_impersonate_a_lead_or_the_operator_lets_out() {
     let unlabel = json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}});
     let unlabel = attack("unlabel", format!("/api/v1/namespaces/{name}"), Ask::Merge(unlabel), LOCK);
     assert_through("acting as the operator", &make(&operator, &unlabel, true).await);
-}
-
-/// A token of a controller is the controller. Whoever may ask for tokens in kube-system has one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_of_a_controller_from_kube_system_passes_where_that_controller_does() {
-    let stage = stage(0).await;
-    let admin = stage.client(Identity::PlatformAdministrator).await;
-    let tenant = outsiders(&stage).await.remove(0);
-    let ask =
-        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
-    let path = "/api/v1/namespaces/kube-system/serviceaccounts/replicaset-controller/token";
-    let token = attack("ask for a token of a controller", path.to_owned(), Ask::Create(ask), FENCE);
-    assert_through("a token of a controller", &make(&tenant, &token, true).await);
-    let controller = acting(&admin, "system:serviceaccount:kube-system:replicaset-controller", &[], false);
-    let pod =
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "attack-new"}, "spec": implant()});
-    for (level, passes) in [(LEVELS[0], false), (LEVELS[1], false), (LEVELS[2], true)] {
-        let path = format!("/api/v1/namespaces/{}/pods", level.namespace);
-        let outcome =
-            make(&controller, &attack("create a pod", path, Ask::Create(pod.clone()), FENCE), true).await;
-        assert_eq!(matches!(outcome, Outcome::Through), passes, "{}: {outcome:?}", level.label);
-    }
 }
 
 /// Admission is asked about writes and connections only.
