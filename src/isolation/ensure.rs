@@ -24,6 +24,9 @@ pub enum State {
     Differs,
     /// It is missing, and only a dry-run was made.
     Missing,
+    /// It is missing, and not ours to make: only who may read all ConfigMaps may make a policy with one for a parameter.
+    /// Isolation holds without it; what it guards is elsewhere.
+    NotMade,
 }
 
 /// One policy or binding.
@@ -34,6 +37,9 @@ pub struct Found {
     pub object: String,
     /// What was found of it.
     pub state: State,
+    /// Why it is not as it should be, in the API server's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Why the policies are not in place.
@@ -58,7 +64,17 @@ pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, Ensure
         guard::ensure(client).await?;
     }
     for Policy { policy, binding } in policies::all()? {
-        all.push(one(client, &policy, |object| object.spec.as_ref(), dry_run).await?);
+        let guards_elsewhere = policy.spec.as_ref().is_some_and(|spec| spec.param_kind.is_some());
+        let made = match one(client, &policy, |object| object.spec.as_ref(), dry_run).await {
+            Ok(made) => made,
+            Err(error) if guards_elsewhere => {
+                let object = format!("ValidatingAdmissionPolicy {}", policy.name_any());
+                all.push(Found { object, state: State::NotMade, why: Some(error.to_string()) });
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        all.push(made);
         all.push(one(client, &binding, |object| object.spec.as_ref(), dry_run).await?);
     }
     Ok(all)
@@ -80,7 +96,7 @@ where
     let api: Api<K> = Api::all(client.clone());
     let name = wanted.name_any();
     let object = format!("{} {name}", K::kind(&()));
-    let found = |state| Ok(Found { object: object.clone(), state });
+    let found = |state| Ok(Found { object: object.clone(), state, why: None });
     let compare = |live: &K| if spec(live) == spec(wanted) { State::InPlace } else { State::Differs };
     if let Some(live) = call_opt(format!("get {object}"), api.get(&name)).await? {
         return found(compare(&live));

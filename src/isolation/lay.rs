@@ -118,8 +118,10 @@ impl Work<'_> {
         } else {
             self.cut(&seal).await;
             tell(Step::Network);
+        }
+        self.tell_guards(&namespace).await;
+        if !isolated_before {
             for attempt in 1.. {
-                guard::add(self.client, self.name, Isolation::Contained).await?;
                 let writing = Writing { alone, dry_run: false };
                 match label::label(self.client, &namespace, spec, Isolation::Contained, writing).await {
                     Ok(_) => break,
@@ -229,6 +231,18 @@ impl Work<'_> {
                     return;
                 }
             }
+        }
+    }
+
+    /// The guards come before the label. What fails is told, and does not stop it.
+    async fn tell_guards(&mut self, namespace: &Namespace) {
+        let levels = [Isolation::Sealed, Isolation::CleanRoom];
+        let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
+        let level = levels.into_iter().find(|level| level.label() == label).unwrap_or(Isolation::Contained);
+        if let Err(error) = guard::add(self.client, self.name, level).await {
+            self.laid.problems.push(format!(
+                "the guards do not know of it, so that its accounts and rights over it are not watched elsewhere: {error}"
+            ));
         }
     }
 

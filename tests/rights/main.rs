@@ -70,6 +70,10 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// Tried in vain on purpose: while the fence is not up yet, by a dry-run of what it refuses, which nobody needs a right to.
+const TRIED: (&str, &str) =
+    ("resurgam-responder", "create pods: /api/v1/namespaces/everything/pods?&dryRun=All");
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_grants_what_its_holder_uses_and_no_more() {
     let cluster = scenario::play().await;
@@ -90,7 +94,8 @@ async fn each_role_grants_what_its_holder_uses_and_no_more() {
         let granted = granted(manifests, &[role]);
         let used = Used::by(cluster.audit_log(), &account);
         assert!(!used.rights.is_empty(), "{account} did nothing at all");
-        wrong.extend(used.lacking.iter().map(|what| format!("{role} lacks {what}")));
+        let lacking = used.lacking.iter().filter(|what| !(role, what.as_str()).eq(&TRIED));
+        wrong.extend(lacking.map(|what| format!("{role} lacks {what}")));
         for right in used.idle(&granted) {
             // People look around as they need to.
             if account == "on-call-responder" && ["get", "list", "watch"].contains(&right.verb.as_str()) {

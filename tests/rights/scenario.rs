@@ -93,7 +93,12 @@ fn respond(cluster: &ControlPlane) {
         .env("KUBECONFIG", cluster.kubeconfig(Identity::Responder))
         .output()
         .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 /// What is ours is changed and taken away by an administrator, and comes back.

@@ -139,6 +139,12 @@ pub(super) fn end(report: &Report) -> String {
             State::InPlace => {}
             State::Made => line!(page, "{DIM}made: {}{DIM:#}", policy.object),
             State::Missing => line!(page, "{DIM}would be made: {}{DIM:#}", policy.object),
+            State::NotMade => line!(
+                page,
+                "{WARN}{} is missing{WARN:#}, and not yours to make: what these namespaces' accounts do elsewhere is not guarded. \
+                 The operator makes it, or an administrator: resurgam fence | kubectl apply --server-side -f -",
+                policy.object
+            ),
             State::Differs => line!(
                 page,
                 "{WARN}{} is not as this version writes it{WARN:#}: another version's, or changed by somebody. It was left as it is.",
