@@ -1,7 +1,7 @@
 //! Reads what delivers into an isolated namespace, suspends what may be, and tells of the rest.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
@@ -15,10 +15,7 @@ use crate::api::{Isolation, Quarantine, RecoveryPlan, field_manager};
 use crate::calls::{IoError, call};
 use crate::isolation::deliverers::{Around, Delivery, KINDS, Verdict, delivery, fitting, unread};
 
-/// As many Quarantines look at the same lists for so long: they are of the whole cluster.
-const GOOD_FOR: Duration = Duration::from_secs(2);
-
-/// What was read of the cluster's deliverers, and when.
+/// What was read of the cluster's deliverers, and since when. Quarantines that look at the same time share it.
 pub(super) type Shelf = Mutex<Option<(Instant, Arc<Read>)>>;
 
 /// One that delivers, and how to write to it.
@@ -61,13 +58,16 @@ struct Looked {
 
 async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked {
     let name = quarantine.name_any();
+    let asked = Instant::now();
     let read = {
         let mut shelf = shelf.lock().await;
-        match shelf.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
+        // Who waited while another read began has no need of a read of its own. What is older may lack what came since.
+        match shelf.as_ref().filter(|(began, _)| *began >= asked) {
             Some((_, read)) => read.clone(),
             None => {
+                let began = Instant::now();
                 let read = Arc::new(read(client).await);
-                *shelf = Some((Instant::now(), read.clone()));
+                *shelf = Some((began, read.clone()));
                 read
             }
         }
@@ -89,28 +89,21 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
     let (seal, evidence) = sealing(quarantine);
     around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
     let mut told = read.unread.clone();
-    let (mut wrote, mut stale) = (false, false);
+    let mut stale = false;
     for found in reaching {
         let (verdict, message) = found.delivery.judge(&around);
         let (state, message) = match verdict {
             Verdict::Suspended => (DelivererState::Suspended, message),
             Verdict::Leave => (DelivererState::Denied, message),
-            Verdict::Suspend => {
-                wrote = true;
-                match suspend(client, found, &seal, &evidence).await {
-                    Ok(()) => (DelivererState::Suspended, message),
-                    Err(error) => {
-                        stale |= error.is_conflict();
-                        (DelivererState::Denied, format!("could not be suspended: {error}"))
-                    }
+            Verdict::Suspend => match suspend(client, found, &seal, &evidence).await {
+                Ok(()) => (DelivererState::Suspended, message),
+                Err(error) => {
+                    stale |= error.is_conflict();
+                    (DelivererState::Denied, format!("could not be suspended: {error}"))
                 }
-            }
+            },
         };
         told.push(found.delivery.told(state, &message));
-    }
-    if wrote {
-        // What is on the shelf is of before.
-        *shelf.lock().await = None;
     }
     Looked { told, stale }
 }
