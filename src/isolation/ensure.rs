@@ -42,6 +42,14 @@ pub struct Found {
     pub why: Option<String>,
 }
 
+impl Found {
+    /// The name alone, which a policy and its binding share.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.object.rsplit(' ').next().unwrap_or_default()
+    }
+}
+
 /// Why the policies are not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {

@@ -110,7 +110,7 @@ async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_
 
 /// Without what is told of the policies: that depends on which test ran before.
 fn made_out(text: &str) -> String {
-    let of_policies = |line: &&str| line.contains("made: ") || line.starts_with("ValidatingAdmissionPolicy");
+    let of_policies = |line: &&str| line.starts_with("Admission policies");
     text.lines().filter(|line| !of_policies(line)).collect::<Vec<_>>().join("\n")
 }
 

@@ -134,24 +134,7 @@ pub(super) fn impacts(report: &Report) -> String {
 /// The end.
 pub(super) fn end(report: &Report) -> String {
     let mut page = String::new();
-    for policy in &report.policies {
-        match policy.state {
-            State::InPlace => {}
-            State::Made => line!(page, "{DIM}made: {}{DIM:#}", policy.object),
-            State::Missing => line!(page, "{DIM}would be made: {}{DIM:#}", policy.object),
-            State::NotMade => line!(
-                page,
-                "{WARN}{} is missing{WARN:#}, and not yours to make: what these namespaces' accounts do elsewhere is not guarded. \
-                 The operator makes it, or an administrator: resurgam fence | kubectl apply --server-side -f -",
-                policy.object
-            ),
-            State::Differs => line!(
-                page,
-                "{WARN}{} is not as this version writes it{WARN:#}: another version's, or changed by somebody. It was left as it is.",
-                policy.object
-            ),
-        }
-    }
+    policies(&mut page, &report.policies);
     for laid in &report.namespaces {
         let (style, word) = if laid.isolated { (GOOD, "isolated") } else { (BAD, "NOT isolated") };
         line!(page, "{style}{word}{style:#}  {BOLD}{}{BOLD:#}", laid.namespace);
@@ -201,6 +184,36 @@ pub(super) fn end(report: &Report) -> String {
         Outcome::Possible => line!(page, "\nA dry-run: nothing was changed."),
     }
     page
+}
+
+/// Only what is not as it was, or not as it should be.
+fn policies(page: &mut String, found: &[Found]) {
+    let of = |state| {
+        let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(Found::name).collect();
+        names.dedup();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(names) = of(State::Made) {
+        line!(page, "{DIM}Admission policies made: {names}{DIM:#}");
+    }
+    if let Some(names) = of(State::Missing) {
+        line!(page, "{DIM}Admission policies that would be made: {names}{DIM:#}");
+    }
+    if let Some(names) = of(State::Differs) {
+        line!(
+            page,
+            "{WARN}Admission policies that are not as this version writes them{WARN:#}, and were left as they are: {names}. \
+             Another version's, or changed by somebody."
+        );
+    }
+    if let Some(names) = of(State::NotMade) {
+        line!(
+            page,
+            "{WARN}Admission policies that are missing{WARN:#}, and not yours to make: {names}. What these namespaces' accounts \
+             do elsewhere is not guarded. The operator makes them, or an administrator: \
+             resurgam fence | kubectl apply --server-side -f -"
+        );
+    }
 }
 
 fn stopped(page: &mut String, report: &Report) {

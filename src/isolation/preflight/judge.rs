@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{PodSpec, Service};
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
+use super::addresses::{host, own_addresses, serves, service_namespace};
 use super::{Finding, Gathered, Kind, Weight};
 use crate::api::protected_namespace;
 
@@ -428,46 +429,6 @@ impl Judge<'_> {
                 self.tell(None, Kind::Unknown, format!("{what}: {why}"));
             }
         }
-    }
-}
-
-/// Addresses at which a Service answers from outside.
-fn own_addresses(service: &Service) -> Vec<String> {
-    let balanced = service.status.iter().filter_map(|s| s.load_balancer.as_ref()?.ingress.as_ref());
-    let balanced = balanced.flatten().flat_map(|i| [i.ip.clone(), i.hostname.clone()]).flatten();
-    let external = service.spec.iter().flat_map(|s| s.external_ips.iter().flatten().cloned());
-    let named = service.annotations().get("external-dns.alpha.kubernetes.io/hostname");
-    let named = named.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned());
-    balanced.chain(external).chain(named).collect()
-}
-
-/// The host of an address, with or without a scheme.
-fn host(address: &str) -> Option<String> {
-    // An argument such as --evidence-endpoint=http://…
-    let address = match address.find("://") {
-        Some(at) => &address[at + 3..],
-        None => address.rsplit('=').next().unwrap_or(address),
-    };
-    let authority = address.split(['/', '?', '#']).next()?.rsplit('@').next()?;
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next()?,
-        None => authority.split(':').next()?,
-    };
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
-}
-
-/// `store.backup.svc.cluster.local` is served from `backup`.
-fn service_namespace(host: &str) -> Option<String> {
-    let labels: Vec<_> = host.split('.').collect();
-    let at = labels.iter().position(|label| *label == "svc")?;
-    (at >= 2).then(|| labels[at - 1].to_owned())
-}
-
-/// Does a host of an Ingress or HTTPRoute, with or without a wildcard, cover this one?
-fn serves(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        Some(rest) => host.strip_suffix(rest).is_some_and(|front| front.ends_with('.')),
-        None => pattern == host,
     }
 }
 

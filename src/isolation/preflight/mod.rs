@@ -1,6 +1,7 @@
 //! Before a namespace is cut off: what else would be cut off with it, and would anybody still get in? What the cluster lives on is
 //! never isolated; what the people who respond depend on only with their word that they know.
 
+mod addresses;
 mod gather;
 mod judge;
 mod login;
