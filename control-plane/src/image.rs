@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::node::run;
+use crate::process::run;
 
 /// Writes an archive with an OCI image of `program` as its entrypoint, followed by `arguments`, and says where it is.
 pub(crate) fn image(

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rustix::process::getuid;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use crate::components::Rig;
 use crate::identity::Server;
 use crate::image::image;
 use crate::pki::write_private;
-use crate::process::Process;
+use crate::process::{Process, run};
 
 /// The name of the node.
 pub(crate) const NAME: &str = "real-1";
@@ -251,14 +251,4 @@ fn remove_stale_bridges() {
             drop(Bridge(name));
         }
     }
-}
-
-/// Runs a program of the host to its end.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("run {:?}", command.get_program()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    bail!("{:?} ended with {}: {}", command.get_program(), output.status, said.trim())
 }

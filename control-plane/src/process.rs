@@ -155,3 +155,13 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+/// Runs a program of the host to its end.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("run {:?}", command.get_program()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    bail!("{:?} ended with {}: {}", command.get_program(), output.status, said.trim())
+}

@@ -10,8 +10,8 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use super::MANAGED_BY;
 use super::label::{self, Writing};
-use super::policies::MANAGED_BY;
 use crate::api::{Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call, call_opt};
 

@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::policies::MANAGED_BY;
+use super::MANAGED_BY;
 use crate::api::{EVIDENCE_ANNOTATION, MANAGED_BY_LABEL, SEAL_ANNOTATION, field_manager};
 use crate::calls::{IoError, call, call_opt};
 

@@ -20,6 +20,8 @@ pub mod target;
 pub mod tighten;
 pub mod workloads;
 
+/// Label of ours on whatever we make, with [`crate::api::MANAGED_BY_LABEL`] as its key.
+pub const MANAGED_BY: &str = "resurgam";
 /// The operator's account, as the API server knows it. The policy `resurgam-single-writer` names it too.
 pub const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
 /// The account that tries the fence, by impersonation: it may create pods and patch namespaces, and no more.

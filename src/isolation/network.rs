@@ -13,7 +13,7 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 
-use super::policies::MANAGED_BY;
+use super::MANAGED_BY;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, SEAL_ANNOTATION, field_manager};
 use crate::calls::{IoError, call, call_opt};
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube::core::ObjectMeta;
 
+use super::MANAGED_BY;
 use super::guard;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
 
@@ -40,9 +41,6 @@ pub const VERSION: u64 = 1;
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 /// What the API server wants the names of static manifests to end with.
 const STATIC: &str = ".static.k8s.io";
-
-/// Label of ours on whatever we make, with [`MANAGED_BY_LABEL`] as its key.
-pub const MANAGED_BY: &str = "resurgam";
 
 const SOURCES: [&str; 11] = [
     include_str!("policies/namespace-lock.yaml"),

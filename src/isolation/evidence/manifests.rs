@@ -2,18 +2,17 @@
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::TypeMeta;
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client};
 use serde_json::Value;
 
+use super::pages::pages;
 use super::secrets::{self, DigestKey};
 use super::{CaptureError, Miss};
 use crate::calls::{IoError, call};
 
-/// Objects asked for at a time.
-const PAGE: u32 = 500;
 /// Kinds listed at a time.
 const PARALLEL: usize = 6;
 
@@ -128,21 +127,4 @@ async fn list(
         Ok((values.collect::<Result<_, _>>()?, next))
     })
     .await
-}
-
-/// A whole list, page by page.
-pub(super) async fn pages(
-    kind: &str,
-    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<Value>, Option<String>)>,
-) -> Result<Vec<Value>, IoError> {
-    let mut params = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let (values, next) = call(format!("list {kind}"), page(params.clone())).await?;
-        all.extend(values);
-        match next.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
 }

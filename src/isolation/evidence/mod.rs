@@ -17,6 +17,7 @@ mod encrypt;
 mod folder;
 mod logs;
 mod manifests;
+mod pages;
 mod secrets;
 mod snapshots;
 mod store;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::manifests::pages;
+use super::pages::pages;
 use super::store::hex;
 use crate::calls::IoError;
 

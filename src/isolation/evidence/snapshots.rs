@@ -7,7 +7,8 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::manifests::{Manifests, pages};
+use super::manifests::Manifests;
+use super::pages::pages;
 use super::store::digest;
 use super::{Miss, Subject};
 use crate::calls::{IoError, call, call_opt};

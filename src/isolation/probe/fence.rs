@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
 use crate::calls::{IoError, call};
 use crate::isolation::policies::{NAMESPACE_LOCK, RIGHTS_GUARD, WRITE_FENCE, static_name};
-use crate::isolation::{PROBER, policies};
+use crate::isolation::{MANAGED_BY, PROBER};
 
 /// What a try showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ async fn bind(client: &Client, namespace: &str) -> Result<(), IoError> {
         "metadata": {
             "name": "resurgam-probe",
             "namespace": OPERATOR_NAMESPACE,
-            "labels": {crate::api::MANAGED_BY_LABEL: policies::MANAGED_BY},
+            "labels": {crate::api::MANAGED_BY_LABEL: MANAGED_BY},
         },
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "resurgam-prober"},
         "subjects": [{"kind": "ServiceAccount", "name": "resurgam-probe", "namespace": namespace}],
@@ -123,7 +123,7 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
         "metadata": {
             "name": "resurgam-probe",
             "namespace": namespace,
-            "labels": {crate::api::MANAGED_BY_LABEL: policies::MANAGED_BY},
+            "labels": {crate::api::MANAGED_BY_LABEL: MANAGED_BY},
         },
         "spec": {
             "automountServiceAccountToken": false,

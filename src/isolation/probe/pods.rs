@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::network::{DENIED_NAMESPACE, OPEN_NAMESPACE};
 use crate::api::MANAGED_BY_LABEL;
-use crate::isolation::policies::MANAGED_BY;
+use crate::isolation::MANAGED_BY;
 
 /// Label with the try that a pod belongs to.
 pub const TRY_LABEL: &str = "resurgam.dev/probe";
