@@ -162,7 +162,10 @@ fn words(attack: &Attack, level: Level, message: &str) -> Vec<String> {
     let name = level.namespace;
     let run = format!("kubectl delete quarantine {name}");
     let mut wanted = vec![name, REASON, INCIDENT, "recovery lead", &run];
-    if attack.policy == WRITER {
+    if attack.policy.ends_with("-guard") {
+        // They know of the list of what is quarantined, not of the namespace.
+        wanted = vec![name, level.label, "may release", &run];
+    } else if attack.policy == WRITER {
         wanted = vec!["only the operator"];
     } else if attack.policy != QUARANTINE {
         wanted.push(level.label);

@@ -8,6 +8,7 @@ mod comes_back;
 mod ends;
 mod every_kind;
 mod exemptions;
+mod from_elsewhere;
 mod gets_in;
 mod lets_out;
 mod restarted;

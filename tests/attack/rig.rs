@@ -116,6 +116,7 @@ async fn lay_down(cluster: &ControlPlane, admin: &Client, level: Level) -> anyho
     let itself = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     rehearsal::apply(admin, "platform", &[itself]).await?;
     rehearsal::apply(admin, "platform", &estate(namespace)).await?;
+    rehearsal::apply(admin, "platform", &[crate::from_elsewhere::volume(namespace)]).await?;
     for (version, what, name, at) in [
         ("apps/v1", "Deployment", "web", "/status/readyReplicas"),
         ("apps/v1", "StatefulSet", "db", "/status/readyReplicas"),

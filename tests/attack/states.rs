@@ -6,8 +6,8 @@ use kube::Client;
 use crate::attack::{Attack, Tally, all_refused};
 use crate::rig::{LEVELS, Level, Stage, stage};
 use crate::served::{self, differences, get, take_stock};
-use crate::who::{Who, machinery, outsiders};
-use crate::{comes_back, every_kind, gets_in, lets_out};
+use crate::who::{Who, acting, machinery, outsiders};
+use crate::{comes_back, every_kind, from_elsewhere, gets_in, lets_out};
 
 /// A pod that is there: one that runs, but where nothing runs any more.
 async fn a_pod(admin: &Client, level: Level) -> String {
@@ -44,6 +44,12 @@ pub async fn whole_table(stage: &Stage, whos: &[Who], quarantines: bool) {
         let mut earnest = comes_back::attacks(level.namespace, &pod);
         earnest.extend(gets_in::attacks(level.namespace, &pod));
         earnest.extend(lets_out::attacks(level));
+        // The guards go by the list of what is quarantined: the room here is one by its label only.
+        if level.has_quarantine() {
+            earnest.extend(from_elsewhere::attacks(level.namespace));
+            let crowned = acting(&admin, &from_elsewhere::crowned(level.namespace), &[], false);
+            all_refused(level, &[crowned], &from_elsewhere::of_its_accounts(), false).await;
+        }
         let known = |attack: &Attack| quarantines || !attack.path.starts_with("/apis/resurgam.dev/");
         earnest.retain(known);
         let started = std::time::Instant::now();
