@@ -115,7 +115,14 @@ async fn lay_down(cluster: &ControlPlane, admin: &Client, level: Level) -> anyho
     let namespace = level.namespace;
     let itself = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     rehearsal::apply(admin, "platform", &[itself]).await?;
-    rehearsal::apply(admin, "platform", &estate(namespace)).await?;
+    // Accounts first: a token Secret of an account that is not there is taken away by its controller.
+    let (accounts, others): (Vec<_>, Vec<_>) =
+        estate(namespace).into_iter().partition(|object| object["kind"] == "ServiceAccount");
+    rehearsal::apply(admin, "platform", &accounts).await?;
+    rehearsal::apply(admin, "platform", &others).await?;
+    let secrets = kind(admin, "v1", "Secret", Some(namespace));
+    let issued = |secret: &Value| secret.pointer("/data/token").is_some();
+    eventually(&secrets, "web-token", &format!("the token of {namespace}/web"), DEADLINE, issued).await?;
     rehearsal::apply(admin, "platform", &[crate::from_elsewhere::volume(namespace)]).await?;
     for (version, what, name, at) in [
         ("apps/v1", "Deployment", "web", "/status/readyReplicas"),
