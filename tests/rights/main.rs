@@ -53,6 +53,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
         "drift of our own NetworkPolicies and of the record: tests/isolation",
         &["update networkpolicies.networking.k8s.io", "update configmaps"],
     ),
+    ("resurgam-operator", "where a plan opts into DNS: tests/isolation/room.rs", &["get daemonsets.apps"]),
     (
         "resurgam-operator",
         "a binding that was changed, not deleted",
