@@ -37,10 +37,16 @@ impl IoError {
         if let kube::Error::Api(status) = source.as_ref() { Some(status) } else { None }
     }
 
-    /// Was the object not there, or its kind? Of a group that nobody serves, the API server says so in plain text.
+    /// Was the object not there, by the API server's own word? Any other 404, a proxy's for instance, says nothing of it.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(|s| s.is_not_found() || s.code == 404)
+        self.status().is_some_and(Status::is_not_found)
+    }
+
+    /// Is its kind not served? Of a group that nobody serves, the API server says so in plain text.
+    #[must_use]
+    pub fn is_not_served(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404)
     }
 
     /// Had the object changed under us, or was it there already? A next try reads it afresh.

@@ -176,10 +176,10 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
     let (all, lease, incident) = futures::join!(
         call("list namespaces", namespaces.list(&everything)),
         call_opt("read the operator's Lease", leases.get(LEASE)),
-        call_opt(format!("get Incident {}", args.incident), incidents.get_metadata(&args.incident)),
+        call(format!("get Incident {}", args.incident), incidents.get_metadata(&args.incident)),
     );
     let resolved = targets::resolve(&meant, &all?.items).map_err(anyhow::Error::msg)?;
-    if matches!(incident, Ok(None)) {
+    if incident.is_err_and(|error| error.is_not_served()) {
         show(
             args,
             &format!("There is no Incident {} yet: its name is written down all the same.\n", args.incident),

@@ -165,7 +165,7 @@ impl Work<'_> {
                     self.laid.quarantine = "made".to_owned();
                     return Ok(Some(made));
                 }
-                Err(error) if error.is_not_found() => {
+                Err(error) if error.is_not_served() => {
                     self.laid.quarantine = "none: the kind is not installed".to_owned();
                     self.laid.notes.push(
                         "no Quarantine could be made, as its kind is not installed: label and network hold by \

@@ -136,7 +136,7 @@ where
     let params = ListParams::default().match_any();
     match call(format!("list {what}"), api.list(&params)).await {
         Ok(list) => Ok(list.items),
-        Err(error) if optional && error.is_not_found() => Ok(Vec::new()),
+        Err(error) if optional && error.is_not_served() => Ok(Vec::new()),
         Err(error) => Err(error.to_string()),
     }
 }
