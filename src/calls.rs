@@ -1,6 +1,7 @@
 //! Calls to the API server: each has a deadline, and an error that names what was tried.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::Status;
@@ -9,7 +10,7 @@ use kube::core::Status;
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What came of a call that failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum IoError {
     /// The API server refused, or the way there failed.
     #[error("{what}: {}", reason(.source))]
@@ -17,7 +18,7 @@ pub enum IoError {
         /// What was tried, on which object.
         what: String,
         /// What came back.
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// No answer in time: nobody knows whether it took effect.
     #[error("{what}: no answer within {} s", .after.as_secs())]
@@ -84,7 +85,7 @@ pub async fn call<T>(
 ) -> Result<T, IoError> {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(IoError::Api { what: what.into(), source: Box::new(error) }),
+        Ok(Err(error)) => Err(IoError::Api { what: what.into(), source: Arc::new(error) }),
         Err(_) => Err(IoError::Timeout { what: what.into(), after: DEADLINE }),
     }
 }

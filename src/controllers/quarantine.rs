@@ -26,7 +26,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
-use crate::isolation::guard;
+use crate::isolation::guard::Guards;
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
@@ -111,6 +111,7 @@ struct Context {
     recorder: Recorder,
     memory: Mutex<HashMap<String, Memory>>,
     turns: Turns,
+    guards: Guards,
     deliverers: deliverers::Shelf,
 }
 
@@ -216,6 +217,7 @@ pub async fn run(client: Client, options: QuarantineOptions) {
         recorder,
         memory,
         turns,
+        guards: Guards::new(client.clone()),
         deliverers: Default::default(),
     });
     let passes = async {
@@ -439,10 +441,9 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
             policies::adopt(&context.client, &name, &earlier, &uid).await?;
         }
         policies::release(&context.client, &name, &uid).await?;
-        guard::mark(&context.client, &namespace, &quarantine.spec, Isolation::Open, Writing::default())
-            .await?;
+        context.guards.mark(&namespace, &quarantine.spec, Isolation::Open, Writing::default()).await?;
     } else {
-        guard::set(&context.client, &name, Isolation::Open).await?;
+        context.guards.set(&name, Isolation::Open).await?;
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;

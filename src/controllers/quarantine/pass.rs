@@ -161,8 +161,8 @@ impl Work<'_> {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
-        let (client, spec) = (&self.context.client, &self.quarantine.spec);
-        self.namespace = guard::mark(client, &self.namespace, spec, level, Writing::default()).await?;
+        let (guards, spec) = (&self.context.guards, &self.quarantine.spec);
+        self.namespace = guards.mark(&self.namespace, spec, level, Writing::default()).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))

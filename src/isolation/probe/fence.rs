@@ -163,11 +163,13 @@ async fn as_prober<K: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn answer(code: u16, message: &str) -> Result<(), IoError> {
         let status = Status::failure(message, "Forbidden").with_code(code);
-        Err(IoError::Api { what: "try".into(), source: Box::new(kube::Error::Api(Box::new(status))) })
+        Err(IoError::Api { what: "try".into(), source: Arc::new(kube::Error::Api(Box::new(status))) })
     }
 
     #[test]
