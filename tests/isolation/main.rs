@@ -7,6 +7,7 @@ mod evidence;
 mod guard;
 mod identity;
 mod interrupted;
+mod node_network;
 mod operate;
 mod recovery;
 mod room;

@@ -34,7 +34,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     (
         "resurgam-operator",
         "pods that try the network run where there is a real node: tests/network",
-        &["list nodes", "create pods", "deletecollection pods", "get pods"],
+        &["list nodes", "watch nodes", "create pods", "deletecollection pods", "get pods"],
     ),
     (
         "resurgam-operator",

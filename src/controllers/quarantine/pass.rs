@@ -237,6 +237,7 @@ impl Work<'_> {
                 self.context.options.network.changed();
             }
         }
+        pass.on_node_network = act::on_node_network(client, self.name).await?;
         pass.found.network = true;
         Ok(None)
     }

@@ -14,6 +14,8 @@ use crate::isolation::target::{Found, Next, Target, loosens, next};
 
 /// Longest message of a control.
 const MESSAGE: usize = 512;
+/// Names of pods that a message lists.
+const LISTED: usize = 3;
 
 /// Why a pass could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(super) struct Pass {
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
     pub holes: Vec<Hole>,
+    /// Pods that use the network of their node.
+    pub on_node_network: Vec<String>,
     /// How many workloads there are; what still lives.
     pub workloads: usize,
     pub alive: Vec<String>,
@@ -80,6 +84,7 @@ impl Pass {
             guard: None,
             capture: None,
             holes: Vec::new(),
+            on_node_network: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
             deliverers: None,
@@ -263,6 +268,17 @@ fn still_alive(pods: &[String]) -> String {
         .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
 }
 
+/// What is said of pods that no network policy cuts off.
+fn uncut(pods: &[String]) -> String {
+    let listed: Vec<_> = pods.iter().take(LISTED).map(String::as_str).collect();
+    let more = if pods.len() > LISTED { format!(" and {} more", pods.len() - LISTED) } else { String::new() };
+    format!(
+        "policies are written, and do not reach pods that use the network of their node: {}{more}. Sealing stops them; at any \
+         level, who may repair this Quarantine can delete them",
+        listed.join(", ")
+    )
+}
+
 /// What is said of the network where policies are written. After a start of the operator, what was said before stands until it
 /// has been tried again.
 fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, String) {
@@ -295,6 +311,9 @@ fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<
     };
     let network = match (open, found.network) {
         (true, _) => (ControlState::NotRequired, "not isolated".to_owned()),
+        (false, true) if !found.empty && !pass.on_node_network.is_empty() => {
+            (ControlState::NotEnforced, uncut(&pass.on_node_network))
+        }
         (false, true) => of_network(known.network.as_ref(), old),
         (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
     };

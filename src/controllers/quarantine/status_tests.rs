@@ -295,3 +295,29 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
         assert!(!pass(from, Found { fenced: false, ..ALL }).is_between(None), "so is isolating");
     }
 }
+
+#[test]
+fn pods_on_the_network_of_their_node_are_told_as_not_cut_off_until_they_are_gone() {
+    let pods = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (level, empty, found, message) in [
+        (Isolation::Contained, false, pods(&["agent"]), Some(": agent. ")),
+        (Isolation::CleanRoom, false, pods(&["a", "b", "c", "d", "e"]), Some(": a, b, c and 2 more. ")),
+        // Seen before what runs was stopped, in the same pass.
+        (Isolation::Sealed, true, pods(&["agent"]), None),
+        (Isolation::Sealed, false, pods(&["agent"]), Some(": agent. ")),
+        (Isolation::Contained, false, pods(&[]), None),
+        (Isolation::Open, false, pods(&["agent"]), None),
+    ] {
+        let mut pass = pass(level, Found { empty, ..ALL });
+        pass.on_node_network = found;
+        let known = network(ControlState::Tested);
+        let status =
+            after(&quarantine(Some(level), true), &pass, &known, Timestamp::from_second(100).unwrap());
+        let told = control(&status, ControlName::Network);
+        assert_eq!(told.state == ControlState::NotEnforced, message.is_some(), "{level:?} {told:?}");
+        assert!(message.is_none_or(|message| told.message.contains(message)), "{told:?}");
+        let ready = find(&status.conditions, READY).unwrap();
+        let blocked = message.is_some() && level != Isolation::Sealed;
+        assert_eq!(ready.reason == NETWORK_NOT_ENFORCED, blocked, "{level:?} {ready:?}");
+    }
+}

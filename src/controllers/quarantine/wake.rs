@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::{Context, Guarded};
+use super::{Context, Guarded, act};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
 use crate::isolation::{guard, holes};
 
@@ -109,7 +109,8 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
         network.boxed(),
         namespaces(client).filter_map(ready(any.clone())).boxed(),
         guarded(client).filter_map(ready(any)).boxed(),
-        within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
+        within::<NetworkPolicy>(client).filter_map(ready(isolated.clone())).boxed(),
+        on_node_network(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<ServiceAccount>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<Deployment>(client).filter_map(ready(sealed.clone())).boxed(),
@@ -191,6 +192,17 @@ fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
             let changed: Vec<String> = known.keys().chain(now.keys()).filter(differs).cloned().collect();
             stream::iter(changed)
         })
+}
+
+/// Namespaces in which a pod that uses the network of its node changed, came or went.
+fn on_node_network(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    watcher(
+        Api::<PartialObjectMeta<Pod>>::all(client.clone()),
+        watcher::Config::default().fields(act::NODE_NETWORK),
+    )
+    .default_backoff()
+    .touched_objects()
+    .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })
 }
 
 /// Namespaces in which something of a kind changed, came or went.
