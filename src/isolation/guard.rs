@@ -191,10 +191,10 @@ pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
         .filter_map(|role| {
             let rules = role.rules.as_deref().unwrap_or_default();
             let names: BTreeSet<&str> = rules.iter().flat_map(holds).collect();
-            // The guard reads names so, too: a line break would hide what follows it.
-            let name = role.name_any().replace('\n', "?");
+            // The guard reads names so, too: a line break would hide what follows it, or make up a holder.
+            let line = |text: &str| text.replace('\n', "?");
             let names = if names.contains("*") { "*".to_owned() } else { join(names) };
-            (!names.is_empty()).then(|| format!("{name} {names}"))
+            (!names.is_empty()).then(|| format!("{} {}", line(&role.name_any()), line(&names)))
         })
         .collect();
     lines.into_iter().collect::<Vec<_>>().join("\n")
@@ -257,10 +257,24 @@ mod tests {
                 "sly\nplan x",
                 json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["release"], "resourceNames": ["a"]}]),
             ),
+            role("named", json!([rule(&["release"], &["quarantines"], &["a\nlead *"])])),
             role("other", json!([{"apiGroups": ["apps"], "resources": ["*"], "verbs": ["release"]}])),
             ClusterRole::default(),
         ];
-        assert_eq!(holders(&roles), "incident *\nlead *\nplan a,b,c\nsly?plan x *");
+        assert_eq!(holders(&roles), "incident *\nlead *\nnamed a?lead *\nplan a,b,c\nsly?plan x *");
         assert_eq!(holders([]), "");
+    }
+
+    #[test]
+    fn whatever_cluster_roles_say_each_holder_is_one_line() {
+        let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
+        let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
+        let readable = crate::fuzz::Readable::default();
+        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+            let Some(roles) = readable.read::<Vec<ClusterRole>>(crate::fuzz::spoiled(&sound, bytes)) else {
+                return;
+            };
+            assert!(holders(&roles).lines().count() <= roles.len());
+        });
     }
 }
