@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use jiff::Timestamp;
 
-use crate::event::{Bodies, Event, revision};
+use crate::event::{Bodies, Event, revision, text_at};
 use crate::plan::Plan;
 use crate::unanswered::{Chains, Doubt, Outcome};
 use crate::what::{Record, What, is_read_back, matters, what};
@@ -137,8 +137,9 @@ impl Reader<'_> {
             return Ok(());
         }
         let created = !event.deletes() && (event.verb == "create" || event.code == 201);
-        let body = &bodies.response_object;
         let name = name(event, &bodies).to_owned();
+        let bodies = self.whole(event, &name, bodies);
+        let body = &bodies.response_object;
         let what = what(event, &name, created, body, self.plan)?;
         let revision = if event.deletes() { None } else { revision(body) };
         if what.is_some() && !event.deletes() && revision.is_none() {
@@ -149,6 +150,19 @@ impl Reader<'_> {
             self.writes.push((revision, as_write(event, &name, created, what)));
         }
         Ok(())
+    }
+
+    /// Who asked to be answered with the metadata only has changed the rest as asked: the API server said that it did.
+    fn whole(&self, event: &Event, name: &str, mut bodies: Bodies) -> Bodies {
+        let partial = text_at(&bodies.response_object, "/kind") == Some("PartialObjectMetadata");
+        if partial && !event.deletes() {
+            let mut whole = self.chains.effective(event, name, &bodies.request_object);
+            if let Some(fields) = whole.as_object_mut() {
+                fields.insert("metadata".to_owned(), bodies.response_object["metadata"].take());
+                bodies.response_object = whole;
+            }
+        }
+        bodies
     }
 
     /// Neither done nor refused, as far as the answer goes.
@@ -214,7 +228,7 @@ impl Reader<'_> {
 }
 
 fn name<'a>(event: &'a Event, bodies: &'a Bodies) -> &'a str {
-    let named = |body| crate::event::text_at(body, "/metadata/name");
+    let named = |body| text_at(body, "/metadata/name");
     named(&bodies.response_object).or_else(|| named(&bodies.request_object)).unwrap_or(&event.object.name)
 }
 

@@ -24,6 +24,14 @@ fn refused(text: &str) -> String {
     judge(text.as_bytes(), PLAN, &Options::default()).unwrap_err().to_string()
 }
 
+/// A namespace that is there already, and nothing that names the revision it had.
+fn beginning_only_told() -> String {
+    let mut log = Maker::sealed();
+    log.events.remove(0);
+    log.events.iter_mut().for_each(|(_, event)| event["requestObject"] = json!(null));
+    refused(&log.text())
+}
+
 #[test]
 fn a_log_that_proves_nothing_is_no_pass() {
     let log = Maker::clean();
@@ -44,6 +52,7 @@ fn a_log_that_proves_nothing_is_no_pass() {
         refused(&open.text().replace("\"db\"", "\"another\"")),
         refused(&open.text()),
         refused(whole.split_once('\n').unwrap().1),
+        beginning_only_told(),
         with("clean room dns", |event| {
             event["responseObject"]["metadata"]["labels"]["resurgam.dev/isolation"] = json!("sealedd")
         }),

@@ -58,6 +58,12 @@ fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
     });
     let expected = "I5 once: deployments/dns/app is stopped, and what it was like is not recorded on it\n";
     assert_eq!(log.messages(), expected);
+    // As the operator asks for it: to be answered with the metadata only.
+    log.change("stop dns", |event| {
+        event["responseObject"]["kind"] = json!("PartialObjectMetadata");
+        event["responseObject"]["spec"] = json!(null);
+    });
+    assert_eq!(log.messages(), expected);
 
     let again = |seal: &str, was: &str| {
         let mut log = Maker::sealed();
