@@ -122,6 +122,14 @@ impl Event {
         self.code == 0 || self.code >= 500
     }
 
+    pub(crate) fn is_of_lease(&self) -> bool {
+        self.object.resource == "leases"
+    }
+
+    pub(crate) fn renews_lease(&self) -> bool {
+        self.is_of_lease() && self.is_write() && self.succeeded()
+    }
+
     /// The event that is there without the object that it must have.
     pub(crate) fn no_body(&self) -> String {
         format!(

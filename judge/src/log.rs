@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::event::{Bodies, Event, revision, text_at};
 use crate::plan::Plan;
-use crate::unanswered::{Chains, Doubt, Outcome};
+use crate::unanswered::{Chains, Doubt, Orphan, Outcome};
 use crate::what::{Record, What, is_read_back, matters, what};
 use crate::{CannotJudge, Options};
 
@@ -26,6 +28,8 @@ pub(crate) struct Log {
     pub looks: BTreeMap<String, Vec<Span>>,
     /// What the operator asked of the API server in the quiet window.
     pub requests: Vec<Event>,
+    /// How long its lease lasts, as it renewed it in that window.
+    pub lease: Option<Duration>,
 }
 
 /// From request to answer.
@@ -127,6 +131,11 @@ impl Reader<'_> {
         }
         let window = self.options.quiet.as_ref();
         if event.account == self.options.operator && window.is_some_and(|w| w.holds(event.received)) {
+            if event.renews_lease() {
+                let lease = Bodies::parse(text)?.response_object;
+                let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
+                self.log.lease = Some(Duration::from_secs(seconds.ok_or_else(|| event.no_body())?));
+            }
             self.log.requests.push(event);
         }
         Ok(())
@@ -208,7 +217,7 @@ impl Reader<'_> {
 
     fn finish(mut self) -> Result<Log, CannotJudge> {
         let (outcomes, missing) = self.chains.resolve();
-        if let Some((object, revision, line)) = missing {
+        if let Some(Orphan { object, revision, line }) = missing {
             let reason = format!(
                 "line {line} shows {object} at revision {revision}, which no write in it made: writes are missing"
             );

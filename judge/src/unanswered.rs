@@ -61,6 +61,15 @@ struct Sighting {
     what: Option<What>,
 }
 
+/// A revision that was seen, and that no write in the log can have made.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub object: String,
+    pub revision: u64,
+    /// Where it was seen.
+    pub line: usize,
+}
+
 /// The revisions of one object.
 #[derive(Debug, Default)]
 struct Chain {
@@ -142,7 +151,7 @@ impl Chains {
     }
 
     /// What came of each write without an answer; and a revision that nobody can have made, if there is one.
-    pub(crate) fn resolve(&mut self) -> (Vec<(Doubt, Outcome)>, Option<(String, u64, usize)>) {
+    pub(crate) fn resolve(&mut self) -> (Vec<(Doubt, Outcome)>, Option<Orphan>) {
         let mut outcomes = Vec::new();
         for doubt in std::mem::take(&mut self.doubts) {
             let chain = self.objects.entry(doubt.key.clone()).or_default();
@@ -157,7 +166,7 @@ impl Chains {
         let missing = self.objects.iter().find_map(|(key, chain)| {
             let (revision, seen) =
                 chain.seen.iter().find(|(revision, _)| !chain.made.contains_key(revision))?;
-            Some((key.display(&key.name), *revision, seen.line))
+            Some(Orphan { object: key.display(&key.name), revision: *revision, line: seen.line })
         });
         (outcomes, missing)
     }

@@ -127,14 +127,11 @@ impl World {
                 if goes && !went && is_person(&write.user) {
                     self.released.insert(name.clone());
                 }
-                match quarantine {
-                    Some(now) => {
-                        if !now.going {
-                            self.released.remove(name);
-                        }
-                        self.quarantines.insert(name.clone(), (**now).clone());
+                if let Some(now) = quarantine {
+                    if !now.going {
+                        self.released.remove(name);
                     }
-                    None => {}
+                    self.quarantines.insert(name.clone(), (**now).clone());
                 }
             }
             What::Retry { service, decided_on } => {

@@ -113,8 +113,10 @@ impl<'a> Now<'a> {
     /// last write, and answered before this one.
     fn live_read(&self, service: &str, dependency: &str) -> Option<&'a LiveRead> {
         let since = self.world.records.get(service).map_or(Timestamp::MIN, |known| known.received);
-        let reads = self.log.live_reads.get(dependency).into_iter().flatten();
-        reads.filter(|read| read.span.received >= since && read.span.completed <= self.write.completed).last()
+        let mut reads = self.log.live_reads.get(dependency).into_iter().flatten();
+        let between =
+            |read: &&LiveRead| read.span.received >= since && read.span.completed <= self.write.completed;
+        reads.rfind(between)
     }
 
     /// Gates of a phase that look into a service's namespaces, and had not done so, when this was written, for longer than

@@ -7,7 +7,9 @@
 //! - the same read (verb, object, as whom) is made no oftener than its interval allows, and once more, as a window may begin
 //!   just before: a service's namespaces by the gates that its stage asks, each at its own interval; what several gates
 //!   share (a list of approved images) by all that may ask for it; everything else once in `own_interval`;
-//! - a watch ends and begins again no oftener than once a minute, the lease is seen to no oftener than once a second.
+//! - a watch ends and begins again no oftener than once a minute, the lease is seen to no oftener than six times while it lasts.
+//!
+//! Reads as the account of another plan are not judged: their intervals are in that plan. Writes are.
 //!
 //! A window in which the operator does not renew its lease proves nothing: it may have been dead, which is no merit. What the
 //! log does not show is what leaves the API server out: `http` gates, the evidence store, the operator's own processor time.
@@ -24,8 +26,8 @@ use crate::{CannotJudge, Options, Window};
 
 /// A watch may end, and begin again, this often.
 const WATCHES: Duration = Duration::from_secs(60);
-/// A lease is seen to this often at most.
-const LEASES: Duration = Duration::from_secs(1);
+/// In the time that a lease lasts it is renewed, and read, this often at most: a few times, by two who must not be wrong.
+const LEASE: u32 = 6;
 
 /// Judges the window, if there is one.
 pub(crate) fn check(
@@ -38,24 +40,21 @@ pub(crate) fn check(
     let Some(window) = &options.quiet else { return Ok(()) };
     let nothing =
         |reason: &str| CannotJudge::Log(format!("the quiet window {window} proves nothing: {reason}"));
-    let renews = |request: &&Event| is_lease(request) && request.succeeded() && request.is_write();
-    if !log.requests.iter().any(|request| renews(&request)) {
-        return Err(nothing("the operator renewed no lease in it"));
-    }
+    let lease = log.lease.ok_or_else(|| nothing("the operator renewed no lease in it"))?;
     let mut reads: BTreeMap<(&str, String, &str), Vec<&Event>> = BTreeMap::new();
     for request in &log.requests {
         let (verb, user) = (request.verb.as_str(), request.user.as_str());
-        if request.is_write() && !is_lease(request) && !is_review(request) {
+        if request.is_write() && !request.is_of_lease() && !is_review(request) {
             let message =
                 format!("{verb} {} (answered {}) in the quiet window", shown(request), request.code);
             findings.violations.push(violation(request, message));
-        } else {
+        } else if is_judged(plan, options, request) {
             reads.entry((verb, shown(request), user)).or_default().push(request);
         }
     }
     for ((verb, object, user), all) in &reads {
         let (Some(first), Some(last)) = (all.first(), all.last()) else { continue };
-        let allowed = allowed(plan, options, world, window, first);
+        let allowed = allowed(plan, options, world, (window, lease), first);
         if all.len() > allowed {
             let message = format!(
                 "{} times {verb} {object} as {user} in a quiet window of {:.0} s, where {allowed} are declared",
@@ -69,14 +68,26 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// Are its intervals known? Those of another plan's account are in that plan.
+fn is_judged(plan: &Plan, options: &Options, request: &Event) -> bool {
+    let home = options.operator.rfind(':').map_or("", |end| &options.operator[..=end]);
+    plan.account.as_ref() == Some(&request.user) || (!home.is_empty() && request.user.starts_with(home))
+}
+
 /// How often this may be asked for in the window.
-fn allowed(plan: &Plan, options: &Options, world: &World, window: &Window, request: &Event) -> usize {
+fn allowed(
+    plan: &Plan,
+    options: &Options,
+    world: &World,
+    (window, lease): (&Window, Duration),
+    request: &Event,
+) -> usize {
     let times = |interval: Duration| {
         let whole = window.length().as_nanos() / interval.as_nanos().max(1);
         usize::try_from(whole).unwrap_or(usize::MAX).saturating_add(1)
     };
-    if is_lease(request) {
-        return times(LEASES);
+    if request.is_of_lease() {
+        return times(lease / LEASE);
     }
     if request.verb == "watch" {
         return times(WATCHES);
@@ -105,10 +116,6 @@ fn phases(stage: &str) -> &'static [Phase] {
         "Recovered" => &[Phase::Continuous],
         _ => &[],
     }
-}
-
-fn is_lease(request: &Event) -> bool {
-    request.object.resource == "leases"
 }
 
 /// Asks the API server whether somebody may do something: made by `create`, and kept nowhere.

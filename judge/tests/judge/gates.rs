@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::maker::{Maker, PLAN, time};
 
+/// What is amiss, where, and what makes it so.
+type Case = (&'static str, &'static str, fn(&mut Value));
+
 /// Changes what is written of gates, wherever it is.
 fn said(log: &mut Maker, phase: &'static str, change: impl Fn(&mut Vec<Value>)) {
     for (_, event) in &mut log.events {
@@ -17,7 +20,7 @@ fn said(log: &mut Maker, phase: &'static str, change: impl Fn(&mut Vec<Value>)) 
 
 #[test]
 fn every_gate_of_the_phase_is_passed_in_this_attempt_before_anything_is_loosened() {
-    let cases: [(&str, &str, fn(&mut Value)); 8] = [
+    let cases: [Case; 8] = [
         ("BeforeRestore", "images does not pass", |gate| gate["verdict"] = json!("Unknown")),
         ("BeforeRestore", "images does not pass", |gate| gate["verdict"] = json!("Fail")),
         ("BeforeRestore", "nothing is written of images", |gate| gate["name"] = json!("another")),

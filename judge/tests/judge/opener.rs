@@ -5,6 +5,9 @@ use serde_json::json;
 
 use crate::maker::{FLUX, LEAD, Maker, OPERATOR};
 
+/// What is amiss, where, and what makes it so.
+type Case = (&'static str, &'static str, fn(&mut serde_json::Value));
+
 #[test]
 fn whoever_is_neither_the_operator_nor_a_person_opens_nothing() {
     let mut log = Maker::clean();
@@ -41,7 +44,7 @@ fn the_operator_loosens_only_what_was_claimed_and_asked_for_in_this_attempt() {
     assert_eq!(entered().messages(), "");
     let quarantine = "claim dns";
     let ask = "dns asks for CleanRoom";
-    let cases: [(&str, &str, fn(&mut serde_json::Value)); 6] = [
+    let cases: [Case; 6] = [
         ("without a claim for dns", quarantine, |o| o["status"]["claimedBy"] = json!(null)),
         ("without a claim for dns", quarantine, |o| o["status"]["claimedBy"]["service"] = json!("db")),
         ("across attempts or plans", quarantine, |o| o["status"]["claimedBy"]["attempt"] = json!(2)),

@@ -5,6 +5,9 @@ use serde_json::json;
 
 use crate::maker::{LEAD, Maker, OPERATOR, conditions, key};
 
+/// What is amiss, and what makes it so at a moment.
+type Case = (&'static str, fn(&mut Maker, &str));
+
 /// What was read of `db`, said otherwise.
 fn answered(stage: &'static str, truths: &'static [&'static str]) -> impl Fn(&mut serde_json::Value) {
     move |event| {
@@ -27,7 +30,7 @@ fn whatever_begins_before_its_dependency_is_ready_breaks_the_order() {
 #[test]
 fn each_live_read_must_be_there_be_fresh_and_say_that_the_dependency_is_ready() {
     for moment in ["web reads for CleanRoom", "web reads for its step", "web reads for Open"] {
-        let cases: [(&str, fn(&mut Maker, &str)); 5] = [
+        let cases: [Case; 5] = [
             ("was not read live", |log, moment| {
                 log.without(moment);
             }),
