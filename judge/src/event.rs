@@ -23,6 +23,8 @@ pub(crate) struct Event {
     pub code: u16,
     /// By the query; a deletion may also say so in its body.
     pub dry_run: bool,
+    /// It asks for the next page of what was asked for before.
+    pub continues: bool,
 }
 
 /// What a request is about.
@@ -99,7 +101,8 @@ impl Event {
             verb: raw.verb,
             object,
             code: raw.response_status.unwrap_or_default().code,
-            dry_run: dry_run(&raw.request_uri),
+            dry_run: in_query(&raw.request_uri, "dryRun="),
+            continues: in_query(&raw.request_uri, "continue="),
         }))
     }
 
@@ -174,7 +177,8 @@ pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|error| format!("'{text}' is no time: {error}"))
 }
 
-fn dry_run(uri: &str) -> bool {
+/// Is a parameter given, and not empty?
+fn in_query(uri: &str, parameter: &str) -> bool {
     let query = uri.split_once('?').map_or("", |(_, query)| query);
-    query.split('&').any(|pair| pair.strip_prefix("dryRun=").is_some_and(|value| !value.is_empty()))
+    query.split('&').any(|pair| pair.strip_prefix(parameter).is_some_and(|value| !value.is_empty()))
 }

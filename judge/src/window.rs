@@ -35,7 +35,11 @@ impl Window {
     }
 
     pub(crate) fn holds(&self, at: Timestamp) -> bool {
-        self.from <= at && at < self.until
+        self.from <= at && !self.ended(at)
+    }
+
+    pub(crate) fn ended(&self, at: Timestamp) -> bool {
+        at >= self.until
     }
 }
 

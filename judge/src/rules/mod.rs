@@ -77,7 +77,7 @@ pub(crate) fn check(plan: &Plan, log: &Log, options: &Options) -> Result<Finding
     if !world.ever_isolated {
         return Err(CannotJudge::Log(format!("it shows no namespace of plan {} isolated, ever", plan.name)));
     }
-    quiet::check(plan, log, options, &world, &mut findings)?;
+    quiet::check(plan, log, options, &mut findings)?;
     Ok(findings)
 }
 

@@ -4,7 +4,7 @@
 //! all that the operator's account asked for, in its own name or another's:
 //! - no write, refused or in vain ones included; renewing its lease and asking for reviews of access are none, and what is
 //!   only tried (`dryRun`) counts as a read;
-//! - the same read (verb, object, as whom) is made no oftener than its interval allows, and once more, as a window may begin
+//! - the same read (verb, object, as whom; all pages are one) is made no oftener than its interval allows, and once more, as a window may begin
 //!   just before: a service's namespaces by the gates that its stage asks, each at its own interval; what several gates
 //!   share (a list of approved images) by all that may ask for it; everything else once in `own_interval`;
 //! - a watch ends and begins again no oftener than once a minute, the lease is seen to no oftener than six times while it lasts.
@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::log::Log;
 use crate::plan::{Phase, Plan};
 use crate::report::{Findings, Quiet, Rule, Violation};
-use crate::world::World;
+use crate::what::What;
 use crate::{CannotJudge, Options, Window};
 
 /// A watch may end, and begin again, this often.
@@ -34,7 +34,6 @@ pub(crate) fn check(
     plan: &Plan,
     log: &Log,
     options: &Options,
-    world: &World,
     findings: &mut Findings,
 ) -> Result<(), CannotJudge> {
     let Some(window) = &options.quiet else { return Ok(()) };
@@ -48,13 +47,14 @@ pub(crate) fn check(
             let message =
                 format!("{verb} {} (answered {}) in the quiet window", shown(request), request.code);
             findings.violations.push(violation(request, message));
-        } else if is_judged(plan, options, request) {
+        } else if is_judged(plan, options, request) && !request.continues {
             reads.entry((verb, shown(request), user)).or_default().push(request);
         }
     }
+    let stages = stages(log, window);
     for ((verb, object, user), all) in &reads {
         let (Some(first), Some(last)) = (all.first(), all.last()) else { continue };
-        let allowed = allowed(plan, options, world, (window, lease), first);
+        let allowed = allowed(plan, options, &stages, (window, lease), first);
         if all.len() > allowed {
             let message = format!(
                 "{} times {verb} {object} as {user} in a quiet window of {:.0} s, where {allowed} are declared",
@@ -68,6 +68,19 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// The stage of each service, by its name.
+type Stages<'a> = BTreeMap<&'a str, &'a str>;
+
+/// Where each service was when the window ended.
+fn stages<'a>(log: &'a Log, window: &Window) -> Stages<'a> {
+    let within = log.writes.iter().filter(|write| !window.ended(write.received));
+    let stage = |write: &'a crate::log::Write| match &write.what {
+        What::Service { name, record: Some(record) } => Some((name.as_str(), record.stage.as_str())),
+        _ => None,
+    };
+    within.filter_map(stage).collect()
+}
+
 /// Are its intervals known? Those of another plan's account are in that plan.
 fn is_judged(plan: &Plan, options: &Options, request: &Event) -> bool {
     let home = options.operator.rfind(':').map_or("", |end| &options.operator[..=end]);
@@ -78,7 +91,7 @@ fn is_judged(plan: &Plan, options: &Options, request: &Event) -> bool {
 fn allowed(
     plan: &Plan,
     options: &Options,
-    world: &World,
+    stages: &Stages<'_>,
     (window, lease): (&Window, Duration),
     request: &Event,
 ) -> usize {
@@ -97,7 +110,7 @@ fn allowed(
         return own;
     }
     let of = |name: &str, service: &crate::plan::Service| -> usize {
-        let phases = phases(world.record(name).map_or("", |record| &record.stage));
+        let phases = phases(stages.get(name).copied().unwrap_or_default());
         let asked = service.gates.iter().filter(|gate| gate.looks && phases.contains(&gate.phase));
         asked.map(|gate| times(gate.interval)).sum()
     };

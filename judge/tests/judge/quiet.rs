@@ -100,6 +100,27 @@ fn reads_beyond_their_declared_intervals_are_told() {
 }
 
 #[test]
+fn the_pages_of_one_list_are_one_read() {
+    let mut log = idle();
+    log.at(50_001).look("gates", "db").look("page", "db");
+    log.change("page", |event| event["requestURI"] = json!("/x?limit=500&continue=abc"));
+    assert_eq!(messages(&log), "");
+    log.change("page", |event| event["requestURI"] = json!("/x?limit=500&continue="));
+    assert!(messages(&log).starts_with("8 times list pods/db"));
+}
+
+#[test]
+fn a_service_is_judged_by_the_stage_at_which_it_was_in_the_window() {
+    let mut log = idle();
+    // It is isolated anew, and asks nothing more, after the window.
+    log.at(90_000).status("later", "db", |status| status["stage"] = json!("Isolated"));
+    assert_eq!(messages(&log), "");
+    log.change("db recovered", |event| event["responseObject"]["status"]["stage"] = json!("Isolated"));
+    let report = judged(&log, 20_000, 80_000).unwrap();
+    assert!(report.to_string().contains("6 times list pods/db"), "{report}");
+}
+
+#[test]
 fn the_operator_may_declare_that_it_looks_oftener() {
     let mut log = idle();
     log.at(50_000).read("own", OPERATOR, &key("db")).read("own", OPERATOR, &key("db"));
