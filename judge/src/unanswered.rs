@@ -61,6 +61,13 @@ struct Sighting {
     what: Option<What>,
 }
 
+impl Sighting {
+    /// By its revision alone.
+    fn of(line: usize, completed: Timestamp) -> Self {
+        Self { line, completed, body: None, what: None }
+    }
+}
+
 /// A revision that was seen, and that no write in the log can have made.
 #[derive(Debug)]
 pub(crate) struct Orphan {
@@ -104,8 +111,7 @@ impl Chains {
             chain.made.entry(now).or_insert(made);
         }
         if let Some(before) = precondition {
-            let seen = Sighting { line: event.line, completed: event.completed, body: None, what: None };
-            chain.seen.entry(before).or_insert(seen);
+            chain.seen.entry(before).or_insert(Sighting::of(event.line, event.completed));
         }
         if now >= chain.newest && event.object.subresource != "scale" {
             chain.newest = now;
@@ -153,13 +159,19 @@ impl Chains {
     /// What came of each write without an answer; and a revision that nobody can have made, if there is one.
     pub(crate) fn resolve(&mut self) -> (Vec<(Doubt, Outcome)>, Option<Orphan>) {
         let mut outcomes = Vec::new();
-        for doubt in std::mem::take(&mut self.doubts) {
+        // The last first: that one took effect shows what it was made on, which shows what came of the one before it.
+        let mut doubts = std::mem::take(&mut self.doubts);
+        doubts.sort_by_key(|doubt| std::cmp::Reverse(doubt.write.line));
+        for doubt in doubts {
             let chain = self.objects.entry(doubt.key.clone()).or_default();
             let outcome = chain.outcome(&doubt);
             if let Outcome::Happened { revision: Some(revision), .. } = outcome {
-                let received = doubt.write.received;
-                let made = Made { received, precondition: doubt.precondition, created: doubt.write.created };
-                chain.made.insert(revision, made);
+                let Doubt { write, precondition, .. } = &doubt;
+                let (received, created) = (write.received, write.created);
+                chain.made.insert(revision, Made { received, precondition: *precondition, created });
+                if let Some(before) = precondition {
+                    chain.seen.entry(*before).or_insert(Sighting::of(write.line, write.completed));
+                }
             }
             outcomes.push((doubt, outcome));
         }
@@ -186,18 +198,26 @@ impl Chain {
                 None => Outcome::Unknown,
             };
         }
-        let after = doubt.precondition.unwrap_or(0).max(doubt.base);
-        let orphans = self.seen.iter().filter(|(revision, seen)| {
-            **revision > after && !self.made.contains_key(revision) && seen.completed >= write.received
-        });
         let fits = |seen: &Sighting| seen.body.as_ref().is_none_or(|body| contains(body, &doubt.request));
-        if let Some((revision, seen)) = orphans.into_iter().find(|(_, seen)| fits(seen)) {
+        let orphan = match doubt.precondition {
+            // It could only have come next.
+            Some(before) => self.seen.range(before + 1..).next().filter(|(revision, _)| {
+                self.made.range(before + 1..).next().is_none_or(|(made, _)| made > *revision)
+            }),
+            None => {
+                let mut after = self.seen.range(doubt.base + 1..);
+                after.find(|(revision, seen)| !self.made.contains_key(revision) && fits(seen))
+            }
+        };
+        if let Some((revision, seen)) =
+            orphan.filter(|(_, seen)| fits(seen) && seen.completed >= write.received)
+        {
             return Outcome::Happened { revision: Some(*revision), what: seen.what.clone() };
         }
         let did_not = if write.created {
             later().any(|(_, next)| next.created)
         } else if let Some(precondition) = doubt.precondition {
-            // It could only have come next, and something else did.
+            // Something else came next.
             let next = self.made.range(precondition + 1..).next();
             next.is_some_and(|(_, next)| next.precondition == Some(precondition))
         } else {
@@ -275,7 +295,7 @@ fn contains(object: &Value, asked: &Value) -> bool {
             match object.get(name) {
                 _ if precondition => true,
                 Some(found) => contains(found, value),
-                None => value.is_null(),
+                None => is_nothing(value),
             }
         }),
         (Value::Array(object), Value::Array(asked)) => {
@@ -283,4 +303,9 @@ fn contains(object: &Value, asked: &Value) -> bool {
         }
         _ => object == asked,
     }
+}
+
+/// Does a patch only take away?
+fn is_nothing(asked: &Value) -> bool {
+    asked.is_null() || asked.as_object().is_some_and(|asked| asked.values().all(is_nothing))
 }

@@ -13,13 +13,15 @@
 //! - **attempt**: the next one begins by a Retry that somebody decided on just that matter, or because the plan was made anew.
 //!
 //! What it does not: writes outside of the API server (evidence is kept in a store of its own), and whether a deletion that
-//! nobody answered took effect, as long as nothing shows it: nobody is accused by that.
+//! nobody answered took effect, as long as nothing shows it, or whether what was taken away and made again without an answer is
+//! back: nobody is accused by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Now, Rule};
 use crate::plan::Service;
 use crate::report::{Findings, Rule as Name};
+use crate::unanswered::Outcome;
 use crate::what::{Level, Quarantine, Record, What, Workload};
 
 /// Prefix of what the operator makes in a namespace, and takes away again.
@@ -69,7 +71,9 @@ impl Rule for Once {
             && let Some(to) = moved.to
         {
             let taken = self.taken.get(moved.namespace).into_iter().flatten();
-            let needed = |key: &&String| to == Level::Open || key.starts_with("serviceaccounts/");
+            let needed = |key: &&String| {
+                (to == Level::Open || key.starts_with("serviceaccounts/")) && !may_be_back(now, key)
+            };
             amiss.extend(
                 taken
                     .filter(needed)
@@ -138,6 +142,14 @@ impl Once {
             ));
         }
     }
+}
+
+/// It was made again, and nobody knows whether that took effect.
+fn may_be_back(now: &Now<'_>, wanted: &str) -> bool {
+    now.log.unanswered.iter().any(|(write, outcome)| {
+        let made = matches!(&write.what, What::Carried { key, there: true, .. } if key == wanted);
+        made && *outcome == Outcome::Unknown && write.completed <= now.write.completed
+    })
 }
 
 fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss: &mut Vec<String>) {

@@ -78,6 +78,33 @@ fn it_did_not_take_effect_if_the_next_write_was_made_on_what_it_would_have_repla
 }
 
 #[test]
+fn of_several_in_a_row_each_is_told_by_the_next() {
+    let mut log = Maker::clean();
+    for tag in ["web claimed", "web BeforeRestore", "web asks for CleanRoom", "web BeforeRelease"] {
+        lost(&mut log, tag, 504);
+    }
+    for tag in ["clean room web-a", "seal web-a"] {
+        lost(&mut log, tag, 504);
+    }
+    let whole = Maker::clean().judge().unwrap();
+    let report = log.judge().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert!(report.unanswered.iter().all(|u| u.came == Came::Happened), "{report}");
+    let order = |report: &Report| report.unanswered.iter().map(|u| u.revision).collect::<Vec<_>>();
+    assert!(order(&report).is_sorted() && order(&report).len() == 6, "{report}");
+    assert_eq!((report.loosened, report.asks, report.steps), (whole.loosened, whole.asks, whole.steps));
+}
+
+#[test]
+fn nobody_is_accused_of_not_having_made_again_what_may_be_there() {
+    let mut log = Maker::clean();
+    lost(&mut log, "policy back dns", 504);
+    let report = log.judge().unwrap();
+    assert_eq!(came(&report), [("networkpolicies/dns/allow".to_owned(), Came::Unknown)]);
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
 fn what_nobody_knows_is_told_and_is_no_pass_where_it_may_have_loosened() {
     let mut log = Maker::clean();
     lost(&mut log, "open web-b", 504);
