@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::event::{Bodies, Event, revision, text_at};
 use crate::plan::Plan;
-use crate::unanswered::{Chains, Doubt, Orphan, Outcome};
+use crate::unanswered::{Chains, Doubt, Orphan, Outcome, left_behind};
 use crate::what::{Record, What, is_read_back, matters, what};
 use crate::{CannotJudge, Options};
 
@@ -57,6 +57,7 @@ pub(crate) struct Write {
     pub received: Timestamp,
     /// Whose write it was: the impersonated user, if any.
     pub user: String,
+    pub name: String,
     /// `namespaces/x`, `pods/ns/x`.
     pub object: String,
     /// It brought the object into being.
@@ -183,7 +184,8 @@ impl Reader<'_> {
         let created = event.verb == "create";
         let effective = self.chains.effective(event, &name, &bodies.request_object);
         let Ok(Some(what)) = what(event, &name, created, &effective, self.plan) else { return };
-        self.chains.doubt(event, &name, as_write(event, &name, created, what), bodies.request_object);
+        let write = as_write(event, &name, created, what);
+        self.chains.doubt(event, &name, write, (bodies.request_object, effective));
     }
 
     fn read_back(&mut self, event: &Event, text: &str) -> Result<(), String> {
@@ -211,7 +213,7 @@ impl Reader<'_> {
             };
             self.log.live_reads.entry(service.to_owned()).or_default().push(LiveRead { span, record });
         }
-        self.chains.sighted(event, there, what);
+        self.chains.sighted(event, there);
         Ok(())
     }
 
@@ -223,14 +225,16 @@ impl Reader<'_> {
             );
             return Err(CannotJudge::Log(reason));
         }
-        for (Doubt { write, .. }, outcome) in outcomes {
-            if let Outcome::Happened { revision, what } = &outcome {
-                let what = what.clone().unwrap_or_else(|| write.what.clone());
-                self.writes.push((*revision, Write { what, ..write.clone() }));
+        let bodies = left_behind(&outcomes);
+        for ((Doubt { event, write, .. }, outcome), body) in outcomes.into_iter().zip(bodies) {
+            if let Outcome::Happened { revision, .. } = outcome {
+                let wrong = |reason| CannotJudge::Line { line: write.line, reason };
+                let what = what(&event, &write.name, write.created, &body, self.plan).map_err(wrong)?;
+                let what = what.unwrap_or_else(|| write.what.clone());
+                self.writes.push((revision, Write { what, ..write.clone() }));
             }
             self.log.unanswered.push((write, outcome));
         }
-        self.log.unanswered.sort_by_key(|(write, _)| write.line);
         self.log.writes = in_order(self.writes);
         Ok(self.log)
     }
@@ -247,6 +251,7 @@ fn as_write(event: &Event, name: &str, created: bool, what: What) -> Write {
         completed: event.completed,
         received: event.received,
         user: event.user.clone(),
+        name: name.to_owned(),
         object: event.object.display(name),
         created,
         what,

@@ -23,8 +23,8 @@ use crate::what::What;
 /// What came of a write without an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// It took effect; the revision it made, and what was seen of it. A deletion makes none.
-    Happened { revision: Option<u64>, what: Option<What> },
+    /// It took effect; the revision it made, and the object if it was seen at it. A deletion makes none.
+    Happened { revision: Option<u64>, body: Option<Value> },
     /// It did not.
     DidNot,
     /// Nothing in the log tells.
@@ -34,9 +34,11 @@ pub(crate) enum Outcome {
 /// A write without an answer.
 #[derive(Debug)]
 pub(crate) struct Doubt {
+    pub event: Event,
     pub write: Write,
+    /// What the object would be, as far as was known by then.
+    effective: Value,
     key: Object,
-    deletes: bool,
     /// The only revision that it could replace.
     precondition: Option<u64>,
     /// The newest revision of the object that had been answered by then.
@@ -58,13 +60,12 @@ struct Sighting {
     line: usize,
     completed: Timestamp,
     body: Option<Value>,
-    what: Option<What>,
 }
 
 impl Sighting {
     /// By its revision alone.
     fn of(line: usize, completed: Timestamp) -> Self {
-        Self { line, completed, body: None, what: None }
+        Self { line, completed, body: None }
     }
 }
 
@@ -120,7 +121,7 @@ impl Chains {
     }
 
     /// A read with its answer. `None`: it was not there.
-    pub(crate) fn sighted(&mut self, event: &Event, body: Option<&Value>, what: Option<What>) {
+    pub(crate) fn sighted(&mut self, event: &Event, body: Option<&Value>) {
         let chain = self.objects.entry(key(event, &event.object.name)).or_default();
         let Some((body, now)) = body.and_then(|body| Some((body, revision(body)?))) else {
             chain.absent.push(event.completed);
@@ -128,35 +129,27 @@ impl Chains {
         };
         if !chain.made.contains_key(&now) && chain.seen.get(&now).is_none_or(|seen| seen.body.is_none()) {
             let body = Some(body.clone());
-            chain.seen.insert(now, Sighting { line: event.line, completed: event.completed, body, what });
+            chain.seen.insert(now, Sighting { line: event.line, completed: event.completed, body });
         }
     }
 
     /// What the object would be if a write without an answer took effect.
     pub(crate) fn effective(&self, event: &Event, name: &str, request: &Value) -> Value {
-        let last = self.objects.get(&key(event, name)).map(|chain| &chain.last);
-        let mut body = last.filter(|_| event.verb == "patch").cloned().unwrap_or_default();
-        // Of ours, one writer applies all of it: what it does not name any more is gone.
-        let whole = event.object.resource == "servicerecoveries";
-        match (body.as_object_mut(), request.as_object()) {
-            (Some(fields), Some(request)) if whole => {
-                let parts = request.iter().filter(|(part, _)| *part == "spec" || *part == "status");
-                fields.extend(parts.map(|(part, value)| (part.clone(), value.clone())));
-            }
-            _ => merge(&mut body, request),
-        }
-        body
+        let last = self.objects.get(&key(event, name)).map(|chain| chain.last.clone());
+        apply(event, last.unwrap_or_default(), request)
     }
 
     /// A write without an answer.
-    pub(crate) fn doubt(&mut self, event: &Event, name: &str, write: Write, request: Value) {
+    pub(crate) fn doubt(&mut self, event: &Event, name: &str, write: Write, bodies: (Value, Value)) {
         let key = key(event, name);
         let base = self.objects.get(&key).map_or(0, |chain| chain.newest);
+        let (request, effective) = bodies;
         let precondition = revision(&request).filter(|_| !event.deletes());
-        self.doubts.push(Doubt { write, key, deletes: event.deletes(), precondition, base, request });
+        let event = event.clone();
+        self.doubts.push(Doubt { event, write, effective, key, precondition, base, request });
     }
 
-    /// What came of each write without an answer; and a revision that nobody can have made, if there is one.
+    /// What came of each write without an answer, the first first; and a revision that nobody can have made, if there is one.
     pub(crate) fn resolve(&mut self) -> (Vec<(Doubt, Outcome)>, Option<Orphan>) {
         let mut outcomes = Vec::new();
         // The last first: that one took effect shows what it was made on, which shows what came of the one before it.
@@ -180,6 +173,7 @@ impl Chains {
                 chain.seen.iter().find(|(revision, _)| !chain.made.contains_key(revision))?;
             Some(Orphan { object: key.display(&key.name), revision: *revision, line: seen.line })
         });
+        outcomes.reverse();
         (outcomes, missing)
     }
 }
@@ -188,12 +182,12 @@ impl Chain {
     fn outcome(&self, doubt: &Doubt) -> Outcome {
         let write = &doubt.write;
         let later = || self.made.iter().filter(|(_, made)| made.received >= write.completed);
-        if doubt.deletes {
+        if doubt.event.deletes() {
             // Whatever is there must be made before anybody can write to it.
             let gone = self.absent.iter().any(|at| *at >= write.received);
             return match later().next() {
-                _ if gone => Outcome::Happened { revision: None, what: None },
-                Some((_, next)) if next.created => Outcome::Happened { revision: None, what: None },
+                _ if gone => Outcome::Happened { revision: None, body: None },
+                Some((_, next)) if next.created => Outcome::Happened { revision: None, body: None },
                 Some(_) => Outcome::DidNot,
                 None => Outcome::Unknown,
             };
@@ -212,7 +206,7 @@ impl Chain {
         if let Some((revision, seen)) =
             orphan.filter(|(_, seen)| fits(seen) && seen.completed >= write.received)
         {
-            return Outcome::Happened { revision: Some(*revision), what: seen.what.clone() };
+            return Outcome::Happened { revision: Some(*revision), body: seen.body.clone() };
         }
         let did_not = if write.created {
             later().any(|(_, next)| next.created)
@@ -262,6 +256,43 @@ pub(crate) fn told(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered 
         matters: came == Came::Unknown && namespace,
         line: write.line,
     }
+}
+
+/// What took effect, as the objects that it left behind: seen, or as asked for, on what the one before it left behind.
+pub(crate) fn left_behind(outcomes: &[(Doubt, Outcome)]) -> Vec<Value> {
+    let mut made: BTreeMap<(&Object, u64), Value> = BTreeMap::new();
+    let left = |(doubt, outcome): &'_ (Doubt, Outcome), made: &BTreeMap<(&Object, u64), Value>| {
+        let before = doubt.precondition.and_then(|before| made.get(&(&doubt.key, before)));
+        match (outcome, before) {
+            (Outcome::Happened { body: Some(body), .. }, _) => body.clone(),
+            (_, Some(before)) => apply(&doubt.event, before.clone(), &doubt.request),
+            (_, None) => doubt.effective.clone(),
+        }
+    };
+    let mut all = Vec::new();
+    for one in outcomes {
+        let body = left(one, &made);
+        if let Outcome::Happened { revision: Some(revision), .. } = one.1 {
+            made.insert((&one.0.key, revision), body.clone());
+        }
+        all.push(body);
+    }
+    all
+}
+
+/// What a write makes of an object.
+fn apply(event: &Event, before: Value, request: &Value) -> Value {
+    let mut body = if event.verb == "patch" { before } else { Value::Null };
+    // Of ours, one writer applies all of it: what it does not name any more is gone.
+    let whole = event.object.resource == "servicerecoveries";
+    match (body.as_object_mut(), request.as_object()) {
+        (Some(fields), Some(request)) if whole => {
+            let parts = request.iter().filter(|(part, _)| *part == "spec" || *part == "status");
+            fields.extend(parts.map(|(part, value)| (part.clone(), value.clone())));
+        }
+        _ => merge(&mut body, request),
+    }
+    body
 }
 
 fn key(event: &Event, name: &str) -> Object {
