@@ -1,7 +1,7 @@
 //! The rules, asked of each write in the order in which they took effect. What is known before the write is in [`World`].
 //!
 //! A new rule is a file here with an `impl Rule`, its line in [`all`], and its name in [`crate::report::Rule`]. It says in its
-//! own text what a log can prove of its invariant, and what not. Its tests are in `tests/NAME.rs`: for each thing that it
+//! own text what a log can prove of its invariant, and what not. Its tests are in `tests/judge/NAME.rs`: for each thing that it
 //! forbids, a run that breaks just that.
 
 use jiff::Timestamp;
