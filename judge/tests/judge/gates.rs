@@ -3,7 +3,7 @@
 use judge::{Options, Rule};
 use serde_json::{Value, json};
 
-use crate::maker::{Maker, PLAN, time};
+use crate::maker::{Maker, OPERATOR, PLAN, time};
 
 /// What is amiss, where, and what makes it so.
 type Case = (&'static str, &'static str, fn(&mut Value));
@@ -124,4 +124,18 @@ fn a_service_without_namespaces_is_not_recovered_without_its_gates() {
     assert_eq!(judged(&[("BeforeRestore", "a"), ("BeforeRelease", "b")]), []);
     assert_eq!(judged(&[("BeforeRestore", "a")]), [Rule::Gates]);
     assert_eq!(judged(&[]), [Rule::Gates, Rule::Gates]);
+}
+
+#[test]
+fn the_next_attempt_is_asked_about_anew() {
+    let mut log = Maker::sealed();
+    log.recover("dns", 10_000, 11_000)
+        .status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));
+    log.write("retry", "lead", "decisions/recovery/d", |o| {
+        o["spec"] = json!({"action": "Retry", "plan": "p", "service": "dns", "decidedOn": "sha256:1"});
+    });
+    log.label("sealed again", OPERATOR, "dns", "sealed").at(20_000).begin("dns", 2).enter("dns");
+    let report = log.judge().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.asks, 3, "what the attempt before was given counts for nothing");
 }
