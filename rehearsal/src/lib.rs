@@ -3,6 +3,7 @@
 //! what anybody sees, through the API server.
 
 mod endpoint;
+mod idle;
 mod manifests;
 mod operator;
 mod people;
@@ -11,6 +12,7 @@ mod wait;
 use std::path::{Path, PathBuf};
 
 pub use endpoint::Endpoint;
+pub use idle::idle;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
 pub use people::{Asked, asked, decide, decisions_needed, retry};

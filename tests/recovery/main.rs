@@ -6,6 +6,7 @@
 
 mod estate;
 mod held;
+mod judged;
 mod killed;
 mod progress;
 mod stopped;
