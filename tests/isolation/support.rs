@@ -80,8 +80,14 @@ pub async fn with(evidence: Evidence) -> Controller {
 
 /// Starts a controller.
 pub fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
-    start_with(kubeconfig, evidence, Routes::new())
+    // The control plane that is shared lists no API server; a test that lists one lists it there.
+    let cluster = Kubeconfig::read_from(&kubeconfig).unwrap().clusters.remove(0).cluster.unwrap();
+    let own = cluster.server.unwrap().parse().unwrap();
+    start_with(kubeconfig, evidence, [(LISTED.parse().unwrap(), own)].into())
 }
+
+/// Where a test may say that the API server is.
+pub const LISTED: &str = "192.0.2.7:6443";
 
 /// Where API servers are reached, by the addresses that they are listed at.
 pub type Routes = BTreeMap<SocketAddr, http::Uri>;

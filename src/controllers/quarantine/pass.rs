@@ -90,7 +90,8 @@ impl Work<'_> {
     async fn go(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
-        let servers = self.context.servers.epoch();
+        // Whether the fence lets go is seen on one.
+        let servers = if level == Isolation::Open { 0 } else { self.context.servers.epoch() };
         let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch, servers };
         let held = self.context.remember(self.name, |memory| memory.seen.clone()).filter(|h| h.seal == seal);
         pass.tried = held.as_ref().map(|held| held.at);
@@ -198,6 +199,7 @@ impl Work<'_> {
         if since.elapsed() < PROBING {
             return Ok(Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4))))));
         }
+        servers.leaks(&probed);
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
         pass.trouble = Some(Trouble { reason: "FenceNotSeen", message, stalled: true });
         // One API server that lets through is no reason to leave the network open as well.

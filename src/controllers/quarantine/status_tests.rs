@@ -53,7 +53,13 @@ fn pass(level: Isolation, found: Found) -> Pass {
 
 /// What trying each control on one API server showed.
 fn probed(seen: impl Fn(ControlName) -> Seen) -> Probed {
-    let one = |(control, policy)| Tried { server: "a".to_owned(), control, policy, seen: seen(control) };
+    let one = |(control, policy)| Tried {
+        server: "a".to_owned(),
+        listed: None,
+        control,
+        policy,
+        seen: seen(control),
+    };
     Probed { tries: TRIES.map(one).into(), unknown: None }
 }
 

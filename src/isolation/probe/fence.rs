@@ -25,21 +25,21 @@ const USER: &str = "impersonate-user";
 pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> Probed {
     let now = servers.now();
     let asked = join_all(now.servers.iter().map(|server| on(server, namespace, level))).await;
-    for (server, tries) in now.servers.iter().zip(&asked) {
-        let why = tries.iter().find_map(|t| match &t.seen {
-            Seen::Unanswered(why) => Some(why),
-            Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
-        });
-        if let (Some(address), Some(why)) = (server.listed, why) {
-            tracing::warn!(%address, why, "an API server that is listed does not answer: what isolates is not tried on it");
-            servers.away(address, why);
-        }
-    }
-    let away = now.away.into_iter().flat_map(|(server, why)| {
+    let away = now.away.into_iter().map(|(address, why)| {
         let seen = Seen::Unanswered(why);
-        TRIES.map(|(control, policy)| Tried { server: server.clone(), control, policy, seen: seen.clone() })
+        let listed = Some(address);
+        TRIES
+            .map(|(control, policy)| Tried {
+                server: address.to_string(),
+                listed,
+                control,
+                policy,
+                seen: seen.clone(),
+            })
+            .into()
     });
-    Probed { tries: asked.into_iter().flatten().chain(away).collect(), unknown: now.unknown }
+    let tries = asked.into_iter().chain(away).flat_map(|tried| servers.remember(tried)).collect();
+    Probed { tries, unknown: now.unknown }
 }
 
 async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
@@ -49,12 +49,11 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
         bind(server, namespace),
         write_elsewhere(server, namespace)
     );
-    let name = &server.name;
     // In the order of what is to be tried.
     let answers = TRIES.into_iter().zip([lock, fence, rights, accounts]);
     let tried = answers.map(|((control, policy), answer)| {
         let seen = judge(answer, policy, level);
-        Tried { server: name.clone(), control, policy, seen }
+        Tried { server: server.name.clone(), listed: server.listed, control, policy, seen }
     });
     tried.collect()
 }

@@ -11,6 +11,7 @@ use http::Uri;
 use kube::{Client, Config};
 use tokio::sync::watch;
 
+use super::shown::{Probed, Seen, Tried};
 use crate::calls::DEADLINE;
 
 /// Every API server's certificate bears this name.
@@ -46,6 +47,8 @@ struct Listed {
     server: Result<Server, String>,
     /// Why nobody answered when it was last tried.
     away: Option<String>,
+    /// It was seen to let through, and not to refuse since.
+    leaks: bool,
 }
 
 /// An API server that can be tried.
@@ -69,7 +72,7 @@ pub struct Now {
     /// These.
     pub servers: Vec<Server>,
     /// These are listed, and cannot be tried: why.
-    pub away: Vec<(String, String)>,
+    pub away: Vec<(SocketAddr, String)>,
     /// Why it is not known which there are.
     pub unknown: Option<String>,
 }
@@ -118,7 +121,7 @@ impl Servers {
         for (address, listed) in &state.listed {
             match (&listed.server, &listed.away) {
                 (Ok(server), None) => now.servers.push(server.clone()),
-                (Err(why), _) | (Ok(_), Some(why)) => now.away.push((address.to_string(), why.clone())),
+                (Err(why), _) | (Ok(_), Some(why)) => now.away.push((*address, why.clone())),
             }
         }
         if !now.servers.iter().any(|server| server.at == self.0.own.at) {
@@ -137,7 +140,7 @@ impl Servers {
         state.unknown = None;
         let mut before = std::mem::take(&mut state.listed);
         for (number, address) in found.iter().enumerate() {
-            let fresh = || Listed { server: self.server(*address, number), away: None };
+            let fresh = || Listed { server: self.server(*address, number), away: None, leaks: false };
             state.listed.insert(*address, before.remove(address).unwrap_or_else(fresh));
         }
         drop(state);
@@ -152,10 +155,36 @@ impl Servers {
         }
     }
 
-    /// Nobody answered at a listed address. It is not tried again before somebody does, so that it holds up nobody else.
-    pub(crate) fn away(&self, address: SocketAddr, why: &str) {
-        if let Some(listed) = self.state().listed.get_mut(&address) {
-            listed.away = Some(why.to_owned());
+    /// Remembers what trying everything on one of them showed, and says what it means. Where nobody answers nobody is asked again
+    /// before somebody does, so that it holds up nobody else. What lets through does so until it is seen to refuse, silent or not.
+    pub(crate) fn remember(&self, mut tried: Vec<Tried>) -> Vec<Tried> {
+        let mut state = self.state();
+        let of = tried.first().and_then(|tried| tried.listed);
+        let Some(listed) = of.and_then(|address| state.listed.get_mut(&address)) else { return tried };
+        let why = tried.iter().find_map(|tried| match &tried.seen {
+            Seen::Unanswered(why) => Some(why.clone()),
+            Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
+        });
+        if let (Some(why), None) = (&why, &listed.away) {
+            tracing::warn!(address = ?of, why, "an API server that is listed does not answer: isolation is not tried on it");
+        }
+        // Who answered somebody else meanwhile is back only when all are told so.
+        listed.away = listed.away.take().or(why);
+        listed.leaks &= !tried.iter().all(|tried| tried.seen == Seen::Refused);
+        if listed.leaks {
+            let silent = tried.iter_mut().filter(|tried| matches!(tried.seen, Seen::Unanswered(_)));
+            silent.for_each(|tried| tried.seen = Seen::LetThrough);
+        }
+        tried
+    }
+
+    /// It was tried for long enough: who let through does so.
+    pub(crate) fn leaks(&self, probed: &Probed) {
+        let mut state = self.state();
+        for tried in probed.tries.iter().filter(|tried| tried.seen == Seen::LetThrough) {
+            if let Some(listed) = tried.listed.and_then(|address| state.listed.get_mut(&address)) {
+                listed.leaks = true;
+            }
         }
     }
 

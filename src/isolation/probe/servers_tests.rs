@@ -1,4 +1,5 @@
 use super::*;
+use crate::isolation::probe::shown::TRIES;
 
 fn config(url: &str) -> Config {
     let mut config = Config::new(url.parse().unwrap());
@@ -18,7 +19,8 @@ fn list(servers: &Servers, addresses: &[&str]) {
 
 fn names(servers: &Servers) -> (Vec<String>, Vec<(String, String)>) {
     let now = servers.now();
-    (now.servers.into_iter().map(|server| server.name).collect(), now.away)
+    let away = now.away.into_iter().map(|(address, why)| (address.to_string(), why)).collect();
+    (now.servers.into_iter().map(|server| server.name).collect(), away)
 }
 
 #[tokio::test]
@@ -47,7 +49,7 @@ async fn who_did_not_answer_is_not_tried_until_back_and_every_news_is_a_new_epoc
     servers.back(address);
     assert_eq!(servers.epoch(), first, "it was not away");
 
-    servers.away(address, "Connection refused");
+    tried(&servers, "192.0.2.2:6443", &silence());
     assert_eq!(names(&servers).1, [("192.0.2.2:6443".to_owned(), "Connection refused".to_owned())]);
     assert_eq!(servers.all_away().len(), 1);
     list(&servers, &["192.0.2.2:6443"]);
@@ -57,6 +59,40 @@ async fn who_did_not_answer_is_not_tried_until_back_and_every_news_is_a_new_epoc
     servers.back(address);
     assert!(servers.epoch() > listed);
     assert_eq!(names(&servers).1, []);
+}
+
+/// What trying everything on one of them shows.
+fn tried(servers: &Servers, address: &str, seen: &Seen) -> Probed {
+    let listed = Some(address.parse().unwrap());
+    let one =
+        |(control, policy)| Tried { server: address.into(), listed, control, policy, seen: seen.clone() };
+    Probed { tries: servers.remember(TRIES.map(one).into()), unknown: None }
+}
+
+fn silence() -> Seen {
+    Seen::Unanswered("Connection refused".to_owned())
+}
+
+#[tokio::test]
+async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more() {
+    let servers = servers(config("https://127.0.0.1:1"), &[]);
+    let address = "192.0.2.2:6443";
+    let is_leaking = || tried(&servers, address, &silence()).tries.iter().all(|t| t.seen == Seen::LetThrough);
+    list(&servers, &[address]);
+    let through = tried(&servers, address, &Seen::LetThrough);
+    assert!(!is_leaking(), "for a moment anybody may");
+    servers.leaks(&through);
+    assert!(is_leaking());
+    list(&servers, &["192.0.2.1:6443", address]);
+    tried(&servers, address, &Seen::Unclear("RBAC".to_owned()));
+    assert!(is_leaking(), "that shows nothing");
+    assert_eq!(tried(&servers, "192.0.2.1:6443", &silence()).tries[0].seen, silence());
+    tried(&servers, address, &Seen::Refused);
+    assert!(!is_leaking());
+    servers.leaks(&through);
+    list(&servers, &[]);
+    list(&servers, &[address]);
+    assert!(!is_leaking(), "somebody else may be there");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What trying lock, fence and guard on every API server shows, and what that means. Pure.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
@@ -36,6 +37,8 @@ pub enum Seen {
 pub struct Tried {
     /// On this API server.
     pub server: String,
+    /// As what it is listed, if it is.
+    pub listed: Option<SocketAddr>,
     /// Of this control.
     pub control: ControlName,
     /// By which policy it was to be refused.

@@ -5,7 +5,13 @@ use ControlState::{Enforced, NotEnforced, Tested, Unverifiable};
 fn probed(shown: &[Seen]) -> Probed {
     let on = |(number, seen): (usize, &Seen)| {
         let server = char::from(b'a' + u8::try_from(number).unwrap()).to_string();
-        TRIES.map(|(control, policy)| Tried { server: server.clone(), control, policy, seen: seen.clone() })
+        TRIES.map(|(control, policy)| Tried {
+            server: server.clone(),
+            listed: None,
+            control,
+            policy,
+            seen: seen.clone(),
+        })
     };
     Probed { tries: shown.iter().enumerate().flat_map(on).collect(), unknown: None }
 }
