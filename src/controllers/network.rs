@@ -1,12 +1,14 @@
 //! Whether the cluster's network enforces NetworkPolicies: tried while anything is isolated, once for the whole cluster, after
 //! policies of ours changed, and at an interval. Whoever relies on them learns of the verdict here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use http::Uri;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
@@ -34,11 +36,13 @@ pub struct ProbeOptions {
     pub image: Option<String>,
     /// How often every control is tried again.
     pub interval: Duration,
+    /// Where an API server is reached, if not at the address at which it is listed.
+    pub routes: BTreeMap<SocketAddr, Uri>,
 }
 
 impl Default for ProbeOptions {
     fn default() -> Self {
-        Self { image: None, interval: Duration::from_secs(600) }
+        Self { image: None, interval: Duration::from_secs(600), routes: BTreeMap::new() }
     }
 }
 
@@ -89,6 +93,11 @@ impl Network {
         self.0
             .demand
             .send_if_modified(|demand| std::mem::replace(&mut demand.isolated, isolated) != isolated);
+    }
+
+    /// Is anything isolated?
+    pub(crate) fn is_needed(&self) -> bool {
+        self.0.demand.borrow().isolated
     }
 
     /// Policies of ours were written.

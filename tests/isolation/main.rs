@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod api_servers;
 mod deliverers;
 mod evidence;
 mod guard;

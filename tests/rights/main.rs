@@ -84,6 +84,7 @@ async fn each_role_grants_what_its_holder_uses_and_no_more() {
     let holders = [
         (&deploy, "resurgam-operator", service_account("resurgam-system:resurgam")),
         (&deploy, "resurgam-prober", service_account("resurgam-system:resurgam-prober")),
+        (&deploy, "resurgam-prober-within", service_account("everything:resurgam-probe")),
         (&deploy, "resurgam-responder", "on-call-responder".to_owned()),
         (&smallest, "library-restore", service_account("recovery:recovery")),
     ];
