@@ -55,6 +55,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     evidence_log_limit: u64,
 
+    /// How long VolumeSnapshots of a namespace are waited for, until they are cut. Where they are required, they are then
+    /// waited for again.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    evidence_snapshot_wait: Duration,
+
     /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
     /// NetworkPolicies. Without it nobody can say.
     #[arg(long, value_name = "IMAGE")]
@@ -255,6 +260,7 @@ fn evidence(args: &Args) -> Result<Evidence> {
         recipients: args.evidence_recipient.clone(),
         key: key.transpose()?,
         log_limit: args.evidence_log_limit,
+        snapshot_wait: args.evidence_snapshot_wait.0,
     })
 }
 

@@ -46,6 +46,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
             "create volumesnapshots.snapshot.storage.k8s.io",
             "get volumesnapshots.snapshot.storage.k8s.io",
             "list volumesnapshots.snapshot.storage.k8s.io",
+            "watch volumesnapshots.snapshot.storage.k8s.io",
         ],
     ),
     (

@@ -13,7 +13,7 @@ use super::status::{self, Known, Pass, Trouble};
 use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
-use crate::isolation::evidence::{Subject, capture};
+use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::guard;
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
@@ -260,9 +260,12 @@ impl Work<'_> {
             before,
             mode: quarantine.spec.capture,
         };
+        let evidence = &context.options.evidence;
         let mut kept = pin!(async {
+            // First, and without a turn: a snapshot that does not come holds up nobody else.
+            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait).await?;
             let _turn = context.turns.take(Next::Capture).await;
-            capture(&context.client, &context.options.evidence, subject).await
+            capture(&context.client, evidence, subject, snapshots).await
         });
         let kept = match tokio::time::timeout(SAY_SO, &mut kept).await {
             Ok(kept) => kept?,

@@ -1,7 +1,6 @@
 //! Long lists, page by page.
 
 use kube::api::ListParams;
-use serde_json::Value;
 
 use crate::calls::{IoError, call};
 
@@ -9,10 +8,10 @@ use crate::calls::{IoError, call};
 const PAGE: u32 = 500;
 
 /// A whole list, page by page.
-pub(super) async fn pages(
+pub(super) async fn pages<T>(
     kind: &str,
-    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<Value>, Option<String>)>,
-) -> Result<Vec<Value>, IoError> {
+    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<T>, Option<String>)>,
+) -> Result<Vec<T>, IoError> {
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     loop {
