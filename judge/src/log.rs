@@ -135,7 +135,8 @@ impl Reader<'_> {
             if event.renews_lease() {
                 let lease = Bodies::parse(text)?.response_object;
                 let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
-                self.log.lease = Some(Duration::from_secs(seconds.ok_or_else(|| event.no_body())?));
+                // One that is being taken over does not say how long it lasts.
+                self.log.lease = seconds.map(Duration::from_secs).or(self.log.lease);
             }
             self.log.requests.push(event);
         }
