@@ -146,7 +146,8 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
     match (object.group.as_str(), object.resource.as_str()) {
         ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
         ("", "pods") => plain,
-        ("resurgam.dev", "recoveryplans") => object.namespace == plan.namespace && plain,
+        // That another plan is gone, too: it may have held a claim.
+        ("resurgam.dev", "recoveryplans") => plain,
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
         ("apps" | "batch", _) | ("", "replicationcontrollers") => {
@@ -230,7 +231,7 @@ pub(crate) fn what(
             let retry = What::Retry { service: service.clone(), decided_on: spec("decidedOn") };
             (ours && plan.services.contains_key(&service)).then_some(retry)
         }
-        "recoveryplans" if event.verb == "deletecollection" || name == plan.name => {
+        "recoveryplans" if deletes || (object.namespace == plan.namespace && name == plan.name) => {
             let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
             Some(What::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
         }

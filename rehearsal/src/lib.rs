@@ -7,6 +7,8 @@ mod idle;
 mod manifests;
 mod operator;
 mod people;
+mod random;
+mod spoil;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ pub use idle::idle;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
 pub use people::{Asked, asked, decide, decisions_needed, retry};
+pub use random::{SplitMix, seed};
+pub use spoil::spoiled;
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result};
