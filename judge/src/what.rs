@@ -147,7 +147,7 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
         ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
         ("", "pods") => plain,
         // That another plan is gone, too: it may have held a claim.
-        ("resurgam.dev", "recoveryplans") => plain,
+        ("resurgam.dev", "recoveryplans") => plain && (object.namespace == plan.namespace || event.deletes()),
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
         ("apps" | "batch", _) | ("", "replicationcontrollers") => {

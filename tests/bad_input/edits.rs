@@ -26,7 +26,6 @@ const OBJECTS: [(&str, &str, &str); 7] = [
 #[tokio::test]
 async fn whatever_anybody_writes_into_anything_the_operator_lives_and_other_plans_go_on() {
     let seed = seed(1).unwrap();
-    println!("RESURGAM_SEED={seed}");
     let (bench, bystander) =
         futures::join!(Bench::new("edits", &["web", "db"]), Bench::new("bystander", &["web", "db"]));
     let mut plan = bench.plan("plan", json!([bench.service("db", &[]), bench.service("web", &["db"])]));
@@ -51,7 +50,10 @@ async fn whatever_anybody_writes_into_anything_the_operator_lives_and_other_plan
     let sound = [incident, decision];
     let (accepted, ()) = futures::join!(edit(seed, &sound), goes_on);
     // All refused, or all accepted, would be no test of anything.
-    assert!((EDITS / 10..EDITS).contains(&accepted), "{accepted} of {EDITS} were accepted");
+    assert!(
+        (EDITS / 10..EDITS).contains(&accepted),
+        "{accepted} of {EDITS} were accepted (RESURGAM_SEED={seed})"
+    );
     operator_is_up().await;
 
     // What is made right again is looked at again.
@@ -107,10 +109,6 @@ async fn edit(seed: u64, sound: &[Value]) -> usize {
             }
             Err(_) => continue,
         };
-        println!(
-            "{who:?} {what} {part}: {}",
-            outcome.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned())
-        );
         accepted += usize::from(outcome.is_ok());
     }
     accepted
