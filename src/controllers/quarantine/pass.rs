@@ -262,8 +262,9 @@ impl Work<'_> {
         };
         let evidence = &context.options.evidence;
         let mut kept = pin!(async {
-            // First, and without a turn: a snapshot that does not come holds up nobody else.
-            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait).await?;
+            // First, and waited for without a turn: a snapshot that does not come holds up nobody else.
+            let turn = context.turns.take(Next::Capture);
+            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, turn).await?;
             let _turn = context.turns.take(Next::Capture).await;
             capture(&context.client, evidence, subject, snapshots).await
         });
