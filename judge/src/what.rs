@@ -82,6 +82,24 @@ pub(crate) struct Quarantine {
     pub going: bool,
 }
 
+/// A write that took effect, or may have.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub line: usize,
+    /// When the API server had answered.
+    pub completed: Timestamp,
+    /// When the API server had the request.
+    pub received: Timestamp,
+    /// Whose write it was: the impersonated user, if any.
+    pub user: String,
+    pub name: String,
+    /// `namespaces/x`, `pods/ns/x`.
+    pub object: String,
+    /// It brought the object into being.
+    pub created: bool,
+    pub what: What,
+}
+
 /// Whose a Quarantine is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claim {
@@ -90,6 +108,15 @@ pub(crate) struct Claim {
     pub plan_namespace: String,
     pub service: String,
     pub attempt: u64,
+}
+
+impl Claim {
+    /// Is it this plan's, for a service that it has?
+    pub(crate) fn is_of(&self, plan: &Plan) -> bool {
+        self.plan == plan.name
+            && self.plan_namespace == plan.namespace
+            && plan.services.contains_key(&self.service)
+    }
 }
 
 /// Something that starts pods.
