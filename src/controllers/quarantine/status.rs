@@ -261,13 +261,14 @@ fn still_alive(pods: &[String]) -> String {
         .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
 }
 
+const UNCUT: &str = "policies are written, and do not reach pods that use the network of their node: ";
+
 /// What is said of pods that no network policy cuts off.
 fn uncut(pods: &[String]) -> String {
     let listed: Vec<_> = pods.iter().take(LISTED).map(String::as_str).collect();
     let more = if pods.len() > LISTED { format!(" and {} more", pods.len() - LISTED) } else { String::new() };
     format!(
-        "policies are written, and do not reach pods that use the network of their node: {}{more}. Sealing stops them; at any \
-         level, who may repair this Quarantine can delete them",
+        "{UNCUT}{}{more}. Sealing stops them; at any level, who may repair this Quarantine can delete them",
         listed.join(", ")
     )
 }
@@ -279,7 +280,9 @@ fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, Stri
     if let Some(verdict) = verdict {
         return (verdict.state, verdict.message.clone());
     }
-    let said = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
+    let network = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
+    // What was said of pods alone ends with them.
+    let said = network.filter(|control| !control.message.starts_with(UNCUT));
     match said {
         Some(Control { state: state @ (Tested | NotEnforced | Unverifiable), message, .. }) => {
             (*state, message.clone())

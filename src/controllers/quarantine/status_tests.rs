@@ -282,6 +282,16 @@ fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_for
         stood.status = Some(told.clone());
         assert_eq!(with(&stood, Isolation::Sealed, &trying), told, "{state:?}");
     }
+    // What was said of pods on the network of their node ends with them.
+    let mut uncut = pass(Isolation::Contained, Found { empty: false, ..ALL });
+    uncut.on_node_network = vec!["agent".to_owned()];
+    let at = Timestamp::from_second(100).unwrap();
+    let told = after(&stood, &uncut, &network(ControlState::Tested), at);
+    stood.status = Some(told.clone());
+    assert_eq!(after(&stood, &uncut, &trying, at), told);
+    let after_them = with(&stood, Isolation::Contained, &trying);
+    assert_eq!(control(&after_them, ControlName::Network).state, ControlState::Enforced);
+    assert_eq!(find(&after_them.conditions, READY).unwrap().reason, "TryingNetwork");
 }
 
 #[test]
