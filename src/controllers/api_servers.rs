@@ -1,14 +1,15 @@
 //! Which API servers there are: watched, so that a new one is tried at once. One that did not answer is asked again at an
 //! interval, while anything is isolated.
 
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::join_all;
 use kube::Client;
 use kube::runtime::reflector::{reflector, store};
+use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::MissedTickBehavior;
 
 use super::network::Network;
@@ -18,6 +19,8 @@ use crate::isolation::probe::Servers;
 
 /// How often one that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// After this, a watch that failed is begun anew.
+const ANEW: Duration = Duration::from_secs(5);
 
 /// Keeps what is known of them, for ever.
 pub async fn keep(client: Client, servers: Servers, network: Network) {
@@ -25,10 +28,23 @@ pub async fn keep(client: Client, servers: Servers, network: Network) {
 }
 
 async fn follow(client: &Client, servers: &Servers) {
+    loop {
+        let why = watch(client, servers).await;
+        tracing::warn!(why, "the EndpointSlices of default/kubernetes cannot be watched");
+        servers.unreadable(
+            format!("the EndpointSlices of default/kubernetes cannot be read: {why}"),
+            Instant::now(),
+        );
+        tokio::time::sleep(ANEW).await;
+    }
+}
+
+/// Until it fails: why. A watch that goes on after that would not say so before something changes, so it is begun anew by a list.
+async fn watch(client: &Client, servers: &Servers) -> String {
     let (reader, writer) = store();
     let only = watcher::Config::default().labels(api_servers::LABEL);
     let slices = watcher(api_servers::slices(client), only);
-    let mut events = reflector(writer, slices).default_backoff().boxed();
+    let mut events = pin!(reflector(writer, slices));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init | Event::InitApply(_)) => {}
@@ -38,13 +54,10 @@ async fn follow(client: &Client, servers: &Servers) {
                 tracing::debug!(?found, "API servers");
                 servers.list(&found);
             }
-            Err(error) => {
-                tracing::warn!(%error, "the EndpointSlices of default/kubernetes cannot be watched");
-                servers
-                    .unreadable(format!("the EndpointSlices of default/kubernetes cannot be read: {error}"));
-            }
+            Err(error) => return error.to_string(),
         }
     }
+    "the watch ended".to_owned()
 }
 
 async fn ask_again(servers: &Servers, network: &Network) {

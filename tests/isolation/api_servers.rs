@@ -109,6 +109,7 @@ async fn every_api_server_is_tried_and_named_and_one_that_dies_is_told_of_until_
         assert!(message.contains(&both), "{name:?}: {message}");
     }
     assert!(controls(&found)[&ControlName::Guard].1.contains("on volumes is not tried"));
+    assert_eq!(found.status.as_ref().unwrap().tested.as_deref(), Some("3/4"), "all but the network");
 
     // Killed, it does not take itself off the list: until its lease ends it is listed, and dead.
     two.cluster.kill_api_server(1).unwrap();

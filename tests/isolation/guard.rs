@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt};
-use resurgam::api::quarantine::{ControlName, ControlState};
+use resurgam::api::quarantine::ControlName;
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
 use resurgam::isolation::guard;
 use resurgam::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
@@ -24,7 +24,7 @@ use crate::support::{
     acting_as, another, apply, client, controller, isolate, namespace, object, ready, refused, stopped,
     until, within,
 };
-use crate::{api, control};
+use crate::{api, was_refused};
 
 /// Of a dry-run the API server says all that it would say.
 fn dry() -> PostParams {
@@ -105,7 +105,7 @@ async fn accounts_of_an_isolated_namespace_write_nowhere_whatever_rights_they_ho
     .await;
     isolate("taken", QuarantineLevel::Contained).await;
     let contained = ready("taken", Isolation::Contained).await;
-    assert_eq!(control(&contained, ControlName::Guard), ControlState::Tested);
+    was_refused(&contained, ControlName::Guard);
     assert_eq!(guarded().await.data.unwrap()["taken"], "contained");
 
     let by = policies::ACCOUNT_GUARD;

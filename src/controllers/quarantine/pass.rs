@@ -73,6 +73,15 @@ pub(super) async fn run(
     outcome
 }
 
+/// What fails besides is told as well, and not instead.
+fn also(trouble: &mut Trouble, outcome: Result<(), PassError>) -> Result<(), PassError> {
+    match outcome {
+        Err(error) if !error.is_conflict() => trouble.message.push_str(&format!("; and {error}")),
+        Ok(()) | Err(_) => return outcome,
+    }
+    Ok(())
+}
+
 struct Work<'a> {
     context: &'a Context,
     name: &'a str,
@@ -122,20 +131,21 @@ impl Work<'_> {
         }
     }
 
-    /// Has the interval passed after which controls are tried again?
     /// When the fence was last tried, by a status that still holds: a start of the operator, which tries everything again, has
     /// nothing new to tell then.
     fn told_lately(&self, level: Isolation) -> Option<Timestamp> {
         let anew =
             self.context.remember(self.name, |memory| memory.seen.is_none() && memory.probing.is_none());
         let status = self.quarantine.status.as_ref().filter(|s| anew && s.isolation == Some(level))?;
-        let stood = |control: &&Control| control.state == ControlState::Tested;
+        let stood =
+            |control: &&Control| matches!(control.state, ControlState::Tested | ControlState::Unverifiable);
         let of = |name| status.controls.iter().find(|control| control.name == name).filter(stood);
         let tried = [ControlName::Lock, ControlName::Fence, ControlName::Guard]
             .map(|name| Some(of(name)?.tried.as_ref()?.0));
         tried.into_iter().min()?.filter(|at| !self.is_due(*at))
     }
 
+    /// Has the interval passed after which controls are tried again?
     fn is_due(&self, tried: Timestamp) -> bool {
         self.left(tried).is_zero()
     }
@@ -199,13 +209,15 @@ impl Work<'_> {
         if since.elapsed() < PROBING {
             return Ok(Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4))))));
         }
-        servers.leaks(&probed);
+        servers.leaks(self.name, &probed);
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
-        pass.trouble = Some(Trouble { reason: "FenceNotSeen", message, stalled: true });
+        let mut trouble = Trouble { reason: "FenceNotSeen", message, stalled: true };
         // One API server that lets through is no reason to leave the network open as well.
         if matches!(seal.level, Isolation::Contained | Isolation::Sealed) && probed.holds_somewhere() {
-            self.network(pass).await?;
+            let cut_off = self.network(pass).await.map(drop);
+            also(&mut trouble, cut_off)?;
         }
+        pass.trouble = Some(trouble);
         Ok(Some(Action::requeue(PROBE_SLOWLY)))
     }
 
@@ -353,5 +365,33 @@ impl Work<'_> {
         }
         // The last pod's end wakes us.
         Ok((!pass.found.empty).then(|| self.rest(pass)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::calls::IoError;
+
+    #[test]
+    fn what_fails_besides_is_told_as_well_and_takes_nothings_place() {
+        let failed = |code, reason| {
+            let status = kube::core::Status::failure("refused", reason).with_code(code);
+            let source = Arc::new(kube::Error::Api(Box::new(status)));
+            Err(PassError::Io(IoError::Api { what: "apply".into(), source }))
+        };
+        let trouble = || Trouble { reason: "FenceNotSeen", message: "tried".into(), stalled: true };
+        for (outcome, message) in [(Ok(()), "tried"), (failed(403, "Forbidden"), "tried; and apply: refused")]
+        {
+            let mut told = trouble();
+            also(&mut told, outcome).unwrap();
+            assert_eq!(told, Trouble { message: message.into(), ..trouble() });
+        }
+        assert!(
+            also(&mut trouble(), failed(409, "Conflict")).unwrap_err().is_conflict(),
+            "that is no trouble"
+        );
     }
 }

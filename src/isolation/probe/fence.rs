@@ -25,20 +25,17 @@ const USER: &str = "impersonate-user";
 pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> Probed {
     let now = servers.now();
     let asked = join_all(now.servers.iter().map(|server| on(server, namespace, level))).await;
-    let away = now.away.into_iter().map(|(address, why)| {
-        let seen = Seen::Unanswered(why);
-        let listed = Some(address);
-        TRIES
-            .map(|(control, policy)| Tried {
-                server: address.to_string(),
-                listed,
-                control,
-                policy,
-                seen: seen.clone(),
-            })
-            .into()
+    let asked = asked.into_iter().flat_map(|tried| servers.remember(namespace, tried));
+    let away = now.away.into_iter().flat_map(|(address, why)| {
+        let (seen, listed) = (Seen::Unanswered(why), Some(address));
+        let server = address.to_string();
+        let not_tried = TRIES.map(|(control, policy)| {
+            let (server, seen) = (server.clone(), seen.clone());
+            Tried { server, listed, control, policy, seen }
+        });
+        servers.recall(namespace, not_tried.into())
     });
-    let tries = asked.into_iter().chain(away).flat_map(|tried| servers.remember(tried)).collect();
+    let tries = asked.chain(away).collect();
     Probed { tries, unknown: now.unknown }
 }
 

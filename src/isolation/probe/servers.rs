@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use kube::{Client, Config};
@@ -21,6 +21,10 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(5);
 /// As many as are tried.
 const MOST: usize = 16;
+/// How long a list that can no longer be read stands.
+const STALE: Duration = Duration::from_secs(60);
+/// Each API server lists itself, so somebody is missing.
+const NONE: &str = "the EndpointSlices of default/kubernetes list none";
 
 /// What is known of the API servers, shared by whoever finds them and whoever tries them.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ struct State {
     listed: BTreeMap<SocketAddr, Listed>,
     /// Why it is not known which there are.
     unknown: Option<String>,
+    /// Since when that cannot be read.
+    failing: Option<Instant>,
 }
 
 struct Listed {
@@ -47,8 +53,16 @@ struct Listed {
     server: Result<Server, String>,
     /// Why nobody answered when it was last tried.
     away: Option<String>,
-    /// It was seen to let through, and not to refuse since.
-    leaks: bool,
+    /// Namespaces that were tried on it: was it seen to let through there, and not to refuse since? Caches lag one by one.
+    leaks: BTreeMap<String, bool>,
+}
+
+impl Listed {
+    /// Who let through somewhere is not believed to refuse where nobody tried.
+    fn is_leaking(&self, namespace: &str) -> bool {
+        let anywhere = || self.leaks.values().any(|leaks| *leaks);
+        self.leaks.get(namespace).copied().unwrap_or_else(anywhere)
+    }
 }
 
 /// An API server that can be tried.
@@ -91,7 +105,7 @@ impl Servers {
         let name = format!("{}:{} (which answers the operator)", at.0, at.1);
         let own = Server { name, client, deadline: DEADLINE, listed: None, at };
         let unknown = Some("the EndpointSlices of default/kubernetes are not read yet".to_owned());
-        let state = Mutex::new(State { listed: BTreeMap::new(), unknown });
+        let state = Mutex::new(State { listed: BTreeMap::new(), unknown, failing: None });
         Self(Arc::new(Inner { own, config, routes, state, epoch: watch::Sender::new(0) }))
     }
 
@@ -132,58 +146,85 @@ impl Servers {
 
     /// These are listed.
     pub(crate) fn list(&self, found: &BTreeSet<SocketAddr>) {
+        let has_client = |listed: &Listed| listed.server.is_ok();
+        let known: BTreeSet<SocketAddr> =
+            self.state().listed.iter().filter(|(_, listed)| has_client(listed)).map(|(at, _)| *at).collect();
+        // A client that could not be made may be by now. Making one may read a file, so nobody waits for it.
+        let wanted = found.iter().enumerate();
+        let made: Vec<_> = wanted
+            .filter(|(number, address)| *number >= MOST || !known.contains(address))
+            .map(|(number, address)| (*address, self.server(*address, number)))
+            .collect();
+        let unknown = found.is_empty().then(|| NONE.to_owned());
         let mut state = self.state();
-        let same = state.unknown.is_none() && state.listed.keys().eq(found);
-        if same {
-            return;
-        }
-        state.unknown = None;
-        let mut before = std::mem::take(&mut state.listed);
-        for (number, address) in found.iter().enumerate() {
-            let fresh = || Listed { server: self.server(*address, number), away: None, leaks: false };
-            state.listed.insert(*address, before.remove(address).unwrap_or_else(fresh));
+        state.failing = None;
+        let same = state.unknown == unknown
+            && state.listed.keys().eq(found)
+            && made.iter().all(|(_, server)| server.is_err());
+        state.unknown = unknown;
+        state.listed.retain(|address, _| found.contains(address));
+        for (address, server) in made {
+            let fresh = Listed { server: Err(String::new()), away: None, leaks: BTreeMap::new() };
+            state.listed.entry(address).or_insert(fresh).server = server;
         }
         drop(state);
-        self.anew();
-    }
-
-    /// It could not be read which are listed. What is known of them stands.
-    pub(crate) fn unreadable(&self, why: String) {
-        let mut state = self.state();
-        if state.unknown.is_some() {
-            state.unknown = Some(why);
+        if !same {
+            self.anew();
         }
     }
 
-    /// Remembers what trying everything on one of them showed, and says what it means. Where nobody answers nobody is asked again
-    /// before somebody does, so that it holds up nobody else. What lets through does so until it is seen to refuse, silent or not.
-    pub(crate) fn remember(&self, mut tried: Vec<Tried>) -> Vec<Tried> {
+    /// It could not be read which are listed. What is known of them stands, and for a while that there are no others.
+    pub(crate) fn unreadable(&self, why: String, now: Instant) {
+        let mut state = self.state();
+        let since = *state.failing.get_or_insert(now);
+        let stood = state.unknown.is_none();
+        if stood && now.duration_since(since) < STALE {
+            return;
+        }
+        state.unknown = Some(why);
+        drop(state);
+        if stood {
+            self.anew();
+        }
+    }
+
+    /// Remembers what trying everything on one of them in a namespace showed, and says what it means. Where nobody answers
+    /// nobody is asked again before somebody does, so that it holds up nobody else.
+    pub(crate) fn remember(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
+        let why = silent_to_all(&mut tried);
         let mut state = self.state();
         let of = tried.first().and_then(|tried| tried.listed);
         let Some(listed) = of.and_then(|address| state.listed.get_mut(&address)) else { return tried };
-        let why = tried.iter().find_map(|tried| match &tried.seen {
-            Seen::Unanswered(why) => Some(why.clone()),
-            Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
-        });
         if let (Some(why), None) = (&why, &listed.away) {
             tracing::warn!(address = ?of, why, "an API server that is listed does not answer: isolation is not tried on it");
         }
         // Who answered somebody else meanwhile is back only when all are told so.
         listed.away = listed.away.take().or(why);
-        listed.leaks &= !tried.iter().all(|tried| tried.seen == Seen::Refused);
-        if listed.leaks {
-            let silent = tried.iter_mut().filter(|tried| matches!(tried.seen, Seen::Unanswered(_)));
-            silent.for_each(|tried| tried.seen = Seen::LetThrough);
+        if tried.iter().all(|tried| tried.seen == Seen::Refused) {
+            listed.leaks.insert(namespace.to_owned(), false);
+        }
+        drop(state);
+        self.recall(namespace, tried)
+    }
+
+    /// What lets through does so until it is seen to refuse, silent or not.
+    pub(crate) fn recall(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
+        let state = self.state();
+        for tried in tried.iter_mut().filter(|tried| matches!(tried.seen, Seen::Unanswered(_))) {
+            let listed = tried.listed.and_then(|address| state.listed.get(&address));
+            if listed.is_some_and(|listed| listed.is_leaking(namespace)) {
+                tried.seen = Seen::LetThrough;
+            }
         }
         tried
     }
 
     /// It was tried for long enough: who let through does so.
-    pub(crate) fn leaks(&self, probed: &Probed) {
+    pub(crate) fn leaks(&self, namespace: &str, probed: &Probed) {
         let mut state = self.state();
         for tried in probed.tries.iter().filter(|tried| tried.seen == Seen::LetThrough) {
             if let Some(listed) = tried.listed.and_then(|address| state.listed.get_mut(&address)) {
-                listed.leaks = true;
+                listed.leaks.insert(namespace.to_owned(), true);
             }
         }
     }
@@ -235,6 +276,23 @@ impl Servers {
         let client = Client::try_from(config).map_err(|error| error.to_string())?;
         Ok(Server { name: address.to_string(), client, deadline: ANSWER, listed: Some(address), at })
     }
+}
+
+/// Why nobody answered any try. Who answers some of them is there, so that those without an answer show nothing.
+fn silent_to_all(tried: &mut [Tried]) -> Option<String> {
+    let silence = |tried: &Tried| match &tried.seen {
+        Seen::Unanswered(why) => Some(why.clone()),
+        Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
+    };
+    if tried.iter().all(|tried| silence(tried).is_some()) {
+        return tried.first().and_then(silence);
+    }
+    for tried in tried {
+        if let Some(why) = silence(tried) {
+            tried.seen = Seen::Unclear(why);
+        }
+    }
+    None
 }
 
 fn host_and_port(url: &Uri) -> (String, u16) {

@@ -63,10 +63,19 @@ async fn who_did_not_answer_is_not_tried_until_back_and_every_news_is_a_new_epoc
 
 /// What trying everything on one of them shows.
 fn tried(servers: &Servers, address: &str, seen: &Seen) -> Probed {
-    let listed = Some(address.parse().unwrap());
+    tried_in("library", servers, address, |_| seen.clone())
+}
+
+/// As [`tried`], policy by policy.
+fn tried_in(namespace: &str, servers: &Servers, address: &str, seen: impl Fn(&str) -> Seen) -> Probed {
+    Probed { tries: servers.remember(namespace, tries(address, seen)), unknown: None }
+}
+
+fn tries(address: &str, seen: impl Fn(&str) -> Seen) -> Vec<Tried> {
+    let listed = address.parse().ok();
     let one =
-        |(control, policy)| Tried { server: address.into(), listed, control, policy, seen: seen.clone() };
-    Probed { tries: servers.remember(TRIES.map(one).into()), unknown: None }
+        |(control, policy)| Tried { server: address.into(), listed, control, policy, seen: seen(policy) };
+    TRIES.map(one).into()
 }
 
 fn silence() -> Seen {
@@ -81,7 +90,7 @@ async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more(
     list(&servers, &[address]);
     let through = tried(&servers, address, &Seen::LetThrough);
     assert!(!is_leaking(), "for a moment anybody may");
-    servers.leaks(&through);
+    servers.leaks("library", &through);
     assert!(is_leaking());
     list(&servers, &["192.0.2.1:6443", address]);
     tried(&servers, address, &Seen::Unclear("RBAC".to_owned()));
@@ -89,21 +98,124 @@ async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more(
     assert_eq!(tried(&servers, "192.0.2.1:6443", &silence()).tries[0].seen, silence());
     tried(&servers, address, &Seen::Refused);
     assert!(!is_leaking());
-    servers.leaks(&through);
+    servers.leaks("library", &through);
     list(&servers, &[]);
     list(&servers, &[address]);
     assert!(!is_leaking(), "somebody else may be there");
 }
 
 #[tokio::test]
-async fn which_there_are_stands_while_it_cannot_be_read() {
+async fn who_answers_some_tries_is_there_and_what_got_no_answer_keeps_it_from_holding() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
-    servers.unreadable("forbidden".to_owned());
+    let address = "192.0.2.2:6443";
+    list(&servers, &[address]);
+    for answer in [Seen::Refused, Seen::LetThrough, Seen::Unclear("RBAC".to_owned())] {
+        // The one that answers the operator, listed nowhere, is no other.
+        for at in [address, "own"] {
+            let slow = |policy: &str| if policy == TRIES[1].1 { silence() } else { answer.clone() };
+            let mut shown = tried_in("library", &servers, at, slow);
+            assert_eq!(shown.tries[1].seen, Seen::Unclear("Connection refused".to_owned()));
+            assert_eq!(shown.tries[0].seen, answer);
+            assert_eq!(names(&servers).1, [], "it is tried again");
+            shown.tries.extend(tries("another", |_| Seen::Refused));
+            assert!(!shown.holds(), "{answer:?} at {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_not_tried_is_away_no_longer_than_until_it_is_back() {
+    let servers = servers(config("https://127.0.0.1:1"), &[]);
+    let address = "192.0.2.2:6443";
+    list(&servers, &[address]);
+    tried(&servers, address, &silence());
+    let skipped = tries(address, |_| silence());
+    servers.back(address.parse().unwrap());
+    let shown = servers.recall("library", skipped.clone());
+    assert_eq!(names(&servers).1, [], "it is tried next time");
+    assert_eq!(shown, skipped);
+    servers.leaks("library", &Probed { tries: tries(address, |_| Seen::LetThrough), unknown: None });
+    let shown = servers.recall("library", skipped);
+    assert!(shown.iter().all(|tried| tried.seen == Seen::LetThrough));
+}
+
+#[tokio::test]
+async fn to_refuse_in_one_namespace_says_nothing_of_one_where_it_lets_through() {
+    let servers = servers(config("https://127.0.0.1:1"), &[]);
+    let address = "192.0.2.2:6443";
+    list(&servers, &[address]);
+    let is_leaking = |namespace: &str| {
+        let shown = tried_in(namespace, &servers, address, |_| silence());
+        shown.tries.iter().all(|t| t.seen == Seen::LetThrough)
+    };
+    let through = tried_in("new", &servers, address, |_| Seen::LetThrough);
+    servers.leaks("new", &through);
+    tried_in("old", &servers, address, |_| Seen::Refused);
+    assert!(is_leaking("new"), "though it refuses elsewhere");
+    assert!(!is_leaking("old"), "there it was seen to refuse");
+    assert!(is_leaking("newer"), "nobody saw it refuse there");
+    tried_in("new", &servers, address, |_| Seen::Refused);
+    assert!(!is_leaking("new") && !is_leaking("newer"));
+}
+
+#[tokio::test]
+async fn which_there_are_stands_for_a_while_when_it_cannot_be_read() {
+    let servers = servers(config("https://127.0.0.1:1"), &[]);
+    let start = Instant::now();
+    let fails = |why: &str, after: Duration| servers.unreadable(why.to_owned(), start + after);
+    fails("forbidden", Duration::ZERO);
     assert_eq!(servers.now().unknown.as_deref(), Some("forbidden"));
+    for first in [Duration::ZERO, Duration::from_secs(3600)] {
+        list(&servers, &["192.0.2.1:6443"]);
+        assert_eq!(servers.now().unknown, None);
+        let stood = servers.epoch();
+        fails("no connection", first);
+        fails("no connection", first + Duration::from_secs(59));
+        assert_eq!((servers.now().unknown, servers.epoch()), (None, stood), "{first:?}");
+        fails("no connection", first + Duration::from_secs(60));
+        assert_eq!(servers.now().unknown.as_deref(), Some("no connection"));
+        assert_eq!(servers.epoch(), stood + 1, "what is said to be tested everywhere is so no more");
+        fails("forbidden", first + Duration::from_secs(61));
+        assert_eq!(servers.epoch(), stood + 1, "that is no news");
+        assert_eq!(names(&servers).0.len(), 2, "those that are known are tried all the same");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_none_is_no_list() {
+    let servers = servers(config("https://127.0.0.1:1"), &[]);
+    list(&servers, &[]);
+    assert_eq!(servers.now().unknown.as_deref(), Some(NONE));
+    let told = servers.epoch();
+    list(&servers, &[]);
+    assert_eq!(servers.epoch(), told, "the same again is no news");
     list(&servers, &["192.0.2.1:6443"]);
-    servers.unreadable("no connection".to_owned());
     assert_eq!(servers.now().unknown, None);
-    assert_eq!(names(&servers).0.len(), 2);
+    list(&servers, &[]);
+    assert_eq!(servers.now().unknown.as_deref(), Some(NONE));
+    assert_eq!(servers.epoch(), told + 2);
+}
+
+#[tokio::test]
+async fn who_could_not_be_tried_is_as_soon_as_that_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.crt");
+    std::fs::write(&authority, "").unwrap();
+    let mut config = config("https://127.0.0.1:1");
+    let own = Client::try_from(config.clone()).unwrap();
+    config.root_cert = None;
+    config.root_cert_file = Some(authority.clone());
+    let servers = Servers::new(own, config, BTreeMap::new());
+    std::fs::remove_file(&authority).unwrap();
+    list(&servers, &["192.0.2.1:6443"]);
+    assert_eq!(names(&servers).1.len(), 1, "its authority cannot be read");
+    let told = servers.epoch();
+    list(&servers, &["192.0.2.1:6443"]);
+    assert_eq!(servers.epoch(), told);
+    std::fs::write(&authority, rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem()).unwrap();
+    list(&servers, &["192.0.2.1:6443"]);
+    assert_eq!(names(&servers).1, []);
+    assert_eq!(servers.epoch(), told + 1);
 }
 
 #[tokio::test]
@@ -130,4 +242,9 @@ async fn no_more_are_tried_than_can_be_and_the_rest_are_named() {
     let (tried, away) = names(&servers);
     assert_eq!((tried.len(), away.len()), (MOST + 1, 1));
     assert!(away[0].1.contains("more than 16"), "{away:?}");
+    let last = all.iter().map(|address| address.parse::<SocketAddr>().unwrap()).max().unwrap().to_string();
+    list(&servers, &[&last]);
+    assert_eq!(names(&servers).1, [], "there is room for it now");
+    list(&servers, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(names(&servers).0.len(), MOST + 1, "never more, in whatever order they come");
 }
