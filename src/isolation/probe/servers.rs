@@ -23,8 +23,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const MOST: usize = 16;
 /// How long a list that can no longer be read stands.
 const STALE: Duration = Duration::from_secs(60);
-/// Each API server lists itself, so somebody is missing.
-const NONE: &str = "the EndpointSlices of default/kubernetes list none";
+/// Each API server lists itself again and again, so somebody is missing.
+const NONE: &str = "the EndpointSlices of default/kubernetes list none any more";
 
 /// What is known of the API servers, shared by whoever finds them and whoever tries them.
 #[derive(Clone)]
@@ -155,9 +155,11 @@ impl Servers {
             .filter(|(number, address)| *number >= MOST || !known.contains(address))
             .map(|(number, address)| (*address, self.server(*address, number)))
             .collect();
-        let unknown = found.is_empty().then(|| NONE.to_owned());
         let mut state = self.state();
         state.failing = None;
+        // Where an API server is told not to list itself, none ever was. Where one was, somebody took it off.
+        let gone = !state.listed.is_empty() || state.unknown.as_deref() == Some(NONE);
+        let unknown = (found.is_empty() && gone).then(|| NONE.to_owned());
         let same = state.unknown == unknown
             && state.listed.keys().eq(found)
             && made.iter().all(|(_, server)| server.is_err());
