@@ -192,13 +192,13 @@ impl PassError {
         }
     }
 
-    /// Somebody wrote in between: read afresh, at once.
-    fn is_conflict(&self) -> bool {
+    /// The call that failed, where one did.
+    fn io(&self) -> Option<&IoError> {
         match self {
             Self::Io(error)
             | Self::Network(NetworkError::Io(error))
-            | Self::Identity(IdentityError::Io(error)) => error.is_conflict(),
-            Self::Network(_) | Self::Identity(_) | Self::Capture(_) => false,
+            | Self::Identity(IdentityError::Io(error)) => Some(error),
+            Self::Network(_) | Self::Identity(_) | Self::Capture(_) => None,
         }
     }
 }
@@ -250,11 +250,26 @@ fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    if error.is_conflict() && failures < 10 {
-        return Action::requeue(Duration::from_millis(20));
+    if !is_conflict(error.io(), failures) {
+        tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
     }
-    tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
-    Action::requeue(Duration::from_millis(250 * 2_u64.pow(failures.min(8))))
+    Action::requeue(again_after(error.io(), failures))
+}
+
+/// Somebody wrote in between, and not for ever: read afresh, at once.
+fn is_conflict(error: Option<&IoError>, failures: u32) -> bool {
+    failures < 10 && error.is_some_and(IoError::is_conflict)
+}
+
+/// When a pass is tried again, of which so many in a row have failed.
+fn again_after(error: Option<&IoError>, failures: u32) -> Duration {
+    if is_conflict(error, failures) {
+        return Duration::from_millis(20);
+    }
+    // A pass makes many calls: where a few in a hundred fail, many passes in a row do, and a namespace must not wait a minute each
+    // time to be isolated. What somebody has to change first can.
+    let most = if error.is_some_and(IoError::is_transient) { 5 } else { 8 };
+    Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }
 
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
@@ -450,4 +465,33 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
     context.tell_network();
     Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_pass_that_failed_on_the_way_is_tried_again_within_seconds_and_one_that_was_refused_within_a_minute_or_so()
+     {
+        let error = |code, reason: &str| {
+            let status = Status { code, reason: reason.to_owned(), ..Status::default() };
+            IoError::Api { what: "try".to_owned(), source: Box::new(kube::Error::Api(Box::new(status))) }
+        };
+        let (lost, refused, conflict) =
+            (error(500, "InternalError"), error(403, "Forbidden"), error(409, "Conflict"));
+        for (error, failures, milliseconds) in [
+            (&lost, 1, 500),
+            (&lost, 100, 8_000),
+            (&refused, 1, 500),
+            (&refused, 100, 64_000),
+            (&conflict, 9, 20),
+            (&conflict, 10, 8_000),
+        ] {
+            let after = again_after(Some(error), failures);
+            assert_eq!(after, Duration::from_millis(milliseconds), "{error}, {failures} times");
+        }
+    }
 }

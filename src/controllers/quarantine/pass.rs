@@ -49,12 +49,15 @@ pub(super) async fn run(
     let outcome = work.go(&mut pass).await;
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
-        Err(error) if error.is_conflict() => return outcome,
+        Err(error) if error.io().is_some_and(|io| io.is_conflict()) => return outcome,
         Err(error) => {
             pass.trouble =
                 Some(Trouble { reason: error.reason(), message: error.to_string(), stalled: false });
         }
         Ok(_) => {}
+    }
+    if outcome.is_ok() {
+        context.remember(&name, |memory| memory.failures = 0);
     }
     if pass.is_between(before.isolation) {
         return outcome;
@@ -67,9 +70,6 @@ pub(super) async fn run(
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
-    if outcome.is_ok() {
-        context.remember(&name, |memory| memory.failures = 0);
-    }
     outcome
 }
 
