@@ -19,10 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::fence::{self, Fence};
 use super::network::{Network, ProbeOptions};
 use super::roles;
-use crate::api::{
-    Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
-    protected_namespace,
-};
+use crate::api::{Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
@@ -30,7 +27,7 @@ use crate::isolation::guard;
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
-use crate::isolation::target::{Next, PlanState, Target, target};
+use crate::isolation::target::{Next, PlanState};
 use ending::Ending;
 use status::Trouble;
 
@@ -40,6 +37,7 @@ mod ending;
 mod pass;
 mod status;
 mod wake;
+mod wanted;
 
 /// A Quarantine that may turn out not to be readable: then it alone is left out.
 type Guarded = DeserializeGuard<Quarantine>;
@@ -53,6 +51,9 @@ const FENCING: usize = 16;
 const CAPTURING: usize = 4;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
+/// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
+/// tells of it here.
+const DEPENDENCIES: Duration = Duration::from_secs(2);
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
@@ -303,11 +304,12 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
-    let wanted = decide(&context, &quarantine).await?;
+    let (wanted, plan) = wanted::decide(&context.client, &quarantine).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
-    Ok(kept.map_or(next, Action::requeue))
+    let waits = (plan == PlanState::Waits).then_some(DEPENDENCIES);
+    Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 
 async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoError> {
@@ -341,41 +343,6 @@ async fn set_finalizers(
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let what = format!("write finalizers of Quarantine {name}");
     call(what, api.patch(&name, &params, &Patch::Merge(patch))).await
-}
-
-/// Asks what is to be enforced, reading the claimant, and its plan if that would loosen anything, live.
-async fn decide(context: &Context, quarantine: &Quarantine) -> Result<Target, IoError> {
-    let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
-    let Some(claim) = claim else {
-        return Ok(target(quarantine, None, PlanState::Gone));
-    };
-    let (namespace, name) = (&claim.plan_namespace, claim.service_recovery());
-    let api: Api<ServiceRecovery> = Api::namespaced(context.client.clone(), namespace);
-    let recovery = call_opt(format!("get ServiceRecovery {namespace}/{name}"), api.get(&name)).await?;
-    let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
-    let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
-    // Nothing is loosened any more for what is being deleted.
-    if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
-        return Ok(careful);
-    }
-    let plans: Api<RecoveryPlan> = Api::namespaced(context.client.clone(), namespace);
-    let what = format!("get RecoveryPlan {namespace}/{}", claim.plan);
-    let plan = call_opt(what, plans.get_metadata(&claim.plan)).await?;
-    let alive = plan.is_some_and(|p| {
-        p.metadata.uid.as_deref() == Some(&claim.plan_uid) && p.metadata.deletion_timestamp.is_none()
-    });
-    Ok(if alive { granted } else { careful })
-}
-
-/// Right before anything is let in or out: is it still what is wanted, and the Quarantine still as it was read?
-async fn still_wanted(context: &Context, quarantine: &Quarantine, wanted: &Target) -> Result<bool, IoError> {
-    let Some(now) = read(context, &quarantine.name_any()).await? else {
-        return Ok(false);
-    };
-    if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
-        return Ok(false);
-    }
-    Ok(decide(context, &now).await? == *wanted)
 }
 
 /// Tells of what changed for people.

@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Known, Pass, Trouble};
-use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
+use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture};
@@ -56,10 +56,13 @@ pub(super) async fn run(
         }
         Ok(_) => {}
     }
-    if outcome.is_ok() {
-        context.remember(&name, |memory| memory.failures = 0);
-    }
+    let went_on = || {
+        if outcome.is_ok() {
+            context.remember(&name, |memory| memory.failures = 0);
+        }
+    };
     if pass.is_between(before.isolation) {
+        went_on();
         return outcome;
     }
     if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
@@ -70,6 +73,7 @@ pub(super) async fn run(
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
+    went_on();
     outcome
 }
 
@@ -153,7 +157,7 @@ impl Work<'_> {
     /// Right before anything is let in or out: is it still wanted?
     async fn loosened_in_vain(&self, pass: &Pass) -> Result<bool, PassError> {
         Ok(target::loosens(self.before, pass.target.level)
-            && !still_wanted(self.context, &self.quarantine, &pass.target).await?)
+            && !wanted::still_wanted(&self.context.client, &self.quarantine, &pass.target).await?)
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
