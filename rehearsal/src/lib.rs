@@ -3,9 +3,12 @@
 //! what anybody sees, through the API server.
 
 mod endpoint;
+pub mod estate;
 mod manifests;
 mod operator;
 mod people;
+mod random;
+pub mod trial;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ pub use endpoint::Endpoint;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
 pub use people::{Asked, asked, decide, decisions_needed, retry};
+pub use random::{SplitMix, seed};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result};
