@@ -1,6 +1,7 @@
 //! Calls to the API server: each has a deadline, and an error that names what was tried.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::Status;
@@ -9,7 +10,7 @@ use kube::core::Status;
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What came of a call that failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum IoError {
     /// The API server refused, or the way there failed.
     #[error("{what}: {}", reason(.source))]
@@ -17,7 +18,7 @@ pub enum IoError {
         /// What was tried, on which object.
         what: String,
         /// What came back.
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// No answer in time: nobody knows whether it took effect.
     #[error("{what}: no answer within {} s", .after.as_secs())]
@@ -57,6 +58,23 @@ impl IoError {
 }
 
 impl IoError {
+    /// Did nobody answer? Then why, by the innermost cause: those around it only say that there was one.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<String> {
+        let source = match self {
+            Self::Timeout { after, .. } => return Some(format!("no answer within {} s", after.as_secs())),
+            Self::Api { source, .. } => source.as_ref(),
+        };
+        if !matches!(source, kube::Error::HyperError(_) | kube::Error::Service(_)) {
+            return None;
+        }
+        let mut cause: &dyn std::error::Error = source;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Some(cause.to_string())
+    }
+
     /// May the same call work in a moment, without anybody doing anything?
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -82,10 +100,22 @@ pub async fn call<T>(
     what: impl Into<String>,
     future: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, IoError> {
-    match tokio::time::timeout(DEADLINE, future).await {
+    call_within(DEADLINE, what, future).await
+}
+
+/// As [`call`], with a deadline of its own.
+///
+/// # Errors
+/// [`IoError`], which repeats `what`.
+pub async fn call_within<T>(
+    deadline: Duration,
+    what: impl Into<String>,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<T, IoError> {
+    match tokio::time::timeout(deadline, future).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(IoError::Api { what: what.into(), source: Box::new(error) }),
-        Err(_) => Err(IoError::Timeout { what: what.into(), after: DEADLINE }),
+        Ok(Err(error)) => Err(IoError::Api { what: what.into(), source: Arc::new(error) }),
+        Err(_) => Err(IoError::Timeout { what: what.into(), after: deadline }),
     }
 }
 

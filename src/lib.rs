@@ -9,6 +9,8 @@ pub mod calls;
 pub mod cli;
 pub mod controllers;
 pub mod engine;
+#[cfg(test)]
+mod fuzz;
 pub mod gates;
 pub mod isolation;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! `cargo bench`: how long it takes to isolate many namespaces at once, from the request for it to the first write that is refused,
 //! to the network cut, to the last pod gone; and how that grows. The API server's audit log is the witness, not the operator.
 //!
-//! `RESURGAM_BENCH=20,40` plays other sizes than 50, 100 and 200 namespaces.
+//! `RESURGAM_BENCH=20,40` plays other sizes than 50, 100 and 200 namespaces; `RESURGAM_BENCH_API_SERVERS=3` more API servers than one.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -32,9 +32,16 @@ fn main() -> Result<()> {
 
 async fn play() -> Result<()> {
     let sizes = sizes()?;
-    let cluster = ControlPlane::start(Options { nodes: 8, ..Options::default() }).await?;
+    let further_api_servers = vec![Vec::new(); api_servers()?.saturating_sub(1)];
+    let cluster =
+        ControlPlane::start(Options { nodes: 8, further_api_servers, ..Options::default() }).await?;
     rehearsal::install(&cluster).await?;
-    let options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+    let mut options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+    for server in cluster.api_servers() {
+        options
+            .arguments
+            .extend(["--api-server-route".to_owned(), format!("{}={}", server.advertised, server.url)]);
+    }
     let operator = Operator::start(&cluster, &options)?;
     // The first one waits until the operator leads.
     isolate(&cluster, 1).await.context("the first namespace")?;
@@ -63,6 +70,13 @@ fn sizes() -> Result<Vec<usize>> {
             .map(|size| size.trim().parse().with_context(|| format!("RESURGAM_BENCH: {size}")))
             .collect(),
         Err(_) => Ok(SIZES.to_vec()),
+    }
+}
+
+fn api_servers() -> Result<usize> {
+    match std::env::var("RESURGAM_BENCH_API_SERVERS") {
+        Ok(text) => text.trim().parse().with_context(|| format!("RESURGAM_BENCH_API_SERVERS: {text}")),
+        Err(_) => Ok(1),
     }
 }
 

@@ -67,6 +67,17 @@ const MODULES: &[Module] = &[
     },
 ];
 
+/// No part of a control plane, though many clusters have it: built for who asks for it.
+const SNAPSHOTTER: Module = Module {
+    name: "snapshotter",
+    programs: &[Program {
+        name: "snapshot-controller",
+        package: "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+        installed: "snapshot-controller",
+        node: false,
+    }],
+};
+
 const fn kubernetes(name: &'static str, package: &'static str) -> Program {
     Program { name, package, installed: name, node: false }
 }
@@ -104,14 +115,30 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Every program by its name: from the folder `KUBEBUILDER_ASSETS` what is there, the others from the cache, built
 /// first where they are missing; those of a real node if there is to be one. Blocks, for minutes when the cache is cold; says so on stderr.
 pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
+    find(MODULES, |program| real_node || !program.node)
+}
+
+/// The controller of CSI's VolumeSnapshots, from the same places. Blocks, for minutes when the cache is cold.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn snapshot_controller() -> anyhow::Result<PathBuf> {
+    let found = find(&[SNAPSHOTTER], |_| true)?;
+    found.into_values().next().context("there is no program snapshot-controller")
+}
+
+fn find(
+    modules: &[Module],
+    is_needed: impl Fn(&Program) -> bool,
+) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
     let assets =
         std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let mut found = BTreeMap::new();
     let mut go = None;
     let mut announced = false;
-    for module in MODULES {
+    for module in modules {
         let given = |program: &&Program| assets.as_ref().is_some_and(|a| a.join(program.name).is_file());
-        let needed = || module.programs.iter().filter(|program| real_node || !program.node);
+        let needed = || module.programs.iter().filter(|program| is_needed(program));
         for program in needed().filter(given) {
             found.extend(assets.as_ref().map(|assets| (program.name, assets.join(program.name))));
         }
@@ -126,7 +153,7 @@ pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str,
         let folder = cache()?.join(format!("{}-{}", module.name, key(module, version)?));
         if !missing(&folder, &wanted).is_empty() {
             if !announced {
-                say("building the control plane from source, once: about 10 minutes on two cores, \
+                say("building from source, once: about 10 minutes on two cores for a whole control plane, \
                      seconds when Go has built it before");
                 announced = true;
             }
@@ -319,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_needed_go_is_read_from_each_module() {
-        for module in MODULES {
+        for module in MODULES.iter().chain([&SNAPSHOTTER]) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             assert!(version_numbers(&needed_go(&text).unwrap()) >= vec![1, 26, 0], "{}", module.name);
         }
@@ -327,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_program_is_a_tool_of_its_module_and_key_changes_with_go() {
-        for module in MODULES {
+        for module in MODULES.iter().chain([&SNAPSHOTTER]) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             for program in module.programs {
                 assert!(

@@ -1,7 +1,7 @@
 //! The components of the control plane: how each is started, and when it is ready.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -61,53 +61,80 @@ impl Rig<'_> {
         Ok((process, Etcd { url: url.url, ca, client }))
     }
 
-    /// Starts the API server, with these policies as files.
-    pub(crate) async fn apiserver(
+    /// Starts the API servers, with these policies as files: one, and one more for each of `further`, with these arguments besides
+    /// those that all have. The first is the one that everybody else is told of.
+    pub(crate) async fn apiservers(
         &self,
         etcd: &Etcd,
         static_policies: Option<&str>,
-    ) -> anyhow::Result<(Process, Server)> {
+        further: &[Vec<String>],
+    ) -> anyhow::Result<(Vec<Process>, Vec<Server>)> {
         let certificates = self.workdir.join("certificates");
-        let ca = self.ca();
-        let server = self.authority.server("kube-apiserver")?.write(&certificates, "kube-apiserver")?;
+        let hosts: Vec<String> = (0..=further.len()).map(|n| listens(n).to_string()).collect();
+        let names = hosts.iter().map(String::as_str).chain(["localhost", "kubernetes.default.svc"]);
+        let server = self.authority.server_of("kube-apiserver", &names.collect::<Vec<_>>())?;
+        let serving = server.write(&certificates, "kube-apiserver")?;
         let (private, public) = token_keys()?;
         write_private(&self.token_key(), &private)?;
-        let token_public = certificates.join("service-accounts.pub");
-        write_private(&token_public, &public)?;
-        let policy = self.workdir.join("config/audit-policy.yaml");
-        write_private(&policy, include_str!("../manifests/audit-policy.yaml"))?;
+        write_private(&certificates.join("service-accounts.pub"), &public)?;
+        write_private(&self.audit_policy(), include_str!("../manifests/audit-policy.yaml"))?;
         let admission = static_policies.map(|policies| self.admission(policies)).transpose()?;
         let prober = self.authority.client("resurgam-rig-prober", None)?;
+        let start = |number: usize, port: Option<u16>, more: Vec<String>| {
+            let (serving, admission, prober) = (&serving, &admission, &prober);
+            let log = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+            // One on its own needs nobody to find it, and tells nobody where it is.
+            let reconciler = if further.is_empty() { "none" } else { "lease" };
+            self.start_at("kube-apiserver", log, port, move |port, command| {
+                self.apiserver(etcd, serving, number, port, command);
+                command
+                    .arg(format!("--endpoint-reconciler-type={reconciler}"))
+                    .args(admission.as_ref().map(|file| flag("admission-control-config-file", file)))
+                    .args(&more);
+                let url = format!("https://{}:{port}", listens(number));
+                let at = Server { url, authority: self.authority.pem() };
+                Ok(Probe { kubeconfig: at.with_certificate("prober", prober)?, at, path: "/readyz" })
+            })
+        };
+        let (process, first) = start(0, None, Vec::new()).await?;
+        // They are advertised by address alone, so all are at the same port.
+        let port = first.port()?;
+        let (mut processes, mut servers) = (vec![process], vec![first]);
+        for (number, more) in further.iter().enumerate() {
+            let (process, server) = start(number + 1, Some(port), more.clone()).await?;
+            processes.push(process);
+            servers.push(server);
+        }
+        Ok((processes, servers))
+    }
+
+    /// What every API server is started with.
+    fn apiserver(&self, etcd: &Etcd, serving: &Files, number: usize, port: u16, command: &mut Command) {
         let issuer = "https://kubernetes.default.svc.cluster.local";
-        self.start("kube-apiserver", |port, command| {
-            command
-                .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-                .arg(format!("--secure-port={port}"))
-                .arg("--endpoint-reconciler-type=none")
-                .arg("--service-cluster-ip-range=10.96.0.0/16")
-                .arg(format!("--etcd-servers={}", etcd.url))
-                .arg(flag("etcd-cafile", &etcd.ca))
-                .arg(flag("etcd-certfile", &etcd.client.certificate))
-                .arg(flag("etcd-keyfile", &etcd.client.key))
-                .arg(flag("tls-cert-file", &server.certificate))
-                .arg(flag("tls-private-key-file", &server.key))
-                .arg(flag("client-ca-file", &ca))
-                .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--allow-privileged=true"])
-                // Nobody resolves the names of fake nodes.
-                .arg("--kubelet-preferred-address-types=InternalIP")
-                .arg(format!("--service-account-issuer={issuer}"))
-                .arg(flag("service-account-key-file", &token_public))
-                .arg(flag("service-account-signing-key-file", self.token_key()))
-                .arg(flag("audit-policy-file", &policy))
-                .arg(flag("audit-log-path", self.audit_log()))
-                // In the log before the answer is sent, and all of it in one file.
-                .args(["--audit-log-mode=blocking", "--audit-log-maxsize=0"])
-                .args(["--profiling=false", "--shutdown-delay-duration=0s"])
-                .args(admission.as_ref().map(|file| flag("admission-control-config-file", file)));
-            let at = Server { url: format!("https://127.0.0.1:{port}"), authority: self.authority.pem() };
-            Ok(Probe { kubeconfig: at.with_certificate("prober", &prober)?, at, path: "/readyz" })
-        })
-        .await
+        let public = self.workdir.join("certificates/service-accounts.pub");
+        command
+            .arg(format!("--bind-address={}", listens(number)))
+            .arg(format!("--advertise-address={}", advertised(number)))
+            .arg(format!("--secure-port={port}"))
+            .arg("--service-cluster-ip-range=10.96.0.0/16")
+            .arg(format!("--etcd-servers={}", etcd.url))
+            .arg(flag("etcd-cafile", &etcd.ca))
+            .arg(flag("etcd-certfile", &etcd.client.certificate))
+            .arg(flag("etcd-keyfile", &etcd.client.key))
+            .arg(flag("tls-cert-file", &serving.certificate))
+            .arg(flag("tls-private-key-file", &serving.key))
+            .arg(flag("client-ca-file", self.ca()))
+            .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--allow-privileged=true"])
+            // Nobody resolves the names of fake nodes.
+            .arg("--kubelet-preferred-address-types=InternalIP")
+            .arg(format!("--service-account-issuer={issuer}"))
+            .arg(flag("service-account-key-file", public))
+            .arg(flag("service-account-signing-key-file", self.token_key()))
+            .arg(flag("audit-policy-file", self.audit_policy()))
+            .arg(flag("audit-log-path", self.audit_log(number)))
+            // In the log before the answer is sent, and all of it in one file.
+            .args(["--audit-log-mode=blocking", "--audit-log-maxsize=0"])
+            .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     }
 
     /// Writes policies where the API server takes them from, and how it is told so.
@@ -220,9 +247,14 @@ impl Rig<'_> {
         self.workdir.join("containers").join(if previous { "previous.log" } else { "current.log" })
     }
 
-    /// The audit log of the API server.
-    pub(crate) fn audit_log(&self) -> PathBuf {
-        self.workdir.join("audit/audit.log")
+    /// The audit log of an API server.
+    pub(crate) fn audit_log(&self, number: usize) -> PathBuf {
+        let more = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+        self.workdir.join("audit").join(format!("audit{more}.log"))
+    }
+
+    fn audit_policy(&self) -> PathBuf {
+        self.workdir.join("config/audit-policy.yaml")
     }
 
     /// Where the cluster's authority is written.
@@ -290,23 +322,44 @@ impl Rig<'_> {
         name: &'static str,
         arguments: impl Fn(u16, &mut Command) -> anyhow::Result<Probe>,
     ) -> anyhow::Result<(Process, Server)> {
+        self.start_at(name, String::new(), None, arguments).await
+    }
+
+    /// The same, on a certain port if one is given, with its log under the name and this suffix.
+    async fn start_at(
+        &self,
+        name: &'static str,
+        suffix: String,
+        port: Option<u16>,
+        arguments: impl Fn(u16, &mut Command) -> anyhow::Result<Probe>,
+    ) -> anyhow::Result<(Process, Server)> {
+        let attempts = if port.is_some() { 1 } else { PORT_ATTEMPTS };
         let mut attempt = 1;
         loop {
             let mut command = self.command(name)?;
-            let probe = arguments(free_port()?, &mut command)?;
+            let probe = arguments(port.map_or_else(free_port, Ok)?, &mut command)?;
             let client = crate::client::client(probe.kubeconfig).await?;
-            let process = Process::start(name, command, &self.log(name))?;
+            let process = Process::start(name, command, &self.log(&format!("{name}{suffix}")))?;
             match ready(&process, &client, probe.path).await {
                 Ok(()) => return Ok((process, probe.at)),
-                Err(error)
-                    if attempt < PORT_ATTEMPTS && error.to_string().contains("address already in use") =>
-                {
+                Err(error) if attempt < attempts && error.to_string().contains("address already in use") => {
                     attempt += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// The loopback address at which an API server listens. All of them have the same port, so each needs one of its own.
+fn listens(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + u32::try_from(number).unwrap_or_default())
+}
+
+/// The address at which it says that it is: Kubernetes advertises no loopback address. This network is for documentation
+/// (RFC 5737), so that nobody is there.
+pub(crate) fn advertised(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 1).to_bits() + u32::try_from(number).unwrap_or_default())
 }
 
 /// Where etcd is, and the credentials it takes.

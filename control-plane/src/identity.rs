@@ -1,5 +1,6 @@
 //! Who acts on the cluster, and their kubeconfig files.
 
+use anyhow::Context;
 use k8s_openapi::ByteString;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
@@ -79,6 +80,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn port(&self) -> anyhow::Result<u16> {
+        let url: http::Uri = self.url.parse()?;
+        url.port_u16().with_context(|| format!("{url} has no port"))
+    }
+
     pub(crate) fn with_certificate(&self, user: &str, certified: &Certified) -> anyhow::Result<Kubeconfig> {
         let credentials = json!({
             "client-certificate-data": base64(&certified.certificate),

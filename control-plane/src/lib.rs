@@ -18,6 +18,7 @@ mod process;
 mod workdir;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use kube::Client;
 use kube::config::Kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use crate::build::snapshot_controller;
 pub use crate::identity::Identity;
 pub use crate::node::real_node_lacks;
 pub use crate::process::spawn_bound;
@@ -52,6 +54,10 @@ pub struct Options {
     pub nodes: usize,
     /// Manifests of admission policies that the API server is given as files (KEP-5793), in YAML. `None`: it has none.
     pub static_policies: Option<String>,
+    /// Further API servers on the same etcd, each with these arguments besides those that all have. With any, all of them are
+    /// advertised in the EndpointSlice of `default/kubernetes`; [`ControlPlane::api_servers`] tells where. Everything else, every
+    /// kubeconfig included, goes by the first.
+    pub further_api_servers: Vec<Vec<String>>,
     /// Whether there is a real node too, `real-1`, whose pods are processes on a network. [`real_node_lacks`] says what this
     /// machine lacks for it.
     pub real_node: bool,
@@ -59,8 +65,23 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { dir: None, nodes: 2, static_policies: None, real_node: false }
+        Options {
+            dir: None,
+            nodes: 2,
+            static_policies: None,
+            further_api_servers: Vec::new(),
+            real_node: false,
+        }
     }
+}
+
+/// An API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiServer {
+    /// Where it says that it is, in the EndpointSlice of `default/kubernetes`. Nobody is there: the network is for documentation.
+    pub advertised: SocketAddr,
+    /// Where it is, on loopback.
+    pub url: String,
 }
 
 /// A running control plane. Dropping it kills it; [`ControlPlane::stop`] ends it in order.
@@ -69,6 +90,7 @@ pub struct ControlPlane {
     /// In the order of their start. Dropped before the folder that they write to.
     processes: Vec<Process>,
     programs: BTreeMap<&'static str, PathBuf>,
+    api_servers: Vec<ApiServer>,
     kubeconfigs: Kubeconfigs,
     audit_log: PathBuf,
     node: Option<Node>,
@@ -92,7 +114,15 @@ impl ControlPlane {
         write_private(&rig.ca(), &authority.pem())?;
 
         let (etcd, etcd_access) = rig.etcd().await?;
-        let (apiserver, server) = rig.apiserver(&etcd_access, options.static_policies.as_deref()).await?;
+        let (apiservers, servers) = rig
+            .apiservers(&etcd_access, options.static_policies.as_deref(), &options.further_api_servers)
+            .await?;
+        let api_servers = servers.iter().enumerate().map(|(number, server)| {
+            let advertised = (components::advertised(number), server.port()?).into();
+            anyhow::Ok(ApiServer { advertised, url: server.url.clone() })
+        });
+        let api_servers = api_servers.collect::<anyhow::Result<Vec<_>>>()?;
+        let server = servers.into_iter().next().context("no API server was started")?;
 
         // Of system:masters only this much: one client, in memory, for one write.
         let masters = authority.client("resurgam-rig-bootstrap", Some("system:masters"))?;
@@ -118,7 +148,9 @@ impl ControlPlane {
         let (controller_manager, scheduler, kwok) =
             tokio::try_join!(rig.controller_manager(&server), rig.scheduler(&server), set_up)?;
 
-        let mut processes = vec![etcd, apiserver, controller_manager, scheduler, kwok];
+        let mut processes = vec![etcd];
+        processes.extend(apiservers);
+        processes.extend([controller_manager, scheduler, kwok]);
         let mut node = None;
         if options.real_node {
             let (process, started) = rig.node(&server).await?;
@@ -126,8 +158,9 @@ impl ControlPlane {
             node = Some(started);
             nodes.push(node::NAME.to_owned());
         }
-        let audit_log = rig.audit_log();
-        let control_plane = ControlPlane { processes, programs, kubeconfigs, audit_log, node, workdir };
+        let audit_log = rig.audit_log(0);
+        let control_plane =
+            ControlPlane { processes, programs, api_servers, kubeconfigs, audit_log, node, workdir };
         if let Err(error) = bootstrap::usable(&administrator, &nodes).await {
             control_plane.check()?;
             let tail = control_plane.processes.last().map(Process::tail).unwrap_or_default();
@@ -164,7 +197,24 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// The API server's audit log: JSON lines, complete up to every answered request, writes with their bodies.
+    /// The API servers, in the order of their start.
+    #[must_use]
+    pub fn api_servers(&self) -> &[ApiServer] {
+        &self.api_servers
+    }
+
+    /// Kills a further API server, so that it has no chance to say that it goes.
+    ///
+    /// # Errors
+    /// There is none of that number: the first, on which everything else rests, is not killed.
+    pub fn kill_api_server(&self, number: usize) -> anyhow::Result<()> {
+        // After etcd, in the order of their start.
+        let process = (1..self.api_servers.len()).contains(&number).then(|| &self.processes[1 + number]);
+        process.with_context(|| format!("there is no further API server {number}"))?.kill();
+        Ok(())
+    }
+
+    /// The (first) API server's audit log: JSON lines, complete up to every answered request, writes with their bodies.
     pub fn audit_log(&self) -> &Path {
         &self.audit_log
     }

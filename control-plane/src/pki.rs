@@ -42,7 +42,12 @@ impl Authority {
 
     /// A certificate for a server on 127.0.0.1.
     pub(crate) fn server(&self, name: &str) -> anyhow::Result<Certified> {
-        let mut params = params(name, &["127.0.0.1", "localhost"])?;
+        self.server_of(name, &["127.0.0.1", "localhost"])
+    }
+
+    /// A certificate for a server of these names and addresses.
+    pub(crate) fn server_of(&self, name: &str, hosts: &[&str]) -> anyhow::Result<Certified> {
+        let mut params = params(name, hosts)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }

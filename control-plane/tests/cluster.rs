@@ -215,6 +215,27 @@ async fn the_audit_log_has_a_write_with_its_body_and_author_once_it_is_answered(
 }
 
 #[tokio::test]
+async fn a_read_of_one_namespace_is_logged_with_what_was_read_and_one_of_anything_else_is_not() {
+    let control_plane = control_plane().await;
+    let client = control_plane.client(Identity::TenantAdministrator).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let read = namespaces.get("default").await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    maps.get_opt("not-there").await.unwrap();
+    let log = audit(&std::fs::read_to_string(control_plane.audit_log()).unwrap());
+    let found = |resource: &str| {
+        let is = |event: &&Value| {
+            event["verb"] == "get"
+                && event["user"]["username"] == "tenant-administrator"
+                && event["objectRef"]["resource"] == resource
+        };
+        log.iter().find(is).unwrap()["responseObject"].clone()
+    };
+    assert_eq!(found("namespaces")["metadata"]["uid"], read.metadata.uid.unwrap());
+    assert_eq!(found("configmaps"), Value::Null);
+}
+
+#[tokio::test]
 async fn nobody_writes_as_system_masters_but_for_the_bootstrap_binding() {
     let control_plane = control_plane().await;
     let log = audit(&std::fs::read_to_string(control_plane.audit_log()).unwrap());

@@ -18,8 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::log::{Log, What};
+use crate::log::Log;
 use crate::plan::{Node, Plan};
+use crate::what::{Record, What};
 
 /// Measured figures of one recovery, all of them absolute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -97,7 +98,7 @@ impl Run<'_> {
 
 /// Measures a log.
 pub(crate) fn measure(plan: &Plan, log: &Log) -> Figures {
-    let services = times(log);
+    let services = times(plan, log);
     let mut figures = Figures { total: plan.services.len(), ..Figures::default() };
     for (name, times) in &services {
         if let (Some(claimed), Some(recovered)) = (times.claimed, times.recovered) {
@@ -145,36 +146,45 @@ pub(crate) fn measure(plan: &Plan, log: &Log) -> Figures {
 }
 
 /// Reads each service's times off the log.
-fn times(log: &Log) -> BTreeMap<&str, Times> {
+fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
     let mut services: BTreeMap<&str, Times> = BTreeMap::new();
     for write in &log.writes {
         let at = nanoseconds(write.completed);
         match &write.what {
-            What::Claim { service } => {
-                services.entry(service).or_default().touched.get_or_insert(at);
+            What::Quarantine { quarantine: Some(quarantine), .. } => {
+                if let Some(claim) = quarantine.claim.as_ref().filter(|claim| plan.has(claim)) {
+                    services.entry(&claim.service).or_default().touched.get_or_insert(at);
+                }
             }
-            What::Service { name, state } => {
+            What::Service { name, record } => {
                 let times = services.entry(name).or_default();
-                if state.claimed {
+                let is = |what: fn(&Record) -> bool| record.as_deref().is_some_and(what);
+                if is(Record::claimed) {
                     times.touched.get_or_insert(at);
                     times.claimed.get_or_insert(at);
                 }
-                if state.recovered && times.claimed.is_some() {
+                if is(|record| record.recovered) && times.claimed.is_some() {
                     times.recovered.get_or_insert(at);
                 }
-                if !state.needs_decision {
+                if !is(|record| record.needs_decision) {
                     answered(times, at);
                     times.answered = false;
                 } else if !times.answered {
                     times.waiting_since.get_or_insert(at);
                 }
             }
-            What::Retry { service } => {
+            What::Retry { service, .. } => {
                 let times = services.entry(service).or_default();
                 answered(times, at);
                 times.answered = true;
             }
-            What::Namespace { .. } | What::NamespaceDeleted { .. } | What::Pod { .. } => {}
+            What::Namespace { .. }
+            | What::NamespaceDeleted { .. }
+            | What::Pod { .. }
+            | What::Quarantine { quarantine: None, .. }
+            | What::Workload { .. }
+            | What::Carried { .. }
+            | What::Plan { .. } => {}
         }
     }
     services

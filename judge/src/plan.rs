@@ -6,12 +6,18 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use crate::CannotJudge;
+use crate::gates::{Gate, gates};
+use crate::what::Claim;
+
+pub(crate) use crate::gates::Phase;
 
 /// A RecoveryPlan, as far as it matters here.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub name: String,
     pub namespace: String,
+    /// Whose are the writes of steps and the reads of gates, as the API server knows it.
+    pub account: Option<String>,
     pub max_parallel: usize,
     /// By name.
     pub services: BTreeMap<String, Service>,
@@ -24,6 +30,10 @@ pub(crate) struct Service {
     pub namespaces: Vec<String>,
     /// Its group, or its own name.
     pub node: String,
+    /// Its gates, the plan's defaults included.
+    pub gates: Vec<Gate>,
+    /// It says out loud that it may have none.
+    pub ungated: bool,
     depends_on: Vec<String>,
     tier: Option<i64>,
 }
@@ -56,10 +66,11 @@ impl Plan {
         };
         let spec = value.get("spec").unwrap_or(&Value::Null);
         let list = spec.get("services").and_then(Value::as_sequence);
+        let defaults = spec.get("defaults").and_then(|defaults| defaults.get("gates"));
         let mut services = BTreeMap::new();
         for (index, item) in list.into_iter().flatten().enumerate() {
             let name = text_of(item, "name").ok_or_else(|| wrong(format!("service {index} has no name")))?;
-            if services.insert(name.to_owned(), service(name, item)?).is_some() {
+            if services.insert(name.to_owned(), service(name, item, defaults)?).is_some() {
                 return Err(wrong(format!("service {name} is there twice")));
             }
         }
@@ -71,9 +82,12 @@ impl Plan {
         }
         let max_parallel = spec.get("maxParallel").and_then(Value::as_u64).unwrap_or(6);
         let nodes = nodes(&services);
+        let namespace = named("namespace")?;
+        let account = text_of(spec, "serviceAccountName");
         Ok(Self {
             name: named("name")?,
-            namespace: named("namespace")?,
+            account: account.map(|name| format!("system:serviceaccount:{namespace}:{name}")),
+            namespace,
             max_parallel: usize::try_from(max_parallel).unwrap_or(usize::MAX),
             services,
             nodes,
@@ -84,6 +98,13 @@ impl Plan {
     pub(crate) fn service_of(&self, namespace: &str) -> Option<(&str, &Service)> {
         let mine = |(_, service): &(&String, &Service)| service.namespaces.iter().any(|n| n == namespace);
         self.services.iter().find(mine).map(|(name, service)| (name.as_str(), service))
+    }
+
+    /// Is a claim on a Quarantine this plan's, for a service that it has?
+    pub(crate) fn has(&self, claim: &Claim) -> bool {
+        claim.plan == self.name
+            && claim.plan_namespace == self.namespace
+            && self.services.contains_key(&claim.service)
     }
 
     /// What a service waits for: the dependencies of its group, the group's own members aside.
@@ -108,9 +129,14 @@ fn texts(item: &Value, key: &str, name: &str) -> Result<Option<Vec<String>>, Can
     list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
 }
 
-fn service(name: &str, item: &Value) -> Result<Service, CannotJudge> {
+fn service(name: &str, item: &Value, defaults: Option<&Value>) -> Result<Service, CannotJudge> {
+    let namespaces = texts(item, "namespaces", name)?.unwrap_or_else(|| vec![name.to_owned()]);
+    let gates = gates(item.get("gates"), defaults, namespaces.is_empty())
+        .map_err(|reason| CannotJudge::Plan(format!("service {name}: {reason}")))?;
     Ok(Service {
-        namespaces: texts(item, "namespaces", name)?.unwrap_or_else(|| vec![name.to_owned()]),
+        namespaces,
+        gates,
+        ungated: item.get("ungated").is_some(),
         // A group may bear a service's name: the blank, which no name has, keeps the two apart.
         node: text_of(item, "together").map_or_else(|| name.to_owned(), |group| format!("group {group}")),
         depends_on: texts(item, "dependsOn", name)?.unwrap_or_default(),

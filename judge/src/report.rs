@@ -1,6 +1,6 @@
 //! What the judge has to say.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -16,12 +16,22 @@ pub struct Report {
     pub events: usize,
     /// Successful writes among them that matter to the rules or the figures.
     pub writes: usize,
-    /// How often a namespace of the plan was loosened.
+    /// How often a namespace of the plan was loosened, by writes that took effect.
     pub loosenings: usize,
+    /// The same, of each namespace.
+    pub loosened: BTreeMap<String, usize>,
+    /// How often the operator asked for a looser isolation of a service.
+    pub asks: usize,
+    /// How often the plan's account wrote to a workload.
+    pub steps: usize,
     /// Pods created in namespaces under isolation, the clean room included.
     pub pods: usize,
     /// Pods asked for before the API server had seen the label that isolated their namespace.
     pub slipped: Vec<Slip>,
+    /// Writes that the API server never answered, and what came of them.
+    pub unanswered: Vec<Unanswered>,
+    /// What was seen in the quiet window. `None`: no window was given, and I8 was not judged.
+    pub quiet: Option<Quiet>,
     /// What broke a rule, in the order in which it happened.
     pub violations: Vec<Violation>,
     /// Measured from the log.
@@ -32,12 +42,73 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Nothing is loosened before its dependencies are Recovered and Healthy.
+    /// I1: nothing is loosened, and no step starts, before its dependencies are Recovered and Healthy.
     Order,
-    /// Nothing isolated gets a pod.
-    Pods,
-    /// Nothing is loosened but by the operator or a person.
+    /// I2: nothing is loosened before its gates have passed, in this attempt.
+    Gates,
+    /// I4: nothing is loosened but by the operator, as it was asked to, or by a person.
     Opener,
+    /// I4: nothing isolated gets a pod.
+    Pods,
+    /// I5: intent is written first; nothing is done twice, and nothing lost.
+    Once,
+    /// I8: an idle operator writes nothing, and reads no more than it declares.
+    Quiet,
+}
+
+/// What came of a write that the API server never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Came {
+    /// It took effect, and is judged like any other.
+    Happened,
+    /// It did not.
+    DidNot,
+    /// Nothing in the log tells.
+    Unknown,
+}
+
+/// A write that the API server never answered: its client was gone, or its store too slow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unanswered {
+    /// When the API server gave up.
+    pub time: String,
+    /// Whose write it was.
+    pub user: String,
+    /// What would have been written.
+    pub object: String,
+    /// What came of it.
+    pub came: Came,
+    /// The revision that shows that it took effect.
+    pub revision: Option<u64>,
+    /// Nobody knows, and it would have changed a namespace of the plan: the run is not clean.
+    pub matters: bool,
+    /// Where in the log, counted from 1.
+    pub line: usize,
+}
+
+/// What was seen in the quiet window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quiet {
+    /// How long it was.
+    pub seconds: f64,
+    /// What the operator asked for in it, its watches and its lease included.
+    pub requests: usize,
+}
+
+/// What the rules found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub loosenings: usize,
+    pub loosened: BTreeMap<String, usize>,
+    pub asks: usize,
+    pub steps: usize,
+    pub pods: usize,
+    pub slipped: Vec<Slip>,
+    pub quiet: Option<Quiet>,
+    pub violations: Vec<Violation>,
 }
 
 /// A write that broke a rule.
@@ -73,71 +144,9 @@ pub struct Slip {
 }
 
 impl Report {
-    /// Was no rule broken?
+    /// Was no rule broken, as far as it can be told, and can it be told of all that matters?
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.violations.is_empty()
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Order => "order",
-            Self::Pods => "pods",
-            Self::Opener => "opener",
-        })
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.violations.len() {
-            0 => "no violation".to_owned(),
-            1 => "1 violation".to_owned(),
-            n => format!("{n} violations"),
-        };
-        writeln!(
-            f,
-            "{}: {verdict} in {} events: {} loosenings, {} pods under isolation",
-            self.plan, self.events, self.loosenings, self.pods
-        )?;
-        for v in &self.violations {
-            writeln!(
-                f,
-                "  {} {} {} (line {}, by {}): {}",
-                v.time, v.rule, v.object, v.line, v.user, v.message
-            )?;
-        }
-        for s in &self.slipped {
-            writeln!(
-                f,
-                "  {} {} by {} slipped in, {} ms after the label",
-                s.time, s.object, s.user, s.after_ms
-            )?;
-        }
-        let figures = &self.figures;
-        writeln!(f, "recovered: {}/{} services", figures.recovered, figures.total)?;
-        if figures.recovered == 0 {
-            return Ok(());
-        }
-        let seconds = |ms: f64| format!("{:.2} s", ms / 1_000.0);
-        writeln!(
-            f,
-            "makespan: {} (by the clock {}, of which {} waiting for a person)",
-            seconds(figures.makespan_ms),
-            seconds(figures.wall_ms),
-            seconds(figures.human_ms)
-        )?;
-        let path = figures.critical_path.join(" → ");
-        writeln!(f, "critical path: {} ({path})", seconds(figures.critical_path_ms))?;
-        writeln!(f, "ratio: {:.3}", figures.ratio)?;
-        match (figures.edge_p50_ms, figures.edge_p99_ms) {
-            (Some(p50), Some(p99)) => {
-                write!(f, "edge latency: p50 {p50:.1} ms, p99 {p99:.1} ms over {} edges", figures.edges)?
-            }
-            _ => write!(f, "edge latency: no edge was free to go at once")?,
-        }
-        writeln!(f, " ({} more waited for a slot or a person)", figures.edges_waited)
+        self.violations.is_empty() && !self.unanswered.iter().any(|write| write.matters)
     }
 }

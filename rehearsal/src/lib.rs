@@ -4,6 +4,7 @@
 
 mod endpoint;
 pub mod estate;
+mod idle;
 mod manifests;
 mod operator;
 mod people;
@@ -14,6 +15,7 @@ mod wait;
 use std::path::{Path, PathBuf};
 
 pub use endpoint::Endpoint;
+pub use idle::idle;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
 pub use people::{Asked, asked, decide, decisions_needed, retry};

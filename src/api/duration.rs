@@ -115,4 +115,17 @@ mod tests {
             assert!(error.to_string().contains(&format!("'{text}'")));
         }
     }
+
+    #[test]
+    fn any_text_is_a_duration_that_is_written_as_it_is_read_or_none() {
+        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, String)>().for_each(
+            |(unit, text)| {
+                let texts =
+                    [text.clone(), format!("{}{}", text.len(), UNITS[usize::from(*unit) % UNITS.len()].0)];
+                for read in texts.iter().filter_map(|text| text.parse::<Duration>().ok()) {
+                    assert_eq!(read.to_string().parse(), Ok(read));
+                }
+            },
+        );
+    }
 }

@@ -230,7 +230,7 @@ pub struct Capture {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub logs: Option<i64>,
-    /// VolumeSnapshots that were asked for, by name.
+    /// VolumeSnapshots that were cut, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub snapshots: Vec<String>,

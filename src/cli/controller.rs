@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::Uri;
+use axum::http::uri::Scheme;
 use axum::routing::get;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, Config};
@@ -53,6 +55,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     evidence_log_limit: u64,
 
+    /// How long VolumeSnapshots of a namespace are waited for, until they are cut. Where they are required, they are then
+    /// waited for again.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    evidence_snapshot_wait: Duration,
+
     /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
     /// NetworkPolicies. Without it nobody can say.
     #[arg(long, value_name = "IMAGE")]
@@ -61,6 +68,11 @@ pub(super) struct Args {
     /// How often every control of an isolated namespace is tried again.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     probe_interval: Duration,
+
+    /// Where an API server is reached that the EndpointSlices of default/kubernetes list at an address of no use here (repeatable).
+    /// What isolates is tried on each that they list, and on the one that KUBECONFIG or the Service names.
+    #[arg(long, value_name = "ADDRESS:PORT=URL", value_parser = route)]
+    api_server_route: Vec<(SocketAddr, Uri)>,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -215,11 +227,24 @@ async fn lead(
         args.probe_interval
     );
     let mut options = quarantine::QuarantineOptions::new(evidence);
-    options.probe = ProbeOptions { image: args.probe_image.clone(), interval };
+    let routes = args.api_server_route.iter().cloned().collect();
+    options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
     tokio::select! {
-        () = quarantine::run(client.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
+        () = quarantine::run(client.clone(), config.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
         result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),
     }
+}
+
+/// `192.0.2.1:6443=https://master-1.example`.
+fn route(text: &str) -> Result<(SocketAddr, Uri), String> {
+    let (address, url) = text.split_once('=').ok_or("it takes ADDRESS:PORT=URL")?;
+    let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    // Credentials go there.
+    if uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err(format!("{url}: it takes https://…"));
+    }
+    Ok((address, uri))
 }
 
 /// What is kept as evidence. What is wrong with it is found out at start, not in the middle of an incident.
@@ -235,6 +260,7 @@ fn evidence(args: &Args) -> Result<Evidence> {
         recipients: args.evidence_recipient.clone(),
         key: key.transpose()?,
         log_limit: args.evidence_log_limit,
+        snapshot_wait: args.evidence_snapshot_wait.0,
     })
 }
 
@@ -310,6 +336,22 @@ mod tests {
         let found = tokio::time::timeout(3 * second, found).await.ok();
         serving.abort();
         found
+    }
+
+    #[test]
+    fn a_route_to_an_api_server_is_an_address_and_an_https_url() {
+        let (address, url) = route("192.0.2.1:6443=https://master-1.example:443").unwrap();
+        assert_eq!((address.to_string().as_str(), url.host()), ("192.0.2.1:6443", Some("master-1.example")));
+        assert!(route("[2001:db8::1]:6443=https://127.0.0.1:1").is_ok());
+        for wrong in [
+            "192.0.2.1:6443",
+            "192.0.2.1=https://a",
+            "192.0.2.1:6443=http://a",
+            "192.0.2.1:6443=a",
+            "a:1=https://a",
+        ] {
+            assert!(route(wrong).is_err(), "{wrong}");
+        }
     }
 
     const MINE: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"resurgam"},"spec":{"holderIdentity":"me"}}"#;

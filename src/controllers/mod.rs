@@ -8,6 +8,7 @@ pub mod quarantine;
 mod roles;
 
 mod act;
+mod api_servers;
 mod context;
 mod events;
 mod gate_tasks;

@@ -1,13 +1,19 @@
 //! Whether the cluster's network enforces NetworkPolicies: tried while anything is isolated, once for the whole cluster, after
 //! policies of ours changed, and at an interval. Whoever relies on them learns of the verdict here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
+use http::Uri;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,11 +36,13 @@ pub struct ProbeOptions {
     pub image: Option<String>,
     /// How often every control is tried again.
     pub interval: Duration,
+    /// Where an API server is reached, if not at the address at which it is listed.
+    pub routes: BTreeMap<SocketAddr, Uri>,
 }
 
 impl Default for ProbeOptions {
     fn default() -> Self {
-        Self { image: None, interval: Duration::from_secs(600) }
+        Self { image: None, interval: Duration::from_secs(600), routes: BTreeMap::new() }
     }
 }
 
@@ -87,6 +95,11 @@ impl Network {
             .send_if_modified(|demand| std::mem::replace(&mut demand.isolated, isolated) != isolated);
     }
 
+    /// Is anything isolated?
+    pub(crate) fn is_needed(&self) -> bool {
+        self.0.demand.borrow().isolated
+    }
+
     /// Policies of ours were written.
     pub(crate) fn changed(&self) {
         self.0.demand.send_modify(|demand| demand.changes = demand.changes.wrapping_add(1));
@@ -109,6 +122,7 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
     };
     let mut demand = network.0.demand.subscribe();
     let mut known = Nodes::new();
+    let mut found = node_names(&client).boxed();
     let mut ended: Option<Instant> = None;
     loop {
         let Ok(wanted) = demand.wait_for(|demand| demand.isolated).await.map(|demand| *demand) else {
@@ -133,8 +147,31 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
                     std::future::pending().await
                 }
             } => {}
+            () = async {
+                // One that joined, or one of many whose turn has not come yet.
+                let untried = |name: &String| std::future::ready(!known.contains_key(name));
+                if pin!(found.by_ref().filter(untried)).next().await.is_none() {
+                    std::future::pending().await
+                }
+                sleep_until(now + GAP.min(options.interval)).await;
+            } => {}
         }
     }
+}
+
+/// Names of nodes, each when it is first seen.
+fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
+    watcher(nodes, watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .filter_map(|node| async move { node.ok().map(|node| node.name_any()) })
+        .filter(first_seen())
+}
+
+fn first_seen() -> impl FnMut(&String) -> std::future::Ready<bool> {
+    let mut seen = BTreeSet::new();
+    move |name| std::future::ready(seen.insert(name.clone()))
 }
 
 /// One try, and what is known with it.

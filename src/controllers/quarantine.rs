@@ -15,7 +15,9 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
+use super::api_servers;
 use super::fence::{self, Fence};
 use super::network::{Network, ProbeOptions};
 use super::roles;
@@ -23,10 +25,11 @@ use crate::api::{Isolation, Quarantine, QuarantineStatus, conditions, field_mana
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
-use crate::isolation::guard;
+use crate::isolation::guard::Guards;
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
+use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 use ending::Ending;
 use status::Trouble;
@@ -88,8 +91,8 @@ impl QuarantineOptions {
 struct Memory {
     /// What is to be enforced: decides which events matter.
     level: Option<Isolation>,
-    /// For which namespace, level and policies the fence was seen to refuse.
-    seen: Option<(Seal, Timestamp)>,
+    /// What was tried, and held.
+    seen: Option<Held>,
     /// Since when, and how often, it has been tried in vain.
     probing: Option<(Instant, u32)>,
     /// Passes that failed in a row.
@@ -98,20 +101,32 @@ struct Memory {
     kept: bool,
 }
 
-/// What a try of the fence is good for: another namespace, level or set of policies has to be tried again.
+/// A try of the fence that showed what was wanted.
+#[derive(Clone, Debug)]
+struct Held {
+    seal: Seal,
+    at: Timestamp,
+    /// What it showed on which API server. Empty for a namespace that was opened.
+    probed: Probed,
+}
+
+/// What a try of the fence is good for: another namespace, level, set of policies or of API servers has to be tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seal {
     namespace: Option<String>,
     level: Isolation,
     epoch: u64,
+    servers: u64,
 }
 
 struct Context {
     client: Client,
+    servers: Servers,
     options: QuarantineOptions,
     recorder: Recorder,
     memory: Mutex<HashMap<String, Memory>>,
     turns: Turns,
+    guards: Guards,
     deliverers: deliverers::Shelf,
 }
 
@@ -204,8 +219,11 @@ impl PassError {
     }
 }
 
-/// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled.
-pub async fn run(client: Client, options: QuarantineOptions) {
+/// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled. `config`: what the client was
+/// made from.
+pub async fn run(client: Client, config: kube::Config, options: QuarantineOptions) {
+    let servers = Servers::new(client.clone(), config, options.probe.routes.clone());
+    let finder = api_servers::keep(client.clone(), servers.clone(), options.network.clone());
     let keeper = fence::keep(client.clone(), options.fence.clone());
     let prober = super::network::keep(client.clone(), options.network.clone(), options.probe.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
@@ -213,18 +231,27 @@ pub async fn run(client: Client, options: QuarantineOptions) {
     let memory = Mutex::default();
     let context = Arc::new(Context {
         client: client.clone(),
+        servers,
         options,
         recorder,
         memory,
         turns,
+        guards: Guards::new(client.clone()),
         deliverers: Default::default(),
     });
     let passes = async {
-        // A pass before that would find no fence, and say so in every status.
+        // A pass before that would find no fence, or not know where to try it, and say so in every status.
         let mut states = context.options.fence.subscribe();
-        let looked = states.wait_for(|state| state.amiss.is_none());
-        if tokio::time::timeout(FIRST_LOOK, looked).await.is_err() {
+        let mut epochs = context.servers.subscribe();
+        // What is waited for is let go of at once: kept, nobody could change it any more.
+        let laid = async { states.wait_for(|state| state.amiss.is_none()).await.is_ok() };
+        let listed = async { epochs.wait_for(|epoch| *epoch > 0).await.is_ok() };
+        let (laid, listed) = futures::join!(timeout(FIRST_LOOK, laid), timeout(FIRST_LOOK, listed));
+        if laid.is_err() {
             tracing::error!("the admission policies are not in place yet: Quarantines cannot become Ready");
+        }
+        if listed.is_err() {
+            tracing::error!("it is not known which API servers there are: not all can be tried");
         }
         let (store, queue) = wake::wakes(&client, &context);
         applier(
@@ -242,7 +269,7 @@ pub async fn run(client: Client, options: QuarantineOptions) {
         })
         .await;
     };
-    futures::join!(keeper, prober, roles::keep(client.clone()), passes);
+    futures::join!(keeper, prober, finder, roles::keep(client.clone()), passes);
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
@@ -421,10 +448,9 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
             policies::adopt(&context.client, &name, &earlier, &uid).await?;
         }
         policies::release(&context.client, &name, &uid).await?;
-        guard::mark(&context.client, &namespace, &quarantine.spec, Isolation::Open, Writing::default())
-            .await?;
+        context.guards.mark(&namespace, &quarantine.spec, Isolation::Open, Writing::default()).await?;
     } else {
-        guard::set(&context.client, &name, Isolation::Open).await?;
+        context.guards.set(&name, Isolation::Open).await?;
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;
@@ -445,7 +471,7 @@ mod tests {
      {
         let error = |code, reason: &str| {
             let status = Status { code, reason: reason.to_owned(), ..Status::default() };
-            IoError::Api { what: "try".to_owned(), source: Box::new(kube::Error::Api(Box::new(status))) }
+            IoError::Api { what: "try".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }
         };
         let (lost, refused, conflict) =
             (error(500, "InternalError"), error(403, "Forbidden"), error(409, "Conflict"));

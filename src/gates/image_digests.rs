@@ -264,7 +264,7 @@ fn has_started(container: &ContainerStatus) -> bool {
 }
 
 /// The verdict on what is in the namespaces.
-fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Answer {
+pub(super) fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Answer {
     if let Some(namespace) = inventory.empty_namespace(&question.namespaces) {
         return Answer::unknown("NothingFound", format!("no workload in namespace {namespace}"));
     }

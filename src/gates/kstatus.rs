@@ -67,7 +67,7 @@ pub fn deployment(object: &Deployment) -> Standing {
     } else if updated < specified {
         Progress::Moving(because(format!("{updated} of {specified} updated, {ready} ready"), why))
     } else if status.replicas.unwrap_or(0) > updated {
-        let old = status.replicas.unwrap_or(0) - updated;
+        let old = status.replicas.unwrap_or(0).saturating_sub(updated);
         Progress::Moving(format!("{old} old replicas still run"))
     } else {
         lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why)
@@ -86,7 +86,7 @@ pub fn stateful_set(object: &StatefulSet) -> Standing {
     let on_delete = strategy.type_.as_deref() == Some("OnDelete");
     let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or(0);
     // Below the partition the old revision is meant to stay.
-    let to_update = if on_delete { 0 } else { (specified - partition).max(0) };
+    let to_update = if on_delete { 0 } else { specified.saturating_sub(partition).max(0) };
     let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
         moving
     } else if status.replicas < specified {

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::api::ObjectName;
 use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
@@ -120,4 +122,68 @@ async fn a_message_is_cut_where_the_status_has_no_more_room() {
     let message = guarded(DEFAULT_TIMEOUT, String::new, long).await.message;
     assert_eq!(message.chars().count(), 512);
     assert!(message.ends_with("ä…"));
+}
+
+#[test]
+fn whatever_objects_say_of_themselves_every_gate_answers() {
+    let meta = |name: &str| {
+        json!({"name": name, "namespace": "a", "uid": name, "generation": 2, "annotations": {
+            crate::api::RECORDED_ANNOTATION: "2", crate::api::SEAL_ANNOTATION: "seal",
+        }})
+    };
+    let digest = format!("registry.example/web@sha256:{}", "0a".repeat(32));
+    let template = json!({"spec": {"containers": [{"name": "web", "image": digest}], "initContainers": [{"name": "init", "image": "web"}]}});
+    let condition = json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
+    let replicas = json!({"observedGeneration": 2, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "conditions": [condition]});
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "serviceName": "web", "template": template,
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}});
+    let sound = json!([
+        {"metadata": meta("deployment"), "spec": {"replicas": 2, "selector": {}, "template": template}, "status": replicas},
+        {"metadata": meta("set"), "spec": spec, "status": replicas},
+        {"metadata": meta("daemons"), "spec": {"selector": {}, "template": template},
+            "status": {"observedGeneration": 2, "desiredNumberScheduled": 3, "currentNumberScheduled": 3, "numberMisscheduled": 0,
+                "numberReady": 3, "numberAvailable": 3, "updatedNumberScheduled": 3}},
+        {"metadata": meta("job"), "spec": {"completions": 3, "parallelism": 1, "template": template}, "status": {"active": 1, "succeeded": 1}},
+        {"metadata": meta("pod"), "spec": template["spec"], "status": {"phase": "Running",
+            "containerStatuses": [{"name": "web", "image": "web", "imageID": digest, "ready": true, "restartCount": 1}],
+            "conditions": [{"type": "Ready", "status": "True"}]}},
+    ]);
+    let readable = crate::fuzz::Readable::default();
+    let approved = images::inline(&[format!("sha256:{}", "0a".repeat(32))]).unwrap();
+    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
+        |(phase, bytes)| {
+            let Some((deployment, set, daemons, job, pod)) =
+                readable.read(crate::fuzz::spoiled(&sound, bytes))
+            else {
+                return;
+            };
+            let inventory = inventory::Inventory {
+                deployments: vec![deployment],
+                stateful_sets: vec![set],
+                daemon_sets: vec![daemons],
+                jobs: vec![job],
+                pods: vec![pod],
+                ..Default::default()
+            };
+            let phases = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
+            let seals = BTreeMap::from([("a".to_owned(), "seal".to_owned())]);
+            let phase = phases[usize::from(*phase) % phases.len()];
+            let question = Question { phase, namespaces: vec!["a".into()], seals, ..question(workloads()) };
+            workloads::judge(&WorkloadsSpec::default(), &question, &inventory);
+            image_digests::judge(&approved, &question, &inventory);
+        },
+    );
+}
+
+#[test]
+fn whatever_a_list_of_approved_digests_holds_it_is_read_or_refused() {
+    let sound = json!({"metadata": {"name": "approved"}, "data": {"digests": format!("sha256:{}\n", "0a".repeat(32)), "more": ""}});
+    let readable = crate::fuzz::Readable::default();
+    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(String, Vec<u8>)>().for_each(
+        |(image, bytes)| {
+            let _ = (images::pinned(image), images::running(image), images::is_digest(image));
+            let Some(list) = readable.read(crate::fuzz::spoiled(&sound, bytes)) else { return };
+            let _ = images::from_config_map(&list);
+        },
+    );
 }

@@ -224,7 +224,7 @@ fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> S
 }
 
 /// The verdict on what is in the namespaces.
-fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Answer {
+pub(super) fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Answer {
     let Selection { workloads, left_out } = select(spec, question, inventory);
     let besides = match left_out {
         0 => String::new(),

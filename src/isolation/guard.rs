@@ -14,6 +14,9 @@ use super::MANAGED_BY;
 use super::label::{self, Writing};
 use crate::api::{Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call, call_opt};
+use batch::{Batch, Keys};
+
+mod batch;
 
 /// Name of the ConfigMap, in the operator's namespace.
 pub const CONFIG_MAP: &str = "resurgam-guard";
@@ -73,14 +76,6 @@ pub async fn level(client: &Client, namespace: &str) -> Result<Option<String>, I
     Ok(read(client).await?.and_then(|mut data| data.remove(namespace)))
 }
 
-/// Tells the guards of a namespace; `Open` takes it out. One key is patched, so that Quarantines do not stand in each other's way.
-///
-/// # Errors
-/// The API server refused, or did not answer.
-pub async fn set(client: &Client, namespace: &str, level: Isolation) -> Result<(), IoError> {
-    write(client, namespace, level.label()).await
-}
-
 /// Tells the guards of a namespace, unless they know of it: who has no more rights than to isolate changes no level.
 ///
 /// # Errors
@@ -89,7 +84,7 @@ pub async fn add(client: &Client, namespace: &str, level: Isolation) -> Result<(
     if self::level(client, namespace).await?.is_some() {
         return Ok(());
     }
-    set(client, namespace, level).await
+    write(client, key(namespace, level)).await
 }
 
 /// Do the guards know the namespace at this level, and does it bear label and annotations?
@@ -108,30 +103,52 @@ pub async fn is_marked(
     Ok(self::level(client, &namespace.name_any()).await?.as_deref() == level.label())
 }
 
-/// Tells the guards and writes label and annotations. The guards come first, and are told last that it is over.
-///
-/// # Errors
-/// The API server's, such as a conflict, or its refusal by the lock.
-pub async fn mark(
-    client: &Client,
-    namespace: &Namespace,
-    spec: &QuarantineSpec,
-    level: Isolation,
-    writing: Writing,
-) -> Result<Namespace, IoError> {
-    let name = namespace.name_any();
-    if level != Isolation::Open {
-        set(client, &name, level).await?;
+/// Who tells the guards of many namespaces.
+pub struct Guards {
+    client: Client,
+    batch: Batch,
+}
+
+impl Guards {
+    /// None is told of anything yet.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, batch: Batch::default() }
     }
-    let labelled = if label::is_labelled(namespace, spec, level) {
-        namespace.clone()
-    } else {
-        label::label(client, namespace, spec, level, writing).await?
-    };
-    if level == Isolation::Open && label::is_labelled(&labelled, spec, level) {
-        set(client, &name, level).await?;
+
+    /// Tells the guards of a namespace; `Open` takes it out.
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn set(&self, namespace: &str, level: Isolation) -> Result<(), IoError> {
+        self.batch.write(namespace, level.label(), |keys| write(&self.client, keys)).await
     }
-    Ok(labelled)
+
+    /// Tells the guards and writes label and annotations. The guards come first, and are told last that it is over.
+    ///
+    /// # Errors
+    /// The API server's, such as a conflict, or its refusal by the lock.
+    pub async fn mark(
+        &self,
+        namespace: &Namespace,
+        spec: &QuarantineSpec,
+        level: Isolation,
+        writing: Writing,
+    ) -> Result<Namespace, IoError> {
+        let name = namespace.name_any();
+        if level != Isolation::Open {
+            self.set(&name, level).await?;
+        }
+        let labelled = if label::is_labelled(namespace, spec, level) {
+            namespace.clone()
+        } else {
+            label::label(&self.client, namespace, spec, level, writing).await?
+        };
+        if level == Isolation::Open && label::is_labelled(&labelled, spec, level) {
+            self.set(&name, level).await?;
+        }
+        Ok(labelled)
+    }
 }
 
 /// Tells the guards which ClusterRoles hold our verbs, unless they know.
@@ -143,17 +160,24 @@ pub async fn set_holders(client: &Client, holders: &str) -> Result<(), IoError> 
     if known.get(ROLES_KEY).is_some_and(|known| known == holders) {
         return Ok(());
     }
-    write(client, ROLES_KEY, Some(holders)).await
+    write(client, [(ROLES_KEY.to_owned(), Some(holders.to_owned()))].into()).await
 }
 
-async fn write(client: &Client, key: &str, value: Option<&str>) -> Result<(), IoError> {
-    let patch = Patch::Merge(json!({"data": {key: value}}));
+fn key(namespace: &str, level: Isolation) -> Keys {
+    [(namespace.to_owned(), level.label().map(str::to_owned))].into()
+}
+
+/// Patches these keys, so that writers do not stand in each other's way.
+async fn write(client: &Client, keys: Keys) -> Result<(), IoError> {
+    let patch = Patch::Merge(json!({"data": keys}));
     let params =
         PatchParams { field_manager: Some(field_manager::FENCE.to_owned()), ..PatchParams::default() };
-    let what = || format!("write {key} into ConfigMap {OPERATOR_NAMESPACE}/{CONFIG_MAP}");
-    if call_opt(what(), api(client).patch(CONFIG_MAP, &params, &patch)).await?.is_none() && value.is_some() {
+    let names: Vec<&str> = keys.keys().map(String::as_str).collect();
+    let what = format!("write {} into ConfigMap {OPERATOR_NAMESPACE}/{CONFIG_MAP}", names.join(", "));
+    let written = call_opt(what.clone(), api(client).patch(CONFIG_MAP, &params, &patch)).await?;
+    if written.is_none() && keys.values().any(Option::is_some) {
         ensure(client).await?;
-        call(what(), api(client).patch(CONFIG_MAP, &params, &patch)).await?;
+        call(what, api(client).patch(CONFIG_MAP, &params, &patch)).await?;
     }
     Ok(())
 }
@@ -167,10 +191,10 @@ pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
         .filter_map(|role| {
             let rules = role.rules.as_deref().unwrap_or_default();
             let names: BTreeSet<&str> = rules.iter().flat_map(holds).collect();
-            // The guard reads names so, too: a line break would hide what follows it.
-            let name = role.name_any().replace('\n', "?");
+            // The guard reads names so, too: a line break would hide what follows it, or make up a holder.
+            let line = |text: &str| text.replace('\n', "?");
             let names = if names.contains("*") { "*".to_owned() } else { join(names) };
-            (!names.is_empty()).then(|| format!("{name} {names}"))
+            (!names.is_empty()).then(|| format!("{} {}", line(&role.name_any()), line(&names)))
         })
         .collect();
     lines.into_iter().collect::<Vec<_>>().join("\n")
@@ -233,10 +257,24 @@ mod tests {
                 "sly\nplan x",
                 json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["release"], "resourceNames": ["a"]}]),
             ),
+            role("named", json!([rule(&["release"], &["quarantines"], &["a\nlead *"])])),
             role("other", json!([{"apiGroups": ["apps"], "resources": ["*"], "verbs": ["release"]}])),
             ClusterRole::default(),
         ];
-        assert_eq!(holders(&roles), "incident *\nlead *\nplan a,b,c\nsly?plan x *");
+        assert_eq!(holders(&roles), "incident *\nlead *\nnamed a?lead *\nplan a,b,c\nsly?plan x *");
         assert_eq!(holders([]), "");
+    }
+
+    #[test]
+    fn whatever_cluster_roles_say_each_holder_is_one_line() {
+        let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
+        let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
+        let readable = crate::fuzz::Readable::default();
+        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+            let Some(roles) = readable.read::<Vec<ClusterRole>>(crate::fuzz::spoiled(&sound, bytes)) else {
+                return;
+            };
+            assert!(holders(&roles).lines().count() <= roles.len());
+        });
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+use super::api_servers;
 use super::network::pods_of;
 use crate::api::ClusterService;
 use crate::calls::{IoError, call, call_opt};
@@ -23,8 +24,6 @@ use crate::calls::{IoError, call, call_opt};
 pub const DNS_NAMESPACE: &str = "kube-system";
 /// Label that the cluster's DNS bears, Service and pods, whatever it is called.
 pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
-/// Label of the EndpointSlices of `default/kubernetes`.
-pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
 /// DaemonSet, and label of its pods, of the DNS cache that runs on each node.
 const NODE_LOCAL: &str = "node-local-dns";
 /// As many addresses as a rule names.
@@ -70,8 +69,8 @@ pub async fn find(client: &Client, services: &[ClusterService]) -> Result<Vec<Ho
                 dns(&found.items, cache.as_ref())
             }
             ClusterService::ApiServer => {
-                let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-                let of = ListParams::default().labels(API_SERVER);
+                let of = ListParams::default().labels(api_servers::LABEL);
+                let slices = api_servers::slices(client);
                 let found = call("list endpointslices of default/kubernetes", slices.list(&of)).await?;
                 api_server(&found.items)
             }
@@ -125,19 +124,11 @@ fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
 /// To the addresses at which the API server says that it is.
 fn api_server(slices: &[EndpointSlice]) -> Hole {
     let service = ClusterService::ApiServer;
-    let mut addresses = BTreeSet::new();
-    let mut ports = BTreeSet::new();
-    for slice in slices {
-        let found: Vec<i32> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
-        // Without a port a rule would let all of them through.
-        if !found.is_empty() {
-            ports.extend(found);
-            addresses.extend(
-                slice.endpoints.iter().flat_map(|e| &e.addresses).filter_map(|a| a.parse::<IpAddr>().ok()),
-            );
-        }
-    }
-    if addresses.is_empty() || ports.is_empty() {
+    // Without a port a rule would let all of them through.
+    let found = api_servers::addresses(slices);
+    let addresses: BTreeSet<IpAddr> = found.iter().map(SocketAddr::ip).collect();
+    let ports: BTreeSet<i32> = found.iter().map(|at| at.port().into()).collect();
+    if found.is_empty() {
         let words = "no EndpointSlice of default/kubernetes names an address and a port".to_owned();
         return Hole { service, rule: None, words };
     }

@@ -346,6 +346,6 @@ fn said(seen: &Seen, level: Isolation) -> String {
     match seen {
         Seen::Refused => format!("seen to refuse ({})", level.label().unwrap_or_default()),
         Seen::LetThrough => "lets through".to_owned(),
-        Seen::Unclear(why) => why.clone(),
+        Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
     }
 }

@@ -2,6 +2,7 @@
 //! capture, and how each control is
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
+pub mod api_servers;
 pub mod deliverers;
 pub mod ensure;
 pub mod evidence;
@@ -26,5 +27,10 @@ pub const MANAGED_BY: &str = "resurgam";
 pub const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
 /// The account that tries the fence, by impersonation: it may create pods and patch namespaces, and no more.
 pub const PROBER: &str = "system:serviceaccount:resurgam-system:resurgam-prober";
+/// Name of an account that no namespace has. With [`PROBERS`] as its only group, the operator tries as it what accounts of an isolated
+/// namespace may not.
+pub const PROBER_WITHIN: &str = "resurgam-probe";
+/// The group of whoever tries as an account of an isolated namespace: it may patch namespaces, and no more.
+pub const PROBERS: &str = "resurgam:probers";
 /// Finalizer of a Quarantine: its deletion is a release, which has to be carried out.
 pub const RELEASE_FINALIZER: &str = "resurgam.dev/release";

@@ -360,6 +360,8 @@ pub async fn release(client: &Client, namespace: &str, seal: &str) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn policy(name: &str, uid: &str, pods: &str) -> NetworkPolicy {
@@ -429,5 +431,24 @@ mod tests {
         assert_eq!(wanted("library-web", None).len(), 1);
         let deny = wanted("library-web", None)[0].spec.clone().unwrap();
         assert_eq!((deny.ingress, deny.egress), (None, None));
+    }
+
+    #[test]
+    fn whatever_a_record_holds_what_it_held_is_still_in_it() {
+        let sound = json!({"allow": json!({"uid": "u1", "policy": policy("allow", "u1", "web")}).to_string(), "other": "none"});
+        let readable = crate::fuzz::Readable::default();
+        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+            let Some(before) = readable.read::<BTreeMap<String, String>>(crate::fuzz::spoiled(&sound, bytes))
+            else {
+                return;
+            };
+            let data = recording(before.clone(), &[policy("allow", "u2", "web"), policy("new", "u3", "web")])
+                .unwrap();
+            for (key, text) in
+                before.iter().filter(|(_, text)| serde_json::from_str::<Recorded>(text).is_ok())
+            {
+                assert_eq!(data.get(key), Some(text));
+            }
+        });
     }
 }

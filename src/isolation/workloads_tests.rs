@@ -156,3 +156,30 @@ fn a_pod_is_bare_unless_a_workload_that_is_stopped_controls_it() {
     assert!(is_bare(&pod(Some(("PodClique", true)))));
     assert!(is_bare(&pod(None)));
 }
+
+#[test]
+fn whatever_a_workload_says_it_is_stopped_once_and_for_all() {
+    let meta = json!({"name": "web", "namespace": "library", "annotations": {RECORDED_ANNOTATION: "{}", SEAL_ANNOTATION: "seal"}});
+    let claims = json!({"whenScaled": "Delete", "whenDeleted": "Retain"});
+    let sound = json!([
+        {"metadata": meta, "spec": {"replicas": 2, "selector": {}, "serviceName": "web", "template": {}, "persistentVolumeClaimRetentionPolicy": claims}},
+        {"metadata": meta, "spec": {"selector": {}, "template": {"spec": {"nodeSelector": {"disk": "ssd"}, "containers": []}}}},
+        {"metadata": meta, "spec": {"schedule": "@daily", "suspend": false, "jobTemplate": {}}},
+    ]);
+    let readable = crate::fuzz::Readable::default();
+    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+        let Some((set, daemons, cron)) =
+            readable.read::<(StatefulSet, DaemonSet, CronJob)>(crate::fuzz::spoiled(&sound, bytes))
+        else {
+            return;
+        };
+        for workload in [Workload::from(set), Workload::from(daemons), Workload::from(cron)] {
+            let _ = (recorded_replicas(&workload.meta, "seal"), recorded_nodes(&workload.meta, "seal"));
+            if let Some(patch) = workload.stop("another") {
+                let stopped = after(workload, &patch);
+                assert!(stopped.is_stopped(), "{stopped:?}");
+                assert_eq!(stopped.stop("another"), None);
+            }
+        }
+    });
+}

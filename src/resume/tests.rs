@@ -134,3 +134,27 @@ fn resuming_takes_the_record_away_and_only_from_what_was_read() {
         })
     );
 }
+
+#[test]
+fn whatever_a_cronjob_and_a_job_say_it_is_told_what_would_fire_or_why_nobody_can_say() {
+    let sound = json!([
+        {
+            "metadata": {"name": "nightly", "namespace": "library", "uid": "u1", "creationTimestamp": "2025-01-01T00:00:00Z",
+                "annotations": {RECORDED_ANNOTATION: "false", SEAL_ANNOTATION: SEAL}},
+            "spec": {"schedule": "0 2 * * *", "timeZone": "Europe/London", "startingDeadlineSeconds": 200, "suspend": true, "jobTemplate": {}},
+            "status": {"lastScheduleTime": MISSED},
+        },
+        {
+            "metadata": {"name": "once", "namespace": "library", "annotations": {RECORDED_ANNOTATION: "false", SEAL_ANNOTATION: SEAL}},
+            "spec": {"suspend": true, "template": {}},
+        },
+    ]);
+    let readable = crate::fuzz::Readable::default();
+    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+        let spoiled = crate::fuzz::spoiled(&sound, bytes);
+        let Some((cronjob, job)) = readable.read::<(CronJob, Job)>(spoiled) else { return };
+        let _ = cron::fires(&cronjob, NOW.parse().unwrap());
+        let told = judged(&[wanted("nightly", MissedRun::Fire)], vec![cronjob], vec![job]);
+        assert!(told.len() <= LIMIT);
+    });
+}

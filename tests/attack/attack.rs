@@ -194,9 +194,18 @@ pub struct Tally {
 /// Makes every attack as everybody, side by side. Whatever is not refused as it should be is told by name.
 pub async fn all_refused(level: Level, whos: &[Who], attacks: &[Attack], dry: bool) -> Tally {
     let pairs = whos.iter().flat_map(|who| attacks.iter().map(move |attack| (who, attack)));
+    each_refused(level, pairs, dry).await
+}
+
+/// The same, of attacks that have somebody already.
+pub async fn each_refused<'a>(
+    level: Level,
+    pairs: impl Iterator<Item = (&'a Who, &'a Attack)>,
+    dry: bool,
+) -> Tally {
     let made = stream::iter(pairs)
         .map(|(who, attack)| async move {
-            if attack.policy == FENCE && exemptions::passes(level.label, &who.user, attack) {
+            if exemptions::passes(level.label, &who.user, attack) {
                 return (who, attack, None);
             }
             (who, attack, Some(make(who, attack, dry).await))

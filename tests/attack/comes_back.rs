@@ -1,6 +1,7 @@
 //! What comes back by itself: autoscalers, schedules, controllers, operators, GitOps.
 
 use control_plane::Identity;
+use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use kube::api::{Patch, PatchParams};
 use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
@@ -174,7 +175,7 @@ fn told(object: &Value, type_: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_autoscaler_and_a_real_replicaset_want_more_pods_and_get_none() {
+async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_and_get_none() {
     let stage = stage(1).await;
     let cluster = &stage.rig.cluster;
     let admin = stage.client(Identity::PlatformAdministrator).await;
@@ -185,7 +186,18 @@ async fn a_real_autoscaler_and_a_real_replicaset_want_more_pods_and_get_none() {
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": implant()}}});
     let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web", "namespace": name},
         "spec": {"minReplicas": 2, "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
-    rehearsal::apply(&admin, "platform", &[namespace, web, hpa]).await.unwrap();
+    let once =
+        json!({"template": {"spec": {"restartPolicy": "Never", "containers": implant()["containers"]}}});
+    let payroll = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "payroll", "namespace": name},
+        "spec": {"schedule": "0 * * * *", "suspend": true, "jobTemplate": {"spec": once}}});
+    rehearsal::apply(&admin, "platform", &[namespace, web, hpa, payroll]).await.unwrap();
+    // It has missed a run by now: resumed, it starts that at once.
+    let crons = kind(&admin, "batch/v1", "CronJob", Some(name));
+    let earlier = Timestamp::now() - SignedDuration::from_hours(2);
+    let last = Patch::Merge(
+        json!({"status": {"lastScheduleTime": earlier.round(Unit::Second).unwrap().to_string()}}),
+    );
+    crons.patch_status("payroll", &PatchParams::default(), &last).await.unwrap();
     let deployments = kind(&admin, "apps/v1", "Deployment", Some(name));
     let up = |o: &Value| o["status"]["readyReplicas"] == 2;
     eventually(&deployments, "web", "web to run", DEADLINE, up).await.unwrap();
@@ -212,6 +224,27 @@ async fn a_real_autoscaler_and_a_real_replicaset_want_more_pods_and_get_none() {
     let scalers = kind(&admin, "autoscaling/v2", "HorizontalPodAutoscaler", Some(name));
     let refused = |o: &Value| told(o, "AbleToScale").contains(FENCE);
     eventually(&scalers, "web", "the autoscaler to be refused", DEADLINE, refused).await.unwrap();
+
+    let resumed = Patch::Merge(json!({"spec": {"suspend": false}}));
+    let theirs = kind(&lead, "batch/v1", "CronJob", Some(name));
+    theirs.patch("payroll", &PatchParams::default(), &resumed).await.unwrap();
+    let told_so = async {
+        loop {
+            let events =
+                crate::served::get(&admin, &format!("/api/v1/namespaces/{name}/events")).await.unwrap();
+            let refused = |e: &Value| {
+                e["involvedObject"]["name"] == "payroll" && e["message"].to_string().contains(FENCE)
+            };
+            if events["items"].as_array().unwrap().iter().any(refused) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, told_so).await.expect("the CronJob to be refused its missed run");
+    let jobs = kind(&admin, "batch/v1", "Job", Some(name));
+    assert_eq!(jobs.list(&Default::default()).await.unwrap().items.len(), 0);
+
     let web = deployments.get("web").await.unwrap();
     assert_eq!(web.data["spec"]["replicas"], 1);
     assert_eq!(pods.list(&Default::default()).await.unwrap().items.len(), 1);

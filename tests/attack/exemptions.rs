@@ -27,6 +27,8 @@ enum Do {
     Update,
     /// Only finalizers or owner references change.
     Tidy,
+    /// Only a finalizer of the group of snapshots comes or goes.
+    Protect,
     /// Anything but the specification changes.
     Keep,
     Delete,
@@ -73,6 +75,9 @@ const PASSES: &[(At, &str, &[Do], &[&str])] = &[
     (At::Every, "system:kube-controller-manager", &[Do::Delete], &["secrets of tokens"]),
     (At::Every, GARBAGE, &[Do::Tidy, Do::Delete], &["*"]),
     (At::Room, GARBAGE, &[Do::Delete], &["persistentvolumeclaims"]),
+    // Snapshots are bound, told of, and protected.
+    (At::Every, "snapshot-controller", &[Do::Status, Do::Protect], &["volumesnapshots"]),
+    (At::Every, "snapshot-controller", &[Do::Protect], &["persistentvolumeclaims"]),
     // Bookkeeping that starts nothing.
     (At::Every, "deployment-controller", &[Do::Create, Do::Update], &["replicasets"]),
     (At::Sealed, "deployment-controller", &[Do::Delete], &["replicasets"]),
@@ -103,8 +108,9 @@ const PASSES: &[(At, &str, &[Do], &[&str])] = &[
 /// Does one permission cover what is done?
 fn covers(permitted: Do, done: Do) -> bool {
     permitted == done
-        || (permitted == Do::Update && matches!(done, Do::Tidy | Do::Keep))
-        || (permitted == Do::Keep && done == Do::Tidy)
+        || (permitted == Do::Update && matches!(done, Do::Tidy | Do::Protect | Do::Keep))
+        || (permitted == Do::Keep && matches!(done, Do::Tidy | Do::Protect))
+        || (permitted == Do::Tidy && done == Do::Protect)
 }
 
 /// Does an account pass, by the list?
@@ -125,6 +131,13 @@ fn listed(level: &str, user: &str, done: Do, what: &str) -> bool {
 
 /// Does an account pass with an attack of the other tables?
 pub fn passes(level: &str, user: &str, attack: &Attack) -> bool {
+    // Volumes are the binder's, wherever their claims are.
+    if attack.policy == crate::from_elsewhere::VOLUMES {
+        return user == "system:serviceaccount:kube-system:persistent-volume-binder";
+    }
+    if attack.policy != crate::attack::FENCE {
+        return false;
+    }
     let what = attack.what();
     let (what, status) = what.strip_suffix("/status").map_or((what.as_str(), false), |plural| (plural, true));
     let done: &[Do] = match (attack.operation(), status) {
@@ -132,7 +145,7 @@ pub fn passes(level: &str, user: &str, attack: &Attack) -> bool {
         ("CREATE", false) => &[Do::Create],
         ("DELETE", false) => &[Do::Delete],
         // What of it changes the attack does not say.
-        ("UPDATE", false) => &[Do::Update, Do::Tidy, Do::Keep],
+        ("UPDATE", false) => &[Do::Update, Do::Tidy, Do::Protect, Do::Keep],
         _ => &[],
     };
     done.iter().any(|done| listed(level, user, *done, what))
@@ -161,6 +174,7 @@ const TRIED: &[&str] = &[
     "Service",
     "ServiceAccount",
     "StatefulSet",
+    "VolumeSnapshot",
 ];
 
 /// What of a kind could be done with one of its objects, each told apart as the fence does.
@@ -179,6 +193,7 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
         "Pod" => Some(json!({"spec": {"activeDeadlineSeconds": 77777}})),
         "PersistentVolumeClaim" => Some(json!({"spec": {"volumeName": "of-an-attacker"}})),
         "Job" => Some(json!({"spec": {"parallelism": 7}})),
+        "VolumeSnapshot" => Some(json!({"spec": {"source": {"persistentVolumeClaimName": "another"}}})),
         _ => None,
     };
     let mut all_deeds = vec![
@@ -194,6 +209,10 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
         ),
         (Do::Delete, deed("delete", &one, Ask::Delete)),
     ];
+    if ["PersistentVolumeClaim", "VolumeSnapshot"].contains(&kind.as_str()) {
+        let guarded = json!([{"op": "add", "path": "/metadata/finalizers/-", "value": "snapshot.storage.kubernetes.io/attack"}]);
+        all_deeds.push((Do::Protect, deed("protect by a finalizer of snapshots", &one, Ask::Json(guarded))));
+    }
     if let Some(spec) = spec {
         all_deeds.push((Do::Update, deed("change", &one, Ask::Merge(spec))));
     }
@@ -219,7 +238,7 @@ async fn tried(who: &Who, deed: &Attack) -> Result<bool, String> {
 async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
     use futures::{StreamExt, stream};
     let stage = stage(0).await;
-    let machinery = machinery(&stage).await;
+    let machinery = machinery(stage.rig).await;
     let admin = stage.client(control_plane::Identity::PlatformAdministrator).await;
     // Those that the list names have accounts here: it names nobody who is not there.
     for (_, who, ..) in PASSES {
@@ -234,7 +253,8 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
             // Sealed differs from contained in these only.
             if !TRIED.contains(&kind)
                 || object["type"].is_string()
-                || (label == "sealed" && !["PersistentVolumeClaim", "Pod", "ReplicaSet"].contains(&kind))
+                || (label == "sealed"
+                    && !["PersistentVolumeClaim", "Pod", "ReplicaSet", "VolumeSnapshot"].contains(&kind))
             {
                 continue;
             }

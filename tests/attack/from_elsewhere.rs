@@ -7,7 +7,7 @@ use crate::attack::{Ask, Attack, attack, implant};
 
 const ACCOUNTS: &str = "resurgam-account-guard";
 const RIGHTS: &str = "resurgam-rights-guard";
-const VOLUMES: &str = "resurgam-volume-guard";
+pub const VOLUMES: &str = "resurgam-volume-guard";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 /// A volume that was given to a claim in a namespace.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
 mod attack;
+mod audit;
 mod comes_back;
 mod ends;
 mod every_kind;

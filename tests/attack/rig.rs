@@ -2,6 +2,7 @@
 //! and as many operators as a test wants.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use control_plane::{ControlPlane, Identity, Options};
 use kube::Client;
@@ -43,6 +44,12 @@ pub struct Rig {
     pub served: Vec<Served>,
 }
 
+impl Rig {
+    pub async fn client(&self, who: Identity) -> Client {
+        self.cluster.client(who).await.unwrap()
+    }
+}
+
 static RIG: OnceCell<Rig> = OnceCell::const_new();
 static OPERATORS: Mutex<Vec<Operator>> = Mutex::const_new(Vec::new());
 
@@ -72,8 +79,26 @@ impl Stage {
         }
     }
 
+    /// Kills the operator, without a goodbye, and starts one anew, again and again. `turned` counts the leaders that were killed.
+    /// An operator that does not lead yet is left to its start.
+    pub async fn restart_for_ever(&mut self, turned: &AtomicUsize) {
+        let admin = self.client(Identity::PlatformAdministrator).await;
+        let leases = kind(&admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));
+        let mut last = Value::Null;
+        loop {
+            let another = |lease: &Value| {
+                lease["spec"]["holderIdentity"].is_string() && lease["spec"]["holderIdentity"] != last
+            };
+            let lease = eventually(&leases, "resurgam", "another leader", DEADLINE, another).await.unwrap();
+            last = lease["spec"]["holderIdentity"].clone();
+            self.operators(0);
+            turned.fetch_add(1, Ordering::Relaxed);
+            self.operators(1);
+        }
+    }
+
     pub async fn client(&self, who: Identity) -> Client {
-        self.rig.cluster.client(who).await.unwrap()
+        self.rig.client(who).await
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{KINDS, LEVELS, Stage, isolate, stage};
 use crate::served::get;
-use crate::states::{a_few, whole_table};
+use crate::states::{While, whole_table};
 
 fn quarantined() -> impl Iterator<Item = &'static str> {
     LEVELS.into_iter().filter(|level| level.has_quarantine()).map(|level| level.namespace)
@@ -89,7 +89,6 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
         eventually(&quarantines, name, "it to be marked as deleted", DEADLINE, marked).await.unwrap();
     }
     told(&stage).await;
-    let everybody = a_few(&stage).await;
     for name in quarantined() {
         let namespace = get(&admin, &format!("/api/v1/namespaces/{name}")).await.unwrap();
         assert!(namespace["metadata"]["labels"]["resurgam.dev/isolation"].is_string(), "{name} is let out");
@@ -121,7 +120,7 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
         };
         tokio::time::timeout(DEADLINE, gone).await.unwrap();
     }
-    whole_table(&stage, &everybody, false).await;
+    whole_table(stage.rig, While::Uninstalled).await;
 
     // Installed again, it takes up what stands.
     rehearsal::install_kinds(&lead).await.unwrap();

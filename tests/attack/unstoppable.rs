@@ -104,7 +104,7 @@ async fn who_deletes_the_policies_while_no_operator_runs_opens_everything_until_
     let up = json!({"spec": {"replicas": 3}});
     let path = format!("/apis/apps/v1/namespaces/{}/deployments/web/scale", level.namespace);
     let scale = attack("scale", path, Ask::Merge(up), FENCE);
-    let flux: Who = outsiders(&stage).await.remove(1);
+    let flux: Who = outsiders(stage.rig).await.remove(1);
     assert!(matches!(make(&flux, &scale, true).await, Outcome::Refused(_)));
     let bindings = kind(&admin, "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", None);
     bindings.delete(FENCE, &DeleteParams::default()).await.unwrap();

@@ -5,7 +5,7 @@ use kube::Client;
 use kube::api::ListParams;
 use rehearsal::kind;
 
-use crate::rig::Stage;
+use crate::rig::Rig;
 
 /// Somebody, with a way to act as them: by credentials of their own, or by the platform administrator's right to impersonate.
 #[derive(Clone)]
@@ -27,8 +27,8 @@ impl Who {
     }
 }
 
-async fn oneself(stage: &Stage, identity: Identity, limited: bool) -> Who {
-    let client = stage.client(identity).await;
+async fn oneself(rig: &Rig, identity: Identity, limited: bool) -> Who {
+    let client = rig.client(identity).await;
     let user = rehearsal::name_of(&client).await.unwrap();
     Who { user, groups: Vec::new(), limited, acted: false, client }
 }
@@ -38,24 +38,24 @@ pub fn acting(admin: &Client, user: &str, groups: &[&'static str], limited: bool
 }
 
 /// People and their tools, who may do nothing in an isolated namespace.
-pub async fn outsiders(stage: &Stage) -> Vec<Who> {
-    let admin = stage.client(Identity::PlatformAdministrator).await;
+pub async fn outsiders(rig: &Rig) -> Vec<Who> {
+    let admin = rig.client(Identity::PlatformAdministrator).await;
     let account = |namespace: &str, name: &str, limited| {
         acting(&admin, &format!("system:serviceaccount:{namespace}:{name}"), &[], limited)
     };
     vec![
-        oneself(stage, Identity::TenantAdministrator, true).await,
+        oneself(rig, Identity::TenantAdministrator, true).await,
         // Flux's.
-        oneself(stage, Identity::GitOps, false).await,
+        oneself(rig, Identity::GitOps, false).await,
         account("flux-system", "helm-controller", false),
         account("argocd", "argocd-application-controller", false),
         account("velero", "velero", false),
         account("keda", "keda-operator", true),
         account("database-operator", "database-operator", true),
-        oneself(stage, Identity::PlatformAdministrator, false).await,
+        oneself(rig, Identity::PlatformAdministrator, false).await,
         // By a certificate that no right can be taken from.
         acting(&admin, "somebody", &["system:masters", "system:authenticated"], false),
-        oneself(stage, Identity::Responder, true).await,
+        oneself(rig, Identity::Responder, true).await,
         // Bound to `admin` in each of the namespaces.
         account("attack-contained", "default", true),
         account("attack-sealed", "default", true),
@@ -63,9 +63,16 @@ pub async fn outsiders(stage: &Stage) -> Vec<Who> {
     ]
 }
 
+/// Everybody who attacks.
+pub async fn everybody(rig: &Rig) -> Vec<Who> {
+    let mut all = outsiders(rig).await;
+    all.extend(machinery(rig).await);
+    all
+}
+
 /// The cluster's own: every controller that there is an account of, and what has none.
-pub async fn machinery(stage: &Stage) -> Vec<Who> {
-    let admin = stage.client(Identity::PlatformAdministrator).await;
+pub async fn machinery(rig: &Rig) -> Vec<Who> {
+    let admin = rig.client(Identity::PlatformAdministrator).await;
     let accounts = kind(&admin, "v1", "ServiceAccount", Some("kube-system"));
     let accounts = accounts.list(&ListParams::default()).await.unwrap();
     let mut all: Vec<Who> = accounts

@@ -225,6 +225,16 @@ impl Bench {
         assert!(pods.items.is_empty(), "{name} has {} pods", pods.items.len());
     }
 
+    /// Judges a plan of this bench by all that has been logged so far.
+    pub async fn judged(&self, plan: &Value) -> judge::Report {
+        let file = cluster().await.dir().join(format!("{}.judged.yaml", self.case));
+        std::fs::write(&file, plan.to_string()).unwrap();
+        let log = cluster().await.audit_log();
+        let report = judge::judge_files(log, &file, &judge::Options::default()).unwrap();
+        assert!(report.is_clean(), "{report}");
+        report
+    }
+
     /// A service's namespace is sealed and empty, and by the audit log has been nothing else since it was isolated.
     pub async fn stays_sealed(&self, service: &str) {
         self.stays(service, "sealed").await;

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use resurgam::api::quarantine::{Capture, CaptureMode};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
-use resurgam::isolation::evidence::{CaptureError, Store, Subject, capture};
+use resurgam::isolation::evidence::{CaptureError, Snapshots, Store, Subject, capture};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -27,7 +27,8 @@ fn stored(folder: &Path, object: &str) -> Vec<u8> {
     bytes
 }
 
-fn index(folder: &Path, namespace: &str, kept: &Capture) -> Value {
+/// The index of a capture into a folder.
+pub fn index(folder: &Path, namespace: &str, kept: &Capture) -> Value {
     let name = format!("{namespace}/{}.json", kept.digest.strip_prefix("sha256:").unwrap());
     serde_json::from_slice(&stored(folder, &name)).unwrap()
 }
@@ -90,7 +91,10 @@ async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
     for (store, folder) in stores {
         let evidence = rig.evidence(store);
         let operator = client(Identity::Operator).await;
-        let kept = capture(&operator, &evidence, subject("evidenced", CaptureMode::Required)).await.unwrap();
+        let kept =
+            capture(&operator, &evidence, subject("evidenced", CaptureMode::Required), Snapshots::default())
+                .await
+                .unwrap();
         assert_eq!(kept.missing, Vec::<String>::new());
         assert_eq!(kept.logs, Some(2), "of the init container, and of the other; never has none");
 
@@ -136,7 +140,9 @@ async fn without_a_recipient_and_a_key_there_are_no_logs_and_no_digests_and_that
     let folder = tempfile::tempdir().unwrap();
     let evidence = resurgam::isolation::evidence::Evidence::new(Store::folder(folder.path()));
     let operator = client(Identity::Operator).await;
-    let kept = capture(&operator, &evidence, subject("frugal", CaptureMode::Required)).await.unwrap();
+    let kept = capture(&operator, &evidence, subject("frugal", CaptureMode::Required), Snapshots::default())
+        .await
+        .unwrap();
     assert_eq!(kept.missing, ["logs: no --evidence-recipient is configured"]);
     assert_eq!(kept.logs, None);
     let manifests = manifests(folder.path(), "frugal", &kept);
@@ -179,11 +185,16 @@ async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_r
         (server.store_of_a_stranger(), "SignatureDoesNotMatch"),
     ] {
         let evidence = rig.evidence(store);
-        let required = capture(&operator, &evidence, subject("unkept", CaptureMode::Required)).await;
+        let required =
+            capture(&operator, &evidence, subject("unkept", CaptureMode::Required), Snapshots::default())
+                .await;
         let error = required.unwrap_err();
         assert!(matches!(error, CaptureError::Store(_)), "{error}");
         assert!(error.to_string().contains(why), "{error}");
-        let kept = capture(&operator, &evidence, subject("unkept", CaptureMode::BestEffort)).await.unwrap();
+        let kept =
+            capture(&operator, &evidence, subject("unkept", CaptureMode::BestEffort), Snapshots::default())
+                .await
+                .unwrap();
         assert_eq!((kept.objects, kept.logs), (0, Some(0)), "nothing is said to be kept");
         assert!(kept.missing.iter().any(|missing| missing.contains("could not be stored")), "{kept:?}");
     }

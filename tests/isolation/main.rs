@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod api_servers;
 mod deliverers;
 mod evidence;
 mod guard;
 mod identity;
 mod interrupted;
+mod node_network;
 mod operate;
 mod recovery;
 mod room;

@@ -1,7 +1,9 @@
 //! One control plane for all tests here, with the product's kinds and rights in it, and a controller that can be stopped.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +80,20 @@ pub async fn with(evidence: Evidence) -> Controller {
 
 /// Starts a controller.
 pub fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
+    // The control plane that is shared lists no API server; a test that lists one lists it there.
+    let cluster = Kubeconfig::read_from(&kubeconfig).unwrap().clusters.remove(0).cluster.unwrap();
+    let own = cluster.server.unwrap().parse().unwrap();
+    start_with(kubeconfig, evidence, [(LISTED.parse().unwrap(), own)].into())
+}
+
+/// Where a test may say that the API server is.
+pub const LISTED: &str = "192.0.2.7:6443";
+
+/// Where API servers are reached, by the addresses that they are listed at.
+pub type Routes = BTreeMap<SocketAddr, http::Uri>;
+
+/// Starts a controller that is told the way to API servers.
+pub fn start_with(kubeconfig: PathBuf, evidence: Evidence, routes: Routes) -> Controller {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime =
@@ -86,9 +102,11 @@ pub fn start(kubeconfig: PathBuf, evidence: Evidence) -> Controller {
             let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
             let config =
                 Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-            let client = Client::try_from(config).unwrap();
+            let client = Client::try_from(config.clone()).unwrap();
+            let mut options = QuarantineOptions::new(evidence);
+            options.probe.routes = routes;
             tokio::select! {
-                () = quarantine::run(client, QuarantineOptions::new(evidence)) => {}
+                () = quarantine::run(client, config, options) => {}
                 _ = stopped => {}
             }
         });

@@ -44,7 +44,8 @@ async fn makers(name: &str) -> Vec<String> {
 async fn from_nothing_a_plan_isolates_its_services_as_its_account_and_brings_them_back() {
     let bench = Bench::open("create", &["db", "web"], |_| {}).await;
     let services = json!([bench.service("db", &[]), bench.service("web", &["db"])]);
-    bench.apply(&creating(bench.plan("plan", services))).await;
+    let plan = creating(bench.plan("plan", services));
+    bench.apply(&plan).await;
     // What its account may not, is not done by the operator in its stead.
     let words =
         ["system:serviceaccount:create:recovery", "quarantines.resurgam.dev/create-db", "verbs: [create]"];
@@ -63,6 +64,7 @@ async fn from_nothing_a_plan_isolates_its_services_as_its_account_and_brings_the
         assert!(reason.contains("create/plan") && reason.contains("Incident nov-2025"), "{reason}");
         assert_eq!(makers(service).await, ["system:serviceaccount:create:recovery"], "{service}");
     }
+    assert_eq!(bench.judged(&plan).await.loosenings, 4);
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_wh
         {"cronJob": "nightly"}, {"cronJob": "payroll"}, {"cronJob": "backlog", "missedRun": "Fire"},
         {"cronJob": "lost"}, {"job": "import"},
     ]);
-    bench.apply(&bench.plan("plan", json!([service]))).await;
+    let plan = bench.plan("plan", json!([service]));
+    bench.apply(&plan).await;
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("resume"));
     let shown = |o: &Value| !listed(o).is_empty();
     let record = eventually(&records, "plan.db", "the list", rehearsal::DEADLINE, shown).await.unwrap();
@@ -129,6 +130,10 @@ async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_wh
         (made_by("backlog"), made_by("nightly"), made_by("payroll"), made_by("forgotten")),
         (1, 0, 0, 0)
     );
+
+    let report = bench.judged(&plan).await;
+    // Its Deployment, and the three that are due.
+    assert_eq!((report.loosenings, report.steps), (2, 4), "{report}");
 
     // A person suspends one again: it is theirs now.
     let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));

@@ -6,6 +6,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::{DEADLINE, condition, documents, eventually, kind, repository, three_boroughs};
 use serde_json::{Value, json};
 
+use crate::judged::judged;
 use crate::{KINDS, stage, start_patient_operator};
 
 /// The smallest plan, with names of its own.
@@ -56,6 +57,7 @@ async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
     let (later, first): (Vec<_>, Vec<_>) = smallest()
         .into_iter()
         .partition(|m| ["Quarantine", "Incident", "RecoveryPlan"].contains(&m["kind"].as_str().unwrap()));
+    let plan = later.iter().find(|m| m["kind"] == "RecoveryPlan").unwrap().to_string();
     rehearsal::apply(&admin, "platform", &first).await.unwrap();
     let database = kind(&admin, "apps/v1", "StatefulSet", Some("held-db"));
     let runs = |o: &Value| o["status"]["readyReplicas"] == 1;
@@ -104,5 +106,7 @@ async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
     let claim = at(cluster, &lead, "held-db", "Open").await["status"].clone();
     assert_eq!((&claim["claimedBy"]["attempt"], &claim["overruled"]), (&json!(2), &Value::Null));
     service(&lead, "held-web", "back too", |r| condition(r, "Ready") == "True").await;
+    let report = judged(cluster, "held", &plan, "held-web").await;
     drop(operator);
+    assert_eq!((report.loosened["held-db"], report.loosened["held-web"]), (4, 2), "{report}");
 }

@@ -34,7 +34,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     (
         "resurgam-operator",
         "pods that try the network run where there is a real node: tests/network",
-        &["list nodes", "create pods", "deletecollection pods", "get pods"],
+        &["list nodes", "watch nodes", "create pods", "deletecollection pods", "get pods"],
     ),
     (
         "resurgam-operator",
@@ -46,6 +46,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
             "create volumesnapshots.snapshot.storage.k8s.io",
             "get volumesnapshots.snapshot.storage.k8s.io",
             "list volumesnapshots.snapshot.storage.k8s.io",
+            "watch volumesnapshots.snapshot.storage.k8s.io",
         ],
     ),
     (
@@ -84,6 +85,7 @@ async fn each_role_grants_what_its_holder_uses_and_no_more() {
     let holders = [
         (&deploy, "resurgam-operator", service_account("resurgam-system:resurgam")),
         (&deploy, "resurgam-prober", service_account("resurgam-system:resurgam-prober")),
+        (&deploy, "resurgam-prober-within", service_account("everything:resurgam-probe")),
         (&deploy, "resurgam-responder", "on-call-responder".to_owned()),
         (&smallest, "library-restore", service_account("recovery:recovery")),
     ];

@@ -80,11 +80,14 @@ impl Used {
             if text("/user/username") == account && !acted_as.is_empty() {
                 let kind =
                     if acted_as.starts_with("system:serviceaccount:") { "serviceaccounts" } else { "users" };
-                used.rights.insert(Right {
+                // An account is in groups of its own, unless it is given others.
+                let groups = texts(&event["impersonatedUser"], "groups");
+                let given = groups.filter(|group| !group.starts_with("system:")).map(|_| "groups");
+                used.rights.extend(std::iter::once(kind).chain(given).map(|kind| Right {
                     group: String::new(),
                     resource: kind.into(),
                     verb: "impersonate".into(),
-                });
+                }));
             }
             let actor = if acted_as.is_empty() { text("/user/username") } else { acted_as };
             if actor != account || text("/objectRef/resource").is_empty() {

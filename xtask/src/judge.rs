@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use judge::{Options, judge_files};
+use judge::{Options, Window, judge_files};
 
 /// Arguments of `cargo xtask judge`.
 #[derive(clap::Args)]
@@ -20,6 +21,12 @@ pub(crate) struct Args {
     /// User name of the operator's account.
     #[arg(long, default_value_t = Options::default().operator)]
     operator: String,
+    /// When there was nothing to do, as RFC 3339: FROM/UNTIL. Without it, whether the operator kept quiet is not judged.
+    #[arg(long, value_name = "FROM/UNTIL")]
+    quiet: Option<Window>,
+    /// How often the operator looks at what no gate asks for, in seconds: its --probe-interval.
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().own_interval.as_secs())]
+    own_interval: u64,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -28,9 +35,14 @@ enum Output {
     Json,
 }
 
-/// Judges. Exit code 0: no rule was broken; 1: one was; 2: the log cannot tell.
+/// Judges. Exit code 0: no rule was broken; 1: one was; 2: the log cannot tell, or not of all that matters.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = Options { operator: args.operator.clone(), ..Options::default() };
+    let options = Options {
+        operator: args.operator.clone(),
+        quiet: args.quiet,
+        own_interval: Duration::from_secs(args.own_interval),
+        ..Options::default()
+    };
     let report = match judge_files(&args.audit_log, &args.plan, &options) {
         Ok(report) => report,
         Err(error) => {
@@ -43,5 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Output::Text => write!(out, "{report}")?,
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
     }
-    Ok(ExitCode::from(u8::from(!report.is_clean())))
+    Ok(ExitCode::from(match (report.is_clean(), report.violations.is_empty()) {
+        (true, _) => 0,
+        (false, false) => 1,
+        (false, true) => 2,
+    }))
 }

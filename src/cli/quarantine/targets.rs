@@ -192,4 +192,16 @@ mod tests {
         );
         assert!(resolve(&Meant::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
     }
+
+    #[test]
+    fn whatever_a_selector_says_it_is_understood_or_refused() {
+        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, String)>().for_each(
+            |(at, text)| {
+                let operators = ["", "=", "!=", " in (", ",", "!", " notin (a,b)", "==", ")"];
+                let _ = parse(&format!("{text}{}{text}", operators[usize::from(*at) % operators.len()]));
+                let _ = text.parse::<crate::isolation::evidence::Location>();
+                let _ = text.parse::<crate::isolation::evidence::Recipient>();
+            },
+        );
+    }
 }

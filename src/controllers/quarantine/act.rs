@@ -6,18 +6,20 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::field_manager;
-use crate::calls::{IoError, call_opt};
+use crate::calls::{IoError, call, call_opt};
 use crate::isolation::workloads::{self, Kind, Workload};
 
 /// Workloads or pods written at a time.
 const PARALLEL: usize = 8;
+/// Selects pods that use the network of their node: no NetworkPolicy touches those.
+pub(super) const NODE_NETWORK: &str = "spec.hostNetwork=true";
 
 fn manager() -> PatchParams {
     PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() }
@@ -63,6 +65,15 @@ pub(super) async fn live_pods(client: &Client, namespace: &str) -> Result<Vec<Po
     let mut pods = workloads::list_kind::<Pod>(client, namespace).await?;
     pods.retain(workloads::is_live);
     Ok(pods)
+}
+
+/// Names of the pods that may run on the network of their nodes.
+pub(super) async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<String>, IoError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selected = format!("{NODE_NETWORK},status.phase!=Succeeded,status.phase!=Failed");
+    let what = format!("list pods on their nodes' network in namespace {namespace}");
+    let found = call(what, api.list_metadata(&ListParams::default().fields(&selected))).await?;
+    Ok(found.items.iter().map(ResourceExt::name_any).collect())
 }
 
 /// Deletes pods that no workload accounts for. Gives their names.

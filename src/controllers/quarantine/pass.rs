@@ -10,16 +10,16 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Known, Pass, Trouble};
-use super::{Context, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
+use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
-use crate::isolation::evidence::{Subject, capture};
+use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::guard;
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self, Before, Room};
-use crate::isolation::probe::{self, Probed, Seen};
+use crate::isolation::probe::{self, Probed};
 use crate::isolation::target::{self, Next, Target};
 use crate::isolation::workloads;
 
@@ -94,15 +94,17 @@ impl Work<'_> {
     async fn go(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         let fence = self.context.options.fence.state();
         let level = pass.target.level;
-        let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch };
-        let seen =
-            self.context.remember(self.name, |memory| memory.seen.clone()).filter(|(of, _)| *of == seal);
-        pass.tried = seen.map(|(_, at)| at);
+        // Whether the fence lets go is seen on one.
+        let servers = if level == Isolation::Open { 0 } else { self.context.servers.epoch() };
+        let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch, servers };
+        let held = self.context.remember(self.name, |memory| memory.seen.clone()).filter(|h| h.seal == seal);
+        pass.tried = held.as_ref().map(|held| held.at);
         pass.found.labelled =
             guard::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
         pass.found.fenced = pass.found.labelled
             && fence.amiss.is_none()
             && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at));
+        pass.probed = held.filter(|_| pass.found.fenced).map(|held| held.probed);
         // A namespace without the label is one in which anything may have been started since the last capture.
         pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
         loop {
@@ -110,7 +112,7 @@ impl Work<'_> {
             let _turn = if next == Next::Capture { None } else { self.context.turns.take(next).await };
             let again = match next {
                 Next::Label => self.label(pass).await?,
-                Next::Probe => self.probe(pass, &seal).await,
+                Next::Probe => self.probe(pass, &seal).await?,
                 Next::Network => self.network(pass).await?,
                 Next::Capture => self.capture(pass).await?,
                 Next::Stop => self.stop(pass).await?,
@@ -165,32 +167,32 @@ impl Work<'_> {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
-        let (client, spec) = (&self.context.client, &self.quarantine.spec);
-        self.namespace = guard::mark(client, &self.namespace, spec, level, Writing::default()).await?;
+        let (guards, spec) = (&self.context.guards, &self.quarantine.spec);
+        self.namespace = guards.mark(&self.namespace, spec, level, Writing::default()).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
     }
 
-    /// Tries lock and fence (to open: whether they let go). `None`: seen as wanted; else when to try again.
-    async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Option<Action> {
-        let client = &self.context.client;
-        pass.found.fenced = if seal.level == Isolation::Open {
-            let open = probe::is_open(client, self.name).await;
-            pass.fence = open.clone().err().map(Seen::Unclear);
-            open.is_ok()
+    /// Tries lock, fence and guard (to open: whether the fence lets go). `None`: seen as wanted; else when to try again.
+    async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Result<Option<Action>, PassError> {
+        let servers = &self.context.servers;
+        let probed = if seal.level == Isolation::Open {
+            pass.closed = probe::is_open(servers, self.name).await.err();
+            pass.found.fenced = pass.closed.is_none();
+            Probed::default()
         } else {
-            let Probed { lock, fence, guard } = probe::probe(client, self.name, seal.level).await;
-            let refused = [&lock, &fence, &guard].into_iter().all(|seen| *seen == Seen::Refused);
-            (pass.lock, pass.fence, pass.guard) = (Some(lock), Some(fence), Some(guard));
-            refused
+            let probed = probe::probe(servers, self.name, seal.level).await;
+            pass.found.fenced = probed.holds();
+            probed
         };
+        pass.probed = Some(probed.clone());
         if pass.found.fenced {
             let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(Timestamp::now()));
             pass.tried = Some(at);
-            let seen = Some((seal.clone(), at));
+            let seen = Some(Held { seal: seal.clone(), at, probed });
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
-            return None;
+            return Ok(None);
         }
         let (since, tries) = self.context.remember(self.name, |memory| {
             memory.seen = None;
@@ -199,11 +201,16 @@ impl Work<'_> {
             (since, tries)
         });
         if since.elapsed() < PROBING {
-            return Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4)))));
+            return Ok(Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4))))));
         }
+        servers.leaks(&probed);
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
         pass.trouble = Some(Trouble { reason: "FenceNotSeen", message, stalled: true });
-        Some(Action::requeue(PROBE_SLOWLY))
+        // One API server that lets through is no reason to leave the network open as well.
+        if matches!(seal.level, Isolation::Contained | Isolation::Sealed) && probed.holds_somewhere() {
+            self.network(pass).await?;
+        }
+        Ok(Some(Action::requeue(PROBE_SLOWLY)))
     }
 
     async fn network(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
@@ -241,6 +248,7 @@ impl Work<'_> {
                 self.context.options.network.changed();
             }
         }
+        pass.on_node_network = act::on_node_network(client, self.name).await?;
         pass.found.network = true;
         Ok(None)
     }
@@ -256,9 +264,12 @@ impl Work<'_> {
             before,
             mode: quarantine.spec.capture,
         };
+        let evidence = &context.options.evidence;
         let mut kept = pin!(async {
+            // First, and without a turn: a snapshot that does not come holds up nobody else.
+            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait).await?;
             let _turn = context.turns.take(Next::Capture).await;
-            capture(&context.client, &context.options.evidence, subject).await
+            capture(&context.client, evidence, subject, snapshots).await
         });
         let kept = match tokio::time::timeout(SAY_SO, &mut kept).await {
             Ok(kept) => kept?,

@@ -8,12 +8,14 @@ use crate::api::quarantine::{Capture, Control, ControlName, ControlState, Delive
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::holes::Hole;
-use crate::isolation::probe::Seen;
+use crate::isolation::probe::Probed;
 use crate::isolation::probe::network::Verdict;
 use crate::isolation::target::{Found, Next, Target, loosens, next};
 
 /// Longest message of a control.
 const MESSAGE: usize = 512;
+/// Names of pods that a message lists.
+const LISTED: usize = 3;
 
 /// Why a pass could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,16 +53,18 @@ pub(super) fn seconds(at: Timestamp) -> Timestamp {
 pub(super) struct Pass {
     pub target: Target,
     pub found: Found,
-    /// What was last seen of lock, fence and guard; `None`: not tried in this pass.
-    pub lock: Option<Seen>,
-    pub fence: Option<Seen>,
-    /// When lock and fence were seen to refuse, for the level that is wanted.
+    /// What was last seen of lock, fence and guard, for the level that is wanted. `None`: they are yet to be tried.
+    pub probed: Option<Probed>,
+    /// When they were seen to refuse.
     pub tried: Option<Timestamp>,
-    pub guard: Option<Seen>,
+    /// Why the namespace that is to be open was not seen to be.
+    pub closed: Option<String>,
     /// Taken in this pass.
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
     pub holes: Vec<Hole>,
+    /// Pods that use the network of their node.
+    pub on_node_network: Vec<String>,
     /// How many workloads there are; what still lives.
     pub workloads: usize,
     pub alive: Vec<String>,
@@ -74,12 +78,12 @@ impl Pass {
         Self {
             target,
             found: Found::default(),
-            lock: None,
-            fence: None,
+            probed: None,
             tried: None,
-            guard: None,
+            closed: None,
             capture: None,
             holes: Vec::new(),
+            on_node_network: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
             deliverers: None,
@@ -123,11 +127,11 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
     let old = quarantine.status.clone().unwrap_or_default();
     let generation = quarantine.metadata.generation;
     let isolation = pass.enforced(old.isolation);
+    let controls = controls(pass, known, &old, now);
     // Evidence of an earlier sealing is no evidence of this one.
     let stale = isolation == Some(Isolation::Contained)
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
     let capture = pass.capture.clone().or(if stale { None } else { old.capture });
-    let controls = controls(pass, known, &old.controls, now);
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
     let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
@@ -244,15 +248,9 @@ fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
 }
 
 pub(super) fn unseen(pass: &Pass) -> String {
-    let words = |name: &str, seen: Option<&Seen>| match seen {
-        Some(Seen::Refused) | None => None,
-        Some(Seen::LetThrough) => Some(format!("the {name} does not refuse at this level yet")),
-        Some(Seen::Unclear(what)) => Some(format!("the {name} could not be tried: {what}")),
-    };
-    let unseen: Vec<_> = [("lock", &pass.lock), ("fence", &pass.fence), ("guard", &pass.guard)]
-        .into_iter()
-        .filter_map(|(name, seen)| words(name, seen.as_ref()))
-        .collect();
+    let closed = pass.closed.iter().map(|why| format!("the fence was not seen to let go: {why}"));
+    let amiss = pass.probed.iter().flat_map(Probed::amiss);
+    let unseen: Vec<_> = closed.chain(amiss).collect();
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }
 
@@ -261,6 +259,17 @@ fn still_alive(pods: &[String]) -> String {
     pods.iter()
         .min()
         .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
+}
+
+/// What is said of pods that no network policy cuts off.
+fn uncut(pods: &[String]) -> String {
+    let listed: Vec<_> = pods.iter().take(LISTED).map(String::as_str).collect();
+    let more = if pods.len() > LISTED { format!(" and {} more", pods.len() - LISTED) } else { String::new() };
+    format!(
+        "policies are written, and do not reach pods that use the network of their node: {}{more}. Sealing stops them; at any \
+         level, who may repair this Quarantine can delete them",
+        listed.join(", ")
+    )
 }
 
 /// What is said of the network where policies are written. After a start of the operator, what was said before stands until it
@@ -279,23 +288,28 @@ fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, Stri
     }
 }
 
-fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<Control> {
-    let (found, level) = (pass.found, pass.target.level);
+fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestamp) -> Vec<Control> {
+    let (found, level, old) = (pass.found, pass.target.level, &before.controls);
     let open = level == Isolation::Open;
-    let tried = |seen: Option<&Seen>| match seen {
+    let tried = |name| match &pass.probed {
         _ if open => (ControlState::NotRequired, "not isolated".to_owned()),
-        _ if found.labelled && found.fenced => {
-            (ControlState::Tested, "tried, and refused by the policy".to_owned())
+        _ if !found.labelled => {
+            (ControlState::NotEnforced, "the namespace's label is not written".to_owned())
         }
-        Some(Seen::Refused) => (ControlState::Tested, "tried, and refused by the policy".to_owned()),
-        Some(Seen::Unclear(what)) => (ControlState::Enforced, format!("written; could not be tried: {what}")),
-        Some(Seen::LetThrough) => (ControlState::NotEnforced, "tried, and not refused".to_owned()),
-        None if found.labelled => (ControlState::Enforced, "written, not tried yet".to_owned()),
-        None => (ControlState::NotEnforced, "the namespace's label is not written".to_owned()),
+        Some(probed) => probed.of(name),
+        None => (ControlState::Enforced, "written, not tried yet".to_owned()),
     };
+    let stood = before.isolation.is_some_and(|level| level != Isolation::Open);
     let network = match (open, found.network) {
         (true, _) => (ControlState::NotRequired, "not isolated".to_owned()),
+        (false, true) if !found.empty && !pass.on_node_network.is_empty() => {
+            (ControlState::NotEnforced, uncut(&pass.on_node_network))
+        }
         (false, true) => of_network(known.network.as_ref(), old),
+        (false, false) if stood => (
+            ControlState::Enforced,
+            "policies were written before, and are not looked at again yet".to_owned(),
+        ),
         (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
     };
     let network =
@@ -323,9 +337,9 @@ fn controls(pass: &Pass, known: &Known, old: &[Control], now: Timestamp) -> Vec<
         }
     };
     [
-        (ControlName::Lock, tried(pass.lock.as_ref())),
-        (ControlName::Fence, tried(pass.fence.as_ref())),
-        (ControlName::Guard, tried(pass.guard.as_ref())),
+        (ControlName::Lock, tried(ControlName::Lock)),
+        (ControlName::Fence, tried(ControlName::Fence)),
+        (ControlName::Guard, tried(ControlName::Guard)),
         (ControlName::Network, network),
         (ControlName::Workloads, workloads),
         (ControlName::Identity, identity),

@@ -1,6 +1,8 @@
 use super::*;
 use crate::api::conditions::{FENCE_INTACT, READY, RECONCILING, STALLED, find, is_true};
 use crate::api::{QuarantineLevel, QuarantineSpec};
+use crate::isolation::probe::Seen;
+use crate::isolation::probe::shown::{TRIES, Tried};
 
 fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
     let spec =
@@ -45,7 +47,20 @@ fn pass(level: Isolation, found: Found) -> Pass {
         overrules: false,
     });
     pass.found = found;
+    pass.probed = (found.labelled && found.fenced).then(|| probed(|_| Seen::Refused));
     pass
+}
+
+/// What trying each control on one API server showed.
+fn probed(seen: impl Fn(ControlName) -> Seen) -> Probed {
+    let one = |(control, policy)| Tried {
+        server: "a".to_owned(),
+        listed: None,
+        control,
+        policy,
+        seen: seen(control),
+    };
+    Probed { tries: TRIES.map(one).into(), unknown: None }
 }
 
 fn intact() -> Known {
@@ -134,9 +149,13 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
 
 #[test]
 fn only_what_was_tried_and_refused_is_tested() {
-    let tried = |lock, fence| {
+    let tried = |lock: Seen, fence: Seen| {
         let mut pass = pass(Isolation::Contained, Found { labelled: true, ..Found::default() });
-        (pass.lock, pass.fence) = (Some(lock), Some(fence));
+        pass.probed = Some(probed(|control| match control {
+            ControlName::Lock => lock.clone(),
+            ControlName::Fence => fence.clone(),
+            _ => Seen::Unclear("not now".into()),
+        }));
         let status = after_pass(&quarantine(None, false), &pass);
         (status.controls[0].state, status.controls[1].state, status.tested.unwrap())
     };
@@ -146,6 +165,52 @@ fn only_what_was_tried_and_refused_is_tested() {
     assert_eq!(tried(unclear, Seen::Refused), (Enforced, Tested, "1/4".to_owned()));
     let sealed = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, ALL));
     assert_eq!(control(&sealed, ControlName::Network).state, ControlState::Unverifiable);
+}
+
+#[test]
+fn an_api_server_that_is_down_is_told_of_and_holds_up_nobody() {
+    let mut reduced = pass(Isolation::Sealed, ALL);
+    let mut shown = probed(|_| Seen::Refused);
+    let away = probed(|_| Seen::Unanswered("Connection refused".into())).tries;
+    shown.tries.extend(away.into_iter().map(|tried| Tried { server: "b".into(), ..tried }));
+    reduced.found.fenced = shown.holds();
+    reduced.probed = Some(shown);
+    let status = after_pass(&quarantine(None, true), &reduced);
+    assert!(is_true(&status.conditions, READY));
+    for name in [ControlName::Lock, ControlName::Fence, ControlName::Guard] {
+        let control = control(&status, name);
+        assert_eq!(control.state, ControlState::Unverifiable);
+        assert!(
+            control.message.contains("Listed, and not tried: b: Connection refused"),
+            "{}",
+            control.message
+        );
+    }
+}
+
+#[test]
+fn a_fence_that_is_seen_no_more_says_nothing_wrong_of_the_network() {
+    let gone = |found, before| {
+        let mut pass = pass(Isolation::Sealed, found);
+        pass.probed = Some(probed(|_| Seen::LetThrough));
+        let status = after_pass(&quarantine(before, true), &pass);
+        let network = control(&status, ControlName::Network).clone();
+        (network.state, network.message, is_true(&status.conditions, READY))
+    };
+    let unseen = Found { labelled: true, ..Found::default() };
+    let (state, message, ready) = gone(unseen, Some(Isolation::Sealed));
+    let written = "policies were written before, and are not looked at again yet";
+    assert_eq!((state, message.as_str(), ready), (ControlState::Enforced, written, false));
+    for before in [None, Some(Isolation::Open)] {
+        let (state, message, ready) = gone(unseen, before);
+        assert_eq!(
+            (state, message.as_str(), ready),
+            (ControlState::NotEnforced, "policies are not written", false)
+        );
+    }
+    // Where they were written in spite of it, they are told of as they are.
+    let (state, _, ready) = gone(Found { network: true, ..unseen }, None);
+    assert_eq!((state, ready), (ControlState::Unverifiable, false));
 }
 
 #[test]
@@ -293,5 +358,31 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
             "tightening is told as it goes"
         );
         assert!(!pass(from, Found { fenced: false, ..ALL }).is_between(None), "so is isolating");
+    }
+}
+
+#[test]
+fn pods_on_the_network_of_their_node_are_told_as_not_cut_off_until_they_are_gone() {
+    let pods = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (level, empty, found, message) in [
+        (Isolation::Contained, false, pods(&["agent"]), Some(": agent. ")),
+        (Isolation::CleanRoom, false, pods(&["a", "b", "c", "d", "e"]), Some(": a, b, c and 2 more. ")),
+        // Seen before what runs was stopped, in the same pass.
+        (Isolation::Sealed, true, pods(&["agent"]), None),
+        (Isolation::Sealed, false, pods(&["agent"]), Some(": agent. ")),
+        (Isolation::Contained, false, pods(&[]), None),
+        (Isolation::Open, false, pods(&["agent"]), None),
+    ] {
+        let mut pass = pass(level, Found { empty, ..ALL });
+        pass.on_node_network = found;
+        let known = network(ControlState::Tested);
+        let status =
+            after(&quarantine(Some(level), true), &pass, &known, Timestamp::from_second(100).unwrap());
+        let told = control(&status, ControlName::Network);
+        assert_eq!(told.state == ControlState::NotEnforced, message.is_some(), "{level:?} {told:?}");
+        assert!(message.is_none_or(|message| told.message.contains(message)), "{told:?}");
+        let ready = find(&status.conditions, READY).unwrap();
+        let blocked = message.is_some() && level != Isolation::Sealed;
+        assert_eq!(ready.reason == NETWORK_NOT_ENFORCED, blocked, "{level:?} {ready:?}");
     }
 }

@@ -8,15 +8,15 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
-use super::{Context, Guarded};
+use super::{Context, Guarded, act};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
 use crate::isolation::{guard, holes};
 
@@ -71,10 +71,7 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
     };
     let policies = {
         let reader = reader.clone();
-        stream::unfold(context.options.fence.subscribe(), |mut states| async move {
-            states.changed().await.ok().map(|()| ((), states))
-        })
-        .flat_map(move |()| {
+        changes(context.options.fence.subscribe()).flat_map(move |()| {
             stream::iter(reader.state().iter().map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
         })
     };
@@ -86,13 +83,12 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
             stream::iter(rooms.map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
         })
     };
-    // A verdict on the cluster's network is one on every isolated namespace.
-    let network = {
+    // A verdict on the cluster's network is one on every isolated namespace, and all are tried on an API server that is new.
+    let verdicts = changes(context.options.network.subscribe());
+    let servers = changes(context.servers.subscribe());
+    let cluster = {
         let (reader, context) = (reader.clone(), context.clone());
-        stream::unfold(context.options.network.subscribe(), |mut verdicts| async move {
-            verdicts.changed().await.ok().map(|()| ((), verdicts))
-        })
-        .flat_map(move |()| {
+        stream::select(verdicts, servers).flat_map(move |()| {
             let wanted =
                 |q: &ObjectRef<Guarded>| context.level(&q.name).is_some_and(|level| level != Isolation::Open);
             let all = reader.state();
@@ -106,10 +102,11 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
         claimants.boxed(),
         policies.boxed(),
         holes.boxed(),
-        network.boxed(),
+        cluster.boxed(),
         namespaces(client).filter_map(ready(any.clone())).boxed(),
         guarded(client).filter_map(ready(any)).boxed(),
-        within::<NetworkPolicy>(client).filter_map(ready(isolated)).boxed(),
+        within::<NetworkPolicy>(client).filter_map(ready(isolated.clone())).boxed(),
+        on_node_network(client).filter_map(ready(isolated)).boxed(),
         within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<ServiceAccount>(client).filter_map(ready(sealed.clone())).boxed(),
         within::<Deployment>(client).filter_map(ready(sealed.clone())).boxed(),
@@ -150,24 +147,20 @@ fn claimed(reader: &Store<Guarded>, object: &DeserializeGuard<ServiceRecovery>) 
     reader.state().iter().filter(|q| is_claimed(q)).map(|q| ObjectRef::from_obj(q.as_ref())).collect()
 }
 
-/// The cluster's DNS or the API server moved: what clean rooms may talk to of them follows.
+/// The cluster's DNS moved: what clean rooms may talk to of it follows. The API servers wake whatever is isolated.
 fn hole_changes(client: &Client) -> impl Stream<Item = ()> + Send + use<> {
     let dns = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), holes::DNS_NAMESPACE);
     let (key, value) = holes::DNS_LABEL;
-    let dns = watcher(dns, watcher::Config::default().labels(&format!("{key}={value}")));
-    let api_server = Api::<PartialObjectMeta<EndpointSlice>>::namespaced(client.clone(), "default");
-    let api_server = watcher(api_server, watcher::Config::default().labels(holes::API_SERVER));
-    stream::select(
-        dns.default_backoff()
-            .touched_objects()
-            .filter_map(|object| async move { object.ok().map(drop) })
-            .boxed(),
-        api_server
-            .default_backoff()
-            .touched_objects()
-            .filter_map(|object| async move { object.ok().map(drop) })
-            .boxed(),
-    )
+    watcher(dns, watcher::Config::default().labels(&format!("{key}={value}")))
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|object| async move { object.ok().map(drop) })
+}
+
+/// Each change of something that is shared.
+fn changes<T: Send + Sync + 'static>(shared: watch::Receiver<T>) -> BoxStream<'static, ()> {
+    stream::unfold(shared, |mut shared| async move { shared.changed().await.ok().map(|()| ((), shared)) })
+        .boxed()
 }
 
 fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
@@ -191,6 +184,17 @@ fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
             let changed: Vec<String> = known.keys().chain(now.keys()).filter(differs).cloned().collect();
             stream::iter(changed)
         })
+}
+
+/// Namespaces in which a pod that uses the network of its node changed, came or went.
+fn on_node_network(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    watcher(
+        Api::<PartialObjectMeta<Pod>>::all(client.clone()),
+        watcher::Config::default().fields(act::NODE_NETWORK),
+    )
+    .default_backoff()
+    .touched_objects()
+    .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })
 }
 
 /// Namespaces in which something of a kind changed, came or went.

@@ -11,5 +11,6 @@ mod quarantines;
 mod regressions;
 mod resumes;
 mod room;
+mod spoiled;
 mod story;
 mod waiting;

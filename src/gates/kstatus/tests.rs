@@ -254,3 +254,24 @@ fn pods() {
         ],
     );
 }
+
+#[test]
+fn counts_that_no_controller_would_write_are_judged_all_the_same() {
+    let status = json!({"observedGeneration": 1, "replicas": i32::MAX, "updatedReplicas": i32::MIN, "readyReplicas": 1});
+    let object = |spec| {
+        serde_json::from_value(json!({"metadata": {"generation": 1}, "spec": spec, "status": status}))
+            .unwrap()
+    };
+    let template = json!({});
+    let looked = deployment(&object(json!({"replicas": i32::MIN, "selector": {}, "template": template})));
+    assert_eq!(looked.progress, moving("2147483647 old replicas still run"));
+    let partition = json!({"rollingUpdate": {"partition": i32::MIN}});
+    let set = json!({"replicas": 2, "serviceName": "db", "selector": {}, "template": template, "updateStrategy": partition});
+    let looked = stateful_set(
+        &serde_json::from_value(
+            json!({"metadata": {"generation": 1}, "spec": set, "status": {"observedGeneration": 1, "replicas": 2, "updateRevision": "b"}}),
+        )
+        .unwrap(),
+    );
+    assert_eq!(looked.progress, moving("0 of 2147483647 updated, 0 ready"));
+}

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures::io::Cursor;
 use serde_json::{Value, json};
 
@@ -78,7 +80,7 @@ fn the_index_says_what_ran_where_by_which_image() {
 
 fn refusal(code: u16) -> IoError {
     let status = kube::core::Status { code, message: "no".into(), ..kube::core::Status::default() };
-    IoError::Api { what: "get log".into(), source: Box::new(kube::Error::Api(Box::new(status))) }
+    IoError::Api { what: "get log".into(), source: Arc::new(kube::Error::Api(Box::new(status))) }
 }
 
 #[test]

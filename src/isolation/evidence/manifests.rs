@@ -23,8 +23,6 @@ pub(super) struct Manifests {
     pub(super) objects: Vec<Value>,
     /// Kinds that could not be read.
     pub(super) missing: Vec<Miss>,
-    /// `VolumeSnapshot`, and its class, if they are served.
-    pub(super) snapshots: Option<(ApiResource, ApiResource)>,
 }
 
 impl Manifests {
@@ -45,7 +43,7 @@ pub(super) async fn gather(
     namespace: &str,
     key: Option<&DigestKey>,
 ) -> Result<Manifests, CaptureError> {
-    let (kinds, snapshots) = kinds(client).await?;
+    let kinds = kinds(client).await?;
     let lists: Vec<(ApiResource, Result<Vec<Value>, IoError>)> = stream::iter(kinds)
         .map(|kind| async {
             let objects = list(client, namespace, &kind, key).await;
@@ -58,7 +56,7 @@ pub(super) async fn gather(
     let itself = call(format!("get namespace {namespace}"), api.get(namespace)).await?;
     let itself = serde_json::to_value(itself)
         .map_err(|error| CaptureError::Encode(namespace.to_owned(), error.to_string()))?;
-    let mut found = Manifests { objects: vec![itself], missing: Vec::new(), snapshots };
+    let mut found = Manifests { objects: vec![itself], missing: Vec::new() };
     for (kind, list) in lists {
         match list {
             Ok(list) => found.objects.extend(list),
@@ -74,20 +72,11 @@ pub(super) async fn gather(
     Ok(found)
 }
 
-type Kinds = (Vec<ApiResource>, Option<(ApiResource, ApiResource)>);
-
 /// Every namespaced kind that can be listed, in a steady order. Events are the same in both their groups.
-async fn kinds(client: &Client) -> Result<Kinds, IoError> {
+async fn kinds(client: &Client) -> Result<Vec<ApiResource>, IoError> {
     let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
-    let all: Vec<_> =
-        discovery.groups_alphabetical().into_iter().flat_map(|group| group.recommended_resources()).collect();
-    let of_snapshots = |plural: &str| {
-        let mut kinds = all.iter().map(|(kind, _)| kind);
-        kinds.find(|kind| kind.group == "snapshot.storage.k8s.io" && kind.plural == plural).cloned()
-    };
-    let snapshots = of_snapshots("volumesnapshots").zip(of_snapshots("volumesnapshotclasses"));
+    let all = discovery.groups_alphabetical().into_iter().flat_map(|group| group.recommended_resources());
     let mut kinds: Vec<_> = all
-        .into_iter()
         .filter(|(kind, can)| {
             can.scope == Scope::Namespaced
                 && can.supports_operation(verbs::LIST)
@@ -96,7 +85,7 @@ async fn kinds(client: &Client) -> Result<Kinds, IoError> {
         .map(|(kind, _)| kind)
         .collect();
     kinds.sort_by_key(full_name);
-    Ok((kinds, snapshots))
+    Ok(kinds)
 }
 
 fn full_name(kind: &ApiResource) -> String {

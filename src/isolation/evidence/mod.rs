@@ -2,7 +2,9 @@
 //! snapshots of its volumes. An index lists each object that is kept, with its digest; the index's own digest is what the
 //! Quarantine's status says.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -24,6 +26,7 @@ mod store;
 
 pub use encrypt::Recipient;
 pub use secrets::DigestKey;
+pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};
 
 /// Longest entry, and most entries, of `missing` in the status; the index has them all.
@@ -32,6 +35,8 @@ const MISSING: (usize, usize) = (256, 64);
 const TOLD: usize = 3;
 /// Most bytes that are kept of one container's log, unless it is said otherwise.
 pub const LOG_LIMIT: u64 = 16 << 20;
+/// How long VolumeSnapshots of a namespace are waited for, unless it is said otherwise.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 
 /// What is kept, where, and for whose eyes.
 #[derive(Clone, Debug)]
@@ -44,13 +49,15 @@ pub struct Evidence {
     pub key: Option<DigestKey>,
     /// Most bytes that are kept of one container's log.
     pub log_limit: u64,
+    /// How long VolumeSnapshots of a namespace are waited for, at each try.
+    pub snapshot_wait: Duration,
 }
 
 impl Evidence {
     /// Into that store; no logs, and no digests of Secrets.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, recipients: Vec::new(), key: None, log_limit: LOG_LIMIT }
+        Self { store, recipients: Vec::new(), key: None, log_limit: LOG_LIMIT, snapshot_wait: SNAPSHOT_WAIT }
     }
 }
 
@@ -101,7 +108,7 @@ struct Miss {
     failure: bool,
 }
 
-/// Keeps everything in a namespace.
+/// Keeps everything in a namespace, and tells of the snapshots that were taken before.
 ///
 /// # Errors
 /// [`CaptureError`]. In mode `BestEffort`: only if nobody knows what there is to be stopped.
@@ -109,13 +116,13 @@ pub async fn capture(
     client: &Client,
     evidence: &Evidence,
     subject: Subject<'_>,
+    snapshots: Snapshots,
 ) -> Result<Capture, CaptureError> {
     let Subject { namespace, mode, .. } = subject;
     let at = Timestamp::now();
     let mut found = manifests::gather(client, namespace, evidence.key.as_ref()).await?;
     let unreadable = |error: serde_json::Error| CaptureError::Encode(namespace.to_owned(), error.to_string());
     let pods: Vec<Pod> = found.of("Pod").map_err(unreadable)?;
-    let claims: Vec<PersistentVolumeClaim> = found.of("PersistentVolumeClaim").map_err(unreadable)?;
     let mut missing = std::mem::take(&mut found.missing);
     complete(subject, &missing)?;
 
@@ -125,9 +132,7 @@ pub async fn capture(
         // Tried first: a capture that is going to fail does not fill the store with what it has, at each try.
         complete(subject, &logs.unavailable(&containers).await)?;
     }
-    let (snapshots, without) = snapshots::take(client, &found, &claims, subject).await;
-    missing.extend(without);
-    complete(subject, &missing)?;
+    missing.extend(snapshots.missing.iter().cloned());
 
     let count = i64::try_from(found.objects.len()).unwrap_or(i64::MAX);
     let kept = keep_manifests(evidence, namespace, found).await;
@@ -145,7 +150,7 @@ pub async fn capture(
         "evidence": "resurgam.dev/v2", "namespace": namespace, "quarantine": subject.quarantine,
         "at": at.to_string(), "manifests": manifests, "objects": count,
         "secrets": if evidence.key.is_some() { "metadata, and a keyed digest of each value" } else { "metadata" },
-        "containers": containers, "snapshots": snapshots, "missing": texts,
+        "containers": containers, "snapshots": snapshots.asked, "missing": texts,
     });
     let bytes = serde_json::to_vec(&index).map_err(unreadable)?;
     let digest = format!("sha256:{}", store::digest(&bytes));
@@ -157,7 +162,7 @@ pub async fn capture(
         at: Time(at),
         objects: if manifests.is_some() && indexed { count } else { 0 },
         logs: (!evidence.recipients.is_empty()).then_some(logs),
-        snapshots: snapshots.into_iter().take(snapshots::MOST).map(|snapshot| snapshot.name).collect(),
+        snapshots: snapshots.cut().take(snapshots::MOST).map(str::to_owned).collect(),
         missing: told(&missing),
     })
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kube::api::ListParams;
-use serde_json::Value;
 
 use crate::calls::{IoError, call};
 
@@ -16,10 +15,10 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A whole list, page by page.
-pub(super) async fn pages(
+pub(super) async fn pages<T>(
     kind: &str,
-    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<Value>, Option<String>)>,
-) -> Result<Vec<Value>, IoError> {
+    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<T>, Option<String>)>,
+) -> Result<Vec<T>, IoError> {
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     let mut tries = 0;

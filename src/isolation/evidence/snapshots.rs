@@ -1,18 +1,28 @@
 //! VolumeSnapshots of a namespace's volumes, where a class for their driver exists: one for each bound claim and sealing. They
-//! are asked for, not waited for: a CSI driver takes as long as it takes.
+//! are waited for until they are cut, which is when what is stopped afterwards changes them no more: before that, a
+//! driver may take as long as it takes.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{TryStreamExt, future};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::Discovery;
+use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::manifests::Manifests;
 use super::pages::pages;
 use super::store::digest;
-use super::{Miss, Subject};
+use super::{CaptureError, Miss, Subject, complete};
 use crate::calls::{IoError, call, call_opt};
 
+const GROUP: &str = "snapshot.storage.k8s.io";
+const VERSION: &str = "v1";
 /// Which class is meant where several fit.
 const DEFAULT: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// Whose a snapshot is: the UID of the Quarantine.
@@ -22,56 +32,143 @@ const NAME: usize = 253;
 /// Most snapshots that the status may name.
 pub(super) const MOST: usize = 64;
 
+/// VolumeSnapshots of what is in a namespace, as far as they could be had.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots {
+    /// Each that was asked for.
+    pub(super) asked: Vec<Snapshot>,
+    /// Volumes of which there is none.
+    pub(super) missing: Vec<Miss>,
+}
+
+impl Snapshots {
+    /// Those that are cut.
+    pub(super) fn cut(&self) -> impl Iterator<Item = &str> {
+        self.asked.iter().filter(|snapshot| snapshot.told.is_cut()).map(|snapshot| snapshot.name.as_str())
+    }
+}
+
 /// A snapshot that was asked for, as the index has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Snapshot {
-    pub(super) name: String,
+    name: String,
     uid: String,
-    /// When it was made: an earlier try may have done so.
+    /// When it was asked for: an earlier try may have done so.
     at: String,
     claim: String,
     volume: String,
     class: String,
+    #[serde(flatten)]
+    told: Told,
 }
 
-/// Asks for snapshots of all bound claims. What cannot be had is in the second list.
-pub(super) async fn take(
-    client: &Client,
-    found: &Manifests,
-    claims: &[PersistentVolumeClaim],
-    subject: Subject<'_>,
-) -> (Vec<Snapshot>, Vec<Miss>) {
-    let mut taken = Vec::new();
-    let bound: Vec<(&PersistentVolumeClaim, &str)> = claims.iter().filter_map(bound).collect();
-    if bound.is_empty() {
-        return (taken, Vec::new());
-    }
-    let none =
-        |why: &str| vec![Miss { what: format!("volumes of {} claims: {why}", bound.len()), failure: false }];
-    let Some((kind, class_kind)) = &found.snapshots else {
-        return (taken, none("this cluster has no VolumeSnapshots"));
-    };
-    let classes = match classes(client, class_kind).await {
-        Ok(classes) => classes,
-        Err(error) => return (taken, vec![Miss { what: error.to_string(), failure: true }]),
-    };
-    if classes.is_empty() {
-        return (taken, none("there is no VolumeSnapshotClass"));
-    }
-    let mut missing = Vec::new();
-    for (claim, volume) in bound {
-        match take_one(client, kind, &classes, claim, volume, subject).await {
-            Ok(snapshot) => taken.push(snapshot),
-            Err(miss) => missing.push(miss),
+/// What its controller tells of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    /// The VolumeSnapshotContent that it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Its point in time, by the storage system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_at: Option<String>,
+    /// A volume can be made of it: a driver may have to copy for hours first.
+    ready_to_use: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Told {
+    fn by(snapshot: &DynamicObject) -> Self {
+        let status = &snapshot.data["status"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Self {
+            content: text(&status["boundVolumeSnapshotContentName"]),
+            cut_at: text(&status["creationTime"]),
+            ready_to_use: status["readyToUse"] == true,
+            error: text(&status["error"]["message"]),
         }
     }
-    if taken.len() > MOST {
-        let what =
-            format!("{} snapshots are in the index alone: the status names {MOST}", taken.len() - MOST);
-        missing.push(Miss { what, failure: false });
+
+    fn is_cut(&self) -> bool {
+        self.cut_at.is_some() || self.ready_to_use
     }
-    (taken, missing)
+}
+
+/// Asks for snapshots of all bound claims, and waits until they are cut, but for all of them together no longer than `wait`.
+/// Nothing is stopped meanwhile: what writes to the volumes is told by the snapshots, or by none.
+///
+/// # Errors
+/// [`CaptureError::Incomplete`], where one is required and could not be had.
+pub async fn snapshot(
+    client: &Client,
+    subject: Subject<'_>,
+    wait: Duration,
+) -> Result<Snapshots, CaptureError> {
+    let mut taken = Snapshots::default();
+    if let Err(miss) = ask(client, subject, &mut taken).await {
+        taken.missing.push(miss);
+    }
+    complete(subject, &taken.missing)?;
+    let until = Instant::now() + wait;
+    let waits = taken.asked.into_iter().map(|asked| await_cut(client, subject, asked, until, wait));
+    let (asked, misses): (Vec<_>, Vec<_>) = future::join_all(waits).await.into_iter().unzip();
+    taken.asked = asked;
+    taken.missing.extend(misses.into_iter().flatten());
+    let cut = taken.cut().count();
+    if cut > MOST {
+        let what = format!("{} snapshots are in the index alone: the status names {MOST}", cut - MOST);
+        taken.missing.push(Miss { what, failure: false });
+    }
+    complete(subject, &taken.missing)?;
+    Ok(taken)
+}
+
+async fn ask(client: &Client, subject: Subject<'_>, taken: &mut Snapshots) -> Result<(), Miss> {
+    // What the operator is refused was not asked of it; what did not answer may in a moment.
+    let failed = |error: IoError| Miss { failure: error.is_transient(), what: format!("volumes: {error}") };
+    let claims = claims(client, subject.namespace).await.map_err(failed)?;
+    let bound: Vec<(&PersistentVolumeClaim, &str)> = claims.iter().filter_map(bound).collect();
+    if bound.is_empty() {
+        return Ok(());
+    }
+    let none = |why: &str| Miss { what: format!("volumes of {} claims: {why}", bound.len()), failure: false };
+    let Some((kind, class_kind)) = kinds(client).await.map_err(failed)? else {
+        return Err(none("this cluster has no VolumeSnapshots"));
+    };
+    let classes = classes(client, &class_kind)
+        .await
+        .map_err(|error| Miss { what: error.to_string(), failure: true })?;
+    if classes.is_empty() {
+        return Err(none("there is no VolumeSnapshotClass"));
+    }
+    for (claim, volume) in bound {
+        match take_one(client, &kind, &classes, claim, volume, subject).await {
+            Ok(snapshot) => taken.asked.push(snapshot),
+            Err(miss) => taken.missing.push(miss),
+        }
+    }
+    Ok(())
+}
+
+async fn claims(client: &Client, namespace: &str) -> Result<Vec<PersistentVolumeClaim>, IoError> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    pages("persistentvolumeclaims", async |params: ListParams| {
+        let page = api.list(&params).await?;
+        Ok((page.items, page.metadata.continue_))
+    })
+    .await
+}
+
+/// `VolumeSnapshot`, and its class, if they are served.
+async fn kinds(client: &Client) -> Result<Option<(ApiResource, ApiResource)>, IoError> {
+    let groups = Discovery::new(client.clone()).filter(&[GROUP]);
+    let found = call(format!("discover kinds of {GROUP}"), groups.run_aggregated()).await?;
+    let resources = found.get(GROUP).map(|group| group.versioned_resources(VERSION)).unwrap_or_default();
+    let of =
+        |plural: &str| resources.iter().map(|(kind, _)| kind).find(|kind| kind.plural == plural).cloned();
+    Ok(of("volumesnapshots").zip(of("volumesnapshotclasses")))
 }
 
 fn bound(claim: &PersistentVolumeClaim) -> Option<(&PersistentVolumeClaim, &str)> {
@@ -139,6 +236,7 @@ async fn take_one(
         Err(error) => return Err(failed(error)),
     };
     Ok(Snapshot {
+        told: Told::by(&made),
         uid: made.uid().unwrap_or_default(),
         at: made.creation_timestamp().map(|at| at.0.to_string()).unwrap_or_default(),
         name,
@@ -146,6 +244,59 @@ async fn take_one(
         volume: volume.to_owned(),
         class: class.to_owned(),
     })
+}
+
+/// Waits until it is cut. Why it is no evidence, or not all of it, is the second.
+async fn await_cut(
+    client: &Client,
+    subject: Subject<'_>,
+    mut asked: Snapshot,
+    until: Instant,
+    wait: Duration,
+) -> (Snapshot, Option<Miss>) {
+    let name = format!("{}/{}", subject.namespace, asked.name);
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, "VolumeSnapshot"));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), subject.namespace, &kind);
+    let Snapshot { name: one, uid, told, .. } = &mut asked;
+    let cut = async {
+        let mut seen = pin!(watch_object(api, one));
+        while let Some(now) = seen.try_next().await.map_err(|error| format!("watch it: {error}"))? {
+            let there = now.filter(|now| {
+                now.metadata.uid.as_ref() == Some(uid) && now.metadata.deletion_timestamp.is_none()
+            });
+            let now = there.ok_or("it was deleted")?;
+            *told = Told::by(&now);
+            if told.is_cut() {
+                return Ok(());
+            }
+        }
+        Err("its watch ended".to_owned())
+    };
+    let outcome = match tokio::time::timeout_at(until, cut).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("it is not cut after {} s", wait.as_secs())),
+    };
+    let said = asked.told.error.as_deref();
+    let miss = match outcome {
+        Ok(()) if asked.told.ready_to_use => None,
+        Ok(()) => Some(Miss {
+            what: format!(
+                "volume of claim {}: VolumeSnapshot {name} is cut, and was not ready to use yet{}",
+                asked.claim,
+                said.map(|said| format!(": {said}")).unwrap_or_default()
+            ),
+            failure: false,
+        }),
+        Err(why) => Some(Miss {
+            what: format!(
+                "volume of claim {}: VolumeSnapshot {name}: {why}: {}",
+                asked.claim,
+                said.unwrap_or("its controller told of no error")
+            ),
+            failure: true,
+        }),
+    };
+    (asked, miss)
 }
 
 /// Is it what we would have made? Somebody may have put an empty one in its place, before the fence was up.
@@ -221,74 +372,5 @@ fn name(seal: &str, claim: &str, uid: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn class(name: &str, driver: &str, default: bool) -> Class {
-        Class { name: name.into(), driver: driver.into(), default }
-    }
-
-    #[test]
-    fn the_class_is_the_only_one_for_the_driver_or_its_default() {
-        let both = [class("a", "ebs", false), class("b", "ebs", true), class("c", "nfs", true)];
-        for (driver, classes, expected) in [
-            ("ebs", &both[..], Ok("b")),
-            ("nfs", &both[..], Ok("c")),
-            ("ebs", &both[..1], Ok("a")),
-            ("disk", &both[..], Err("no VolumeSnapshotClass for driver disk")),
-            ("ebs", &[class("a", "ebs", false), class("b", "ebs", false)], Err("a, b")),
-            ("ebs", &[class("a", "ebs", true), class("b", "ebs", true)], Err("a, b")),
-        ] {
-            match (choose(driver, classes), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
-                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
-                (found, expected) => panic!("{found:?} for {expected:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_name_is_bounded_and_each_claims_and_each_sealings_own() {
-        let first = seal("quarantine", None);
-        assert_eq!(name(&first, "data", "u"), format!("resurgam-{first}-data"));
-        assert_ne!(seal("quarantine", None), seal("quarantine", Some("sha256:0")));
-        assert_ne!(seal("quarantine", None), seal("another", None));
-        let long = |end: &str| name(&first, &format!("{}{end}", "a".repeat(249)), "u");
-        assert_eq!(long("1").len(), NAME);
-        assert_ne!(long("1"), long("2"));
-        let dotted = name(&first, &format!("{}.{}", "a".repeat(225), "b".repeat(20)), "u");
-        assert!(dotted.len() <= NAME && !dotted.contains(".-"), "{dotted}");
-    }
-
-    #[test]
-    fn only_bound_claims_have_a_volume() {
-        let claim = |phase: &str, volume: Option<&str>| -> PersistentVolumeClaim {
-            let claim = json!({"spec": {"volumeName": volume}, "status": {"phase": phase}});
-            serde_json::from_value(claim).unwrap()
-        };
-        assert_eq!(
-            bound(&claim("Bound", Some("pv-1"))).map(|(_, volume)| volume.to_owned()).as_deref(),
-            Some("pv-1")
-        );
-        assert!(bound(&claim("Pending", None)).is_none());
-        assert!(bound(&claim("Lost", Some("pv-1"))).is_none());
-        assert!(bound(&PersistentVolumeClaim::default()).is_none());
-    }
-
-    #[test]
-    fn a_snapshot_that_somebody_else_put_there_is_not_taken_for_ours() {
-        let there = |seal: &str, claim: &str| -> DynamicObject {
-            let annotations = BTreeMap::from([(SEAL, seal)]);
-            serde_json::from_value(json!({
-                "metadata": {"name": "s", "annotations": annotations},
-                "spec": {"source": {"persistentVolumeClaimName": claim}},
-            }))
-            .unwrap()
-        };
-        assert!(is_ours(&there("uid", "data"), "uid", "data"));
-        assert!(!is_ours(&there("other", "data"), "uid", "data"));
-        assert!(!is_ours(&there("uid", "empty"), "uid", "data"));
-    }
-}
+#[path = "snapshots_tests.rs"]
+mod tests;

@@ -1,59 +1,69 @@
 //! Is the fence there? It is tried, as an account that may do what is tried but for the fence: by dry-runs, which the API server
 //! takes through admission and then throws away. Only a refusal by the policy's own name counts.
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::Resource;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
 use kube::core::request::Request;
-use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::servers::{Server, Servers};
+use super::shown::{Probed, Seen, TRIES, Tried};
 use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
-use crate::calls::{IoError, call};
-use crate::isolation::policies::{NAMESPACE_LOCK, RIGHTS_GUARD, WRITE_FENCE, static_name};
-use crate::isolation::{MANAGED_BY, PROBER};
+use crate::calls::{IoError, call_within};
+use crate::isolation::policies::{WRITE_FENCE, static_name};
+use crate::isolation::{MANAGED_BY, PROBER, PROBER_WITHIN, PROBERS};
 
-/// What a try showed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Refused, by the policy, at this level.
-    Refused,
-    /// Let through: the policy or the label is not in force (yet) at the API server that answered.
-    LetThrough,
-    /// Neither: something else stood in the way, so it shows nothing. What it was.
-    Unclear(String),
+/// The header that names whom to act as.
+const USER: &str = "impersonate-user";
+
+/// Tries lock, fence and guard of a namespace at a level, on every API server.
+pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> Probed {
+    let now = servers.now();
+    let asked = join_all(now.servers.iter().map(|server| on(server, namespace, level))).await;
+    let away = now.away.into_iter().map(|(address, why)| {
+        let seen = Seen::Unanswered(why);
+        let listed = Some(address);
+        TRIES
+            .map(|(control, policy)| Tried {
+                server: address.to_string(),
+                listed,
+                control,
+                policy,
+                seen: seen.clone(),
+            })
+            .into()
+    });
+    let tries = asked.into_iter().chain(away).flat_map(|tried| servers.remember(tried)).collect();
+    Probed { tries, unknown: now.unknown }
 }
 
-/// What trying lock, fence and guard showed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probed {
-    /// Taking the label away.
-    pub lock: Seen,
-    /// Creating a pod.
-    pub fence: Seen,
-    /// Giving rights to an account of the namespace.
-    pub guard: Seen,
-}
-
-/// Tries lock, fence and guard of a namespace at a level.
-pub async fn probe(client: &Client, namespace: &str, level: Isolation) -> Probed {
-    let (lock, fence, guard) =
-        futures::join!(unlabel(client, namespace), create_pod(client, namespace), bind(client, namespace));
-    Probed {
-        lock: judge(lock, NAMESPACE_LOCK, level),
-        fence: judge(fence, WRITE_FENCE, level),
-        guard: judge(guard, RIGHTS_GUARD, level),
-    }
+async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
+    let (lock, fence, rights, accounts) = futures::join!(
+        unlabel(server, namespace),
+        create_pod(server, namespace),
+        bind(server, namespace),
+        write_elsewhere(server, namespace)
+    );
+    // In the order of what is to be tried.
+    let answers = TRIES.into_iter().zip([lock, fence, rights, accounts]);
+    let tried = answers.map(|((control, policy), answer)| {
+        let seen = judge(answer, policy, level);
+        Tried { server: server.name.clone(), listed: server.listed, control, policy, seen }
+    });
+    tried.collect()
 }
 
 /// Tries whether a namespace that was opened is free of the fence.
 ///
 /// # Errors
 /// It is not, or nobody can say: why.
-pub async fn is_open(client: &Client, namespace: &str) -> Result<(), String> {
-    shows_open(create_pod(client, namespace).await)
+pub async fn is_open(servers: &Servers, namespace: &str) -> Result<(), String> {
+    shows_open(create_pod(servers.own(), namespace).await)
 }
 
 /// What else refuses a pod, such as a quota, is not ours to judge, as long as it was admission that refused. Whoever was turned
@@ -78,7 +88,7 @@ pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policy: &str, lev
         return Seen::LetThrough;
     };
     if !error.status().is_some_and(|status| is_by(status, policy)) {
-        return Seen::Unclear(error.to_string());
+        return error.unanswered().map_or_else(|| Seen::Unclear(error.to_string()), Seen::Unanswered);
     }
     let level = level.label().unwrap_or("open");
     if error.to_string().contains(&format!("is quarantined ({level})")) {
@@ -88,16 +98,32 @@ pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policy: &str, lev
     }
 }
 
-async fn unlabel(client: &Client, namespace: &str) -> Result<(), IoError> {
-    let params = PatchParams { dry_run: true, ..PatchParams::default() };
-    let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));
+async fn unlabel(server: &Server, namespace: &str) -> Result<(), IoError> {
+    let patch = json!({"metadata": {"labels": {ISOLATION_LABEL: null}}});
     let what = format!("try to unlabel namespace {namespace}");
-    let request = Request::new(Namespace::url_path(&(), None)).patch(namespace, &params, &patch);
-    as_prober::<Namespace>(client, what, request).await
+    send::<Namespace>(server, what, &[(USER, PROBER)], patch_namespace(namespace, &patch)).await
+}
+
+/// Writes, as an account of the namespace, what the fence knows nothing of: the namespace itself. Nothing would change, and nobody
+/// but the guard minds.
+async fn write_elsewhere(server: &Server, namespace: &str) -> Result<(), IoError> {
+    let what = format!("try to write as an account of namespace {namespace}");
+    let account = format!("system:serviceaccount:{namespace}:{PROBER_WITHIN}");
+    // A group that is given replaces those that the account would be in: it is no member of the namespace's own.
+    let who = [(USER, account.as_str()), ("impersonate-group", PROBERS)];
+    send::<Namespace>(server, what, &who, patch_namespace(namespace, &json!({}))).await
+}
+
+fn patch_namespace(
+    namespace: &str,
+    patch: &serde_json::Value,
+) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    Request::new(Namespace::url_path(&(), None)).patch(namespace, &params, &Patch::Merge(patch))
 }
 
 /// Binds an account of the namespace to what the prober may do itself: RBAC lets it give that on.
-async fn bind(client: &Client, namespace: &str) -> Result<(), IoError> {
+async fn bind(server: &Server, namespace: &str) -> Result<(), IoError> {
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {
@@ -112,7 +138,7 @@ async fn bind(client: &Client, namespace: &str) -> Result<(), IoError> {
     let what = format!("try to give rights to an account of namespace {namespace}");
     let request = Request::new(RoleBinding::url_path(&(), Some(OPERATOR_NAMESPACE)))
         .create(&params, binding.to_string().into_bytes());
-    as_prober::<RoleBinding>(client, what, request).await
+    send::<RoleBinding>(server, what, &[(USER, PROBER)], request).await
 }
 
 /// A pod that starts nothing even where it is let through.
@@ -138,36 +164,42 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
     })
 }
 
-async fn create_pod(client: &Client, namespace: &str) -> Result<(), IoError> {
+async fn create_pod(server: &Server, namespace: &str) -> Result<(), IoError> {
     let pod = pod(namespace);
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a pod in namespace {namespace}");
     let request =
         Request::new(Pod::url_path(&(), Some(namespace))).create(&params, pod.to_string().into_bytes());
-    as_prober::<Pod>(client, what, request).await
+    send::<Pod>(server, what, &[(USER, PROBER)], request).await
 }
 
-/// Sends a request as the prober. It has hardly any rights, so that a refusal is the policy's, and a mistake of ours harmless.
-async fn as_prober<K: DeserializeOwned>(
-    client: &Client,
+/// Sends a request as somebody with hardly any rights, so that a refusal is the policy's, and a mistake of ours harmless.
+async fn send<K: DeserializeOwned>(
+    server: &Server,
     what: String,
+    who: &[(&'static str, &str)],
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
 ) -> Result<(), IoError> {
-    call(what, async {
+    call_within(server.deadline, what, async {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
-        request.headers_mut().insert("impersonate-user", http::HeaderValue::from_static(PROBER));
-        client.request::<K>(request).await.map(drop)
+        for (header, value) in who {
+            let value = http::HeaderValue::from_str(value).map_err(http::Error::from);
+            request.headers_mut().insert(*header, value.map_err(kube::Error::HttpError)?);
+        }
+        server.client.request::<K>(request).await.map(drop)
     })
     .await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn answer(code: u16, message: &str) -> Result<(), IoError> {
         let status = Status::failure(message, "Forbidden").with_code(code);
-        Err(IoError::Api { what: "try".into(), source: Box::new(kube::Error::Api(Box::new(status))) })
+        Err(IoError::Api { what: "try".into(), source: Arc::new(kube::Error::Api(Box::new(status))) })
     }
 
     #[test]

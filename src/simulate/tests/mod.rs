@@ -4,3 +4,4 @@ mod judge;
 mod properties;
 mod random;
 mod reports;
+mod spoiled;

@@ -1,0 +1,184 @@
+//! One event of an audit log: its outside, which is read of every line, and its bodies, which are read where they matter.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The outside of an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Counted from 1.
+    pub line: usize,
+    /// When the API server had the request.
+    pub received: Timestamp,
+    /// When the API server had answered.
+    pub completed: Timestamp,
+    /// Who was authenticated.
+    pub account: String,
+    /// As whom it was done: the impersonated user, if any.
+    pub user: String,
+    pub verb: String,
+    pub object: Object,
+    /// 0: there was no answer.
+    pub code: u16,
+    /// By the query; a deletion may also say so in its body.
+    pub dry_run: bool,
+    /// It asks for the next page of what was asked for before.
+    pub continues: bool,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Object {
+    #[serde(rename = "apiGroup")]
+    pub group: String,
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub subresource: String,
+}
+
+/// What was sent, and what was answered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Bodies {
+    #[serde(default)]
+    pub request_object: Value,
+    #[serde(default)]
+    pub response_object: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    api_version: String,
+    kind: String,
+    stage: String,
+    verb: String,
+    #[serde(rename = "requestURI")]
+    request_uri: String,
+    user: User,
+    impersonated_user: Option<User>,
+    object_ref: Option<Object>,
+    response_status: Option<ResponseStatus>,
+    request_received_timestamp: String,
+    stage_timestamp: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    #[serde(default)]
+    username: String,
+}
+
+#[derive(Deserialize, Default)]
+struct ResponseStatus {
+    #[serde(default)]
+    code: u16,
+}
+
+impl Event {
+    /// The event in a line; `None` where a request is not over yet, or is about no object.
+    pub(crate) fn parse(line: usize, text: &str) -> Result<Option<Self>, String> {
+        let raw: Raw = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if (raw.api_version.as_str(), raw.kind.as_str()) != ("audit.k8s.io/v1", "Event") {
+            return Err(format!("{} {} is no audit event", raw.api_version, raw.kind));
+        }
+        let Some(object) = raw.object_ref else { return Ok(None) };
+        match raw.stage.as_str() {
+            "ResponseComplete" => {}
+            "Panic" => return Err(format!("the API server panicked on {} {}", raw.verb, object.resource)),
+            _ => return Ok(None),
+        }
+        let account = raw.user.username;
+        Ok(Some(Self {
+            line,
+            received: time(&raw.request_received_timestamp)?,
+            completed: time(&raw.stage_timestamp)?,
+            user: raw.impersonated_user.map_or_else(|| account.clone(), |user| user.username),
+            account,
+            verb: raw.verb,
+            object,
+            code: raw.response_status.unwrap_or_default().code,
+            dry_run: in_query(&raw.request_uri, "dryRun="),
+            continues: in_query(&raw.request_uri, "continue="),
+        }))
+    }
+
+    /// Does it change something, if it succeeds?
+    pub(crate) fn is_write(&self) -> bool {
+        !self.dry_run && (self.deletes() || matches!(self.verb.as_str(), "create" | "update" | "patch"))
+    }
+
+    pub(crate) fn deletes(&self) -> bool {
+        matches!(self.verb.as_str(), "delete" | "deletecollection")
+    }
+
+    /// The API server said that it did it.
+    pub(crate) fn succeeded(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// The API server said neither that it did it nor that it refused: it may have been done.
+    pub(crate) fn unanswered(&self) -> bool {
+        self.code == 0 || self.code >= 500
+    }
+
+    pub(crate) fn is_of_lease(&self) -> bool {
+        self.object.resource == "leases"
+    }
+
+    pub(crate) fn renews_lease(&self) -> bool {
+        self.is_of_lease() && self.is_write() && self.succeeded()
+    }
+
+    /// The event that is there without the object that it must have.
+    pub(crate) fn no_body(&self) -> String {
+        format!(
+            "the answer to {} {} {} is not there in full: the audit policy must log such requests at RequestResponse",
+            self.verb, self.object.resource, self.object.name
+        )
+    }
+}
+
+impl Bodies {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// A deletion that was only tried.
+    pub(crate) fn dry_run(&self) -> bool {
+        self.request_object["dryRun"].as_array().is_some_and(|all| !all.is_empty())
+    }
+}
+
+impl Object {
+    /// `namespaces/x`, `pods/ns/x`.
+    pub(crate) fn display(&self, name: &str) -> String {
+        // A namespace refers to itself in both fields.
+        let namespace = if self.resource == "namespaces" { "" } else { &self.namespace };
+        let parts = [self.resource.as_str(), namespace, name];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+}
+
+/// A text in a body.
+pub(crate) fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str)
+}
+
+/// An object's revision: the store's one counter, in a text.
+pub(crate) fn revision(object: &Value) -> Option<u64> {
+    text_at(object, "/metadata/resourceVersion")?.parse().ok()
+}
+
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|error| format!("'{text}' is no time: {error}"))
+}
+
+/// Is a parameter given, and not empty?
+fn in_query(uri: &str, parameter: &str) -> bool {
+    let query = uri.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair.strip_prefix(parameter).is_some_and(|value| !value.is_empty()))
+}

@@ -1,0 +1,193 @@
+//! **I5, once**: intent is written before an irreversible step; a crash anywhere repeats nothing and loses nothing.
+//!
+//! What the log proves of what the operator, and the plan's account, did:
+//! - **intent**: a step writes to a workload only in a clean room, while its service is Restoring with a step written as
+//!   Running; a CronJob or Job is resumed only once that is written as Resuming;
+//! - **once**: within one attempt each workload is changed by steps, and each job resumed, at most once;
+//! - **record**: what is stopped bears what it was like and by whose seal, in the same write; no record of a seal is ever
+//!   written over with another under the same seal;
+//! - **nothing lost**: service accounts that the operator deleted are there again before the clean room, network policies
+//!   (its own aside) before Open;
+//! - **claim**: a service leaves `Isolated` only with each of its Quarantines claimed for that attempt; a claim moves to
+//!   another plan only when the first is gone;
+//! - **attempt**: the next one begins by a Retry that somebody decided on just that matter, or because the plan was made anew.
+//!
+//! What it does not: writes outside of the API server (evidence is kept in a store of its own), and whether a deletion that
+//! nobody answered took effect, as long as nothing shows it, or whether what was taken away and made again without an answer is
+//! back: nobody is accused by that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Now, Rule};
+use crate::plan::Service;
+use crate::report::{Findings, Rule as Name};
+use crate::unanswered::Outcome;
+use crate::what::{Level, Quarantine, Record, What, Workload};
+
+/// Prefix of what the operator makes in a namespace, and takes away again.
+const OWN: &str = "resurgam-";
+
+#[derive(Default)]
+pub(super) struct Once {
+    workloads: BTreeMap<String, Workload>,
+    /// Written to by a step: the attempt, and what generation that made.
+    acted: BTreeMap<(String, u64), u64>,
+    /// Taken away by the operator and not there again, by namespace.
+    taken: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Rule for Once {
+    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
+        let mut amiss = Vec::new();
+        match &now.write.what {
+            What::Workload { key, workload, .. } => {
+                if let Some((name, service)) = now.acts() {
+                    findings.steps += 1;
+                    self.step(now, name, service, key, workload, &mut amiss);
+                }
+                self.recorded(now, key, workload, &mut amiss);
+                self.workloads.insert(key.clone(), (**workload).clone());
+            }
+            What::Carried { namespace, key, there } => {
+                let taken = self.taken.entry(namespace.clone()).or_default();
+                let own = key.rsplit('/').next().is_some_and(|name| name.starts_with(OWN));
+                if *there {
+                    taken.remove(key);
+                } else if now.by_operator() && !own {
+                    taken.insert(key.clone());
+                }
+            }
+            What::Service { name, record: Some(record) } if now.by_operator() => {
+                if let Some(service) = now.plan.services.get(name) {
+                    attempt(now, name, service, record, &mut amiss);
+                }
+            }
+            What::Quarantine { name, quarantine: Some(quarantine) } => {
+                amiss.extend(claim_moved(now, name, quarantine));
+            }
+            _ => {}
+        }
+        if let Some(moved) = now.moved.filter(|moved| moved.loosens() && now.by_operator())
+            && let Some(to) = moved.to
+        {
+            let taken = self.taken.get(moved.namespace).into_iter().flatten();
+            let needed = |key: &&String| {
+                (to == Level::Open || key.starts_with("serviceaccounts/")) && !may_be_back(now, key)
+            };
+            amiss.extend(
+                taken
+                    .filter(needed)
+                    .map(|key| format!("{} without {key}, which was taken away", moved.text())),
+            );
+        }
+        findings.violations.extend(amiss.into_iter().map(|message| now.broken(Name::Once, message)));
+    }
+}
+
+impl Once {
+    /// A step, or what resumes a job, writes to a workload.
+    fn step(
+        &mut self,
+        now: &Now<'_>,
+        name: &str,
+        service: &Service,
+        key: &str,
+        workload: &Workload,
+        amiss: &mut Vec<String>,
+    ) {
+        let record = now.world.record(name).cloned().unwrap_or_default();
+        let job = key.starts_with("cronjobs/") || key.starts_with("jobs/");
+        if job && !record.resuming.iter().any(|one| one == key) {
+            amiss.push(format!("{key} is resumed before that was written down"));
+        }
+        if !job {
+            if record.stage != "Restoring" || record.running.is_empty() {
+                amiss.push(format!("a step of {name} writes to {key} before its intent was written"));
+            }
+            let mut namespaces = service.namespaces.iter();
+            if let Some(closed) = namespaces.find(|namespace| now.world.level(namespace) != Level::CleanRoom)
+            {
+                let level = now.world.level(closed).as_str();
+                amiss.push(format!(
+                    "a step of {name} writes to {key} while {closed} is {level}, and no clean room"
+                ));
+            }
+        }
+        // Written over itself, it is as it was: its generation tells.
+        let Some(generation) = workload.generation else { return };
+        match self.acted.insert((key.to_owned(), record.attempt), generation) {
+            Some(before) if before != generation => {
+                amiss.push(format!("{key} is changed twice in attempt {} of {name}", record.attempt));
+            }
+            _ => {}
+        }
+    }
+
+    /// What it was like is written with what stops it, and never anew.
+    fn recorded(&self, now: &Now<'_>, key: &str, workload: &Workload, amiss: &mut Vec<String>) {
+        let before = self.workloads.get(key);
+        let stops =
+            workload.stopped == Some(true) && before.is_some_and(|before| before.stopped == Some(false));
+        if stops && now.by_operator() && (workload.seal.is_none() || workload.recorded.is_none()) {
+            amiss.push(format!("{key} is stopped, and what it was like is not recorded on it"));
+        }
+        if let Some(before) = before
+            && let (Some(was), Some(is)) = (&before.recorded, &workload.recorded)
+            && before.seal.is_some()
+            && before.seal == workload.seal
+            && was != is
+        {
+            amiss.push(format!(
+                "the record of {key} was '{was}', and is written anew under the same seal: '{is}'"
+            ));
+        }
+    }
+}
+
+/// It was made again, and nobody knows whether that took effect.
+fn may_be_back(now: &Now<'_>, wanted: &str) -> bool {
+    now.log.unanswered.iter().any(|(write, outcome)| {
+        let made = matches!(&write.what, What::Carried { key, there: true, .. } if key == wanted);
+        made && *outcome == Outcome::Unknown && write.completed <= now.write.completed
+    })
+}
+
+fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss: &mut Vec<String>) {
+    let before = now.world.record(name);
+    if let Some(before) = before.filter(|before| before.attempt != record.attempt && before.attempt != 0) {
+        let decided = |digest: &String| now.world.retries.contains(&(name.to_owned(), digest.clone()));
+        let by_decision = before.asks_person.as_ref().is_some_and(decided);
+        let made_anew = now.world.plan_uid != before.plan_uid;
+        if record.attempt != before.attempt + 1 || !(by_decision || made_anew) {
+            amiss.push(format!(
+                "{name} goes from attempt {} to {} without a Retry that was decided on what it asked",
+                before.attempt, record.attempt
+            ));
+        }
+    }
+    let new = before.is_none_or(|before| !before.claimed() || before.attempt != record.attempt);
+    if record.claimed() && new {
+        let claimed = |namespace: &&String| {
+            let claim =
+                now.world.quarantines.get(*namespace).and_then(|quarantine| quarantine.claim.as_ref());
+            claim.is_some_and(|c| now.plan.has(c) && c.service == *name && c.attempt == record.attempt)
+        };
+        if let Some(free) = service.namespaces.iter().find(|namespace| !claimed(namespace)) {
+            amiss.push(format!(
+                "{name} leaves Isolated in attempt {}, for which the Quarantine of {free} is not claimed",
+                record.attempt
+            ));
+        }
+    }
+}
+
+fn claim_moved(now: &Now<'_>, name: &str, quarantine: &Quarantine) -> Option<String> {
+    let was = now.world.quarantines.get(name)?.claim.as_ref()?;
+    let is = quarantine.claim.as_ref()?;
+    let moved = was.plan_uid != is.plan_uid && !now.world.gone_plans.contains(&was.plan_uid);
+    moved.then(|| {
+        let of =
+            |claim: &crate::what::Claim| format!("{}/{}/{}", claim.plan_namespace, claim.plan, claim.service);
+        format!("the claim on {name} moves from {} to {}, whose plan was not gone", of(was), of(is))
+    })
+}

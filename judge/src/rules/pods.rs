@@ -1,0 +1,51 @@
+//! **Pods**, which is I4 for what runs: no pod is created in a contained or sealed namespace, and in a clean room only by the
+//! built-in workload controllers.
+//!
+//! The log proves it but for the moment in which an API server has not yet seen the label that it was told of itself: what was
+//! asked for within `fence_lag` of it is told as having slipped in. A static pod, which a kubelet runs by itself, is in the log
+//! as its shadow at most.
+
+use super::{Now, Rule};
+use crate::report::{Findings, Rule as Name, Slip};
+use crate::what::{Level, What};
+
+/// Whose pods a clean room may hold, all in `kube-system`.
+const POD_MAKERS: [&str; 5] = [
+    "replicaset-controller",
+    "statefulset-controller",
+    "daemon-set-controller",
+    "job-controller",
+    "replication-controller",
+];
+
+pub(super) struct Pods;
+
+impl Rule for Pods {
+    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
+        let What::Pod { namespace } = &now.write.what else { return };
+        let Some(found) = now.world.namespaces.get(namespace).filter(|found| found.level != Level::Open)
+        else {
+            return;
+        };
+        findings.pods += 1;
+        let (write, by) = (now.write, &now.write.user);
+        if !found.level.is_closed() {
+            let built_in = by.strip_prefix("system:serviceaccount:kube-system:");
+            if !built_in.is_some_and(|name| POD_MAKERS.contains(&name)) {
+                let message =
+                    format!("a pod in the clean room {namespace} by {by}, no built-in workload controller");
+                findings.violations.push(now.broken(Name::Pods, message));
+            }
+            return;
+        }
+        let after_ms = found.closed.map(|closed| write.received.as_millisecond() - closed.as_millisecond());
+        let lag_ms = i64::try_from(now.options.fence_lag.as_millis()).unwrap_or(i64::MAX);
+        if let Some(after_ms) = after_ms.filter(|after| *after <= lag_ms) {
+            let (time, user, object) = (write.received.to_string(), by.clone(), write.object.clone());
+            findings.slipped.push(Slip { time, user, object, after_ms });
+        } else {
+            let message = format!("a pod in {namespace}, which was {}, by {by}", found.level.as_str());
+            findings.violations.push(now.broken(Name::Pods, message));
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a write made of an object, as far as any rule asks. A new kind that a rule needs gets its variant and its line here.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::event::{Event, text_at, time};
+use crate::plan::{Phase, Plan};
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum What {
+    /// A namespace, with what its isolation label says.
+    Namespace { name: String, level: Level },
+    /// A namespace was deleted (or is on its way).
+    NamespaceDeleted { name: String },
+    /// A pod was created.
+    Pod { namespace: String },
+    /// A service of the plan: its ServiceRecovery since. `None`: deleted.
+    Service { name: String, record: Option<Box<Record>> },
+    /// A Quarantine. `None`: gone.
+    Quarantine { name: String, quarantine: Option<Box<Quarantine>> },
+    /// A person decided to retry a service of the plan.
+    Retry { service: String, decided_on: String },
+    /// Something that starts pods.
+    Workload { namespace: String, key: String, workload: Box<Workload> },
+    /// A NetworkPolicy or a ServiceAccount, which isolating may take away: is it there?
+    Carried { namespace: String, key: String, there: bool },
+    /// The plan, by its UID; not there any more.
+    Plan { uid: String, there: bool },
+}
+
+/// What a ServiceRecovery says. Nothing said is `false`, or empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    pub plan_uid: String,
+    /// Of the spec: which attempt asks, for what, and what may be reached.
+    pub asking: u64,
+    pub asked: Option<Level>,
+    pub reach: Vec<String>,
+    /// Of the status.
+    pub attempt: u64,
+    pub stage: String,
+    pub recovered: bool,
+    pub healthy: bool,
+    pub needs_decision: bool,
+    pub claimed_at: Option<Timestamp>,
+    pub gates: Vec<Said>,
+    /// Steps whose intent is written, and that are not done.
+    pub running: Vec<String>,
+    /// CronJobs and Jobs whose resuming is written down, as `cronjobs/ns/name`.
+    pub resuming: Vec<String>,
+    /// Digest of what a person is asked.
+    pub asks_person: Option<String>,
+}
+
+impl Record {
+    /// It has left the stage `Isolated`.
+    pub(crate) fn claimed(&self) -> bool {
+        !self.stage.is_empty() && self.stage != "Isolated"
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.recovered && self.healthy
+    }
+}
+
+/// What a gate said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Said {
+    pub phase: Phase,
+    pub name: String,
+    pub passed: bool,
+    pub since: Timestamp,
+}
+
+/// A Quarantine, as far as it decides on isolation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Quarantine {
+    pub claim: Option<Claim>,
+    pub held: bool,
+    /// It is being deleted.
+    pub going: bool,
+}
+
+/// Whose a Quarantine is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Claim {
+    pub plan_uid: String,
+    pub plan: String,
+    pub plan_namespace: String,
+    pub service: String,
+    pub attempt: u64,
+}
+
+/// Something that starts pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Workload {
+    /// Of the spec; a deletion has none.
+    pub generation: Option<u64>,
+    /// Its spec starts nothing. `None`: the answer does not say.
+    pub stopped: Option<bool>,
+    /// By whose seal it was stopped, and what it was like.
+    pub seal: Option<String>,
+    pub recorded: Option<String>,
+}
+
+/// What a namespace's isolation label says; the tighter, the smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Sealed,
+    Contained,
+    CleanRoom,
+    Open,
+}
+
+impl Level {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Contained => "contained",
+            Self::CleanRoom => "clean-room",
+            Self::Open => "open",
+        }
+    }
+
+    /// As the API writes it.
+    fn of(text: &str) -> Option<Self> {
+        Some(match text {
+            "Sealed" => Self::Sealed,
+            "Contained" => Self::Contained,
+            "CleanRoom" => Self::CleanRoom,
+            "Open" => Self::Open,
+            _ => return None,
+        })
+    }
+
+    /// Nothing may be let in.
+    pub(crate) const fn is_closed(self) -> bool {
+        matches!(self, Self::Sealed | Self::Contained)
+    }
+}
+
+/// Does any rule ask about writes of this?
+pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
+    let (object, plain) = (&event.object, event.object.subresource.is_empty());
+    match (object.group.as_str(), object.resource.as_str()) {
+        ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
+        ("", "pods") => plain,
+        ("resurgam.dev", "recoveryplans") => object.namespace == plan.namespace && plain,
+        ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
+        ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
+        ("apps" | "batch", _) | ("", "replicationcontrollers") => {
+            is_workload(&object.resource) && ours(object, plan)
+        }
+        _ => false,
+    }
+}
+
+/// Of these, whatever is read singly has to be logged with what was read.
+pub(crate) fn is_read_back(event: &Event, plan: &Plan) -> bool {
+    let object = &event.object;
+    let ours = match (object.group.as_str(), object.resource.as_str()) {
+        ("", "namespaces") => plan.service_of(&object.name).is_some(),
+        ("resurgam.dev", "quarantines") => true,
+        ("resurgam.dev", "servicerecoveries") => object.namespace == plan.namespace,
+        _ => false,
+    };
+    ours && event.verb == "get" && object.subresource.is_empty()
+}
+
+fn ours(object: &crate::event::Object, plan: &Plan) -> bool {
+    plan.service_of(&object.namespace).is_some()
+}
+
+fn is_workload(resource: &str) -> bool {
+    let kinds = ["deployments", "statefulsets", "daemonsets", "replicasets", "replicationcontrollers"];
+    kinds.contains(&resource) || ["cronjobs", "jobs"].contains(&resource)
+}
+
+/// What came of a write, by the object that it left behind; of a deletion, what is no more.
+pub(crate) fn what(
+    event: &Event,
+    name: &str,
+    created: bool,
+    body: &Value,
+    plan: &Plan,
+) -> Result<Option<What>, String> {
+    let (object, deletes) = (&event.object, event.deletes());
+    let expect = |kind: &str| {
+        let as_expected = text_at(body, "/kind").is_none_or(|found| found == kind) && body.is_object();
+        as_expected.then_some(()).ok_or_else(|| event.no_body())
+    };
+    let key = || object.display(name);
+    let namespace = object.namespace.clone();
+    Ok(match object.resource.as_str() {
+        "namespaces" if deletes => Some(What::NamespaceDeleted { name: object.name.clone() }),
+        "namespaces" => {
+            expect("Namespace")?;
+            Some(What::Namespace { name: name.to_owned(), level: level(body)? })
+        }
+        "pods" => created.then_some(What::Pod { namespace }),
+        "servicerecoveries" if event.verb == "deletecollection" => {
+            return Err("ServiceRecoveries were deleted all at once: which ones cannot be told".to_owned());
+        }
+        "servicerecoveries" => {
+            let service = name.strip_prefix(&format!("{}.", plan.name)).unwrap_or_default().to_owned();
+            if !plan.services.contains_key(&service) {
+                return Ok(None);
+            }
+            if !deletes {
+                expect("ServiceRecovery")?;
+            }
+            let record = (!deletes).then(|| record(body)).transpose()?.map(Box::new);
+            Some(What::Service { name: service, record })
+        }
+        "quarantines" => {
+            // A finalizer keeps it until it is carried out: then the answer is the object, on its way out.
+            let there = !deletes || text_at(body, "/kind") == Some("Quarantine");
+            if there {
+                expect("Quarantine")?;
+            }
+            let quarantine = there.then(|| Box::new(quarantine(body)));
+            Some(What::Quarantine { name: name.to_owned(), quarantine })
+        }
+        "decisions" if created => {
+            expect("Decision")?;
+            let spec = |key: &str| text_at(body, &format!("/spec/{key}")).unwrap_or_default().to_owned();
+            let ours = spec("plan") == plan.name && spec("action") == "Retry";
+            let service = spec("service");
+            let retry = What::Retry { service: service.clone(), decided_on: spec("decidedOn") };
+            (ours && plan.services.contains_key(&service)).then_some(retry)
+        }
+        "recoveryplans" if event.verb == "deletecollection" || name == plan.name => {
+            let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
+            Some(What::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
+        }
+        // Of everything at once nobody knows what it was: it is not said to be gone.
+        "networkpolicies" | "serviceaccounts" if event.verb != "deletecollection" => {
+            Some(What::Carried { namespace, key: key(), there: !deletes })
+        }
+        resource if is_workload(resource) && object.subresource.is_empty() && !deletes => {
+            Some(What::Workload { namespace, key: key(), workload: Box::new(workload(body)) })
+        }
+        _ => None,
+    })
+}
+
+fn level(namespace: &Value) -> Result<Level, String> {
+    match text_at(namespace, "/metadata/labels/resurgam.dev~1isolation") {
+        None => Ok(Level::Open),
+        Some("sealed") => Ok(Level::Sealed),
+        Some("contained") => Ok(Level::Contained),
+        Some("clean-room") => Ok(Level::CleanRoom),
+        Some(other) => Err(format!("nobody knows an isolation '{other}'")),
+    }
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn record(body: &Value) -> Result<Record, String> {
+    let text = |pointer: &str| text_at(body, pointer).unwrap_or_default().to_owned();
+    let holds = |type_: &str| {
+        let is = |c: &Value| text_at(c, "/type") == Some(type_) && text_at(c, "/status") == Some("True");
+        list(body, "/status/conditions").any(is)
+    };
+    let named = |state: &str, value: &Value| text_at(value, "/state") == Some(state);
+    let resuming = |value: &Value| {
+        let at = |pointer: &str| text_at(value, pointer).unwrap_or_default().to_owned();
+        format!("{}s/{}/{}", at("/kind").to_lowercase(), at("/namespace"), at("/name"))
+    };
+    let reach = |pointer| list(body, pointer).filter_map(Value::as_str).map(str::to_owned);
+    let claimed_at = text_at(body, "/status/claimedAt").map(time).transpose()?;
+    let gates = list(body, "/status/gates").filter_map(said).collect::<Result<_, _>>()?;
+    Ok(Record {
+        plan_uid: text("/spec/planRef/uid"),
+        asking: number(body, "/spec/attempt"),
+        asked: text_at(body, "/spec/isolation").and_then(Level::of),
+        reach: reach("/spec/reachable").chain(reach("/spec/allowEgress")).collect(),
+        attempt: number(body, "/status/attempt"),
+        stage: text("/status/stage"),
+        recovered: holds("Recovered"),
+        healthy: holds("Healthy"),
+        needs_decision: holds("NeedsDecision"),
+        claimed_at,
+        gates,
+        running: list(body, "/status/steps")
+            .filter(|step| named("Running", step))
+            .filter_map(|step| text_at(step, "/name").map(str::to_owned))
+            .collect(),
+        resuming: list(body, "/status/resumes").filter(|r| named("Resuming", r)).map(resuming).collect(),
+        asks_person: text_at(body, "/status/decision/digest").map(str::to_owned),
+    })
+}
+
+fn said(gate: &Value) -> Option<Result<Said, String>> {
+    let phase = Phase::of(text_at(gate, "/phase")?)?;
+    let (name, passed) = (text_at(gate, "/name")?.to_owned(), text_at(gate, "/verdict") == Some("Pass"));
+    let since = time(text_at(gate, "/since").unwrap_or_default());
+    Some(since.map(|since| Said { phase, name, passed, since }))
+}
+
+fn quarantine(body: &Value) -> Quarantine {
+    let claim = |claim: &Value| {
+        let text = |pointer: &str| text_at(claim, pointer).unwrap_or_default().to_owned();
+        Claim {
+            plan_uid: text("/planUid"),
+            plan: text("/plan"),
+            plan_namespace: text("/planNamespace"),
+            service: text("/service"),
+            attempt: number(claim, "/attempt"),
+        }
+    };
+    Quarantine {
+        claim: body.pointer("/status/claimedBy").filter(|c| c.is_object()).map(claim),
+        held: text_at(body, "/spec/hold").is_some(),
+        going: text_at(body, "/metadata/deletionTimestamp").is_some(),
+    }
+}
+
+fn workload(body: &Value) -> Workload {
+    let note =
+        |key: &str| text_at(body, &format!("/metadata/annotations/resurgam.dev~1{key}")).map(str::to_owned);
+    let nodes = body.pointer("/spec/template/spec/nodeSelector/resurgam.dev~1nowhere").is_some();
+    let replicas = body.pointer("/spec/replicas").and_then(Value::as_i64).map(|n| n == 0);
+    let suspended = body.pointer("/spec/suspend").and_then(Value::as_bool);
+    Workload {
+        generation: body.pointer("/metadata/generation").and_then(Value::as_u64),
+        stopped: if nodes { Some(true) } else { replicas.or(suspended) },
+        seal: note("seal"),
+        recorded: note("replicas"),
+    }
+}

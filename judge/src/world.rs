@@ -1,0 +1,152 @@
+//! What is known at a moment: everything as it was last written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::CannotJudge;
+use crate::log::Write;
+use crate::plan::Plan;
+use crate::what::{Level, Quarantine, Record, What};
+
+/// Everything as it was last written.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// ServiceRecoveries, by service.
+    pub records: BTreeMap<String, Known>,
+    pub quarantines: BTreeMap<String, Quarantine>,
+    /// Namespaces whose Quarantine a person deleted, which is a release.
+    pub released: BTreeSet<String>,
+    /// UIDs of plans that are not there any more.
+    pub gone_plans: BTreeSet<String>,
+    /// UID of the plan, as it was last made.
+    pub plan_uid: String,
+    /// Retries that people decided: service, and digest of what they decided on.
+    pub retries: BTreeSet<(String, String)>,
+    /// A namespace of the plan was isolated.
+    pub ever_isolated: bool,
+}
+
+/// A namespace, as last written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Namespace {
+    pub level: Level,
+    /// When it was last closed: put from open or clean room to sealed or contained.
+    pub closed: Option<Timestamp>,
+    deleted: bool,
+}
+
+/// A ServiceRecovery, as last written.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub record: Record,
+    /// When the API server had the request that wrote it. Whoever wrote it knew of the answer no earlier.
+    pub received: Timestamp,
+}
+
+/// A namespace's label changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved<'a> {
+    pub namespace: &'a str,
+    pub from: Level,
+    /// `None`: it was deleted.
+    pub to: Option<Level>,
+}
+
+impl Moved<'_> {
+    /// Was anything let in, or out?
+    pub(crate) fn loosens(&self) -> bool {
+        let to = self.to.unwrap_or(Level::Open);
+        (self.from.is_closed() && to == Level::CleanRoom) || (self.from != Level::Open && to == Level::Open)
+    }
+
+    /// In words.
+    pub(crate) fn text(&self) -> String {
+        let to = self.to.map_or("deleted", Level::as_str);
+        format!("{} went from {} to {to}", self.namespace, self.from.as_str())
+    }
+}
+
+impl World {
+    pub(crate) fn record(&self, service: &str) -> Option<&Record> {
+        self.records.get(service).map(|known| &known.record)
+    }
+
+    pub(crate) fn level(&self, namespace: &str) -> Level {
+        self.namespaces.get(namespace).map_or(Level::Open, |namespace| namespace.level)
+    }
+
+    /// What a write does to a namespace's label.
+    ///
+    /// # Errors
+    /// The namespace's beginning is not in the log.
+    pub(crate) fn moved<'a>(&self, write: &'a Write, plan: &Plan) -> Result<Option<Moved<'a>>, CannotJudge> {
+        let (name, to) = match &write.what {
+            What::Namespace { name, level } => (name, Some(*level)),
+            What::NamespaceDeleted { name } => (name, None),
+            _ => return Ok(None),
+        };
+        let known = self.namespaces.get(name);
+        // Once its deletion has begun, its labels say nothing more, until it is made anew.
+        if known.is_some_and(|known| known.deleted) && !write.created {
+            return Ok(None);
+        }
+        if known.is_none() && to.is_some() && !write.created && plan.service_of(name).is_some() {
+            let reason = format!("it begins after namespace {name} was made: its beginning is missing");
+            return Err(CannotJudge::Log(reason));
+        }
+        let from = known.filter(|known| !known.deleted).map_or(Level::Open, |known| known.level);
+        Ok(Some(Moved { namespace: name, from, to }))
+    }
+
+    /// Takes a write in, when every rule has been asked about it.
+    pub(crate) fn take(&mut self, write: &Write, moved: Option<Moved<'_>>, plan: &Plan) {
+        match &write.what {
+            What::Namespace { .. } | What::NamespaceDeleted { .. } => {
+                let Some(moved) = moved else { return };
+                let to = moved.to.unwrap_or(Level::Open);
+                let closes = !moved.from.is_closed() && to.is_closed();
+                let before = self.namespaces.get(moved.namespace).and_then(|known| known.closed);
+                let closed = if closes { Some(write.completed) } else { before };
+                let now = Namespace { level: to, closed, deleted: moved.to.is_none() };
+                self.namespaces.insert(moved.namespace.to_owned(), now);
+                self.ever_isolated |= to != Level::Open && plan.service_of(moved.namespace).is_some();
+            }
+            What::Service { name, record: Some(record) } => {
+                let known = Known { record: (**record).clone(), received: write.received };
+                self.records.insert(name.clone(), known);
+            }
+            What::Service { name, record: None } => {
+                self.records.remove(name);
+            }
+            What::Quarantine { name, quarantine } => {
+                let before = self.quarantines.remove(name);
+                let goes = quarantine.as_ref().is_none_or(|now| now.going);
+                let went = before.as_ref().is_none_or(|before| before.going);
+                if goes && !went && is_person(&write.user) {
+                    self.released.insert(name.clone());
+                }
+                if let Some(now) = quarantine {
+                    if !now.going {
+                        self.released.remove(name);
+                    }
+                    self.quarantines.insert(name.clone(), (**now).clone());
+                }
+            }
+            What::Retry { service, decided_on } => {
+                self.retries.insert((service.clone(), decided_on.clone()));
+            }
+            What::Plan { uid, there: true } => self.plan_uid.clone_from(uid),
+            What::Plan { uid, there: false } => {
+                self.gone_plans.insert(uid.clone());
+            }
+            What::Pod { .. } | What::Workload { .. } | What::Carried { .. } => {}
+        }
+    }
+}
+
+/// Neither a service account nor a part of the control plane.
+pub(crate) fn is_person(user: &str) -> bool {
+    !user.starts_with("system:")
+}

@@ -1,0 +1,198 @@
+//! I5: intent first; nothing is done twice, and nothing lost.
+
+use judge::Rule;
+use serde_json::{Value, json};
+
+use crate::maker::{ACCOUNT, ADMIN, LEAD, Maker, OPERATOR, reference};
+
+/// In the clean room, before its step.
+fn entered() -> Maker {
+    let mut log = Maker::sealed();
+    log.at(10_000).begin("dns", 1).enter("dns");
+    log
+}
+
+fn scale(log: &mut Maker, replicas: u64) {
+    log.write("scale", ACCOUNT, "deployments/dns/app", |o| o["spec"]["replicas"] = json!(replicas));
+}
+
+#[test]
+fn a_step_writes_once_its_intent_is_written_and_only_in_a_clean_room() {
+    let mut log = entered();
+    scale(&mut log, 2);
+    assert_eq!(log.messages(), "");
+    log.change("dns asks for CleanRoom", |event| {
+        event["responseObject"]["status"]["steps"] = json!([{"name": "start", "state": "Pending"}]);
+    });
+    let expected = "I5 once: a step of dns writes to deployments/dns/app before its intent was written\n";
+    assert_eq!(log.messages(), expected);
+    let mut log = entered();
+    log.status("too late", "dns", |status| status["stage"] = json!("PostChecks"));
+    scale(&mut log, 2);
+    assert_eq!(log.messages(), expected);
+    let mut log = entered();
+    log.label("back", OPERATOR, "dns", "sealed");
+    scale(&mut log, 2);
+    let expected =
+        "I5 once: a step of dns writes to deployments/dns/app while dns is sealed, and no clean room\n";
+    assert_eq!(log.messages(), expected);
+}
+
+#[test]
+fn a_step_that_is_carried_out_again_after_a_crash_changes_nothing_a_second_time() {
+    let mut log = entered();
+    scale(&mut log, 2);
+    // The same again: the API server answers with what is there.
+    let again = log.events.last().unwrap().1.clone();
+    log.events.push(("again".to_owned(), again));
+    assert_eq!(log.messages(), "");
+    scale(&mut log, 3);
+    assert_eq!(log.messages(), "I5 once: deployments/dns/app is changed twice in attempt 1 of dns\n");
+}
+
+#[test]
+fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
+    let mut log = Maker::sealed();
+    log.change("stop dns", |event| {
+        event["responseObject"]["metadata"]["annotations"] = json!({"resurgam.dev/seal": "s"});
+    });
+    let expected = "I5 once: deployments/dns/app is stopped, and what it was like is not recorded on it\n";
+    assert_eq!(log.messages(), expected);
+    // As the operator asks for it: to be answered with the metadata only.
+    log.change("stop dns", |event| {
+        event["responseObject"]["kind"] = json!("PartialObjectMetadata");
+        event["responseObject"]["spec"] = json!(null);
+    });
+    assert_eq!(log.messages(), expected);
+
+    let again = |seal: &str, was: &str| {
+        let mut log = Maker::sealed();
+        log.write("again", OPERATOR, "deployments/dns/app", |o| {
+            o["metadata"]["annotations"] = json!({"resurgam.dev/seal": seal, "resurgam.dev/replicas": was});
+        });
+        log.messages()
+    };
+    assert_eq!(again("s", "2"), "");
+    assert_eq!(again("another", "0"), "", "another seal has a record of its own");
+    assert_eq!(
+        again("s", "0"),
+        "I5 once: the record of deployments/dns/app was '2', and is written anew under the same seal: '0'\n"
+    );
+}
+
+#[test]
+fn what_isolating_took_away_is_there_again_before_anything_is_let_in_or_out() {
+    let cases = [
+        ("account back dns", "dns went from sealed to clean-room without serviceaccounts/dns/app"),
+        ("policy back dns", "dns went from clean-room to open without networkpolicies/dns/allow"),
+    ];
+    for (tag, amiss) in cases {
+        let mut log = Maker::sealed();
+        log.recover("dns", 10_000, 11_000).without(tag);
+        let messages = log.messages();
+        assert!(messages.contains(amiss), "{messages}");
+        assert!(log.rules().iter().all(|rule| *rule == Rule::Once), "{messages}");
+    }
+    // Its own policies go for good, and what a tenant deleted is not the operator's to bring back.
+    let mut log = Maker::sealed();
+    log.write("own", OPERATOR, "networkpolicies/dns/resurgam-default-deny", |_| {});
+    log.delete("own away", OPERATOR, "networkpolicies/dns/resurgam-default-deny");
+    log.write("tenant's", ADMIN, "networkpolicies/dns/theirs", |_| {});
+    log.delete("tenant's away", ADMIN, "networkpolicies/dns/theirs").recover("dns", 10_000, 11_000);
+    assert_eq!(log.messages(), "");
+}
+
+#[test]
+fn a_service_begins_only_with_every_quarantine_claimed_for_that_attempt() {
+    let without: [fn(&mut Value); 3] = [
+        |o| o["status"]["claimedBy"] = json!(null),
+        |o| o["status"]["claimedBy"]["attempt"] = json!(7),
+        |o| o["status"]["claimedBy"]["service"] = json!("db"),
+    ];
+    for mutant in without {
+        let mut log = Maker::core();
+        log.at(12_010).begin("web", 1).change("claim web-b", |event| mutant(&mut event["responseObject"]));
+        assert_eq!(
+            log.messages(),
+            "I5 once: web leaves Isolated in attempt 1, for which the Quarantine of web-b is not claimed\n"
+        );
+    }
+}
+
+#[test]
+fn a_claim_moves_to_another_plan_only_when_the_first_is_gone() {
+    let moved = |gone: bool| {
+        let mut log = Maker::sealed();
+        log.begin("dns", 1);
+        if gone {
+            log.event(
+                "gone",
+                ADMIN,
+                "delete",
+                reference("recoveryplans/recovery/p"),
+                (200, json!({"kind": "Status", "details": {"uid": "u-1"}})),
+            );
+        }
+        log.write("moved", OPERATOR, "quarantines//dns", |o| {
+            o["status"]["claimedBy"] =
+                json!({"plan": "q", "planNamespace": "recovery", "planUid": "u-9", "service": "x"});
+        });
+        log.messages()
+    };
+    assert_eq!(moved(true), "");
+    assert_eq!(
+        moved(false),
+        "I5 once: the claim on dns moves from recovery/p/dns to recovery/q/x, whose plan was not gone\n"
+    );
+}
+
+#[test]
+fn the_next_attempt_begins_by_a_retry_of_just_that_matter_or_a_plan_made_anew() {
+    let next = |attempt: u64, between: fn(&mut Maker)| {
+        let mut log = Maker::sealed();
+        log.at(10_000)
+            .begin("dns", 1)
+            .status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));
+        between(&mut log);
+        log.status("next", "dns", |s| *s = json!({"attempt": attempt, "stage": "Isolated"}));
+        log.messages()
+    };
+    fn retry(log: &mut Maker, digest: &str) {
+        log.write("retry", LEAD, "decisions/recovery/d", |o| {
+            o["spec"] =
+                json!({"by": LEAD, "action": "Retry", "plan": "p", "service": "dns", "decidedOn": digest});
+        });
+    }
+    let broken = |to| {
+        format!(
+            "I5 once: dns goes from attempt 1 to {to} without a Retry that was decided on what it asked\n"
+        )
+    };
+    assert_eq!(next(2, |log| retry(log, "sha256:1")), "");
+    assert_eq!(next(2, |log| retry(log, "sha256:2")), broken(2));
+    assert_eq!(next(2, |_| {}), broken(2));
+    assert_eq!(next(3, |log| retry(log, "sha256:1")), broken(3));
+    let anew = |log: &mut Maker| {
+        log.write("plan", ADMIN, "recoveryplans/recovery/p", |o| o["metadata"]["uid"] = json!("u-2"));
+    };
+    assert_eq!(next(2, anew), "");
+}
+
+#[test]
+fn a_cron_job_is_resumed_once_that_is_written_down_and_not_before() {
+    let resumed = |written: bool| {
+        let mut log = Maker::sealed();
+        log.write("job", ADMIN, "cronjobs/dns/nightly", |o| o["spec"] = json!({"suspend": false}));
+        log.recover("dns", 10_000, 11_000);
+        if written {
+            log.status("resuming", "dns", |s| {
+                s["resumes"] =
+                    json!([{"kind": "CronJob", "namespace": "dns", "name": "nightly", "state": "Resuming"}]);
+            });
+        }
+        log.write("resume", ACCOUNT, "cronjobs/dns/nightly", |o| o["spec"]["suspend"] = json!(true));
+        log.messages()
+    };
+    assert_eq!(resumed(true), "");
+    assert_eq!(resumed(false), "I5 once: cronjobs/dns/nightly is resumed before that was written down\n");
+}

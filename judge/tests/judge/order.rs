@@ -1,0 +1,124 @@
+//! I1: nothing is loosened, and no step starts, before what it depends on is Recovered and Healthy.
+
+use judge::Rule;
+use serde_json::json;
+
+use crate::maker::{LEAD, Maker, OPERATOR, conditions, key};
+
+/// What is amiss, and what makes it so at a moment.
+type Case = (&'static str, fn(&mut Maker, &str));
+
+/// What was read of `db`, said otherwise.
+fn answered(stage: &'static str, truths: &'static [&'static str]) -> impl Fn(&mut serde_json::Value) {
+    move |event| {
+        event["responseObject"]["status"]["stage"] = json!(stage);
+        event["responseObject"]["status"]["conditions"] = conditions(truths);
+    }
+}
+
+#[test]
+fn whatever_begins_before_its_dependency_is_ready_breaks_the_order() {
+    let mut log = Maker::sealed();
+    log.recover("dns", 10_000, 11_000).recover("db", 10_100, 12_000);
+    log.conditions("db fails", "db", "Recovered", &["Recovered"]);
+    log.recover("web", 12_010, 15_010);
+    let report = log.judge().unwrap();
+    insta::assert_snapshot!("too_early", report);
+    assert!(report.violations.iter().all(|v| v.rule == Rule::Order));
+}
+
+#[test]
+fn each_live_read_must_be_there_be_fresh_and_say_that_the_dependency_is_ready() {
+    for moment in ["web reads for CleanRoom", "web reads for its step", "web reads for Open"] {
+        let cases: [Case; 5] = [
+            ("was not read live", |log, moment| {
+                log.without(moment);
+            }),
+            ("was not read live", |log, moment| {
+                // Before the service's own last write: what it rests on was decided after that.
+                log.change(moment, |event| {
+                    event["requestReceivedTimestamp"] = json!("2026-11-23T20:00:12.000000Z");
+                });
+            }),
+            ("was not ready by the live read", |log, moment| {
+                log.change(moment, answered("Recovered", &["Recovered"]));
+            }),
+            ("was not ready by the live read", |log, moment| {
+                log.change(moment, answered("PostChecks", &["Healthy"]));
+            }),
+            ("was not there by the live read", |log, moment| {
+                log.change(moment, |event| event["responseStatus"]["code"] = json!(404));
+            }),
+        ];
+        for (amiss, mutant) in cases {
+            let mut log = Maker::clean();
+            mutant(&mut log, moment);
+            let messages = log.messages();
+            assert!(messages.contains(amiss), "{moment}: {amiss}: {messages}");
+            assert!(log.rules().iter().all(|rule| *rule == Rule::Order), "{moment}: {messages}");
+        }
+    }
+}
+
+#[test]
+fn somebody_elses_live_read_is_not_the_operators() {
+    let mut log = Maker::clean();
+    log.change("web reads for Open", |event| event["user"]["username"] = json!(LEAD));
+    assert_eq!(log.rules(), [Rule::Order]);
+}
+
+#[test]
+fn a_dependency_whose_gates_have_not_looked_lately_carries_nobody() {
+    let mut log = Maker::core();
+    log.recover("web", 60_000, 63_000);
+    let messages = log.messages();
+    assert!(
+        messages.contains("its dependency db has a continuous gate up that had not looked into db lately"),
+        "{messages}"
+    );
+    assert!(log.rules().iter().all(|rule| *rule == Rule::Order), "{messages}");
+
+    let mut log = Maker::core();
+    log.at(59_000).look("db looks on", "db").recover("web", 60_000, 63_000);
+    assert_eq!(log.messages(), "");
+}
+
+#[test]
+fn a_dependency_whose_record_was_deleted_holds() {
+    let mut log = Maker::clean();
+    log.begin("web", 1).label("again", OPERATOR, "web-a", "sealed").delete("gone", LEAD, &key("db"));
+    log.label("open again", LEAD, "web-a", "");
+    assert_eq!(log.rules(), [Rule::Order]);
+}
+
+#[test]
+fn a_person_opening_too_early_breaks_the_order_too() {
+    let mut log = Maker::sealed();
+    log.label("open", LEAD, "web-a", "");
+    assert_eq!(log.rules(), [Rule::Order]);
+}
+
+#[test]
+fn letting_more_into_a_clean_room_is_asked_about_like_entering_it() {
+    let more = |with_a_read: bool| {
+        let mut log = Maker::core();
+        log.at(12_010).begin("web", 1).enter("web");
+        if with_a_read {
+            log.live("read", "web");
+        }
+        log.write("more", OPERATOR, &key("web"), |o| o["spec"]["reachable"] = json!(["db"]));
+        log.messages()
+    };
+    assert_eq!(more(true), "");
+    assert_eq!(
+        more(false),
+        "I1 order: web asks for more in its clean room while its dependency db was not read live before\n"
+    );
+}
+
+#[test]
+fn within_a_group_nobody_waits() {
+    let mut log = Maker::sealed();
+    log.at(10_000).begin("db", 1).enter("db").step("db");
+    assert_eq!(log.messages(), "");
+}

@@ -1,0 +1,30 @@
+//! Statuses that somebody has written into: what is remembered may be anything that can be read.
+
+use serde_json::{Value, json};
+
+use super::story::story;
+use crate::engine::decide;
+use crate::fuzz::{ROUNDS, Readable, spoiled};
+
+#[test]
+fn whatever_a_status_says_the_whole_plan_is_decided() {
+    let worlds: Vec<_> = (0..12)
+        .map(|seconds| {
+            let mut s =
+                story("- {name: db}\n- {name: web, dependsOn: [db]}\n- {name: mail, dependsOn: [db]}");
+            s.run(seconds);
+            (s.world.plan.clone(), s.world.seen.clone())
+        })
+        .collect();
+    let readable = Readable::default();
+    bolero::check!().with_iterations(ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(|(which, bytes)| {
+        let (plan, seen) = &worlds[usize::from(*which) % worlds.len()];
+        let mut seen = seen.clone();
+        let statuses: Value = seen.services.iter().map(|service| json!(service.status)).collect();
+        let Some(statuses) = readable.read::<Vec<_>>(spoiled(&statuses, bytes)) else { return };
+        for (service, status) in seen.services.iter_mut().zip(statuses) {
+            service.status = status;
+        }
+        assert_eq!(decide(plan, &seen).services.len(), plan.services.len());
+    });
+}

@@ -1,0 +1,134 @@
+//! Many ask for a key each to be written, and one object takes them all: what is asked for while a write is under way goes with
+//! the next. Two hundred Quarantines at once would else be two hundred conflicting writes of an object that grows with each.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::calls::IoError;
+
+/// Keys, with their values; `None` takes a key out.
+pub(super) type Keys = BTreeMap<String, Option<String>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    waiting: Mutex<Vec<Asked>>,
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    key: String,
+    value: Option<String>,
+    answer: oneshot::Sender<Result<(), IoError>>,
+}
+
+impl Batch {
+    /// Has the key written, with all that are waiting by then.
+    ///
+    /// # Errors
+    /// The one of the write that it went with.
+    pub(super) async fn write<F>(
+        &self,
+        key: &str,
+        value: Option<&str>,
+        write: impl FnOnce(Keys) -> F,
+    ) -> Result<(), IoError>
+    where
+        F: Future<Output = Result<(), IoError>>,
+    {
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting().push(Asked { key: key.to_owned(), value: value.map(str::to_owned), answer });
+        let _writing = self.writing.lock().await;
+        if let Ok(outcome) = answered.try_recv() {
+            return outcome;
+        }
+        // They stay until they are answered: should this write be abandoned, whoever waits next takes them along.
+        let (keys, count) = self.asked();
+        let outcome = write(keys).await;
+        for asked in self.waiting().drain(..count) {
+            // Whoever does not wait any more does not need to know.
+            let _ = asked.answer.send(outcome.clone());
+        }
+        outcome
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Asked>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be written, and for how many. Of a key that is asked for twice, the last word counts.
+    fn asked(&self) -> (Keys, usize) {
+        let mut waiting = self.waiting();
+        // What nobody waits for any more may be what nobody wants any more.
+        waiting.retain(|asked| !asked.answer.is_closed());
+        let keys = waiting.iter().map(|asked| (asked.key.clone(), asked.value.clone())).collect();
+        (keys, waiting.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use futures::future::{join_all, poll_immediate};
+
+    use super::*;
+
+    fn failure() -> IoError {
+        IoError::Timeout { what: "write".to_owned(), after: Duration::from_secs(1) }
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_during_a_write_goes_with_the_next_one() {
+        let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
+        let ask = |key: &'static str, value| {
+            batch.write(key, value, |keys| async {
+                written.borrow_mut().push(keys);
+                tokio::task::yield_now().await;
+                Ok(())
+            })
+        };
+        let all = join_all([ask("a", Some("sealed")), ask("b", Some("sealed")), ask("c", None)]).await;
+        assert!(all.iter().all(Result::is_ok));
+        let keys = |keys: &[(&str, Option<&str>)]| -> Keys {
+            keys.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect()
+        };
+        let expected = [keys(&[("a", Some("sealed"))]), keys(&[("b", Some("sealed")), ("c", None)])];
+        assert_eq!(*written.borrow(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_fails_for_everybody_who_asked_for_it_and_for_nobody_else() {
+        let batch = Batch::default();
+        let ask = |key: &'static str| {
+            batch.write(key, None, |keys| async move {
+                tokio::task::yield_now().await;
+                if keys.contains_key("b") { Err(failure()) } else { Ok(()) }
+            })
+        };
+        let outcomes = join_all([ask("a"), ask("b"), ask("c")]).await;
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false]);
+        assert!(ask("d").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_write_is_made_by_the_next_and_without_what_nobody_waits_for() {
+        let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
+        let mut stuck = Box::pin(batch.write("a", None, |_| futures::future::pending()));
+        assert!(poll_immediate(&mut stuck).await.is_none());
+        let mut given_up = Box::pin(batch.write("b", None, |_| async { Ok(()) }));
+        assert!(poll_immediate(&mut given_up).await.is_none());
+        let waits = batch.write("c", None, |keys| async {
+            written.borrow_mut().extend(keys.into_keys());
+            Ok(())
+        });
+        let mut waits = Box::pin(waits);
+        assert!(poll_immediate(&mut waits).await.is_none());
+        drop((stuck, given_up));
+        assert!(waits.await.is_ok());
+        assert_eq!(*written.borrow(), ["c"]);
+    }
+}

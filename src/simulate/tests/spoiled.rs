@@ -1,0 +1,38 @@
+//! Plans that are none.
+
+use serde_json::Value;
+
+use crate::api::RecoveryPlan;
+use crate::fuzz::{ROUNDS, Readable, spoiled};
+use crate::plan::Plan;
+use crate::simulate::load;
+
+fn sound() -> Value {
+    let mut plan: Value =
+        serde_yaml::from_str(include_str!("../../../examples/three-boroughs/plan.yaml")).unwrap();
+    plan["spec"]["services"].as_array_mut().unwrap().truncate(6);
+    plan
+}
+
+#[test]
+fn whatever_a_plan_says_it_compiles_the_same_twice_or_cannot_be_read() {
+    let (sound, readable) = (sound(), Readable::default());
+    bolero::check!().with_iterations(ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+        let Some(plan) = readable.read::<RecoveryPlan>(spoiled(&sound, bytes)) else { return };
+        assert_eq!(format!("{:?}", Plan::from_object(&plan)), format!("{:?}", Plan::from_object(&plan)));
+    });
+}
+
+#[test]
+fn whatever_is_in_a_file_of_plans_it_is_read_or_refused() {
+    let sound = sound();
+    bolero::check!().with_iterations(ROUNDS / 4).with_type::<(u16, u8, Vec<u8>)>().for_each(
+        |(at, byte, bytes)| {
+            let mut text = serde_yaml::to_string(&spoiled(&sound, bytes)).unwrap().into_bytes();
+            let at = usize::from(*at) % text.len();
+            text[at] = *byte;
+            let _ = load(&String::from_utf8_lossy(&text));
+            let _ = load(&String::from_utf8_lossy(bytes));
+        },
+    );
+}
