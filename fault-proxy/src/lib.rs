@@ -37,7 +37,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens on a free port of loopback, for whoever has the kubeconfig file `to`: a copy of `from` that points here. What
-    /// `from` authenticates by must be a token, as that goes through here unchanged.
+    /// `from` authenticates by must be a token, as that goes through here unchanged. Requests bear the name of the file `to` as
+    /// their user agent, so that an audit log tells clients apart.
     ///
     /// # Errors
     /// A file cannot be read or written, or no port be had.
@@ -62,7 +63,8 @@ impl Proxy {
             cluster.certificate_authority_data = None;
         }
         std::fs::write(to, serde_yaml::to_string(&kubeconfig)?).with_context(|| to.display().to_string())?;
-        let shared = Arc::new(Shared::new(upstream, schedule));
+        let agent = to.file_stem().unwrap_or_default().to_string_lossy().parse()?;
+        let shared = Arc::new(Shared::new(upstream, agent, schedule));
         let task = tokio::spawn(serve::listen(listener, shared.clone()));
         Ok(Self { shared, address, task })
     }

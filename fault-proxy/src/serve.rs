@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -35,6 +37,8 @@ type Answer = Result<Response<Body>, io::Error>;
 /// What all connections share.
 pub(crate) struct Shared {
     upstream: kube::Client,
+    /// Whose requests these are, in the audit log.
+    agent: HeaderValue,
     choices: Mutex<Choices>,
     counts: Mutex<BTreeMap<Fault, u64>>,
     token_ran_out: AtomicBool,
@@ -67,9 +71,10 @@ pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    pub(crate) fn new(upstream: kube::Client, schedule: Schedule) -> Self {
+    pub(crate) fn new(upstream: kube::Client, agent: HeaderValue, schedule: Schedule) -> Self {
         Self {
             upstream,
+            agent,
             choices: Mutex::new(Choices::new(schedule)),
             counts: Mutex::default(),
             token_ran_out: AtomicBool::new(false),
@@ -147,6 +152,7 @@ impl Shared {
         for hop in [HOST, CONNECTION, TRANSFER_ENCODING] {
             parts.headers.remove(hop);
         }
+        parts.headers.insert(USER_AGENT, self.agent.clone());
         let request = Request::from_parts(parts, Upstream::from(body.to_vec()));
         let response = self.upstream.send(request).await.map_err(io::Error::other)?;
         let (mut parts, body) = response.into_parts();

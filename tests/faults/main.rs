@@ -8,13 +8,14 @@
 mod chaos;
 mod crash;
 mod late;
-
-use std::path::Path;
+mod leaders;
 
 use control_plane::{ControlPlane, Options};
 use rehearsal::trial::crash::{Model, model};
 use rehearsal::trial::crew::Crew;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_resurgam");
 
 static CLUSTER: OnceCell<(ControlPlane, Model)> = OnceCell::const_new();
 static STAGE: Mutex<()> = Mutex::const_new(());
@@ -36,5 +37,5 @@ async fn stage() -> (&'static ControlPlane, &'static Model, MutexGuard<'static, 
 
 /// Replicas with a short lease, which the next waits for when one is killed.
 async fn crew(cluster: &ControlPlane, replicas: usize) -> Crew<'_> {
-    Crew::start(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")), replicas, 2).await.unwrap()
+    Crew::start(cluster, BINARY.as_ref(), replicas, 2).await.unwrap()
 }

@@ -22,7 +22,7 @@ pub struct Befell {
     /// How many effects were asked for.
     pub effects: u64,
     /// How often the operator ended by itself, as whoever may not lead any more has to.
-    pub ended: u32,
+    pub ended: usize,
     /// From the start to the end of the recovery.
     pub seconds: f64,
 }

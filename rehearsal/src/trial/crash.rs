@@ -54,7 +54,7 @@ async fn calm(cluster: &ControlPlane, crew: &Crew<'_>, name: &str) -> Result<Mod
 }
 
 /// Counts effects anew.
-fn never_stop(crew: &Crew<'_>) {
+pub(super) fn never_stop(crew: &Crew<'_>) {
     (0..crew.size()).for_each(|replica| crew.proxy(replica).stop_at(u64::MAX, Moment::Unsent));
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use control_plane::{ControlPlane, Identity};
@@ -12,6 +12,9 @@ use crate::{Operator, OperatorOptions};
 
 /// How often it is looked whether an operator has ended by itself.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What each is called in the audit log, but for its number.
+const AGENT: &str = "replica";
 
 /// How much of a log is told.
 const LINES: usize = 60;
@@ -31,7 +34,7 @@ struct Replica {
 #[derive(Default)]
 struct State {
     operator: Option<Operator>,
-    ended: u32,
+    ended: Vec<SystemTime>,
 }
 
 impl Replica {
@@ -52,20 +55,20 @@ impl<'a> Crew<'a> {
         lease_seconds: u32,
     ) -> Result<Self> {
         let mut crew = Self { cluster, replicas: Vec::new() };
-        for number in 1..=replicas {
-            let file = |name: &str| -> PathBuf { cluster.dir().join(format!("{name}-{number}")) };
-            let kubeconfig = file("through-proxy").with_extension("yaml");
+        for replica in 0..replicas {
+            let file = |end: &str| -> PathBuf { cluster.dir().join(format!("{}.{end}", Self::agent(replica))) };
+            let kubeconfig = file("yaml");
             let proxy =
                 Proxy::start(cluster.kubeconfig(Identity::Operator), &kubeconfig, Schedule::default())
                     .await?;
             let options = OperatorOptions {
                 kubeconfig: Some(kubeconfig),
-                log: file("operator").with_extension("log"),
+                log: file("log"),
                 lease_seconds,
                 ..OperatorOptions::within(cluster, binary)
             };
             crew.replicas.push(Replica { proxy, options, state: Mutex::default() });
-            crew.run(number - 1)?;
+            crew.run(replica)?;
         }
         Ok(crew)
     }
@@ -84,8 +87,35 @@ impl<'a> Crew<'a> {
 
     /// How often one of them ended by itself.
     #[must_use]
-    pub fn ended(&self) -> u32 {
-        self.replicas.iter().map(|replica| replica.state().ended).sum()
+    pub fn ended(&self) -> usize {
+        self.replicas.iter().map(|replica| replica.state().ended.len()).sum()
+    }
+
+    /// When this one was first seen to have ended by itself since then.
+    pub(super) fn ended_since(&self, replica: usize, since: SystemTime) -> Option<SystemTime> {
+        self.replicas[replica].state().ended.iter().copied().find(|at| *at >= since)
+    }
+
+    /// What it is called in the audit log.
+    pub(super) fn agent(replica: usize) -> String {
+        format!("{AGENT}-{}", replica + 1)
+    }
+
+    /// Returns which of them is the first to ask for so many effects.
+    pub(super) async fn effects_reach(&self, effects: u64) -> usize {
+        let reach = self.replicas.iter().enumerate().map(|(number, replica)| {
+            Box::pin(async move {
+                replica.proxy.effects_reach(effects).await;
+                number
+            })
+        });
+        futures::future::select_all(reach).await.0
+    }
+
+    /// SIGKILL for one of them, and nothing in its place.
+    pub(super) fn kill(&self, replica: usize) -> Result<()> {
+        let operator = self.replicas[replica].state().operator.take();
+        operator.map_or(Ok(()), Operator::kill)
     }
 
     /// The end of what they said, for whoever has to find out what went wrong.
@@ -110,8 +140,7 @@ impl<'a> Crew<'a> {
     /// # Errors
     /// It cannot be killed, or the other not be started.
     pub fn replace(&self, replica: usize) -> Result<()> {
-        let operator = self.replicas[replica].state().operator.take();
-        operator.map_or(Ok(()), Operator::kill)?;
+        self.kill(replica)?;
         self.proxy(replica).heal();
         self.run(replica)
     }
@@ -126,7 +155,7 @@ impl<'a> Crew<'a> {
                 let ended = {
                     let mut state = self.replicas[number].state();
                     let ended = state.operator.as_mut().map(Operator::ended).transpose()?.flatten();
-                    state.ended += u32::from(ended.is_some());
+                    state.ended.extend(ended.map(|_| SystemTime::now()));
                     ended.is_some()
                 };
                 if ended {

@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod crash;
 pub mod crew;
 mod history;
+pub mod leaders;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
