@@ -99,7 +99,11 @@ pub(crate) fn chaos_runs(args: &ChaosArgs) -> Result<ExitCode> {
         let crew = stage.crew(1, LEASE).await?;
         let mut rows = Vec::new();
         for seed in args.seed..args.seed.saturating_add(args.runs) {
-            rows.push(stage.play(&crew, Play::Chaos(seed), &format!("cargo xtask chaos --seed {seed} --runs 1")).await);
+            rows.push(
+                stage
+                    .play(&crew, Play::Chaos(seed), &format!("cargo xtask chaos --seed {seed} --runs 1"))
+                    .await,
+            );
             if failed(&rows) {
                 break;
             }
@@ -128,9 +132,11 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
             };
             let chaos: Vec<_> = (0..5).map(|_| seeds()).collect();
             let lost = [Lost::CutOff, Lost::Killed].map(|lost| Play::Leader(lost, effect)).to_vec();
-            for (plays, replicas, lease) in
-                [(killed, if random.between(0, 2) == 0 { 1 } else { 2 }, LEASE), (chaos, 1, LEASE), (lost, 2, LONG_LEASE)]
-            {
+            for (plays, replicas, lease) in [
+                (killed, if random.between(0, 2) == 0 { 1 } else { 2 }, LEASE),
+                (chaos, 1, LEASE),
+                (lost, 2, LONG_LEASE),
+            ] {
                 let crew = stage.crew(replicas, lease).await?;
                 for play in plays {
                     if Instant::now() >= until || failed(&rows) {
@@ -225,7 +231,9 @@ impl Stage {
             }),
             Play::Crash(point) => {
                 let died = crash(&self.cluster, crew, &name("crash"), point, &self.model).await;
-                died.map(|died| if died { ("died there".to_owned(), 1) } else { ("done before".to_owned(), 0) })
+                died.map(
+                    |died| if died { ("died there".to_owned(), 1) } else { ("done before".to_owned(), 0) },
+                )
             }
             Play::Leader(lost, effect) => {
                 let took = takeover(&self.cluster, crew, &name("leader"), (lost, effect), &self.model).await;

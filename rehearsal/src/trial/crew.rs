@@ -56,7 +56,8 @@ impl<'a> Crew<'a> {
     ) -> Result<Self> {
         let mut crew = Self { cluster, replicas: Vec::new() };
         for replica in 0..replicas {
-            let file = |end: &str| -> PathBuf { cluster.dir().join(format!("{}.{end}", Self::agent(replica))) };
+            let file =
+                |end: &str| -> PathBuf { cluster.dir().join(format!("{}.{end}", Self::agent(replica))) };
             let kubeconfig = file("yaml");
             let proxy =
                 Proxy::start(cluster.kubeconfig(Identity::Operator), &kubeconfig, Schedule::default())

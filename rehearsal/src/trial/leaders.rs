@@ -69,8 +69,7 @@ pub async fn takeover(
         Ok((leader, at))
     };
     let what = || format!("{name}: {lost:?} at effect {effect}");
-    let (leader, at) =
-        crew.meanwhile(play).await.with_context(|| format!("{}: {}", what(), crew.said()))?;
+    let (leader, at) = crew.meanwhile(play).await.with_context(|| format!("{}: {}", what(), crew.said()))?;
     let ended = crew.ended_since(leader, at);
     let outcome = trial.end().await.with_context(what)?;
     let differences = model.history.differences(&outcome.history);
@@ -83,9 +82,13 @@ pub async fn takeover(
     ensure!(intruders.is_empty(), "{}: {}", what(), intruders.join("; "));
     let agent = Crew::agent(leader);
     let gone = story.last_heard.get(&agent).with_context(|| format!("{agent} is not in the audit log"))?;
-    let taken = story.reigns.iter().find(|reign| reign.at > *gone && reign.agent.as_ref() != Some(&agent) && reign.agent.is_some());
+    let taken = story
+        .reigns
+        .iter()
+        .find(|reign| reign.at > *gone && reign.agent.as_ref() != Some(&agent) && reign.agent.is_some());
     let taken = taken.with_context(|| format!("{}: nobody took over", what()))?;
-    let acts = story.writes.iter().find(|write| Some(&write.agent) == taken.agent.as_ref() && write.at >= taken.at);
+    let acts =
+        story.writes.iter().find(|write| Some(&write.agent) == taken.agent.as_ref() && write.at >= taken.at);
     let acts = acts.with_context(|| format!("{}: whoever took over did nothing", what()))?;
     let after = |at: Timestamp| at.duration_since(*gone).as_secs_f64();
     let ended_before = match lost {
@@ -145,7 +148,8 @@ impl Story {
             let heard = story.last_heard.entry(agent.clone()).or_insert(at);
             *heard = at.max(*heard);
             let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
-            let writes = ["create", "update", "patch", "delete", "deletecollection"].contains(&text(&event, "/verb"));
+            let writes =
+                ["create", "update", "patch", "delete", "deletecollection"].contains(&text(&event, "/verb"));
             let dry = text(&event, "/requestURI").contains("dryRun=");
             if !writes || dry || !(200..300).contains(&code) {
                 continue;
@@ -154,14 +158,16 @@ impl Story {
             match text(&event, "/objectRef/resource") {
                 "leases" => {
                     let holder = text(&event, "/responseObject/spec/holderIdentity");
-                    let holder = (!holder.is_empty()).then(|| known.entry(holder.to_owned()).or_insert(agent).clone());
+                    let holder =
+                        (!holder.is_empty()).then(|| known.entry(holder.to_owned()).or_insert(agent).clone());
                     let revision = revision.context("a lease without a version")?;
                     story.reigns.push(Reign { revision, at, agent: holder });
                 }
                 "subjectaccessreviews" | "selfsubjectaccessreviews" | "events" => {}
                 resource => {
                     let of = |field: &str| text(&event, &format!("/objectRef/{field}")).to_owned();
-                    let what = format!("{} {resource} {}/{}", text(&event, "/verb"), of("namespace"), of("name"));
+                    let what =
+                        format!("{} {resource} {}/{}", text(&event, "/verb"), of("namespace"), of("name"));
                     story.writes.push(Write { revision, at, agent, what });
                 }
             }
@@ -182,7 +188,8 @@ impl Story {
             // Who led before the log begins is not known.
             reign.is_some_and(|reign| reign.agent.as_ref() != Some(&write.agent))
         };
-        let told = |write: &Write| format!("{} {}: {} did not hold the lease", write.at, write.what, write.agent);
+        let told =
+            |write: &Write| format!("{} {}: {} did not hold the lease", write.at, write.what, write.agent);
         self.writes.iter().filter(wrong).map(told).collect()
     }
 }
@@ -204,7 +211,12 @@ mod tests {
 
     fn lease(agent: &str, second: u32, holder: Option<&str>) -> Value {
         let version = (100 + second).to_string();
-        event(agent, second, "leases", json!({"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": holder}}))
+        event(
+            agent,
+            second,
+            "leases",
+            json!({"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": holder}}),
+        )
     }
 
     fn write(agent: &str, second: u32) -> Value {

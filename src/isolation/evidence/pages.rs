@@ -51,11 +51,11 @@ mod tests {
     use super::*;
 
     /// Two pages; each answer is the next of `answers`: 0, or the code it is refused with. Returns the codes that are left, too.
-    async fn read(answers: &[u16]) -> (Option<Vec<Value>>, usize) {
+    async fn read(answers: &[u16]) -> (Option<Vec<u32>>, usize) {
         let left = Mutex::new(answers.iter().copied());
         let page = async |params: ListParams| match left.lock().unwrap().next().unwrap_or_default() {
-            0 if params.continue_token.is_some() => Ok((vec![Value::from(2)], None)),
-            0 => Ok((vec![Value::from(1)], Some("more".to_owned()))),
+            0 if params.continue_token.is_some() => Ok((vec![2], None)),
+            0 => Ok((vec![1], Some("more".to_owned()))),
             code => Err(kube::Error::Api(Box::new(Status { code, ..Status::default() }))),
         };
         let all = pages("things", page).await.ok();
@@ -64,7 +64,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_that_fails_in_passing_is_asked_for_again_and_one_that_is_refused_is_not() {
-        let whole = Some(vec![Value::from(1), Value::from(2)]);
+        let whole = Some(vec![1, 2]);
         for (answers, found, left) in [
             (&[0, 0][..], whole.clone(), 0),
             (&[500, 503, 0, 500, 500, 500, 0], whole, 0),
