@@ -41,10 +41,11 @@ impl IoError {
     /// Was the object not there, by the API server's own word? Any other 404, a proxy's for instance, says nothing of it.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(Status::is_not_found)
+        self.status().is_some_and(|status| status.reason == "NotFound")
     }
 
-    /// Is its kind not served? Of a group that nobody serves, the API server says so in plain text.
+    /// Is its kind not served? Of a group that nobody serves, the API server says so in plain text: any 404, so nothing that is
+    /// isolated is believed gone by it.
     #[must_use]
     pub fn is_not_served(&self) -> bool {
         self.status().is_some_and(|status| status.code == 404)
@@ -131,5 +132,32 @@ pub async fn call_opt<T>(
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_api_servers_own_word_says_that_an_object_is_not_there() {
+        let error = |reason: &str, code| {
+            let status = Status { reason: reason.to_owned(), code, ..Status::default() };
+            IoError::Api { what: "get".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }
+        };
+        for (reason, code, not_found, not_served) in [
+            ("NotFound", 404, true, true),
+            ("", 404, false, true),
+            ("Not Found", 404, false, true),
+            ("Forbidden", 403, false, false),
+            ("", 502, false, false),
+        ] {
+            let error = error(reason, code);
+            assert_eq!(
+                (error.is_not_found(), error.is_not_served()),
+                (not_found, not_served),
+                "{reason} {code}"
+            );
+        }
     }
 }

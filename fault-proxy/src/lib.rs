@@ -131,6 +131,13 @@ impl Proxy {
         self.shared.halt.effects_reach(effects).await;
     }
 
+    /// Returns once a fault has struck.
+    pub async fn struck(&self, fault: Fault) {
+        while !self.counts().contains_key(&fault) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// How often each fault has struck.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, u64> {

@@ -152,7 +152,7 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
         let at = nanoseconds(write.completed);
         match &write.what {
             What::Quarantine { quarantine: Some(quarantine), .. } => {
-                if let Some(claim) = quarantine.claim.as_ref().filter(|claim| plan.has(claim)) {
+                if let Some(claim) = quarantine.claim.as_ref().filter(|claim| claim.is_of(plan)) {
                     services.entry(&claim.service).or_default().touched.get_or_insert(at);
                 }
             }

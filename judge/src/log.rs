@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::event::{Bodies, Event, revision, text_at};
 use crate::plan::Plan;
 use crate::unanswered::{Chains, Doubt, Orphan, Outcome, left_behind};
-use crate::what::{Record, What, is_read_back, matters, what};
+use crate::what::{Record, What, Write, is_read_back, matters, what};
 use crate::{CannotJudge, Options};
 
 /// What of the log matters here.
@@ -45,24 +45,6 @@ pub(crate) struct LiveRead {
     pub span: Span,
     /// As it was answered. `None`: it was not there.
     pub record: Option<Box<Record>>,
-}
-
-/// A write that took effect, or may have.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    pub line: usize,
-    /// When the API server had answered.
-    pub completed: Timestamp,
-    /// When the API server had the request.
-    pub received: Timestamp,
-    /// Whose write it was: the impersonated user, if any.
-    pub user: String,
-    pub name: String,
-    /// `namespaces/x`, `pods/ns/x`.
-    pub object: String,
-    /// It brought the object into being.
-    pub created: bool,
-    pub what: What,
 }
 
 impl Log {

@@ -7,7 +7,6 @@ use serde_yaml::Value;
 
 use crate::CannotJudge;
 use crate::gates::{Gate, gates};
-use crate::what::Claim;
 
 pub(crate) use crate::gates::Phase;
 
@@ -98,13 +97,6 @@ impl Plan {
     pub(crate) fn service_of(&self, namespace: &str) -> Option<(&str, &Service)> {
         let mine = |(_, service): &(&String, &Service)| service.namespaces.iter().any(|n| n == namespace);
         self.services.iter().find(mine).map(|(name, service)| (name.as_str(), service))
-    }
-
-    /// Is a claim on a Quarantine this plan's, for a service that it has?
-    pub(crate) fn has(&self, claim: &Claim) -> bool {
-        claim.plan == self.name
-            && claim.plan_namespace == self.namespace
-            && self.services.contains_key(&claim.service)
     }
 
     /// What a service waits for: the dependencies of its group, the group's own members aside.

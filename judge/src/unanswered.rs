@@ -15,10 +15,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::event::{Bodies, Event, Object, revision};
-use crate::log::Write;
 use crate::plan::Plan;
 use crate::report::{Came, Unanswered};
-use crate::what::What;
+use crate::what::{What, Write};
 
 /// What came of a write without an answer.
 #[derive(Clone, Debug, PartialEq)]

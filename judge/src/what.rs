@@ -82,6 +82,24 @@ pub(crate) struct Quarantine {
     pub going: bool,
 }
 
+/// A write that took effect, or may have.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub line: usize,
+    /// When the API server had answered.
+    pub completed: Timestamp,
+    /// When the API server had the request.
+    pub received: Timestamp,
+    /// Whose write it was: the impersonated user, if any.
+    pub user: String,
+    pub name: String,
+    /// `namespaces/x`, `pods/ns/x`.
+    pub object: String,
+    /// It brought the object into being.
+    pub created: bool,
+    pub what: What,
+}
+
 /// Whose a Quarantine is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claim {
@@ -90,6 +108,15 @@ pub(crate) struct Claim {
     pub plan_namespace: String,
     pub service: String,
     pub attempt: u64,
+}
+
+impl Claim {
+    /// Is it this plan's, for a service that it has?
+    pub(crate) fn is_of(&self, plan: &Plan) -> bool {
+        self.plan == plan.name
+            && self.plan_namespace == plan.namespace
+            && plan.services.contains_key(&self.service)
+    }
 }
 
 /// Something that starts pods.
@@ -146,7 +173,8 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
     match (object.group.as_str(), object.resource.as_str()) {
         ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
         ("", "pods") => plain,
-        ("resurgam.dev", "recoveryplans") => object.namespace == plan.namespace && plain,
+        // That another plan is gone, too: it may have held a claim.
+        ("resurgam.dev", "recoveryplans") => plain && (object.namespace == plan.namespace || event.deletes()),
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
         ("apps" | "batch", _) | ("", "replicationcontrollers") => {
@@ -230,7 +258,7 @@ pub(crate) fn what(
             let retry = What::Retry { service: service.clone(), decided_on: spec("decidedOn") };
             (ours && plan.services.contains_key(&service)).then_some(retry)
         }
-        "recoveryplans" if event.verb == "deletecollection" || name == plan.name => {
+        "recoveryplans" if deletes || (object.namespace == plan.namespace && name == plan.name) => {
             let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
             Some(What::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
         }

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::CannotJudge;
-use crate::log::Write;
 use crate::plan::Plan;
-use crate::what::{Level, Quarantine, Record, What};
+use crate::what::{Level, Quarantine, Record, What, Write};
 
 /// Everything as it was last written.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod manifests;
 mod operator;
 mod people;
 mod random;
+mod spoil;
 pub mod trial;
 mod wait;
 
@@ -20,6 +21,7 @@ pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions};
 pub use people::{Asked, asked, decide, decisions_needed, retry};
 pub use random::{SplitMix, seed};
+pub use spoil::spoiled;
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result};

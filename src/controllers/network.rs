@@ -16,7 +16,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::calls::{IoError, call};
 use crate::isolation::probe::network::{Nodes, Verdict, choose, remember, verdict};
@@ -147,31 +147,40 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
                     std::future::pending().await
                 }
             } => {}
-            () = async {
-                // One that joined, or one of many whose turn has not come yet.
-                let untried = |name: &String| std::future::ready(!known.contains_key(name));
-                if pin!(found.by_ref().filter(untried)).next().await.is_none() {
-                    std::future::pending().await
-                }
-                sleep_until(now + GAP.min(options.interval)).await;
-            } => {}
+            () = untried(&client, &known, &mut found, GAP.min(options.interval)) => {}
         }
     }
 }
 
-/// Names of nodes, each when it is first seen.
+/// Waits for a node that can be tried and was not yet: one that joined, or one of many whose turn has not come.
+async fn untried(
+    client: &Client,
+    known: &Nodes,
+    found: &mut (impl Stream<Item = String> + Unpin),
+    pause: Duration,
+) {
+    loop {
+        let mut unknown = pin!(found.by_ref().filter(|name| std::future::ready(!known.contains_key(name))));
+        if unknown.next().await.is_none() {
+            std::future::pending().await
+        }
+        sleep(pause).await;
+        // One that is not ready yet is heard of again: its kubelet says so.
+        if let Ok((_, ready)) = nodes(client).await
+            && ready.iter().any(|name| !known.contains_key(name))
+        {
+            return;
+        }
+    }
+}
+
+/// Names of nodes, whenever something of them changes.
 fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
     let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
     watcher(nodes, watcher::Config::default())
         .default_backoff()
         .applied_objects()
         .filter_map(|node| async move { node.ok().map(|node| node.name_any()) })
-        .filter(first_seen())
-}
-
-fn first_seen() -> impl FnMut(&String) -> std::future::Ready<bool> {
-    let mut seen = BTreeSet::new();
-    move |name| std::future::ready(seen.insert(name.clone()))
 }
 
 /// One try, and what is known with it.

@@ -21,7 +21,9 @@ use super::api_servers;
 use super::fence::{self, Fence};
 use super::network::{Network, ProbeOptions};
 use super::roles;
-use crate::api::{Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace};
+use crate::api::{
+    ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
+};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
@@ -331,7 +333,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
-    let (wanted, plan) = wanted::decide(&context.client, &quarantine).await?;
+    let labelled = namespace.labels().contains_key(ISOLATION_LABEL);
+    let (wanted, plan) = wanted::decide(&context.client, &quarantine, labelled).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;

@@ -172,8 +172,8 @@ async fn write(client: &Client, keys: Keys) -> Result<(), IoError> {
     let patch = Patch::Merge(json!({"data": keys}));
     let params =
         PatchParams { field_manager: Some(field_manager::FENCE.to_owned()), ..PatchParams::default() };
-    let names: Vec<&str> = keys.keys().map(String::as_str).collect();
-    let what = format!("write {} into ConfigMap {OPERATOR_NAMESPACE}/{CONFIG_MAP}", names.join(", "));
+    // Not of whom: each who asked is told, and is not concerned with the others.
+    let what = format!("write ConfigMap {OPERATOR_NAMESPACE}/{CONFIG_MAP}");
     let written = call_opt(what.clone(), api(client).patch(CONFIG_MAP, &params, &patch)).await?;
     if written.is_none() && keys.values().any(Option::is_some) {
         ensure(client).await?;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
 mod bench;
+mod edits;
 mod plans;
 mod services;
 mod unreadable;

@@ -12,7 +12,7 @@ fn sample(seed: u64, points: u64, effects: u64) -> Vec<Point> {
     let effects = effects - effects / 10;
     let mut random = SplitMix::new(seed);
     let part = |number: u64| 1 + number * effects / points;
-    let side = |number: u64| if number % 2 == 0 { Moment::Unanswered } else { Moment::Unsent };
+    let side = |number: u64| if number.is_multiple_of(2) { Moment::Unanswered } else { Moment::Unsent };
     let point = |number: u64| Point {
         effect: random.between(part(number), part(number + 1)),
         moment: side(seed.wrapping_add(number)),

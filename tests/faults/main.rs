@@ -37,5 +37,5 @@ async fn stage() -> (&'static ControlPlane, &'static Model, MutexGuard<'static, 
 
 /// Replicas with a short lease, which the next waits for when one is killed.
 async fn crew(cluster: &ControlPlane, replicas: usize) -> Crew<'_> {
-    Crew::start(cluster, BINARY.as_ref(), replicas, 2).await.unwrap()
+    Crew::start(cluster, BINARY.as_ref(), replicas, 3).await.unwrap()
 }

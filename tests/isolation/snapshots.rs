@@ -236,7 +236,7 @@ fn subject<'a>(namespace: &'a str, before: Option<&'a str>, mode: CaptureMode) -
 }
 
 async fn keep(operator: &Client, evidence: &Evidence, of: Subject<'_>) -> Result<Capture, CaptureError> {
-    let taken = snapshot(operator, of, evidence.snapshot_wait).await?;
+    let taken = snapshot(operator, of, evidence.snapshot_wait, std::future::ready(())).await?;
     capture(operator, evidence, of, taken).await
 }
 
@@ -275,7 +275,10 @@ async fn a_volume_is_snapshotted_once_where_its_driver_has_a_class() {
     assert_eq!(keep(&operator, &evidence, required(None)).await.unwrap().snapshots, kept.snapshots);
     assert_eq!(api.get(&name).await.unwrap().metadata.uid, made.metadata.uid);
     let next = required(Some(&kept.digest));
-    let error = snapshot(&operator, next, Duration::from_secs(1)).await.unwrap_err().to_string();
+    let error = snapshot(&operator, next, Duration::from_secs(1), std::future::ready(()))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("claim data") && error.contains("is not cut after 1 s"), "{error}");
     assert_eq!(api.list(&Default::default()).await.unwrap().items.len(), 2);
 

@@ -6,10 +6,10 @@
 
 use jiff::Timestamp;
 
-use crate::log::{LiveRead, Log, Write};
+use crate::log::{LiveRead, Log};
 use crate::plan::{Phase, Plan, Service};
 use crate::report::{Findings, Rule as Name, Violation};
-use crate::what::{Level, Record, What};
+use crate::what::{Level, Record, What, Write};
 use crate::world::{Moved, World};
 use crate::{CannotJudge, Options};
 

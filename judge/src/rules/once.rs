@@ -170,7 +170,7 @@ fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss:
         let claimed = |namespace: &&String| {
             let claim =
                 now.world.quarantines.get(*namespace).and_then(|quarantine| quarantine.claim.as_ref());
-            claim.is_some_and(|c| now.plan.has(c) && c.service == *name && c.attempt == record.attempt)
+            claim.is_some_and(|c| c.is_of(now.plan) && c.service == *name && c.attempt == record.attempt)
         };
         if let Some(free) = service.namespaces.iter().find(|namespace| !claimed(namespace)) {
             amiss.push(format!(

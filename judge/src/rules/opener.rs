@@ -48,7 +48,7 @@ fn unasked(now: &Now<'_>, moved: Moved<'_>) -> Option<String> {
     if quarantine.held {
         return Some("while its Quarantine was held".to_owned());
     }
-    let claim = quarantine.claim.as_ref().filter(|claim| now.plan.has(claim) && claim.service == name);
+    let claim = quarantine.claim.as_ref().filter(|claim| claim.is_of(now.plan) && claim.service == name);
     let Some(claim) = claim else { return Some(format!("without a claim for {name}")) };
     let Some(record) = now.world.record(name) else {
         return Some(format!("while there was no ServiceRecovery of {name}"));

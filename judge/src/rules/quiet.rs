@@ -74,7 +74,7 @@ type Stages<'a> = BTreeMap<&'a str, &'a str>;
 /// Where each service was when the window ended.
 fn stages<'a>(log: &'a Log, window: &Window) -> Stages<'a> {
     let within = log.writes.iter().filter(|write| !window.ended(write.received));
-    let stage = |write: &'a crate::log::Write| match &write.what {
+    let stage = |write: &'a crate::what::Write| match &write.what {
         What::Service { name, record: Some(record) } => Some((name.as_str(), record.stage.as_str())),
         _ => None,
     };

@@ -147,6 +147,24 @@ fn a_claim_moves_to_another_plan_only_when_the_first_is_gone() {
 }
 
 #[test]
+fn a_plan_of_another_namespace_that_is_gone_has_left_its_claim() {
+    let mut log = Maker::sealed();
+    log.begin("dns", 1);
+    let claim = |plan: &str, uid: &str| json!({"plan": plan, "planNamespace": "elsewhere", "planUid": uid, "service": "x"});
+    for (uid, plan) in [("u-8", "first"), ("u-9", "second"), ("u-10", "third")] {
+        log.write("moved", OPERATOR, "quarantines//apart", |o| o["status"]["claimedBy"] = claim(plan, uid));
+        if uid == "u-8" {
+            let answer = (200, json!({"kind": "Status", "details": {"uid": uid}}));
+            log.event("gone", ADMIN, "delete", reference("recoveryplans/elsewhere/first"), answer);
+        }
+    }
+    assert_eq!(
+        log.messages(),
+        "I5 once: the claim on apart moves from elsewhere/second/x to elsewhere/third/x, whose plan was not gone\n"
+    );
+}
+
+#[test]
 fn the_next_attempt_begins_by_a_retry_of_just_that_matter_or_a_plan_made_anew() {
     let next = |attempt: u64, between: fn(&mut Maker)| {
         let mut log = Maker::sealed();

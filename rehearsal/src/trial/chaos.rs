@@ -81,7 +81,7 @@ pub async fn chaos(cluster: &ControlPlane, crew: &Crew<'_>, seed: u64, model: &M
     let effects = (0..crew.size()).map(|replica| crew.proxy(replica).effects()).sum();
     (0..crew.size()).for_each(|replica| crew.proxy(replica).heal());
     let outcome = trial.end().await.with_context(|| format!("seed {seed}"))?;
-    let differences = model.history.differences(&outcome.history);
+    let differences = model.history.clone().essence().differences(&outcome.history.essence());
     ensure!(differences.is_empty(), "seed {seed}: {}", differences.join("; "));
     trial.clear().await?;
     let mut faults = counts(crew);

@@ -87,6 +87,15 @@ impl History {
         self.states.get(what).map_or(&[], Vec::as_slice)
     }
 
+    /// What no fault on the way may change. A dependency that is silent for a moment has its dependants ask for less, and have
+    /// their network closed, until it speaks again.
+    #[must_use]
+    pub fn essence(mut self) -> Self {
+        self.states.retain(|what, _| !what.ends_with(" asks for"));
+        self.counts.retain(|what, _| !what.contains(" networkpolicies "));
+        self
+    }
+
     /// Where another one differs, in words.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {

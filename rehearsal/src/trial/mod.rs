@@ -187,7 +187,16 @@ impl<'a> Trial<'a> {
         let line_ends = |byte: &u8| *byte == b'\n';
         let start = log.iter().position(line_ends).context("nothing was logged")? + 1;
         let end = log.iter().rposition(line_ends).unwrap_or_default() + 1;
-        Ok(log.drain(start.min(end)..end).collect())
+        let lines = log[start.min(end)..end].split_inclusive(line_ends).filter(|line| self.is_of(line));
+        Ok(lines.flatten().copied().collect())
+    }
+
+    /// Namespaces and Quarantines of other trials began before this one: they are judged with those.
+    fn is_of(&self, line: &[u8]) -> bool {
+        let event: Value = serde_json::from_slice(line).unwrap_or_default();
+        let name = crate::text(&event, "/objectRef/name");
+        let shared = ["namespaces", "quarantines"].contains(&crate::text(&event, "/objectRef/resource"));
+        !shared || name.is_empty() || name == self.recovery() || self.namespaces.iter().any(|own| own == name)
     }
 }
 

@@ -158,8 +158,10 @@ impl Work<'_> {
 
     /// Right before anything is let in or out: is it still wanted?
     async fn loosened_in_vain(&self, pass: &Pass) -> Result<bool, PassError> {
+        let labelled = self.namespace.labels().contains_key(ISOLATION_LABEL);
+        let client = &self.context.client;
         Ok(target::loosens(self.before, pass.target.level)
-            && !wanted::still_wanted(&self.context.client, &self.quarantine, &pass.target).await?)
+            && !wanted::still_wanted(client, &self.quarantine, &pass.target, labelled).await?)
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
@@ -266,8 +268,9 @@ impl Work<'_> {
         };
         let evidence = &context.options.evidence;
         let mut kept = pin!(async {
-            // First, and without a turn: a snapshot that does not come holds up nobody else.
-            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait).await?;
+            // First, and waited for without a turn: a snapshot that does not come holds up nobody else.
+            let turn = context.turns.take(Next::Capture);
+            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, turn).await?;
             let _turn = context.turns.take(Next::Capture).await;
             capture(&context.client, evidence, subject, snapshots).await
         });

@@ -4,13 +4,18 @@ use futures::future::try_join_all;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
-use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
+use crate::api::{Claim, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
 use crate::calls::{IoError, call_opt};
 use crate::isolation::target::{PlanState, Target, target};
 use crate::plan::Plan;
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
-pub(super) async fn decide(client: &Client, quarantine: &Quarantine) -> Result<(Target, PlanState), IoError> {
+/// `labelled`: the namespace bears our label.
+pub(super) async fn decide(
+    client: &Client,
+    quarantine: &Quarantine,
+    labelled: bool,
+) -> Result<(Target, PlanState), IoError> {
     let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
     let Some(claim) = claim else {
         return Ok((target(quarantine, None, PlanState::Gone), PlanState::Gone));
@@ -23,18 +28,28 @@ pub(super) async fn decide(client: &Client, quarantine: &Quarantine) -> Result<(
     if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
         return Ok((careful, PlanState::Gone));
     }
-    let plan = plan(client, &api, claim).await?;
+    // Once the label is off it is let out, said or not: what falls then isolates it no more.
+    let is_out = granted.level == Isolation::Open && !labelled;
+    let plan = plan(client, &api, claim, is_out).await?;
     Ok((target(quarantine, recovery.as_ref(), plan), plan))
 }
 
 /// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
-async fn plan(client: &Client, records: &Api<ServiceRecovery>, claim: &Claim) -> Result<PlanState, IoError> {
+async fn plan(
+    client: &Client,
+    records: &Api<ServiceRecovery>,
+    claim: &Claim,
+    is_out: bool,
+) -> Result<PlanState, IoError> {
     let plans: Api<DeserializeGuard<RecoveryPlan>> = Api::namespaced(client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
     let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else { return Ok(PlanState::Gone) };
     let meta = kube::Resource::meta(&found);
     if meta.uid.as_deref() != Some(&claim.plan_uid) || meta.deletion_timestamp.is_some() {
         return Ok(PlanState::Gone);
+    }
+    if is_out {
+        return Ok(PlanState::Alive);
     }
     let Ok(found) = found.0 else { return Ok(PlanState::Waits) };
     let plan = Plan::from_object(&found);
@@ -58,6 +73,7 @@ pub(super) async fn still_wanted(
     client: &Client,
     quarantine: &Quarantine,
     wanted: &Target,
+    labelled: bool,
 ) -> Result<bool, IoError> {
     let (api, name) = (Api::<Quarantine>::all(client.clone()), quarantine.name_any());
     let Some(now) = call_opt(format!("get Quarantine {name}"), api.get(&name)).await? else {
@@ -66,5 +82,5 @@ pub(super) async fn still_wanted(
     if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
         return Ok(false);
     }
-    Ok(decide(client, &now).await?.0 == *wanted)
+    Ok(decide(client, &now, labelled).await?.0 == *wanted)
 }

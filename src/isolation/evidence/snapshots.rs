@@ -5,11 +5,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{TryStreamExt, future};
+use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::Discovery;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
@@ -96,20 +97,24 @@ impl Told {
     }
 }
 
-/// Asks for snapshots of all bound claims, and waits until they are cut, but for all of them together no longer than `wait`.
+/// Asks for snapshots of all bound claims once its `turn` has come, which ends with that, and waits until they are cut, but for
+/// all of them together no longer than `wait`.
 /// Nothing is stopped meanwhile: what writes to the volumes is told by the snapshots, or by none.
 ///
 /// # Errors
 /// [`CaptureError::Incomplete`], where one is required and could not be had.
-pub async fn snapshot(
+pub async fn snapshot<T>(
     client: &Client,
     subject: Subject<'_>,
     wait: Duration,
+    turn: impl Future<Output = T>,
 ) -> Result<Snapshots, CaptureError> {
     let mut taken = Snapshots::default();
+    let turn = turn.await;
     if let Err(miss) = ask(client, subject, &mut taken).await {
         taken.missing.push(miss);
     }
+    drop(turn);
     complete(subject, &taken.missing)?;
     let until = Instant::now() + wait;
     let waits = taken.asked.into_iter().map(|asked| await_cut(client, subject, asked, until, wait));
@@ -258,9 +263,19 @@ async fn await_cut(
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, "VolumeSnapshot"));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), subject.namespace, &kind);
     let Snapshot { name: one, uid, told, .. } = &mut asked;
+    let mut trouble = String::new();
     let cut = async {
-        let mut seen = pin!(watch_object(api, one));
-        while let Some(now) = seen.try_next().await.map_err(|error| format!("watch it: {error}"))? {
+        let mut seen = pin!(watch_object(api, one).default_backoff());
+        while let Some(now) = seen.next().await {
+            // A watch goes on by itself; what it could not say is told if nothing else comes of it.
+            let now = match now {
+                Ok(now) => now,
+                Err(error) => {
+                    trouble = format!(", and it could not be watched: {error}");
+                    continue;
+                }
+            };
+            trouble.clear();
             let there = now.filter(|now| {
                 now.metadata.uid.as_ref() == Some(uid) && now.metadata.deletion_timestamp.is_none()
             });
@@ -274,7 +289,7 @@ async fn await_cut(
     };
     let outcome = match tokio::time::timeout_at(until, cut).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(format!("it is not cut after {} s", wait.as_secs())),
+        Err(_) => Err(format!("it is not cut after {} s{trouble}", wait.as_secs())),
     };
     let said = asked.told.error.as_deref();
     let miss = match outcome {
