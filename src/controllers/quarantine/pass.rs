@@ -50,6 +50,13 @@ pub(super) async fn run(
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
         Err(error) if error.io().is_some_and(|io| io.is_conflict()) => return outcome,
+        // Half let out, and an answer was lost: as with `is_between`, saying so would take back what was granted.
+        Err(error)
+            if target::loosens(before.isolation, pass.target.level)
+                && error.io().is_some_and(|io| io.is_transient()) =>
+        {
+            return outcome;
+        }
         Err(error) => {
             pass.trouble =
                 Some(Trouble { reason: error.reason(), message: error.to_string(), stalled: false });
