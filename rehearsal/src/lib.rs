@@ -3,12 +3,14 @@
 //! what anybody sees, through the API server.
 
 mod endpoint;
+pub mod estate;
 mod idle;
 mod manifests;
 mod operator;
 mod people;
 mod random;
 mod spoil;
+pub mod trial;
 mod wait;
 
 use std::path::{Path, PathBuf};

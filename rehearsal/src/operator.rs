@@ -12,6 +12,8 @@ use control_plane::{ControlPlane, Identity};
 pub struct OperatorOptions {
     /// The `resurgam` binary.
     pub binary: PathBuf,
+    /// By which it reaches the API server. `None`: directly.
+    pub kubeconfig: Option<PathBuf>,
     /// The evidence store.
     pub evidence: PathBuf,
     /// Where its log goes; what was there is kept.
@@ -28,6 +30,7 @@ impl OperatorOptions {
     pub fn within(cluster: &ControlPlane, binary: &Path) -> Self {
         Self {
             binary: binary.to_owned(),
+            kubeconfig: None,
             evidence: cluster.dir().join("evidence"),
             log: cluster.dir().join("operator.log"),
             lease_seconds: 5,
@@ -46,6 +49,8 @@ impl Operator {
     /// It cannot be started.
     pub fn start(cluster: &ControlPlane, options: &OperatorOptions) -> Result<Self> {
         let log = File::options().create(true).append(true).open(&options.log)?;
+        let kubeconfig = options.kubeconfig.as_deref();
+        let kubeconfig = kubeconfig.unwrap_or_else(|| cluster.kubeconfig(Identity::Operator));
         let mut command = Command::new(&options.binary);
         command
             .arg("controller")
@@ -54,7 +59,7 @@ impl Operator {
             .arg(&options.evidence)
             .args(["--lease-duration", &format!("{}s", options.lease_seconds)])
             .args(&options.arguments)
-            .env("KUBECONFIG", cluster.kubeconfig(Identity::Operator))
+            .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::ControlName;
-use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict};
+use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict, conditions};
 
 /// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -121,6 +121,17 @@ impl Stage {
             Self::Reconnecting => "Reconnecting",
             Self::Recovered => "Recovered",
         }
+    }
+}
+
+impl ServiceRecovery {
+    /// May others build on it: is it recovered, and do its continuous gates pass?
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        let holds = |s: &ServiceRecoveryStatus, type_| conditions::is_true(&s.conditions, type_);
+        self.status.as_ref().is_some_and(|s| {
+            s.stage == Stage::Recovered && holds(s, conditions::RECOVERED) && holds(s, conditions::HEALTHY)
+        })
     }
 }
 

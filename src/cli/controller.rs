@@ -15,6 +15,7 @@ use axum::http::Uri;
 use axum::http::uri::Scheme;
 use axum::routing::get;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Config};
 use kube_lease_manager::LeaseManagerBuilder;
 
@@ -139,7 +140,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         .with_namespace(&args.lease_namespace)
         .with_identity(&identity)
         .with_duration(seconds)
-        .with_grace((seconds / 3).max(1))
+        .with_grace(seconds.div_ceil(3))
         .build()
         .await
         .with_context(|| format!("Lease {}/{LEASE}", args.lease_namespace))?;
@@ -186,28 +187,36 @@ async fn operate(args: &Args) -> Result<ExitCode> {
 }
 
 /// Resolves, with the reason, when this process must not take itself for the leader any more. The lease task goes on believing
-/// what it last heard while the API server does not answer it; somebody else may lead by then.
+/// what it last heard while the API server does not answer it; somebody else may lead by then. So what counts is when the lease was
+/// last renewed, by the API server's word, and this ends before anybody else may take it.
 async fn deposed(leases: Api<Lease>, identity: &str, duration: std::time::Duration) -> String {
-    let mut proved = Instant::now();
+    // The rest is for clocks that differ.
+    let lasts = duration * 5 / 6;
+    let mut renewed = Instant::now();
     loop {
-        let asked = Instant::now();
-        match tokio::time::timeout_at((proved + duration).into(), leases.get(LEASE)).await {
-            Ok(Ok(lease)) => match lease.spec.and_then(|spec| spec.holder_identity) {
-                Some(holder) if holder == identity => proved = asked,
-                Some(holder) => return format!("the lease is held by {holder}"),
-                None => return "the lease is held by nobody".to_owned(),
-            },
+        match tokio::time::timeout_at((renewed + lasts).into(), leases.get(LEASE)).await {
+            Ok(Ok(lease)) => {
+                let spec = lease.spec.unwrap_or_default();
+                match spec.holder_identity {
+                    Some(holder) if holder == identity => {}
+                    Some(holder) => return format!("the lease is held by {holder}"),
+                    None => return "the lease is held by nobody".to_owned(),
+                }
+                let age = spec.renew_time.map(|at| Timestamp::now().duration_since(at.0));
+                let at = age.and_then(|age| Instant::now().checked_sub(age.unsigned_abs()));
+                renewed = at.unwrap_or(renewed);
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be read"),
             Err(_) => {}
         }
-        let left = duration.saturating_sub(proved.elapsed());
-        if left.is_zero() {
-            return format!(
-                "the API server has not said for {} s that the lease is ours",
-                duration.as_secs()
-            );
+        let age = renewed.elapsed();
+        if age >= lasts {
+            return format!("the lease was last seen to be renewed {:.1} s ago", age.as_secs_f64());
         }
-        tokio::time::sleep(left.min(duration / 3)).await;
+        // Between two renewals, and right after the next is due; then in quick succession.
+        let looks = [duration / 3, duration * 3 / 4];
+        let next = looks.into_iter().find(|look| *look > age).unwrap_or(age + duration / 30);
+        tokio::time::sleep(next.min(lasts) - age).await;
     }
 }
 
@@ -312,30 +321,48 @@ async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
 mod tests {
     use super::*;
 
-    /// What a leader finds out within a second of lease, from an API server that answers like this, or not at all.
-    async fn finds(answer: Option<&'static str>) -> Option<String> {
+    /// What the API server says of the lease.
+    #[derive(Clone, Copy)]
+    enum Says {
+        Nothing,
+        Holder(&'static str),
+        NotRenewedSince(&'static str),
+    }
+
+    impl Says {
+        fn lease(self) -> String {
+            let (holder, renewed) = match self {
+                Self::Nothing => ("", String::new()),
+                Self::Holder(holder) => (holder, Timestamp::now().to_string()),
+                Self::NotRenewedSince(renewed) => ("me", renewed.to_owned()),
+            };
+            serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE},
+                "spec": {"holderIdentity": holder, "renewTime": renewed},
+            })
+            .to_string()
+        }
+    }
+
+    /// What a leader finds out within a lease of a second, and after how long.
+    async fn finds(says: Says) -> Option<(String, std::time::Duration)> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move {
-            match answer {
-                Some(body) => {
-                    let router = Router::new()
-                        .fallback(move || async move { ([("content-type", "application/json")], body) });
-                    axum::serve(listener, router).await.unwrap();
-                }
+            if matches!(says, Says::Nothing) {
                 // Connections are made, and nobody ever says anything.
-                None => {
-                    let _listener = listener;
-                    std::future::pending::<()>().await;
-                }
+                let _listener = listener;
+                return std::future::pending::<()>().await;
             }
+            let answer = move || async move { ([("content-type", "application/json")], says.lease()) };
+            axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
         });
         let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
-        let second = std::time::Duration::from_secs(1);
+        let (second, began) = (std::time::Duration::from_secs(1), Instant::now());
         let found = deposed(Api::namespaced(client, "system"), "me", second);
         let found = tokio::time::timeout(3 * second, found).await.ok();
         serving.abort();
-        found
+        found.map(|why| (why, began.elapsed()))
     }
 
     #[test]
@@ -354,14 +381,19 @@ mod tests {
         }
     }
 
-    const MINE: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"resurgam"},"spec":{"holderIdentity":"me"}}"#;
-    const THEIRS: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"resurgam"},"spec":{"holderIdentity":"them"}}"#;
-
     #[tokio::test]
     async fn who_is_told_by_nobody_that_it_leads_does_not_lead() {
-        let (silent, theirs, mine) = tokio::join!(finds(None), finds(Some(THEIRS)), finds(Some(MINE)));
-        assert!(silent.unwrap().contains("has not said for 1 s"));
-        assert_eq!(theirs.unwrap(), "the lease is held by them");
+        let (silent, theirs, mine) =
+            tokio::join!(finds(Says::Nothing), finds(Says::Holder("them")), finds(Says::Holder("me")));
+        assert!(silent.unwrap().0.contains("last seen to be renewed"));
+        assert_eq!(theirs.unwrap().0, "the lease is held by them");
         assert_eq!(mine, None, "as long as it is said, it leads");
+    }
+
+    #[tokio::test]
+    async fn a_leader_whose_lease_is_not_renewed_ends_before_another_could_take_it() {
+        let (why, after) = finds(Says::NotRenewedSince("2026-11-24T03:00:00Z")).await.unwrap();
+        assert!(why.contains("last seen to be renewed"), "{why}");
+        assert!(after < std::time::Duration::from_secs(1), "after {after:?}");
     }
 }

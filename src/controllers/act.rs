@@ -15,11 +15,11 @@ use serde_json::json;
 use super::context::Context;
 use super::observe::{is_tightening, seals};
 use super::running::Running;
-use crate::api::conditions::{HEALTHY, RECOVERED, is_true, shorten};
+use crate::api::conditions::shorten;
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
     Claim, DnsLabel, GROUP, Isolation, ObjectName, Quarantine, QuarantineSpec, RecoveryPlan, ServiceRecovery,
-    ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
+    ServiceRecoverySpec, ServiceRecoveryStatus, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
@@ -387,12 +387,7 @@ impl Act {
             let records = records.clone();
             async move {
                 let found = call_opt(format!("read ServiceRecovery {name}"), records.get(&name)).await?;
-                let stands = found.and_then(|r| r.status).is_some_and(|s| {
-                    s.stage == Stage::Recovered
-                        && is_true(&s.conditions, RECOVERED)
-                        && is_true(&s.conditions, HEALTHY)
-                });
-                if stands {
+                if found.is_some_and(|record| record.stands()) {
                     Ok(())
                 } else {
                     Err(refused(

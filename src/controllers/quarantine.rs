@@ -22,8 +22,7 @@ use super::fence::{self, Fence};
 use super::network::{Network, ProbeOptions};
 use super::roles;
 use crate::api::{
-    Isolation, Quarantine, QuarantineStatus, RecoveryPlan, ServiceRecovery, conditions, field_manager,
-    protected_namespace,
+    ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::RELEASE_FINALIZER;
@@ -33,7 +32,7 @@ use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
 use crate::isolation::probe::{Probed, Servers};
-use crate::isolation::target::{Next, PlanState, Target, target};
+use crate::isolation::target::{Next, PlanState};
 use ending::Ending;
 use status::Trouble;
 
@@ -43,6 +42,7 @@ mod ending;
 mod pass;
 mod status;
 mod wake;
+mod wanted;
 
 /// A Quarantine that may turn out not to be readable: then it alone is left out.
 type Guarded = DeserializeGuard<Quarantine>;
@@ -56,6 +56,9 @@ const FENCING: usize = 16;
 const CAPTURING: usize = 4;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
+/// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
+/// tells of it here.
+const DEPENDENCIES: Duration = Duration::from_secs(2);
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
@@ -207,13 +210,13 @@ impl PassError {
         }
     }
 
-    /// Somebody wrote in between: read afresh, at once.
-    fn is_conflict(&self) -> bool {
+    /// The call that failed, where one did.
+    fn io(&self) -> Option<&IoError> {
         match self {
             Self::Io(error)
             | Self::Network(NetworkError::Io(error))
-            | Self::Identity(IdentityError::Io(error)) => error.is_conflict(),
-            Self::Network(_) | Self::Identity(_) | Self::Capture(_) => false,
+            | Self::Identity(IdentityError::Io(error)) => Some(error),
+            Self::Network(_) | Self::Identity(_) | Self::Capture(_) => None,
         }
     }
 }
@@ -277,11 +280,26 @@ fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    if error.is_conflict() && failures < 10 {
-        return Action::requeue(Duration::from_millis(20));
+    if !is_conflict(error.io(), failures) {
+        tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
     }
-    tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
-    Action::requeue(Duration::from_millis(250 * 2_u64.pow(failures.min(8))))
+    Action::requeue(again_after(error.io(), failures))
+}
+
+/// Somebody wrote in between, and not for ever: read afresh, at once.
+fn is_conflict(error: Option<&IoError>, failures: u32) -> bool {
+    failures < 10 && error.is_some_and(IoError::is_conflict)
+}
+
+/// When a pass is tried again, of which so many in a row have failed.
+fn again_after(error: Option<&IoError>, failures: u32) -> Duration {
+    if is_conflict(error, failures) {
+        return Duration::from_millis(20);
+    }
+    // A pass makes many calls: where a few in a hundred fail, many passes in a row do, and a namespace must not wait a minute each
+    // time to be isolated. What somebody has to change first can.
+    let most = if error.is_some_and(IoError::is_transient) { 5 } else { 8 };
+    Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }
 
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
@@ -315,11 +333,13 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
-    let wanted = decide(&context, &quarantine).await?;
+    let labelled = namespace.labels().contains_key(ISOLATION_LABEL);
+    let (wanted, plan) = wanted::decide(&context.client, &quarantine, labelled).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
-    Ok(kept.map_or(next, Action::requeue))
+    let waits = (plan == PlanState::Waits).then_some(DEPENDENCIES);
+    Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 
 async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoError> {
@@ -353,41 +373,6 @@ async fn set_finalizers(
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let what = format!("write finalizers of Quarantine {name}");
     call(what, api.patch(&name, &params, &Patch::Merge(patch))).await
-}
-
-/// Asks what is to be enforced, reading the claimant, and its plan if that would loosen anything, live.
-async fn decide(context: &Context, quarantine: &Quarantine) -> Result<Target, IoError> {
-    let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
-    let Some(claim) = claim else {
-        return Ok(target(quarantine, None, PlanState::Gone));
-    };
-    let (namespace, name) = (&claim.plan_namespace, claim.service_recovery());
-    let api: Api<ServiceRecovery> = Api::namespaced(context.client.clone(), namespace);
-    let recovery = call_opt(format!("get ServiceRecovery {namespace}/{name}"), api.get(&name)).await?;
-    let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
-    let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
-    // Nothing is loosened any more for what is being deleted.
-    if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
-        return Ok(careful);
-    }
-    let plans: Api<RecoveryPlan> = Api::namespaced(context.client.clone(), namespace);
-    let what = format!("get RecoveryPlan {namespace}/{}", claim.plan);
-    let plan = call_opt(what, plans.get_metadata(&claim.plan)).await?;
-    let alive = plan.is_some_and(|p| {
-        p.metadata.uid.as_deref() == Some(&claim.plan_uid) && p.metadata.deletion_timestamp.is_none()
-    });
-    Ok(if alive { granted } else { careful })
-}
-
-/// Right before anything is let in or out: is it still what is wanted, and the Quarantine still as it was read?
-async fn still_wanted(context: &Context, quarantine: &Quarantine, wanted: &Target) -> Result<bool, IoError> {
-    let Some(now) = read(context, &quarantine.name_any()).await? else {
-        return Ok(false);
-    };
-    if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
-        return Ok(false);
-    }
-    Ok(decide(context, &now).await? == *wanted)
 }
 
 /// Tells of what changed for people.
@@ -476,4 +461,33 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
     context.tell_network();
     Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_pass_that_failed_on_the_way_is_tried_again_within_seconds_and_one_that_was_refused_within_a_minute_or_so()
+     {
+        let error = |code, reason: &str| {
+            let status = Status { code, reason: reason.to_owned(), ..Status::default() };
+            IoError::Api { what: "try".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }
+        };
+        let (lost, refused, conflict) =
+            (error(500, "InternalError"), error(403, "Forbidden"), error(409, "Conflict"));
+        for (error, failures, milliseconds) in [
+            (&lost, 1, 500),
+            (&lost, 100, 8_000),
+            (&refused, 1, 500),
+            (&refused, 100, 64_000),
+            (&conflict, 9, 20),
+            (&conflict, 10, 8_000),
+        ] {
+            let after = again_after(Some(error), failures);
+            assert_eq!(after, Duration::from_millis(milliseconds), "{error}, {failures} times");
+        }
+    }
 }

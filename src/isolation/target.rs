@@ -39,6 +39,8 @@ impl Target {
 pub enum PlanState {
     /// It is there, with the UID of the claim, and is not being deleted.
     Alive,
+    /// It is, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
+    Waits,
     /// It is not, or nobody looked: nothing is loosened for it.
     Gone,
 }
@@ -107,8 +109,15 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         return Target::plain(as_is, reachable);
     };
     let loosens = enforced.is_none_or(|enforced| asked > enforced);
-    if loosens && asked > own && plan == PlanState::Gone {
-        return held(as_is, &format!("{}, but its plan is gone", asked.as_str()));
+    if loosens && asked > own {
+        match plan {
+            PlanState::Alive => {}
+            PlanState::Waits => {
+                let why = "but what it depends on is not all recovered and healthy";
+                return held(as_is, &format!("{}, {why}", asked.as_str()));
+            }
+            PlanState::Gone => return held(as_is, &format!("{}, but its plan is gone", asked.as_str())),
+        }
     }
     let ready = is_ready(quarantine, recovery);
     match (enforced, asked) {

@@ -124,12 +124,18 @@ fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
 }
 
 #[test]
-fn nothing_is_loosened_for_a_plan_that_is_gone() {
+fn nothing_is_loosened_for_a_plan_that_is_gone_or_before_what_it_depends_on_stands() {
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for asked in LEVELS {
             let q = quarantine(own, enforced, true, true);
-            let got = target(&q, Some(&recovery(asked)), PlanState::Gone);
-            assert!(!loosens(enforced, got.level), "{enforced:?}, asked {asked:?}, became {:?}", got.level);
+            for plan in [PlanState::Gone, PlanState::Waits] {
+                let got = target(&q, Some(&recovery(asked)), plan);
+                assert!(
+                    !loosens(enforced, got.level),
+                    "{enforced:?}, asked {asked:?}, became {:?}",
+                    got.level
+                );
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ impl Stage {
 /// An operator. The lease of one that was killed runs out after 2 s: it waits for that by itself.
 fn operator(cluster: &ControlPlane) -> Operator {
     let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    Operator::start(cluster, &OperatorOptions { lease_seconds: 2, ..within }).unwrap()
+    Operator::start(cluster, &OperatorOptions { lease_seconds: 4, ..within }).unwrap()
 }
 
 async fn set_up(operators: &mut Vec<Operator>) -> anyhow::Result<Rig> {

@@ -58,7 +58,7 @@ async fn stage() -> Option<(&'static ControlPlane, MutexGuard<'static, ()>)> {
 fn start_operator(cluster: &ControlPlane) -> Operator {
     let arguments = ["--probe-image", IMAGE, "--probe-interval", "5s"].map(str::to_owned).to_vec();
     let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    Operator::start(cluster, &OperatorOptions { lease_seconds: 2, arguments, ..within }).unwrap()
+    Operator::start(cluster, &OperatorOptions { lease_seconds: 4, arguments, ..within }).unwrap()
 }
 
 /// A namespace with a process in a pod, quarantined by who is on call.

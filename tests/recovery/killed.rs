@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity};
 use kube::api::ListParams;
-use rehearsal::{Endpoint, condition, eventually, text, three_boroughs};
+use rehearsal::estate::{Estate, look};
+use rehearsal::{Endpoint, SplitMix, condition, eventually, text, three_boroughs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::estate::{Estate, look};
 use crate::judged::judged;
-use crate::progress::{Progress, SplitMix};
+use crate::progress::Progress;
 use crate::{KINDS, stage, start_operator};
 
 /// The services whose images were tampered with: they fail once, and are retried once repaired.
@@ -30,12 +30,14 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     let complete = |o: &Value| condition(o, "Complete") == "True";
     eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await.unwrap();
 
-    let mut random = SplitMix::seeded(24_112_025);
+    let seed = rehearsal::seed(24_112_025).unwrap();
+    eprintln!("RESURGAM_SEED={seed}");
+    let mut random = SplitMix::new(seed);
     let mut progress = Progress::start(&admin);
     let mut operator = start_operator(cluster);
     let quarantines = rehearsal::read("examples/three-boroughs/quarantines.yaml").unwrap();
     let namespaces: Vec<String> = quarantines.iter().map(|q| text(q, "/metadata/name").to_owned()).collect();
-    let before = look(&admin, &namespaces).await;
+    let before = look(&admin, &namespaces).await.unwrap();
     assert_eq!(three_boroughs::isolate(cluster).await.unwrap(), namespaces);
     let plan = three_boroughs::arm(cluster, endpoint.url()).await.unwrap();
 
@@ -60,7 +62,7 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     assert!(moments.last() < Some(&progress.so_far()), "the last operator had nothing left to do");
 
     let wanted = as_it_should_be(before);
-    let after = look(&admin, &namespaces).await;
+    let after = look(&admin, &namespaces).await.unwrap();
     for (what, wanted) in &wanted {
         assert_eq!(after.get(what), Some(wanted), "{what}");
     }

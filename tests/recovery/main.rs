@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
-mod estate;
 mod held;
 mod judged;
 mod killed;

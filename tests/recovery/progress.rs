@@ -10,27 +10,6 @@ use tokio::task::JoinHandle;
 
 use crate::KINDS;
 
-/// Sebastiano Vigna's SplitMix64: small, and the same on every machine.
-pub struct SplitMix(u64);
-
-impl SplitMix {
-    /// Seeded from RESURGAM_SEED, else with `default`. Says which, so that a failure can be repeated.
-    pub fn seeded(default: u64) -> SplitMix {
-        let seed = std::env::var("RESURGAM_SEED").map_or(default, |text| text.parse().unwrap());
-        eprintln!("RESURGAM_SEED={seed}");
-        SplitMix(seed)
-    }
-
-    /// A number from `from` to below `to`.
-    pub fn between(&mut self, from: u64, to: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        from + (z ^ (z >> 31)) % (to - from)
-    }
-}
-
 /// Counts every change of a ServiceRecovery or a Quarantine.
 pub struct Progress {
     seen: watch::Receiver<u64>,

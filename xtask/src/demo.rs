@@ -167,7 +167,7 @@ fn last_line(report: &Report) {
 }
 
 /// Builds the operator with the Cargo that runs us, and tells where its binary is.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .current_dir(rehearsal::repository("."))

@@ -8,6 +8,7 @@ use clap::Parser;
 mod cluster;
 mod crds;
 mod demo;
+mod faults;
 mod judge;
 
 /// Chores of the repository.
@@ -20,6 +21,10 @@ enum Command {
     Demo(demo::Args),
     /// Write crds/*.yaml from the types in src/api.
     Crds(crds::Args),
+    /// Recoveries in which seeds choose what fails on the way to the API server. Exit: 0 all ended as they should, 1 one did not.
+    Chaos(faults::ChaosArgs),
+    /// The same by the hour, with the operator killed at each of its effects and its leaders lost. Exit: as of chaos.
+    Soak(faults::SoakArgs),
     /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
     Judge(judge::Args),
 }
@@ -28,6 +33,8 @@ fn main() -> Result<ExitCode> {
     match Command::parse() {
         Command::Cluster(args) => cluster::run(args)?,
         Command::Demo(args) => return demo::run(&args),
+        Command::Chaos(args) => return faults::chaos_runs(&args),
+        Command::Soak(args) => return faults::soak(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Judge(args) => return judge::run(&args),
     }

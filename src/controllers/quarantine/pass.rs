@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::status::{self, Known, Pass, Trouble};
-use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, still_wanted, write};
+use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::isolation::evidence::{Subject, capture, snapshot};
@@ -49,14 +49,27 @@ pub(super) async fn run(
     let outcome = work.go(&mut pass).await;
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
-        Err(error) if error.is_conflict() => return outcome,
+        Err(error) if error.io().is_some_and(|io| io.is_conflict()) => return outcome,
+        // Half let out, and an answer was lost: as with `is_between`, saying so would take back what was granted.
+        Err(error)
+            if target::loosens(before.isolation, pass.target.level)
+                && error.io().is_some_and(|io| io.is_transient()) =>
+        {
+            return outcome;
+        }
         Err(error) => {
             pass.trouble =
                 Some(Trouble { reason: error.reason(), message: error.to_string(), stalled: false });
         }
         Ok(_) => {}
     }
+    let went_on = || {
+        if outcome.is_ok() {
+            context.remember(&name, |memory| memory.failures = 0);
+        }
+    };
     if pass.is_between(before.isolation) {
+        went_on();
         return outcome;
     }
     if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
@@ -67,9 +80,7 @@ pub(super) async fn run(
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
-    if outcome.is_ok() {
-        context.remember(&name, |memory| memory.failures = 0);
-    }
+    went_on();
     outcome
 }
 
@@ -164,8 +175,10 @@ impl Work<'_> {
 
     /// Right before anything is let in or out: is it still wanted?
     async fn loosened_in_vain(&self, pass: &Pass) -> Result<bool, PassError> {
+        let labelled = self.namespace.labels().contains_key(ISOLATION_LABEL);
+        let client = &self.context.client;
         Ok(target::loosens(self.before, pass.target.level)
-            && !still_wanted(self.context, &self.quarantine, &pass.target).await?)
+            && !wanted::still_wanted(client, &self.quarantine, &pass.target, labelled).await?)
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {

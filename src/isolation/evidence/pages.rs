@@ -1,11 +1,18 @@
 //! Long lists, page by page.
 
+use std::time::Duration;
+
 use kube::api::ListParams;
 
 use crate::calls::{IoError, call};
 
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
+/// How often a page is asked for whose answer failed on the way. Evidence takes some sixty lists, and is taken again as a whole if
+/// one of them fails: where one answer in twenty is lost, without this it would hardly ever be complete.
+const TRIES: u32 = 4;
+/// How long to wait before the next try.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A whole list, page by page.
 pub(super) async fn pages<T>(
@@ -14,12 +21,57 @@ pub(super) async fn pages<T>(
 ) -> Result<Vec<T>, IoError> {
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
+    let mut tries = 0;
     loop {
-        let (values, next) = call(format!("list {kind}"), page(params.clone())).await?;
+        tries += 1;
+        let (values, next) = match call(format!("list {kind}"), page(params.clone())).await {
+            Ok(page) => page,
+            // No answer in time has cost enough already.
+            Err(error @ IoError::Api { .. }) if error.is_transient() && tries < TRIES => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        tries = 0;
         all.extend(values);
         match next.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(all),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    /// Two pages; each answer is the next of `answers`: 0, or the code it is refused with. Returns the codes that are left, too.
+    async fn read(answers: &[u16]) -> (Option<Vec<u32>>, usize) {
+        let left = Mutex::new(answers.iter().copied());
+        let page = async |params: ListParams| match left.lock().unwrap().next().unwrap_or_default() {
+            0 if params.continue_token.is_some() => Ok((vec![2], None)),
+            0 => Ok((vec![1], Some("more".to_owned()))),
+            code => Err(kube::Error::Api(Box::new(Status { code, ..Status::default() }))),
+        };
+        let all = pages("things", page).await.ok();
+        (all, left.into_inner().unwrap().count())
+    }
+
+    #[tokio::test]
+    async fn a_page_that_fails_in_passing_is_asked_for_again_and_one_that_is_refused_is_not() {
+        let whole = Some(vec![1, 2]);
+        for (answers, found, left) in [
+            (&[0, 0][..], whole.clone(), 0),
+            (&[500, 503, 0, 500, 500, 500, 0], whole, 0),
+            (&[0, 500, 500, 500, 500, 0], None, 1),
+            (&[403, 0, 0], None, 2),
+        ] {
+            assert_eq!(read(answers).await, (found, left), "{answers:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use kube::Client;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -11,7 +12,10 @@ pub type Estate = BTreeMap<String, Value>;
 
 /// Workloads with their size and images, NetworkPolicies, and service accounts but for who they are (they are made anew), of
 /// the namespaces given.
-pub async fn look(client: &Client, namespaces: &[String]) -> Estate {
+///
+/// # Errors
+/// Something cannot be read.
+pub async fn look(client: &Client, namespaces: &[String]) -> Result<Estate> {
     let kinds = [
         ("apps/v1", "Deployment"),
         ("apps/v1", "StatefulSet"),
@@ -25,24 +29,24 @@ pub async fn look(client: &Client, namespaces: &[String]) -> Estate {
     ];
     let mut estate = Estate::new();
     for (version, kind) in kinds {
-        let list = rehearsal::kind(client, version, kind, None).list(&ListParams::default()).await.unwrap();
+        let list = crate::kind(client, version, kind, None).list(&ListParams::default()).await?;
         for object in list {
-            let object = serde_json::to_value(object).unwrap();
-            let at = |field: &str| rehearsal::text(&object, field).to_owned();
+            let object = serde_json::to_value(object)?;
+            let at = |field: &str| crate::text(&object, field).to_owned();
             let (namespace, name) = (at("/metadata/namespace"), at("/metadata/name"));
             // What a Deployment or a CronJob makes has a name of the moment; its maker stands for it.
-            let owned = rehearsal::field(&object, "/metadata/ownerReferences/0").is_object();
+            let owned = crate::field(&object, "/metadata/ownerReferences/0").is_object();
             if owned || !namespaces.contains(&namespace) {
                 continue;
             }
             estate.insert(format!("{kind} {namespace}/{name}"), essence(kind, &object));
         }
     }
-    estate
+    Ok(estate)
 }
 
 fn essence(kind: &str, object: &Value) -> Value {
-    let spec = |field: &str| rehearsal::field(object, &format!("/spec{field}")).clone();
+    let spec = |field: &str| crate::field(object, &format!("/spec{field}")).clone();
     let template = if kind == "CronJob" { "/jobTemplate/spec/template" } else { "/template" };
     match kind {
         "NetworkPolicy" => spec(""),
@@ -52,7 +56,7 @@ fn essence(kind: &str, object: &Value) -> Value {
         }),
         "CronJob" | "Job" => json!({
             "suspend": spec("/suspend"), "images": images(&spec(template)),
-            "complete": rehearsal::condition(object, "Complete") == "True",
+            "complete": crate::condition(object, "Complete") == "True",
         }),
         _ => json!({
             "replicas": spec("/replicas"), "nodes": spec("/template/spec/nodeSelector"),
@@ -63,8 +67,8 @@ fn essence(kind: &str, object: &Value) -> Value {
 
 fn images(template: &Value) -> Vec<String> {
     let containers = |field: &str| {
-        let list = rehearsal::field(template, field).as_array().cloned().unwrap_or_default();
-        list.into_iter().map(|c| c["image"].as_str().unwrap().to_owned())
+        let list = crate::field(template, field).as_array().cloned().unwrap_or_default();
+        list.into_iter().map(|c| crate::text(&c, "/image").to_owned())
     };
     containers("/spec/initContainers").chain(containers("/spec/containers")).collect()
 }

@@ -1,0 +1,90 @@
+//! What a request asks for.
+
+use http::{Method, Uri};
+
+/// A request, as far as it matters to what befalls it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    /// Without the query: that holds versions and numbers of the moment.
+    pub(crate) path: String,
+    pub(crate) watch: bool,
+    pub(crate) lease: bool,
+    dry_run: bool,
+}
+
+/// What is asked about and never changes anything.
+const REVIEWS: [&str; 2] = ["/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/"];
+
+impl Asked {
+    pub(crate) fn of(method: &Method, uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default();
+        let has = |wanted: &[&str]| query.split('&').any(|pair| wanted.contains(&pair));
+        Self {
+            method: method.clone(),
+            path: uri.path().to_owned(),
+            watch: has(&["watch=true", "watch=1"]),
+            lease: uri.path().starts_with("/apis/coordination.k8s.io/"),
+            dry_run: query.split('&').any(|pair| pair.starts_with("dryRun=")),
+        }
+    }
+
+    /// Does the method say that something is to change?
+    pub(crate) fn mutates(&self) -> bool {
+        ![Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
+    }
+
+    /// Can it change anything that anybody else goes by?
+    pub(crate) fn has_effect(&self) -> bool {
+        let event = self.path.starts_with("/apis/events.k8s.io/")
+            || (self.path.starts_with("/api/v1/") && self.path.split('/').any(|part| part == "events"));
+        self.mutates()
+            && !self.dry_run
+            && !self.lease
+            && !event
+            && !REVIEWS.iter().any(|review| self.path.starts_with(review))
+    }
+
+    /// What it is chosen by, and counted under.
+    pub(crate) fn key(&self) -> String {
+        let what = if self.watch { "WATCH" } else { self.method.as_str() };
+        format!("{what} {}", self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: Method, uri: &str) -> Asked {
+        Asked::of(&method, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn an_effect_is_a_write_that_others_can_see() {
+        for (method, uri, effect) in [
+            (Method::GET, "/api/v1/namespaces/a", false),
+            (Method::PATCH, "/api/v1/namespaces/a?fieldManager=x&force=true", true),
+            (Method::PATCH, "/api/v1/namespaces/a?dryRun=All", false),
+            (Method::DELETE, "/api/v1/namespaces/a/pods/b", true),
+            (Method::POST, "/api/v1/namespaces/a/events", false),
+            (Method::POST, "/apis/events.k8s.io/v1/namespaces/a/events", false),
+            (Method::POST, "/apis/apps/v1/namespaces/events-2/deployments", true),
+            (Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b", false),
+            (Method::POST, "/apis/authorization.k8s.io/v1/subjectaccessreviews", false),
+            (Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews", false),
+        ] {
+            assert_eq!(asked(method.clone(), uri).has_effect(), effect, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_known_by_its_method_and_path_and_not_by_versions_in_its_query() {
+        let at = |version: u32| {
+            asked(Method::GET, &format!("/api/v1/pods?watch=true&resourceVersion={version}")).key()
+        };
+        assert_eq!(at(1), at(2));
+        assert_ne!(at(1), asked(Method::GET, "/api/v1/pods?resourceVersion=1").key());
+        assert!(!asked(Method::GET, "/api/v1/pods?labelSelector=watch%3Dtrue").watch);
+    }
+}

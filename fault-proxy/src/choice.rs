@@ -1,0 +1,214 @@
+//! Which fault befalls what, by seed: the same for the same, whatever happens meanwhile.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::asked::Asked;
+use crate::fault::{At, Fault};
+
+/// How often what goes wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// How likely each fault is, of 1, wherever it can strike. No more than one strikes at a time.
+    pub rates: Vec<(Fault, f64)>,
+    /// Longest time by which an answer is delayed or an event is held back.
+    pub delay: Duration,
+    /// How far behind a watch is that lags.
+    pub lag: Duration,
+    /// Does this befall Leases too? A leader whose Lease cannot be kept ends, by design.
+    pub leases: bool,
+    /// What it befalls: keys that begin like this, such as `PATCH /api/v1/namespaces/`. Empty: everything.
+    pub only: String,
+}
+
+impl Profile {
+    /// Some of everything: about one request in twelve and one event in eight meets with something.
+    #[must_use]
+    pub fn everything() -> Self {
+        use Fault::*;
+        Self {
+            rates: vec![
+                (TooManyRequests, 0.01),
+                (InternalError, 0.008),
+                (Unavailable, 0.01),
+                (Conflict, 0.01),
+                (Gone, 0.05),
+                (Refused, 0.008),
+                (Slow, 0.03),
+                (CutShort, 0.008),
+                (LostAnswer, 0.015),
+                (LateAnswer, 0.015),
+                (WatchLags, 0.2),
+                (WatchBroken, 0.02),
+                (WatchGone, 0.01),
+                (EventHeld, 0.05),
+                (EventTwice, 0.05),
+            ],
+            delay: Duration::from_millis(400),
+            lag: Duration::from_millis(1500),
+            leases: false,
+            only: String::new(),
+        }
+    }
+
+    /// One fault alone.
+    #[must_use]
+    pub fn only(fault: Fault, rate: f64) -> Self {
+        Self { rates: vec![(fault, rate)], ..Self::everything() }
+    }
+}
+
+/// What goes wrong, and by which seed it is chosen. By default nothing does.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    /// Chooses.
+    pub seed: u64,
+    /// How often.
+    pub profile: Profile,
+}
+
+/// What has been chosen so far: how often each thing was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Choices {
+    schedule: Schedule,
+    asked: HashMap<String, u64>,
+}
+
+impl Choices {
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        Self { schedule, asked: HashMap::new() }
+    }
+
+    /// What befalls a request, and by how much it is late, if it is to be.
+    pub(crate) fn request(&mut self, asked: &Asked) -> Option<(Fault, Duration)> {
+        self.choose(At::Request, &asked.key(), asked)
+    }
+
+    /// By how much a watch is behind.
+    pub(crate) fn watch(&mut self, asked: &Asked) -> Option<Duration> {
+        let key = format!("lag {}", asked.key());
+        self.choose(At::Watch, &key, asked).map(|_| self.schedule.profile.lag)
+    }
+
+    /// What befalls an event of a watch, `of` an object.
+    pub(crate) fn event(&mut self, asked: &Asked, of: &str) -> Option<(Fault, Duration)> {
+        self.choose(At::Event, &format!("{} {of}", asked.key()), asked)
+    }
+
+    fn choose(&mut self, at: At, key: &str, asked: &Asked) -> Option<(Fault, Duration)> {
+        let profile = &self.schedule.profile;
+        let spared = (asked.lease && !profile.leases) || !asked.key().starts_with(&profile.only);
+        if profile.rates.is_empty() || spared {
+            return None;
+        }
+        let count = self.asked.entry(key.to_owned()).or_default();
+        *count += 1;
+        let (dice, share) = throw(self.schedule.seed, key, *count);
+        let mut sum = 0.0;
+        let mut possible = profile.rates.iter().filter(|(fault, _)| fault.at() == at && fault.befalls(asked));
+        let (fault, _) = possible.find(|(_, rate)| {
+            sum += rate;
+            dice < sum
+        })?;
+        Some((*fault, profile.delay.mul_f64(share)))
+    }
+}
+
+/// Two numbers from 0 to below 1, for the `count`-th of `key`.
+fn throw(seed: u64, key: &str, count: u64) -> (f64, f64) {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update(count.to_le_bytes());
+    hash.update(key.as_bytes());
+    let hash = hash.finalize();
+    let number = |from: usize| {
+        let bytes = hash.iter().skip(from).take(4);
+        bytes.fold(0.0, |sum, byte| (sum * 256.0) + f64::from(*byte)) / f64::from(u32::MAX).mul_add(1.0, 1.0)
+    };
+    (number(0), number(4))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(method: Method, path: &str) -> Asked {
+        Asked::of(&method, &path.parse().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn what_befalls_a_request_depends_on_how_often_it_was_made_and_not_on_what_else_was(
+            seed: u64, order in prop::collection::vec(0..4usize, 0..80),
+        ) {
+            let paths = ["/a", "/b", "/c", "/d"].map(|path| asked(Method::PATCH, path));
+            let profile = Profile { rates: vec![(Fault::Conflict, 0.3), (Fault::Slow, 0.3)], ..Profile::everything() };
+            let schedule = Schedule { seed, profile };
+            let mut together = Choices::new(schedule.clone());
+            let mut found = vec![Vec::new(); 4];
+            for &path in &order {
+                found[path].push(together.request(&paths[path]));
+            }
+            for (path, found) in paths.iter().zip(found) {
+                let mut alone = Choices::new(schedule.clone());
+                let expected: Vec<_> = found.iter().map(|_| alone.request(path)).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn each_fault_strikes_about_as_often_as_it_should_and_only_where_it_can() {
+        let schedule = |seed| Schedule { seed, profile: Profile { leases: true, ..Profile::everything() } };
+        for (method, path) in [
+            (Method::GET, "/api/v1/pods"),
+            (Method::GET, "/api/v1/pods?watch=true"),
+            (Method::PATCH, "/api/v1/pods/a"),
+            (Method::PUT, "/apis/coordination.k8s.io/v1/leases/a"),
+        ] {
+            let asked = asked(method, path);
+            let mut choices = Choices::new(schedule(7));
+            let mut struck: HashMap<Fault, f64> = HashMap::new();
+            for _ in 0..20_000 {
+                if let Some((fault, by)) = choices.request(&asked) {
+                    assert!(by < choices.schedule.profile.delay);
+                    *struck.entry(fault).or_default() += 1.0 / 20_000.0;
+                }
+            }
+            for (fault, rate) in Profile::everything().rates {
+                let expected = if fault.at() == At::Request && fault.befalls(&asked) { rate } else { 0.0 };
+                let found = struck.get(&fault).copied().unwrap_or_default();
+                assert!((found - expected).abs() < 0.005, "{fault:?} of {asked:?}: {found}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_meant_is_spared() {
+        let only = "PATCH /api/v1/namespaces/a".to_owned();
+        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
+        let mut choices = Choices::new(Schedule { seed: 1, profile });
+        let mut strikes = |method, path| choices.request(&asked(method, path)).is_some();
+        assert!(strikes(Method::PATCH, "/api/v1/namespaces/a"));
+        assert!(!strikes(Method::GET, "/api/v1/namespaces/a"));
+        assert!(!strikes(Method::PATCH, "/api/v1/namespaces/b"));
+    }
+
+    #[test]
+    fn leases_are_spared_unless_the_profile_says_otherwise_and_another_seed_chooses_otherwise() {
+        let lease = asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
+        let strikes = |seed, leases| {
+            let profile = Profile { leases, ..Profile::only(Fault::Conflict, 0.5) };
+            let mut choices = Choices::new(Schedule { seed, profile });
+            (0..64).map(|_| choices.request(&lease).is_some()).collect::<Vec<_>>()
+        };
+        assert!(!strikes(1, false).contains(&true));
+        assert_eq!(strikes(1, true), strikes(1, true));
+        assert_ne!(strikes(1, true), strikes(2, true));
+    }
+}

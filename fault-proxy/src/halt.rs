@@ -1,0 +1,182 @@
+//! When everything comes to rest: cut off for a while, or at a moment that is counted.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// Which side of an effect a client dies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Moment {
+    /// It is about to ask for it: what it asked for before is done and answered, this is not done.
+    Unsent,
+    /// It is done, and the client does not hear of it.
+    Unanswered,
+}
+
+/// What a request for an effect is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Go on.
+    Pass,
+    /// Be done, and not be answered.
+    Last,
+    /// Never be done.
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    effects: u64,
+    stop: Option<(u64, Moment)>,
+    stopped: bool,
+    partitioned: bool,
+    /// How many clients were stopped and are taken for dead. What they still wait for is not done when another one lives.
+    lives: u64,
+}
+
+impl State {
+    /// The next effect.
+    fn turn(&mut self) -> Turn {
+        if self.stopped {
+            return Turn::Never;
+        }
+        self.effects += 1;
+        match self.stop {
+            Some((at, moment)) if self.effects >= at => {
+                self.stopped = true;
+                if moment == Moment::Unsent { Turn::Never } else { Turn::Last }
+            }
+            _ => Turn::Pass,
+        }
+    }
+}
+
+/// Whether anything gets through.
+#[derive(Debug)]
+pub(crate) struct Halt {
+    state: Mutex<State>,
+    /// Does anything get through, and of which life?
+    open: watch::Sender<(bool, u64)>,
+    /// How many effects were asked for.
+    effects: watch::Sender<u64>,
+    /// Is what was to be done before the stop done?
+    at_rest: watch::Sender<bool>,
+}
+
+impl Halt {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            open: watch::Sender::new((true, 0)),
+            effects: watch::Sender::new(0),
+            at_rest: watch::Sender::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        // Under the lock, so that they never tell different stories.
+        self.effects.send_replace(state.effects);
+        self.open.send_replace((!state.stopped && !state.partitioned, state.lives));
+    }
+
+    pub(crate) fn partition(&self, on: bool) {
+        self.change(|state| state.partitioned = on);
+    }
+
+    pub(crate) fn stop_at(&self, effect: u64, moment: Moment) {
+        self.at_rest.send_replace(false);
+        self.change(|state| (state.effects, state.stop) = (0, Some((effect, moment))));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.at_rest.send_replace(false);
+        self.change(|state| {
+            state.lives += u64::from(state.stopped);
+            (state.stop, state.stopped) = (None, false);
+        });
+    }
+
+    pub(crate) fn effects(&self) -> u64 {
+        self.state().effects
+    }
+
+    /// Which life a connection that is made now belongs to.
+    pub(crate) fn life(&self) -> u64 {
+        self.state().lives
+    }
+
+    /// Counts an effect that is asked for.
+    pub(crate) fn turn(&self) -> Turn {
+        let (mut turn, mut stopped) = (Turn::Pass, false);
+        self.change(|state| {
+            turn = state.turn();
+            stopped = state.stop.is_some_and(|(_, moment)| moment == Moment::Unsent) && state.stopped;
+        });
+        if stopped {
+            self.rest();
+        }
+        turn
+    }
+
+    /// The last effect is done.
+    pub(crate) fn rest(&self) {
+        self.at_rest.send_replace(true);
+    }
+
+    pub(crate) async fn effects_reach(&self, effects: u64) {
+        let _ = self.effects.subscribe().wait_for(|so_far| *so_far >= effects).await;
+    }
+
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as we do.
+        let _ = self.at_rest.subscribe().wait_for(|rest| *rest).await;
+    }
+
+    /// Returns as soon as something of that life gets through: `false`, if nothing ever will.
+    pub(crate) async fn passable(&self, life: u64) -> bool {
+        let mut open = self.open.subscribe();
+        let passed = open.wait_for(|(open, lives)| *open || *lives != life).await;
+        passed.is_ok_and(|open| open.1 == life)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_effect_passes_once_the_moment_is_there() {
+        for (moment, third) in [(Moment::Unsent, Turn::Never), (Moment::Unanswered, Turn::Last)] {
+            let halt = Halt::new();
+            halt.turn();
+            halt.stop_at(3, moment);
+            let turns: Vec<Turn> = (0..5).map(|_| halt.turn()).collect();
+            assert_eq!(turns, [Turn::Pass, Turn::Pass, third, Turn::Never, Turn::Never], "{moment:?}");
+            assert!(!halt.open.borrow().0);
+            assert_eq!(
+                *halt.at_rest.borrow(),
+                moment == Moment::Unsent,
+                "what is under way has to be done first"
+            );
+            halt.clear();
+            assert_eq!(*halt.open.borrow(), (true, 1), "and what the dead asked for is not done any more");
+            assert_eq!((halt.turn(), halt.effects()), (Turn::Pass, 4));
+        }
+    }
+
+    #[test]
+    fn a_partition_ends_when_it_is_told_to_and_counts_nothing() {
+        let halt = Halt::new();
+        halt.partition(true);
+        assert!(!halt.open.borrow().0);
+        halt.partition(false);
+        assert_eq!(*halt.open.borrow(), (true, 0));
+        assert_eq!(halt.effects(), 0);
+    }
+}

@@ -1,0 +1,250 @@
+//! The leader is lost in the midst of a recovery, and another replica goes on. Who led when, and who wrote, is told by the API
+//! server's audit log: the proxy of each replica gives its requests a user agent of their own.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail, ensure};
+use control_plane::ControlPlane;
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Trial;
+use super::crash::{Model, never_stop};
+use super::crew::Crew;
+use crate::text;
+
+const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
+
+/// What becomes of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Lost {
+    /// SIGKILL.
+    Killed,
+    /// It lives, and the API server and it hear nothing of each other.
+    CutOff,
+}
+
+/// A recovery that ended as it should although its leader was lost. All times are of the audit log, but for `ended_before`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Takeover {
+    /// What became of the leader.
+    pub lost: Lost,
+    /// From its last request until another one held the lease, in seconds.
+    pub taken_after: f64,
+    /// The same, until the other one's first effect.
+    pub acts_after: f64,
+    /// How long before that the leader that was cut off had ended by itself, in seconds.
+    pub ended_before: Option<f64>,
+    /// How many writes of operators were looked at: each was by whoever held the lease.
+    pub writes: usize,
+}
+
+/// Plays a recovery whose leader is lost once it has asked for so many effects.
+///
+/// # Errors
+/// It does not end as the model did, somebody wrote who did not lead, or a leader that was cut off did not end in time.
+pub async fn takeover(
+    cluster: &ControlPlane,
+    crew: &Crew<'_>,
+    name: &str,
+    (lost, effect): (Lost, u64),
+    model: &Model,
+) -> Result<Takeover> {
+    let trial = Trial::lay_down(cluster, name).await?;
+    never_stop(crew);
+    let play = async {
+        trial.begin().await?;
+        let leader = tokio::select! {
+            leader = crew.effects_reach(effect) => leader,
+            recovered = trial.recovered() => return recovered.and_then(|()| bail!("it took fewer than {effect} effects")),
+        };
+        let at = SystemTime::now();
+        match lost {
+            Lost::Killed => crew.kill(leader)?,
+            Lost::CutOff => crew.proxy(leader).partition(true),
+        }
+        trial.recovered().await?;
+        Ok((leader, at))
+    };
+    let what = || format!("{name}: {lost:?} at effect {effect}");
+    let (leader, at) = crew.meanwhile(play).await.with_context(|| format!("{}: {}", what(), crew.said()))?;
+    let ended = crew.ended_since(leader, at);
+    let outcome = trial.end().await.with_context(what)?;
+    let differences = model.history.differences(&outcome.history);
+    ensure!(differences.is_empty(), "{}: {}", what(), differences.join("; "));
+    let story = Story::read(&trial.log()?)?;
+    crew.replace(leader)?;
+    trial.clear().await?;
+
+    let intruders = story.intruders();
+    ensure!(intruders.is_empty(), "{}: {}", what(), intruders.join("; "));
+    let agent = Crew::agent(leader);
+    let gone = story.last_heard.get(&agent).with_context(|| format!("{agent} is not in the audit log"))?;
+    let taken = story
+        .reigns
+        .iter()
+        .find(|reign| reign.at > *gone && reign.agent.as_ref() != Some(&agent) && reign.agent.is_some());
+    let taken = taken.with_context(|| format!("{}: nobody took over", what()))?;
+    let acts =
+        story.writes.iter().find(|write| Some(&write.agent) == taken.agent.as_ref() && write.at >= taken.at);
+    let acts = acts.with_context(|| format!("{}: whoever took over did nothing", what()))?;
+    let after = |at: Timestamp| at.duration_since(*gone).as_secs_f64();
+    let ended_before = match lost {
+        Lost::Killed => None,
+        Lost::CutOff => {
+            let ended = Timestamp::try_from(ended.with_context(|| format!("{}: it did not end", what()))?)?;
+            let before = taken.at.duration_since(ended).as_secs_f64();
+            ensure!(before > 0.0, "{}: it ended {:.2} s after another had taken the lease", what(), -before);
+            Some(before)
+        }
+    };
+    Ok(Takeover {
+        lost,
+        taken_after: after(taken.at),
+        acts_after: after(acts.at),
+        ended_before,
+        writes: story.writes.len(),
+    })
+}
+
+/// The lease, as a write left it.
+struct Reign {
+    revision: u64,
+    at: Timestamp,
+    /// Whoever holds it, by its user agent; nobody, if it was given back or taken away.
+    agent: Option<String>,
+}
+
+struct Write {
+    /// Of what it left, if that was answered.
+    revision: Option<u64>,
+    at: Timestamp,
+    agent: String,
+    what: String,
+}
+
+/// Who held the lease, and who wrote.
+#[derive(Default)]
+struct Story {
+    reigns: Vec<Reign>,
+    writes: Vec<Write>,
+    last_heard: HashMap<String, Timestamp>,
+}
+
+impl Story {
+    fn read(log: &[u8]) -> Result<Self> {
+        let mut story = Self::default();
+        // Holders have names of their own, and are known by who first wrote as one.
+        let mut known: HashMap<String, String> = HashMap::new();
+        for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let event: Value = serde_json::from_slice(line).context("a line of the audit log")?;
+            if text(&event, "/user/username") != OPERATOR {
+                continue;
+            }
+            let agent = text(&event, "/userAgent").to_owned();
+            let at: Timestamp = text(&event, "/requestReceivedTimestamp").parse()?;
+            let heard = story.last_heard.entry(agent.clone()).or_insert(at);
+            *heard = at.max(*heard);
+            let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
+            let writes =
+                ["create", "update", "patch", "delete", "deletecollection"].contains(&text(&event, "/verb"));
+            let dry = text(&event, "/requestURI").contains("dryRun=");
+            if !writes || dry || !(200..300).contains(&code) {
+                continue;
+            }
+            let revision = text(&event, "/responseObject/metadata/resourceVersion").parse().ok();
+            match text(&event, "/objectRef/resource") {
+                "leases" => {
+                    let holder = text(&event, "/responseObject/spec/holderIdentity");
+                    let holder =
+                        (!holder.is_empty()).then(|| known.entry(holder.to_owned()).or_insert(agent).clone());
+                    let revision = revision.context("a lease without a version")?;
+                    story.reigns.push(Reign { revision, at, agent: holder });
+                }
+                "subjectaccessreviews" | "selfsubjectaccessreviews" | "events" => {}
+                resource => {
+                    let of = |field: &str| text(&event, &format!("/objectRef/{field}")).to_owned();
+                    let what =
+                        format!("{} {resource} {}/{}", text(&event, "/verb"), of("namespace"), of("name"));
+                    story.writes.push(Write { revision, at, agent, what });
+                }
+            }
+        }
+        story.reigns.sort_by_key(|reign| reign.revision);
+        story.writes.sort_by_key(|write| write.at);
+        Ok(story)
+    }
+
+    /// Writes of whoever did not hold the lease. What one store's versions cannot tell, as of a deletion, its times do.
+    fn intruders(&self) -> Vec<String> {
+        let wrong = |write: &&Write| {
+            let earlier = |reign: &&Reign| match write.revision {
+                Some(revision) => reign.revision < revision,
+                None => reign.at < write.at,
+            };
+            let reign = self.reigns.iter().rev().find(earlier);
+            // Who led before the log begins is not known.
+            reign.is_some_and(|reign| reign.agent.as_ref() != Some(&write.agent))
+        };
+        let told =
+            |write: &Write| format!("{} {}: {} did not hold the lease", write.at, write.what, write.agent);
+        self.writes.iter().filter(wrong).map(told).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(agent: &str, second: u32, resource: &str, object: Value) -> Value {
+        json!({
+            "verb": "patch", "userAgent": agent, "user": {"username": OPERATOR}, "requestURI": "/",
+            "requestReceivedTimestamp": format!("2026-11-24T03:00:{second:02}.000000Z"),
+            "objectRef": {"resource": resource, "namespace": "a", "name": "b"},
+            "responseStatus": {"code": 200}, "responseObject": object,
+        })
+    }
+
+    fn lease(agent: &str, second: u32, holder: Option<&str>) -> Value {
+        let version = (100 + second).to_string();
+        event(
+            agent,
+            second,
+            "leases",
+            json!({"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": holder}}),
+        )
+    }
+
+    fn write(agent: &str, second: u32) -> Value {
+        let version = (100 + second).to_string();
+        event(agent, second, "namespaces", json!({"metadata": {"resourceVersion": version}}))
+    }
+
+    fn intruders(events: &[Value]) -> Vec<String> {
+        let log: String = events.iter().map(|event| format!("{event}\n")).collect();
+        Story::read(log.as_bytes()).unwrap().intruders()
+    }
+
+    #[test]
+    fn whoever_writes_without_holding_the_lease_is_found_and_nobody_else() {
+        let handed_over = [
+            lease("one", 1, Some("x")),
+            write("one", 2),
+            lease("two", 5, None),
+            lease("two", 6, Some("y")),
+            write("two", 7),
+        ];
+        assert_eq!(intruders(&handed_over), Vec::<String>::new());
+        for late in [write("one", 8), write("two", 4), event("one", 8, "pods", json!({"kind": "Status"}))] {
+            let found = intruders(&[&handed_over[..], &[late.clone()]].concat());
+            assert_eq!(found.len(), 1, "{late}: {found:?}");
+        }
+        let renewed = [lease("one", 1, Some("x")), lease("one", 3, Some("x")), write("one", 4)];
+        assert_eq!(intruders(&renewed), Vec::<String>::new());
+        assert_eq!(intruders(&[write("one", 1), lease("one", 2, None), write("one", 3)]).len(), 1);
+    }
+}

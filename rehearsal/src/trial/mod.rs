@@ -1,0 +1,214 @@
+//! A small recovery, again and again on one control plane, with everything that can go wrong on the way: names of its own for
+//! each, so that each begins from the start, and is judged by its own part of the audit log.
+
+pub mod chaos;
+pub mod crash;
+pub mod crew;
+mod history;
+pub mod leaders;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use control_plane::{ControlPlane, Identity};
+use kube::Client;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::{Value, json};
+
+use crate::estate::{Estate, look};
+use crate::{apply, condition, documents, eventually, kind, repository};
+
+pub use history::History;
+
+const KINDS: &str = "resurgam.dev/v1alpha1";
+/// Longer than a recovery takes with everything that befalls it, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// One recovery: a database, and what needs it.
+pub struct Trial<'a> {
+    cluster: &'a ControlPlane,
+    admin: Client,
+    name: String,
+    /// What begins it: Quarantines, Incident and plan.
+    begins: Vec<Value>,
+    text: String,
+    namespaces: [String; 2],
+    before: Estate,
+    log_from: u64,
+}
+
+/// What came of a trial that ended as it should.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What happened to what, in order.
+    pub history: History,
+    /// What the judge has to say.
+    pub report: judge::Report,
+}
+
+impl<'a> Trial<'a> {
+    /// Lays the estate down, and waits until it runs. `name` must be new.
+    ///
+    /// # Errors
+    /// The API server refused something, or the estate does not come up.
+    pub async fn lay_down(cluster: &'a ControlPlane, name: &str) -> Result<Self> {
+        let admin = cluster.client(Identity::PlatformAdministrator).await?;
+        let log_from = std::fs::metadata(cluster.audit_log())?.len();
+        let smallest = std::fs::read_to_string(repository("examples/smallest.yaml"))?;
+        let text = named(&smallest, name)?;
+        let all = documents(&text)?;
+        let begins =
+            |m: &Value| ["Quarantine", "Incident", "RecoveryPlan"].map(Value::from).contains(&m["kind"]);
+        let (begins, mut first): (Vec<_>, Vec<_>) = all.into_iter().partition(begins);
+        first.extend(documents(&include_str!("more.yaml").replace("library", name))?);
+        apply(&admin, "platform", &first).await?;
+        let namespaces = [format!("{name}-db"), format!("{name}-web")];
+        for (namespace, kind_, name) in
+            [(&namespaces[0], "StatefulSet", "postgres"), (&namespaces[1], "Deployment", "catalogue")]
+        {
+            let api = kind(&admin, "apps/v1", kind_, Some(namespace));
+            let what = format!("{kind_} {namespace}/{name} to run");
+            eventually(&api, name, &what, DEADLINE, |object| crate::wait::is_running(kind_, object)).await?;
+        }
+        let before = look(&admin, &namespaces).await?;
+        Ok(Self { cluster, admin, name: name.to_owned(), begins, text, namespaces, before, log_from })
+    }
+
+    /// Isolates everything and arms the plan.
+    ///
+    /// # Errors
+    /// The API server refused something.
+    pub async fn begin(&self) -> Result<()> {
+        apply(&self.admin, "platform", &self.begins).await
+    }
+
+    /// The namespaces of the database and of what needs it.
+    #[must_use]
+    pub fn namespaces(&self) -> &[String; 2] {
+        &self.namespaces
+    }
+
+    /// Waits until one of its Quarantines is as wanted.
+    ///
+    /// # Errors
+    /// It does not come to be so in time.
+    pub async fn quarantine(
+        &self,
+        namespace: &str,
+        what: &str,
+        is: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let quarantines = kind(&self.admin, KINDS, "Quarantine", None);
+        eventually(&quarantines, namespace, &format!("Quarantine {namespace} {what}"), DEADLINE, is).await
+    }
+
+    /// Waits until the record of one of its services is as wanted.
+    ///
+    /// # Errors
+    /// It does not come to be so in time.
+    pub async fn service(&self, service: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        let records = kind(&self.admin, KINDS, "ServiceRecovery", Some(&self.recovery()));
+        let name = format!("{}.{service}", self.name);
+        eventually(&records, &name, &format!("{name} {what}"), DEADLINE, is).await
+    }
+
+    /// Waits until everything is back.
+    ///
+    /// # Errors
+    /// It does not come back in time.
+    pub async fn recovered(&self) -> Result<()> {
+        let plans = kind(&self.admin, KINDS, "RecoveryPlan", Some(&self.recovery()));
+        let ready =
+            |plan: &Value| condition(plan, "Ready") == "True" && condition(plan, "Recovered") == "True";
+        let what = format!("plan {} to be recovered", self.name);
+        eventually(&plans, &self.name, &what, DEADLINE, ready).await.map(drop)
+    }
+
+    /// Is everything as it was, was each thing done once, and does the judge agree?
+    ///
+    /// # Errors
+    /// Something is not as it should be, or the log cannot tell.
+    pub async fn end(&self) -> Result<Outcome> {
+        let mut wanted = self.before.clone();
+        for (what, object) in &mut wanted {
+            // Never resumed unless a plan opts into it.
+            if what.starts_with("CronJob ") {
+                object["suspend"] = json!(true);
+            }
+        }
+        let found = look(&self.admin, &self.namespaces).await?;
+        let differs = |(what, object): (&String, &Value)| {
+            let is = found.get(what);
+            (is != Some(object)).then(|| format!("{what} should be {object}, and is {is:?}"))
+        };
+        let mut wrong: Vec<String> = wanted.iter().filter_map(differs).collect();
+        wrong.extend(found.keys().filter(|what| !wanted.contains_key(*what)).map(|w| format!("{w} is new")));
+        ensure!(wrong.is_empty(), "{}: the estate is not as it was: {}", self.name, wrong.join("; "));
+
+        let log = self.log()?;
+        let report = judge::judge(log.as_slice(), &self.text, &judge::Options::default())?;
+        ensure!(report.is_clean(), "{}: {report}", self.name);
+        Ok(Outcome { history: History::read(&log, &self.name)?, report })
+    }
+
+    /// Takes it away, as nobody needs to look at it any more.
+    ///
+    /// # Errors
+    /// The API server refused something.
+    pub async fn clear(self) -> Result<()> {
+        let delete = DeleteParams::background();
+        let recovery = self.recovery();
+        let plans = kind(&self.admin, KINDS, "RecoveryPlan", Some(&recovery));
+        plans.delete(&self.name, &delete).await?;
+        let lead = self.cluster.client(Identity::RecoveryLead).await?;
+        for namespace in &self.namespaces {
+            kind(&lead, KINDS, "Quarantine", None).delete(namespace, &delete).await?;
+            kind(&self.admin, "v1", "Namespace", None).delete(namespace, &delete).await?;
+        }
+        let records = kind(&self.admin, KINDS, "ServiceRecovery", Some(&recovery));
+        for record in records.list(&ListParams::default()).await? {
+            records.delete(record.metadata.name.as_deref().unwrap_or_default(), &delete).await?;
+        }
+        Ok(())
+    }
+
+    fn recovery(&self) -> String {
+        format!("{}-recovery", self.name)
+    }
+
+    /// The audit log since this was begun.
+    fn log(&self) -> Result<Vec<u8>> {
+        let mut file = std::fs::File::open(self.cluster.audit_log())?;
+        // One more, to see whether a line begins there.
+        file.seek(SeekFrom::Start(self.log_from.saturating_sub(1)))?;
+        let mut log = Vec::new();
+        file.read_to_end(&mut log)?;
+        let line_ends = |byte: &u8| *byte == b'\n';
+        let start = log.iter().position(line_ends).context("nothing was logged")? + 1;
+        let end = log.iter().rposition(line_ends).unwrap_or_default() + 1;
+        let lines = log[start.min(end)..end].split_inclusive(line_ends).filter(|line| self.is_of(line));
+        Ok(lines.flatten().copied().collect())
+    }
+
+    /// Namespaces and Quarantines of other trials began before this one: they are judged with those.
+    fn is_of(&self, line: &[u8]) -> bool {
+        let event: Value = serde_json::from_slice(line).unwrap_or_default();
+        let name = crate::text(&event, "/objectRef/name");
+        let shared = ["namespaces", "quarantines"].contains(&crate::text(&event, "/objectRef/resource"));
+        !shared || name.is_empty() || name == self.recovery() || self.namespaces.iter().any(|own| own == name)
+    }
+}
+
+/// The smallest plan, with names of its own.
+fn named(smallest: &str, name: &str) -> Result<String> {
+    let text = smallest
+        .replace(
+            "kind: Namespace\nmetadata:\n  name: recovery",
+            "kind: Namespace\nmetadata:\n  name: library-recovery",
+        )
+        .replace("namespace: recovery", "namespace: library-recovery")
+        .replace("nov-2025", "library");
+    ensure!(text.contains("  name: library-recovery\n"), "examples/smallest.yaml has no namespace recovery");
+    Ok(text.replace("library", name))
+}

@@ -1,0 +1,86 @@
+//! What a Quarantine is to enforce, from live reads.
+
+use futures::future::try_join_all;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, ResourceExt};
+
+use crate::api::{Claim, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
+use crate::calls::{IoError, call_opt};
+use crate::isolation::target::{PlanState, Target, target};
+use crate::plan::Plan;
+
+/// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
+/// `labelled`: the namespace bears our label.
+pub(super) async fn decide(
+    client: &Client,
+    quarantine: &Quarantine,
+    labelled: bool,
+) -> Result<(Target, PlanState), IoError> {
+    let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
+    let Some(claim) = claim else {
+        return Ok((target(quarantine, None, PlanState::Gone), PlanState::Gone));
+    };
+    let api: Api<ServiceRecovery> = Api::namespaced(client.clone(), &claim.plan_namespace);
+    let recovery = read(&api, &claim.service_recovery()).await?;
+    let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
+    let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
+    // Nothing is loosened any more for what is being deleted.
+    if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
+        return Ok((careful, PlanState::Gone));
+    }
+    // Once the label is off it is let out, said or not: what falls then isolates it no more.
+    let is_out = granted.level == Isolation::Open && !labelled;
+    let plan = plan(client, &api, claim, is_out).await?;
+    Ok((target(quarantine, recovery.as_ref(), plan), plan))
+}
+
+/// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
+async fn plan(
+    client: &Client,
+    records: &Api<ServiceRecovery>,
+    claim: &Claim,
+    is_out: bool,
+) -> Result<PlanState, IoError> {
+    let plans: Api<DeserializeGuard<RecoveryPlan>> = Api::namespaced(client.clone(), &claim.plan_namespace);
+    let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
+    let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else { return Ok(PlanState::Gone) };
+    let meta = kube::Resource::meta(&found);
+    if meta.uid.as_deref() != Some(&claim.plan_uid) || meta.deletion_timestamp.is_some() {
+        return Ok(PlanState::Gone);
+    }
+    if is_out {
+        return Ok(PlanState::Alive);
+    }
+    let Ok(found) = found.0 else { return Ok(PlanState::Waits) };
+    let plan = Plan::from_object(&found);
+    // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
+    let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
+    let reads = plan.dependencies_of(service).into_iter().map(|dependency| {
+        let name = service_recovery_name(&plan.name, &plan.services[dependency].name);
+        async move { read(records, &name).await }
+    });
+    let dependencies = try_join_all(reads).await?;
+    let stand = dependencies.iter().all(|record| record.as_ref().is_some_and(ServiceRecovery::stands));
+    Ok(if stand { PlanState::Alive } else { PlanState::Waits })
+}
+
+async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {
+    call_opt(format!("get ServiceRecovery {name}"), records.get(name)).await
+}
+
+/// Right before anything is let in or out: is it still what is wanted, and the Quarantine still as it was read?
+pub(super) async fn still_wanted(
+    client: &Client,
+    quarantine: &Quarantine,
+    wanted: &Target,
+    labelled: bool,
+) -> Result<bool, IoError> {
+    let (api, name) = (Api::<Quarantine>::all(client.clone()), quarantine.name_any());
+    let Some(now) = call_opt(format!("get Quarantine {name}"), api.get(&name)).await? else {
+        return Ok(false);
+    };
+    if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
+        return Ok(false);
+    }
+    Ok(decide(client, &now, labelled).await?.0 == *wanted)
+}

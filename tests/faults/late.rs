@@ -1,0 +1,47 @@
+//! What was right when it was asked for may be wrong by the time that it is done.
+
+use control_plane::Identity;
+use fault_proxy::{Fault, Profile, Schedule};
+use kube::api::{Patch, PatchParams};
+use rehearsal::trial::Trial;
+use rehearsal::{condition, kind, object};
+use serde_json::json;
+
+use crate::{crew, stage};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_it_is_not() {
+    let (cluster, _, _turn) = stage().await;
+    let crew = crew(cluster, 1).await;
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let trial = Trial::lay_down(cluster, "late").await.unwrap();
+    let [database, web] = trial.namespaces().clone();
+    let databases = kind(&admin, "apps/v1", "StatefulSet", Some(&database));
+    let scale = async |replicas: i32| {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
+    };
+    let play = async {
+        trial.begin().await?;
+        trial.quarantine(&web, "to be a clean room", |q| q["status"]["isolation"] == "CleanRoom").await?;
+        // From here on it cannot be let out: the API server fails where its label would be taken off.
+        let only = format!("PATCH /api/v1/namespaces/{web}");
+        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
+        crew.proxy(0).follow(Schedule { seed: 1, profile });
+        trial.service(&web, "to ask to be let out", |r| r["spec"]["isolation"] == "Open").await?;
+        crew.proxy(0).struck(Fault::InternalError).await;
+        scale(0).await;
+        trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
+        crew.proxy(0).heal();
+        let held = |q: &serde_json::Value| q["status"].to_string().contains("but what it depends on is not");
+        trial.quarantine(&web, "to be kept", held).await?;
+        let namespace = object(&kind(&admin, "v1", "Namespace", None), &web).await?;
+        assert_eq!(namespace["metadata"]["labels"]["resurgam.dev/isolation"], "clean-room");
+        scale(1).await;
+        trial.recovered().await
+    };
+    crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
+    // The judge, too, looks at what stood when each namespace was loosened.
+    trial.end().await.unwrap();
+    trial.clear().await.unwrap();
+}
