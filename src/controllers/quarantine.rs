@@ -210,6 +210,11 @@ impl PassError {
         }
     }
 
+    /// Somebody else wrote in between.
+    fn is_conflict(&self) -> bool {
+        self.io().is_some_and(IoError::is_conflict)
+    }
+
     /// The call that failed, where one did.
     fn io(&self) -> Option<&IoError> {
         match self {

@@ -240,7 +240,7 @@ mod tests {
         ];
         assert_eq!(intruders(&handed_over), Vec::<String>::new());
         for late in [write("one", 8), write("two", 4), event("one", 8, "pods", json!({"kind": "Status"}))] {
-            let found = intruders(&[&handed_over[..], &[late.clone()]].concat());
+            let found = intruders(&[&handed_over[..], std::slice::from_ref(&late)].concat());
             assert_eq!(found.len(), 1, "{late}: {found:?}");
         }
         let renewed = [lease("one", 1, Some("x")), lease("one", 3, Some("x")), write("one", 4)];

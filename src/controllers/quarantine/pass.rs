@@ -49,7 +49,7 @@ pub(super) async fn run(
     let outcome = work.go(&mut pass).await;
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
-        Err(error) if error.io().is_some_and(|io| io.is_conflict()) => return outcome,
+        Err(error) if error.is_conflict() => return outcome,
         // Half let out, and an answer was lost: as with `is_between`, saying so would take back what was granted.
         Err(error)
             if target::loosens(before.isolation, pass.target.level)
