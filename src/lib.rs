@@ -7,6 +7,7 @@
 pub mod api;
 pub mod calls;
 pub mod cli;
+pub mod client;
 pub mod controllers;
 pub mod engine;
 #[cfg(test)]

@@ -131,9 +131,10 @@ impl Proxy {
         self.shared.halt.effects_reach(effects).await;
     }
 
-    /// Returns once a fault has struck.
-    pub async fn struck(&self, fault: Fault) {
-        while !self.counts().contains_key(&fault) {
+    /// Returns once a fault strikes, after this is asked.
+    pub async fn strikes(&self, fault: Fault) {
+        let before = self.counts().get(&fault).copied();
+        while self.counts().get(&fault).copied() == before {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -60,6 +60,8 @@ impl Operator {
             .args(["--lease-duration", &format!("{}s", options.lease_seconds)])
             .args(&options.arguments)
             .env("KUBECONFIG", kubeconfig)
+            // Only tests themselves need more of a stack.
+            .env_remove("RUST_MIN_STACK")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -125,7 +125,7 @@ fn start_logs(format: LogFormat) {
 async fn operate(args: &Args) -> Result<ExitCode> {
     let evidence = evidence(args)?;
     let config = super::cluster().await?;
-    let client = Client::try_from(config.clone())?;
+    let client = crate::client::patient(config.clone())?;
     let health = Arc::new(Health::default());
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await

@@ -127,7 +127,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn quarantine(args: &Args) -> Result<ExitCode> {
-    let client = Client::try_from(super::cluster().await?)?;
+    let client = crate::client::patient(super::cluster().await?)?;
     // In a pod there is none: then the login is the account's.
     let kubeconfig = Kubeconfig::read().ok();
     let mut report = begin(args, &client).await?;

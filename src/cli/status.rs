@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 
 use super::Output;
 use super::follow::{Scope, follow, look};
@@ -40,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn show(args: &Args) -> Result<ExitCode> {
-    let client = Client::try_from(super::cluster().await?)?;
+    let client = crate::client::patient(super::cluster().await?)?;
     let scope = Scope {
         plan: args.plan.clone(),
         namespace: args.namespace.clone(),

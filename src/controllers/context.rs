@@ -51,5 +51,5 @@ pub fn impersonating(config: &Config, namespace: &str, account: &str) -> anyhow:
     let mut config = config.clone();
     let user = format!("system:serviceaccount:{namespace}:{account}");
     config.headers.push(("impersonate-user".parse()?, user.parse()?));
-    Ok(Client::try_from(config)?)
+    Ok(crate::client::patient(config)?)
 }

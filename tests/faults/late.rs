@@ -29,7 +29,7 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
         let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
         crew.proxy(0).follow(Schedule { seed: 1, profile });
         trial.service(&web, "to ask to be let out", |r| r["spec"]["isolation"] == "Open").await?;
-        crew.proxy(0).struck(Fault::InternalError).await;
+        crew.proxy(0).strikes(Fault::InternalError).await;
         scale(0).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         crew.proxy(0).heal();

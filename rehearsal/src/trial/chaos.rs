@@ -101,7 +101,8 @@ async fn windows(crew: &Crew<'_>, replica: usize, plot: &Plot) {
     let token = async {
         proxy.effects_reach(plot.token_runs_out_at).await;
         proxy.refuse_tokens(true);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // As long as that, and not before it was noticed: an operator that waits for its lease asks for little.
+        tokio::join!(tokio::time::sleep(Duration::from_secs(1)), proxy.strikes(Fault::Unauthorized));
         proxy.refuse_tokens(false);
     };
     tokio::join!(cut_off, token);

@@ -1,7 +1,7 @@
 //! The leader is lost in the midst of a recovery, and another replica goes on. Who led when, and who wrote, is told by the API
 //! server's audit log: the proxy of each replica gives its requests a user agent of their own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -118,7 +118,7 @@ struct Reign {
 }
 
 struct Write {
-    /// Of what it left, if that was answered.
+    /// Of what it left, if that was answered and it is what made it so.
     revision: Option<u64>,
     at: Timestamp,
     agent: String,
@@ -174,6 +174,11 @@ impl Story {
         }
         story.reigns.sort_by_key(|reign| reign.revision);
         story.writes.sort_by_key(|write| write.at);
+        // A write that changed nothing leaves the version of an earlier one, and that does not tell when this one was made.
+        let mut left = HashSet::new();
+        for write in &mut story.writes {
+            write.revision.take_if(|revision| !left.insert(*revision));
+        }
         Ok(story)
     }
 
@@ -243,6 +248,10 @@ mod tests {
             let found = intruders(&[&handed_over[..], std::slice::from_ref(&late)].concat());
             assert_eq!(found.len(), 1, "{late}: {found:?}");
         }
+        let changes_nothing = event("two", 8, "namespaces", json!({"metadata": {"resourceVersion": "102"}}));
+        assert_eq!(intruders(&[&handed_over[..], &[changes_nothing]].concat()), Vec::<String>::new());
+        let changes_nothing = event("one", 8, "namespaces", json!({"metadata": {"resourceVersion": "102"}}));
+        assert_eq!(intruders(&[&handed_over[..], &[changes_nothing]].concat()).len(), 1);
         let renewed = [lease("one", 1, Some("x")), lease("one", 3, Some("x")), write("one", 4)];
         assert_eq!(intruders(&renewed), Vec::<String>::new());
         assert_eq!(intruders(&[write("one", 1), lease("one", 2, None), write("one", 3)]).len(), 1);

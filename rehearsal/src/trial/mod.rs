@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::estate::{Estate, look};
-use crate::{apply, condition, documents, eventually, kind, repository};
+use crate::{apply, condition, documents, eventually, kind, object, repository};
 
 pub use history::History;
 
@@ -122,7 +123,27 @@ impl<'a> Trial<'a> {
         let ready =
             |plan: &Value| condition(plan, "Ready") == "True" && condition(plan, "Recovered") == "True";
         let what = format!("plan {} to be recovered", self.name);
-        eventually(&plans, &self.name, &what, DEADLINE, ready).await.map(drop)
+        match eventually(&plans, &self.name, &what, DEADLINE, ready).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error).context(self.standing().await),
+        }
+    }
+
+    /// How its services and Quarantines stand, for whoever has to find out why it does not end.
+    async fn standing(&self) -> String {
+        let records = kind(&self.admin, KINDS, "ServiceRecovery", Some(&self.recovery()));
+        let quarantines = kind(&self.admin, KINDS, "Quarantine", None);
+        let mut told = vec![format!("{}, and so it stands:", Timestamp::now())];
+        for namespace in &self.namespaces {
+            for (api, name) in [(&records, &format!("{}.{namespace}", self.name)), (&quarantines, namespace)]
+            {
+                let status = object(api, name)
+                    .await
+                    .map_or_else(|error| format!("{error:#}"), |o| o["status"].to_string());
+                told.push(format!("{name}: {status}"));
+            }
+        }
+        told.join("\n")
     }
 
     /// Is everything as it was, was each thing done once, and does the judge agree?

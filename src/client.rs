@@ -1,0 +1,138 @@
+//! The operator's client: reads are asked again where no answer came, so that one lost answer costs a moment and not a whole pass.
+//! Writes are not: whoever made them looks first at what became of them.
+
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tower::retry::{Policy, Retry};
+
+/// How often a read is asked again.
+const AGAIN: u32 = 2;
+/// How long that waits at first; each time twice as long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A client that asks again for reads. That of kube does so by itself where the API server says that it is too busy (429, 503,
+/// 504); this one does where it failed or the connection broke.
+///
+/// # Errors
+/// The configuration makes no client.
+pub fn patient(config: Config) -> kube::Result<Client> {
+    let client = Client::try_from(config)?;
+    let (namespace, until) = (client.default_namespace().to_owned(), *client.valid_until());
+    let send = move |request| {
+        let client = client.clone();
+        async move { client.send(request).await }
+    };
+    let service = Retry::new(Reads::default(), tower::service_fn(send));
+    Ok(ClientBuilder::new(service, namespace).with_valid_until(until).build())
+}
+
+/// Of one request: how often it has been asked again.
+#[derive(Clone, Debug, Default)]
+struct Reads {
+    asked: u32,
+}
+
+impl<B, E> Policy<Request<Body>, Response<B>, E> for Reads {
+    type Future = tokio::time::Sleep;
+
+    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<Response<B>, E>) -> Option<Self::Future> {
+        let failed = match result {
+            Ok(response) => {
+                [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::BAD_GATEWAY].contains(&response.status())
+            }
+            Err(_) => true,
+        };
+        if !failed || self.asked == AGAIN {
+            return None;
+        }
+        let pause = PAUSE * 2_u32.pow(self.asked);
+        self.asked += 1;
+        Some(tokio::time::sleep(pause))
+    }
+
+    /// None for what is not asked again: writes, and watches, which begin again by themselves.
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        let is_watch = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("watch=")));
+        if request.method() != Method::GET || is_watch {
+            return None;
+        }
+        let mut again = Request::new(request.body().try_clone()?);
+        *again.method_mut() = request.method().clone();
+        *again.uri_mut() = request.uri().clone();
+        *again.version_mut() = request.version();
+        *again.headers_mut() = request.headers().clone();
+        *again.extensions_mut() = request.extensions().clone();
+        Some(again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::response::IntoResponse;
+    use k8s_openapi::api::core::v1::Namespace;
+    use kube::Api;
+    use kube::api::{DeleteParams, Patch, PatchParams, WatchParams};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A server that answers with these, one after another, and what it was asked.
+    async fn server(answers: Vec<StatusCode>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        type Shared = (Arc<Mutex<Vec<String>>>, Arc<Mutex<std::vec::IntoIter<StatusCode>>>);
+        async fn answer(
+            State((asked, answers)): State<Shared>,
+            request: axum::extract::Request,
+        ) -> impl IntoResponse {
+            asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+            let code = answers.lock().unwrap().next().unwrap_or(StatusCode::OK);
+            (code, json!({"metadata": {"name": "a"}}).to_string())
+        }
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let shared: Shared = (asked.clone(), Arc::new(Mutex::new(answers.into_iter())));
+        let app = Router::new().fallback(answer).with_state(shared);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (patient(Config::new(url)).unwrap(), asked)
+    }
+
+    const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+
+    #[tokio::test]
+    async fn a_read_that_fails_is_asked_again_twice() {
+        let (client, asked) = server(vec![FAILED, StatusCode::BAD_GATEWAY]).await;
+        Api::<Namespace>::all(client).get("a").await.unwrap();
+        assert_eq!(asked.lock().unwrap().len(), 3);
+
+        let (client, asked) = server(vec![FAILED; 4]).await;
+        Api::<Namespace>::all(client).get("a").await.unwrap_err();
+        assert_eq!(*asked.lock().unwrap(), vec!["GET /api/v1/namespaces/a"; 3]);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_or_is_not_there_is_asked_once() {
+        for code in [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::UNAUTHORIZED] {
+            let (client, asked) = server(vec![code; 4]).await;
+            Api::<Namespace>::all(client).get("a").await.unwrap_err();
+            assert_eq!(asked.lock().unwrap().len(), 1, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn neither_a_write_nor_a_watch_is_asked_again() {
+        let (client, asked) = server(vec![FAILED; 4]).await;
+        let namespaces = Api::<Namespace>::all(client);
+        let patch = Patch::Merge(json!({}));
+        namespaces.patch("a", &PatchParams::default(), &patch).await.unwrap_err();
+        namespaces.delete("a", &DeleteParams::default()).await.unwrap_err();
+        assert!(namespaces.watch(&WatchParams::default(), "0").await.is_err());
+        assert_eq!(asked.lock().unwrap().len(), 3, "{asked:?}");
+    }
+}
