@@ -8,12 +8,14 @@ pub mod api;
 pub mod calls;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod controllers;
 pub mod engine;
 #[cfg(test)]
 mod fuzz;
 pub mod gates;
 pub mod isolation;
+pub mod leader;
 pub mod plan;
 pub mod resume;
 pub mod simulate;

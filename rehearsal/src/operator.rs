@@ -22,6 +22,8 @@ pub struct OperatorOptions {
     pub lease_seconds: u32,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Further environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl OperatorOptions {
@@ -35,6 +37,7 @@ impl OperatorOptions {
             log: cluster.dir().join("operator.log"),
             lease_seconds: 5,
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -60,6 +63,7 @@ impl Operator {
             .args(["--lease-duration", &format!("{}s", options.lease_seconds)])
             .args(&options.arguments)
             .env("KUBECONFIG", kubeconfig)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             // Only tests themselves need more of a stack.
             .env_remove("RUST_MIN_STACK")
             .stdin(Stdio::null())

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -14,17 +13,16 @@ use axum::http::StatusCode;
 use axum::http::Uri;
 use axum::http::uri::Scheme;
 use axum::routing::get;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Config};
-use kube_lease_manager::LeaseManagerBuilder;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
+use crate::clock;
 use crate::controllers::metrics::Metrics;
 use crate::controllers::network::ProbeOptions;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
+use crate::leader::Candidate;
 
 /// Name of the Lease by which replicas agree on a leader.
 pub(crate) const LEASE: &str = "resurgam";
@@ -135,26 +133,21 @@ async fn operate(args: &Args) -> Result<ExitCode> {
 
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
-    let identity = identity();
-    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
-        .with_namespace(&args.lease_namespace)
-        .with_identity(&identity)
-        .with_duration(seconds)
-        .with_grace(seconds.div_ceil(3))
-        .build()
-        .await
-        .with_context(|| format!("Lease {}/{LEASE}", args.lease_namespace))?;
-    let (mut leading, mut lease) = manager.watch().await;
+    let candidate = Candidate {
+        leases: Api::namespaced(client.clone(), &args.lease_namespace),
+        name: LEASE.to_owned(),
+        identity: identity(),
+        duration: args.lease_duration.0,
+    };
     health.ready.store(true, Ordering::Relaxed);
 
     let mut stop = std::pin::pin!(stopped());
     tracing::info!("waiting to lead");
-    tokio::select! {
-        result = leading.wait_for(|&leads| leads) => { result.context("the lease task died")?; }
+    let mut reign = tokio::select! {
+        reign = candidate.lead() => reign.kept(),
         () = &mut stop => return Ok(ExitCode::SUCCESS),
-    }
+    };
     tracing::info!("leading");
-    let leases = client.clone();
     health.metrics.leader.set(1);
     let code = tokio::select! {
         result = lead(args, client, config, evidence, health.metrics.clone()) => {
@@ -162,62 +155,23 @@ async fn operate(args: &Args) -> Result<ExitCode> {
             ExitCode::FAILURE
         }
         // Whoever leads no more writes no more: nothing is safer than to end at once.
-        _ = leading.wait_for(|&leads| !leads) => {
-            tracing::error!("the lease is lost: ending");
-            return Ok(ExitCode::FAILURE);
-        }
-        _ = &mut lease => {
-            tracing::error!("the lease task died: ending");
-            return Ok(ExitCode::FAILURE);
-        }
-        why = deposed(Api::namespaced(leases, &args.lease_namespace), &identity, args.lease_duration.0) => {
+        why = reign.lost() => {
             tracing::error!(why, "nobody knows who leads: ending");
             return Ok(ExitCode::FAILURE);
+        }
+        why = clock::jumped() => {
+            tracing::error!(why, "what rests on the clock as it was begins anew: giving the lease back and ending");
+            ExitCode::FAILURE
         }
         () = &mut stop => {
             tracing::info!("asked to stop: giving the lease back");
             ExitCode::SUCCESS
         }
     };
-    // The controllers are dropped by now. Letting go of the channel gives the lease back, so that a successor need not wait.
-    drop(leading);
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), lease).await;
+    // The controllers are dropped by now.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), reign.give_back()).await;
     serving.abort();
     Ok(code)
-}
-
-/// Resolves, with the reason, when this process must not take itself for the leader any more. The lease task goes on believing
-/// what it last heard while the API server does not answer it; somebody else may lead by then. So what counts is when the lease was
-/// last renewed, by the API server's word, and this ends before anybody else may take it.
-async fn deposed(leases: Api<Lease>, identity: &str, duration: std::time::Duration) -> String {
-    // The rest is for clocks that differ.
-    let lasts = duration * 5 / 6;
-    let mut renewed = Instant::now();
-    loop {
-        match tokio::time::timeout_at((renewed + lasts).into(), leases.get(LEASE)).await {
-            Ok(Ok(lease)) => {
-                let spec = lease.spec.unwrap_or_default();
-                match spec.holder_identity {
-                    Some(holder) if holder == identity => {}
-                    Some(holder) => return format!("the lease is held by {holder}"),
-                    None => return "the lease is held by nobody".to_owned(),
-                }
-                let age = spec.renew_time.map(|at| Timestamp::now().duration_since(at.0));
-                let at = age.and_then(|age| Instant::now().checked_sub(age.unsigned_abs()));
-                renewed = at.unwrap_or(renewed);
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be read"),
-            Err(_) => {}
-        }
-        let age = renewed.elapsed();
-        if age >= lasts {
-            return format!("the lease was last seen to be renewed {:.1} s ago", age.as_secs_f64());
-        }
-        // Between two renewals, and right after the next is due; then in quick succession.
-        let looks = [duration / 3, duration * 3 / 4];
-        let next = looks.into_iter().find(|look| *look > age).unwrap_or(age + duration / 30);
-        tokio::time::sleep(next.min(lasts) - age).await;
-    }
 }
 
 /// All controllers, until one ends.
@@ -273,10 +227,10 @@ fn evidence(args: &Args) -> Result<Evidence> {
     })
 }
 
-/// Tells replicas apart.
+/// Tells replicas apart, and a container from the one before it in the same pod.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "resurgam".to_owned());
-    format!("{host}-{}", std::process::id())
+    format!("{host}-{}-{:x}", std::process::id(), clock::now().as_microsecond())
 }
 
 /// Resolves when the process is asked to end.
@@ -321,50 +275,6 @@ async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
 mod tests {
     use super::*;
 
-    /// What the API server says of the lease.
-    #[derive(Clone, Copy)]
-    enum Says {
-        Nothing,
-        Holder(&'static str),
-        NotRenewedSince(&'static str),
-    }
-
-    impl Says {
-        fn lease(self) -> String {
-            let (holder, renewed) = match self {
-                Self::Nothing => ("", String::new()),
-                Self::Holder(holder) => (holder, Timestamp::now().to_string()),
-                Self::NotRenewedSince(renewed) => ("me", renewed.to_owned()),
-            };
-            serde_json::json!({
-                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE},
-                "spec": {"holderIdentity": holder, "renewTime": renewed},
-            })
-            .to_string()
-        }
-    }
-
-    /// What a leader finds out within a lease of a second, and after how long.
-    async fn finds(says: Says) -> Option<(String, std::time::Duration)> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = tokio::spawn(async move {
-            if matches!(says, Says::Nothing) {
-                // Connections are made, and nobody ever says anything.
-                let _listener = listener;
-                return std::future::pending::<()>().await;
-            }
-            let answer = move || async move { ([("content-type", "application/json")], says.lease()) };
-            axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
-        });
-        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
-        let (second, began) = (std::time::Duration::from_secs(1), Instant::now());
-        let found = deposed(Api::namespaced(client, "system"), "me", second);
-        let found = tokio::time::timeout(3 * second, found).await.ok();
-        serving.abort();
-        found.map(|why| (why, began.elapsed()))
-    }
-
     #[test]
     fn a_route_to_an_api_server_is_an_address_and_an_https_url() {
         let (address, url) = route("192.0.2.1:6443=https://master-1.example:443").unwrap();
@@ -379,21 +289,5 @@ mod tests {
         ] {
             assert!(route(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[tokio::test]
-    async fn who_is_told_by_nobody_that_it_leads_does_not_lead() {
-        let (silent, theirs, mine) =
-            tokio::join!(finds(Says::Nothing), finds(Says::Holder("them")), finds(Says::Holder("me")));
-        assert!(silent.unwrap().0.contains("last seen to be renewed"));
-        assert_eq!(theirs.unwrap().0, "the lease is held by them");
-        assert_eq!(mine, None, "as long as it is said, it leads");
-    }
-
-    #[tokio::test]
-    async fn a_leader_whose_lease_is_not_renewed_ends_before_another_could_take_it() {
-        let (why, after) = finds(Says::NotRenewedSince("2026-11-24T03:00:00Z")).await.unwrap();
-        assert!(why.contains("last seen to be renewed"), "{why}");
-        assert!(after < std::time::Duration::from_secs(1), "after {after:?}");
     }
 }

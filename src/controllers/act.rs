@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::SignedDuration;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
 use kube::{Api, ResourceExt};
@@ -22,6 +22,7 @@ use crate::api::{
     ServiceRecoverySpec, ServiceRecoveryStatus, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
+use crate::clock;
 use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
@@ -103,7 +104,7 @@ impl Act {
         if reason != "Conflict" {
             tracing::warn!(plan = %self.running.key, service, reason, %error, "did not come about");
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let again_at = now.checked_add(again).unwrap_or(now);
         Refusal { reason: reason.to_owned(), message: error.to_string(), again_at }
     }
@@ -157,8 +158,7 @@ impl Act {
         .await?;
         {
             let mut state = self.running.state();
-            state.services.entry(self.service().name.clone()).or_default().written_at =
-                Some(Timestamp::now());
+            state.services.entry(self.service().name.clone()).or_default().written_at = Some(clock::now());
         }
         self.context.events.stage_changed(&written, before.as_ref(), status);
         self.keep(written);
@@ -470,7 +470,7 @@ impl Act {
         let outcome = match steps::run(&client, step, &known).await {
             Ok(()) => StepOutcome::Done,
             Err(StepError::Io(error)) if error.is_transient() => {
-                let now = Timestamp::now();
+                let now = clock::now();
                 let at = now.checked_add(AGAIN_AFTER).unwrap_or(now);
                 StepOutcome::Again { message: error.to_string(), at }
             }
@@ -519,7 +519,7 @@ pub(crate) async fn mark_orphaned(context: &Context, record: &ServiceRecovery) -
         "NotInPlan",
         message,
         record.metadata.generation,
-        Timestamp::now(),
+        clock::now(),
     );
     let patch = json!({
         "apiVersion": api_version(), "kind": "ServiceRecovery",

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::metrics::Metrics;
 use super::stores::Wakeups;
+use crate::clock;
 use crate::engine::{GateState, Tracker};
 use crate::gates::{Asker, Question, interests};
 use crate::plan::GatePolicy;
@@ -53,7 +54,7 @@ impl GateTask {
     /// A gate that has answered once, and is asked no more.
     #[cfg(test)]
     pub(crate) fn answered(binding: Binding, policy: GatePolicy, answer: crate::engine::Answer) -> Self {
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut tracker = Tracker::new(policy, now);
         tracker.record(answer, now);
         let handle = tokio::spawn(std::future::ready(())).abort_handle();
@@ -81,7 +82,7 @@ impl Gatekeeper {
     ) -> GateTask {
         let wake = Arc::new(Notify::new());
         self.wakeups.register(interests(&binding.question), &wake);
-        let tracker = Arc::new(Mutex::new(Tracker::new(policy, Timestamp::now())));
+        let tracker = Arc::new(Mutex::new(Tracker::new(policy, clock::now())));
         let task = tokio::spawn(ask_on(
             self.clone(),
             client,
@@ -108,7 +109,7 @@ async fn ask_on(
         let answer = keeper.asker.ask(&client, &question).await;
         drop(slot);
         keeper.metrics.gate_answers.get_or_create(&answer.verdict.into()).inc();
-        let now = Timestamp::now();
+        let now = clock::now();
         let (changed, next) = {
             let mut tracker = tracker.lock().unwrap_or_else(PoisonError::into_inner);
             let before = tracker.state(now);

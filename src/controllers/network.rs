@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::calls::{IoError, call};
+use crate::clock;
 use crate::isolation::probe::network::{Nodes, Verdict, choose, remember, verdict};
 use crate::isolation::probe::{AttemptError, attempt, pods::Try};
 
@@ -185,7 +186,7 @@ fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
 
 /// One try, and what is known with it.
 async fn look(client: &Client, image: &str, known: &mut Nodes, interval: Duration) -> Verdict {
-    let now = Timestamp::now();
+    let now = clock::now();
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let fresh =
         SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX).checked_mul(FRESH_INTERVALS);

@@ -23,6 +23,7 @@ use super::running::{PlanKey, Running, State};
 use super::stores::{Change, Stores, Wakeups};
 use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
 use crate::calls::call;
+use crate::clock;
 use crate::engine::{self, GateKey, ServiceDecided};
 use crate::gates::Asker;
 use crate::plan::Plan;
@@ -228,7 +229,7 @@ impl Plans {
         drop(state);
         let key = running.key.clone();
         tracing::error!(plan = %key, error, "this plan cannot be read: nothing of it starts");
-        let status = engine::unreadable(meta.generation, error, Timestamp::now());
+        let status = engine::unreadable(meta.generation, error, clock::now());
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
             "metadata": {"name": key.name, "uid": meta.uid}, "status": status,
@@ -272,7 +273,7 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
             tracing::error!(plan = %running.key, "the operator panicked on this plan: a bug; nothing of it moves");
             None
         });
-        let until = wake_at.map(|at| at.duration_since(Timestamp::now()));
+        let until = wake_at.map(|at| at.duration_since(clock::now()));
         pause = until.map_or(RESYNC, |d| Duration::try_from(d).unwrap_or(Duration::ZERO).min(RESYNC));
     }
 }
@@ -282,7 +283,7 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
     let plan = plans.compiled(running)?;
     let context = &plans.context;
     context.metrics.looks.inc();
-    let now = Timestamp::now();
+    let now = clock::now();
     let (decided, records, busy) = {
         let mut state = running.state();
         let seen = observe::observe(&context.stores, &plan, &mut state, now);
@@ -410,7 +411,7 @@ fn write_plan_status(
         {
             let mut state = running.state();
             state.status_busy = false;
-            state.status_written_at = Some(Timestamp::now());
+            state.status_written_at = Some(clock::now());
             if let Ok(written) = &written {
                 let version = written.metadata.resource_version.clone();
                 let own = kube::api::ObjectMeta { resource_version: version, ..Default::default() };

@@ -25,6 +25,7 @@ use crate::api::{
     ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
 };
 use crate::calls::{IoError, call, call_opt};
+use crate::clock;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::guard::Guards;
@@ -324,7 +325,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");
         let trouble = Trouble { reason: "Protected", message: why, stalled: true };
-        write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
+        write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
         return Ok(Action::await_change());
     }
     let quarantine = with_finalizer(&context, quarantine).await?;
@@ -335,7 +336,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         let what = if going { "is being deleted" } else { "is not there" };
         let message = format!("namespace {name} {what}: it is isolated as soon as there is one of that name");
         let trouble = Trouble { reason: "NamespaceMissing", message, stalled: true };
-        write(&context, &quarantine, status::impossible(&quarantine, &trouble, Timestamp::now())).await?;
+        write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
     let labelled = namespace.labels().contains_key(ISOLATION_LABEL);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -16,6 +15,7 @@ use crate::api::conditions::shorten;
 use crate::api::field_manager;
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::calls::{IoError, call};
+use crate::clock;
 use crate::engine::ResumeSeen;
 use crate::isolation::workloads::list_kind;
 use crate::plan::ServiceId;
@@ -92,7 +92,7 @@ impl Act {
 
     fn judged(&self, found: &BTreeMap<Key, Found>) -> Vec<ResumeSeen> {
         let service = self.service();
-        resume::judge(&service.resume, found, &seals(&self.context.stores, service), Timestamp::now())
+        resume::judge(&service.resume, found, &seals(&self.context.stores, service), clock::now())
     }
 
     fn keep_resumes(&self, attempt: i64, all: Vec<ResumeSeen>) {

@@ -36,7 +36,7 @@ pub const INSTALL_GUARD: &str = "resurgam-install-guard";
 pub const POLICY_GUARD: &str = "resurgam-policy-guard";
 
 /// Goes up by one with every release that changes a policy: an operator leaves a newer one's policies alone.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Annotation of ours on policies and bindings that bears [`VERSION`].
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 /// What the API server wants the names of static manifests to end with.
@@ -134,6 +134,8 @@ fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBindi
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::api::{Action, INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, REASON_ANNOTATION};
     use crate::isolation::{OPERATOR, RELEASE_FINALIZER};
@@ -165,6 +167,16 @@ mod tests {
                     .is_none_or(|p| p.parameter_not_found_action.as_deref() == Some("Deny"))
             );
         }
+    }
+
+    #[test]
+    fn policies_that_say_something_else_bear_another_version() {
+        let said: Vec<_> = all().unwrap().into_iter().chain(all_static().unwrap()).collect();
+        let said =
+            said.iter().map(|p| format!("{:?}{:?}", p.policy.spec, p.binding.spec)).collect::<String>();
+        let said: String = Sha256::digest(said).iter().map(|byte| format!("{byte:02x}")).collect();
+        let known = (2, "7ff901ef58909542c585f05bd1504563b9f3d9646484f5e430a9aa054774370d");
+        assert_eq!((VERSION, said.as_str()), known, "raise VERSION, or an older operator takes them back");
     }
 
     #[test]

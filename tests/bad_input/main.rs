@@ -5,6 +5,8 @@
 
 mod bench;
 mod edits;
+mod fields;
 mod plans;
+mod schema;
 mod services;
 mod unreadable;

@@ -22,7 +22,7 @@ async fn a_leader_that_is_killed_or_cut_off_is_replaced_and_nobody_writes_withou
         let took = takeover(cluster, &crew, &name, (lost, effect), model).await.unwrap();
         eprintln!("{took:?}");
         // Random waits of whoever waits for the lease, and a machine that is busy.
-        assert!(took.taken_after < f64::from(3 * LEASE), "{took:?}");
+        assert!(took.succession.taken_after < f64::from(3 * LEASE), "{took:?}");
         assert!(took.writes > 20, "hardly anything was looked at: {took:?}");
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
 mod chaos;
+mod clock;
 mod crash;
 mod late;
 mod leaders;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity};
 use kube::api::ListParams;
-use rehearsal::estate::{Estate, look};
-use rehearsal::{Endpoint, SplitMix, condition, eventually, text, three_boroughs};
+use rehearsal::estate::look;
+use rehearsal::{Endpoint, SplitMix, text, three_boroughs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -13,8 +13,6 @@ use crate::judged::judged;
 use crate::progress::Progress;
 use crate::{KINDS, stage, start_operator};
 
-/// The services whose images were tampered with: they fail once, and are retried once repaired.
-const TAMPERED: [&str; 2] = ["integration", "rbkc-parking"];
 /// How often the operator is killed.
 const KILLS: usize = 5;
 /// Longer than anything takes, kills and a busy machine included.
@@ -26,17 +24,13 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let endpoint = Endpoint::start().await.unwrap();
     three_boroughs::lay_down(cluster, true).await.unwrap();
-    let jobs = rehearsal::kind(&admin, "batch/v1", "Job", Some("shared-files"));
-    let complete = |o: &Value| condition(o, "Complete") == "True";
-    eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await.unwrap();
 
     let seed = rehearsal::seed(24_112_025).unwrap();
     eprintln!("RESURGAM_SEED={seed}");
     let mut random = SplitMix::new(seed);
     let mut progress = Progress::start(&admin);
     let mut operator = start_operator(cluster);
-    let quarantines = rehearsal::read("examples/three-boroughs/quarantines.yaml").unwrap();
-    let namespaces: Vec<String> = quarantines.iter().map(|q| text(q, "/metadata/name").to_owned()).collect();
+    let namespaces = three_boroughs::namespaces().unwrap();
     let before = look(&admin, &namespaces).await.unwrap();
     assert_eq!(three_boroughs::isolate(cluster).await.unwrap(), namespaces);
     let plan = three_boroughs::arm(cluster, endpoint.url()).await.unwrap();
@@ -53,7 +47,8 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
         eprintln!("killed after changes {moments:?}");
         (progress, operator, moments)
     };
-    let ((progress, operator, moments), ()) = tokio::join!(killing, lead(cluster));
+    let ((progress, operator, moments), ()) =
+        tokio::join!(killing, async { three_boroughs::lead(cluster).await.unwrap() });
 
     for wanted in ["Recovered", "Ready"] {
         wait(cluster, wanted).await;
@@ -61,7 +56,7 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     eprintln!("{} changes in all", progress.so_far());
     assert!(moments.last() < Some(&progress.so_far()), "the last operator had nothing left to do");
 
-    let wanted = as_it_should_be(before);
+    let wanted = three_boroughs::as_it_should_be(before).unwrap();
     let after = look(&admin, &namespaces).await.unwrap();
     for (what, wanted) in &wanted {
         assert_eq!(after.get(what), Some(wanted), "{what}");
@@ -73,7 +68,7 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     for record in records.list(&ListParams::default()).await.unwrap() {
         let record = serde_json::to_value(record).unwrap();
         let service = text(&record, "/spec/service").to_owned();
-        let attempts = if TAMPERED.contains(&service.as_str()) { 2 } else { 1 };
+        let attempts = if three_boroughs::TAMPERED.contains(&service.as_str()) { 2 } else { 1 };
         assert_eq!(record["status"]["attempt"], attempts, "{service}: {}", record["status"]);
         assert_eq!(record["status"]["stage"], "Recovered", "{service}");
     }
@@ -93,27 +88,6 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
     assert!(report.steps > 0 && report.asks > 0, "{report}");
 }
 
-/// What the recovery lead does about the tampered services, whether the operator lives just then or not.
-async fn lead(cluster: &ControlPlane) {
-    let client = cluster.client(Identity::RecoveryLead).await.unwrap();
-    let records = rehearsal::kind(&client, KINDS, "ServiceRecovery", Some(three_boroughs::NAMESPACE));
-    for service in TAMPERED {
-        let name = format!("{}.{service}", three_boroughs::PLAN);
-        let asked = |o: &Value| condition(o, "NeedsDecision") == "True";
-        let what = format!("{service} to need a decision");
-        let record = eventually(&records, &name, &what, DEADLINE, asked).await.unwrap();
-        assert_eq!(record["status"]["decision"]["reason"], "GateFailed", "{service}");
-        assert_eq!(record["status"]["stage"], "PreChecks", "{service}: what was tampered with never runs");
-    }
-    three_boroughs::repair(cluster).await.unwrap();
-    for service in TAMPERED {
-        let reason = "the approved image is back";
-        rehearsal::retry(&client, three_boroughs::NAMESPACE, three_boroughs::PLAN, service, reason)
-            .await
-            .unwrap();
-    }
-}
-
 /// As on-call staff would wait.
 async fn wait(cluster: &ControlPlane, wanted: &str) {
     let output = tokio::process::Command::new(cluster.binary("kubectl").unwrap())
@@ -129,25 +103,6 @@ async fn wait(cluster: &ControlPlane, wanted: &str) {
         let tail: Vec<&str> = log.lines().rev().take(60).collect();
         panic!("{wanted}: {}\n{}", String::from_utf8_lossy(&output.stderr), tail.join("\n"));
     }
-}
-
-/// As it was, but for what a recovery changes: approved images are back, and Jobs and CronJobs stay suspended.
-fn as_it_should_be(mut estate: Estate) -> Estate {
-    for repaired in rehearsal::read("examples/three-boroughs/repair").unwrap() {
-        let at = |field| text(&repaired, field);
-        let key = format!("{} {}/{}", at("/kind"), at("/metadata/namespace"), at("/metadata/name"));
-        let tampered = estate.get_mut(&key).unwrap();
-        let image = &repaired["spec"]["template"]["spec"]["containers"][0]["image"];
-        assert_ne!(tampered["images"], json!([image]), "{key} was tampered with");
-        tampered["images"] = json!([image]);
-    }
-    for (what, job) in &mut estate {
-        // A Job that has ended starts nothing any more.
-        if what.starts_with("CronJob ") || (what.starts_with("Job ") && job["complete"] == false) {
-            job["suspend"] = json!(true);
-        }
-    }
-    estate
 }
 
 /// The evidence that the Quarantine names is there, and is what its digest says.

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use control_plane::{ControlPlane, Identity};
 use fault_proxy::{Proxy, Schedule};
+use kube::Client;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
-use crate::{Operator, OperatorOptions};
+use crate::{Operator, OperatorOptions, kind};
 
 /// How often it is looked whether an operator has ended by itself.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,6 +57,20 @@ impl<'a> Crew<'a> {
         replicas: usize,
         lease_seconds: u32,
     ) -> Result<Self> {
+        Self::start_with(cluster, binary, replicas, lease_seconds, |_| Vec::new()).await
+    }
+
+    /// The same, each with a further environment of its own.
+    ///
+    /// # Errors
+    /// A proxy or an operator cannot be started.
+    pub async fn start_with(
+        cluster: &'a ControlPlane,
+        binary: &Path,
+        replicas: usize,
+        lease_seconds: u32,
+        environment: impl Fn(usize) -> Vec<(String, String)>,
+    ) -> Result<Self> {
         let mut crew = Self { cluster, replicas: Vec::new() };
         for replica in 0..replicas {
             let file =
@@ -66,6 +83,7 @@ impl<'a> Crew<'a> {
                 kubeconfig: Some(kubeconfig),
                 log: file("log"),
                 lease_seconds,
+                environment: environment(replica),
                 ..OperatorOptions::within(cluster, binary)
             };
             crew.replicas.push(Replica { proxy, options, state: Mutex::default() });
@@ -130,7 +148,8 @@ impl<'a> Crew<'a> {
         self.replicas.iter().map(said).collect::<Vec<_>>().join("\n--\n")
     }
 
-    fn run(&self, replica: usize) -> Result<()> {
+    /// Starts one of them, with what is in its way left there.
+    pub(super) fn run(&self, replica: usize) -> Result<()> {
         let replica = &self.replicas[replica];
         replica.state().operator = Some(Operator::start(self.cluster, &replica.options)?);
         Ok(())
@@ -144,6 +163,14 @@ impl<'a> Crew<'a> {
         self.kill(replica)?;
         self.proxy(replica).heal();
         self.run(replica)
+    }
+
+    /// Gives the lease back in place of a leader that is known to be dead, so that nobody waits until it runs out.
+    pub(super) async fn free_lease(&self, admin: &Client) -> Result<()> {
+        let leases = kind(admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));
+        let free = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
+        leases.patch("resurgam", &PatchParams::default(), &free).await.context("the lease")?;
+        Ok(())
     }
 
     /// Starts whoever ends by itself, for as long as it is polled. Returns only with an error.

@@ -26,9 +26,9 @@ pub enum Lost {
     CutOff,
 }
 
-/// A recovery that ended as it should although its leader was lost. All times are of the audit log, but for `ended_before`.
+/// A leader that was lost, and who came after it. All times are of the audit log, but for `ended_before`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Takeover {
+pub struct Succession {
     /// What became of the leader.
     pub lost: Lost,
     /// From its last request until another one held the lease, in seconds.
@@ -37,6 +37,13 @@ pub struct Takeover {
     pub acts_after: f64,
     /// How long before that the leader that was cut off had ended by itself, in seconds.
     pub ended_before: Option<f64>,
+}
+
+/// A recovery that ended as it should although its leader was lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Takeover {
+    /// Who came after it.
+    pub succession: Succession,
     /// How many writes of operators were looked at: each was by whoever held the lease.
     pub writes: usize,
 }
@@ -80,33 +87,8 @@ pub async fn takeover(
 
     let intruders = story.intruders();
     ensure!(intruders.is_empty(), "{}: {}", what(), intruders.join("; "));
-    let agent = Crew::agent(leader);
-    let gone = story.last_heard.get(&agent).with_context(|| format!("{agent} is not in the audit log"))?;
-    let taken = story
-        .reigns
-        .iter()
-        .find(|reign| reign.at > *gone && reign.agent.as_ref() != Some(&agent) && reign.agent.is_some());
-    let taken = taken.with_context(|| format!("{}: nobody took over", what()))?;
-    let acts =
-        story.writes.iter().find(|write| Some(&write.agent) == taken.agent.as_ref() && write.at >= taken.at);
-    let acts = acts.with_context(|| format!("{}: whoever took over did nothing", what()))?;
-    let after = |at: Timestamp| at.duration_since(*gone).as_secs_f64();
-    let ended_before = match lost {
-        Lost::Killed => None,
-        Lost::CutOff => {
-            let ended = Timestamp::try_from(ended.with_context(|| format!("{}: it did not end", what()))?)?;
-            let before = taken.at.duration_since(ended).as_secs_f64();
-            ensure!(before > 0.0, "{}: it ended {:.2} s after another had taken the lease", what(), -before);
-            Some(before)
-        }
-    };
-    Ok(Takeover {
-        lost,
-        taken_after: after(taken.at),
-        acts_after: after(acts.at),
-        ended_before,
-        writes: story.writes.len(),
-    })
+    let succession = story.succession(lost, &Crew::agent(leader), at, ended).with_context(what)?;
+    Ok(Takeover { succession, writes: story.writes.len() })
 }
 
 /// The lease, as a write left it.
@@ -127,14 +109,14 @@ struct Write {
 
 /// Who held the lease, and who wrote.
 #[derive(Default)]
-struct Story {
+pub(super) struct Story {
     reigns: Vec<Reign>,
     writes: Vec<Write>,
-    last_heard: HashMap<String, Timestamp>,
+    heard: HashMap<String, Vec<Timestamp>>,
 }
 
 impl Story {
-    fn read(log: &[u8]) -> Result<Self> {
+    pub(super) fn read(log: &[u8]) -> Result<Self> {
         let mut story = Self::default();
         // Holders have names of their own, and are known by who first wrote as one.
         let mut known: HashMap<String, String> = HashMap::new();
@@ -145,8 +127,7 @@ impl Story {
             }
             let agent = text(&event, "/userAgent").to_owned();
             let at: Timestamp = text(&event, "/requestReceivedTimestamp").parse()?;
-            let heard = story.last_heard.entry(agent.clone()).or_insert(at);
-            *heard = at.max(*heard);
+            story.heard.entry(agent.clone()).or_default().push(at);
             let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
             let writes =
                 ["create", "update", "patch", "delete", "deletecollection"].contains(&text(&event, "/verb"));
@@ -182,8 +163,52 @@ impl Story {
         Ok(story)
     }
 
+    /// How many writes of operators there are.
+    pub(super) fn writes(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Who came after a leader that was lost at that time, and, if it was cut off, ended then.
+    pub(super) fn succession(
+        &self,
+        lost: Lost,
+        leader: &str,
+        at: SystemTime,
+        ended: Option<SystemTime>,
+    ) -> Result<Succession> {
+        let lost_at = Timestamp::try_from(at)?;
+        let what = || format!("{leader}, {lost:?} at {lost_at}");
+        let another = |reign: &&Reign| reign.agent.as_deref().is_some_and(|agent| agent != leader);
+        let taken = self.reigns.iter().filter(another).find(|reign| reign.at > lost_at);
+        let taken = taken.with_context(|| format!("{}: nobody took over", what()))?;
+        // What it had asked for may be logged after it was lost; but not after another leads.
+        let heard = self.heard.get(leader).into_iter().flatten();
+        let gone = heard.filter(|heard| **heard < taken.at).max();
+        let gone = gone.with_context(|| format!("{} is not in the audit log", what()))?;
+        let acts = |write: &&Write| Some(&write.agent) == taken.agent.as_ref() && write.at >= taken.at;
+        let acts = self.writes.iter().find(acts);
+        let acts = acts.with_context(|| format!("{}: whoever took over did nothing", what()))?;
+        let after = |at: Timestamp| at.duration_since(*gone).as_secs_f64();
+        let ended_before = match lost {
+            Lost::Killed => None,
+            Lost::CutOff => {
+                let ended =
+                    Timestamp::try_from(ended.with_context(|| format!("{}: it did not end", what()))?)?;
+                let before = taken.at.duration_since(ended).as_secs_f64();
+                ensure!(
+                    before > 0.0,
+                    "{}: it ended {:.2} s after another had taken the lease",
+                    what(),
+                    -before
+                );
+                Some(before)
+            }
+        };
+        Ok(Succession { lost, taken_after: after(taken.at), acts_after: after(acts.at), ended_before })
+    }
+
     /// Writes of whoever did not hold the lease. What one store's versions cannot tell, as of a deletion, its times do.
-    fn intruders(&self) -> Vec<String> {
+    pub(super) fn intruders(&self) -> Vec<String> {
         let wrong = |write: &&Write| {
             let earlier = |reign: &&Reign| match write.revision {
                 Some(revision) => reign.revision < revision,

@@ -1,13 +1,18 @@
 //! A small recovery, again and again on one control plane, with everything that can go wrong on the way: names of its own for
 //! each, so that each begins from the start, and is judged by its own part of the audit log.
 
+pub mod boroughs;
 pub mod chaos;
+pub mod clock;
 pub mod crash;
 pub mod crew;
 mod history;
 pub mod leaders;
+pub mod load;
+pub mod silence;
 
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -119,11 +124,19 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// It does not come back in time.
     pub async fn recovered(&self) -> Result<()> {
+        self.recovered_within(DEADLINE).await
+    }
+
+    /// The same, for whoever has longer to wait.
+    ///
+    /// # Errors
+    /// It does not come back in time.
+    pub async fn recovered_within(&self, deadline: Duration) -> Result<()> {
         let plans = kind(&self.admin, KINDS, "RecoveryPlan", Some(&self.recovery()));
         let ready =
             |plan: &Value| condition(plan, "Ready") == "True" && condition(plan, "Recovered") == "True";
         let what = format!("plan {} to be recovered", self.name);
-        match eventually(&plans, &self.name, &what, DEADLINE, ready).await {
+        match eventually(&plans, &self.name, &what, deadline, ready).await {
             Ok(_) => Ok(()),
             Err(error) => Err(error).context(self.standing().await),
         }
@@ -200,15 +213,8 @@ impl<'a> Trial<'a> {
 
     /// The audit log since this was begun.
     fn log(&self) -> Result<Vec<u8>> {
-        let mut file = std::fs::File::open(self.cluster.audit_log())?;
-        // One more, to see whether a line begins there.
-        file.seek(SeekFrom::Start(self.log_from.saturating_sub(1)))?;
-        let mut log = Vec::new();
-        file.read_to_end(&mut log)?;
-        let line_ends = |byte: &u8| *byte == b'\n';
-        let start = log.iter().position(line_ends).context("nothing was logged")? + 1;
-        let end = log.iter().rposition(line_ends).unwrap_or_default() + 1;
-        let lines = log[start.min(end)..end].split_inclusive(line_ends).filter(|line| self.is_of(line));
+        let log = log_since(self.cluster.audit_log(), self.log_from)?;
+        let lines = log.split_inclusive(|byte| *byte == b'\n').filter(|line| self.is_of(line));
         Ok(lines.flatten().copied().collect())
     }
 
@@ -219,6 +225,20 @@ impl<'a> Trial<'a> {
         let shared = ["namespaces", "quarantines"].contains(&crate::text(&event, "/objectRef/resource"));
         !shared || name.is_empty() || name == self.recovery() || self.namespaces.iter().any(|own| own == name)
     }
+}
+
+/// The whole lines of a log that begin there or after it.
+fn log_since(log: &Path, from: u64) -> Result<Vec<u8>> {
+    let mut file = std::fs::File::open(log)?;
+    // One more, to see whether a line begins there.
+    file.seek(SeekFrom::Start(from.saturating_sub(1)))?;
+    let mut log = Vec::new();
+    file.read_to_end(&mut log)?;
+    let line_ends = |byte: &u8| *byte == b'\n';
+    let end = log.iter().rposition(line_ends).unwrap_or_default() + 1;
+    log.truncate(end);
+    let start = if from == 0 { 0 } else { log.iter().position(line_ends).context("nothing was logged")? + 1 };
+    Ok(log.split_off(start))
 }
 
 /// The smallest plan, with names of its own.

@@ -13,6 +13,7 @@ use super::status::{self, Known, Pass, Trouble};
 use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
+use crate::clock;
 use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::guard;
 use crate::isolation::holes;
@@ -76,7 +77,7 @@ pub(super) async fn run(
         pass.deliverers =
             Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
-    let status = status::after(&work.quarantine, &pass, &Known::of(&context.options), Timestamp::now());
+    let status = status::after(&work.quarantine, &pass, &Known::of(&context.options), clock::now());
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
@@ -162,7 +163,7 @@ impl Work<'_> {
     }
 
     fn left(&self, tried: Timestamp) -> Duration {
-        let since = Duration::try_from(Timestamp::now().duration_since(tried)).unwrap_or_default();
+        let since = Duration::try_from(clock::now().duration_since(tried)).unwrap_or_default();
         self.context.options.probe.interval.saturating_sub(since)
     }
 
@@ -207,7 +208,7 @@ impl Work<'_> {
         };
         pass.probed = Some(probed.clone());
         if pass.found.fenced {
-            let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(Timestamp::now()));
+            let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(clock::now()));
             pass.tried = Some(at);
             let seen = Some(Held { seal: seal.clone(), at, probed });
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
@@ -313,7 +314,7 @@ impl Work<'_> {
     /// it is read afresh, and the answer is `false`.
     async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
         let known = Known::of(&self.context.options);
-        let status = status::after(&self.quarantine, pass, &known, Timestamp::now());
+        let status = status::after(&self.quarantine, pass, &known, clock::now());
         let conflict = match write(self.context, &self.quarantine, status).await {
             Ok(written) => {
                 self.quarantine = written;
@@ -331,7 +332,7 @@ impl Work<'_> {
         let Some(mut now) = now else { return Err(conflict.into()) };
         // What this pass did answers to the spec that it read.
         now.metadata.generation = self.quarantine.metadata.generation;
-        let status = status::after(&now, pass, &known, Timestamp::now());
+        let status = status::after(&now, pass, &known, clock::now());
         self.quarantine = write(self.context, &now, status).await?;
         Ok(false)
     }

@@ -1,0 +1,69 @@
+//! An earlier state of this repository: its kinds, its rights and its operator, to upgrade from and to go back to.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use control_plane::ControlPlane;
+
+use crate::{install_of, repository};
+
+/// A checkout of an earlier state.
+#[derive(Clone, Debug)]
+pub struct Release {
+    folder: PathBuf,
+    operator: PathBuf,
+}
+
+impl Release {
+    /// The state at a commit, its operator built. What both states are built from is built once. `None` where this repository's history
+    /// does not reach so far back, or is not here.
+    ///
+    /// # Errors
+    /// It cannot be laid out, or does not build.
+    pub fn of(commit: &str) -> Result<Option<Self>> {
+        let repository = repository(".").canonicalize()?;
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.arg("-C").arg(&repository).args(arguments);
+            git
+        };
+        let known = git(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).stderr(Stdio::null()).status();
+        if !known.is_ok_and(|known| known.success()) {
+            return Ok(None);
+        }
+        let target = repository.join("target");
+        let folder = target.join("releases").join(commit);
+        std::fs::create_dir_all(&folder)?;
+        let mut archive = git(&["archive", commit]).stdout(Stdio::piped()).spawn().context("git archive")?;
+        let tar = archive.stdout.take().context("git archive says nothing")?;
+        // As old as the commit: what was built of it before is not built again.
+        let laid_out = Command::new("tar").arg("-x").arg("-C").arg(&folder).stdin(tar).status()?;
+        ensure!(archive.wait()?.success() && laid_out.success(), "{commit} cannot be laid out");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .current_dir(&folder)
+            .args(["build", "--quiet", "--locked", "--package", "resurgam", "--bin", "resurgam"])
+            .env("CARGO_BUILD_BUILD_DIR", &target)
+            .env("CARGO_TARGET_DIR", folder.join("target"))
+            .status()
+            .context("cargo cannot be run")?;
+        ensure!(built.success(), "the operator of {commit} does not build");
+        let operator = folder.join("target/debug/resurgam");
+        Ok(Some(Self { folder, operator }))
+    }
+
+    /// Its operator.
+    #[must_use]
+    pub fn operator(&self) -> &Path {
+        &self.operator
+    }
+
+    /// Puts its kinds and rights in place of those that are there.
+    ///
+    /// # Errors
+    /// The API server refused something.
+    pub async fn install(&self, cluster: &ControlPlane) -> Result<()> {
+        install_of(cluster, &self.folder).await
+    }
+}

@@ -1,0 +1,158 @@
+//! The three boroughs, scene by scene.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use control_plane::{ControlPlane, Identity};
+use serde_json::{Value, json};
+
+use crate::estate::Estate;
+use crate::wait::{DEADLINE, condition, eventually, is_running, kind, text};
+use crate::{apply, documents, read, repository, retry};
+
+/// Longer than anything takes, with an operator that is killed all the time, on a busy machine.
+const LONG: Duration = Duration::from_secs(600);
+const AT: &str = "examples/three-boroughs";
+/// Namespace of the plan.
+pub const NAMESPACE: &str = "recovery";
+/// Name of the plan.
+pub const PLAN: &str = "three-boroughs";
+/// The services whose images were tampered with: they fail once, and are retried once repaired.
+pub const TAMPERED: [&str; 2] = ["integration", "rbkc-parking"];
+
+/// The estate as the attack left it, up and running, with the rights and lists that had been made before the day.
+///
+/// # Errors
+/// The API server refused something, or a workload did not start.
+pub async fn lay_down(cluster: &ControlPlane, tampered: bool) -> Result<usize> {
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
+    apply(&admin, "platform", &read(&format!("{AT}/namespaces.yaml"))?).await?;
+    let mut estate = read(&format!("{AT}/estate"))?;
+    if tampered {
+        let same = |a: &Value, b: &Value| {
+            ["/kind", "/metadata/name", "/metadata/namespace"].iter().all(|at| a.pointer(at) == b.pointer(at))
+        };
+        for bad in read(&format!("{AT}/tampered"))? {
+            estate.retain(|good| !same(good, &bad));
+            estate.push(bad);
+        }
+    }
+    apply(&admin, "platform", &estate).await?;
+    for file in ["access.yaml", "people.yaml", "approved-images.yaml"] {
+        apply(&admin, "platform", &read(&format!("{AT}/{file}"))?).await?;
+    }
+    for workload in &estate {
+        let at = |field: &str| workload.pointer(field).and_then(Value::as_str).unwrap_or_default();
+        let (kind_, name, namespace) = (at("/kind"), at("/metadata/name"), at("/metadata/namespace"));
+        if ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"]
+            .contains(&kind_)
+        {
+            let api = kind(&admin, at("/apiVersion"), kind_, Some(namespace));
+            let what = format!("{kind_} {namespace}/{name} to run");
+            eventually(&api, name, &what, DEADLINE, |object| is_running(kind_, object)).await?;
+        }
+    }
+    let jobs = kind(&admin, "batch/v1", "Job", Some("shared-files"));
+    let complete = |job: &Value| condition(job, "Complete") == "True";
+    eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await?;
+    Ok(estate.len())
+}
+
+/// The namespaces that are isolated.
+///
+/// # Errors
+/// Their Quarantines cannot be read.
+pub fn namespaces() -> Result<Vec<String>> {
+    let quarantines = read(&format!("{AT}/quarantines.yaml"))?;
+    Ok(quarantines.iter().map(|q| text(q, "/metadata/name").to_owned()).collect())
+}
+
+/// On-call staff isolate everything. Returns the namespaces, without waiting.
+///
+/// # Errors
+/// The API server refused something.
+pub async fn isolate(cluster: &ControlPlane) -> Result<Vec<String>> {
+    let responder = cluster.client(Identity::Responder).await?;
+    let quarantines = read(&format!("{AT}/quarantines.yaml"))?;
+    apply(&responder, "on-call", &quarantines).await?;
+    namespaces()
+}
+
+/// Waits until a namespace's isolation stands.
+///
+/// # Errors
+/// It did not come to stand in time.
+pub async fn isolated(cluster: &ControlPlane, namespace: &str) -> Result<Value> {
+    let responder = cluster.client(Identity::Responder).await?;
+    let quarantines = kind(&responder, "resurgam.dev/v1alpha1", "Quarantine", None);
+    let what = format!("Quarantine {namespace} to be Ready");
+    eventually(&quarantines, namespace, &what, DEADLINE, |object| condition(object, "Ready") == "True").await
+}
+
+/// GitOps applies the Incident and the plan, which names it and is thereby armed. The plan's HTTP gates are pointed at
+/// `endpoint`. Returns the plan as applied, as YAML, for the judge.
+///
+/// # Errors
+/// The API server refused something.
+pub async fn arm(cluster: &ControlPlane, endpoint: &str) -> Result<String> {
+    let gitops = cluster.client(Identity::GitOps).await?;
+    apply(&gitops, "gitops", &read(&format!("{AT}/incident.yaml"))?).await?;
+    let text = std::fs::read_to_string(repository(&format!("{AT}/plan.yaml")))?
+        .replace("http://127.0.0.1:8080/healthz", endpoint);
+    apply(&gitops, "gitops", &documents(&text)?).await?;
+    Ok(text)
+}
+
+/// The recovery lead puts the approved versions back, by `repair`.
+///
+/// # Errors
+/// The API server refused something.
+pub async fn repair(cluster: &ControlPlane) -> Result<()> {
+    let lead = cluster.client(Identity::RecoveryLead).await?;
+    apply(&lead, "repair", &read(&format!("{AT}/repair"))?).await
+}
+
+/// All that the recovery lead does: waits until the tampered services ask for it, puts the approved versions back, and has them
+/// tried again. Whether the operator lives just then or not.
+///
+/// # Errors
+/// Nothing is asked in time, or something else than it should be; or the API server refused something.
+pub async fn lead(cluster: &ControlPlane) -> Result<()> {
+    let client = cluster.client(Identity::RecoveryLead).await?;
+    let records = kind(&client, "resurgam.dev/v1alpha1", "ServiceRecovery", Some(NAMESPACE));
+    for service in TAMPERED {
+        let asked = |o: &Value| condition(o, "NeedsDecision") == "True";
+        let what = format!("{service} to need a decision");
+        let record = eventually(&records, &format!("{PLAN}.{service}"), &what, LONG, asked).await?;
+        let (stage, reason) = (text(&record, "/status/stage"), text(&record, "/status/decision/reason"));
+        ensure!(reason == "GateFailed", "{service} needs a decision: {reason}");
+        ensure!(stage == "PreChecks", "{service} was tampered with, and is in {stage}");
+    }
+    repair(cluster).await?;
+    for service in TAMPERED {
+        retry(&client, NAMESPACE, PLAN, service, "the approved image is back").await?;
+    }
+    Ok(())
+}
+
+/// An estate, as it should be once it was recovered: approved images are back, and Jobs and CronJobs stay suspended.
+///
+/// # Errors
+/// The repair is of something that is not there, or was not tampered with.
+pub fn as_it_should_be(mut estate: Estate) -> Result<Estate> {
+    for repaired in read(&format!("{AT}/repair"))? {
+        let at = |field| text(&repaired, field);
+        let key = format!("{} {}/{}", at("/kind"), at("/metadata/namespace"), at("/metadata/name"));
+        let tampered = estate.get_mut(&key).with_context(|| format!("{key} is not there"))?;
+        let image = &repaired["spec"]["template"]["spec"]["containers"][0]["image"];
+        ensure!(tampered["images"] != json!([image]), "{key} was not tampered with");
+        tampered["images"] = json!([image]);
+    }
+    for (what, job) in &mut estate {
+        // A Job that has ended starts nothing any more.
+        if what.starts_with("CronJob ") || (what.starts_with("Job ") && job["complete"] == false) {
+            job["suspend"] = json!(true);
+        }
+    }
+    Ok(estate)
+}

@@ -1,0 +1,183 @@
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+use super::*;
+
+const DURATION: Duration = Duration::from_secs(2);
+
+fn lease(version: u32, holder: &str, seconds: i32) -> Lease {
+    serde_json::from_value(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "lease", "resourceVersion": version.to_string()},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": "2020-01-01T00:00:00.000000Z"},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_lease_is_taken_once_it_was_seen_unrenewed_for_as_long_as_it_lasts_whatever_it_says_of_times() {
+    let began = Instant::now();
+    let at = |seconds| began + Duration::from_secs(seconds);
+    let mut seen = None;
+    let mut may = |version, holder, seconds, now| {
+        Sight::may_take(&mut seen, &lease(version, holder, seconds), DURATION, at(now))
+    };
+    assert!(!may(1, "them", 2, 0), "however old it says that it is, it may have been renewed just now");
+    assert!(!may(1, "them", 2, 1));
+    assert!(may(1, "them", 2, 2));
+    assert!(!may(2, "them", 2, 3), "renewed");
+    assert!(!may(3, "other", 2, 4), "taken by another");
+    assert!(may(3, "other", 2, 6));
+    assert!(!may(3, "other", 10, 12), "whoever holds it for longer is given longer");
+    assert!(may(3, "other", 10, 14));
+    assert!(!may(4, "other", -7, 15), "nonsense is no reason to hurry");
+    assert!(may(5, "", 2, 15), "given back");
+}
+
+/// A server of one Lease, which does what it is told to.
+#[derive(Default)]
+struct Server {
+    lease: Option<Value>,
+    version: u32,
+    /// Nobody answers.
+    silent: bool,
+    /// Writes are done, and not answered.
+    loses_answers: u32,
+}
+
+type Shared = Arc<Mutex<Server>>;
+
+async fn serve(State(server): State<Shared>, request: Request) -> Response {
+    let refuse = |code: StatusCode, reason: &str| {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": reason,
+            "reason": reason, "code": code.as_u16(),
+        });
+        (code, status.to_string()).into_response()
+    };
+    if server.lock().unwrap().silent {
+        std::future::pending::<()>().await;
+    }
+    let method = request.method().clone();
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    let lost = {
+        let mut server = server.lock().unwrap();
+        if method == Method::GET {
+            return match &server.lease {
+                Some(lease) => lease.to_string().into_response(),
+                None => refuse(StatusCode::NOT_FOUND, "NotFound"),
+            };
+        }
+        let mut written: Value = serde_json::from_slice(&body).unwrap();
+        let there = server.lease.as_ref().map(|lease| lease["metadata"]["resourceVersion"].clone());
+        if method == Method::POST && there.is_some() {
+            return refuse(StatusCode::CONFLICT, "AlreadyExists");
+        }
+        if method == Method::PATCH && there.as_ref() != Some(&written["metadata"]["resourceVersion"]) {
+            return refuse(StatusCode::CONFLICT, "Conflict");
+        }
+        server.version += 1;
+        (written["apiVersion"], written["kind"]) = (json!("coordination.k8s.io/v1"), json!("Lease"));
+        written["metadata"]["resourceVersion"] = json!(server.version.to_string());
+        server.lease = Some(written.clone());
+        if server.loses_answers == 0 {
+            return written.to_string().into_response();
+        }
+        server.loses_answers -= 1;
+        true
+    };
+    assert!(lost);
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")
+}
+
+/// Candidates for a lease that nobody holds.
+async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
+    let shared = Shared::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: axum::http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let app = Router::new().fallback(serve).with_state(shared.clone());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let candidate = move |identity: &str| Candidate {
+        leases: Api::namespaced(Client::try_from(Config::new(url.clone())).unwrap(), "system"),
+        name: "lease".to_owned(),
+        identity: identity.to_owned(),
+        duration: DURATION,
+    };
+    (shared, candidate)
+}
+
+fn holder(server: &Shared) -> String {
+    server.lock().unwrap().lease.as_ref().unwrap()["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
+    let (server, candidate) = stage().await;
+    let mut first = candidate("first").lead().await;
+    let second = tokio::time::timeout(3 * DURATION, candidate("second").lead());
+    let (kept, stood_by) = tokio::join!(tokio::time::timeout(3 * DURATION, first.keep()), second);
+    assert_eq!(kept.ok(), None, "it leads");
+    assert!(stood_by.is_err(), "it stands by");
+    assert_eq!(holder(&server), "first");
+    let began = Instant::now();
+    let (given, second) = tokio::join!(first.give_back(), candidate("second").lead());
+    given.unwrap();
+    assert!(began.elapsed() < DURATION, "what is given back is not waited for");
+    assert_eq!(second.lease.spec.unwrap().lease_transitions, Some(2));
+}
+
+#[tokio::test]
+async fn a_leader_that_hears_nothing_ends_before_another_leads() {
+    let (server, candidate) = stage().await;
+    let mut first = candidate("first").lead().await;
+    let began = Instant::now();
+    server.lock().unwrap().silent = true;
+    let why = first.keep().await;
+    assert!(why.contains("last renewed"), "{why}");
+    assert!(began.elapsed() < DURATION, "after {:?}", began.elapsed());
+    server.lock().unwrap().silent = false;
+    candidate("second").lead().await;
+    assert!(began.elapsed() >= DURATION, "after {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_is_none() {
+    let (server, candidate) = stage().await;
+    let mut first = candidate("first").lead().await;
+    server.lock().unwrap().loses_answers = 2;
+    assert_eq!(tokio::time::timeout(2 * DURATION, first.keep()).await.ok(), None, "it leads");
+    assert_eq!(server.lock().unwrap().loses_answers, 0);
+
+    for (left, why) in [
+        (Some("them"), "the lease is held by them"),
+        (Some(""), "the lease is held by nobody"),
+        (None, "the lease is gone"),
+    ] {
+        let (server, candidate) = stage().await;
+        let mut reign = candidate("first").lead().await;
+        let left = left.map(|holder| serde_json::to_value(lease(7, holder, 2)).unwrap());
+        server.lock().unwrap().lease = left;
+        assert_eq!(reign.keep().await, why);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_not_looked_after_any_more_leads_no_more() {
+    let (server, candidate) = stage().await;
+    let mut kept = candidate("first").lead().await.kept();
+    assert!(tokio::time::timeout(DURATION, kept.lost()).await.is_err(), "it leads");
+    kept.task.abort();
+    let why = kept.lost().await;
+    assert!(why.starts_with("the lease task died"), "{why}");
+
+    server.lock().unwrap().lease = None;
+    let kept = candidate("second").lead().await.kept();
+    kept.give_back().await;
+    assert_eq!(holder(&server), "");
+}

@@ -1,0 +1,137 @@
+//! Where it is played.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use control_plane::{ControlPlane, Options};
+use rehearsal::trial::boroughs::lives;
+use rehearsal::trial::chaos::chaos;
+use rehearsal::trial::crash::{Model, crash, model};
+use rehearsal::trial::crew::Crew;
+use rehearsal::trial::leaders::takeover;
+use rehearsal::trial::load::under_load;
+use rehearsal::trial::silence::silence;
+
+use super::play::{Play, told};
+use super::tell::{Outcome, Row, failed, tell};
+use super::{Common, LEASE};
+
+/// A control plane, and what a recovery on it is like without faults.
+pub(super) struct Stage {
+    cluster: ControlPlane,
+    binary: PathBuf,
+    model: Model,
+    began: Instant,
+}
+
+/// What befell it, in words, and how many faults struck.
+type Came = (String, u64);
+
+impl Stage {
+    pub(super) async fn set(common: &Common) -> Result<Self> {
+        let began = Instant::now();
+        anstream::eprintln!("building the operator");
+        let binary = crate::demo::build()?;
+        anstream::eprintln!("starting a control plane");
+        let cluster = ControlPlane::start(Options { dir: common.dir.clone(), ..Options::default() }).await?;
+        rehearsal::install(&cluster).await?;
+        let crew = Crew::start(&cluster, &binary, 1, LEASE).await?;
+        let model = model(&cluster, &crew).await?;
+        drop(crew);
+        anstream::eprintln!("without faults, a recovery takes {} effects", model.effects);
+        Ok(Self { cluster, binary, model, began })
+    }
+
+    pub(super) fn effects(&self) -> u64 {
+        self.model.effects
+    }
+
+    pub(super) async fn crew(&self, replicas: usize, lease: u32) -> Result<Crew<'_>> {
+        Crew::start(&self.cluster, &self.binary, replicas, lease).await
+    }
+
+    /// Plays one, and tells how it went. `again` plays it once more.
+    pub(super) async fn play(&self, crew: &Crew<'_>, play: Play, again: &str) -> Row {
+        let began = Instant::now();
+        let trial = format!(
+            "{play}, of {}",
+            if let Play::Boroughs { replicas, .. } = play { replicas } else { crew.size() }
+        );
+        let played = self.came(crew, play).await;
+        let seconds = began.elapsed().as_secs_f64();
+        let (told, faults, violation) = match played {
+            Ok((told, faults)) => (told, faults, None),
+            Err(error) => (String::new(), 0, Some(format!("{error:#}"))),
+        };
+        match &violation {
+            None => anstream::eprintln!("{trial}: {told}, {seconds:.1} s"),
+            Some(why) => anstream::eprintln!("{trial}: VIOLATION: {why}\nagain: {again}"),
+        }
+        Row { trial, seed: play.seed(), seconds, told, faults, violation }
+    }
+
+    async fn came(&self, crew: &Crew<'_>, play: Play) -> Result<Came> {
+        let (cluster, model) = (&self.cluster, &self.model);
+        // Names are used once.
+        let name = |what: &str| format!("{what}-{}", self.began.elapsed().as_millis());
+        Ok(match play {
+            Play::Chaos(seed) => {
+                let befell = chaos(cluster, crew, seed, model).await?;
+                let faults = befell.faults.values().sum();
+                let told =
+                    format!("{faults} faults, {} effects, ended {} times", befell.effects, befell.ended);
+                (told, faults)
+            }
+            Play::Crash(point) => {
+                let died = crash(cluster, crew, &name("crash"), point, model).await?;
+                if died { ("died there".to_owned(), 1) } else { ("done before".to_owned(), 0) }
+            }
+            Play::Leader(lost, effect) => {
+                let took = takeover(cluster, crew, &name("leader"), (lost, effect), model).await?;
+                (told(&took.succession), 1)
+            }
+            Play::Load(seed, time) => {
+                let load = under_load(cluster, crew, (seed, time), model).await?;
+                let (least, median, most) = load.taken_after().unwrap_or_default();
+                let (lost, recoveries, writes) = (load.losses.len(), load.recoveries, load.writes);
+                let told = format!(
+                    "{lost} leaders lost, another led after {least:.1}, {median:.1}, {most:.1} s (least, median, most), \
+                     {recoveries} recoveries, {writes} writes, each by whoever led"
+                );
+                (told, lost as u64)
+            }
+            Play::Silence(effect, time) => {
+                let after = silence(cluster, crew, &name("silence"), (effect, time), model).await?;
+                (
+                    format!(
+                        "ended {} times, recovered {:.1} s after it",
+                        after.ended,
+                        after.then_took.as_secs_f64()
+                    ),
+                    1,
+                )
+            }
+            Play::Boroughs { replicas, first, life } => {
+                let own = ControlPlane::start(Options::default()).await?;
+                rehearsal::install(&own).await?;
+                let crew = Crew::start(&own, &self.binary, replicas, LEASE).await?;
+                let lived = lives(&own, &crew, first, life).await?;
+                drop(crew);
+                own.stop().await?;
+                (format!("{} died, {} effects", lived.deaths, lived.effects), lived.deaths)
+            }
+        })
+    }
+
+    pub(super) async fn end(self, common: &Common, rows: Vec<Row>) -> Result<ExitCode> {
+        let (violated, effects) = (failed(&rows), self.model.effects);
+        if violated {
+            anstream::eprintln!("audit log: {}", self.cluster.audit_log().display());
+        }
+        self.cluster.stop().await?;
+        tell(&Outcome::of(rows, effects), common.output)?;
+        Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
