@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::CannotJudge;
 use crate::plan::Plan;
-use crate::what::{Level, Quarantine, Record, What, Write};
+use crate::what::{Level, Quarantine, Record, Said, What, Write};
 
 /// Everything as it was last written.
 #[derive(Debug, Default)]
@@ -42,6 +42,26 @@ pub(crate) struct Known {
     pub record: Record,
     /// When the API server had the request that wrote it. Whoever wrote it knew of the answer no earlier.
     pub received: Timestamp,
+    /// What was said of gates before this attempt was claimed.
+    earlier: Vec<Said>,
+    /// Whoever wrote the claim had a clock that was ahead of the API server's.
+    ahead: bool,
+}
+
+/// By how much clocks may differ that are kept.
+const KEPT: SignedDuration = SignedDuration::from_secs(5);
+
+impl Known {
+    fn new(before: Option<Self>, record: &Record, received: Timestamp) -> Self {
+        let (earlier, ahead) = match before {
+            Some(before) if before.record.claimed_at == record.claimed_at => (before.earlier, before.ahead),
+            before => {
+                let ahead = record.claimed_at.is_some_and(|at| at.duration_since(received) > KEPT);
+                (before.map(|before| before.record.gates).unwrap_or_default(), ahead)
+            }
+        };
+        Self { record: record.clone(), received, earlier, ahead }
+    }
 }
 
 /// A namespace's label changed.
@@ -70,6 +90,16 @@ impl Moved<'_> {
 impl World {
     pub(crate) fn record(&self, service: &str) -> Option<&Record> {
         self.records.get(service).map(|known| &known.record)
+    }
+
+    /// Did a gate pass before this attempt was claimed? By the log where it had said so by then, and else by the clock of whoever wrote
+    /// both: which tells nothing if it was ahead at the claim, and has been set since.
+    pub(crate) fn passed_earlier(&self, service: &str, record: &Record, said: &Said) -> bool {
+        let by_clock = record.claimed_at.is_none_or(|claimed| said.since < claimed);
+        match self.records.get(service).filter(|known| known.record.claimed_at == record.claimed_at) {
+            Some(known) => known.earlier.contains(said) || (by_clock && !known.ahead),
+            None => by_clock,
+        }
     }
 
     pub(crate) fn level(&self, namespace: &str) -> Level {
@@ -113,8 +143,8 @@ impl World {
                 self.ever_isolated |= to != Level::Open && plan.service_of(moved.namespace).is_some();
             }
             What::Service { name, record: Some(record) } => {
-                let known = Known { record: (**record).clone(), received: write.received };
-                self.records.insert(name.clone(), known);
+                let before = self.records.remove(name);
+                self.records.insert(name.clone(), Known::new(before, record, write.received));
             }
             What::Service { name, record: None } => {
                 self.records.remove(name);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use control_plane::ControlPlane;
 
-use crate::{install_of, repository};
+use crate::{install_of, repository, upgrade_to};
 
 /// A checkout of an earlier state.
 #[derive(Clone, Debug)]
@@ -59,11 +59,19 @@ impl Release {
         &self.operator
     }
 
-    /// Puts its kinds and rights in place of those that are there.
+    /// Installs its kinds and rights where nothing is isolated yet.
     ///
     /// # Errors
     /// The API server refused something.
     pub async fn install(&self, cluster: &ControlPlane) -> Result<()> {
         install_of(cluster, &self.folder).await
+    }
+
+    /// Puts its kinds and rights in place of those that are there, while something is isolated.
+    ///
+    /// # Errors
+    /// The API server refused something.
+    pub async fn upgrade(&self, cluster: &ControlPlane) -> Result<()> {
+        upgrade_to(cluster, &self.folder).await
     }
 }

@@ -33,6 +33,13 @@ impl State<'_> {
         }
     }
 
+    async fn upgrade(self, cluster: &ControlPlane) {
+        match self {
+            Self::Earlier(release) => release.upgrade(cluster).await.unwrap(),
+            Self::This => rehearsal::upgrade(cluster).await.unwrap(),
+        }
+    }
+
     fn start(self, cluster: &ControlPlane) -> Operator {
         let binary = match self {
             Self::Earlier(release) => release.operator(),
@@ -44,7 +51,7 @@ impl State<'_> {
 
     /// Takes the place of an operator of the other state: its kinds and rights first, as long as the other one is still there.
     async fn replace(self, cluster: &ControlPlane, trial: &Trial<'_>, other: Operator) -> Operator {
-        self.install(cluster).await;
+        self.upgrade(cluster).await;
         other.kill().unwrap();
         nobody_gets_out(cluster, &trial.namespaces()[1]).await;
         self.start(cluster)

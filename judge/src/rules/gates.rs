@@ -4,7 +4,8 @@
 //! What the log proves, when the operator asks for the clean room or for Open, and when it writes a service as Recovered:
 //! - every gate of the phase that the plan has is written in the service's ServiceRecovery with the verdict Pass, and there
 //!   is at least one, or the plan says `ungated`;
-//! - each passes since a moment within this attempt: not before `claimedAt`;
+//! - each passes since a moment within this attempt: not before `claimedAt`, and not as was written before that. Where whoever wrote
+//!   `claimedAt` had a clock that was ahead of the API server's, only the latter is asked;
 //! - each that looks into namespaces had listed pods there, as the plan's account, within its freshness.
 //!
 //! That the label follows what was asked, in the same attempt, is asked by the rule *opener*.
@@ -33,7 +34,7 @@ impl Rule for Gates {
                     format!("{what} in attempt {asking}, and its gates passed in attempt {attempt}");
                 findings.violations.push(now.broken(Name::Gates, message));
             }
-            passed(now, ask.service, ask.record, phase, &what, findings);
+            passed(now, (ask.name, ask.service), ask.record, phase, &what, findings);
             if let Some((gate, namespace)) = now.stale(ask.service, phase) {
                 let message = format!("{what}, and its gate {gate} had not looked into {namespace} lately");
                 findings.violations.push(now.broken(Name::Gates, message));
@@ -46,7 +47,7 @@ impl Rule for Gates {
             && let Some(service) = now.plan.services.get(name)
         {
             for phase in [Phase::BeforeRestore, Phase::BeforeRelease] {
-                passed(now, service, record, phase, &format!("{name} is Recovered"), findings);
+                passed(now, (name, service), record, phase, &format!("{name} is Recovered"), findings);
             }
         }
     }
@@ -55,7 +56,7 @@ impl Rule for Gates {
 /// Is every gate of a phase written as passed in this attempt?
 fn passed(
     now: &Now<'_>,
-    service: &Service,
+    (name, service): (&str, &Service),
     record: &Record,
     phase: Phase,
     what: &str,
@@ -74,7 +75,7 @@ fn passed(
         match said {
             None => broken(format!("nothing is written of {}", gate.name)),
             Some(said) if !said.passed => broken(format!("{} does not pass", gate.name)),
-            Some(said) if record.claimed_at.is_none_or(|claimed| said.since < claimed) => {
+            Some(said) if now.world.passed_earlier(name, record, said) => {
                 broken(format!("{} passed before this attempt began", gate.name));
             }
             Some(_) => {}

@@ -139,3 +139,38 @@ fn the_next_attempt_is_asked_about_anew() {
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.asks, 3, "what the attempt before was given counts for nothing");
 }
+
+#[test]
+fn a_clock_that_was_ahead_at_the_claim_and_was_set_since_accuses_nobody_and_hides_no_earlier_pass() {
+    let claimed = |log: &mut Maker, attempt: u64, at: u64| {
+        for (_, event) in &mut log.events {
+            if let Some(status) = event.pointer_mut("/responseObject/status")
+                && status["attempt"] == attempt
+                && status["claimedAt"].is_string()
+            {
+                status["claimedAt"] = json!(time(at));
+            }
+        }
+    };
+    let mut log = Maker::sealed();
+    log.recover("dns", 10_000, 11_000);
+    claimed(&mut log, 1, 1_210_000);
+    assert_eq!(log.messages(), "");
+
+    log.status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));
+    log.write("retry", "lead", "decisions/recovery/d", |o| {
+        o["spec"] = json!({"action": "Retry", "plan": "p", "service": "dns", "decidedOn": "sha256:1"});
+    });
+    log.label("sealed again", OPERATOR, "dns", "sealed").at(20_000);
+    log.begin("dns", 2).enter("dns");
+    claimed(&mut log, 2, 1_220_000);
+    assert_eq!(log.messages(), "");
+    // What the attempt before had passed by.
+    said(&mut log, "BeforeRestore", |gates| {
+        gates
+            .iter_mut()
+            .filter(|gate| gate["phase"] == "BeforeRestore")
+            .for_each(|gate| gate["since"] = json!(time(10_500)));
+    });
+    assert!(log.messages().contains("images passed before this attempt"), "{}", log.messages());
+}
