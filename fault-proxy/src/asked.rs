@@ -45,6 +45,12 @@ impl Asked {
             && !REVIEWS.iter().any(|review| self.path.starts_with(review))
     }
 
+    /// Does it only say how a recovery stands? Nothing but the status of a record or of a plan changes.
+    pub(crate) fn reports(&self) -> bool {
+        let of = |kind: &str| self.path.starts_with("/apis/resurgam.dev/") && self.path.contains(kind);
+        self.path.ends_with("/status") && (of("/servicerecoveries/") || of("/recoveryplans/"))
+    }
+
     /// What it is chosen by, and counted under.
     pub(crate) fn key(&self) -> String {
         let what = if self.watch { "WATCH" } else { self.method.as_str() };

@@ -27,6 +27,8 @@ pub(crate) enum Turn {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     effects: u64,
+    /// What only tells how a recovery stands is no effect.
+    acts_only: bool,
     stop: Option<(u64, Moment)>,
     stopped: bool,
     partitioned: bool,
@@ -36,9 +38,12 @@ struct State {
 
 impl State {
     /// The next effect.
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self, reports: bool) -> Turn {
         if self.stopped {
             return Turn::Never;
+        }
+        if reports && self.acts_only {
+            return Turn::Pass;
         }
         self.effects += 1;
         match self.stop {
@@ -94,6 +99,10 @@ impl Halt {
         self.change(|state| (state.effects, state.stop) = (0, Some((effect, moment))));
     }
 
+    pub(crate) fn acts_only(&self, acts_only: bool) {
+        self.change(|state| state.acts_only = acts_only);
+    }
+
     pub(crate) fn clear(&self) {
         self.at_rest.send_replace(false);
         self.change(|state| {
@@ -112,10 +121,10 @@ impl Halt {
     }
 
     /// Counts an effect that is asked for.
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn turn(&self, reports: bool) -> Turn {
         let (mut turn, mut stopped) = (Turn::Pass, false);
         self.change(|state| {
-            turn = state.turn();
+            turn = state.turn(reports);
             stopped = state.stop.is_some_and(|(_, moment)| moment == Moment::Unsent) && state.stopped;
         });
         if stopped {
@@ -154,9 +163,9 @@ mod tests {
     fn no_effect_passes_once_the_moment_is_there() {
         for (moment, third) in [(Moment::Unsent, Turn::Never), (Moment::Unanswered, Turn::Last)] {
             let halt = Halt::new();
-            halt.turn();
+            halt.turn(false);
             halt.stop_at(3, moment);
-            let turns: Vec<Turn> = (0..5).map(|_| halt.turn()).collect();
+            let turns: Vec<Turn> = (0..5).map(|_| halt.turn(false)).collect();
             assert_eq!(turns, [Turn::Pass, Turn::Pass, third, Turn::Never, Turn::Never], "{moment:?}");
             assert!(!halt.open.borrow().0);
             assert_eq!(
@@ -166,8 +175,18 @@ mod tests {
             );
             halt.clear();
             assert_eq!(*halt.open.borrow(), (true, 1), "and what the dead asked for is not done any more");
-            assert_eq!((halt.turn(), halt.effects()), (Turn::Pass, 4));
+            assert_eq!((halt.turn(false), halt.effects()), (Turn::Pass, 4));
         }
+    }
+
+    #[test]
+    fn what_only_reports_counts_unless_it_is_not_to() {
+        let halt = Halt::new();
+        halt.stop_at(2, Moment::Unanswered);
+        halt.acts_only(true);
+        assert_eq!([true, false, true].map(|reports| halt.turn(reports)), [Turn::Pass; 3]);
+        halt.acts_only(false);
+        assert_eq!([true, false].map(|reports| halt.turn(reports)), [Turn::Last, Turn::Never]);
     }
 
     #[test]

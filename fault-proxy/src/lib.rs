@@ -114,6 +114,11 @@ impl Proxy {
         self.shared.halt.stop_at(effect, moment);
     }
 
+    /// Whether only what acts is an effect: not what says how a recovery stands, the status of a ServiceRecovery or a RecoveryPlan.
+    pub fn count_acts_only(&self, acts_only: bool) {
+        self.shared.halt.acts_only(acts_only);
+    }
+
     /// Returns once that moment is there.
     pub async fn stopped(&self) {
         self.shared.halt.stopped().await;

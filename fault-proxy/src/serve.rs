@@ -120,7 +120,7 @@ impl Shared {
         }
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let turn = if asked.has_effect() { self.halt.turn() } else { Turn::Pass };
+        let turn = if asked.has_effect() { self.halt.turn(asked.reports()) } else { Turn::Pass };
         if turn == Turn::Never {
             return std::future::pending().await;
         }

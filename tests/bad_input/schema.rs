@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// Fields of which an object has exactly one, with what the least is in the first.
+const UNIONS: [&[&str]; 2] = [&["workloads", "imageDigests", "http"], &["approved", "approvedFrom"]];
+
 /// A step on the way to a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -72,15 +75,16 @@ impl Field {
     /// Something of another type.
     pub fn of_another_type(&self) -> Value {
         if self.schema["type"] == "string" || self.schema["x-kubernetes-int-or-string"] == true {
-            json!([true])
+            json!(true)
         } else {
             json!("é\u{202e}🙃")
         }
     }
 
-    /// Something of its type, far out of any bounds.
+    /// Something of its type, far out of any bounds; or what the API server takes all the same: a list, where there is to be a time.
     pub fn out_of_bounds(&self) -> Value {
         match self.schema["type"].as_str() {
+            Some("string") if self.schema["format"] == "date-time" => json!([true]),
             Some("integer") => json!(i64::MIN),
             Some("string") => json!("🙃".repeat(70_000)),
             _ => json!(u64::MAX),
@@ -96,7 +100,14 @@ impl Field {
                 *node = least(schema);
             }
             (node, schema) = match step {
-                Step::Field(name) => (&mut node[name], &schema["properties"][name]),
+                Step::Field(name) => {
+                    for union in UNIONS.iter().filter(|union| union.contains(&name.as_str())) {
+                        node.as_object_mut()
+                            .unwrap()
+                            .retain(|field, _| field == name || !union.contains(&field.as_str()));
+                    }
+                    (&mut node[name], &schema["properties"][name])
+                }
                 Step::Entry => (&mut node["key"], &schema["additionalProperties"]),
                 Step::Item => {
                     let items = node.as_array_mut().unwrap();
@@ -117,7 +128,9 @@ fn least(schema: &Value) -> Value {
     match schema["type"].as_str() {
         Some("object") => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            required.map(|name| (name.to_owned(), least(&schema["properties"][name]))).collect()
+            let one_of =
+                UNIONS.iter().map(|union| union[0]).filter(|first| schema["properties"][first].is_object());
+            required.chain(one_of).map(|name| (name.to_owned(), least(&schema["properties"][name]))).collect()
         }
         Some("array") => json!([]),
         _ => another(schema),

@@ -1,5 +1,6 @@
 //! Three boroughs recover, although every operator dies at its n-th effect: the first at one, the next so many effects later, and so on to
-//! the end. Lives that begin at each of so many first effects have died at every effect of a recovery.
+//! the end. Lives that begin at each of so many first effects have died at every effect of a recovery. What only says how it stands is no effect
+//! here: every operator begins with that, for each service, and would die of nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(1800);
 pub struct Lives {
     /// How many operators died.
     pub deaths: u64,
-    /// How many effects all of them asked for.
+    /// How many effects all of them asked for: what acts.
     pub effects: u64,
     /// From isolating to recovered.
     pub seconds: f64,
@@ -44,6 +45,7 @@ pub async fn lives(cluster: &ControlPlane, crew: &Crew<'_>, first: u64, life: u6
     // Each other life ends before its last effect is done, and each other after that, unheard of.
     let moment = |death: u64| if death.is_multiple_of(2) { Moment::Unanswered } else { Moment::Unsent };
     for replica in 0..crew.size() {
+        crew.proxy(replica).count_acts_only(true);
         crew.proxy(replica).stop_at(first, moment(first));
     }
     let mut deaths = 0;
