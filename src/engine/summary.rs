@@ -60,9 +60,13 @@ pub(super) fn dormant(plan: &Plan, seen: &Seen) -> RecoveryPlanStatus {
 /// that did not change.
 pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[UnitView]) -> RecoveryPlanStatus {
     let total = next.len();
-    let is_recovered = |n: &&Next| is_true(&n.status.conditions, RECOVERED);
-    let recovered = next.iter().filter(is_recovered).count();
-    let healthy = next.iter().filter(is_recovered).filter(|n| is_true(&n.status.conditions, HEALTHY)).count();
+    // Good news once it is in the record, whose write may yet fail; bad news at once.
+    let holds = |(id, n): (usize, &Next), type_: &str| {
+        is_true(&seen.services[id].status.conditions, type_) && is_true(&n.status.conditions, type_)
+    };
+    let is_recovered = |of: &(usize, &Next)| holds(*of, RECOVERED);
+    let recovered = next.iter().enumerate().filter(is_recovered).count();
+    let healthy = next.iter().enumerate().filter(is_recovered).filter(|of| holds(*of, HEALTHY)).count();
     let human = next.iter().filter(|n| n.status.decision.is_some()).count();
     let running = next
         .iter()
@@ -74,7 +78,8 @@ pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[Unit
                 && units[plan.services[*id].unit].unmet.is_empty()
         })
         .count();
-    let open_and_human = next.iter().filter(is_recovered).filter(|n| n.status.decision.is_some()).count();
+    let open_and_human =
+        next.iter().enumerate().filter(is_recovered).filter(|(_, n)| n.status.decision.is_some()).count();
     let waiting = total.saturating_sub(recovered + running + human - open_and_human);
     let mut status = RecoveryPlanStatus {
         observed_generation: plan.generation,

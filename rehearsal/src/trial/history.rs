@@ -88,10 +88,18 @@ impl History {
     }
 
     /// What no fault on the way may change. A dependency that is silent for a moment has its dependants ask for less, and have
-    /// their network closed, until it speaks again.
+    /// their network closed, until it speaks again. Of an isolation that could not be gone on with it is said how far it came.
     #[must_use]
     pub fn essence(mut self) -> Self {
         self.states.retain(|what, _| !what.ends_with(" asks for"));
+        for (what, states) in &mut self.states {
+            let on_the_way = states.iter().position(|state| state == "Contained");
+            if let Some(at) = on_the_way
+                .filter(|at| what.starts_with("quarantines ") && states.get(at + 1) == Some(&json!("Sealed")))
+            {
+                states.remove(at);
+            }
+        }
         self.counts.retain(|what, _| !what.contains(" networkpolicies "));
         self
     }

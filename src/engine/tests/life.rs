@@ -1,10 +1,10 @@
 //! The life of services to which nothing bad happens.
 
 use super::story::{Story, plan, story};
-use crate::api::conditions::{HEALTHY, READY, RECOVERED};
+use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::Effect;
+use crate::engine::{Effect, Seen, decide};
 use crate::simulate::Event;
 
 #[test]
@@ -36,6 +36,32 @@ fn a_service_goes_through_all_stages_and_each_isolation_in_turn() {
         kept,
         [(Phase::BeforeRestore, "images", Verdict::Pass), (Phase::BeforeRelease, "up", Verdict::Pass)]
     );
+}
+
+/// The operator may end between the two: a plan that is called recovered has records that say so.
+#[test]
+fn a_plan_is_recovered_once_its_records_say_so_and_no_longer_than_its_services_are() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.run(120);
+    let ready = |seen: &Seen, s: &Story| {
+        let status = decide(&s.world.plan, seen).plan;
+        [RECOVERED, READY].map(|type_| find(&status.conditions, type_).unwrap().status.clone())
+    };
+    assert_eq!(ready(&s.world.seen, &s), ["True", "True"]);
+    for (type_, told) in [(RECOVERED, ["False", "Unknown"]), (HEALTHY, ["True", "Unknown"])] {
+        let mut seen = s.world.seen.clone();
+        let written = &mut seen.services[s.id("web")].status.conditions;
+        written.iter_mut().find(|c| c.type_ == type_).unwrap().status = "False".to_owned();
+        assert!(decide(&s.world.plan, &seen).services[s.id("web")].write, "{type_} is to be written");
+        assert_eq!(ready(&seen, &s), told, "{type_} is not written yet");
+    }
+    s.says("web", Phase::Continuous, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(ready(&s.world.seen, &s), ["True", "Unknown"]);
+    let mut seen = s.world.seen.clone();
+    let written = &mut seen.services[s.id("web")].status.conditions;
+    written.iter_mut().find(|c| c.type_ == HEALTHY).unwrap().status = "True".to_owned();
+    assert_eq!(ready(&seen, &s), ["True", "Unknown"], "bad news does not wait to be written");
 }
 
 /// DESIGN §7. Adoption counts as one, each status as one, each isolation asked for as one.
