@@ -120,9 +120,12 @@ impl Story {
         let mut story = Self::default();
         // Holders have names of their own, and are known by who first wrote as one.
         let mut known: HashMap<String, String> = HashMap::new();
+        let mut left: HashSet<u64> = HashSet::new();
         for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let event: Value = serde_json::from_slice(line).context("a line of the audit log")?;
+            let revision = text(&event, "/responseObject/metadata/resourceVersion").parse().ok();
             if text(&event, "/user/username") != OPERATOR {
+                left.extend(revision);
                 continue;
             }
             let agent = text(&event, "/userAgent").to_owned();
@@ -135,7 +138,6 @@ impl Story {
             if !writes || dry || !(200..300).contains(&code) {
                 continue;
             }
-            let revision = text(&event, "/responseObject/metadata/resourceVersion").parse().ok();
             match text(&event, "/objectRef/resource") {
                 "leases" => {
                     let holder = text(&event, "/responseObject/spec/holderIdentity");
@@ -155,8 +157,8 @@ impl Story {
         }
         story.reigns.sort_by_key(|reign| reign.revision);
         story.writes.sort_by_key(|write| write.at);
-        // A write that changed nothing leaves the version of an earlier one, and that does not tell when this one was made.
-        let mut left = HashSet::new();
+        // A write that changed nothing, or with which a deletion ended, leaves the version of an earlier one, by whomever; and that does not
+        // tell when this one was made.
         for write in &mut story.writes {
             write.revision.take_if(|revision| !left.insert(*revision));
         }
@@ -277,6 +279,13 @@ mod tests {
         assert_eq!(intruders(&[&handed_over[..], &[changes_nothing]].concat()), Vec::<String>::new());
         let changes_nothing = event("one", 8, "namespaces", json!({"metadata": {"resourceVersion": "102"}}));
         assert_eq!(intruders(&[&handed_over[..], &[changes_nothing]].concat()).len(), 1);
+        let mut deleted = write("lead", 2);
+        deleted["user"]["username"] = json!("recovery-lead");
+        let ends = event("two", 7, "quarantines", json!({"metadata": {"resourceVersion": "102"}}));
+        let reigns = [lease("one", 1, Some("x")), deleted.clone(), lease("two", 6, Some("y")), ends];
+        assert_eq!(intruders(&reigns), Vec::<String>::new(), "what somebody else had left");
+        let late = event("one", 8, "quarantines", json!({"metadata": {"resourceVersion": "102"}}));
+        assert_eq!(intruders(&[&reigns[..], &[late]].concat()).len(), 1);
         let renewed = [lease("one", 1, Some("x")), lease("one", 3, Some("x")), write("one", 4)];
         assert_eq!(intruders(&renewed), Vec::<String>::new());
         assert_eq!(intruders(&[write("one", 1), lease("one", 2, None), write("one", 3)]).len(), 1);

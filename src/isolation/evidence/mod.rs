@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -119,7 +118,7 @@ pub async fn capture(
     snapshots: Snapshots,
 ) -> Result<Capture, CaptureError> {
     let Subject { namespace, mode, .. } = subject;
-    let at = Timestamp::now();
+    let at = crate::clock::now();
     let mut found = manifests::gather(client, namespace, evidence.key.as_ref()).await?;
     let unreadable = |error: serde_json::Error| CaptureError::Encode(namespace.to_owned(), error.to_string());
     let pods: Vec<Pod> = found.of("Pod").map_err(unreadable)?;

@@ -117,7 +117,7 @@ pub async fn gather(
         plans,
         login,
         evidence,
-        now: Timestamp::now(),
+        now: crate::clock::now(),
     }
 }
 
