@@ -124,11 +124,17 @@ impl Shared {
         if turn == Turn::Never {
             return std::future::pending().await;
         }
-        // Once begun it is done, whoever still listens: what is lost is the answer and no half of the act.
-        let handed_on = tokio::spawn(self.clone().hand_on(asked.clone(), Request::from_parts(parts, body)));
-        let response = handed_on.await.map_err(io::Error::other)?;
+        // Once begun it is done, and then at rest, whoever still listens: what is lost is the answer and no half of the act.
+        let (shared, request) = (self.clone(), Request::from_parts(parts, body));
+        let handed_on = tokio::spawn(async move {
+            let response = shared.clone().hand_on(asked.clone(), request).await;
+            if turn == Turn::Last {
+                shared.halt.rest();
+            }
+            (asked, response)
+        });
+        let (asked, response) = handed_on.await.map_err(io::Error::other)?;
         if turn == Turn::Last {
-            self.halt.rest();
             return std::future::pending().await;
         }
         self.passable(life).await?;

@@ -16,7 +16,7 @@ use rehearsal::trial::silence::silence;
 
 use super::play::{Play, told};
 use super::tell::{Outcome, Row, failed, tell};
-use super::{Common, LEASE};
+use super::{Common, LEASE, LONG_LEASE};
 
 /// A control plane, and what a recovery on it is like without faults.
 pub(super) struct Stage {
@@ -116,7 +116,7 @@ impl Stage {
             Play::Boroughs { replicas, first, life } => {
                 let own = ControlPlane::start(Options::default()).await?;
                 rehearsal::install(&own).await?;
-                let crew = Crew::start(&own, &self.binary, replicas, LEASE).await?;
+                let crew = Crew::start(&own, &self.binary, replicas, LONG_LEASE).await?;
                 let lived = lives(&own, &crew, first, life).await?;
                 drop(crew);
                 own.stop().await?;
