@@ -227,17 +227,12 @@ impl Bench {
 
     /// Judges a plan of this bench by all that has been logged so far.
     pub async fn judged(&self, plan: &Value) -> judge::Report {
-        let report = self.report(plan).await;
-        assert!(report.is_clean(), "{report}");
-        report
-    }
-
-    /// What the judge says of it.
-    pub async fn report(&self, plan: &Value) -> judge::Report {
         let file = cluster().await.dir().join(format!("{}.judged.yaml", self.case));
         std::fs::write(&file, plan.to_string()).unwrap();
         let log = cluster().await.audit_log();
-        judge::judge_files(log, &file, &judge::Options::default()).unwrap()
+        let report = judge::judge_files(log, &file, &judge::Options::default()).unwrap();
+        assert!(report.is_clean(), "{report}");
+        report
     }
 
     /// A service's namespace is sealed and empty, and by the audit log has been nothing else since it was isolated.

@@ -48,11 +48,7 @@ async fn whatever_stands_in_any_field_of_any_kind_the_operator_lives_and_other_p
     bench.apply(&plan).await;
     let looked = |o: &Value| field(o, "/status/observedGeneration") == field(o, "/metadata/generation");
     eventually(&plans, "sound", "the plan to be looked at", rehearsal::DEADLINE, looked).await.unwrap();
-    // What was said in the operator's name about the other one is as wrong as it looks.
-    let report = bystander.report(&bystanders).await;
-    let forged = |what: &str| ["quarantines/fields-web", "servicerecoveries/fields/plan.web"].contains(&what);
-    let own: Vec<_> = report.violations.iter().filter(|violation| !forged(&violation.object)).collect();
-    assert!(own.is_empty(), "{report}");
+    bystander.judged(&bystanders).await;
     operator_is_up().await;
 }
 
@@ -81,7 +77,8 @@ async fn edit_all(bench: &Bench, plan: &Value) -> Came {
     for sound in [quarantine("fields-web"), plan.clone(), incident, decision, record] {
         let crds = rehearsal::read("crds").unwrap();
         let crd = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == sound["kind"]).unwrap();
-        for field in fields(crd) {
+        // Who holds a namespace, the judge asks of the whole cluster: a false claim would be laid to the operator's charge in every other test.
+        for field in fields(crd).into_iter().filter(|field| !field.name().starts_with(".status.claimedBy")) {
             // Nobody but the operator may say what is; if it said nonsense, the next one has to live with it.
             let states = field.part() == "status" || sound["kind"] == "ServiceRecovery";
             let who = if states { &operator } else { &bench.admin };
