@@ -26,11 +26,7 @@ async fn stage() -> &'static Stage {
         let cluster = ControlPlane::start(Options::default()).await?;
         rehearsal::install(&cluster).await?;
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
-        let incident = json!({
-            "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": "nov-2025"},
-            "spec": {"title": "Intrusion", "compromisedSince": "2025-11-17T00:00:00Z"},
-        });
-        rehearsal::apply(&admin, "platform", &[incident]).await?;
+        rehearsal::apply(&admin, "platform", &[incident("nov-2025")]).await?;
         let options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
         let operator = Mutex::new(Operator::start(&cluster, &options)?);
         anyhow::Ok(Stage { cluster, operator })
@@ -267,6 +263,22 @@ pub fn quarantine(namespace: &str) -> Value {
     json!({
         "apiVersion": KINDS, "kind": "Quarantine", "metadata": {"name": namespace},
         "spec": {"isolation": "Sealed", "reason": "Shared network compromised", "incidentRef": {"name": "nov-2025"}},
+    })
+}
+
+pub fn incident(name: &str) -> Value {
+    json!({
+        "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": name},
+        "spec": {"title": "Intrusion", "compromisedSince": "2025-11-17T00:00:00Z"},
+    })
+}
+
+/// The recovery lead's, on something that nobody was asked, about service `web` of the case's plan `plan`.
+pub fn decision(case: &str) -> Value {
+    json!({
+        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": case, "namespace": case},
+        "spec": {"by": "recovery-lead", "plan": "plan", "service": "web", "action": "Retry", "reason": "a test",
+            "decidedOn": format!("sha256:{}", "0a".repeat(32))},
     })
 }
 

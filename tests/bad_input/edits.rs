@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, PostParams};
 use rehearsal::{SplitMix, eventually, field, kind, seed, spoiled, text};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, DIGEST, KINDS, cluster, operator_is_up};
+use crate::bench::{Bench, DIGEST, KINDS, cluster, decision, incident, operator_is_up};
 
 /// How many there are.
 const EDITS: usize = 150;
@@ -30,15 +30,7 @@ async fn whatever_anybody_writes_into_anything_the_operator_lives_and_other_plan
         futures::join!(Bench::new("edits", &["web", "db"]), Bench::new("bystander", &["web", "db"]));
     let mut plan = bench.plan("plan", json!([bench.service("db", &[]), bench.service("web", &["db"])]));
     plan["spec"]["incidentRef"]["name"] = json!("edits");
-    let incident = json!({
-        "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": "edits"},
-        "spec": {"title": "Intrusion", "compromisedSince": "2025-11-17T00:00:00Z"},
-    });
-    let decision = json!({
-        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": "edits", "namespace": "edits"},
-        "spec": {"by": "recovery-lead", "plan": "plan", "service": "web", "action": "Retry", "reason": "a test",
-            "decidedOn": format!("sha256:{}", "0a".repeat(32))},
-    });
+    let (incident, decision) = (incident("edits"), decision("edits"));
     rehearsal::apply(&bench.admin, "platform", std::slice::from_ref(&incident)).await.unwrap();
     bench.apply(&plan).await;
     let bystanders =

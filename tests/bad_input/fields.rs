@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rehearsal::{eventually, field, kind, text};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS, cluster, operator_is_up, quarantine};
+use crate::bench::{Bench, KINDS, cluster, decision, incident, operator_is_up, quarantine};
 use crate::schema::{Field, fields};
 
 /// What became of the edits.
@@ -58,15 +58,7 @@ fn beside(bystander: &Bench) -> Value {
 
 async fn edit_all(bench: &Bench, plan: &Value) -> Came {
     let operator = cluster().await.client(Identity::Operator).await.unwrap();
-    let incident = json!({
-        "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": "fields"},
-        "spec": {"title": "Intrusion", "compromisedSince": "2025-11-17T00:00:00Z"},
-    });
-    let decision = json!({
-        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": "fields", "namespace": "fields"},
-        "spec": {"by": "recovery-lead", "plan": "plan", "service": "web", "action": "Retry", "reason": "a test",
-            "decidedOn": format!("sha256:{}", "0a".repeat(32))},
-    });
+    let (incident, decision) = (incident("fields"), decision("fields"));
     rehearsal::apply(&bench.admin, "platform", std::slice::from_ref(&incident)).await.unwrap();
     let decisions = kind(&bench.lead().await, KINDS, "Decision", Some("fields"));
     let decides = serde_json::from_value(decision.clone()).unwrap();

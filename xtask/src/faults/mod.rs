@@ -136,6 +136,8 @@ struct Turn {
 /// By turns, so that a short soak has some of each.
 struct Turns {
     minutes: u64,
+    /// The argument that chose what is played, if any.
+    only: String,
     first_seed: u64,
     effects: u64,
     random: SplitMix,
@@ -155,10 +157,14 @@ impl Turns {
         use Trials::{Boroughs, Chaos, Crash, Leaders, Load, Silence};
         let all = [Load, Crash, Chaos, Leaders, Silence, Boroughs];
         let order = all.into_iter().filter(|trials| args.only.is_empty() || args.only.contains(trials));
+        let names = args.only.iter().filter_map(clap::ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+        let only = if names.is_empty() { String::new() } else { format!(" --only {}", names.join(",")) };
         let mut random = SplitMix::new(args.seed);
         let points: Vec<_> = every_point(effects, &mut random).into_iter().map(Play::Crash).collect();
         Self {
             minutes: args.minutes,
+            only,
             first_seed: args.seed,
             effects,
             random,
@@ -228,7 +234,9 @@ impl Turns {
     fn again(&self, play: Play) -> String {
         match play {
             Play::Chaos(seed) => format!("cargo xtask chaos --seed {seed} --runs 1"),
-            _ => format!("cargo xtask soak --seed {} --minutes {}", self.first_seed, self.minutes),
+            _ => {
+                format!("cargo xtask soak --seed {} --minutes {}{}", self.first_seed, self.minutes, self.only)
+            }
         }
     }
 }
