@@ -23,6 +23,7 @@
 //! How it works: [`log`] reads events, [`what`] tells what of an object each write left behind, [`unanswered`] puts those in
 //! that nobody answered, [`rules`] asks each rule of each write against the [`world`] as it was before it, [`figures`] measures.
 
+mod clocks;
 mod event;
 mod figures;
 mod gates;

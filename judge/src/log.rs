@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::clocks::Clocks;
 use crate::event::{Bodies, Event, revision, text_at};
 use crate::plan::Plan;
 use crate::unanswered::{Chains, Doubt, Orphan, Outcome, left_behind};
@@ -30,6 +31,8 @@ pub(crate) struct Log {
     pub requests: Vec<Event>,
     /// How long its lease lasts, as it renewed it in that window.
     pub lease: Option<Duration>,
+    /// What the clocks of its leaders told.
+    pub clocks: Clocks,
 }
 
 /// From request to answer.
@@ -112,14 +115,18 @@ impl Reader<'_> {
             let span = Span { received: event.received, completed: event.completed };
             self.log.looks.entry(event.object.namespace.clone()).or_default().push(span);
         }
-        let window = self.options.quiet.as_ref();
-        if event.account == self.options.operator && window.is_some_and(|w| w.holds(event.received)) {
-            if event.renews_lease() {
-                let lease = Bodies::parse(text)?.response_object;
-                let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
-                // One that is being taken over does not say how long it lasts.
-                self.log.lease = seconds.map(Duration::from_secs).or(self.log.lease);
-            }
+        if event.account != self.options.operator {
+            return Ok(());
+        }
+        let in_window = self.options.quiet.as_ref().is_some_and(|window| window.holds(event.received));
+        if event.renews_lease() {
+            let lease = Bodies::parse(text)?.response_object;
+            self.log.clocks.renewed(&event, &lease);
+            let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
+            // One that is being taken over does not say how long it lasts.
+            self.log.lease = seconds.filter(|_| in_window).map(Duration::from_secs).or(self.log.lease);
+        }
+        if in_window {
             self.log.requests.push(event);
         }
         Ok(())

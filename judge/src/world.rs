@@ -44,23 +44,31 @@ pub(crate) struct Known {
     pub received: Timestamp,
     /// What was said of gates before this attempt was claimed.
     earlier: Vec<Said>,
-    /// Whoever wrote the claim had a clock that was ahead of the API server's.
-    ahead: bool,
+    /// By how much the clock that the claim was told by was ahead of the API server's.
+    claim_ahead: SignedDuration,
+    /// The same of the clock that what is said of each gate was first told by.
+    said_ahead: Vec<SignedDuration>,
 }
 
 /// By how much clocks may differ that are kept.
 const KEPT: SignedDuration = SignedDuration::from_secs(5);
 
 impl Known {
-    fn new(before: Option<Self>, record: &Record, received: Timestamp) -> Self {
-        let (earlier, ahead) = match before {
-            Some(before) if before.record.claimed_at == record.claimed_at => (before.earlier, before.ahead),
-            before => {
-                let ahead = record.claimed_at.is_some_and(|at| at.duration_since(received) > KEPT);
-                (before.map(|before| before.record.gates).unwrap_or_default(), ahead)
+    fn new(before: Option<Self>, record: &Record, received: Timestamp, ahead: SignedDuration) -> Self {
+        let told = |said| before.as_ref().and_then(|before| before.told(said)).unwrap_or(ahead);
+        let said_ahead = record.gates.iter().map(told).collect();
+        let (earlier, claim_ahead) = match before {
+            Some(before) if before.record.claimed_at == record.claimed_at => {
+                (before.earlier, before.claim_ahead)
             }
+            before => (before.map(|before| before.record.gates).unwrap_or_default(), ahead),
         };
-        Self { record: record.clone(), received, earlier, ahead }
+        Self { record: record.clone(), received, earlier, claim_ahead, said_ahead }
+    }
+
+    /// By how much the clock was ahead by which this was told, if it was told by then.
+    fn told(&self, said: &Said) -> Option<SignedDuration> {
+        self.record.gates.iter().zip(&self.said_ahead).find(|(one, _)| *one == said).map(|(_, ahead)| *ahead)
     }
 }
 
@@ -92,12 +100,21 @@ impl World {
         self.records.get(service).map(|known| &known.record)
     }
 
-    /// Did a gate pass before this attempt was claimed? By the log where it had said so by then, and else by the clock of whoever wrote
-    /// both: which tells nothing if it was ahead at the claim, and has been set since.
-    pub(crate) fn passed_earlier(&self, service: &str, record: &Record, said: &Said) -> bool {
+    /// Did a gate pass before this attempt was claimed? By the log where it had said so by then; and else by the clock of whoever wrote
+    /// both, which tells nothing if it was another, or was set, in between. `ahead`: that of the clock which tells it now.
+    pub(crate) fn passed_earlier(
+        &self,
+        service: &str,
+        record: &Record,
+        said: &Said,
+        ahead: SignedDuration,
+    ) -> bool {
         let by_clock = record.claimed_at.is_none_or(|claimed| said.since < claimed);
         match self.records.get(service).filter(|known| known.record.claimed_at == record.claimed_at) {
-            Some(known) => known.earlier.contains(said) || (by_clock && !known.ahead),
+            Some(known) => {
+                let apart = known.told(said).unwrap_or(ahead) - known.claim_ahead;
+                known.earlier.contains(said) || (by_clock && apart.abs() <= KEPT)
+            }
             None => by_clock,
         }
     }
@@ -129,8 +146,14 @@ impl World {
         Ok(Some(Moved { namespace: name, from, to }))
     }
 
-    /// Takes a write in, when every rule has been asked about it.
-    pub(crate) fn take(&mut self, write: &Write, moved: Option<Moved<'_>>, plan: &Plan) {
+    /// Takes a write in, when every rule has been asked about it. `ahead`: by how much the clock of whoever led was.
+    pub(crate) fn take(
+        &mut self,
+        write: &Write,
+        moved: Option<Moved<'_>>,
+        plan: &Plan,
+        ahead: SignedDuration,
+    ) {
         match &write.what {
             What::Namespace { .. } | What::NamespaceDeleted { .. } => {
                 let Some(moved) = moved else { return };
@@ -144,7 +167,7 @@ impl World {
             }
             What::Service { name, record: Some(record) } => {
                 let before = self.records.remove(name);
-                self.records.insert(name.clone(), Known::new(before, record, write.received));
+                self.records.insert(name.clone(), Known::new(before, record, write.received, ahead));
             }
             What::Service { name, record: None } => {
                 self.records.remove(name);

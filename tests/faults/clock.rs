@@ -38,8 +38,13 @@ async fn a_clock_that_is_set_by_an_hour_opens_nothing_sooner_and_holds_nothing_u
     let (cluster, model, _turn) = stage().await;
     let Some(clocks) = clocks(cluster, &[0]) else { return };
     let crew = crew(cluster, &clocks).await;
-    let sets = [(model.effects / 4, HOUR), (model.effects / 2, -HOUR)];
-    reset(cluster, &crew, "reset", (&clocks[0], &sets), model).await.unwrap();
+    let quarter = model.effects / 4;
+    for (name, sets) in [
+        ("forth-and-back", [(quarter, HOUR), (2 * quarter, -HOUR)]),
+        ("right-and-ahead", [(2 * quarter, 0), (3 * quarter, HOUR)]),
+    ] {
+        reset(cluster, &crew, name, (&clocks[0], &sets), model).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,8 @@
 //! What the log proves, when the operator asks for the clean room or for Open, and when it writes a service as Recovered:
 //! - every gate of the phase that the plan has is written in the service's ServiceRecovery with the verdict Pass, and there
 //!   is at least one, or the plan says `ungated`;
-//! - each passes since a moment within this attempt: not before `claimedAt`, and not as was written before that. Where whoever wrote
-//!   `claimedAt` had a clock that was ahead of the API server's, only the latter is asked;
+//! - each passes since a moment within this attempt: not before `claimedAt`, and not as was written before that. Where the two times are
+//!   told by clocks that differ, as the leaders' Leases tell, only the latter is asked;
 //! - each that looks into namespaces had listed pods there, as the plan's account, within its freshness.
 //!
 //! That the label follows what was asked, in the same attempt, is asked by the rule *opener*.
@@ -66,6 +66,7 @@ fn passed(
         let message = format!("{what} without its gates {}: {amiss}", phase.as_str());
         findings.violations.push(now.broken(Name::Gates, message));
     };
+    let ahead = now.log.clocks.ahead(now.write.received);
     let mut gates = service.gates.iter().filter(|gate| gate.phase == phase).peekable();
     if gates.peek().is_none() && !service.ungated {
         broken("it has none, and the plan does not say that it may".to_owned());
@@ -75,7 +76,7 @@ fn passed(
         match said {
             None => broken(format!("nothing is written of {}", gate.name)),
             Some(said) if !said.passed => broken(format!("{} does not pass", gate.name)),
-            Some(said) if now.world.passed_earlier(name, record, said) => {
+            Some(said) if now.world.passed_earlier(name, record, said, ahead) => {
                 broken(format!("{} passed before this attempt began", gate.name));
             }
             Some(_) => {}

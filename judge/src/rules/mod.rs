@@ -72,7 +72,7 @@ pub(crate) fn check(plan: &Plan, log: &Log, options: &Options) -> Result<Finding
         for rule in &mut rules {
             rule.look(&now, &mut findings);
         }
-        world.take(write, moved, plan);
+        world.take(write, moved, plan, log.clocks.ahead(write.received));
     }
     if !world.ever_isolated {
         return Err(CannotJudge::Log(format!("it shows no namespace of plan {} isolated, ever", plan.name)));

@@ -140,37 +140,73 @@ fn the_next_attempt_is_asked_about_anew() {
     assert_eq!(report.asks, 3, "what the attempt before was given counts for nothing");
 }
 
-#[test]
-fn a_clock_that_was_ahead_at_the_claim_and_was_set_since_accuses_nobody_and_hides_no_earlier_pass() {
-    let claimed = |log: &mut Maker, attempt: u64, at: u64| {
-        for (_, event) in &mut log.events {
-            if let Some(status) = event.pointer_mut("/responseObject/status")
-                && status["attempt"] == attempt
-                && status["claimedAt"].is_string()
-            {
-                status["claimedAt"] = json!(time(at));
+/// Every time of this key in the records' statuses is told anew, by how it was told.
+fn told(log: &mut Maker, key: &str, tell: impl Fn(&str) -> Option<u64>) {
+    for (_, event) in &mut log.events {
+        let Some(status) = event.pointer_mut("/responseObject/status") else { continue };
+        let tell = |value: &mut Value| {
+            if let Some(ms) = value.as_str().and_then(&tell) {
+                *value = json!(time(ms));
             }
-        }
-    };
-    let mut log = Maker::sealed();
-    log.recover("dns", 10_000, 11_000);
-    claimed(&mut log, 1, 1_210_000);
-    assert_eq!(log.messages(), "");
+        };
+        status.get_mut(key).into_iter().for_each(tell);
+        let gates = status.get_mut("gates").and_then(Value::as_array_mut);
+        gates.into_iter().flatten().filter_map(|gate| gate.get_mut(key)).for_each(tell);
+    }
+}
 
+/// The clock that tells the time `claim` at a claim in the second 1000, and `pass` at gates that pass a little later, by Leases.
+fn by_clocks((claim, pass): (u64, u64), leases: [(&str, u64); 2]) -> Maker {
+    let mut log = Maker::sealed();
+    let [(first, at_claim), (then, at_pass)] = leases;
+    log.at(1_000_000).lease(first, at_claim).begin("dns", 1).at(1_001_000).lease(then, at_pass);
+    log.enter("dns").step("dns").open("dns").recovered("dns");
+    told(&mut log, "claimedAt", |_| Some(claim));
+    told(&mut log, "since", |_| Some(pass));
+    log
+}
+
+#[test]
+fn a_clock_that_was_set_between_claim_and_pass_accuses_nobody() {
+    let (right, ahead, behind) = (1_000_000, 1_600_000, 400_000);
+    for (claim, pass) in [(ahead, right), (right, behind), (ahead, behind)] {
+        let log = by_clocks((claim, pass), [("a", claim), ("b", pass)]);
+        assert_eq!(log.messages(), "", "claimed at {claim}, passed since {pass}");
+    }
+}
+
+#[test]
+fn one_clock_tells_whether_a_gate_passed_earlier_right_or_wrong_as_it_may_be() {
+    // What is renewed late tells of a slow request, and of no clock.
+    for leases in [
+        [("a", 1_000_000), ("a", 1_001_000)],
+        [("a", 1_600_000), ("a", 1_601_000)],
+        [("a", 1_000_000), ("a", 990_000)],
+        [("a", 1_000_000), ("b", 1_002_000)],
+    ] {
+        let claim = leases[0].1;
+        assert_eq!(by_clocks((claim, claim + 500), leases).messages(), "", "{leases:?}");
+        let messages = by_clocks((claim, claim - 500), leases).messages();
+        assert!(messages.contains("images passed before this attempt"), "{leases:?}: {messages}");
+    }
+}
+
+#[test]
+fn whatever_clocks_tell_what_was_written_before_the_claim_passed_earlier() {
+    let mut log = Maker::sealed();
+    log.lease("a", 5_000).recover("dns", 10_000, 11_000);
     log.status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));
     log.write("retry", "lead", "decisions/recovery/d", |o| {
         o["spec"] = json!({"action": "Retry", "plan": "p", "service": "dns", "decidedOn": "sha256:1"});
     });
-    log.label("sealed again", OPERATOR, "dns", "sealed").at(20_000);
-    log.begin("dns", 2).enter("dns");
-    claimed(&mut log, 2, 1_220_000);
+    log.label("sealed again", OPERATOR, "dns", "sealed").at(20_000).lease("b", 1_220_000).begin("dns", 2);
+    told(&mut log, "claimedAt", |was| (was == time(20_000)).then_some(1_220_000));
+    log.at(21_000).lease("c", 21_000).enter("dns");
+    told(&mut log, "claimedAt", |was| (was == time(20_000)).then_some(1_220_000));
     assert_eq!(log.messages(), "");
     // What the attempt before had passed by.
-    said(&mut log, "BeforeRestore", |gates| {
-        gates
-            .iter_mut()
-            .filter(|gate| gate["phase"] == "BeforeRestore")
-            .for_each(|gate| gate["since"] = json!(time(10_500)));
-    });
+    let images = |event: &Value| event.pointer("/responseObject/status/gates/0/since").cloned();
+    let before = log.events.iter().find_map(|(_, event)| images(event)).unwrap();
+    said(&mut log, "BeforeRestore", |gates| gates[0]["since"] = before.clone());
     assert!(log.messages().contains("images passed before this attempt"), "{}", log.messages());
 }

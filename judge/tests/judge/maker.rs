@@ -147,6 +147,14 @@ impl Maker {
         self.event(tag, user, "list", object, (200, Value::Null))
     }
 
+    /// The operator's Lease, renewed by this replica at a time that its clock tells.
+    pub fn lease(&mut self, holder: &str, told: u64) -> &mut Self {
+        let object =
+            json!({"resource": "leases", "apiGroup": "coordination.k8s.io", "namespace": "x", "name": "x"});
+        let lease = json!({"spec": {"holderIdentity": holder, "renewTime": time(told)}});
+        self.event("lease", OPERATOR, "patch", object, (200, lease))
+    }
+
     /// Changes the events of this name; there must be one.
     pub fn change(&mut self, tag: &str, change: impl Fn(&mut Value)) -> &mut Self {
         let mut found = self.events.iter_mut().filter(|(name, _)| name == tag).peekable();
