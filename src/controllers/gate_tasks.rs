@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, Semaphore};
@@ -31,6 +32,8 @@ pub(crate) struct Gatekeeper {
 pub(crate) struct Binding {
     pub(crate) question: Question,
     pub(crate) attempt: i64,
+    /// A claim that has to be written once more is another: what was asked before it counts for nothing.
+    pub(crate) claimed_at: Option<Time>,
     pub(crate) account: String,
     pub(crate) compromised_since: Option<Timestamp>,
 }

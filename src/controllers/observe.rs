@@ -11,8 +11,8 @@ use super::stores::Stores;
 use crate::api::conditions::{NETWORK_NOT_ENFORCED, READY, find};
 use crate::api::quarantine::ControlName;
 use crate::api::{
-    Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, Stage,
-    service_recovery_name,
+    Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus,
+    Stage, service_recovery_name,
 };
 use crate::engine::{
     Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, Seen,
@@ -84,7 +84,7 @@ fn seen(
 ) -> ServiceSeen {
     let status = record
         .and_then(|r| r.status.clone())
-        .unwrap_or_else(|| crate::api::ServiceRecoveryStatus { attempt: 1, ..Default::default() });
+        .unwrap_or_else(|| ServiceRecoveryStatus { attempt: 1, ..Default::default() });
     let attempt = status.attempt;
     ServiceSeen {
         exists: record.is_some(),
@@ -105,7 +105,7 @@ fn seen(
             // answer: it must not decide even once, before it is asked anew.
             .filter(|(key, task)| {
                 let gate = service.gates.iter().find(|g| g.phase == key.phase && g.spec.name == key.name);
-                gate.is_some_and(|gate| task.binding == binding(stores, plan, service, gate, attempt))
+                gate.is_some_and(|gate| task.binding == binding(stores, plan, service, gate, &status))
             })
             .map(|(key, task)| (key.clone(), task.state(now)))
             .collect(),
@@ -221,8 +221,14 @@ fn decisions(stores: &Stores, plan: &Plan) -> BTreeMap<String, Vec<DecisionSeen>
     found
 }
 
-/// What a gate's verdict has to be bound to at this moment.
-pub(crate) fn binding(stores: &Stores, plan: &Plan, service: &Service, gate: &Gate, attempt: i64) -> Binding {
+/// What a gate's verdict has to be bound to at this moment, for a service whose status says this.
+pub(crate) fn binding(
+    stores: &Stores,
+    plan: &Plan,
+    service: &Service,
+    gate: &Gate,
+    status: &ServiceRecoveryStatus,
+) -> Binding {
     let question = Question {
         plan_namespace: plan.namespace.clone(),
         namespaces: service.namespaces.clone(),
@@ -232,7 +238,8 @@ pub(crate) fn binding(stores: &Stores, plan: &Plan, service: &Service, gate: &Ga
     };
     Binding {
         question,
-        attempt,
+        attempt: status.attempt,
+        claimed_at: status.claimed_at.clone(),
         account: plan.account.clone(),
         compromised_since: compromised_since(stores, plan),
     }

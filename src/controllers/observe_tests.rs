@@ -1,3 +1,4 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
@@ -48,27 +49,51 @@ fn record() -> serde_json::Value {
     })
 }
 
+/// A gate that has passed, asked for a service whose status says this.
+fn passed(stores: &Stores, plan: &Plan, status: &ServiceRecoveryStatus) -> (GateKey, GateTask) {
+    let service = &plan.services[0];
+    let gate = service.gates.iter().find(|gate| gate.spec.name == "images").unwrap();
+    let pass = Answer {
+        verdict: Verdict::Pass,
+        reason: "Approved".to_owned(),
+        message: String::new(),
+        evidence: Some("e".to_owned()),
+    };
+    let key = GateKey { phase: Phase::BeforeRestore, name: "images".to_owned() };
+    (key, GateTask::answered(binding(stores, plan, service, gate, status), gate.policy, pass))
+}
+
+/// I2: a claim could not be written, and is written later. What was asked in between was asked before it.
+#[tokio::test]
+async fn a_verdict_from_before_the_claim_was_written_decides_nothing() {
+    let plan = plan("recovery", "approved");
+    for (asked_for, written, counts) in [("03:00:07", "03:00:07", true), ("03:00:05", "03:00:07", false)] {
+        let at = |time: &str| format!("2026-11-24T{time}Z");
+        let mut claimed = record();
+        claimed["status"]["claimedAt"] = json!(at(written));
+        let claimed_at = Some(Time(at(asked_for).parse().unwrap()));
+        let decided = ServiceRecoveryStatus { attempt: 1, claimed_at, ..Default::default() };
+        let (stores, mut state) = (stores(&[claimed]), State::default());
+        let (key, task) = passed(&stores, &plan, &decided);
+        state.services.entry("db".to_owned()).or_default().gates.insert(key.clone(), task);
+        let seen = observe(&stores, &plan, &mut state, Timestamp::now());
+        assert_eq!(seen.services[0].gates.contains_key(&key), counts, "asked for a claim at {asked_for}");
+    }
+}
+
 /// I2: the plan is amended, and what its gates said before is gone by the very first look, not only by the second.
 #[tokio::test]
 async fn a_verdict_on_another_question_decides_nothing_not_even_once() {
     let stores = stores(&[record()]);
     let asked_of = plan("recovery", "approved");
-    let key = GateKey { phase: Phase::BeforeRestore, name: "images".to_owned() };
     for (now, counts) in [
         (plan("recovery", "approved"), true),
         (plan("recovery", "stricter"), false),
         (plan("other", "approved"), false),
     ] {
         let mut state = State::default();
-        let service = &asked_of.services[0];
-        let gate = service.gates.iter().find(|gate| gate.spec.name == "images").unwrap();
-        let pass = Answer {
-            verdict: Verdict::Pass,
-            reason: "Approved".to_owned(),
-            message: String::new(),
-            evidence: Some("e".to_owned()),
-        };
-        let task = GateTask::answered(binding(&stores, &asked_of, service, gate, 1), gate.policy, pass);
+        let status = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
+        let (key, task) = passed(&stores, &asked_of, &status);
         state.services.entry("db".to_owned()).or_default().gates.insert(key.clone(), task);
         let seen = observe(&stores, &now, &mut state, Timestamp::now());
         assert_eq!(

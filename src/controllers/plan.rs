@@ -356,7 +356,7 @@ fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, dec
         .iter()
         .filter(|gate| decided.ask.contains(&gate.phase))
         .map(|gate| {
-            let binding = observe::binding(&context.stores, plan, service, gate, decided.status.attempt);
+            let binding = observe::binding(&context.stores, plan, service, gate, &decided.status);
             (GateKey { phase: gate.phase, name: gate.spec.name.clone() }, (binding, gate.policy))
         })
         .collect();

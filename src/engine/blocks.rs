@@ -53,7 +53,7 @@ pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Nex
 
 /// One member that is stuck holds all of its group.
 fn tell_mates(plan: &Plan, seen: &Seen, next: &mut [Next]) {
-    for unit in plan.units.iter().filter(|unit| unit.members.len() > 1) {
+    for unit in &plan.units {
         let stuck: Vec<ServiceId> =
             unit.members.iter().copied().filter(|&m| is_stuck(seen, &next[m], m)).collect();
         for &member in &unit.members {

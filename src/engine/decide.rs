@@ -2,7 +2,6 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::conditions::{READY, RECONCILING};
 use crate::api::service_recovery::PastAttempt;
 use crate::api::{Action, ServiceRecoveryStatus, Stage};
 use crate::plan::Plan;
@@ -178,10 +177,6 @@ fn substance(status: &ServiceRecoveryStatus) -> ServiceRecoveryStatus {
         condition.reason.clear();
         condition.message.clear();
         condition.observed_generation = None;
-        // Why it is on its way and not there yet: that, too, only tells what is waited for.
-        if condition.type_ == RECONCILING || (condition.type_ == READY && condition.status == "Unknown") {
-            condition.reason.clear();
-        }
     }
     bare
 }

@@ -308,6 +308,18 @@ fn what_is_left_out_has_defaults() {
 }
 
 #[test]
+fn an_answer_may_be_relied_on_for_two_missed_askings_and_half_a_minute_at_least() {
+    for (interval, timeout, expected) in [("1s", "2s", 30), ("20s", "7s", 67)] {
+        let gates = format!(
+            "{{beforeRelease: [{{name: own, workloads: {{}}, interval: {interval}, timeout: {timeout}}}]}}"
+        );
+        let p = plan(&format!("- {{name: a, gates: {gates}}}"));
+        let gate = p.services[0].gates_of(Phase::BeforeRelease).find(|gate| gate.spec.name == "own").unwrap();
+        assert_eq!(gate.policy.freshness(), Duration::from_secs(expected));
+    }
+}
+
+#[test]
 fn the_critical_path_is_the_longest_by_time_not_by_count() {
     let plan = plan(
         "- {name: a}\n- {name: b, dependsOn: [a]}\n- {name: c, dependsOn: [b]}\n- {name: slow}\n- {name: d, dependsOn: [slow]}",

@@ -1,4 +1,4 @@
-//! What was right when it was asked for may be wrong by the time that it is done.
+//! What was right when it was asked for may be wrong by the time that it is done; and what could not be written is done again.
 
 use control_plane::Identity;
 use fault_proxy::{Fault, Profile, Schedule};
@@ -42,6 +42,36 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
     };
     crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
     // The judge, too, looks at what stood when each namespace was loosened.
+    trial.end().await.unwrap();
+    trial.clear().await.unwrap();
+}
+
+/// Its gates are asked as soon as the claim stands. Until that is written, what they say is from before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gates_pass_after_the_claim_although_that_could_not_be_written_at_first() {
+    let (cluster, _, _turn) = stage().await;
+    let crew = crew(cluster, 1).await;
+    let trial = Trial::lay_down(cluster, "unwritten").await.unwrap();
+    let database = trial.namespaces()[0].clone();
+    let fails = |only: String| {
+        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
+        crew.proxy(0).follow(Schedule { seed: 1, profile });
+    };
+    let play = async {
+        // Once it is refused the claim, everything before it has been written.
+        fails(format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{database}/status"));
+        trial.begin().await?;
+        trial.service(&database, "to be there", |r| r["status"]["stage"] == "Isolated").await?;
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        let record = format!("/namespaces/unwritten-recovery/servicerecoveries/unwritten.{database}/status");
+        fails(format!("PATCH /apis/resurgam.dev/v1alpha1{record}"));
+        trial.quarantine(&database, "to be claimed", |q| !q["status"]["claimedBy"].is_null()).await?;
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        crew.proxy(0).heal();
+        trial.recovered().await
+    };
+    crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
+    // The judge holds that each gate has passed since the claim.
     trial.end().await.unwrap();
     trial.clear().await.unwrap();
 }

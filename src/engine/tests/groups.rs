@@ -2,7 +2,7 @@
 
 use super::story::{Story, plan_with, story};
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::Effect;
+use crate::engine::{Effect, Presence, StepOutcome};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -44,6 +44,7 @@ fn one_failure_holds_all_and_each_says_whose() {
     assert_eq!((s.needs("idp"), s.needs("dns")), (Some("GateFailed"), None));
     assert_eq!(s.isolation("dns"), Isolation::CleanRoom);
     assert_eq!(s.status("dns").waiting_for.as_deref(), Some("Together: idp"));
+    assert_eq!(s.blocks("dns"), ["Together: idp"], "said once");
     s.says("idp", Phase::BeforeRelease, Verdict::Pass);
     s.retry("idp");
     s.run(120);
@@ -105,4 +106,36 @@ fn members_reach_each_other_in_the_clean_room() {
         })
         .collect();
     assert_eq!(rooms, [vec!["dns".to_owned(), "idp".to_owned()]]);
+}
+
+#[test]
+fn whoever_depends_on_a_member_learns_which_mate_holds_it_up() {
+    let mut s = story(&format!("{CORE}\n- {{name: web, dependsOn: [dns]}}"));
+    s.says("idp", Phase::BeforeRestore, Verdict::Fail);
+    s.run(300);
+    let told = &s.status("web").blocked_by[0];
+    assert_eq!(told.name, "dns");
+    assert!(told.message.starts_with("held up by idp (GateFailed"), "{}", told.message);
+}
+
+#[test]
+fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
+    let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
+    s.steps_end("db", StepOutcome::Failed("no such Deployment".to_owned()));
+    s.run(300);
+    assert_eq!(s.blocks("web"), ["Steps: db", "Together: db"]);
+}
+
+#[test]
+fn recovered_members_that_regress_each_say_what_they_are_asked_about_and_no_more() {
+    let mut s = story(CORE);
+    s.run(60);
+    for service in ["dns", "idp"] {
+        s.says(service, Phase::Continuous, Verdict::Fail);
+    }
+    s.world.seen.incident = Presence::Missing;
+    s.run(300);
+    for service in ["dns", "idp"] {
+        assert_eq!(s.blocks(service), ["Regressed: up"], "{service}");
+    }
 }

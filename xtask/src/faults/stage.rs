@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use control_plane::{ControlPlane, Options};
 use rehearsal::trial::boroughs::lives;
 use rehearsal::trial::chaos::chaos;
@@ -128,7 +128,10 @@ impl Stage {
     pub(super) async fn end(self, common: &Common, rows: Vec<Row>) -> Result<ExitCode> {
         let (violated, effects) = (failed(&rows), self.model.effects);
         if violated {
-            anstream::eprintln!("audit log: {}", self.cluster.audit_log().display());
+            // The cluster's own folder goes with it, where it is a temporary one.
+            let kept = std::env::temp_dir().join(format!("resurgam-audit-{}.log", std::process::id()));
+            std::fs::copy(self.cluster.audit_log(), &kept).context("cannot keep the audit log")?;
+            anstream::eprintln!("audit log: {}", kept.display());
         }
         self.cluster.stop().await?;
         tell(&Outcome::of(rows, effects), common.output)?;
