@@ -155,15 +155,21 @@ fn is_asked_about(next: &Next) -> bool {
 }
 
 /// Reasons by which a service is merely in its turn, not stuck.
-const IN_TURN: [&str; 7] =
-    ["Slot", "Isolation", "GateUnknown", "GateFailing", "Together", "Steps", "StepAgain"];
+const IN_TURN: [&str; 8] =
+    ["Dependency", "Slot", "Isolation", "GateUnknown", "GateFailing", "Together", "Steps", "StepAgain"];
 
 /// Does this service itself hold things up, so that somebody has to look at it?
 pub(super) fn is_stuck(seen: &Seen, next: &Next, id: ServiceId) -> bool {
     next.status.decision.is_some()
-        || (next.status.stage != Stage::Recovered
-            && !seen.services[id].busy
-            && next.blocks.iter().any(|b| b.reason != "Dependency" && !IN_TURN.contains(&b.reason.as_str())))
+        || (next.status.stage != Stage::Recovered && !seen.services[id].busy && cause(next).is_some())
+}
+
+/// What somebody has to look at: what is asked about, or else the first that is not merely a matter of turns.
+pub(super) fn cause(next: &Next) -> Option<&Block> {
+    match &next.status.decision {
+        Some(decision) => next.blocks.iter().find(|block| block.reason == decision.reason),
+        None => next.blocks.iter().find(|block| !IN_TURN.contains(&block.reason.as_str())),
+    }
 }
 
 /// For each service the nearest one that is stuck and that it, directly or not, waits for; itself if it is.
@@ -208,11 +214,8 @@ fn dependency_message(
     let stage = seen.services[dependency].status.stage;
     match root {
         Some(root) => {
-            let first = next[root]
-                .blocks
-                .iter()
-                .find(|b| !IN_TURN.contains(&b.reason.as_str()) && b.reason != "Dependency");
-            let why = first.map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
+            let why =
+                cause(&next[root]).map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
             let owner = plan.services[root]
                 .owner
                 .as_ref()

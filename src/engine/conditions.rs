@@ -63,12 +63,7 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
             if open && healthy == State::True {
                 put(READY, State::True, recovered_reason, &exceptions);
             } else if open {
-                put(
-                    READY,
-                    if healthy == State::False { State::False } else { State::Unknown },
-                    &healthy_reason,
-                    &healthy_message,
-                );
+                put(READY, healthy, &healthy_reason, &healthy_message);
             } else {
                 let reason = first.map_or(status.stage.as_str(), |b| {
                     if b.reason == "Dependency" { "WaitingForDependencies" } else { &b.reason }

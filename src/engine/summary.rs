@@ -197,14 +197,11 @@ fn blockers(plan: &Plan, seen: &Seen, next: &[Next]) -> Vec<Blocker> {
                 .flat_map(|&u| &plan.units[u].members)
                 .filter(|&&m| next[m].status.stage != Stage::Recovered)
                 .count();
-            let first = match &n.status.decision {
-                Some(decision) => n.blocks.iter().find(|b| b.reason == decision.reason),
-                None => n.blocks.first(),
-            };
+            let cause = blocks::cause(n);
             Blocker {
                 name: plan.services[id].name.clone(),
-                reason: first.map_or_else(String::new, |b| b.reason.clone()),
-                message: first.map_or_else(String::new, |b| b.message.clone()),
+                reason: cause.map_or_else(String::new, |b| b.reason.clone()),
+                message: cause.map_or_else(String::new, |b| b.message.clone()),
                 holds: count(holds),
                 owner: plan.services[id].owner.clone(),
                 since: n.status.decision.as_ref().map(|d| d.since.clone()),

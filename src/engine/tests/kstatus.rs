@@ -52,6 +52,10 @@ pub(crate) fn check(status: &ServiceRecoveryStatus) {
         let first = status.blocked_by.first().map(|b| b.reason.as_str());
         assert_eq!(first, status.decision.as_ref().map(|d| d.reason.as_str()), "{status:?}");
     }
+    let why = |type_: &str| find(of, type_).map(|c| (c.reason.clone(), c.message.clone()));
+    for told in [RECONCILING, STALLED] {
+        assert!(!is_true(of, told) || why(told) == why(READY), "{told} says something else: {status:?}");
+    }
     let mut blocks = status.blocked_by.clone();
     blocks.dedup();
     assert_eq!(blocks, status.blocked_by, "the same block twice");

@@ -41,14 +41,18 @@ fn a_regression_is_fail_past_the_limit_and_holds_dependants() {
 
 #[test]
 fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
-    for verdict in [Verdict::Fail, Verdict::Unknown] {
+    for (verdict, reason) in [(Verdict::Fail, "GateFailing"), (Verdict::Unknown, "GateUnknown")] {
         let (mut s, quarantine) = recovered();
+        assert_eq!(s.status("web").blocked_by[0].reason, "QuarantineMissing");
         s.says("db", Phase::Continuous, verdict);
         s.run(15);
-        assert_eq!((s.needs("db"), s.condition("db", HEALTHY).0.as_str()), (None, "Unknown"), "{verdict:?}");
+        let (healthy, why, _) = s.condition("db", HEALTHY);
+        assert_eq!((s.needs("db"), healthy.as_str(), why.as_str()), (None, "Unknown", reason));
         s.seen("web").quarantines[0].found = Some(quarantine);
         s.run(5);
         assert_eq!(s.done("web").len(), 1, "{verdict:?}");
+        let told = &s.status("web").blocked_by.iter().find(|block| block.name == "db").unwrap().message;
+        assert_eq!(told, "recovered, but its continuous gates do not pass just now");
         s.says("db", Phase::Continuous, Verdict::Pass);
         s.run(60);
         assert_eq!(s.stage("web"), Stage::Recovered, "{verdict:?}");

@@ -6,7 +6,7 @@ use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{ClaimSeen, Presence, Refusal, Seen, ServiceSeen, decide};
+use crate::engine::{ClaimSeen, Decided, Presence, Refusal, Seen, ServiceSeen, decide};
 
 /// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
 type Unfit = (&'static str, fn(&mut Story));
@@ -158,8 +158,37 @@ fn whoever_waits_names_the_root_that_somebody_has_to_look_at() {
     assert_eq!((s.world.status.blocked_by[0].name.as_str(), s.world.status.blocked_by[0].holds), ("a", 3));
 }
 
+#[test]
+fn who_waits_for_what_was_not_asked_in_time_learns_for_what_a_person_is_asked() {
+    let mut s = story("- {name: a}\n- {name: b, dependsOn: [a]}");
+    s.says("a", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(5);
+    assert_eq!(s.status("b").blocked_by[0].message, "not recovered yet");
+    s.run(3_600);
+    assert_eq!(s.needs("a"), Some("GateUnknown"));
+    let told = &s.status("b").blocked_by[0].message;
+    assert!(told.starts_with("held up (GateUnknown: images says Unknown"), "{told}");
+    assert!(s.world.status.blocked_by[0].message.contains("images says Unknown"));
+}
+
+#[test]
+fn the_first_two_that_are_waited_for_are_named_and_the_others_counted() {
+    let waits_for = |services: &str| {
+        let mut s = story(services);
+        s.run(1);
+        s.status("web").waiting_for.clone().unwrap()
+    };
+    assert_eq!(waits_for("- {name: a}\n- {name: b}\n- {name: web, dependsOn: [a, b]}"), "a, b");
+    let three = "- {name: a}\n- {name: b}\n- {name: c}\n- {name: web, dependsOn: [a, b, c]}";
+    assert_eq!(waits_for(three), "a, b +1");
+}
+
 /// One look at one service, seen so.
 fn one(change: impl FnOnce(&mut ServiceSeen)) -> crate::engine::ServiceDecided {
+    look(change).services.remove(0)
+}
+
+fn look(change: impl FnOnce(&mut ServiceSeen)) -> Decided {
     let story = story("- {name: db}");
     let mut of = story.world.seen.services[0].clone();
     of.exists = true;
@@ -167,9 +196,15 @@ fn one(change: impl FnOnce(&mut ServiceSeen)) -> crate::engine::ServiceDecided {
     change(&mut of);
     let now = Timestamp::from_second(1_000).unwrap();
     let seen = Seen { now, incident: Presence::Present, account: Presence::Present, services: vec![of] };
-    let mut decided = decide(&plan("- {name: db}"), &seen);
+    let decided = decide(&plan("- {name: db}"), &seen);
     kstatus::check_plan(&decided.plan);
-    decided.services.remove(0)
+    decided
+}
+
+#[test]
+fn what_is_of_no_known_generation_is_never_taken_for_current() {
+    let decided = one(|of| of.generation = None);
+    assert_eq!(decided.status.observed_generation, Some(-1));
 }
 
 #[test]
@@ -192,7 +227,16 @@ fn a_refused_effect_waits_until_it_may_be_tried_again_and_says_why() {
     assert_eq!(waits.effect, None);
     assert_eq!(waits.status.blocked_by[0].reason, "RecoverNotGranted");
     assert_eq!(find(&waits.status.conditions, READY).unwrap().reason, "RecoverNotGranted");
-    assert!(one(|of| of.refused = Some(refusal(1_000))).effect.is_some());
+    // A look is never asked for at the very moment of one: it would go on in a circle.
+    let now = look(|of| of.refused = Some(refusal(1_000)));
+    assert!(
+        now.services[0].effect.is_some()
+            && now.wake_at.is_none_or(|at| at > Timestamp::from_second(1_000).unwrap())
+    );
+    for (at, adopts) in [(1_000, true), (1_001, false)] {
+        let adopted = one(|of| (of.exists, of.refused) = (false, Some(refusal(at))));
+        assert_eq!(adopted.effect.is_some(), adopts, "{at}");
+    }
 }
 
 #[test]
