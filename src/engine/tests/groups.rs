@@ -1,8 +1,10 @@
 //! `together`: in together, out together, one failure holds all.
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::story::{Story, plan_with, story};
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Presence, StepOutcome};
+use crate::engine::{Effect, Presence, Refusal, StepOutcome};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -44,7 +46,6 @@ fn one_failure_holds_all_and_each_says_whose() {
     assert_eq!((s.needs("idp"), s.needs("dns")), (Some("GateFailed"), None));
     assert_eq!(s.isolation("dns"), Isolation::CleanRoom);
     assert_eq!(s.status("dns").waiting_for.as_deref(), Some("Together: idp"));
-    assert_eq!(s.blocks("dns"), ["Together: idp"], "said once");
     s.says("idp", Phase::BeforeRelease, Verdict::Pass);
     s.retry("idp");
     s.run(120);
@@ -138,4 +139,17 @@ fn recovered_members_that_regress_each_say_what_they_are_asked_about_and_no_more
     for service in ["dns", "idp"] {
         assert_eq!(s.blocks(service), ["Regressed: up"], "{service}");
     }
+}
+
+#[test]
+fn a_mate_that_is_behind_and_refused_is_told_once() {
+    let mut s = story(CORE);
+    while s.stage("idp") != Stage::Restoring {
+        s.run(1);
+    }
+    let (reason, message) = ("RecoverNotGranted".to_owned(), "may not".to_owned());
+    s.seen("idp").refused = Some(Refusal { reason, message, again_at: Timestamp::MAX });
+    s.run(60);
+    assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::PostChecks, Stage::Restoring));
+    assert_eq!(s.blocks("dns"), ["Together: idp"]);
 }
