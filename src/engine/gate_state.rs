@@ -112,7 +112,7 @@ impl Tracker {
     pub fn next_ask(&self, now: Timestamp) -> Timestamp {
         let latest = after(now, self.policy.interval);
         match self.passing_since.map(|since| after(since, self.policy.stable_for)) {
-            Some(stable) if stable > now && stable < latest => stable,
+            Some(stable) if stable > now => stable.min(latest),
             _ => latest,
         }
     }
@@ -209,6 +209,8 @@ mod tests {
             (Verdict::Unknown, "Stabilising")
         );
         assert_eq!(gate.next_ask(at(0)), at(300));
+        assert_eq!(gate.next_ask(at(300)), at(1300), "never at once");
+        assert_eq!(tracker(5_000, 3).next_ask(at(0)), at(1000), "at the latest after its interval");
         assert_eq!(gate.state(at(400)).verdict, Verdict::Unknown, "the clock alone proves nothing");
         gate.record(answer(Verdict::Pass, "a"), at(310));
         assert_eq!(gate.state(at(310)).verdict, Verdict::Pass);
@@ -224,6 +226,16 @@ mod tests {
             gate.record(answer(verdict, evidence), at(when));
             gate.record(answer(Verdict::Pass, "b"), at(when + 200));
             assert_eq!(gate.state(at(when + 200)).verdict, Verdict::Unknown, "{verdict:?} {evidence} {when}");
+        }
+    }
+
+    #[test]
+    fn a_silence_as_long_as_an_answer_may_be_relied_on_is_a_break() {
+        for (when, verdict) in [(29_999, Verdict::Pass), (30_000, Verdict::Unknown)] {
+            let mut gate = tracker(300, 3);
+            gate.record(answer(Verdict::Pass, "a"), at(0));
+            gate.record(answer(Verdict::Pass, "a"), at(when));
+            assert_eq!(gate.state(at(when)).verdict, verdict, "after {when} ms");
         }
     }
 
@@ -249,9 +261,11 @@ mod tests {
         assert!(!gate.state(at(999)).failed, "asked again within the interval, it has failed once");
         gate.record(answer(Verdict::Fail, "a"), at(1000));
         assert!(gate.state(at(1000)).failed);
+        assert_eq!(gate.state(at(1000)).since, at(0), "since the first of them");
         gate.record(answer(Verdict::Pass, "a"), at(2000));
         gate.record(answer(Verdict::Fail, "a"), at(3000));
         assert!(!gate.state(at(3000)).failed);
+        assert_eq!(gate.state(at(3000)).since, at(3000));
     }
 
     #[test]
@@ -259,6 +273,8 @@ mod tests {
         let mut gate = tracker(0, 2);
         assert!(!gate.state(at(59_999)).impatient);
         assert!(gate.state(at(60_000)).impatient);
+        assert_eq!(gate.state(at(59_999)).changes_at, Some(at(60_000)));
+        assert_eq!(gate.state(at(60_000)).changes_at, None, "it says the same for ever");
         gate.record(answer(Verdict::Pass, "a"), at(61_000));
         assert!(!gate.state(at(61_000)).impatient);
         gate.record(answer(Verdict::Unknown, "a"), at(62_000));

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{Effect, ServiceSeen};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
-use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage};
+use crate::api::{Phase, ServiceRecoveryStatus, Stage};
 
 /// What becomes of one service.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Next {
         Self {
             status: of.status.clone(),
             effect: None,
-            ask: if asks_nothing(of) { Vec::new() } else { phases(of.status.stage).to_vec() },
+            ask: phases(of.status.stage).to_vec(),
             blocks: of.status.blocked_by.clone(),
             wake: Vec::new(),
         }
@@ -64,14 +64,6 @@ pub(super) fn phases(stage: Stage) -> &'static [Phase] {
         Stage::PostChecks | Stage::Reconnecting => &[Phase::BeforeRelease, Phase::Continuous],
         Stage::Recovered => &[Phase::Continuous],
     }
-}
-
-/// Once a person is needed for good, and while steps run, no gate has anything to say.
-fn asks_nothing(of: &ServiceSeen) -> bool {
-    let latched = of.status.decision.as_ref().is_some_and(|d| LATCHED.contains(&d.reason.as_str()));
-    let steps = of.status.stage == Stage::Restoring
-        && of.asked.is_some_and(|a| a.attempt == of.status.attempt && a.isolation == Isolation::CleanRoom);
-    latched || steps
 }
 
 /// A moment as the API server keeps it, in whole seconds: what is read back equals what was written.

@@ -6,7 +6,7 @@ use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{ClaimSeen, Decided, Presence, Refusal, Seen, ServiceSeen, decide};
+use crate::engine::{ClaimSeen, Decided, Effect, Presence, Refusal, Seen, ServiceSeen, decide};
 
 /// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
 type Unfit = (&'static str, fn(&mut Story));
@@ -27,6 +27,10 @@ fn an_unfit_quarantine_holds_its_service_and_no_other() {
         make_unfit(&mut s);
         s.run(600);
         assert_eq!(s.blocks("db"), [block]);
+        if block.starts_with("QuarantineMissing") {
+            let told = &s.status("db").blocked_by[0].message;
+            assert_eq!(told, "namespace db has no Quarantine: whoever is on call can make one");
+        }
         assert_eq!(
             (s.stage("db"), s.done("db").len()),
             (Stage::Isolated, 1),
@@ -214,6 +218,17 @@ fn a_busy_service_is_left_alone() {
     let busy = one(|of| of.busy = true);
     assert!(!busy.write && busy.effect.is_none());
     assert_eq!(busy.status, ServiceRecoveryStatus::default());
+}
+
+#[test]
+fn what_an_earlier_plan_recovered_is_asked_on_and_what_it_began_is_asked_once_it_is_claimed() {
+    for (stage, ask) in [(Stage::Recovered, vec![Phase::Continuous]), (Stage::PostChecks, vec![])] {
+        let adopted = one(|of| {
+            of.other_plan = Some("uid-0".to_owned());
+            of.status.stage = stage;
+        });
+        assert_eq!((adopted.effect, adopted.ask), (Some(Effect::Adopt), ask), "{stage:?}");
+    }
 }
 
 #[test]
