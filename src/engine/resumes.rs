@@ -15,10 +15,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
         next.status.resumes.clear();
         return;
     }
-    if of.status.stage < Stage::PostChecks
-        || next.status.stage < Stage::PostChecks
-        || next.status.decision.is_some()
-    {
+    if next.status.stage < Stage::PostChecks || next.status.decision.is_some() {
         return;
     }
     let opens = matches!(next.effect, Some(Effect::Ask { isolation: Isolation::Open, .. }));

@@ -71,6 +71,8 @@ fn one_that_was_deleted_is_not_made_again_in_this_attempt() {
         s.run(600);
         assert_eq!(made(&s, "web").len(), usize::from(by_the_plan));
         assert_eq!(s.blocks("web")[0], "QuarantineReleased: web");
+        let told = &s.status("web").blocked_by[0].message;
+        assert!(told.starts_with("namespace web was let out: its Quarantine was deleted"), "{told}");
     }
 }
 

@@ -1,11 +1,11 @@
 //! CronJobs and Jobs that come back with their service.
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::story::{Story, story};
 use crate::api::service_recovery::ResumeState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::Effect;
+use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceDecided, ServiceSeen, decide};
 
 const ONE: &str = "- {name: db, resume: [{cronJob: nightly}, {job: import}]}\n- {name: web, dependsOn: [db]}";
 
@@ -73,6 +73,15 @@ fn a_crash_in_the_middle_resumes_what_was_intended_and_no_more() {
     s.seen("db").resumes.as_mut().unwrap()[0].status.state = ResumeState::Due;
     s.run(60);
     assert_eq!((resumed(&s, "db"), states(&s, "db")), (2, vec![ResumeState::Resumed]));
+    // Nothing is resumed just now: the intent stands all the same.
+    s.world.plan.suspend = true;
+    s.seen("db").status.resumes[0].state = ResumeState::Resuming;
+    s.seen("db").resumes.as_mut().unwrap()[0].status.state = ResumeState::Due;
+    s.run(60);
+    assert_eq!((resumed(&s, "db"), states(&s, "db")), (2, vec![ResumeState::Resuming]));
+    s.world.plan.suspend = false;
+    s.seen("db").resumes.as_mut().unwrap()[0].status.state = ResumeState::Resumed;
+    s.run(60);
     // It was: looking finds it resumed, and nothing is done again.
     s.seen("db").status.resumes[0].state = ResumeState::Resuming;
     s.run(60);
@@ -135,4 +144,58 @@ fn the_next_attempt_knows_nothing_of_the_one_before() {
     s.says("db", Phase::BeforeRestore, Verdict::Pass);
     s.run(600);
     assert_eq!((states(&s, "db"), resumed(&s, "db")), (vec![ResumeState::Resumed], 2));
+}
+
+#[test]
+fn who_needs_a_person_before_it_is_restored_looks_at_nothing() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.says("db", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(60);
+    assert_eq!((s.stage("db"), looked(&s, "db")), (Stage::PreChecks, 0));
+    s.says("db", Phase::BeforeRestore, Verdict::Fail);
+    s.run(60);
+    assert_eq!((s.needs("db"), looked(&s, "db")), (Some("GateFailed"), 0));
+}
+
+/// One look at a service that is about to open, seen so.
+fn about_to_open(change: impl FnOnce(&mut ServiceSeen)) -> ServiceDecided {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.run(600);
+    s.quarantine("db").isolation = Some(Isolation::CleanRoom);
+    let of = s.seen("db");
+    of.status.stage = Stage::Reconnecting;
+    of.asked = Some(Asked { isolation: Isolation::CleanRoom, attempt: of.status.attempt });
+    of.room = Room { reachable: vec!["db".to_owned()], ..Room::default() };
+    let up = |phase| GateKey { phase, name: "up".to_owned() };
+    let passes = of.gates[&up(Phase::Continuous)].clone();
+    of.gates.insert(up(Phase::BeforeRelease), passes);
+    change(of);
+    decide(&s.world.plan, &s.world.seen).services.remove(0)
+}
+
+#[test]
+fn after_a_restart_it_is_looked_at_before_what_would_open_it() {
+    let open = about_to_open(|_| {}).effect;
+    assert!(matches!(open, Some(Effect::Ask { isolation: Isolation::Open, .. })), "{open:?}");
+    let look = about_to_open(|of| of.resumes = None).effect;
+    assert!(matches!(look, Some(Effect::LookAtSuspended { .. })), "{look:?}");
+}
+
+#[test]
+fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
+    let refused = |again_at: Timestamp| {
+        about_to_open(|of| {
+            let (reason, message) = ("Refused".to_owned(), "may not list".to_owned());
+            (of.resumes, of.refused) = (None, Some(Refusal { reason, message, again_at }));
+        })
+    };
+    let now = about_to_open(|_| {}).status.recovered_at.unwrap().0;
+    let later = refused(Timestamp::MAX);
+    assert_eq!(later.effect, None);
+    assert!(
+        later.status.blocked_by.iter().any(|block| block.name == "resume"),
+        "{:?}",
+        later.status.blocked_by
+    );
+    assert!(refused(now).effect.is_some());
 }
