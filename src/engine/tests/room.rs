@@ -1,8 +1,11 @@
 //! The clean room follows its dependencies.
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::story::{Story, plan, story};
+use crate::api::service_recovery::StepState;
 use crate::api::{ClusterService, Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Room};
+use crate::engine::{Effect, Refusal, Room, decide};
 
 const CHAIN: &str = "- {name: dns}\n- {name: db}\n- {name: web, dependsOn: [db, dns], cleanRoom: {allowEgress: [APIServer, DNS]}}";
 
@@ -112,4 +115,44 @@ fn holes_are_only_what_the_plan_opts_into_and_are_told_while_there_is_a_clean_ro
     assert_eq!(s.stage("web"), Stage::Recovered);
     assert_eq!(s.status("web").holes, []);
     assert_eq!(s.seen("web").room, Room::default());
+}
+
+/// One look at `web` in its clean room, with a step to be begun, in a world that was changed so.
+fn about_to_step(change: impl FnOnce(&mut Story)) -> Option<Effect> {
+    let mut s = in_the_clean_room();
+    let of = s.seen("web");
+    of.status.stage = Stage::Restoring;
+    of.status.steps[0].state = StepState::Running;
+    of.steps.clear();
+    change(&mut s);
+    let id = s.id("web");
+    decide(&s.world.plan, &s.world.seen).services.swap_remove(id).effect
+}
+
+#[test]
+fn what_the_plan_no_more_opts_into_goes_out_before_anything_else_and_what_it_adds_waits_its_turn() {
+    let step = about_to_step(|_| {});
+    assert!(matches!(step, Some(Effect::Step { .. })), "{step:?}");
+    let less = about_to_step(|s| {
+        let id = s.id("web");
+        s.world.plan.services[id].allow_egress.clear();
+    });
+    let Some(Effect::Follow { room, .. }) = less else { panic!("{less:?}") };
+    assert_eq!((room.allow_egress.len(), room.reachable.len()), (0, 3));
+    let more = about_to_step(|s| s.seen("web").room.allow_egress.clear());
+    assert!(matches!(more, Some(Effect::Step { .. })), "{more:?}");
+}
+
+#[test]
+fn a_room_that_could_not_be_asked_for_is_asked_for_again_then_and_not_before() {
+    for (wait, asks) in [(1, false), (0, true)] {
+        let effect = about_to_step(|s| {
+            let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(wait)).unwrap();
+            let (reason, message) = ("Refused".to_owned(), "may not".to_owned());
+            let id = s.id("web");
+            s.world.plan.services[id].allow_egress.clear();
+            s.seen("web").refused = Some(Refusal { reason, message, again_at });
+        });
+        assert_eq!(matches!(effect, Some(Effect::Follow { .. })), asks, "{wait} s before: {effect:?}");
+    }
 }
