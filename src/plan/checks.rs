@@ -229,7 +229,7 @@ fn stated_edge(plan: &Plan, from: usize, to: usize) -> (&str, &str) {
 }
 
 /// Edits between two names, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {

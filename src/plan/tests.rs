@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Plan, Problem, graph};
+use super::{Plan, Problem, checks, graph};
 use crate::api::{Phase, RecoveryPlanSpec};
 
 /// A plan from its spec, with gates that satisfy every check for those who state none.
@@ -149,6 +149,22 @@ fn every_mistake_is_named_with_its_culprit() {
             assert!(problem.message.contains(mention), "{what}: {}", problem.message);
         }
         assert!(plan.problems.contains(problem), "{what}: the plan itself does not tell");
+    }
+}
+
+#[test]
+fn names_are_as_far_apart_as_it_takes_edits() {
+    for (a, b, edits) in [
+        ("", "", 0),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("identity", "identty", 1),
+        ("identty", "identity", 1),
+        ("abcd", "bcde", 2),
+        ("flaw", "lawn", 2),
+        ("kitten", "sitting", 3),
+    ] {
+        assert_eq!(checks::distance(a, b), edits, "{a} {b}");
     }
 }
 

@@ -107,3 +107,30 @@ fn an_override_does_not_answer_what_a_retry_is_asked_for_and_is_spent_with_its_a
     assert_eq!((s.status("db").attempt, s.needs("db")), (2, Some("ControlNotEnforced")));
     assert!(s.status("db").accepted.is_empty() && s.status("db").exceptions.is_empty());
 }
+
+#[test]
+fn what_is_accepted_of_one_namespace_or_control_is_accepted_of_no_other() {
+    let lacking = |s: &mut Story, namespace: usize, control: Option<ControlName>| {
+        let found = s.seen("db").quarantines[namespace].found.as_mut().unwrap();
+        (found.ready, found.lacking) = (control.is_none(), control);
+    };
+    let mut s = story("- {name: db, namespaces: [a, b]}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    lacking(&mut s, 0, Some(ControlName::Network));
+    s.run(5);
+    assert_eq!(s.blocks("db"), ["ControlNotEnforced: a/Network"]);
+    s.go_on("db");
+    s.run(5);
+    assert_eq!(s.needs("db"), None);
+    for (namespace, control, block) in
+        [(1, ControlName::Network, "b/Network"), (0, ControlName::Workloads, "a/Workloads")]
+    {
+        lacking(&mut s, namespace, Some(control));
+        s.run(5);
+        assert_eq!(s.blocks("db"), [format!("ControlNotEnforced: {block}")]);
+        lacking(&mut s, namespace, None);
+        s.run(5);
+        assert_eq!(s.needs("db"), None);
+    }
+}

@@ -89,7 +89,7 @@ fn a_suspended_plan_starts_nothing_new_and_finishes_what_is_under_way() {
     s.world.plan.suspend = true;
     s.run(600);
     assert_eq!((s.stage("db"), s.stage("web")), (Stage::Recovered, Stage::Isolated));
-    assert_eq!(s.blocks("web"), ["Suspended: p"]);
+    assert_eq!((s.blocks("web"), s.done("web")), (vec!["Suspended: p".to_owned()], vec![Effect::Adopt]));
     s.world.plan.suspend = false;
     s.run(60);
     assert_eq!(s.stage("web"), Stage::Recovered);
