@@ -81,10 +81,10 @@ pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
     })
 }
 
-/// Who keeps a slot, `false` first: what has begun and acts at this moment, what has begun, what is about to, what is
-/// claimed, whose claim is on its way.
+/// Who keeps a slot, `false` first, the first that differs deciding: what has begun, what acts at this moment, what is claimed, whose
+/// claim is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence(bool, bool, bool, bool, bool);
+struct Precedence(bool, bool, bool, bool);
 
 /// All units as they stand. Slots go to those under way first, then by tier, then to what most depends on.
 pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
@@ -110,7 +110,7 @@ pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
         if wants_slot {
             let begun = members().any(|m| m.status.stage != Stage::Isolated && is_active(m));
             let busy = members().any(|m| m.busy);
-            wanting.push((Precedence(!(acting && begun), !begun, !acting, !active, !busy), id));
+            wanting.push((Precedence(!begun, !acting, !active, !busy), id));
         } else if acting {
             // What is under way cannot be called back, whatever has changed since.
             slots = slots.saturating_sub(1);

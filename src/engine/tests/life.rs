@@ -207,3 +207,14 @@ fn every_namespace_must_be_open_and_tested_before_a_service_is_recovered() {
     assert_eq!(opened.len(), 2);
     assert!(opened.iter().all(|&at| at <= s.reached("db", Stage::Recovered)));
 }
+
+#[test]
+fn of_several_namespaces_the_loosest_isolation_is_told() {
+    let mut s = story("- {name: db, namespaces: [a, b]}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(s.status("db").isolation, Some(Isolation::CleanRoom));
+    s.seen("db").quarantines[1].found.as_mut().unwrap().isolation = Some(Isolation::Contained);
+    s.run(60);
+    assert_eq!(s.status("db").isolation, Some(Isolation::CleanRoom));
+}

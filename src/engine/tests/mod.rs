@@ -11,6 +11,7 @@ mod quarantines;
 mod regressions;
 mod resumes;
 mod room;
+mod slots;
 mod spoiled;
 mod story;
 mod waiting;

@@ -1,0 +1,44 @@
+//! Who keeps a slot, where there are fewer than units that want one.
+
+use super::story::{Story, plan_with};
+use crate::api::Stage;
+use crate::engine::slots::views;
+use crate::engine::{ClaimSeen, ServiceSeen};
+
+type State = (&'static str, fn(&mut ServiceSeen));
+
+/// A service as it may be found, the one that keeps its slot before all that follow first.
+const STATES: [State; 6] = [
+    ("has begun, and acts", |of| (of.status.stage, of.busy) = (Stage::PreChecks, true)),
+    ("has begun", |of| of.status.stage = Stage::PreChecks),
+    ("is claimed, and acts", |of| {
+        claim(of);
+        of.busy = true;
+    }),
+    ("is claimed", claim),
+    ("is being claimed", |of| of.busy = true),
+    ("waits", |_| {}),
+];
+
+fn claim(of: &mut ServiceSeen) {
+    of.quarantines[0].found.as_mut().unwrap().claim = ClaimSeen::Mine { attempt: 1 };
+}
+
+#[test]
+fn whoever_is_further_on_keeps_its_slot_whatever_else_speaks_for_the_other() {
+    let one =
+        plan_with("incidentRef: {name: nov}\nmaxParallel: 1", "- {name: a, tier: 1}\n- {name: b, tier: 2}");
+    for (first, (further, set_further)) in STATES.into_iter().enumerate() {
+        for (behind, set_behind) in STATES.into_iter().skip(first + 1) {
+            let mut s = Story::of(one.clone());
+            for service in ["a", "b"] {
+                let of = s.seen(service);
+                (of.exists, of.status.attempt) = (true, 1);
+            }
+            set_behind(s.seen("a"));
+            set_further(s.seen("b"));
+            let goes: Vec<bool> = views(&s.world.plan, &s.world.seen).iter().map(|unit| unit.go).collect();
+            assert_eq!(goes, [false, true], "one {behind}, the other {further}");
+        }
+    }
+}
