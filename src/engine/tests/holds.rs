@@ -3,6 +3,7 @@
 use super::story::{Story, story};
 use crate::api::conditions::{NEEDS_DECISION, RECOVERED};
 use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::{QuarantineFound, ServiceDecided, decide};
 
 /// As the Quarantine controller does: at the level held, and the claim overruled.
 fn hold(s: &mut Story, service: &str, level: Isolation) {
@@ -91,4 +92,41 @@ fn nothing_begins_in_what_is_held_and_it_begins_by_itself_after() {
     s.quarantine("db").hold = None;
     s.run(60);
     assert_eq!((s.stage("db"), s.status("db").attempt), (Stage::Recovered, 1));
+}
+
+/// One look at a service at this stage, whose Quarantine was changed so.
+fn at(stage: Stage, change: impl FnOnce(&mut QuarantineFound)) -> ServiceDecided {
+    let mut s = story("- {name: db}");
+    s.run(60);
+    s.seen("db").status.stage = stage;
+    change(s.quarantine("db"));
+    decide(&s.world.plan, &s.world.seen).services.remove(0)
+}
+
+#[test]
+fn what_is_held_is_asked_nothing_before_it_is_recovered_and_asked_on_after() {
+    for (stage, asks) in [(Stage::PreChecks, false), (Stage::PostChecks, false), (Stage::Recovered, true)] {
+        let decided = at(stage, |found| found.hold = Some(Isolation::Sealed));
+        assert_eq!(
+            decided.status.decision.map(|decision| decision.reason),
+            Some("Held".to_owned()),
+            "{stage:?}"
+        );
+        assert_eq!(!decided.ask.is_empty(), asks, "{stage:?}");
+    }
+}
+
+#[test]
+fn a_hold_that_has_ended_counts_only_for_what_was_under_way() {
+    for (stage, asked) in [
+        (Stage::Isolated, None),
+        (Stage::PreChecks, Some("IsolatedAgain")),
+        (Stage::PostChecks, Some("IsolatedAgain")),
+        (Stage::Recovered, None),
+    ] {
+        let decided = at(stage, |found| found.overruled = true);
+        // Open, it is asked about for another reason where it has not begun.
+        let reason = decided.status.decision.map(|decision| decision.reason).filter(|r| r != "AlreadyOpen");
+        assert_eq!(reason.as_deref(), asked, "{stage:?}");
+    }
 }
