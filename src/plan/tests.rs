@@ -357,6 +357,12 @@ fn a_critical_path_leaves_out_what_is_on_or_behind_a_cycle() {
 }
 
 #[test]
+fn a_cycle_is_told_without_the_cycles_within_it() {
+    let edges = [vec![1], vec![2], vec![1, 3], vec![0]];
+    assert_eq!(graph::shortest_cycle(&[0, 1, 2, 3], |node| edges[node].clone()), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_chain_of_5000_and_a_cycle_of_5000_overflow_no_stack() {
     use std::fmt::Write as _;
     let mut chain = String::new();

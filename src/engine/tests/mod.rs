@@ -1,6 +1,7 @@
 //! Every transition of a service's life, as stories in virtual time and as single looks.
 
 mod attempts;
+mod counts;
 mod gates;
 mod groups;
 mod holds;

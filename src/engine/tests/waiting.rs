@@ -6,7 +6,7 @@ use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{ClaimSeen, Decided, Effect, Presence, Refusal, Seen, ServiceSeen, decide};
+use crate::engine::{ClaimSeen, Decided, Effect, Presence, Refusal, Seen, ServiceSeen, decide, unreadable};
 
 /// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
 type Unfit = (&'static str, fn(&mut Story));
@@ -98,7 +98,11 @@ fn a_suspended_plan_starts_nothing_new_and_finishes_what_is_under_way() {
 #[test]
 fn a_dormant_plan_does_nothing_and_is_ready() {
     let mut s = Story::of(plan_with("", "- {name: db}"));
+    s.world.plan.generation = Some(7);
     s.run(600);
+    let status = &s.world.status;
+    let told = (status.total, status.progress.as_deref(), status.observed_generation);
+    assert_eq!(told, (1, Some("0/1"), Some(7)));
     assert!(s.world.facts.is_empty());
     assert_eq!(
         (s.plan_condition(READY), s.plan_condition(RECOVERED)),
@@ -278,6 +282,22 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
     let decided = decide(&s.world.plan, &refused);
     assert!(decided.services.iter().all(|of| of.effect.is_none()));
     assert_eq!(decided.wake_at, Some(again_at));
+}
+
+#[test]
+fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
+    let status = unreadable(Some(3), "unknown field 'levitate'", Timestamp::UNIX_EPOCH);
+    kstatus::check_plan(&status);
+    assert_eq!(status.observed_generation, Some(3));
+    for (type_, expected) in [(READY, "False"), (STALLED, "True"), (RECOVERED, "False")] {
+        let condition = find(&status.conditions, type_).unwrap();
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            (expected, "Unreadable"),
+            "{type_}"
+        );
+        assert!(condition.message.ends_with("unknown field 'levitate'"), "{}", condition.message);
+    }
 }
 
 #[test]

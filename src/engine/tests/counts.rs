@@ -1,0 +1,86 @@
+//! What a plan's status says of all its services together.
+
+use super::story::{Story, plan_with, story};
+use crate::api::conditions::{READY, RECONCILING, STALLED, find};
+use crate::api::{Phase, Stage, Verdict};
+
+/// `a` is recovered and so was `e`, which regressed; `b` is under way and `d` needs a decision; `c` waits, and `f`, which was under way.
+fn all_kinds() -> Story {
+    let services = "- {name: a}\n- {name: b}\n- {name: c, dependsOn: [b]}\n- {name: d}\n- {name: e}\n- {name: f, dependsOn: [e]}";
+    let mut s = Story::of(plan_with("incidentRef: {name: nov}\nmaxParallel: 6", services));
+    s.world.plan.generation = Some(7);
+    s.says("b", Phase::BeforeRestore, Verdict::Unknown);
+    s.says("d", Phase::BeforeRestore, Verdict::Fail);
+    s.says("f", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    s.says("e", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    assert_eq!((s.stage("f"), s.needs("f"), s.needs("e")), (Stage::PostChecks, None, Some("Regressed")));
+    s
+}
+
+fn message(s: &Story, type_: &str) -> String {
+    find(&s.world.status.conditions, type_).unwrap().message.clone()
+}
+
+#[test]
+fn each_service_is_counted_as_what_it_is() {
+    let s = all_kinds();
+    let status = &s.world.status;
+    let counts = (status.total, status.recovered, status.running, status.waiting, status.needs_decision);
+    assert_eq!(counts, (6, 2, 1, 2, 2));
+    assert_eq!(status.progress.as_deref(), Some("2/6"));
+    let progress = "2/6 services recovered, 1 running, 2 waiting, 2 need a decision";
+    assert_eq!(message(&s, RECONCILING), progress);
+    assert_eq!((&status.recovered_at, status.observed_generation), (&None, Some(7)));
+}
+
+#[test]
+fn it_is_stalled_once_nothing_runs_any_more_and_says_what_is_asked() {
+    let mut s = all_kinds();
+    assert_eq!(s.plan_condition(READY), ("False", "NeedsDecision"));
+    assert!(message(&s, READY).starts_with("2 services need a decision: e ("), "{}", message(&s, READY));
+    assert_eq!(s.plan_condition(STALLED).0, "");
+    s.says("b", Phase::BeforeRestore, Verdict::Fail);
+    s.run(60);
+    assert_eq!(s.plan_condition(STALLED), ("True", "NeedsDecision"));
+    assert!(message(&s, STALLED).starts_with("3 services need a decision: "));
+    let mut one = story("- {name: a}");
+    one.says("a", Phase::BeforeRestore, Verdict::Fail);
+    one.run(60);
+    assert!(
+        message(&one, READY).starts_with("1 service needs a decision: a (images"),
+        "{}",
+        message(&one, READY)
+    );
+}
+
+#[test]
+fn whom_people_have_to_look_at_is_told_in_the_order_of_what_that_holds_up() {
+    let s = all_kinds();
+    let told: Vec<_> =
+        s.world.status.blocked_by.iter().map(|b| (b.name.as_str(), b.reason.as_str(), b.holds)).collect();
+    assert_eq!(told, [("e", "Regressed", 1), ("d", "GateFailed", 0)]);
+    assert!(s.world.status.blocked_by.iter().all(|blocker| blocker.since.is_some()));
+}
+
+#[test]
+fn a_plan_begins_with_its_first_claim_and_ends_with_its_last_service() {
+    let mut s = story("- {name: a}\n- {name: b, dependsOn: [a]}");
+    s.run(120);
+    let claimed = s.status("a").claimed_at.clone().unwrap();
+    let recovered = s.status("b").recovered_at.clone();
+    assert!(recovered.as_ref().unwrap().0 > s.status("a").recovered_at.as_ref().unwrap().0);
+    assert_eq!(
+        (s.world.status.started_at.as_ref(), &s.world.status.recovered_at),
+        (Some(&claimed), &recovered)
+    );
+    // The next attempt of one of them does not begin the plan anew.
+    s.says("a", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    s.says("a", Phase::BeforeRestore, Verdict::Unknown);
+    s.retry("a");
+    s.run(60);
+    assert!(s.status("a").claimed_at.as_ref().unwrap().0 > claimed.0);
+    assert_eq!((s.world.status.started_at.as_ref(), &s.world.status.recovered_at), (Some(&claimed), &None));
+}
