@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::story::{Story, plan_with, story};
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Presence, Refusal, StepOutcome};
+use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome, decide};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -15,6 +15,10 @@ fn members_enter_the_clean_room_only_when_all_pass() {
     s.run(300);
     assert_eq!((s.stage("dns"), s.asked("dns")), (Stage::PreChecks, vec![]));
     assert_eq!(s.blocks("dns"), ["Together: idp"]);
+    s.says("dns", Phase::BeforeRestore, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(s.blocks("dns"), ["GateUnknown: images"], "its own comes first");
+    s.says("dns", Phase::BeforeRestore, Verdict::Pass);
     s.says("idp", Phase::BeforeRestore, Verdict::Pass);
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::Recovered, Stage::Recovered));
@@ -95,6 +99,17 @@ fn inner_edges_order_steps_and_nothing_else() {
 }
 
 #[test]
+fn steps_wait_for_those_of_a_mate_that_has_any() {
+    let asked = "gates: {beforeRestore: [{name: a, http: {url: 'https://x/'}}], beforeRelease: [{name: b, http: {url: 'https://x/'}}]}";
+    let ungated = "ungated: {reason: bought in}";
+    let mut s = story(&format!(
+        "- {{name: web, together: core, dependsOn: [outside]}}\n- {{name: outside, together: core, namespaces: [], {asked}, {ungated}}}"
+    ));
+    s.run(120);
+    assert_eq!((s.stage("outside"), s.stage("web")), (Stage::Recovered, Stage::Recovered));
+}
+
+#[test]
 fn members_reach_each_other_in_the_clean_room() {
     let mut s = story(CORE);
     s.run(60);
@@ -152,4 +167,71 @@ fn a_mate_that_is_behind_and_refused_is_told_once() {
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::PostChecks, Stage::Restoring));
     assert_eq!(s.blocks("dns"), ["Together: idp"]);
+}
+
+/// A member at a stage of its first attempt: how its namespace is isolated, what was asked for in which attempt, and what its gates say.
+type Member = (Stage, Isolation, Option<(Isolation, i64)>, Verdict);
+
+/// One look at `dns`, with `idp` beside it: what it asks for.
+fn beside(phase: Phase, dns: Member, idp: Member) -> Option<Isolation> {
+    let mut s = story(CORE);
+    s.run(60);
+    for (service, (stage, isolation, asked, verdict)) in [("dns", dns), ("idp", idp)] {
+        s.quarantine(service).isolation = Some(isolation);
+        let of = s.seen(service);
+        of.status.stage = stage;
+        of.asked = asked.map(|(isolation, attempt)| Asked { isolation, attempt });
+        let name = if phase == Phase::BeforeRestore { "images" } else { "up" };
+        let mut state = of.gates[&GateKey { phase: Phase::Continuous, name: "up".to_owned() }].clone();
+        state.verdict = verdict;
+        of.gates.insert(GateKey { phase, name: name.to_owned() }, state);
+    }
+    let effect = decide(&s.world.plan, &s.world.seen).services.swap_remove(s.id("dns")).effect;
+    match effect {
+        Some(Effect::Ask { isolation, .. }) => Some(isolation),
+        _ => None,
+    }
+}
+
+#[test]
+fn one_enters_the_clean_room_once_each_mate_is_in_it_or_may_be() {
+    use Isolation::{CleanRoom, Contained, Open, Sealed};
+    use Stage::{PostChecks, PreChecks, Restoring};
+    use Verdict::{Pass, Unknown};
+    let ready = (Restoring, Sealed, Some((Sealed, 1)), Pass);
+    for (mate, enters) in [
+        (ready, true),
+        ((PreChecks, Sealed, None, Pass), false),
+        ((Restoring, Contained, Some((Sealed, 1)), Pass), false),
+        ((Restoring, Sealed, Some((Sealed, 1)), Unknown), false),
+        ((Restoring, CleanRoom, Some((CleanRoom, 1)), Unknown), true),
+        ((Restoring, Sealed, Some((CleanRoom, 1)), Unknown), true),
+        ((Restoring, Sealed, Some((CleanRoom, 0)), Unknown), false),
+        ((Restoring, Sealed, Some((Open, 0)), Unknown), false),
+        ((PostChecks, CleanRoom, Some((CleanRoom, 1)), Unknown), true),
+    ] {
+        let asks = beside(Phase::BeforeRestore, ready, mate);
+        assert_eq!(asks, enters.then_some(CleanRoom), "{mate:?}");
+    }
+}
+
+#[test]
+fn one_opens_once_each_mate_is_open_or_may_be() {
+    use Isolation::{CleanRoom, Open};
+    use Stage::{PostChecks, Reconnecting, Recovered, Restoring};
+    use Verdict::{Pass, Unknown};
+    let ready = (Reconnecting, CleanRoom, Some((CleanRoom, 1)), Pass);
+    for (mate, opens) in [
+        (ready, true),
+        ((Restoring, CleanRoom, Some((CleanRoom, 1)), Pass), false),
+        ((PostChecks, CleanRoom, Some((CleanRoom, 1)), Pass), true),
+        ((PostChecks, CleanRoom, Some((CleanRoom, 1)), Unknown), false),
+        ((Reconnecting, CleanRoom, Some((CleanRoom, 1)), Unknown), false),
+        ((Reconnecting, CleanRoom, Some((Open, 1)), Unknown), true),
+        ((Reconnecting, CleanRoom, Some((Open, 0)), Unknown), false),
+        ((Recovered, Open, Some((Open, 1)), Unknown), true),
+    ] {
+        let asks = beside(Phase::BeforeRelease, ready, mate);
+        assert_eq!(asks, opens.then_some(Open), "{mate:?}");
+    }
 }
