@@ -1,8 +1,12 @@
 //! What a plan's status says of all its services together.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
 use super::story::{Story, plan_with, story};
 use crate::api::conditions::{READY, RECONCILING, STALLED, find};
-use crate::api::{Phase, Stage, Verdict};
+use crate::api::{Phase, RecoveryPlanStatus, Stage, Verdict};
+use crate::engine::{is_news, keep_times};
 
 /// `a` is recovered and so was `e`, which regressed; `b` is under way and `d` needs a decision; `c` waits, and `f`, which was under way.
 fn all_kinds() -> Story {
@@ -83,4 +87,36 @@ fn a_plan_begins_with_its_first_claim_and_ends_with_its_last_service() {
     s.run(60);
     assert!(s.status("a").claimed_at.as_ref().unwrap().0 > claimed.0);
     assert_eq!((s.world.status.started_at.as_ref(), &s.world.status.recovered_at), (Some(&claimed), &None));
+}
+
+#[test]
+fn a_condition_that_says_the_same_keeps_its_time_and_another_does_not() {
+    let mut before = all_kinds().world.status.clone();
+    for condition in &mut before.conditions {
+        condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);
+    }
+    let mut now = all_kinds().world.status.clone();
+    let at =
+        |status: &RecoveryPlanStatus, type_| find(&status.conditions, type_).unwrap().last_transition_time.0;
+    now.conditions.iter_mut().find(|condition| condition.type_ == READY).unwrap().status =
+        "Unknown".to_owned();
+    let ready = at(&now, READY);
+    keep_times(&mut now, &before);
+    assert_eq!((at(&now, RECONCILING), at(&now, READY)), (Timestamp::UNIX_EPOCH, ready));
+    assert!(ready > Timestamp::UNIX_EPOCH);
+}
+
+#[test]
+fn new_counts_are_no_news_and_what_a_condition_says_is() {
+    let before = all_kinds().world.status.clone();
+    let news = |change: fn(&mut RecoveryPlanStatus)| {
+        let mut now = before.clone();
+        change(&mut now);
+        is_news(&before, &now)
+    };
+    assert!(!news(|_| {}));
+    assert!(!news(|now| (now.running, now.conditions[0].message) = (5, "5 running".to_owned())));
+    assert!(news(|now| now.conditions[0].reason = "Other".to_owned()));
+    assert!(news(|now| now.conditions[0].status = "Unknown".to_owned()));
+    assert!(news(|now| now.observed_generation = Some(8)));
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::story::{Story, plan_with, story};
+use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome, decide};
 
@@ -96,6 +97,20 @@ fn inner_edges_order_steps_and_nothing_else() {
     assert!(step(&s, "web") >= s.reached("db", Stage::PostChecks));
     assert_eq!(s.reached("web", Stage::Restoring), s.reached("db", Stage::Restoring));
     assert_eq!((s.stage("web"), s.stage("db")), (Stage::Recovered, Stage::Recovered));
+}
+
+#[test]
+fn steps_wait_for_a_mate_that_begins_anew() {
+    let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
+    s.says("web", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    let of = s.seen("web");
+    (of.status.stage, of.status.steps[0].state) = (Stage::Restoring, StepState::Pending);
+    let db = s.seen("db");
+    db.status.stage = Stage::PreChecks;
+    db.status.steps.clear();
+    let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(s.id("web"));
+    assert_eq!((decided.effect, decided.status.blocked_by[0].reason.as_str()), (None, "Steps"));
 }
 
 #[test]

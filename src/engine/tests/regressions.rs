@@ -2,8 +2,9 @@
 
 use super::story::{Story, story};
 use crate::api::conditions::{HEALTHY, READY, RECOVERED};
+use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, QuarantineFound};
+use crate::engine::{ClaimSeen, Effect, QuarantineFound, ServiceDecided, decide};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
 fn recovered() -> (Story, QuarantineFound) {
@@ -183,4 +184,37 @@ fn steps_that_change_while_they_are_carried_out_need_a_decision() {
     s.run(60);
     let names: Vec<_> = s.status("db").steps.iter().map(|step| step.name.as_str()).collect();
     assert_eq!((s.stage("db"), names), (Stage::Recovered, vec!["zero", "one", "two"]));
+}
+
+/// One look at `web` under way, while `db`, which it stands on, is in doubt or not.
+fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> ServiceDecided {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.says("web", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    let of = s.seen("web");
+    (of.status.stage, of.status.steps[0].state) = (stage, step);
+    of.steps.clear();
+    of.gates.values_mut().for_each(|state| state.verdict = Verdict::Pass);
+    let verdict = if in_doubt { Verdict::Unknown } else { Verdict::Pass };
+    s.seen("db").gates.values_mut().for_each(|state| state.verdict = verdict);
+    let id = s.id("web");
+    decide(&s.world.plan, &s.world.seen).services.swap_remove(id)
+}
+
+/// I1: by the engine alone, before anybody reads anything live.
+#[test]
+fn nothing_that_is_under_way_goes_further_while_what_it_stands_on_is_in_doubt() {
+    for step in [StepState::Pending, StepState::Running] {
+        let decided = under_way(Stage::Restoring, step, false);
+        assert!(matches!(decided.effect, Some(Effect::Step { .. })), "{step:?}: {:?}", decided.effect);
+        let decided = under_way(Stage::Restoring, step, true);
+        assert_eq!((decided.effect, decided.status.steps[0].state), (None, step));
+    }
+    for (in_doubt, stage) in [(false, Stage::Reconnecting), (true, Stage::PostChecks)] {
+        let decided = under_way(Stage::PostChecks, StepState::Done, in_doubt);
+        assert_eq!(decided.status.stage, stage);
+    }
+    let opens = |in_doubt| under_way(Stage::Reconnecting, StepState::Done, in_doubt).effect;
+    assert!(matches!(opens(false), Some(Effect::Ask { isolation: Isolation::Open, .. })));
+    assert_eq!(opens(true), None);
 }

@@ -41,6 +41,7 @@ fn an_unfit_quarantine_holds_its_service_and_no_other() {
         assert_eq!(s.world.status.blocked_by[0].name, "db");
         assert_eq!(s.world.status.blocked_by[0].holds, 1);
         assert_eq!(s.condition("db", READY).0, "Unknown", "{block}: nobody is asked to decide");
+        assert_eq!((s.plan_condition(STALLED).0, s.plan_condition(RECONCILING).0), ("", "True"), "{block}");
         *s.seen("db").quarantines[0].found.as_mut().unwrap_or(&mut fit.clone()) = fit.clone();
         s.seen("db").quarantines[0].found = Some(fit);
         s.run(60);
