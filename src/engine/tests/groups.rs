@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::story::{Story, plan_with, story};
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome, decide};
+use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, ServiceDecided, StepOutcome, decide};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -187,11 +187,14 @@ fn a_mate_that_is_behind_and_refused_is_told_once() {
 /// A member at a stage of its first attempt: how its namespace is isolated, what was asked for in which attempt, and what its gates say.
 type Member = (Stage, Isolation, Option<(Isolation, i64)>, Verdict);
 
-/// One look at `dns`, with `idp` beside it: what it asks for.
-fn beside(phase: Phase, dns: Member, idp: Member) -> Option<Isolation> {
-    let mut s = story(CORE);
+/// One look at the first of a group whose members stand so.
+fn first_of(phase: Phase, members: &[Member]) -> ServiceDecided {
+    let names = ["dns", "idp", "ntp"];
+    let services: Vec<_> =
+        names[..members.len()].iter().map(|name| format!("- {{name: {name}, together: core}}")).collect();
+    let mut s = story(&services.join("\n"));
     s.run(60);
-    for (service, (stage, isolation, asked, verdict)) in [("dns", dns), ("idp", idp)] {
+    for (service, &(stage, isolation, asked, verdict)) in names.into_iter().zip(members) {
         s.quarantine(service).isolation = Some(isolation);
         let of = s.seen(service);
         of.status.stage = stage;
@@ -201,10 +204,35 @@ fn beside(phase: Phase, dns: Member, idp: Member) -> Option<Isolation> {
         state.verdict = verdict;
         of.gates.insert(GateKey { phase, name: name.to_owned() }, state);
     }
-    let effect = decide(&s.world.plan, &s.world.seen).services.swap_remove(s.id("dns")).effect;
-    match effect {
+    decide(&s.world.plan, &s.world.seen).services.swap_remove(0)
+}
+
+/// What `dns` asks for, with `idp` beside it.
+fn beside(phase: Phase, dns: Member, idp: Member) -> Option<Isolation> {
+    match first_of(phase, &[dns, idp]).effect {
         Some(Effect::Ask { isolation, .. }) => Some(isolation),
         _ => None,
+    }
+}
+
+#[test]
+fn only_mates_that_are_behind_are_waited_for() {
+    use Isolation::{CleanRoom, Open};
+    use Stage::{PostChecks, Reconnecting, Recovered, Restoring};
+    use Verdict::{Pass, Unknown};
+    let room = Some((CleanRoom, 1));
+    let (ready, behind) = ((PostChecks, CleanRoom, room, Pass), (Restoring, CleanRoom, room, Pass));
+    for (mate, is_behind) in [
+        (behind, true),
+        ((PostChecks, CleanRoom, room, Unknown), true),
+        (ready, false),
+        ((Reconnecting, CleanRoom, room, Unknown), false),
+        ((Recovered, Open, Some((Open, 1)), Unknown), false),
+    ] {
+        let blocks = first_of(Phase::BeforeRelease, &[ready, mate, behind]).status.blocked_by;
+        let names: Vec<&str> =
+            blocks.iter().filter(|b| b.reason == "Together").map(|b| b.name.as_str()).collect();
+        assert_eq!(names, if is_behind { vec!["idp", "ntp"] } else { vec!["ntp"] }, "{mate:?}");
     }
 }
 

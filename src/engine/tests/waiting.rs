@@ -5,8 +5,10 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
-use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{ClaimSeen, Decided, Effect, Presence, Refusal, Seen, ServiceSeen, decide, unreadable};
+use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
+use crate::engine::{
+    ClaimSeen, Decided, Effect, Presence, QuarantineFound, Refusal, Seen, ServiceSeen, decide, unreadable,
+};
 
 /// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
 type Unfit = (&'static str, fn(&mut Story));
@@ -299,6 +301,48 @@ fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
         );
         assert!(condition.message.ends_with("unknown field 'levitate'"), "{}", condition.message);
     }
+}
+
+#[test]
+fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
+    let rows: [(fn(&mut Option<QuarantineFound>), &[&str]); 4] = [
+        (|_| {}, &[]),
+        (|found| found.as_mut().unwrap().isolation = Some(Isolation::Sealed), &["Isolation: a"]),
+        (|found| found.as_mut().unwrap().ready = false, &["Isolation: a"]),
+        (|found| *found = None, &["QuarantineMissing: a"]),
+    ];
+    for (change, expected) in rows {
+        let mut s = story("- {name: db, namespaces: [a, b]}");
+        s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+        s.run(60);
+        let of = s.seen("db");
+        of.status.stage = Stage::Restoring;
+        change(&mut of.quarantines[0].found);
+        let decided = decide(&s.world.plan, &s.world.seen).services.remove(0);
+        let blocks: Vec<_> =
+            decided.status.blocked_by.iter().map(|b| format!("{}: {}", b.reason, b.name)).collect();
+        let waits: Vec<_> = blocks.iter().filter(|b| !b.starts_with("Gate")).collect();
+        assert_eq!(waits, expected);
+    }
+}
+
+#[test]
+fn what_is_asked_is_asked_since_it_was_first_asked() {
+    let mut s = story("- {name: db, namespaces: [a, b]}");
+    s.run(60);
+    let hold = |s: &mut Story, namespace: usize, level: Option<Isolation>| {
+        s.seen("db").quarantines[namespace].found.as_mut().unwrap().hold = level;
+    };
+    let since = |s: &Story| s.status("db").decision.as_ref().unwrap().since.0;
+    hold(&mut s, 0, Some(Isolation::Open));
+    s.run(60);
+    let first = since(&s);
+    s.run(60);
+    assert_eq!(since(&s), first);
+    hold(&mut s, 0, None);
+    hold(&mut s, 1, Some(Isolation::Open));
+    s.run(60);
+    assert!(since(&s) > first, "another namespace is another matter");
 }
 
 #[test]
