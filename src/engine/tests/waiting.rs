@@ -305,7 +305,8 @@ fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
 
 #[test]
 fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
-    let rows: [(fn(&mut Option<QuarantineFound>), &[&str]); 4] = [
+    type Change = fn(&mut Option<QuarantineFound>);
+    let rows: [(Change, &[&str]); 4] = [
         (|_| {}, &[]),
         (|found| found.as_mut().unwrap().isolation = Some(Isolation::Sealed), &["Isolation: a"]),
         (|found| found.as_mut().unwrap().ready = false, &["Isolation: a"]),
