@@ -117,8 +117,12 @@ impl Stage {
                 let own = ControlPlane::start(Options::default()).await?;
                 rehearsal::install(&own).await?;
                 let crew = Crew::start(&own, &self.binary, replicas, LONG_LEASE).await?;
-                let lived = lives(&own, &crew, first, life).await?;
+                let lived = lives(&own, &crew, first, life).await;
                 drop(crew);
+                if lived.is_err() {
+                    keep_audit_log(&own, "three-boroughs")?;
+                }
+                let lived = lived?;
                 own.stop().await?;
                 (format!("{} died, {} effects", lived.deaths, lived.effects), lived.deaths)
             }
@@ -128,13 +132,18 @@ impl Stage {
     pub(super) async fn end(self, common: &Common, rows: Vec<Row>) -> Result<ExitCode> {
         let (violated, effects) = (failed(&rows), self.model.effects);
         if violated {
-            // The cluster's own folder goes with it, where it is a temporary one.
-            let kept = std::env::temp_dir().join(format!("resurgam-audit-{}.log", std::process::id()));
-            std::fs::copy(self.cluster.audit_log(), &kept).context("cannot keep the audit log")?;
-            anstream::eprintln!("audit log: {}", kept.display());
+            keep_audit_log(&self.cluster, "others")?;
         }
         self.cluster.stop().await?;
         tell(&Outcome::of(rows, effects), common.output)?;
         Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// Keeps what a sceptic reads after a violation: a temporary cluster's own folder goes with it.
+fn keep_audit_log(cluster: &ControlPlane, trials: &str) -> Result<()> {
+    let kept = std::env::temp_dir().join(format!("resurgam-audit-{}-{trials}.log", std::process::id()));
+    std::fs::copy(cluster.audit_log(), &kept).context("cannot keep the audit log")?;
+    anstream::eprintln!("audit log ({trials}): {}", kept.display());
+    Ok(())
 }
