@@ -11,6 +11,7 @@ mod people;
 mod random;
 mod release;
 mod spoil;
+mod stages;
 pub mod three_boroughs;
 pub mod trial;
 mod wait;
@@ -25,6 +26,7 @@ pub use people::{Asked, asked, decide, decisions_needed, retry};
 pub use random::{SplitMix, seed};
 pub use release::Release;
 pub use spoil::spoiled;
+pub use stages::{Stage, Stages};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result};

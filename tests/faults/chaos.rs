@@ -12,7 +12,8 @@ const SEEDS: [u64; 2] = [1, 2];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovery_ends_as_it_does_without_faults_whatever_a_seed_lets_fail() {
-    let (cluster, model, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
     let crew = crew(cluster, 1).await;
     let seeds = std::env::var("RESURGAM_SEED").map_or(SEEDS.to_vec(), |_| vec![rehearsal::seed(0).unwrap()]);
     let mut struck: BTreeMap<Fault, u64> = BTreeMap::new();

@@ -35,7 +35,8 @@ async fn crew<'a>(cluster: &'a ControlPlane, clocks: &[WallClock]) -> Crew<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_by_an_hour_opens_nothing_sooner_and_holds_nothing_up() {
-    let (cluster, model, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
     let Some(clocks) = clocks(cluster, &[0]) else { return };
     let crew = crew(cluster, &clocks).await;
     let quarter = model.effects / 4;
@@ -49,7 +50,8 @@ async fn a_clock_that_is_set_by_an_hour_opens_nothing_sooner_and_holds_nothing_u
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_whose_clocks_differ_by_hours_lead_one_after_the_other() {
-    let (cluster, model, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
     let Some(clocks) = clocks(cluster, &[-HOUR, HOUR]) else { return };
     let crew = crew(cluster, &clocks).await;
     for lost in [Lost::Killed, Lost::CutOff] {

@@ -21,7 +21,8 @@ fn sample(seed: u64, points: u64, effects: u64) -> Vec<Point> {
 }
 
 async fn killed(replicas: usize, points: u64, name: &str) {
-    let (cluster, model, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
     let crew = crew(cluster, replicas).await;
     assert!(model.effects > 3 * points, "{} effects only", model.effects);
     let seed = rehearsal::seed(5).unwrap();

@@ -11,7 +11,8 @@ use crate::{crew, stage};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_it_is_not() {
-    let (cluster, _, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, _) = &*stage;
     let crew = crew(cluster, 1).await;
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let trial = Trial::lay_down(cluster, "late").await.unwrap();
@@ -49,7 +50,8 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
 /// Its gates are asked as soon as the claim stands. Until that is written, what they say is from before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gates_pass_after_the_claim_although_that_could_not_be_written_at_first() {
-    let (cluster, _, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, _) = &*stage;
     let crew = crew(cluster, 1).await;
     let trial = Trial::lay_down(cluster, "unwritten").await.unwrap();
     let database = trial.namespaces()[0].clone();

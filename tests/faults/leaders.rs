@@ -11,7 +11,8 @@ const LEASE: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_killed_or_cut_off_is_replaced_and_nobody_writes_without_the_lease() {
-    let (cluster, model, _turn) = stage().await;
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
     let crew = Crew::start(cluster, BINARY.as_ref(), 2, LEASE).await.unwrap();
     let seed = rehearsal::seed(7).unwrap();
     eprintln!("RESURGAM_SEED={seed}");

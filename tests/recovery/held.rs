@@ -7,7 +7,7 @@ use rehearsal::{DEADLINE, condition, documents, eventually, kind, repository, th
 use serde_json::{Value, json};
 
 use crate::judged::judged;
-use crate::{KINDS, stage, start_patient_operator};
+use crate::{KINDS, stage, start_operator};
 
 /// The smallest plan, with names of its own.
 fn smallest() -> Vec<Value> {
@@ -50,7 +50,7 @@ fn needs(record: &Value, reason: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
-    let (cluster, _turn) = stage().await;
+    let cluster = &*stage().await;
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let responder = cluster.client(Identity::Responder).await.unwrap();
     let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
     let database = kind(&admin, "apps/v1", "StatefulSet", Some("held-db"));
     let runs = |o: &Value| o["status"]["readyReplicas"] == 1;
     eventually(&database, "postgres", "the database to run", DEADLINE, runs).await.unwrap();
-    let operator = start_patient_operator(cluster);
+    let operator = start_operator(cluster);
     rehearsal::apply(&admin, "platform", &later).await.unwrap();
     // Held from the start: the one nothing begins in, while the other is recovered.
     hold(&responder, "held-web", json!("Sealed")).await.unwrap();

@@ -1,6 +1,6 @@
 //! The operator as a process that is killed: recoveries go on where they stood, and what is isolated stays isolated.
 //!
-//! One control plane for all tests here, and one operator at a time: each test takes the stage for itself.
+//! Each test takes a stage for itself: a control plane, on which there is one operator at a time.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
@@ -10,39 +10,25 @@ mod killed;
 mod progress;
 mod stopped;
 
-use std::path::Path;
-
 use control_plane::{ControlPlane, Options};
-use rehearsal::{Operator, OperatorOptions};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use rehearsal::{Operator, OperatorOptions, Stage, Stages};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_resurgam");
 const KINDS: &str = "resurgam.dev/v1alpha1";
 
-static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
-static STAGE: Mutex<()> = Mutex::const_new(());
+static STAGES: Stages<ControlPlane> = Stages::new(2);
 
-/// The control plane, for one test at a time: there is one lease, and so one operator that acts.
-async fn stage() -> (&'static ControlPlane, MutexGuard<'static, ()>) {
-    let turn = STAGE.lock().await;
+async fn stage() -> Stage<'static, ControlPlane> {
     let start = async || {
         let cluster = ControlPlane::start(Options::default()).await?;
         rehearsal::install(&cluster).await?;
-        anyhow::Ok(cluster)
+        Ok(cluster)
     };
-    (CLUSTER.get_or_try_init(start).await.unwrap(), turn)
+    STAGES.take(start).await.unwrap()
 }
 
-/// A new operator. The lease of one that was killed runs out after 2 s: it waits for that by itself.
+/// An operator that nobody kills, with a lease that a busy machine does not lose.
 fn start_operator(cluster: &ControlPlane) -> Operator {
-    start_operator_with(cluster, 2)
-}
-
-/// With a lease that a busy machine does not lose: for who kills nobody.
-fn start_patient_operator(cluster: &ControlPlane) -> Operator {
-    start_operator_with(cluster, 15)
-}
-
-fn start_operator_with(cluster: &ControlPlane, lease_seconds: u32) -> Operator {
-    let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    Operator::start(cluster, &OperatorOptions { lease_seconds, ..within }).unwrap()
+    let within = OperatorOptions::within(cluster, BINARY.as_ref());
+    Operator::start(cluster, &OperatorOptions { lease_seconds: 15, ..within }).unwrap()
 }

@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rehearsal::{kind, object, text, three_boroughs};
 use serde_json::{Value, json};
 
-use crate::{KINDS, stage, start_patient_operator};
+use crate::{KINDS, stage, start_operator};
 
 const IMAGE: &str =
     "registry.example/web:1@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
@@ -78,8 +78,8 @@ async fn attacks(client: &Client, name: &str) -> Vec<(&'static str, &'static str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_operator_stopped_nobody_opens_an_isolated_namespace() {
-    let (cluster, _turn) = stage().await;
-    let operator = start_patient_operator(cluster);
+    let cluster = &*stage().await;
+    let operator = start_operator(cluster);
     let names = ["left-alone-db", "left-alone-web"];
     for name in names {
         isolated(cluster, name).await;
@@ -125,8 +125,8 @@ async fn with_the_operator_stopped_nobody_opens_an_isolated_namespace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_kwok_network_policies_are_written_and_said_to_be_unverifiable() {
-    let (cluster, _turn) = stage().await;
-    let operator = start_patient_operator(cluster);
+    let cluster = &*stage().await;
+    let operator = start_operator(cluster);
     let quarantine = isolated(cluster, "unverifiable").await;
     drop(operator);
     let controls = quarantine["status"]["controls"].as_array().unwrap();
