@@ -22,7 +22,7 @@ const WEB: &str = "library-web_web_apps_Deployment";
 
 #[test]
 fn only_what_carries_nothing_but_what_is_isolated_is_suspended() {
-    let cases: [(&[&str], Verdict, &str); 8] = [
+    let cases: [(&[&str], Verdict, &str); 9] = [
         (&[WEB], Verdict::Suspend, "by us"),
         (&[WEB, "library-db_db_apps_StatefulSet", "_library-db__Namespace"], Verdict::Suspend, "by us"),
         (&[WEB, "museum_web_apps_Deployment"], Verdict::Leave, "it also carries namespace museum"),
@@ -32,6 +32,7 @@ fn only_what_carries_nothing_but_what_is_isolated_is_suspended() {
             Verdict::Leave,
             "the whole cluster, kind ClusterRole",
         ),
+        (&[WEB, "_disk__PersistentVolume"], Verdict::Leave, "the whole cluster, kind PersistentVolume"),
         (&[WEB, "_library-web_resurgam.dev_Quarantine"], Verdict::Leave, "the recovery itself"),
         (&[WEB, "recovery_approved__ConfigMap"], Verdict::Leave, "the recovery itself"),
         (&[WEB, "resurgam-system_operator_apps_Deployment"], Verdict::Leave, "the recovery itself"),
@@ -122,9 +123,18 @@ fn what_somebody_resumed_is_left_for_as_long_as_that_isolation_lasts() {
 }
 
 #[test]
+fn one_namespace_is_named_in_the_singular_and_many_are_counted() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned);
+    assert_eq!(some("namespace", names[..1].iter()), "namespace a");
+    assert_eq!(some("namespace", names[..5].iter()), "namespaces a, b, c, d, e");
+    assert_eq!(some("namespace", names.iter()), "namespaces a, b, c, d, e and 2 more");
+}
+
+#[test]
 fn a_status_never_holds_more_than_it_may() {
     let one = |n: usize| kustomization(json!({}), &[WEB]).told(DelivererState::Denied, &n.to_string());
     let all = fitting((0..100).map(one).collect());
     assert_eq!(all.len(), 64);
     assert_eq!(all[63].message, "and 37 more, which this list has no room for");
+    assert!(fitting((0..64).map(one).collect()).iter().all(|listed| listed.kind == "Kustomization"));
 }

@@ -120,3 +120,15 @@ where
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_and_its_binding_share_a_name() {
+        let of = |object: &str| Found { object: object.to_owned(), state: State::Made, why: None };
+        let found = ["ValidatingAdmissionPolicy fence", "ValidatingAdmissionPolicyBinding fence"].map(of);
+        assert_eq!(found.each_ref().map(Found::name), ["fence"; 2]);
+    }
+}

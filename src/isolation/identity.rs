@@ -327,6 +327,7 @@ mod tests {
                 finalizers: Some(vec!["example.org/kept".into()]),
                 labels: Some([("team".to_owned(), "library".to_owned())].into()),
                 annotations: mark.map(|mark| mark.annotations().into()),
+                owner_references: Some(vec![Default::default()]),
                 ..ObjectMeta::default()
             },
             automount_service_account_token: Some(false),
@@ -365,7 +366,11 @@ mod tests {
         let made = again(&was, &mark("now"));
         let meta = &made.metadata;
         assert_eq!((&meta.uid, &meta.resource_version, &meta.finalizers), (&None, &None, &None));
-        assert_eq!(meta.labels, was.metadata.labels);
+        assert_eq!((&meta.name, &meta.namespace), (&was.metadata.name, &was.metadata.namespace));
+        assert_eq!(
+            (&meta.labels, &meta.owner_references),
+            (&was.metadata.labels, &was.metadata.owner_references)
+        );
         assert_eq!(made.automount_service_account_token, Some(false));
         assert!(mark("now").is_on(meta));
         let patch = completing(&account("web", "u2", None), &made);

@@ -399,9 +399,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_restored_bears_nothing_that_the_api_server_refuses() {
-        let entry = read(&recording(BTreeMap::new(), &[policy("allow", "u1", "web")]).unwrap(), "allow");
-        assert_eq!((entry.policy.metadata.uid, entry.policy.metadata.resource_version), (None, None));
+    fn what_is_restored_is_what_it_was_but_for_what_the_api_server_refuses() {
+        let mut before = policy("allow", "u1", "web");
+        before.metadata.labels = Some([("team".to_owned(), "library".to_owned())].into());
+        before.metadata.annotations = Some([("why".to_owned(), "opening hours".to_owned())].into());
+        before.metadata.owner_references = Some(vec![Default::default()]);
+        let entry = read(&recording(BTreeMap::new(), std::slice::from_ref(&before)).unwrap(), "allow");
+        before.metadata.uid = None;
+        before.metadata.resource_version = None;
+        assert_eq!(entry.policy, before);
     }
 
     #[test]
@@ -409,6 +415,10 @@ mod tests {
         let room =
             Room { reachable: vec!["library-db".to_owned(), "library-web".to_owned()], holes: Vec::new() };
         let all = wanted("library-web", Some(&room));
+        let called = |policy: &NetworkPolicy| (policy.namespace().unwrap(), policy.name_any());
+        let named = |name: &str| ("library-web".to_owned(), name.to_owned());
+        assert_eq!(all.iter().map(called).collect::<Vec<_>>(), [named(DEFAULT_DENY), named(CLEAN_ROOM)]);
+        assert!(all.iter().all(|policy| policy.labels()[MANAGED_BY_LABEL] == MANAGED_BY));
         let of = |namespaces: &[&str]| {
             let names = namespaces.iter().map(|&name| name.to_owned()).collect();
             pods_of(names, None)

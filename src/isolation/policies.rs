@@ -155,6 +155,9 @@ mod tests {
                 assert_eq!(validation.reason.as_deref(), Some("Forbidden"), "{name}");
                 assert!(validation.message_expression.is_some(), "{name}");
             }
+            assert_eq!(binding.metadata.name.as_deref(), Some(name));
+            assert_eq!(binding.metadata.annotations, policy.metadata.annotations, "{name}");
+            assert_eq!(binding.metadata.labels.as_ref().unwrap()[MANAGED_BY_LABEL], MANAGED_BY, "{name}");
             let bound = binding.spec.as_ref().unwrap();
             assert_eq!(bound.policy_name.as_deref(), Some(name));
             assert_eq!(bound.validation_actions.as_ref().unwrap()[0], "Deny");
@@ -203,10 +206,9 @@ mod tests {
     #[test]
     fn static_manifests_are_as_the_api_server_wants_them_and_guard_all_others() {
         let all_static = all_static().unwrap();
-        for Policy { policy, binding } in &all_static {
+        for Policy { policy, .. } in &all_static {
             let name = policy.metadata.name.as_deref().unwrap();
             assert!(name.ends_with(STATIC) && policy.spec.as_ref().unwrap().param_kind.is_none(), "{name}");
-            assert_eq!(binding.metadata.name.as_deref(), Some(name));
         }
         let has = |name| all_static.iter().any(|p| p.policy.metadata.name == Some(static_name(name)));
         assert!([NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, POLICY_GUARD].into_iter().all(has));

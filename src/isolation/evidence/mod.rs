@@ -252,13 +252,30 @@ mod tests {
         for word in ["library", "kind-0", "kind-2", "and 2 more"] {
             assert!(error.contains(word), "{word} in {error}");
         }
+        let error = complete(subject(CaptureMode::Required), &misses(3, 0)).unwrap_err().to_string();
+        assert!(error.contains("kind-2") && !error.contains("more"), "{error}");
+    }
+
+    #[test]
+    fn what_the_store_does_not_take_fails_where_it_is_required_and_comes_first_of_what_is_missing_elsewhere()
+    {
+        let full = || Err::<u8, _>(CaptureError::Encode("library".to_owned(), "full".to_owned()));
+        let mut missing = misses(0, 1);
+        assert!(tolerate(subject(CaptureMode::Required), full(), &mut missing).is_err());
+        assert_eq!(missing, misses(0, 1));
+        assert_eq!(tolerate(subject(CaptureMode::BestEffort), full(), &mut missing).unwrap(), None);
+        assert_eq!(missing.len(), 2);
+        assert!(missing[0].failure && missing[0].what.contains("full"), "{missing:?}");
+        for mode in [CaptureMode::Required, CaptureMode::BestEffort] {
+            assert_eq!(tolerate(subject(mode), Ok(7), &mut missing).unwrap(), Some(7));
+        }
     }
 
     #[test]
     fn the_status_holds_a_bounded_part_of_what_is_missing_and_says_so() {
         let many = told(&misses(0, 70));
         assert_eq!((many.len(), many[63].as_str()), (64, "and 7 more: see the evidence"));
-        assert_eq!(told(&misses(0, 64)).len(), 64);
+        assert_eq!(told(&misses(0, 64))[63], "kind-63: refused");
         let long = told(&[Miss { what: "x".repeat(300), failure: false }]);
         assert_eq!(long[0].len(), 256);
     }

@@ -106,3 +106,20 @@ impl Finding {
         self.kind.weight() == Weight::Refusal || !accepted.contains(&self.kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_is_accepted_by_the_name_that_is_shown() {
+        for kind in Kind::value_variants() {
+            let accepted = kind.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(accepted, Some(kind.to_string()));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+            assert_eq!(kind.weight(), Weight::Risk, "{kind}");
+        }
+    }
+}
