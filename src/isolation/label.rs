@@ -90,3 +90,55 @@ pub fn sealed_alone(namespace: &Namespace) -> Option<String> {
         .filter(|seal| Some(*seal) == namespace.metadata.uid.as_ref())
         .cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn namespace(label: Option<&str>, annotations: &[(&str, &str)]) -> Namespace {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let labels: BTreeMap<_, _> = label.map(|label| (ISOLATION_LABEL, label)).into_iter().collect();
+        read(
+            json!({"metadata": {"name": "library", "uid": "its-own", "labels": labels, "annotations": annotations}}),
+        )
+    }
+
+    #[test]
+    fn a_namespace_bears_the_label_of_its_level_why_and_for_which_incident_and_nothing_of_it_once_it_is_open()
+    {
+        let spec: QuarantineSpec = read(
+            json!({"isolation": "Sealed", "reason": "breach,\n of one", "incidentRef": {"name": "nov"}}),
+        );
+        let (why, incident) = ((REASON_ANNOTATION, "breach, of one"), (INCIDENT_ANNOTATION, "nov"));
+        let sealed = namespace(Some("sealed"), &[why, incident]);
+        let bare = namespace(None, &[("team", "library")]);
+        assert!(is_labelled(&sealed, &spec, Isolation::Sealed));
+        assert!(is_labelled(&bare, &spec, Isolation::Open));
+        for (amiss, level) in [
+            (sealed.clone(), Isolation::Contained),
+            (sealed, Isolation::Open),
+            (bare, Isolation::Sealed),
+            (namespace(None, &[why, incident]), Isolation::Sealed),
+            (namespace(Some("clean-room"), &[why, incident]), Isolation::Sealed),
+            (namespace(Some("sealed"), &[why]), Isolation::Sealed),
+            (namespace(Some("sealed"), &[(REASON_ANNOTATION, "a drill"), incident]), Isolation::Sealed),
+            (namespace(None, &[why]), Isolation::Open),
+            (namespace(None, &[incident]), Isolation::Open),
+            (namespace(None, &[(SEAL_ANNOTATION, "its-own")]), Isolation::Open),
+        ] {
+            assert!(!is_labelled(&amiss, &spec, level), "{level:?}: {:?}", amiss.metadata);
+        }
+    }
+
+    #[test]
+    fn a_seal_without_a_quarantine_is_the_namespaces_own_uid_and_no_other() {
+        let sealed = |seal: &str| sealed_alone(&namespace(None, &[(SEAL_ANNOTATION, seal)]));
+        assert_eq!(sealed("its-own").as_deref(), Some("its-own"));
+        assert_eq!(sealed("of-another"), None);
+        assert_eq!(sealed_alone(&namespace(None, &[])), None);
+    }
+}

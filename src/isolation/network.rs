@@ -411,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn ours_are_those_of_our_names_and_a_record_is_of_one_seal() {
+        for (name, expected) in [(DEFAULT_DENY, true), (CLEAN_ROOM, true), ("allow", false), ("", false)] {
+            assert_eq!(is_ours(&policy(name, "u1", "web")), expected, "{name}");
+        }
+        let mut record = ConfigMap::default();
+        assert!(!sealed_by(&record, "seal"));
+        record.annotations_mut().insert(SEAL_ANNOTATION.to_owned(), "seal".to_owned());
+        assert!(sealed_by(&record, "seal") && !sealed_by(&record, "another"));
+    }
+
+    #[test]
     fn a_clean_room_reaches_itself_and_what_is_reachable_only() {
         let room =
             Room { reachable: vec!["library-db".to_owned(), "library-web".to_owned()], holes: Vec::new() };

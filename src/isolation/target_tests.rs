@@ -50,6 +50,40 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
 const LEVELS: [Option<Isolation>; 5] = [None, Some(Sealed), Some(Contained), Some(CleanRoom), Some(Open)];
 const OWN: [QuarantineLevel; 2] = [QuarantineLevel::Contained, QuarantineLevel::Sealed];
 
+/// The other tests here ask it what loosens.
+#[test]
+fn to_loosen_is_to_go_up_from_what_is_enforced() {
+    for (number, enforced) in LEVELS.into_iter().enumerate() {
+        for (other, level) in LEVELS.into_iter().enumerate() {
+            let Some(level) = level else { continue };
+            assert_eq!(loosens(enforced, level), number > 0 && other > number, "{enforced:?} to {level:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
+    for (own, level) in OWN.into_iter().flat_map(|own| [(own, CleanRoom), (own, Open)]) {
+        for plan in [PlanState::Gone, PlanState::Waits] {
+            let got = target(&quarantine(own, Some(level), true, true), Some(&recovery(Some(level))), plan);
+            assert_eq!((got.level, got.held), (level, None), "{plan:?}");
+            assert_eq!(got.reachable, ["shared-dns"]);
+        }
+    }
+}
+
+#[test]
+fn who_asked_is_told_by_the_name_that_it_goes_by_or_else_by_its_plan_and_service() {
+    for (display, shown) in [("", "recovery/council/library"), ("the library", "the library")] {
+        let mut q = quarantine(QuarantineLevel::Sealed, Some(Sealed), false, true);
+        if let Some(claim) = q.status.as_mut().unwrap().claimed_by.as_mut() {
+            display.clone_into(&mut claim.display);
+        }
+        let held = target(&q, Some(&recovery(Some(Open))), PlanState::Alive).held.unwrap();
+        assert!(held.starts_with(&format!("{shown} asks for Open")), "{held}");
+    }
+}
+
 #[test]
 fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
     // (spec, enforced, ready, asked) → enforced next

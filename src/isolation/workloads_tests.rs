@@ -138,6 +138,70 @@ fn what_was_not_recorded_is_not_guessed() {
     assert!(stopped.start(None, None).is_err(), "no seal known");
 }
 
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_pod_lives_until_it_is_told_to_have_ended() {
+    assert!(is_live(&Pod::default()), "nothing is known of it");
+    for (phase, expected) in
+        [("Pending", true), ("Running", true), ("Unknown", true), ("Succeeded", false), ("Failed", false)]
+    {
+        assert_eq!(is_live(&read(json!({"metadata": {}, "status": {"phase": phase}}))), expected, "{phase}");
+    }
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "digest"}}});
+    assert!(is_static(&read(mirror)));
+    assert!(!is_static(&read(json!({"metadata": {"annotations": {"kubernetes.io/config.seen": "now"}}}))));
+}
+
+#[test]
+fn a_replicaset_stands_alone_unless_a_deployment_controls_it() {
+    for (kind, controller, expected) in [
+        ("Deployment", json!(true), false),
+        ("Deployment", json!(false), true),
+        ("Deployment", Value::Null, true),
+        ("Rollout", json!(true), true),
+    ] {
+        let owner =
+            json!({"apiVersion": "v1", "kind": kind, "name": "web", "uid": "u1", "controller": controller});
+        let set = read(json!({"metadata": {"ownerReferences": [owner]}}));
+        assert_eq!(stands_alone(&set), expected, "{kind}, controller {controller}");
+    }
+    assert!(stands_alone(&ReplicaSet::default()));
+}
+
+#[test]
+fn a_job_may_start_something_until_it_has_ended() {
+    assert!(has_not_ended(&Job::default()));
+    for (condition, status, expected) in [
+        ("Complete", "True", false),
+        ("Failed", "True", false),
+        ("Failed", "False", true),
+        ("Complete", "Unknown", true),
+        ("Suspended", "True", true),
+    ] {
+        let conditions = json!([{"type": condition, "status": status}]);
+        let job = read(json!({"metadata": {}, "status": {"conditions": conditions}}));
+        assert_eq!(has_not_ended(&job), expected, "{condition} {status}");
+    }
+}
+
+#[test]
+fn a_statefulset_drops_its_claims_only_where_it_says_so_of_being_scaled() {
+    for (policy, expected) in [
+        (json!({"whenScaled": "Delete"}), true),
+        (json!({"whenScaled": "Retain", "whenDeleted": "Delete"}), false),
+        (Value::Null, false),
+    ] {
+        let spec = json!({
+            "selector": {}, "serviceName": "", "template": {}, "persistentVolumeClaimRetentionPolicy": policy,
+        });
+        let set: StatefulSet = read(json!({"metadata": {}, "spec": spec}));
+        assert_eq!(Workload::from(set).drops_claims, expected, "{policy}");
+    }
+}
+
 #[test]
 fn a_pod_is_bare_unless_a_workload_that_is_stopped_controls_it() {
     let pod = |owner: Option<(&str, bool)>| {

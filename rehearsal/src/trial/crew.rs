@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
 use fault_proxy::{Proxy, Schedule};
 use kube::Client;
@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What each is called in the audit log, but for its number.
 const AGENT: &str = "replica";
+
+/// What a process that panicked ends with.
+const PANICKED: i32 = 101;
 
 /// How much of a log is told.
 const LINES: usize = 60;
@@ -176,7 +179,7 @@ impl<'a> Crew<'a> {
     /// Starts whoever ends by itself, for as long as it is polled. Returns only with an error.
     ///
     /// # Errors
-    /// One cannot be started.
+    /// One cannot be started, or crashed: a kubelet would start that again, too, and hide it.
     pub async fn look_after(&self) -> Result<std::convert::Infallible> {
         loop {
             for number in 0..self.replicas.len() {
@@ -184,9 +187,14 @@ impl<'a> Crew<'a> {
                     let mut state = self.replicas[number].state();
                     let ended = state.operator.as_mut().map(Operator::ended).transpose()?.flatten();
                     state.ended.extend(ended.map(|_| SystemTime::now()));
-                    ended.is_some()
+                    ended
                 };
-                if ended {
+                if let Some(status) = ended {
+                    // By a signal, or by a panic: whoever knows why it ends says 1.
+                    ensure!(
+                        status.code().is_some_and(|code| code != PANICKED),
+                        "an operator crashed: {status}"
+                    );
                     self.run(number)?;
                 }
             }
