@@ -225,6 +225,13 @@ mod tests {
     }
 
     #[test]
+    fn four_addresses_are_named_and_the_others_counted() {
+        let told = |count: u8| joined(&(1..=count).map(|n| IpAddr::from([192, 0, 2, n])).collect());
+        assert_eq!(told(4), "192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4");
+        assert_eq!(told(6), "192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4 and 2 more");
+    }
+
+    #[test]
     fn what_is_not_found_is_not_let_through_and_that_is_said() {
         let portless = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.1"]}]}));

@@ -68,6 +68,9 @@ fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
             let got = target(&quarantine(own, Some(level), true, true), Some(&recovery(Some(level))), plan);
             assert_eq!((got.level, got.held), (level, None), "{plan:?}");
             assert_eq!(got.reachable, ["shared-dns"]);
+            // Nothing is enforced yet, and no more is asked for than its spec gives.
+            let first = target(&quarantine(own, None, false, true), Some(&recovery(Some(own.into()))), plan);
+            assert_eq!((first.level, first.held), (own.into(), None), "{plan:?}");
         }
     }
 }

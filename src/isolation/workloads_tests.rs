@@ -126,6 +126,10 @@ fn a_record_of_another_seal_is_ignored() {
 
 #[test]
 fn what_was_not_recorded_is_not_guessed() {
+    for (was, expected) in [("true", Some(true)), ("false", Some(false)), ("perhaps", None)] {
+        let meta = workload(Kind::CronJob, Shape::Suspend(true), Some((was, "seal"))).meta;
+        assert_eq!((recorded_suspend(&meta, "seal"), recorded_suspend(&meta, "another")), (expected, None));
+    }
     for record in
         [None, Some(("3", "other")), Some(("0", "seal")), Some(("-1", "seal")), Some(("many", "seal"))]
     {

@@ -117,3 +117,42 @@ async fn list(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_are_those_of_the_core_group_and_one_that_cannot_be_read_is_an_error() {
+        let object = |version: &str, kind: &str, name: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
+        let mut found = Manifests {
+            objects: vec![
+                object("v1", "Namespace", "library"),
+                object("v1", "Pod", "web"),
+                object("example.org/v1", "Pod", "of whales"),
+                object("v1", "Service", "web"),
+            ],
+            missing: Vec::new(),
+        };
+        let pods: Vec<Pod> = found.of("Pod").unwrap();
+        assert_eq!(pods.iter().map(|pod| pod.metadata.name.as_deref()).collect::<Vec<_>>(), [Some("web")]);
+        found.objects.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": "none"}));
+        assert!(found.of::<Pod>("Pod").is_err());
+    }
+
+    #[test]
+    fn a_kind_is_named_with_its_group_unless_it_is_of_the_core() {
+        let kind = |group: &str, plural: &str| ApiResource {
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            api_version: "v1".to_owned(),
+            kind: "Kind".to_owned(),
+            plural: plural.to_owned(),
+        };
+        assert_eq!(full_name(&kind("", "pods")), "pods");
+        assert_eq!(full_name(&kind("apps", "deployments")), "deployments.apps");
+    }
+}

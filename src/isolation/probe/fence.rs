@@ -202,10 +202,11 @@ mod tests {
     #[test]
     fn open_is_what_admission_let_through_or_refused_for_reasons_of_its_own() {
         assert_eq!(shows_open(Ok(())), Ok(()));
-        assert_eq!(
-            shows_open(answer(403, "pods \"resurgam-probe\" is forbidden: exceeded quota: q")),
-            Ok(())
-        );
+        for of_others in ["exceeded quota: q", "a limit that a pod cannot exceed", "not for User \"prober\""]
+        {
+            let refusal = format!("pods \"resurgam-probe\" is forbidden: {of_others}");
+            assert_eq!(shows_open(answer(403, &refusal)), Ok(()), "{refusal}");
+        }
         for closed in [
             answer(
                 403,
