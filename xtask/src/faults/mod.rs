@@ -35,7 +35,8 @@ pub(crate) struct SoakArgs {
     /// For how long trials are begun. One that has begun is played to its end.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// Chooses the order of moments to be killed at, and is the first seed of what else fails.
+    /// Chooses the order of moments to be killed at, and is the first seed of what else fails, and the effect at which the first operator of
+    /// three boroughs dies first (over 40, from 1 again).
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only these, by turns, each until there is no more of it. Default: all.
@@ -173,7 +174,7 @@ impl Turns {
             seed: args.seed,
             moments: points.len(),
             points,
-            firsts: (1..=LIFE).rev().collect(),
+            firsts: firsts(args.seed),
         }
     }
 
@@ -239,6 +240,12 @@ impl Turns {
             }
         }
     }
+}
+
+/// Each effect that the first operator of three boroughs dies at, the last one first: those from the seed on, and then those before it. So what
+/// one soak left, another goes on with.
+fn firsts(seed: u64) -> Vec<u64> {
+    (0..LIFE).rev().map(|after| (seed.saturating_sub(1) % LIFE + after) % LIFE + 1).collect()
 }
 
 fn block_on(play: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
