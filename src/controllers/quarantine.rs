@@ -339,8 +339,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
-    let labelled = namespace.labels().contains_key(ISOLATION_LABEL);
-    let (wanted, plan) = wanted::decide(&context.client, &quarantine, labelled).await?;
+    let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
+    let (wanted, plan) = wanted::decide(&context.client, &quarantine, label).await?;
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;

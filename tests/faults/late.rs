@@ -5,7 +5,7 @@ use fault_proxy::{Fault, Profile, Schedule};
 use kube::api::{Patch, PatchParams};
 use rehearsal::trial::Trial;
 use rehearsal::{condition, kind, object};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{crew, stage};
 
@@ -34,7 +34,7 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
         scale(0).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         crew.proxy(0).heal();
-        let held = |q: &serde_json::Value| q["status"].to_string().contains("but what it depends on is not");
+        let held = |q: &Value| q["status"].to_string().contains("but what it depends on is not");
         trial.quarantine(&web, "to be kept", held).await?;
         let namespace = object(&kind(&admin, "v1", "Namespace", None), &web).await?;
         assert_eq!(namespace["metadata"]["labels"]["resurgam.dev/isolation"], "clean-room");
@@ -44,6 +44,57 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
     crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
     // The judge, too, looks at what stood when each namespace was loosened.
     trial.end().await.unwrap();
+    trial.clear().await.unwrap();
+}
+
+/// Whoever wrote the label may die before that is told, and whoever comes next knows nothing of any gate for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say_so() {
+    let stage = stage().await;
+    let (cluster, _) = &*stage;
+    let crew = crew(cluster, 1).await;
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let trial = Trial::lay_down(cluster, "untold").await.unwrap();
+    let [database, web] = trial.namespaces().clone();
+    let databases = kind(&admin, "apps/v1", "StatefulSet", Some(&database));
+    let scale = async |replicas: i32| {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
+    };
+    let fails = |only: String| {
+        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
+        crew.proxy(0).follow(Schedule { seed: 1, profile });
+    };
+    let namespaces = kind(&admin, "v1", "Namespace", None);
+    let bears = async |label: &str| {
+        let namespace = object(&namespaces, &web).await.unwrap();
+        assert_eq!(namespace["metadata"]["labels"]["resurgam.dev/isolation"], label);
+    };
+    let play = async {
+        trial.begin().await?;
+        let sealed = |q: &Value| q["status"]["isolation"] == "Sealed" && condition(q, "Ready") == "True";
+        trial.quarantine(&web, "to be sealed", sealed).await?;
+        // Its label is tried to be written, and then written, and of the latter nothing is told.
+        fails(format!("PATCH /api/v1/namespaces/{web}"));
+        bears("sealed").await;
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        fails(format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{web}/status"));
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        bears("clean-room").await;
+        scale(0).await;
+        trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
+        // The second one comes of a pass that began after that.
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        crew.proxy(0).strikes(Fault::InternalError).await;
+        bears("clean-room").await;
+        crew.proxy(0).heal();
+        trial.quarantine(&web, "to be a clean room", |q| q["status"]["isolation"] == "CleanRoom").await?;
+        scale(1).await;
+        trial.recovered().await
+    };
+    crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
+    let outcome = trial.end().await.unwrap();
+    assert_eq!(outcome.report.loosened[&web], 2, "let in and out, once each: {}", outcome.history);
     trial.clear().await.unwrap();
 }
 

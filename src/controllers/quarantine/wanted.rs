@@ -4,17 +4,17 @@ use futures::future::try_join_all;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
-use crate::api::{Claim, Isolation, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
+use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
 use crate::calls::{IoError, call_opt};
 use crate::isolation::target::{PlanState, Target, target};
 use crate::plan::Plan;
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
-/// `labelled`: the namespace bears our label.
+/// `label`: what the namespace bears as ours.
 pub(super) async fn decide(
     client: &Client,
     quarantine: &Quarantine,
-    labelled: bool,
+    label: Option<&str>,
 ) -> Result<(Target, PlanState), IoError> {
     let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
     let Some(claim) = claim else {
@@ -28,9 +28,9 @@ pub(super) async fn decide(
     if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
         return Ok((careful, PlanState::Gone));
     }
-    // Once the label is off it is let out, said or not: what falls then isolates it no more.
-    let is_out = granted.level == Isolation::Open && !labelled;
-    let plan = plan(client, &api, claim, is_out).await?;
+    // Once the label says so it is let in, or out, whether or not somebody lived to tell: what falls then takes that back no more.
+    let is_granted = granted.level.label() == label;
+    let plan = plan(client, &api, claim, is_granted).await?;
     Ok((target(quarantine, recovery.as_ref(), plan), plan))
 }
 
@@ -39,7 +39,7 @@ async fn plan(
     client: &Client,
     records: &Api<ServiceRecovery>,
     claim: &Claim,
-    is_out: bool,
+    is_granted: bool,
 ) -> Result<PlanState, IoError> {
     let plans: Api<DeserializeGuard<RecoveryPlan>> = Api::namespaced(client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
@@ -48,7 +48,7 @@ async fn plan(
     if meta.uid.as_deref() != Some(&claim.plan_uid) || meta.deletion_timestamp.is_some() {
         return Ok(PlanState::Gone);
     }
-    if is_out {
+    if is_granted {
         return Ok(PlanState::Alive);
     }
     let Ok(found) = found.0 else { return Ok(PlanState::Waits) };
@@ -73,7 +73,7 @@ pub(super) async fn still_wanted(
     client: &Client,
     quarantine: &Quarantine,
     wanted: &Target,
-    labelled: bool,
+    label: Option<&str>,
 ) -> Result<bool, IoError> {
     let (api, name) = (Api::<Quarantine>::all(client.clone()), quarantine.name_any());
     let Some(now) = call_opt(format!("get Quarantine {name}"), api.get(&name)).await? else {
@@ -82,5 +82,5 @@ pub(super) async fn still_wanted(
     if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
         return Ok(false);
     }
-    Ok(decide(client, &now, labelled).await?.0 == *wanted)
+    Ok(decide(client, &now, label).await?.0 == *wanted)
 }
