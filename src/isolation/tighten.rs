@@ -78,6 +78,7 @@ mod tests {
             (Sealed, None, Some(Open), Contained, json!({"hold": "Contained"})),
             (Contained, None, Some(CleanRoom), Sealed, json!({"isolation": "Sealed", "hold": "Sealed"})),
             (Sealed, Some(Sealed), Some(Open), Contained, json!(null)),
+            (Sealed, Some(Sealed), Some(Open), Sealed, json!(null)),
             (Sealed, Some(Contained), Some(Open), Sealed, json!({"hold": "Sealed"})),
             (
                 Contained,

@@ -297,9 +297,7 @@ async fn read(log: impl AsyncRead, limit: u64, mut text: Encrypted) -> std::io::
             truncated = truncated || new.len() > room;
             new = kept;
         }
-        if head.len() < UNAVAILABLE.len() {
-            head.extend(new.iter().take(UNAVAILABLE.len() - head.len()));
-        }
+        head.extend(new.iter().take(UNAVAILABLE.len() - head.len()));
         text.write(new)?;
         bytes += u64::try_from(new.len()).unwrap_or_default();
     }

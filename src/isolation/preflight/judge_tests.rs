@@ -109,6 +109,8 @@ fn network_storage_and_dns_are_known_by_what_they_run() {
             _ => Gathered { statefulsets: one(object), ..nothing() },
         }
     };
+    let told = judge(&["a".to_owned()], &with("DaemonSet", mounting("/etc/cni/net.d")));
+    assert!(told[0].message.starts_with("DaemonSet x is the cluster's network plugin"), "{told:?}");
     let sidecar = |name: &str| running(json!({"name": name, "image": "registry.example/x"}));
     for (seen, expected) in [
         (with("DaemonSet", mounting("/etc/cni/net.d")), vec![Kind::Cni]),
@@ -192,12 +194,15 @@ fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
     ] {
         assert_eq!(found(&format!("{seen:?}"), &seen), expected);
     }
-    let says = |policy| {
-        let seen = Gathered { validating: one(hooked(&here, policy)), ..nothing() };
-        judge(&["a".to_owned()], &seen)[0].message.clone()
-    };
-    assert!(says("Fail").contains("every write that it watches is refused"), "{}", says("Fail"));
-    assert!(!says("Ignore").contains("every write"), "{}", says("Ignore"));
+    for (policy, refused) in [("Fail", true), ("Ignore", false)] {
+        for seen in [
+            Gathered { validating: one(hooked(&here, policy)), ..nothing() },
+            Gathered { mutating: one(hooked(&here, policy)), ..nothing() },
+        ] {
+            let says = judge(&["a".to_owned()], &seen)[0].message.clone();
+            assert_eq!(says.contains("every write that it watches is refused"), refused, "{says}");
+        }
+    }
 }
 
 #[test]
@@ -271,7 +276,8 @@ fn a_lease_that_somebody_elsewhere_holds_now_is_a_risk() {
     let pods = || BTreeMap::from([("a".to_owned(), Ok(vec!["web-1".to_owned()]))]);
     for (holder, at, expected) in [
         ("scheduler-7_uuid", 999_995, vec![Kind::Leases]),
-        ("scheduler-7_uuid", 990_000, vec![]),
+        ("scheduler-7_uuid", 999_970, vec![Kind::Leases]),
+        ("scheduler-7_uuid", 999_969, vec![]),
         ("web-1_uuid", 999_995, vec![]),
     ] {
         let seen = Gathered { leases: one(lease(holder, at)), pods: pods(), ..nothing() };

@@ -79,6 +79,10 @@ fn a_node_that_leaks_stays_so_until_a_try_shows_otherwise() {
     let found = verdict(&known, 2, None, at(0));
     assert_eq!((found.state, found.tried), (ControlState::NotEnforced, Some(at(1))));
     assert!(found.message.contains("on node a leak"), "{}", found.message);
+    let mut both = known.clone();
+    both.insert("b".to_owned(), known["a"].clone());
+    let found = verdict(&both, 2, None, at(0));
+    assert!(found.message.contains("on node a (and 1 more) leak"), "{}", found.message);
     remember(&mut known, [("a".to_owned(), NodeVerdict::Unclear("no pods".into()))].into(), &existing, at(2));
     assert_eq!(verdict(&known, 2, Some("no pods"), at(0)).state, ControlState::NotEnforced);
     remember(&mut known, [("a".to_owned(), NodeVerdict::Enforced)].into(), &existing, at(3));
@@ -116,6 +120,13 @@ fn tested_says_on_how_many_nodes_and_what_could_not_be_tried() {
         "{}",
         found.message
     );
+    // As many as are listed are all of them; of more, it says that there are more.
+    for (nodes, listed) in [("abc", "on 3 of 3 nodes (a, b, c)"), ("abcde", "on 5 of 5 nodes (a, b, c, …)")]
+    {
+        let known: Nodes = nodes.chars().map(|node| (node.to_string(), held(1))).collect();
+        let found = verdict(&known, known.len(), None, at(0));
+        assert!(found.message.contains(listed), "{}", found.message);
+    }
 }
 
 #[test]
@@ -124,6 +135,8 @@ fn what_was_seen_to_hold_long_ago_is_not_said_to_hold() {
     let found = verdict(&[("a".to_owned(), held)].into(), 1, Some("no room"), at(11));
     assert_eq!(found.state, ControlState::Unverifiable);
     assert!(found.message.ends_with("and not since: no room"), "{}", found.message);
+    let held = Known { verdict: NodeVerdict::Enforced, at: at(10) };
+    assert_eq!(verdict(&[("a".to_owned(), held)].into(), 1, None, at(10)).state, ControlState::Tested);
 }
 
 #[test]
