@@ -144,6 +144,9 @@ async fn what_a_kubelet_says_in_the_place_of_a_log_is_none() {
     let text = || Encrypted::to(std::slice::from_ref(&recipient)).unwrap();
     let said = Cursor::new(b"unable to retrieve container logs for containerd://1".to_vec());
     assert!(matches!(read(said, 1000, text()).await.unwrap(), Read::Unavailable));
+    let in_parts =
+        Cursor::new(b"unable to ".to_vec()).chain(Cursor::new(b"retrieve container logs for x".to_vec()));
+    assert!(matches!(read(in_parts, 1000, text()).await.unwrap(), Read::Unavailable));
     assert!(matches!(read(Cursor::new(Vec::new()), 1000, text()).await.unwrap(), Read::Nothing));
     // A program may say the same; the time before it tells that it did.
     let logged = Cursor::new(b"2025-11-24T03:00:00Z unable to retrieve container logs for us".to_vec());

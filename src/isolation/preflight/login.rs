@@ -149,6 +149,17 @@ mod tests {
     }
 
     #[test]
+    fn the_issuer_of_a_token_of_any_length_is_read() {
+        for (payload, says) in [
+            ("eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvcmVhbG0ifQ", "https://id.example/realm"),
+            ("eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvcmVhbG1zIn0", "https://id.example/realms"),
+            ("eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvcmVhbG1zMSJ9", "https://id.example/realms1"),
+        ] {
+            assert_eq!(issuer(&format!("h.{payload}.s")).as_deref(), Some(says));
+        }
+    }
+
+    #[test]
     fn a_login_that_does_not_say_what_it_asks_is_unclear() {
         let unclear = |user| Login::of(&kubeconfig(user)).unclear;
         assert!(unclear(json!({"exec": {"command": "/opt/login"}})).unwrap().contains("/opt/login"));
