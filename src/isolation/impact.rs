@@ -184,3 +184,7 @@ async fn refused(client: &Client, namespace: &Namespace, spec: &QuarantineSpec) 
     // What is there already is no refusal.
     errors.into_iter().flatten().filter(|error| !error.is_conflict()).map(|error| error.to_string()).collect()
 }
+
+#[cfg(test)]
+#[path = "impact_tests.rs"]
+mod tests;

@@ -349,3 +349,44 @@ fn said(seen: &Seen, level: Isolation) -> String {
         Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_the_fences_own_refusal_is_the_fences() {
+        let refused = |code: u16, message: String| {
+            let status = Status { code, message, ..Status::default() };
+            IoError::Api { what: "w".into(), source: Arc::new(kube::Error::Api(Box::new(status))) }
+        };
+        let by = |policy: &str| {
+            format!("ValidatingAdmissionPolicy '{policy}' with binding 'b' denied request: no")
+        };
+        for (error, is) in [
+            (refused(403, by(WRITE_FENCE)), true),
+            (refused(403, by("another")), false),
+            (refused(403, "User cannot patch".into()), false),
+            (refused(500, by(WRITE_FENCE)), false),
+            (IoError::Timeout { what: by(WRITE_FENCE), after: std::time::Duration::ZERO }, false),
+        ] {
+            assert_eq!(by_fence(&error), is, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_of_a_fence_is_told() {
+        for (seen, says) in [
+            (Seen::Refused, "seen to refuse (sealed)"),
+            (Seen::LetThrough, "lets through"),
+            (Seen::Unclear("502".into()), "502"),
+            (Seen::Unanswered("silent".into()), "silent"),
+        ] {
+            assert_eq!(said(&seen, Isolation::Sealed), says);
+        }
+    }
+}

@@ -101,6 +101,28 @@ mod tests {
     }
 
     #[test]
+    fn a_recovery_that_goes_on_is_told_unless_a_hold_overrules_it() {
+        use crate::api::Claim;
+        let claim = |display: &str| {
+            let claim = json!({
+                "planNamespace": "r", "plan": "p", "planUid": "u", "service": "web", "attempt": 1, "display": display,
+            });
+            serde_json::from_value::<Claim>(claim).unwrap()
+        };
+        for (claimed, hold, told) in [
+            (None, None, None),
+            (Some(claim("r/p/web, attempt 1")), None, Some("r/p/web, attempt 1")),
+            (Some(claim("")), None, Some("web")),
+            (Some(claim("")), Some(QuarantineLevel::Contained), None),
+        ] {
+            let mut quarantine = Quarantine::new("a", QuarantineSpec { hold, ..QuarantineSpec::default() });
+            assert_eq!(recovery_under_way(&quarantine), None);
+            quarantine.status = Some(QuarantineStatus { claimed_by: claimed, ..QuarantineStatus::default() });
+            assert_eq!(recovery_under_way(&quarantine), told);
+        }
+    }
+
+    #[test]
     fn a_quarantine_that_is_being_released_is_not_relied_on() {
         let mut quarantine = Quarantine::new("a", QuarantineSpec::default());
         let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;

@@ -182,3 +182,7 @@ fn phase(pod: &Pod) -> &str {
 fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }
+
+#[cfg(test)]
+#[path = "pods_tests.rs"]
+mod tests;

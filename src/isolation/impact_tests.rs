@@ -1,0 +1,107 @@
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::isolation::workloads::Kind;
+
+fn one<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn service(namespace: &str, name: &str, spec: Value) -> Service {
+    one(json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}))
+}
+
+fn policy(namespace: &str, name: &str, spec: Value) -> NetworkPolicy {
+    one(json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}))
+}
+
+#[test]
+fn what_goes_dark_is_what_the_world_reaches_it_by() {
+    let ingress = |hosts: &[&str]| -> Ingress {
+        let rules: Vec<Value> = hosts.iter().map(|host| json!({"host": host})).collect();
+        one(json!({"metadata": {"name": "i", "namespace": "web"}, "spec": {"rules": rules}}))
+    };
+    let services = [
+        service("web", "lb", json!({"type": "LoadBalancer"})),
+        service("web", "np", json!({"type": "NodePort"})),
+        service("web", "inside", json!({"type": "ClusterIP"})),
+        service("web", "untold", json!({})),
+        service("elsewhere", "lb", json!({"type": "LoadBalancer"})),
+    ];
+    let ingresses = [ingress(&["b.example", "a.example"]), ingress(&["a.example"])];
+    let all = ["LoadBalancer lb", "NodePort np", "a.example", "b.example"];
+    assert_eq!(dark("web", &ingresses, &services), all);
+    assert_eq!(dark("web", &[], &[]), Vec::<String>::new());
+}
+
+#[test]
+fn policies_of_others_are_told_and_ours_are_not() {
+    let policies = [
+        policy("web", "theirs", json!({})),
+        policy("web", network::DEFAULT_DENY, json!({})),
+        policy("web", network::CLEAN_ROOM, json!({})),
+        policy("elsewhere", "allow", json!({})),
+    ];
+    assert_eq!(others("web", &policies), ["theirs"]);
+}
+
+#[test]
+fn who_refers_to_it_in_an_object_is_told_and_whoever_means_everybody_is_not() {
+    let namespace: Namespace = one(json!({"metadata": {"name": "web", "labels": {"team": "a"}}}));
+    let external = |name: &str| json!({"type": "ExternalName", "externalName": name});
+    let team = |team: &str| json!([{"namespaceSelector": {"matchLabels": {"team": team}}}]);
+    let elsewhere = Elsewhere {
+        services: vec![
+            service("front", "short", external("api.web.svc")),
+            service("front", "long", external("api.web.svc.cluster.local")),
+            service("front", "other", external("api.web2.svc")),
+            service("front", "alike", external("api.web.svcs.example")),
+            service("front", "none", json!({})),
+            service("web", "itself", external("api.web.svc")),
+        ],
+        policies: vec![
+            policy("front", "to", json!({"podSelector": {}, "egress": [{"to": team("a")}]})),
+            policy("front", "from", json!({"podSelector": {}, "ingress": [{"from": team("a")}]})),
+            policy("front", "another", json!({"podSelector": {}, "ingress": [{"from": team("b")}]})),
+            policy(
+                "front",
+                "all",
+                json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}}]}]}),
+            ),
+            policy(
+                "front",
+                "malformed",
+                json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {
+                    "matchExpressions": [{"key": "team", "operator": "Resembles", "values": ["a"]}]}}]}]}),
+            ),
+            policy("web", "own", json!({"podSelector": {}, "ingress": [{"from": team("a")}]})),
+        ],
+        unread: Vec::new(),
+    };
+    let found = referrers(&namespace, &elsewhere);
+    let all =
+        ["NetworkPolicy front/from", "NetworkPolicy front/to", "Service front/long", "Service front/short"];
+    assert_eq!(found, all);
+}
+
+#[test]
+fn what_could_not_be_read_is_told() {
+    let mut impact = Impact::default();
+    assert_eq!(read(&mut impact, Ok::<_, IoError>(1)), Some(1));
+    assert_eq!(impact.unread, Vec::<String>::new());
+    let silent = IoError::Timeout { what: "list pods".into(), after: std::time::Duration::from_secs(10) };
+    assert_eq!(read::<u8>(&mut impact, Err(silent)), None);
+    assert!(impact.unread[0].contains("list pods"), "{:?}", impact.unread);
+}
+
+#[test]
+fn workloads_are_told_by_what_of_them_stops() {
+    let workload = |kind, shape| {
+        let meta = one(json!({"name": "w"}));
+        describe(&workloads::Workload { kind, meta, shape, drops_claims: false })
+    };
+    assert_eq!(workload(Kind::Deployment, Shape::Replicas(3)), "Deployment w ×3");
+    assert_eq!(workload(Kind::DaemonSet, Shape::Nodes([].into())), "DaemonSet w on every node it fits");
+    assert_eq!(workload(Kind::CronJob, Shape::Suspend(false)), "CronJob w");
+}
