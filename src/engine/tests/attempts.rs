@@ -122,6 +122,30 @@ fn a_plan_made_anew_continues_with_the_next_attempt_and_no_isolation_changes() {
 }
 
 #[test]
+fn a_plan_made_anew_begins_an_attempt_of_what_still_waits_too() {
+    let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(30);
+    assert_eq!((s.stage("web"), s.status("web").attempt), (Stage::Isolated, 1));
+    made_anew(&mut s, "web");
+    s.run(4);
+    assert_eq!((s.stage("web"), s.status("web").attempt), (Stage::Isolated, 2));
+}
+
+#[test]
+fn each_plan_made_anew_begins_an_attempt_though_the_one_before_was_begun_by_another() {
+    let mut s = story("- {name: db}");
+    s.run(4);
+    for attempt in [2, 3] {
+        assert_ne!(s.stage("db"), Stage::Isolated, "it has been begun");
+        made_anew(&mut s, "db");
+        s.run(4);
+        let status = s.status("db");
+        assert_eq!((status.attempt, status.history[0].reason.as_str()), (attempt, "PlanReplaced"));
+    }
+}
+
+#[test]
 fn an_adoption_that_is_refused_again_and_again_begins_one_attempt() {
     let mut s = story("- {name: db}");
     s.run(4);

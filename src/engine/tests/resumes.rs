@@ -199,3 +199,15 @@ fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
     );
     assert!(refused(now).effect.is_some());
 }
+
+#[test]
+fn a_recovered_service_whose_cron_job_is_not_resumed_holds_nobody_up() {
+    let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
+    s.run(600);
+    let (reason, message) = ("Forbidden".to_owned(), "cannot list cronjobs".to_owned());
+    let seen = s.seen("db");
+    (seen.resumes, seen.refused) = (None, Some(Refusal { reason, message, again_at: Timestamp::MAX }));
+    s.run(10);
+    assert_eq!((s.stage("db"), looked(&s, "db")), (Stage::Recovered, 1), "refused since");
+    assert_eq!(s.world.status.blocked_by, []);
+}
