@@ -2,12 +2,25 @@
 
 use control_plane::Identity;
 use fault_proxy::{Fault, Profile, Schedule};
-use kube::api::{Patch, PatchParams};
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use rehearsal::trial::Trial;
+use rehearsal::trial::crew::Crew;
 use rehearsal::{condition, kind, object};
 use serde_json::{Value, json};
 
 use crate::{crew, stage};
+
+/// From here on, the API server fails at what begins like this.
+fn fails(crew: &Crew<'_>, only: String) {
+    let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
+    crew.proxy(0).follow(Schedule { seed: 1, profile });
+}
+
+async fn scale(databases: &Api<DynamicObject>, replicas: i32) {
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_it_is_not() {
@@ -18,27 +31,21 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
     let trial = Trial::lay_down(cluster, "late").await.unwrap();
     let [database, web] = trial.namespaces().clone();
     let databases = kind(&admin, "apps/v1", "StatefulSet", Some(&database));
-    let scale = async |replicas: i32| {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
-    };
     let play = async {
         trial.begin().await?;
         trial.quarantine(&web, "to be a clean room", |q| q["status"]["isolation"] == "CleanRoom").await?;
         // From here on it cannot be let out: the API server fails where its label would be taken off.
-        let only = format!("PATCH /api/v1/namespaces/{web}");
-        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
-        crew.proxy(0).follow(Schedule { seed: 1, profile });
+        fails(&crew, format!("PATCH /api/v1/namespaces/{web}"));
         trial.service(&web, "to ask to be let out", |r| r["spec"]["isolation"] == "Open").await?;
         crew.proxy(0).strikes(Fault::InternalError).await;
-        scale(0).await;
+        scale(&databases, 0).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         crew.proxy(0).heal();
         let held = |q: &Value| q["status"].to_string().contains("but what it depends on is not");
         trial.quarantine(&web, "to be kept", held).await?;
         let namespace = object(&kind(&admin, "v1", "Namespace", None), &web).await?;
         assert_eq!(namespace["metadata"]["labels"]["resurgam.dev/isolation"], "clean-room");
-        scale(1).await;
+        scale(&databases, 1).await;
         trial.recovered().await
     };
     crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
@@ -57,14 +64,6 @@ async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say
     let trial = Trial::lay_down(cluster, "untold").await.unwrap();
     let [database, web] = trial.namespaces().clone();
     let databases = kind(&admin, "apps/v1", "StatefulSet", Some(&database));
-    let scale = async |replicas: i32| {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
-    };
-    let fails = |only: String| {
-        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
-        crew.proxy(0).follow(Schedule { seed: 1, profile });
-    };
     let namespaces = kind(&admin, "v1", "Namespace", None);
     let bears = async |label: &str| {
         let namespace = object(&namespaces, &web).await.unwrap();
@@ -75,13 +74,13 @@ async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say
         let sealed = |q: &Value| q["status"]["isolation"] == "Sealed" && condition(q, "Ready") == "True";
         trial.quarantine(&web, "to be sealed", sealed).await?;
         // Its label is tried to be written, and then written, and of the latter nothing is told.
-        fails(format!("PATCH /api/v1/namespaces/{web}"));
+        fails(&crew, format!("PATCH /api/v1/namespaces/{web}"));
         bears("sealed").await;
         crew.proxy(0).strikes(Fault::InternalError).await;
-        fails(format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{web}/status"));
+        fails(&crew, format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{web}/status"));
         crew.proxy(0).strikes(Fault::InternalError).await;
         bears("clean-room").await;
-        scale(0).await;
+        scale(&databases, 0).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         // The second one comes of a pass that began after that.
         crew.proxy(0).strikes(Fault::InternalError).await;
@@ -89,7 +88,7 @@ async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say
         bears("clean-room").await;
         crew.proxy(0).heal();
         trial.quarantine(&web, "to be a clean room", |q| q["status"]["isolation"] == "CleanRoom").await?;
-        scale(1).await;
+        scale(&databases, 1).await;
         trial.recovered().await
     };
     crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
@@ -106,18 +105,14 @@ async fn gates_pass_after_the_claim_although_that_could_not_be_written_at_first(
     let crew = crew(cluster, 1).await;
     let trial = Trial::lay_down(cluster, "unwritten").await.unwrap();
     let database = trial.namespaces()[0].clone();
-    let fails = |only: String| {
-        let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
-        crew.proxy(0).follow(Schedule { seed: 1, profile });
-    };
     let play = async {
         // Once it is refused the claim, everything before it has been written.
-        fails(format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{database}/status"));
+        fails(&crew, format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{database}/status"));
         trial.begin().await?;
         trial.service(&database, "to be there", |r| r["status"]["stage"] == "Isolated").await?;
         crew.proxy(0).strikes(Fault::InternalError).await;
         let record = format!("/namespaces/unwritten-recovery/servicerecoveries/unwritten.{database}/status");
-        fails(format!("PATCH /apis/resurgam.dev/v1alpha1{record}"));
+        fails(&crew, format!("PATCH /apis/resurgam.dev/v1alpha1{record}"));
         trial.quarantine(&database, "to be claimed", |q| !q["status"]["claimedBy"].is_null()).await?;
         crew.proxy(0).strikes(Fault::InternalError).await;
         crew.proxy(0).heal();
