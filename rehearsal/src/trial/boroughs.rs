@@ -98,9 +98,8 @@ pub async fn lives(cluster: &ControlPlane, crew: &Crew<'_>, first: u64, life: u6
     let report = judge::judge(log.as_slice(), &plan, &judge::Options::default())?;
     ensure!(report.is_clean(), "{}: {report}", what());
     // Let into the clean room and out of it, each once, however often somebody died.
-    for namespace in &namespaces {
-        let times = report.loosened.get(namespace).copied().unwrap_or_default();
-        ensure!(times == 2, "{}: {namespace} was loosened {times} times, not twice: {report}", what());
-    }
+    let twice = namespaces.iter().map(|namespace| (namespace.clone(), 2)).collect();
+    let odd: Vec<_> = report.loosened.iter().filter(|(_, times)| **times != 2).collect();
+    ensure!(report.loosened == twice, "{}: each should be loosened twice, unlike {odd:?}: {report}", what());
     Ok(Lives { deaths, effects, seconds })
 }

@@ -106,7 +106,7 @@ fn each_side_runs_where_its_policy_is_and_says_the_word_of_its_try() {
         let spec = pod.spec.unwrap();
         assert_eq!(spec.node_name.as_deref(), Some(node));
         assert_eq!(spec.containers[0].image.as_deref(), Some("registry.example/resurgam"));
-        // What one try leaves, the next finds, whoever's try it was.
+        // What one try leaves, the next finds, whosever try it was.
         let labels = pod.metadata.labels.unwrap();
         assert_eq!(labels[TRY_LABEL], "x7");
         let managed = Try::selector();
