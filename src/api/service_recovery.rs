@@ -128,9 +128,20 @@ impl ServiceRecovery {
     /// May others build on it: is it recovered, and do its continuous gates pass?
     #[must_use]
     pub fn stands(&self) -> bool {
-        let holds = |s: &ServiceRecoveryStatus, type_| conditions::is_true(&s.conditions, type_);
+        self.is_open(|healthy| healthy.status == "True")
+    }
+
+    /// Is it recovered, and has whoever leads now only not had an answer of its continuous gates yet?
+    #[must_use]
+    pub fn is_unasked(&self) -> bool {
+        self.is_open(|healthy| healthy.status == "Unknown" && healthy.reason == conditions::NOT_ASKED)
+    }
+
+    fn is_open(&self, healthy: impl Fn(&Condition) -> bool) -> bool {
         self.status.as_ref().is_some_and(|s| {
-            s.stage == Stage::Recovered && holds(s, conditions::RECOVERED) && holds(s, conditions::HEALTHY)
+            s.stage == Stage::Recovered
+                && conditions::is_true(&s.conditions, conditions::RECOVERED)
+                && conditions::find(&s.conditions, conditions::HEALTHY).is_some_and(healthy)
         })
     }
 }

@@ -60,6 +60,9 @@ const RESYNC: Duration = Duration::from_secs(3600);
 /// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
 /// tells of it here.
 const DEPENDENCIES: Duration = Duration::from_secs(2);
+/// Dependencies whose gates a new leader has only not had an answer of are waited for so long, and looked at so often. Until then what
+/// is half way in or out stays there, as it has since the leader before: taking it back would do it twice.
+const ANSWERS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(200));
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
@@ -98,6 +101,8 @@ struct Memory {
     seen: Option<Held>,
     /// Since when, and how often, it has been tried in vain.
     probing: Option<(Instant, u32)>,
+    /// Since when nothing is known of the health of what its claimant depends on, but that nobody has answered yet.
+    unasked: Option<Instant>,
     /// Passes that failed in a row.
     failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -156,6 +161,17 @@ impl Context {
     fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(name.to_owned()).or_default())
+    }
+
+    /// Is there only to be waited for what nobody has answered yet?
+    fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
+        self.remember(name, |memory| {
+            if plan != PlanState::Unasked {
+                memory.unasked = None;
+                return false;
+            }
+            memory.unasked.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+        })
     }
 
     /// Lets whoever tries the network know whether anybody needs to know.
@@ -341,10 +357,15 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
     let (wanted, plan) = wanted::decide(&context.client, &quarantine, label).await?;
+    // A tighter level is never waited with.
+    let stands = quarantine.status.as_ref().and_then(|s| s.isolation) == Some(wanted.level);
+    if context.awaits_answers(&name, plan) && stands {
+        return Ok(Action::requeue(ANSWERS.1));
+    }
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
-    let waits = (plan == PlanState::Waits).then_some(DEPENDENCIES);
+    let waits = matches!(plan, PlanState::Waits | PlanState::Unasked).then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 

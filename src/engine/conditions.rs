@@ -2,7 +2,7 @@
 //! `Ready=Unknown`, and `Ready=False` is for a failed gate or a person who is needed.
 
 use crate::api::conditions::{
-    HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
+    HEALTHY, NEEDS_DECISION, NOT_ASKED, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
 };
 use crate::api::{Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
@@ -112,7 +112,8 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> (State, Strin
     if next.status.stage != Stage::Recovered {
         return (State::Unknown, "NotRecovered".to_owned(), String::new());
     }
-    let mut unknown = None;
+    // What was answered says more than what was not asked yet.
+    let (mut unknown, mut unasked) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
         let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
         match seen.services[id].gates.get(&key) {
@@ -120,16 +121,17 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> (State, Strin
             Some(state) if state.verdict == Verdict::Fail && state.failed => {
                 return (State::False, "GateFailed".to_owned(), format!("{}: {}", key.name, state.message));
             }
-            Some(state) => {
+            Some(state) if state.reason != NOT_ASKED => {
                 let reason = if state.verdict == Verdict::Fail { "GateFailing" } else { "GateUnknown" };
                 unknown.get_or_insert((reason.to_owned(), format!("{}: {}", key.name, state.message)));
             }
-            None => {
-                unknown.get_or_insert(("GateUnknown".to_owned(), format!("{}: not asked yet", key.name)));
+            Some(_) | None => {
+                let message = format!("{}: whoever leads now has had no answer yet", key.name);
+                unasked.get_or_insert((NOT_ASKED.to_owned(), message));
             }
         }
     }
-    match unknown {
+    match unknown.or(unasked) {
         Some((reason, message)) => (State::Unknown, reason, message),
         None => (State::True, "GatesPass".to_owned(), String::new()),
     }

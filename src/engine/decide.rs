@@ -86,7 +86,6 @@ fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
 /// operator ended in between) begins no other.
 fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
     status.stage == Stage::Isolated
-        && status.claimed_at.is_none()
         && status.history.first().is_some_and(|past| past.reason == "PlanReplaced")
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration as StdDuration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::Verdict;
+use crate::api::conditions::NOT_ASKED;
 use crate::plan::GatePolicy;
 
 /// One answer of a gate.
@@ -133,7 +134,7 @@ impl Tracker {
             changes_at: [changes_at, impatient_at].into_iter().filter(|&at| at > now).min(),
         };
         let Some((last, at)) = &self.last else {
-            return unknown("NotAsked", "not answered yet".to_owned(), impatient_at);
+            return unknown(NOT_ASKED, "not answered yet".to_owned(), impatient_at);
         };
         let stale_at = after(*at, self.policy.freshness());
         if now >= stale_at {

@@ -41,6 +41,8 @@ pub enum PlanState {
     Alive,
     /// It is, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
     Waits,
+    /// The same, and some of it is only unknown to whoever leads since a moment ago: it has not had their gates' answers yet.
+    Unasked,
     /// It is not, or nobody looked: nothing is loosened for it.
     Gone,
 }
@@ -114,6 +116,10 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
             PlanState::Alive => {}
             PlanState::Waits => {
                 let why = "but what it depends on is not all recovered and healthy";
+                return held(as_is, &format!("{}, {why}", asked.as_str()));
+            }
+            PlanState::Unasked => {
+                let why = "but whether what it depends on is healthy has not been answered yet";
                 return held(as_is, &format!("{}, {why}", asked.as_str()));
             }
             PlanState::Gone => return held(as_is, &format!("{}, but its plan is gone", asked.as_str())),

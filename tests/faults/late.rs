@@ -1,5 +1,7 @@
 //! What was right when it was asked for may be wrong by the time that it is done; and what could not be written is done again.
 
+use std::time::Duration;
+
 use control_plane::Identity;
 use fault_proxy::{Fault, Profile, Schedule};
 use kube::Api;
@@ -94,6 +96,38 @@ async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say
     crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
     let outcome = trial.end().await.unwrap();
     assert_eq!(outcome.report.loosened[&web], 2, "let in and out, once each: {}", outcome.history);
+    trial.clear().await.unwrap();
+}
+
+/// The network is ready before the label, and restored before that is taken off. Whoever comes in between asks the gates first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_half_way_in_or_out_is_not_taken_back_because_nobody_has_asked_a_gate_yet() {
+    let stage = stage().await;
+    let (cluster, model) = &*stage;
+    let crew = crew(cluster, 1).await;
+    let trial = Trial::lay_down(cluster, "half-way").await.unwrap();
+    let [database, web] = trial.namespaces().clone();
+    let sealed = |q: &Value| q["status"]["isolation"] == "Sealed" && condition(q, "Ready") == "True";
+    let play = async {
+        trial.begin().await?;
+        trial.quarantine(&web, "to be sealed", sealed).await?;
+        for level in ["CleanRoom", "Open"] {
+            fails(&crew, format!("PATCH /api/v1/namespaces/{web}"));
+            crew.proxy(0).strikes(Fault::InternalError).await;
+            crew.replace(0)?;
+            // What the gate of the database looks at is told late, and within the gate's time.
+            let only = format!("GET /apis/apps/v1/namespaces/{database}/statefulsets");
+            let profile = Profile { only, delay: Duration::from_secs(5), ..Profile::only(Fault::Slow, 1.0) };
+            crew.proxy(0).follow(Schedule { seed: 1, profile });
+            trial.quarantine(&web, level, |q| q["status"]["isolation"] == level).await?;
+            crew.proxy(0).heal();
+        }
+        trial.recovered().await
+    };
+    crew.meanwhile(play).await.unwrap_or_else(|error| panic!("{error:#}\n{}", crew.said()));
+    let outcome = trial.end().await.unwrap();
+    let differences = model.history.differences(&outcome.history);
+    assert!(differences.is_empty(), "{}", differences.join("; "));
     trial.clear().await.unwrap();
 }
 

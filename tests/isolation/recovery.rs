@@ -16,7 +16,7 @@ use resurgam::steps::{self, StepContext};
 use serde_json::json;
 
 use crate::support::{
-    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until,
+    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until, within,
 };
 use crate::{api, attack, fill, live};
 
@@ -267,6 +267,14 @@ async fn only_the_operator_says_what_the_operator_says() {
     let params = PatchParams::default();
     let open = Patch::Merge(json!({"spec": {"isolation": "Open"}}));
     let single = policies::SINGLE_WRITER;
+    // The operator that writes the policy may have begun just now.
+    let tries = PatchParams { dry_run: true, ..Default::default() };
+    within("the policy to be enforced", async {
+        while recoveries.patch("council.forged", &tries, &open).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
     refused("its spec", single, recoveries.patch("council.forged", &params, &open).await);
     let recovered = Patch::Merge(json!({"status": {"stage": "Recovered"}}));
     refused("its status", single, recoveries.patch_status("council.forged", &params, &recovered).await);

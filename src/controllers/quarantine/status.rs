@@ -319,7 +319,7 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
         (network.0, pass.holes.iter().fold(network.1, |message, hole| format!("{message}. {hole}")));
     let workloads = match level {
         Isolation::Sealed if found.stopped && found.empty => {
-            (ControlState::Tested, format!("{} workloads at zero, no pod lives", pass.workloads))
+            (ControlState::Tested, format!("workloads at zero: {}; no pod lives", pass.workloads))
         }
         Isolation::Sealed if found.stopped => (ControlState::Enforced, still_alive(&pass.alive)),
         Isolation::Sealed => (ControlState::NotEnforced, "workloads are not at zero".to_owned()),

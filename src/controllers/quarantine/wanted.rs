@@ -60,8 +60,13 @@ async fn plan(
         async move { read(records, &name).await }
     });
     let dependencies = try_join_all(reads).await?;
-    let stand = dependencies.iter().all(|record| record.as_ref().is_some_and(ServiceRecovery::stands));
-    Ok(if stand { PlanState::Alive } else { PlanState::Waits })
+    let all =
+        |is: fn(&ServiceRecovery) -> bool| dependencies.iter().all(|record| record.as_ref().is_some_and(is));
+    Ok(match () {
+        () if all(ServiceRecovery::stands) => PlanState::Alive,
+        () if all(|record| record.stands() || record.is_unasked()) => PlanState::Unasked,
+        () => PlanState::Waits,
+    })
 }
 
 async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {

@@ -1,10 +1,12 @@
 //! What was recovered and is not healthy now: it holds whoever waits for it, and isolates nobody.
 
+use serde_json::json;
+
 use super::story::{Story, story};
-use crate::api::conditions::{HEALTHY, READY, RECOVERED};
+use crate::api::conditions::{HEALTHY, NOT_ASKED, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
-use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, QuarantineFound, ServiceDecided, decide};
+use crate::api::{Isolation, Phase, ServiceRecovery, Stage, Verdict};
+use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound, ServiceDecided, decide};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
 fn recovered() -> (Story, QuarantineFound) {
@@ -57,6 +59,36 @@ fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
         s.says("db", Phase::Continuous, Verdict::Pass);
         s.run(60);
         assert_eq!(s.stage("web"), Stage::Recovered, "{verdict:?}");
+    }
+}
+
+/// What the leader before heard counts no more. A gate that has answered says more than one that has not.
+#[test]
+fn what_a_new_leader_has_no_answer_of_yet_is_told_apart_from_what_nobody_knows() {
+    let gates = "{continuous: [{name: beat, workloads: {}}, {name: pulse, workloads: {}}]}";
+    let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
+    s.run(60);
+    let [beat, pulse] = ["beat", "pulse"].map(|name| GateKey { phase: Phase::Continuous, name: name.into() });
+    let passes = s.seen("db").gates[&beat].clone();
+    let unasked = GateState { verdict: Verdict::Unknown, reason: NOT_ASKED.into(), ..passes.clone() };
+    let says = |verdict| Some(GateState { verdict, ..passes.clone() });
+    for (of_beat, of_pulse, reason) in [
+        (says(Verdict::Pass), says(Verdict::Pass), "GatesPass"),
+        (None, says(Verdict::Pass), NOT_ASKED),
+        (Some(unasked), says(Verdict::Pass), NOT_ASKED),
+        (None, says(Verdict::Unknown), "GateUnknown"),
+        (None, says(Verdict::Fail), "GateFailing"),
+    ] {
+        let gates = [(&beat, of_beat), (&pulse, of_pulse)];
+        let answered = gates.into_iter().filter_map(|(key, state)| Some((key.clone(), state?)));
+        s.seen("db").gates = answered.collect();
+        let status = decide(&s.world.plan, &s.world.seen).services.swap_remove(0).status;
+        assert_eq!(find(&status.conditions, HEALTHY).unwrap().reason, reason);
+        let spec = json!({"planRef": {"name": "p", "uid": "u"}, "service": "db", "namespaces": ["db"], "attempt": 1});
+        let mut record = ServiceRecovery::new("db", serde_json::from_value(spec).unwrap());
+        record.status = Some(status);
+        let told = (reason == "GatesPass", reason == NOT_ASKED);
+        assert_eq!((record.stands(), record.is_unasked()), told, "{reason}");
     }
 }
 
