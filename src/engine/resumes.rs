@@ -32,8 +32,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
     };
     next.wake.extend(found.iter().filter_map(|found| found.changes_at));
     next.status.resumes = found.iter().map(|found| shown(found, &of.status.resumes)).collect();
-    let may = of.status.stage == Stage::Recovered
-        && next.status.stage == Stage::Recovered
+    let may = next.status.stage == Stage::Recovered
         && !plan.suspend
         && is_armed(plan, seen)
         && units[service.unit].unmet.is_empty()

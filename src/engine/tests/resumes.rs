@@ -189,7 +189,7 @@ fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
             (of.resumes, of.refused) = (None, Some(Refusal { reason, message, again_at }));
         })
     };
-    let now = about_to_open(|_| {}).status.recovered_at.unwrap().0;
+    let now = Timestamp::from_second(600).unwrap();
     let later = refused(Timestamp::MAX);
     assert_eq!(later.effect, None);
     assert!(

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::story::{Story, plan, story};
 use crate::api::service_recovery::StepState;
 use crate::api::{ClusterService, Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Refusal, Room, decide};
+use crate::engine::{Effect, Refusal, Room, ServiceSeen, decide};
 use crate::plan::ServiceId;
 
 const CHAIN: &str = "- {name: dns}\n- {name: db}\n- {name: web, dependsOn: [db, dns], cleanRoom: {allowEgress: [APIServer, DNS]}}";
@@ -60,6 +60,20 @@ fn a_dependency_that_is_isolated_again_goes_out_at_once() {
     s.quarantine("db").isolation = Some(Isolation::Contained);
     s.run(1);
     assert_eq!(reachable(&mut s), ["dns", "web"]);
+}
+
+#[test]
+fn a_dependency_that_is_not_back_or_belongs_to_another_plan_is_not_reached() {
+    let changes: [fn(&mut ServiceSeen); 2] =
+        [|of| of.status.stage = Stage::Reconnecting, |of| of.other_plan = Some("uid-0".to_owned())];
+    for change in changes {
+        let mut s = in_the_clean_room();
+        change(s.seen("db"));
+        let id = s.id("web");
+        let effect = decide(&s.world.plan, &s.world.seen).services.swap_remove(id).effect;
+        let Some(Effect::Follow { room, .. }) = effect else { panic!("{effect:?}") };
+        assert_eq!(room.reachable, ["dns", "web"]);
+    }
 }
 
 #[test]

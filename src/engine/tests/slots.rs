@@ -1,8 +1,9 @@
 //! Who keeps a slot, where there are fewer than units that want one.
 
-use super::story::{Story, plan_with};
-use crate::api::Stage;
-use crate::engine::slots::views;
+use super::story::{Story, plan_with, story};
+use crate::api::conditions::{HEALTHY, RECOVERED};
+use crate::api::{Isolation, Stage, Verdict};
+use crate::engine::slots::{carries_dependants, views};
 use crate::engine::{ClaimSeen, ServiceSeen};
 
 type State = (&'static str, fn(&mut ServiceSeen));
@@ -40,5 +41,36 @@ fn whoever_is_further_on_keeps_its_slot_whatever_else_speaks_for_the_other() {
             let goes: Vec<bool> = views(&s.world.plan, &s.world.seen).iter().map(|unit| unit.go).collect();
             assert_eq!(goes, [false, true], "one {behind}, the other {further}");
         }
+    }
+}
+
+fn says_false(of: &mut ServiceSeen, type_: &str) {
+    let condition = of.status.conditions.iter_mut().find(|condition| condition.type_ == type_);
+    condition.unwrap().status = "False".to_owned();
+}
+
+/// Its status and what is seen of it agree, or nobody builds on it.
+#[test]
+fn dependants_go_on_only_while_everything_says_that_a_service_stands() {
+    let carries = |change: fn(&mut ServiceSeen)| {
+        let mut s = story("- {name: db}");
+        s.run(60);
+        change(s.seen("db"));
+        carries_dependants(&s.world.plan, &s.world.seen, 0)
+    };
+    assert!(carries(|_| {}));
+    let doubts: [State; 7] = [
+        ("its stage", |of| of.status.stage = Stage::Reconnecting),
+        ("whose it is", |of| of.other_plan = Some("uid-0".to_owned())),
+        ("its isolation", |of| {
+            of.quarantines[0].found.as_mut().unwrap().isolation = Some(Isolation::Contained)
+        }),
+        ("Recovered", |of| says_false(of, RECOVERED)),
+        ("Healthy", |of| says_false(of, HEALTHY)),
+        ("a gate", |of| of.gates.values_mut().for_each(|state| state.verdict = Verdict::Unknown)),
+        ("no gate's answer", |of| of.gates.clear()),
+    ];
+    for (what, change) in doubts {
+        assert!(!carries(change), "{what} speaks against it");
     }
 }
