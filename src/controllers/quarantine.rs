@@ -1,20 +1,17 @@
 //! The Quarantine controller: the only writer of isolation. Each pass reads everything live, asks [`target`] what is to be
 //! enforced and what comes next, does it, and writes the status if that changed.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, applier};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::api_servers;
@@ -32,12 +29,14 @@ use crate::isolation::guard::Guards;
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label::{self, Writing};
 use crate::isolation::network::{self as policies, NetworkError};
-use crate::isolation::probe::{Probed, Servers};
-use crate::isolation::target::{Next, PlanState};
+use crate::isolation::probe::Servers;
+use crate::isolation::target::PlanState;
+use context::{Context, Held, Seal, Turns};
 use ending::Ending;
 use status::Trouble;
 
 mod act;
+mod context;
 mod deliverers;
 mod ending;
 mod pass;
@@ -50,11 +49,6 @@ type Guarded = DeserializeGuard<Quarantine>;
 
 /// Quarantines looked after at a time. What each does takes turns, by [`Turns`].
 const CONCURRENCY: u16 = 512;
-/// Namespaces fenced off, or let out, at a time.
-const FENCING: usize = 16;
-/// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
-/// who has yet to be fenced off.
-const CAPTURING: usize = 4;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
 /// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
@@ -88,115 +82,6 @@ impl QuarantineOptions {
             fence: Fence::default(),
             network: Network::default(),
             probe: ProbeOptions::default(),
-        }
-    }
-}
-
-/// What is remembered of a namespace between passes. All of it can be lost: then it is found out again.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    /// What is to be enforced: decides which events matter.
-    level: Option<Isolation>,
-    /// What was tried, and held.
-    seen: Option<Held>,
-    /// Since when, and how often, it has been tried in vain.
-    probing: Option<(Instant, u32)>,
-    /// Since when nothing is known of the health of what its claimant depends on, but that nobody has answered yet.
-    unasked: Option<Instant>,
-    /// Passes that failed in a row.
-    failures: u32,
-    /// It was told that this one is deleted, and why it stays isolated all the same.
-    kept: bool,
-}
-
-/// A try of the fence that showed what was wanted.
-#[derive(Clone, Debug)]
-struct Held {
-    seal: Seal,
-    at: Timestamp,
-    /// What it showed on which API server. Empty for a namespace that was opened.
-    probed: Probed,
-}
-
-/// What a try of the fence is good for: another namespace, level, set of policies or of API servers has to be tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seal {
-    namespace: Option<String>,
-    level: Isolation,
-    epoch: u64,
-    servers: u64,
-}
-
-struct Context {
-    client: Client,
-    servers: Servers,
-    options: QuarantineOptions,
-    recorder: Recorder,
-    memory: Mutex<HashMap<String, Memory>>,
-    turns: Turns,
-    guards: Guards,
-    deliverers: deliverers::Shelf,
-}
-
-/// Who does how much at once: everything is fenced off before much time goes into anything else.
-struct Turns {
-    fencing: Semaphore,
-    capturing: Semaphore,
-}
-
-impl Turns {
-    /// Waits until it is this one's turn to do what comes next. The turn ends with what is returned.
-    async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
-        let queue = match next {
-            Next::Label | Next::Probe | Next::Network => &self.fencing,
-            Next::Capture => &self.capturing,
-            Next::Stop | Next::AwaitPods | Next::Identity | Next::Done => return None,
-        };
-        // Nobody closes them.
-        queue.acquire().await.ok()
-    }
-}
-
-impl Context {
-    fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        change(memory.entry(name.to_owned()).or_default())
-    }
-
-    /// Is there only to be waited for what nobody has answered yet?
-    fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
-        self.remember(name, |memory| {
-            if plan != PlanState::Unasked {
-                memory.unasked = None;
-                return false;
-            }
-            memory.unasked.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
-        })
-    }
-
-    /// Lets whoever tries the network know whether anybody needs to know.
-    fn tell_network(&self) {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
-        self.options.network.needed(isolated);
-    }
-
-    fn level(&self, name: &str) -> Option<Isolation> {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.get(name).and_then(|memory| memory.level)
-    }
-
-    async fn tell(&self, quarantine: &Quarantine, type_: EventType, reason: &str, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(conditions::shorten(&note, 1000)),
-            action: "Isolate".to_owned(),
-            secondary: None,
-        };
-        let what = format!("tell about Quarantine {}", quarantine.name_any());
-        if let Err(error) = call(what, self.recorder.publish(&event, &quarantine.object_ref(&()))).await {
-            tracing::warn!(%error, "event lost");
         }
     }
 }
@@ -251,15 +136,13 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
     let keeper = fence::keep(client.clone(), options.fence.clone());
     let prober = super::network::keep(client.clone(), options.network.clone(), options.probe.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
-    let turns = Turns { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) };
-    let memory = Mutex::default();
     let context = Arc::new(Context {
         client: client.clone(),
         servers,
         options,
         recorder,
-        memory,
-        turns,
+        memory: Mutex::default(),
+        turns: Turns::default(),
         guards: Guards::new(client.clone()),
         deliverers: Default::default(),
     });

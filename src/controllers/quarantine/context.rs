@@ -1,0 +1,138 @@
+//! What passes share: clients, who takes turns, and what is remembered of each namespace.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{ANSWERS, QuarantineOptions, deliverers};
+use crate::api::{Isolation, Quarantine, conditions};
+use crate::calls::call;
+use crate::isolation::guard::Guards;
+use crate::isolation::probe::{Probed, Servers};
+use crate::isolation::target::{Next, PlanState};
+
+/// Namespaces fenced off, or let out, at a time.
+const FENCING: usize = 16;
+/// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
+/// who has yet to be fenced off.
+const CAPTURING: usize = 4;
+
+/// What is remembered of a namespace between passes. All of it can be lost: then it is found out again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    /// What is to be enforced: decides which events matter.
+    pub(super) level: Option<Isolation>,
+    /// What was tried, and held.
+    pub(super) seen: Option<Held>,
+    /// Since when, and how often, it has been tried in vain.
+    pub(super) probing: Option<(Instant, u32)>,
+    /// Since when nothing is known of the health of what its claimant depends on, but that nobody has answered yet.
+    pub(super) unasked: Option<Instant>,
+    /// Passes that failed in a row.
+    pub(super) failures: u32,
+    /// It was told that this one is deleted, and why it stays isolated all the same.
+    pub(super) kept: bool,
+}
+
+/// A try of the fence that showed what was wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) seal: Seal,
+    pub(super) at: Timestamp,
+    /// What it showed on which API server. Empty for a namespace that was opened.
+    pub(super) probed: Probed,
+}
+
+/// What a try of the fence is good for: another namespace, level, set of policies or of API servers has to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seal {
+    pub(super) namespace: Option<String>,
+    pub(super) level: Isolation,
+    pub(super) epoch: u64,
+    pub(super) servers: u64,
+}
+
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) servers: Servers,
+    pub(super) options: QuarantineOptions,
+    pub(super) recorder: Recorder,
+    pub(super) memory: Mutex<HashMap<String, Memory>>,
+    pub(super) turns: Turns,
+    pub(super) guards: Guards,
+    pub(super) deliverers: deliverers::Shelf,
+}
+
+/// Who does how much at once: everything is fenced off before much time goes into anything else.
+pub(super) struct Turns {
+    fencing: Semaphore,
+    capturing: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) }
+    }
+}
+
+impl Turns {
+    /// Waits until it is this one's turn to do what comes next. The turn ends with what is returned.
+    pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
+        let queue = match next {
+            Next::Label | Next::Probe | Next::Network => &self.fencing,
+            Next::Capture => &self.capturing,
+            Next::Stop | Next::AwaitPods | Next::Identity | Next::Done => return None,
+        };
+        // Nobody closes them.
+        queue.acquire().await.ok()
+    }
+}
+
+impl Context {
+    pub(super) fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memory.entry(name.to_owned()).or_default())
+    }
+
+    /// Is there only to be waited for what nobody has answered yet?
+    pub(super) fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
+        self.remember(name, |memory| {
+            if plan != PlanState::Unasked {
+                memory.unasked = None;
+                return false;
+            }
+            memory.unasked.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+        })
+    }
+
+    /// Lets whoever tries the network know whether anybody needs to know.
+    pub(super) fn tell_network(&self) {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
+        self.options.network.needed(isolated);
+    }
+
+    pub(super) fn level(&self, name: &str) -> Option<Isolation> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(name).and_then(|memory| memory.level)
+    }
+
+    pub(super) async fn tell(&self, quarantine: &Quarantine, type_: EventType, reason: &str, note: String) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(conditions::shorten(&note, 1000)),
+            action: "Isolate".to_owned(),
+            secondary: None,
+        };
+        let what = format!("tell about Quarantine {}", quarantine.name_any());
+        if let Err(error) = call(what, self.recorder.publish(&event, &quarantine.object_ref(&()))).await {
+            tracing::warn!(%error, "event lost");
+        }
+    }
+}
