@@ -23,9 +23,6 @@ pub const FENCE_INTACT: &str = "FenceIntact";
 /// Why a Quarantine is not `Ready` where only its network does not isolate: everything else that the level needs is in place.
 pub const NETWORK_NOT_ENFORCED: &str = "NetworkNotEnforced";
 
-/// Why a service is not `Healthy` of which whoever leads now has not had an answer yet. What a leader before it heard counts no more.
-pub const NOT_ASKED: &str = "NotAsked";
-
 /// The three states of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

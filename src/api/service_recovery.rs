@@ -128,20 +128,15 @@ impl ServiceRecovery {
     /// May others build on it: is it recovered, and do its continuous gates pass?
     #[must_use]
     pub fn stands(&self) -> bool {
-        self.is_open(|healthy| healthy.status == "True")
+        let holds = |s: &ServiceRecoveryStatus| conditions::is_true(&s.conditions, conditions::HEALTHY);
+        self.is_open() && self.status.as_ref().is_some_and(holds)
     }
 
-    /// Is it recovered, and has whoever leads now only not had an answer of its continuous gates yet?
+    /// Is it recovered, whatever its continuous gates say?
     #[must_use]
-    pub fn is_unasked(&self) -> bool {
-        self.is_open(|healthy| healthy.status == "Unknown" && healthy.reason == conditions::NOT_ASKED)
-    }
-
-    fn is_open(&self, healthy: impl Fn(&Condition) -> bool) -> bool {
+    pub fn is_open(&self) -> bool {
         self.status.as_ref().is_some_and(|s| {
-            s.stage == Stage::Recovered
-                && conditions::is_true(&s.conditions, conditions::RECOVERED)
-                && conditions::find(&s.conditions, conditions::HEALTHY).is_some_and(healthy)
+            s.stage == Stage::Recovered && conditions::is_true(&s.conditions, conditions::RECOVERED)
         })
     }
 }

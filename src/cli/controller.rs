@@ -192,9 +192,10 @@ async fn lead(
     let mut options = quarantine::QuarantineOptions::new(evidence);
     let routes = args.api_server_route.iter().cloned().collect();
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
+    let heard = options.heard.clone();
     tokio::select! {
         () = quarantine::run(client.clone(), config.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
-        result = plan::run(client, config, asker, metrics) => result.context("the plan controller ended"),
+        result = plan::run(client, config, asker, metrics, heard) => result.context("the plan controller ended"),
     }
 }
 

@@ -6,6 +6,7 @@ use kube::{Client, Config};
 
 use super::events::Events;
 use super::gate_tasks::Gatekeeper;
+use super::heard::Heard;
 use super::metrics::Metrics;
 use super::running::State;
 use super::stores::Stores;
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// What `client` was made from.
     pub(crate) config: Config,
+    /// Told what was heard of services' health.
+    pub(crate) heard: Heard,
 }
 
 impl Context {

@@ -17,6 +17,7 @@ use super::act::{Act, mark_orphaned};
 use super::context::Context;
 use super::events::Events;
 use super::gate_tasks::{Binding, Gatekeeper};
+use super::heard::Heard;
 use super::metrics::Metrics;
 use super::observe;
 use super::running::{PlanKey, Running, State};
@@ -50,7 +51,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// A watch ended for good.
-pub async fn run(client: Client, config: Config, asker: Asker, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+pub async fn run(
+    client: Client,
+    config: Config,
+    asker: Asker,
+    metrics: Arc<Metrics>,
+    heard: Heard,
+) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
     let stores = Stores::start(&client, &mut tasks, move |change| {
@@ -67,6 +74,7 @@ pub async fn run(client: Client, config: Config, asker: Asker, metrics: Arc<Metr
         stores,
         metrics,
         config,
+        heard,
     };
     let plans =
         Arc::new(Plans { context: Arc::new(context), attended: Mutex::default(), tenants: Mutex::default() });
@@ -173,8 +181,9 @@ impl Plans {
 
     /// A plan that is gone is attended to no more. What it isolated stays isolated.
     fn forget(&self, key: &PlanKey) {
-        if let Some((_, task)) = lock(&self.attended).remove(key) {
+        if let Some((running, task)) = lock(&self.attended).remove(key) {
             task.abort();
+            self.unheard(&running);
         }
         let mut waiting = BTreeSet::new();
         for keys in lock(&self.tenants).values_mut() {
@@ -184,6 +193,13 @@ impl Plans {
         }
         // What it had claimed may be free now.
         waiting.iter().for_each(|other| self.wake_known(other));
+    }
+
+    /// Nobody listens for that plan any more.
+    fn unheard(&self, running: &Running) {
+        if let Some(plan) = &running.state().plan {
+            self.context.heard.forget(&plan.uid);
+        }
     }
 
     /// The plan as the watch has it, compiled once for each generation.
@@ -271,6 +287,7 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
         let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running)));
         let wake_at = looked.unwrap_or_else(|_| {
             tracing::error!(plan = %running.key, "the operator panicked on this plan: a bug; nothing of it moves");
+            plans.unheard(&running);
             None
         });
         let until = wake_at.map(|at| at.duration_since(clock::now()));
@@ -302,6 +319,7 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         let busy: Vec<bool> = seen.services.iter().map(|service| service.busy).collect();
         (engine::decide(&plan, &seen), records, busy)
     };
+    context.heard.tell(&plan, &decided.services);
     let mut wake_at = decided.wake_at;
     for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
         // What is asked follows from the status, which is being written: it is looked at again when that has ended.

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::api_servers;
 use super::fence::{self, Fence};
+use super::heard::Heard;
 use super::network::{Network, ProbeOptions};
 use super::roles;
 use crate::api::{
@@ -54,8 +55,8 @@ const RESYNC: Duration = Duration::from_secs(3600);
 /// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
 /// tells of it here.
 const DEPENDENCIES: Duration = Duration::from_secs(2);
-/// Dependencies whose gates a new leader has only not had an answer of are waited for so long, and looked at so often. Until then what
-/// is half way in or out stays there, as it has since the leader before: taking it back would do it twice.
+/// Dependencies of which a new leader has only not heard yet are waited for so long, and looked at so often. Until then what may be half
+/// way in or out stays there, as it has since the leader before: taking it back would do it twice.
 const ANSWERS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(200));
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -71,6 +72,8 @@ pub struct QuarantineOptions {
     pub network: Network,
     /// How that, and every other control, is tried.
     pub probe: ProbeOptions,
+    /// What is heard of the health of what a claimant depends on. Nothing is loosened on a record's word alone.
+    pub heard: Heard,
 }
 
 impl QuarantineOptions {
@@ -82,6 +85,7 @@ impl QuarantineOptions {
             fence: Fence::default(),
             network: Network::default(),
             probe: ProbeOptions::default(),
+            heard: Heard::default(),
         }
     }
 }
@@ -239,16 +243,16 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         return Ok(Action::requeue(RESYNC));
     };
     let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
-    let (wanted, plan) = wanted::decide(&context.client, &quarantine, label).await?;
-    // A tighter level is never waited with.
-    let stands = quarantine.status.as_ref().and_then(|s| s.isolation) == Some(wanted.level);
-    if context.awaits_answers(&name, plan) && stands {
+    let (wanted, plan) = wanted::decide(&context, &quarantine, label).await?;
+    // The network is loosened before the label. Nobody waits with what is half way nowhere, or with a tighter level.
+    let may_be_half_way = label::is_labelled(&namespace, &quarantine.spec, wanted.level);
+    if context.awaits_answers(&name, plan) && may_be_half_way {
         return Ok(Action::requeue(ANSWERS.1));
     }
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
-    let waits = matches!(plan, PlanState::Waits | PlanState::Unasked).then_some(DEPENDENCIES);
+    let waits = matches!(plan, PlanState::Waits | PlanState::Unheard).then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 

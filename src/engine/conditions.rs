@@ -2,21 +2,24 @@
 //! `Ready=Unknown`, and `Ready=False` is for a failed gate or a person who is needed.
 
 use crate::api::conditions::{
-    HEALTHY, NEEDS_DECISION, NOT_ASKED, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, set,
+    HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, set,
 };
 use crate::api::{Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
+use super::gate_state::{NOT_ASKED, STABILISING};
 use super::next::{HELD, ISOLATED_AGAIN, Next};
-use super::{GateKey, Seen};
+use super::{GateKey, Health, Seen};
 
-/// Sets all of them.
+/// Sets all of them. While its status is being written they stay as they are; what is heard of its health is told all the same.
 pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
     let of = &seen.services[id];
+    let Healthy { state: healthy, health, reason: healthy_reason, message: healthy_message } =
+        health(plan, seen, id, next);
+    next.health = health;
     if of.busy {
         return;
     }
-    let (healthy, healthy_reason, healthy_message) = health(plan, seen, id, next);
     let status = &mut next.status;
     status.observed_generation = of.generation.or(Some(-1));
     // Whatever is decided about is in the plan (again).
@@ -108,31 +111,58 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
 }
 
 /// Do its continuous gates pass now?
-fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> (State, String, String) {
+fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
+    let told = |state, health, reason: &str, message: String| Healthy {
+        state,
+        health,
+        reason: reason.to_owned(),
+        message,
+    };
     if next.status.stage != Stage::Recovered {
-        return (State::Unknown, "NotRecovered".to_owned(), String::new());
+        return told(State::Unknown, Health::Doubtful, "NotRecovered", String::new());
     }
-    // What was answered says more than what was not asked yet.
-    let (mut unknown, mut unasked) = (None, None);
+    // What was answered says more than what was not.
+    let (mut doubt, mut unheard) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
-        let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
-        match seen.services[id].gates.get(&key) {
-            Some(state) if state.verdict == Verdict::Pass => {}
-            Some(state) if state.verdict == Verdict::Fail && state.failed => {
-                return (State::False, "GateFailed".to_owned(), format!("{}: {}", key.name, state.message));
+        let name = &gate.spec.name;
+        let key = GateKey { phase: Phase::Continuous, name: name.clone() };
+        let Some(state) = seen.services[id].gates.get(&key) else {
+            let why =
+                format!("{name}: not asked yet since this operator leads, or since what is asked changed");
+            unheard.get_or_insert(told(State::Unknown, Health::Unheard, NOT_ASKED, why));
+            continue;
+        };
+        let message = format!("{name}: {}", state.message);
+        match (state.verdict, state.reason.as_str()) {
+            (Verdict::Pass, _) => {}
+            (Verdict::Fail, _) if state.failed => {
+                return told(State::False, Health::Doubtful, "GateFailed", message);
             }
-            Some(state) if state.reason != NOT_ASKED => {
-                let reason = if state.verdict == Verdict::Fail { "GateFailing" } else { "GateUnknown" };
-                unknown.get_or_insert((reason.to_owned(), format!("{}: {}", key.name, state.message)));
+            (Verdict::Unknown, reason @ (NOT_ASKED | STABILISING)) => {
+                unheard.get_or_insert(told(State::Unknown, Health::Unheard, reason, message));
             }
-            Some(_) | None => {
-                let message = format!("{}: whoever leads now has had no answer yet", key.name);
-                unasked.get_or_insert((NOT_ASKED.to_owned(), message));
+            (Verdict::Fail, _) => {
+                doubt.get_or_insert(told(State::Unknown, Health::Doubtful, "GateFailing", message));
+            }
+            (Verdict::Unknown, _) => {
+                doubt.get_or_insert(told(State::Unknown, Health::Doubtful, "GateUnknown", message));
             }
         }
     }
-    match unknown.or(unasked) {
-        Some((reason, message)) => (State::Unknown, reason, message),
-        None => (State::True, "GatesPass".to_owned(), String::new()),
+    if doubt.is_none()
+        && unheard.is_some()
+        && let Some(failed) = find(&next.status.conditions, HEALTHY).filter(|c| c.status == "False")
+    {
+        // It failed as far as anybody knows, until it is heard to pass.
+        return told(State::False, Health::Doubtful, &failed.reason, failed.message.clone());
     }
+    doubt.or(unheard).unwrap_or_else(|| told(State::True, Health::Passes, "GatesPass", String::new()))
+}
+
+/// The condition `Healthy`, and what it rests on.
+struct Healthy {
+    state: State,
+    health: Health,
+    reason: String,
+    message: String,
 }

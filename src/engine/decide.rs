@@ -57,7 +57,13 @@ pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
             next.wake.iter().copied().filter(|&at| at > seen.now).for_each(&mut wake);
             let write = must_write(before, next, seen.now, &mut wake) && !before.busy;
             let status = if write { next.status.clone() } else { before.status.clone() };
-            ServiceDecided { status, write, effect: next.effect.clone(), ask: next.ask.clone() }
+            ServiceDecided {
+                status,
+                write,
+                effect: next.effect.clone(),
+                ask: next.ask.clone(),
+                health: next.health,
+            }
         })
         .collect();
     let status = summary::plan_status(plan, seen, &next, &units);

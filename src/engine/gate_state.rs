@@ -5,8 +5,12 @@ use std::time::Duration as StdDuration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::Verdict;
-use crate::api::conditions::NOT_ASKED;
 use crate::plan::GatePolicy;
+
+/// Why nothing is known of a gate that has not answered yet.
+pub(super) const NOT_ASKED: &str = "NotAsked";
+/// Why nothing is known of a gate that has passed ever since, and not for long enough yet.
+pub(super) const STABILISING: &str = "Stabilising";
 
 /// One answer of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +151,7 @@ impl Tracker {
                 if *at < stable_at {
                     let message =
                         format!("passes since {since}, to be stable until {stable_at}: {}", last.message);
-                    return unknown("Stabilising", message, stale_at);
+                    return unknown(STABILISING, message, stale_at);
                 }
                 GateState {
                     verdict: Verdict::Pass,

@@ -236,6 +236,21 @@ pub struct ServiceDecided {
     pub effect: Option<Effect>,
     /// The phases whose gates are to be asked.
     pub ask: Vec<Phase>,
+    /// What this process has heard of its continuous gates.
+    pub health: Health,
+}
+
+/// What a process has heard itself of a service's continuous gates, since it leads. What a record says besides may be the word of a
+/// leader that is long gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// They pass.
+    Passes,
+    /// One does not, or nobody can say.
+    Doubtful,
+    /// None has said anything else than that it passes, and not all of them have said that, or for long enough, yet.
+    #[default]
+    Unheard,
 }
 
 /// Something to do in the world. Each may be repeated without harm.

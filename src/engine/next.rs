@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Effect, ServiceSeen};
+use super::{Effect, Health, ServiceSeen};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
 use crate::api::{Phase, ServiceRecoveryStatus, Stage};
@@ -16,6 +16,7 @@ pub(super) struct Next {
     pub ask: Vec<Phase>,
     pub blocks: Vec<Block>,
     pub wake: Vec<Timestamp>,
+    pub health: Health,
 }
 
 impl Next {
@@ -27,13 +28,21 @@ impl Next {
             ask: phases(of.status.stage).to_vec(),
             blocks: of.status.blocked_by.clone(),
             wake: Vec::new(),
+            health: Health::default(),
         }
     }
 
     /// A new attempt: what blocked the one before blocks no more, and no gate is asked yet.
     pub(super) fn begun(status: ServiceRecoveryStatus) -> Self {
         let ask = if status.stage == Stage::Recovered { phases(Stage::Recovered) } else { &[] };
-        Self { status, effect: None, ask: ask.to_vec(), blocks: Vec::new(), wake: Vec::new() }
+        Self {
+            status,
+            effect: None,
+            ask: ask.to_vec(),
+            blocks: Vec::new(),
+            wake: Vec::new(),
+            health: Health::default(),
+        }
     }
 
     pub(super) fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {

@@ -34,15 +34,15 @@ impl Target {
     }
 }
 
-/// What is known of the plan that the claim names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is known of the plan that the claim names, from what speaks for loosening to what speaks against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanState {
     /// It is there, with the UID of the claim, and is not being deleted.
     Alive,
+    /// It is, and this process has yet to hear whether what the claimant depends on is healthy: nothing is loosened before.
+    Unheard,
     /// It is, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
     Waits,
-    /// The same, and some of it is only unknown to whoever leads since a moment ago: it has not had their gates' answers yet.
-    Unasked,
     /// It is not, or nobody looked: nothing is loosened for it.
     Gone,
 }
@@ -118,8 +118,8 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
                 let why = "but what it depends on is not all recovered and healthy";
                 return held(as_is, &format!("{}, {why}", asked.as_str()));
             }
-            PlanState::Unasked => {
-                let why = "but whether what it depends on is healthy has not been answered yet";
+            PlanState::Unheard => {
+                let why = "but whether what it depends on is healthy has yet to be heard";
                 return held(as_is, &format!("{}, {why}", asked.as_str()));
             }
             PlanState::Gone => return held(as_is, &format!("{}, but its plan is gone", asked.as_str())),

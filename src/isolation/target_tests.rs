@@ -64,7 +64,7 @@ fn to_loosen_is_to_go_up_from_what_is_enforced() {
 #[test]
 fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
     for (own, level) in OWN.into_iter().flat_map(|own| [(own, CleanRoom), (own, Open)]) {
-        for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unasked] {
+        for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unheard] {
             let got = target(&quarantine(own, Some(level), true, true), Some(&recovery(Some(level))), plan);
             assert_eq!((got.level, got.held), (level, None), "{plan:?}");
             assert_eq!(got.reachable, ["shared-dns"]);
@@ -165,7 +165,7 @@ fn nothing_is_loosened_for_a_plan_that_is_gone_or_before_what_it_depends_on_stan
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for asked in LEVELS {
             let q = quarantine(own, enforced, true, true);
-            for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unasked] {
+            for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unheard] {
                 let got = target(&q, Some(&recovery(asked)), plan);
                 assert!(
                     !loosens(enforced, got.level),

@@ -207,6 +207,40 @@ async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
     assert_eq!(live(&tenant, "museum").await, Vec::<String>::new());
 }
 
+/// There is nobody here who asks gates: what the record of the dependency says is the word of a leader that is gone.
+#[tokio::test]
+async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
+    let _running = controller().await;
+    namespace("gallery").await;
+    let plan = plan("gallery", true).await;
+    let plans = api::<RecoveryPlan>(&client(Identity::PlatformAdministrator).await, "gallery-plan");
+    let depends =
+        json!({"spec": {"services": [{"name": "store"}, {"name": "gallery", "dependsOn": ["store"]}]}});
+    plans.patch("council", &PatchParams::default(), &Patch::Merge(depends)).await.unwrap();
+    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, "gallery-plan");
+    let params = PatchParams::apply(field_manager::PLAN).force();
+    let record = json!({"apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery", "metadata": {"name": "council.store"},
+        "spec": {"planRef": {"name": "council", "uid": plan.uid()}, "service": "store", "namespaces": ["store"], "attempt": 1}});
+    recoveries.patch("council.store", &params, &Patch::Apply(&record)).await.unwrap();
+    let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2025-11-24T00:00:00Z"});
+    let mut said = record;
+    said["status"] = json!({"stage": "Recovered", "attempt": 1, "conditions": [condition("Recovered"), condition("Healthy")]});
+    let said = recoveries.patch_status("council.store", &params, &Patch::Apply(&said)).await.unwrap();
+    assert!(said.stands());
+
+    isolate("gallery", QuarantineLevel::Sealed).await;
+    ready("gallery", Isolation::Sealed).await;
+    ask("gallery", &plan, Some(Isolation::CleanRoom), 1).await;
+    claim("gallery", &plan).await;
+    let kept = until("gallery", "kept", |q| {
+        let status = q.status.clone().unwrap_or_default();
+        let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
+        ready.is_some_and(|ready| ready.message.contains("has yet to be heard"))
+    })
+    .await;
+    assert_eq!(kept.status.unwrap().isolation, Some(Isolation::Sealed));
+}
+
 #[tokio::test]
 async fn a_step_says_what_its_account_may_not() {
     let _running = controller().await;

@@ -31,8 +31,8 @@ pub(super) struct Memory {
     pub(super) seen: Option<Held>,
     /// Since when, and how often, it has been tried in vain.
     pub(super) probing: Option<(Instant, u32)>,
-    /// Since when nothing is known of the health of what its claimant depends on, but that nobody has answered yet.
-    pub(super) unasked: Option<Instant>,
+    /// Since when it only has yet to be heard whether what its claimant depends on is healthy.
+    pub(super) unheard: Option<Instant>,
     /// Passes that failed in a row.
     pub(super) failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -99,14 +99,14 @@ impl Context {
         change(memory.entry(name.to_owned()).or_default())
     }
 
-    /// Is there only to be waited for what nobody has answered yet?
+    /// Is it only to be waited for what has yet to be heard?
     pub(super) fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
         self.remember(name, |memory| {
-            if plan != PlanState::Unasked {
-                memory.unasked = None;
+            if plan != PlanState::Unheard {
+                memory.unheard = None;
                 return false;
             }
-            memory.unasked.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+            memory.unheard.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
         })
     }
 

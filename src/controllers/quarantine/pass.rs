@@ -177,9 +177,8 @@ impl Work<'_> {
     /// Right before anything is let in or out: is it still wanted?
     async fn loosened_in_vain(&self, pass: &Pass) -> Result<bool, PassError> {
         let label = self.namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
-        let client = &self.context.client;
         Ok(target::loosens(self.before, pass.target.level)
-            && !wanted::still_wanted(client, &self.quarantine, &pass.target, label).await?)
+            && !wanted::still_wanted(self.context, &self.quarantine, &pass.target, label).await?)
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {

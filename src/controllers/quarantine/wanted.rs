@@ -2,25 +2,27 @@
 
 use futures::future::try_join_all;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 
+use super::Context;
 use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
 use crate::calls::{IoError, call_opt};
-use crate::isolation::target::{PlanState, Target, target};
+use crate::engine::Health;
+use crate::isolation::target::{PlanState, Target, loosens, target};
 use crate::plan::Plan;
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
 /// `label`: what the namespace bears as ours.
 pub(super) async fn decide(
-    client: &Client,
+    context: &Context,
     quarantine: &Quarantine,
     label: Option<&str>,
 ) -> Result<(Target, PlanState), IoError> {
-    let claim = quarantine.status.as_ref().and_then(|s| s.claimed_by.as_ref());
-    let Some(claim) = claim else {
+    let status = quarantine.status.as_ref();
+    let Some(claim) = status.and_then(|s| s.claimed_by.as_ref()) else {
         return Ok((target(quarantine, None, PlanState::Gone), PlanState::Gone));
     };
-    let api: Api<ServiceRecovery> = Api::namespaced(client.clone(), &claim.plan_namespace);
+    let api: Api<ServiceRecovery> = Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let recovery = read(&api, &claim.service_recovery()).await?;
     let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
     let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
@@ -30,18 +32,23 @@ pub(super) async fn decide(
     }
     // Once the label says so it is let in, or out, whether or not somebody lived to tell: what falls then takes that back no more.
     let is_granted = granted.level.label() == label;
-    let plan = plan(client, &api, claim, is_granted).await?;
+    let plan = match plan(context, &api, claim, is_granted).await? {
+        // Whatever is heard, it would loosen nothing.
+        PlanState::Unheard if !loosens(status.and_then(|s| s.isolation), granted.level) => PlanState::Waits,
+        plan => plan,
+    };
     Ok((target(quarantine, recovery.as_ref(), plan), plan))
 }
 
 /// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
 async fn plan(
-    client: &Client,
+    context: &Context,
     records: &Api<ServiceRecovery>,
     claim: &Claim,
     is_granted: bool,
 ) -> Result<PlanState, IoError> {
-    let plans: Api<DeserializeGuard<RecoveryPlan>> = Api::namespaced(client.clone(), &claim.plan_namespace);
+    let plans: Api<DeserializeGuard<RecoveryPlan>> =
+        Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
     let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else { return Ok(PlanState::Gone) };
     let meta = kube::Resource::meta(&found);
@@ -56,17 +63,24 @@ async fn plan(
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
     let reads = plan.dependencies_of(service).into_iter().map(|dependency| {
-        let name = service_recovery_name(&plan.name, &plan.services[dependency].name);
-        async move { read(records, &name).await }
+        let name = &plan.services[dependency].name;
+        let heard = context.options.heard.of(&claim.plan_uid, name);
+        let record = service_recovery_name(&plan.name, name);
+        async move { Ok((heard, read(records, &record).await?)) }
     });
-    let dependencies = try_join_all(reads).await?;
-    let all =
-        |is: fn(&ServiceRecovery) -> bool| dependencies.iter().all(|record| record.as_ref().is_some_and(is));
-    Ok(match () {
-        () if all(ServiceRecovery::stands) => PlanState::Alive,
-        () if all(|record| record.stands() || record.is_unasked()) => PlanState::Unasked,
-        () => PlanState::Waits,
-    })
+    Ok(standing(&try_join_all(reads).await?))
+}
+
+/// What all dependencies come to, by what is heard of each, and its record.
+fn standing(dependencies: &[(Health, Option<ServiceRecovery>)]) -> PlanState {
+    let each = dependencies.iter().map(|(heard, record)| match (heard, record) {
+        (_, None) | (Health::Doubtful, Some(_)) => PlanState::Waits,
+        (_, Some(record)) if !record.is_open() => PlanState::Waits,
+        (Health::Passes, Some(record)) if record.stands() => PlanState::Alive,
+        // It has yet to be heard, or to be written.
+        (Health::Passes | Health::Unheard, Some(_)) => PlanState::Unheard,
+    });
+    each.max().unwrap_or(PlanState::Alive)
 }
 
 async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {
@@ -75,17 +89,53 @@ async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<Servi
 
 /// Right before anything is let in or out: is it still what is wanted, and the Quarantine still as it was read?
 pub(super) async fn still_wanted(
-    client: &Client,
+    context: &Context,
     quarantine: &Quarantine,
     wanted: &Target,
     label: Option<&str>,
 ) -> Result<bool, IoError> {
-    let (api, name) = (Api::<Quarantine>::all(client.clone()), quarantine.name_any());
+    let (api, name) = (Api::<Quarantine>::all(context.client.clone()), quarantine.name_any());
     let Some(now) = call_opt(format!("get Quarantine {name}"), api.get(&name)).await? else {
         return Ok(false);
     };
     if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
         return Ok(false);
     }
-    Ok(decide(client, &now, label).await?.0 == *wanted)
+    Ok(decide(context, &now, label).await?.0 == *wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn record(stage: &str, recovered: &str, healthy: &str) -> Option<ServiceRecovery> {
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2025-11-24T00:00:00Z"});
+        let spec = json!({"planRef": {"name": "p", "uid": "u"}, "service": "db", "namespaces": ["db"], "attempt": 1});
+        let mut record = ServiceRecovery::new("p.db", from_value(spec).unwrap());
+        let conditions = [condition("Recovered", recovered), condition("Healthy", healthy)];
+        record.status = from_value(json!({"stage": stage, "attempt": 1, "conditions": conditions})).unwrap();
+        Some(record)
+    }
+
+    /// A record may be what a leader wrote that is long gone.
+    #[test]
+    fn nothing_is_loosened_on_a_records_word_alone() {
+        let healthy = || record("Recovered", "True", "True");
+        for (heard, record, wanted) in [
+            (Health::Passes, healthy(), PlanState::Alive),
+            (Health::Unheard, healthy(), PlanState::Unheard),
+            (Health::Doubtful, healthy(), PlanState::Waits),
+            (Health::Passes, record("Recovered", "True", "Unknown"), PlanState::Unheard),
+            (Health::Passes, record("Recovered", "False", "True"), PlanState::Waits),
+            (Health::Unheard, record("Reconnecting", "True", "True"), PlanState::Waits),
+            (Health::Passes, None, PlanState::Waits),
+        ] {
+            let of = (heard, record);
+            assert_eq!(standing(std::slice::from_ref(&of)), wanted, "{of:?}");
+            assert_eq!(standing(&[of, (Health::Passes, healthy())]), wanted, "whatever others say");
+        }
+        assert_eq!(standing(&[]), PlanState::Alive, "it depends on nobody");
+    }
 }

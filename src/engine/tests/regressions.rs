@@ -1,12 +1,10 @@
 //! What was recovered and is not healthy now: it holds whoever waits for it, and isolates nobody.
 
-use serde_json::json;
-
 use super::story::{Story, story};
-use crate::api::conditions::{HEALTHY, NOT_ASKED, READY, RECOVERED, find};
+use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
-use crate::api::{Isolation, Phase, ServiceRecovery, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound, ServiceDecided, decide};
+use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::engine::{ClaimSeen, Effect, GateKey, GateState, Health, QuarantineFound, ServiceDecided, decide};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
 fn recovered() -> (Story, QuarantineFound) {
@@ -64,32 +62,55 @@ fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
 
 /// What the leader before heard counts no more. A gate that has answered says more than one that has not.
 #[test]
-fn what_a_new_leader_has_no_answer_of_yet_is_told_apart_from_what_nobody_knows() {
+fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
     let gates = "{continuous: [{name: beat, workloads: {}}, {name: pulse, workloads: {}}]}";
     let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
     s.run(60);
     let [beat, pulse] = ["beat", "pulse"].map(|name| GateKey { phase: Phase::Continuous, name: name.into() });
     let passes = s.seen("db").gates[&beat].clone();
-    let unasked = GateState { verdict: Verdict::Unknown, reason: NOT_ASKED.into(), ..passes.clone() };
-    let says = |verdict| Some(GateState { verdict, ..passes.clone() });
-    for (of_beat, of_pulse, reason) in [
-        (says(Verdict::Pass), says(Verdict::Pass), "GatesPass"),
-        (None, says(Verdict::Pass), NOT_ASKED),
-        (Some(unasked), says(Verdict::Pass), NOT_ASKED),
-        (None, says(Verdict::Unknown), "GateUnknown"),
-        (None, says(Verdict::Fail), "GateFailing"),
+    let unknown = |reason: &str| {
+        Some(GateState { verdict: Verdict::Unknown, reason: reason.to_owned(), ..passes.clone() })
+    };
+    let passed = Some(passes.clone());
+    let failed = |failed| Some(GateState { verdict: Verdict::Fail, failed, ..passes.clone() });
+    for (of_beat, of_pulse, told, health) in [
+        (passed.clone(), passed.clone(), ("True", "GatesPass"), Health::Passes),
+        (None, passed.clone(), ("Unknown", "NotAsked"), Health::Unheard),
+        (unknown("NotAsked"), passed.clone(), ("Unknown", "NotAsked"), Health::Unheard),
+        (passed.clone(), unknown("Stabilising"), ("Unknown", "Stabilising"), Health::Unheard),
+        (None, unknown("TimedOut"), ("Unknown", "GateUnknown"), Health::Doubtful),
+        (unknown("Stabilising"), failed(false), ("Unknown", "GateFailing"), Health::Doubtful),
+        (None, failed(true), ("False", "GateFailed"), Health::Doubtful),
     ] {
         let gates = [(&beat, of_beat), (&pulse, of_pulse)];
         let answered = gates.into_iter().filter_map(|(key, state)| Some((key.clone(), state?)));
         s.seen("db").gates = answered.collect();
-        let status = decide(&s.world.plan, &s.world.seen).services.swap_remove(0).status;
-        assert_eq!(find(&status.conditions, HEALTHY).unwrap().reason, reason);
-        let spec = json!({"planRef": {"name": "p", "uid": "u"}, "service": "db", "namespaces": ["db"], "attempt": 1});
-        let mut record = ServiceRecovery::new("db", serde_json::from_value(spec).unwrap());
-        record.status = Some(status);
-        let told = (reason == "GatesPass", reason == NOT_ASKED);
-        assert_eq!((record.stands(), record.is_unasked()), told, "{reason}");
+        for busy in [true, false] {
+            s.seen("db").busy = busy;
+            let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(0);
+            assert_eq!(decided.health, health, "{told:?}, busy: {busy}");
+            let healthy = find(&decided.status.conditions, HEALTHY).unwrap();
+            assert!(busy || (healthy.status.as_str(), healthy.reason.as_str()) == told, "{healthy:?}");
+        }
     }
+}
+
+/// A failover is no mending.
+#[test]
+fn what_has_failed_is_unhealthy_until_it_is_heard_to_pass() {
+    let (mut s, _) = recovered();
+    s.says("db", Phase::Continuous, Verdict::Fail);
+    s.run(60);
+    let failed = s.condition("db", HEALTHY);
+    let gates = std::mem::take(&mut s.seen("db").gates);
+    let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(0);
+    let healthy = find(&decided.status.conditions, HEALTHY).unwrap();
+    assert_eq!((healthy.status.clone(), healthy.reason.clone(), healthy.message.clone()), failed);
+    assert_eq!((failed.0.as_str(), decided.health), ("False", Health::Doubtful));
+    s.seen("db").gates = gates;
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!(s.condition("db", HEALTHY).0, "True");
 }
 
 #[test]
