@@ -132,4 +132,13 @@ async fn what_may_not_be_read_is_a_risk_and_nothing_is_done() {
     assert!(kinds(&report).iter().all(|kind| *kind == "unknown"), "{report:#}");
     assert!(report["findings"].to_string().contains("csidrivers.storage.k8s.io is forbidden"), "{report:#}");
     assert_eq!(labelled(cluster, "unread").await, None);
+    let ran = quarantine(cluster, Identity::RecoveryLead, &["unread", "--dry-run", "--output", "json"]).await;
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    let impact = ran.json()["impacts"][0].clone();
+    let tells = |list: &str, text: &str| impact[list].to_string().contains(text);
+    for write in ["create NetworkPolicy", "create ConfigMap", "label namespace"] {
+        assert!(tells("refused", &format!("{write} unread")), "{impact:#}");
+    }
+    assert!(!tells("refused", "Quarantine"), "that, it may: {impact:#}");
+    assert!(tells("unread", "list ingresses in namespace unread: "), "{impact:#}");
 }
