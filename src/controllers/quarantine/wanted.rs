@@ -7,8 +7,7 @@ use kube::{Api, ResourceExt};
 use super::Context;
 use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
 use crate::calls::{IoError, call_opt};
-use crate::engine::Health;
-use crate::isolation::target::{PlanState, Target, loosens, target};
+use crate::isolation::target::{PlanState, Target, loosens, standing, target};
 use crate::plan::Plan;
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
@@ -71,18 +70,6 @@ async fn plan(
     Ok(standing(&try_join_all(reads).await?))
 }
 
-/// What all dependencies come to, by what is heard of each, and its record.
-fn standing(dependencies: &[(Health, Option<ServiceRecovery>)]) -> PlanState {
-    let each = dependencies.iter().map(|(heard, record)| match (heard, record) {
-        (_, None) | (Health::Doubtful, Some(_)) => PlanState::Waits,
-        (_, Some(record)) if !record.is_open() => PlanState::Waits,
-        (Health::Passes, Some(record)) if record.stands() => PlanState::Alive,
-        // It has yet to be heard, or to be written.
-        (Health::Passes | Health::Unheard, Some(_)) => PlanState::Unheard,
-    });
-    each.max().unwrap_or(PlanState::Alive)
-}
-
 async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {
     call_opt(format!("get ServiceRecovery {name}"), records.get(name)).await
 }
@@ -102,40 +89,4 @@ pub(super) async fn still_wanted(
         return Ok(false);
     }
     Ok(decide(context, &now, label).await?.0 == *wanted)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{from_value, json};
-
-    use super::*;
-
-    fn record(stage: &str, recovered: &str, healthy: &str) -> Option<ServiceRecovery> {
-        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2025-11-24T00:00:00Z"});
-        let spec = json!({"planRef": {"name": "p", "uid": "u"}, "service": "db", "namespaces": ["db"], "attempt": 1});
-        let mut record = ServiceRecovery::new("p.db", from_value(spec).unwrap());
-        let conditions = [condition("Recovered", recovered), condition("Healthy", healthy)];
-        record.status = from_value(json!({"stage": stage, "attempt": 1, "conditions": conditions})).unwrap();
-        Some(record)
-    }
-
-    /// A record may be what a leader wrote that is long gone.
-    #[test]
-    fn nothing_is_loosened_on_a_records_word_alone() {
-        let healthy = || record("Recovered", "True", "True");
-        for (heard, record, wanted) in [
-            (Health::Passes, healthy(), PlanState::Alive),
-            (Health::Unheard, healthy(), PlanState::Unheard),
-            (Health::Doubtful, healthy(), PlanState::Waits),
-            (Health::Passes, record("Recovered", "True", "Unknown"), PlanState::Unheard),
-            (Health::Passes, record("Recovered", "False", "True"), PlanState::Waits),
-            (Health::Unheard, record("Reconnecting", "True", "True"), PlanState::Waits),
-            (Health::Passes, None, PlanState::Waits),
-        ] {
-            let of = (heard, record);
-            assert_eq!(standing(std::slice::from_ref(&of)), wanted, "{of:?}");
-            assert_eq!(standing(&[of, (Health::Passes, healthy())]), wanted, "whatever others say");
-        }
-        assert_eq!(standing(&[]), PlanState::Alive, "it depends on nobody");
-    }
 }
