@@ -81,6 +81,9 @@ async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_
     assert_eq!(laid.status.as_ref().and_then(|s| s.isolation), None, "nobody but an operator writes that");
     let record = api::<ConfigMap>(&tenant, "adopted").get("resurgam-network-record").await.unwrap();
     assert_eq!(record.annotations().get(SEAL_ANNOTATION), laid.metadata.uid.as_ref());
+    let admin = client(cluster, Identity::PlatformAdministrator).await;
+    let guard = api::<ConfigMap>(&admin, "resurgam-system").get("resurgam-guard").await.unwrap();
+    assert_eq!(guard.data.unwrap()["adopted"], "contained", "its accounts write nowhere else either");
     let versions_laid = versions(cluster, "adopted").await;
 
     // Again: nothing is left to do, and nothing is done.
