@@ -19,6 +19,19 @@ pub enum Verdict {
     Unknown,
 }
 
+/// What a process has heard itself of a service's continuous gates, since it leads. What a record says besides may be the word of a
+/// leader that is long gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// They pass.
+    Passes,
+    /// One does not, or nobody can say.
+    Doubtful,
+    /// None has said anything else than that it passes, and not all of them have said that, or for long enough, yet.
+    #[default]
+    Unheard,
+}
+
 /// When in a service's life a gate is asked.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {

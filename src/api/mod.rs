@@ -19,7 +19,7 @@ pub mod step;
 
 pub use decision::{Action, Decision, DecisionSpec};
 pub use duration::Duration;
-pub use gate::{Class, GateSpec, Phase, Verdict};
+pub use gate::{Class, GateSpec, Health, Phase, Verdict};
 pub use incident::{Incident, IncidentSpec};
 pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, QuarantineStatus};
 pub use recovery_plan::{ClusterService, RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{Health, ServiceDecided};
+use crate::api::Health;
+use crate::engine::ServiceDecided;
 use crate::plan::Plan;
 
 /// What is heard, by the plan's UID and the service's name.

@@ -4,12 +4,12 @@
 use crate::api::conditions::{
     HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, set,
 };
-use crate::api::{Phase, Stage, Verdict};
+use crate::api::{Health, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::gate_state::{NOT_ASKED, STABILISING};
 use super::next::{HELD, ISOLATED_AGAIN, Next};
-use super::{GateKey, Health, Seen};
+use super::{GateKey, Seen};
 
 /// Sets all of them. While its status is being written they stay as they are; what is heard of its health is told all the same.
 pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {

@@ -9,7 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::ResumeStatus;
-use crate::api::{Action, ClusterService, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
+use crate::api::{
+    Action, ClusterService, Health, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus,
+};
 use crate::plan::ServiceId;
 
 mod blocks;
@@ -238,19 +240,6 @@ pub struct ServiceDecided {
     pub ask: Vec<Phase>,
     /// What this process has heard of its continuous gates.
     pub health: Health,
-}
-
-/// What a process has heard itself of a service's continuous gates, since it leads. What a record says besides may be the word of a
-/// leader that is long gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// They pass.
-    Passes,
-    /// One does not, or nobody can say.
-    Doubtful,
-    /// None has said anything else than that it passes, and not all of them have said that, or for long enough, yet.
-    #[default]
-    Unheard,
 }
 
 /// Something to do in the world. Each may be repeated without harm.

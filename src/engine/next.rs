@@ -3,10 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Effect, Health, ServiceSeen};
+use super::{Effect, ServiceSeen};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
-use crate::api::{Phase, ServiceRecoveryStatus, Stage};
+use crate::api::{Health, Phase, ServiceRecoveryStatus, Stage};
 
 /// What becomes of one service.
 #[derive(Clone, Debug)]

@@ -7,8 +7,7 @@ use kube::ResourceExt;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::AcceptedControl;
-use crate::api::{Claim, ClusterService, Isolation, Quarantine, ServiceRecovery, conditions};
-use crate::engine::Health;
+use crate::api::{Claim, ClusterService, Health, Isolation, Quarantine, ServiceRecovery, conditions};
 
 /// What is to be enforced, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use super::story::{Story, story};
 use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
-use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, GateKey, GateState, Health, QuarantineFound, ServiceDecided, decide};
+use crate::api::{Health, Isolation, Phase, Stage, Verdict};
+use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound, ServiceDecided, decide};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
 fn recovered() -> (Story, QuarantineFound) {
