@@ -87,8 +87,13 @@ async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_
     let versions_laid = versions(cluster, "adopted").await;
 
     // Again: nothing is left to do, and nothing is done.
-    let again = quarantine(cluster, Identity::Responder, &["adopted"]).await;
+    let again = quarantine(cluster, Identity::Responder, &["adopted", "--output", "json"]).await;
     assert_eq!(again.code, 0, "{}{}", again.out, again.err);
+    let policies = again.json()["policies"].as_array().unwrap().clone();
+    assert!(policies.len() > 10, "{policies:#?}");
+    for policy in policies {
+        assert_eq!(policy["state"], "InPlace", "{policy}");
+    }
     assert_eq!(versions(cluster, "adopted").await, versions_laid);
 
     let _operator = operator(cluster);

@@ -228,6 +228,27 @@ fn innermost(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Failed(&'static str, #[source] Option<Box<Failed>>);
+
+    #[test]
+    fn a_failure_is_told_down_to_its_cause_and_nothing_is_told_twice() {
+        let failed = |texts: &[&'static str]| {
+            texts.iter().rev().fold(None, |cause, text| Some(Box::new(Failed(text, cause)))).unwrap()
+        };
+        for (texts, told) in [
+            (&["request failed"][..], "request failed"),
+            (&["request failed", "no route to host"], "request failed: no route to host"),
+            (
+                &["request failed: timed out", "timed out", "after 10 s"],
+                "request failed: timed out: after 10 s",
+            ),
+        ] {
+            assert_eq!(innermost(&*failed(texts)), told);
+        }
+    }
+
     #[test]
     fn a_location_is_a_folder_or_a_bucket_and_nothing_else() {
         let bucket = |bucket: &str, prefix: &str| Location::Bucket {
