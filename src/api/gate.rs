@@ -27,7 +27,7 @@ pub enum Health {
     Passes,
     /// One does not, or nobody can say.
     Doubtful,
-    /// None has said anything else than that it passes, and not all of them have said that, or for long enough, yet.
+    /// None says anything else than that it passes, and not all of them have said that, or for long enough, yet.
     #[default]
     Unheard,
 }

@@ -297,7 +297,10 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
 
 /// One look: observe, decide, start what was decided. Returns when to look again at the latest.
 fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
-    let plan = plans.compiled(running)?;
+    let Some(plan) = plans.compiled(running) else {
+        plans.unheard(running);
+        return None;
+    };
     let context = &plans.context;
     context.metrics.looks.inc();
     let now = clock::now();

@@ -252,7 +252,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     let next = pass::run(&context, quarantine, namespace, wanted).await?;
-    let waits = matches!(plan, PlanState::Waits | PlanState::Unheard).then_some(DEPENDENCIES);
+    let waits = plan == PlanState::Waits || (plan == PlanState::Unheard && may_be_half_way);
+    let waits = waits.then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 

@@ -149,11 +149,11 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
             }
         }
     }
+    // It failed as far as anybody knows, until somebody asks.
     if doubt.is_none()
-        && unheard.is_some()
+        && unheard.as_ref().is_some_and(|told| told.reason == NOT_ASKED)
         && let Some(failed) = find(&next.status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
-        // It failed as far as anybody knows, until it is heard to pass.
         return told(State::False, Health::Doubtful, &failed.reason, failed.message.clone());
     }
     doubt.or(unheard).unwrap_or_else(|| told(State::True, Health::Passes, "GatesPass", String::new()))

@@ -31,7 +31,7 @@ use kube::{Api, Client, ResourceExt};
 use resurgam::api::quarantine::{ControlName, ControlState};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDED_ANNOTATION, conditions};
 use resurgam::isolation::workloads::{NOWHERE, is_live, recorded_nodes, recorded_replicas, recorded_suspend};
-use resurgam::isolation::{network, policies};
+use resurgam::isolation::{PROBER, PROBER_WITHIN, network, policies};
 use serde_json::json;
 use support::{
     apply, client, controller, isolate, namespace, object, quarantine, ready, refused, rig, stopped, until,
@@ -195,6 +195,24 @@ async fn attack(who: Identity, name: &str, level: &str) {
         policies::NAMESPACE_LOCK,
         namespaces.delete(name, &DeleteParams::default()).await,
     );
+}
+
+/// Where a policy is away, a try that was none would do what it tries.
+#[tokio::test]
+async fn whoever_tries_what_isolates_only_tries() {
+    let _running = controller().await;
+    namespace("tried").await;
+    isolate("tried", QuarantineLevel::Sealed).await;
+    ready("tried", Isolation::Sealed).await;
+    let log = std::fs::read_to_string(rig().await.control_plane.audit_log()).unwrap();
+    // Others write to it: its last line may be a part of one.
+    let events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let within = format!("system:serviceaccount:tried:{PROBER_WITHIN}");
+    let who = |event: &serde_json::Value| event["impersonatedUser"]["username"].as_str().map(str::to_owned);
+    let tries = events.filter(|event| who(event).is_some_and(|who| who == PROBER || who == within));
+    let tries: Vec<String> = tries.map(|event| event["requestURI"].to_string()).collect();
+    assert!(tries.len() >= 4, "lock, fence, and the guard twice: {tries:?}");
+    assert!(tries.iter().all(|uri| uri.contains("dryRun=All")), "{tries:?}");
 }
 
 #[tokio::test]

@@ -81,6 +81,15 @@ async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_
     assert_eq!(laid.status.as_ref().and_then(|s| s.isolation), None, "nobody but an operator writes that");
     let record = api::<ConfigMap>(&tenant, "adopted").get("resurgam-network-record").await.unwrap();
     assert_eq!(record.annotations().get(SEAL_ANNOTATION), laid.metadata.uid.as_ref());
+    // What it tried on the lock, it only tried: who may release would have let it out.
+    let log = std::fs::read_to_string(cluster.audit_log()).unwrap();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let unlabels = |event: &Value| {
+        let labels = &event["requestObject"]["metadata"]["labels"];
+        event["user"]["username"] == "on-call-responder" && labels.get(ISOLATION_LABEL) == Some(&Value::Null)
+    };
+    let tried: Vec<String> = events.filter(unlabels).map(|event| event["requestURI"].to_string()).collect();
+    assert!(!tried.is_empty() && tried.iter().all(|uri| uri.contains("dryRun=All")), "{tried:?}");
     let admin = client(cluster, Identity::PlatformAdministrator).await;
     let guard = api::<ConfigMap>(&admin, "resurgam-system").get("resurgam-guard").await.unwrap();
     assert_eq!(guard.data.unwrap()["adopted"], "contained", "its accounts write nowhere else either");

@@ -31,7 +31,7 @@ pub(super) struct Memory {
     pub(super) seen: Option<Held>,
     /// Since when, and how often, it has been tried in vain.
     pub(super) probing: Option<(Instant, u32)>,
-    /// Since when it only has yet to be heard whether what its claimant depends on is healthy.
+    /// When it first only had yet to be heard whether what its claimant depends on is healthy.
     pub(super) unheard: Option<Instant>,
     /// Passes that failed in a row.
     pub(super) failures: u32,
@@ -101,13 +101,10 @@ impl Context {
 
     /// Is it only to be waited for what has yet to be heard?
     pub(super) fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
-        self.remember(name, |memory| {
-            if plan != PlanState::Unheard {
-                memory.unheard = None;
-                return false;
-            }
-            memory.unheard.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
-        })
+        plan == PlanState::Unheard
+            && self.remember(name, |memory| {
+                memory.unheard.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+            })
     }
 
     /// Lets whoever tries the network know whether anybody needs to know.

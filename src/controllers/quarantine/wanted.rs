@@ -63,7 +63,7 @@ async fn plan(
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
     let reads = plan.dependencies_of(service).into_iter().map(|dependency| {
         let name = &plan.services[dependency].name;
-        let heard = context.options.heard.of(&claim.plan_uid, name);
+        let heard = context.options.heard.of(&plan, name);
         let record = service_recovery_name(&plan.name, name);
         async move { Ok((heard, read(records, &record).await?)) }
     });

@@ -97,7 +97,7 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
 
 /// A failover is no mending.
 #[test]
-fn what_has_failed_is_unhealthy_until_it_is_heard_to_pass() {
+fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Fail);
     s.run(60);
