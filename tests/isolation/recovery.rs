@@ -211,13 +211,13 @@ async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
 #[tokio::test]
 async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     let _running = controller().await;
-    namespace("gallery").await;
-    let plan = plan("gallery", true).await;
-    let plans = api::<RecoveryPlan>(&client(Identity::PlatformAdministrator).await, "gallery-plan");
+    namespace("depot").await;
+    let plan = plan("depot", true).await;
+    let plans = api::<RecoveryPlan>(&client(Identity::PlatformAdministrator).await, "depot-plan");
     let depends =
-        json!({"spec": {"services": [{"name": "store"}, {"name": "gallery", "dependsOn": ["store"]}]}});
+        json!({"spec": {"services": [{"name": "store"}, {"name": "depot", "dependsOn": ["store"]}]}});
     plans.patch("council", &PatchParams::default(), &Patch::Merge(depends)).await.unwrap();
-    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, "gallery-plan");
+    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, "depot-plan");
     let params = PatchParams::apply(field_manager::PLAN).force();
     let record = json!({"apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery", "metadata": {"name": "council.store"},
         "spec": {"planRef": {"name": "council", "uid": plan.uid()}, "service": "store", "namespaces": ["store"], "attempt": 1}});
@@ -228,11 +228,11 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     let said = recoveries.patch_status("council.store", &params, &Patch::Apply(&said)).await.unwrap();
     assert!(said.stands());
 
-    isolate("gallery", QuarantineLevel::Sealed).await;
-    ready("gallery", Isolation::Sealed).await;
-    ask("gallery", &plan, Some(Isolation::CleanRoom), 1).await;
-    claim("gallery", &plan).await;
-    let kept = until("gallery", "kept", |q| {
+    isolate("depot", QuarantineLevel::Sealed).await;
+    ready("depot", Isolation::Sealed).await;
+    ask("depot", &plan, Some(Isolation::CleanRoom), 1).await;
+    claim("depot", &plan).await;
+    let kept = until("depot", "kept", |q| {
         let status = q.status.clone().unwrap_or_default();
         let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
         ready.is_some_and(|ready| ready.message.contains("has yet to be heard"))
