@@ -95,8 +95,11 @@ async fn allowed(client: &Client, who: &str, what: ResourceAttributes) -> anyhow
 
 /// Applies the rig's own accounts and rights.
 pub(crate) async fn apply_rig(administrator: &Client) -> anyhow::Result<()> {
-    for document in serde_yaml::Deserializer::from_str(include_str!("../manifests/rig.yaml")) {
-        let object = DynamicObject::deserialize(document).context("manifests/rig.yaml")?;
+    // Read before anything is awaited: a parser stays on its thread, and who starts a control plane need not.
+    let documents = serde_yaml::Deserializer::from_str(include_str!("../manifests/rig.yaml"));
+    let objects: Vec<_> = documents.map(DynamicObject::deserialize).collect();
+    for object in objects {
+        let object = object.context("manifests/rig.yaml")?;
         let types = object.types.as_ref().context("manifests/rig.yaml: an object without a kind")?;
         let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
         let api: Api<DynamicObject> = match &object.metadata.namespace {

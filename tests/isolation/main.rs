@@ -5,9 +5,12 @@
 mod api_servers;
 mod deliverers;
 mod evidence;
+mod faster;
 mod guard;
 mod identity;
 mod interrupted;
+mod laid;
+mod meanwhile;
 mod node_network;
 mod operate;
 mod recovery;

@@ -1,8 +1,9 @@
 //! Claims, the clean room, and the way out; who may say what.
 
 use control_plane::Identity;
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -239,6 +240,60 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     })
     .await;
     assert_eq!(kept.status.unwrap().isolation, Some(Isolation::Sealed));
+}
+
+#[tokio::test]
+async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
+    let _running = controller().await;
+    let tenant = namespace("gallery").await;
+    fill(&tenant, "gallery").await;
+    let plan = plan("gallery", true).await;
+    isolate("gallery", QuarantineLevel::Contained).await;
+    ready("gallery", Isolation::Contained).await;
+    claim("gallery", &plan).await;
+    ask("gallery", &plan, Some(Isolation::CleanRoom), 1).await;
+    ready("gallery", Isolation::CleanRoom).await;
+    // Nobody can say whether a pod would be let through: what is asked before it is, does not answer.
+    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(client(Identity::PlatformAdministrator).await);
+    let hook = json!({"metadata": {"name": "gallery"}, "webhooks": [{
+        "name": "pods.gallery.example", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail",
+        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["gallery", "gallery-plan"]}]},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+    }]});
+    hooks.create(&PostParams::default(), &serde_json::from_value(hook).unwrap()).await.unwrap();
+    let pods = api::<Pod>(&tenant, "gallery-plan");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "main", "image": "registry.example/web"}]}})).unwrap();
+    let asked = async |is: bool| {
+        within("the API server to know of the webhook, or not to", async {
+            let asked = |error: kube::Error| error.to_string().contains("failed calling webhook");
+            while pods.create(&dry, &pod).await.is_err_and(asked) != is {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    };
+    asked(true).await;
+
+    ask("gallery", &plan, Some(Isolation::Open), 1).await;
+    let held = until("gallery", "held up by its fence", |q| {
+        let status = q.status.clone().unwrap_or_default();
+        let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
+        let held = |message: &str| {
+            message.contains("the fence was not seen to let go") && message.contains("failed calling webhook")
+        };
+        ready.is_some_and(|ready| ready.status != "True" && held(&ready.message))
+    })
+    .await;
+    assert_ne!(held.status.unwrap().isolation, Some(Isolation::Open));
+    hooks.delete("gallery", &DeleteParams::default()).await.unwrap();
+    asked(false).await;
+    // It is tried once a minute, and whenever somebody writes into the namespace.
+    let note = Patch::Merge(json!({"metadata": {"annotations": {"note": "the webhook is gone"}}}));
+    Api::<Namespace>::all(tenant.clone()).patch("gallery", &PatchParams::default(), &note).await.unwrap();
+    ready("gallery", Isolation::Open).await;
+    assert_eq!(allowed(&tenant, "gallery").await, ["allow-front"]);
 }
 
 #[tokio::test]

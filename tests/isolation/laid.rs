@@ -1,0 +1,345 @@
+//! Isolating without an operator, while somebody else is at it too, or the API server does not answer as one would like.
+
+use control_plane::Identity;
+use futures::FutureExt;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use resurgam::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
+use resurgam::isolation::label::{self, Writing};
+use resurgam::isolation::lay::{Laid, Wish, lay};
+use resurgam::isolation::{guard, network};
+use serde_json::json;
+
+use crate::api;
+use crate::meanwhile::{Count, Happens, meanwhile, namespace, of};
+
+fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
+    QuarantineSpec { isolation, reason: "unusual activity".into(), ..QuarantineSpec::default() }
+}
+
+/// Asked for by who is on call, while nobody leads.
+fn alone() -> Wish {
+    Wish { spec: spec(QuarantineLevel::Contained), operator: false }
+}
+
+fn quarantines(client: &Client) -> Api<Quarantine> {
+    Api::all(client.clone())
+}
+
+async fn quarantined(client: &Client, name: &str) {
+    let made = Quarantine::new(name, spec(QuarantineLevel::Contained));
+    quarantines(client).create(&PostParams::default(), &made).await.unwrap();
+}
+
+/// As an operator labels it.
+async fn labelled(name: &str, level: Isolation) {
+    let operator = of(Identity::Operator).await;
+    let namespace = Api::<Namespace>::all(operator.clone()).get(name).await.unwrap();
+    let spec = spec(QuarantineLevel::Contained);
+    label::label(&operator, &namespace, &spec, level, Writing::default()).await.unwrap();
+}
+
+/// Says what an operator says once it is done.
+async fn told_ready(name: &str) {
+    let operator = quarantines(&of(Identity::Operator).await);
+    let generation = operator.get(name).await.unwrap().metadata.generation;
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Isolated", "message": "",
+        "observedGeneration": generation, "lastTransitionTime": "2026-11-01T00:00:00Z"});
+    let status = Patch::Merge(json!({"status": {"observedGeneration": generation, "conditions": [ready]}}));
+    operator.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+}
+
+/// Writes something into an object that isolates nothing: who has read it before has read another version.
+async fn noted<K>(all: Api<K>, name: &str)
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let note = json!({"metadata": {"annotations": {"note": format!("{:?}", std::time::Instant::now())}}});
+    all.patch(name, &PatchParams::default(), &Patch::Merge(note)).await.unwrap();
+}
+
+/// Lays it as who is on call, with this happening before each of these requests.
+async fn laid<F>(
+    name: &'static str,
+    wish: Wish,
+    before: &str,
+    act: impl Fn(usize) -> F + Send + Sync + 'static,
+) -> (Laid, usize)
+where
+    F: Future<Output = Happens> + Send + 'static,
+{
+    let before = before.replace("NAME", name);
+    let (client, count) = meanwhile(of(Identity::Responder).await, &before, move |nth| act(nth).boxed());
+    let laid = lay(&client, name, &wish, |_| {}).await;
+    (laid, Count::get(&count))
+}
+
+const MAKE_QUARANTINE: &str = "POST /apis/resurgam.dev/v1alpha1/quarantines";
+const PATCH_QUARANTINE: &str = "PATCH /apis/resurgam.dev/v1alpha1/quarantines/NAME";
+const LABEL: &str = "PATCH /api/v1/namespaces/NAME";
+const DENY: &str = "POST /apis/networking.k8s.io/v1/namespaces/NAME/networkpolicies";
+const TRY: &str = "POST /apis/networking.k8s.io/v1/namespaces/NAME/networkpolicies dry";
+
+/// So often anew, if somebody wrote in between.
+const ATTEMPTS: usize = 6;
+
+async fn network_of(name: &str) -> Vec<String> {
+    let list = api::<NetworkPolicy>(&of(Identity::Responder).await, name).list(&ListParams::default()).await;
+    list.unwrap().iter().map(ResourceExt::name_any).collect()
+}
+
+async fn label_of(name: &str) -> Option<String> {
+    let namespace = Api::<Namespace>::all(of(Identity::Responder).await).get(name).await.unwrap();
+    namespace.labels().get(ISOLATION_LABEL).cloned()
+}
+
+/// Isolated, and nothing to be said about it.
+async fn is_isolated(name: &str, laid: &Laid) {
+    assert!(laid.isolated && laid.problems.is_empty(), "{laid:#?}");
+    assert!(!laid.notes.iter().any(|note| note.contains("an operator is at it too")), "{laid:#?}");
+    assert_eq!(
+        (laid.fence.as_str(), laid.lock.as_str()),
+        ("seen to refuse (contained)", "seen to refuse (contained)")
+    );
+    assert_eq!(laid.network, "denied both ways");
+    assert_eq!(network_of(name).await, [network::DEFAULT_DENY]);
+    assert_eq!(label_of(name).await.as_deref(), Some("contained"));
+    let guards = guard::level(&of(Identity::Operator).await, name).await.unwrap();
+    assert_eq!(guards.as_deref(), Some("contained"), "the guards know of it");
+}
+
+#[tokio::test]
+async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_for_ever() {
+    // Somebody made it, and took it away again before it could be read.
+    namespace("taken-away").await;
+    let responder = of(Identity::Responder).await;
+    let client = |name: &'static str, again: bool| {
+        let responder = responder.clone();
+        meanwhile(responder.clone(), MAKE_QUARANTINE, move |nth| {
+            let responder = responder.clone();
+            async move {
+                if again || nth == 1 {
+                    quarantined(&responder, name).await;
+                }
+                None
+            }
+            .boxed()
+        })
+    };
+    let deleted = |(client, made): (Client, Count), name: &'static str| {
+        let get = format!("GET /apis/resurgam.dev/v1alpha1/quarantines/{name}");
+        let (client, _) = meanwhile(client, &get, move |_| {
+            async move {
+                let lead = of(Identity::RecoveryLead).await;
+                quarantines(&lead).delete(name, &DeleteParams::default()).await.unwrap();
+                None
+            }
+            .boxed()
+        });
+        (client, made)
+    };
+    let (client_once, _) = deleted(client("taken-away", false), "taken-away");
+    let once = lay(&client_once, "taken-away", &alone(), |_| {}).await;
+    assert_eq!(once.quarantine, "made");
+    is_isolated("taken-away", &once).await;
+
+    namespace("taken-away-again").await;
+    let (client_again, made) = deleted(client("taken-away-again", true), "taken-away-again");
+    let again = lay(&client_again, "taken-away-again", &alone(), |_| {}).await;
+    assert_eq!((again.isolated, made.get()), (false, ATTEMPTS), "{again:#?}");
+    assert!(again.problems[0].contains("create Quarantine taken-away-again: "), "{again:#?}");
+
+    // Somebody writes into it while it is tightened.
+    let sealed = || Wish { spec: spec(QuarantineLevel::Sealed), operator: false };
+    for (name, until, tries) in [("tightened", 1, 2), ("tightened-again", ATTEMPTS, ATTEMPTS)] {
+        namespace(name).await;
+        quarantined(&responder, name).await;
+        let (laid, patches) = laid(name, sealed(), PATCH_QUARANTINE, move |nth| async move {
+            if nth <= until {
+                noted(quarantines(&of(Identity::Responder).await), name).await;
+            }
+            None
+        })
+        .await;
+        assert_eq!(patches, tries, "{laid:#?}");
+        if tries == ATTEMPTS {
+            assert!(laid.problems[0].contains("tighten Quarantine tightened-again: "), "{laid:#?}");
+        } else {
+            assert_eq!(laid.quarantine, "tightened to Sealed");
+            is_isolated(name, &laid).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_writes_a_namespace_in_between_it_is_labelled_and_not_for_ever() {
+    for (name, until, tries) in [("written", 1, 2), ("written-again", ATTEMPTS, ATTEMPTS)] {
+        namespace(name).await;
+        let (laid, patches) = laid(name, alone(), LABEL, move |nth| async move {
+            if nth <= until {
+                noted(Api::<Namespace>::all(of(Identity::TenantAdministrator).await), name).await;
+            }
+            None
+        })
+        .await;
+        assert_eq!(patches, tries, "{laid:#?}");
+        if tries == ATTEMPTS {
+            assert!(laid.problems[0].contains("label namespace written-again: "), "{laid:#?}");
+            assert_eq!(label_of(name).await, None);
+        } else {
+            is_isolated(name, &laid).await;
+        }
+    }
+
+    // What is no conflict is not tried again.
+    namespace("not-labelled").await;
+    let (laid, patches) = laid("not-labelled", alone(), LABEL, |_| async { Some(422) }).await;
+    assert_eq!((laid.isolated, patches), (false, 1), "{laid:#?}");
+    assert!(laid.problems[0].contains("as the test has it"), "{laid:#?}");
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_be_cut_in_passing_is_tried_again_and_the_label_comes_all_the_same() {
+    for (name, code, until, tries) in [
+        ("cut-again", 500, 1, 2),
+        ("never-cut", 500, usize::MAX, ATTEMPTS),
+        ("cut-refused", 422, usize::MAX, 1),
+    ] {
+        namespace(name).await;
+        let answer = move |nth| async move { (nth <= until).then_some(code) };
+        let (laid, posts) = laid(name, alone(), DENY, answer).await;
+        assert_eq!(posts, tries, "{laid:#?}");
+        assert_eq!(label_of(name).await.as_deref(), Some("contained"));
+        if until == 1 {
+            is_isolated(name, &laid).await;
+        } else {
+            assert!(!laid.isolated && laid.problems[0].starts_with("the network is not cut: "), "{laid:#?}");
+            assert_eq!(
+                (laid.network.as_str(), laid.fence.as_str()),
+                ("not denied", "seen to refuse (contained)")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
+    const NOTE: &str = "an operator is at it too: its Quarantine is not Ready yet";
+    let operator = || Wish { operator: true, ..alone() };
+    // (namespace, who leads, isolated before, an operator is faster, it says that it is done; so it is waited for in vain)
+    let cases = [
+        ("isolated-before-alone", alone(), true, false, false, false),
+        ("isolated-before-led", operator(), true, false, false, true),
+        ("isolated-before-done", operator(), true, false, true, false),
+        ("led-and-slow", operator(), false, false, false, false),
+        ("faster-and-done", alone(), false, true, true, false),
+        ("faster-and-at-it", alone(), false, true, false, true),
+    ];
+    join_all(cases.map(|(name, wish, before, faster, done, in_vain)| async move {
+        namespace(name).await;
+        let responder = of(Identity::Responder).await;
+        if before {
+            let first = lay(&responder, name, &alone(), |_| {}).await;
+            is_isolated(name, &first).await;
+        }
+        if before && done {
+            told_ready(name).await;
+        }
+        let (laid, _) = laid(name, wish, LABEL, move |_| async move {
+            if faster {
+                labelled(name, Isolation::Contained).await;
+            }
+            if faster && done {
+                told_ready(name).await;
+            }
+            None
+        })
+        .await;
+        assert!(laid.isolated, "{laid:#?}");
+        assert_eq!(laid.notes.iter().any(|note| note == NOTE), in_vain, "{laid:#?}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_fence_that_comes_first_keeps_the_network_from_being_cut_and_that_is_told() {
+    let name = "fenced-first";
+    namespace(name).await;
+    let (laid, denies) = laid(name, alone(), DENY, move |_| async move {
+        labelled(name, Isolation::Contained).await;
+        told_ready(name).await;
+        None
+    })
+    .await;
+    assert_eq!((laid.isolated, denies, laid.network.as_str()), (false, 1, "not denied"), "{laid:#?}");
+    assert_eq!(laid.problems.len(), 1, "{laid:#?}");
+    assert!(laid.problems[0].contains("resurgam-default-deny is not in place"), "{laid:#?}");
+}
+
+#[tokio::test]
+async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_once() {
+    namespace("takes-a-moment").await;
+    let (laid_, tries) =
+        laid("takes-a-moment", alone(), TRY, |nth| async move { (nth < 4).then_some(500) }).await;
+    assert_eq!(tries, 4);
+    is_isolated("takes-a-moment", &laid_).await;
+
+    // Where nobody leads, nobody takes that label off.
+    namespace("in-its-room").await;
+    quarantined(&of(Identity::Responder).await, "in-its-room").await;
+    labelled("in-its-room", Isolation::CleanRoom).await;
+    let (room, reads) = laid("in-its-room", alone(), "GET /api/v1/namespaces/NAME", |_| async { None }).await;
+    assert!(!room.isolated && room.fence == "the namespace is labelled clean-room", "{room:#?}");
+    assert_eq!(reads, 2, "it is read before, and once to see the fence");
+    let guards = guard::level(&of(Identity::Operator).await, "in-its-room").await.unwrap();
+    assert_eq!(guards.as_deref(), Some("clean-room"), "the guards are told of what it is");
+}
+
+#[tokio::test]
+async fn what_is_sealed_already_is_told_to_the_guards_as_such() {
+    namespace("sealed-before").await;
+    labelled("sealed-before", Isolation::Sealed).await;
+    let (laid, _) = laid("sealed-before", alone(), LABEL, |_| async { None }).await;
+    assert_eq!(laid.fence, "seen to refuse (sealed)", "{laid:#?}");
+    let guards = guard::level(&of(Identity::Operator).await, "sealed-before").await.unwrap();
+    assert_eq!(guards.as_deref(), Some("sealed"));
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_network_is_told() {
+    let wanted = |name: &str| network::wanted(name, None).remove(0);
+    // Ours, and it denies nothing; another of the very spec; ours and another; none.
+    for (name, weak, others, ours, says) in [
+        ("left-weak", true, false, true, "not denied"),
+        ("left-other", false, true, false, "not denied"),
+        ("left-both", false, true, true, "denied, but for what these allow: of-others"),
+        ("left-none", false, false, false, "not denied"),
+        ("left-alone", false, false, true, "denied both ways"),
+    ] {
+        namespace(name).await;
+        let policies = api::<NetworkPolicy>(&of(Identity::PlatformAdministrator).await, name);
+        let mut deny = wanted(name);
+        if weak {
+            deny.spec.as_mut().unwrap().policy_types = Some(vec!["Ingress".into()]);
+        }
+        if ours {
+            policies.create(&PostParams::default(), &deny).await.unwrap();
+        }
+        if others {
+            let mut other = wanted(name);
+            other.metadata.name = Some("of-others".into());
+            policies.create(&PostParams::default(), &other).await.unwrap();
+        }
+        labelled(name, Isolation::Contained).await;
+        let (laid, _) = laid(name, alone(), LABEL, |_| async { None }).await;
+        assert_eq!(laid.network, says, "{name}: {laid:#?}");
+        let denies = !says.starts_with("not");
+        let told = |problem: &str| laid.problems.iter().any(|p| p.contains(problem));
+        assert_eq!(told("is not in place"), !denies, "{laid:#?}");
+        assert_eq!(told("network policies still allow something (of-others)"), others, "{laid:#?}");
+        assert_eq!(laid.isolated, denies && !others);
+    }
+}

@@ -1,0 +1,98 @@
+//! A control plane without an operator, and clients on whose way something happens: right before a request of theirs is sent,
+//! somebody else is faster, or the API server does not answer as one would like.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use control_plane::{ControlPlane, Identity, Options};
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PostParams;
+use kube::client::Body;
+use kube::core::{ObjectMeta, Status};
+use kube::{Api, Client};
+use rehearsal::{apply, install_kinds, read};
+use resurgam::isolation::ensure;
+use tokio::sync::OnceCell;
+
+/// What is there before anything of ours but rights.
+pub async fn bare() -> ControlPlane {
+    let plane = ControlPlane::start(Options::default()).await.unwrap();
+    let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
+    apply(&administrator, "install", &read("deploy/rbac.yaml").unwrap()).await.unwrap();
+    plane
+}
+
+/// The kinds, rights and policies, and no operator. One for all tests.
+pub async fn plane() -> &'static ControlPlane {
+    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+    PLANE
+        .get_or_init(|| async {
+            let plane = bare().await;
+            let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
+            install_kinds(&administrator).await.unwrap();
+            ensure::ensure(&administrator, false).await.unwrap();
+            plane
+        })
+        .await
+}
+
+/// Somebody of that plane.
+pub async fn of(who: Identity) -> Client {
+    plane().await.client(who).await.unwrap()
+}
+
+/// Makes a namespace there.
+pub async fn namespace(name: &str) -> Namespace {
+    let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    let all = Api::all(of(Identity::TenantAdministrator).await);
+    all.create(&PostParams::default(), &namespace).await.unwrap()
+}
+
+/// What happens before a request: nothing; or it is not sent, and this is answered.
+pub type Happens = Option<u16>;
+
+/// How often a request was made that something happens before.
+#[derive(Clone, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A client that does something right before each request which begins so (`PATCH /api/v1/namespaces/library`), dry runs apart; it
+/// is told the how-manieth that is. Where the beginning has ` dry` at its end, dry runs are meant.
+pub fn meanwhile(
+    client: Client,
+    before: &str,
+    act: impl Fn(usize) -> BoxFuture<'static, Happens> + Send + Sync + 'static,
+) -> (Client, Count) {
+    let (before, dry) = before.strip_suffix(" dry").map_or((before, false), |before| (before, true));
+    let (before, act, count) = (before.to_owned(), Arc::new(act), Count::default());
+    let (namespace, counted) = (client.default_namespace().to_owned(), count.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, act) = (client.clone(), act.clone());
+        let asked = format!("{} {}", request.method(), request.uri());
+        let met = asked.starts_with(&before) && asked.contains("dryRun=All") == dry;
+        let nth = if met { counted.0.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+        async move {
+            let answer = if met { act(nth).await } else { None };
+            match answer {
+                None => client.send(request).await,
+                Some(code) => Ok(answered(code)),
+            }
+        }
+    });
+    (Client::new(service, namespace), count)
+}
+
+fn answered(code: u16) -> Response<Body> {
+    let reason = StatusCode::from_u16(code).unwrap().canonical_reason().unwrap();
+    let status = Status::failure("as the test has it", reason).with_code(code);
+    let body = Body::from(serde_json::to_vec(&status).unwrap());
+    Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+}
