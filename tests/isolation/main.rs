@@ -19,6 +19,7 @@ mod s3;
 mod snapshots;
 mod static_manifests;
 mod support;
+mod unread;
 mod volumes;
 
 use std::collections::BTreeMap;

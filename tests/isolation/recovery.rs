@@ -17,7 +17,8 @@ use resurgam::steps::{self, StepContext};
 use serde_json::json;
 
 use crate::support::{
-    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, until, within,
+    acting_as, another, apply, client, controller, isolate, namespace, object, ready, refused, stopped,
+    until, within,
 };
 use crate::{api, attack, fill, live};
 
@@ -208,17 +209,14 @@ async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
     assert_eq!(live(&tenant, "museum").await, Vec::<String>::new());
 }
 
-/// There is nobody here who asks gates: what the record of the dependency says is the word of a leader that is gone.
-#[tokio::test]
-async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
-    let _running = controller().await;
-    namespace("depot").await;
-    let plan = plan("depot", true).await;
-    let plans = api::<RecoveryPlan>(&client(Identity::PlatformAdministrator).await, "depot-plan");
-    let depends =
-        json!({"spec": {"services": [{"name": "store"}, {"name": "depot", "dependsOn": ["store"]}]}});
+/// A plan for one namespace, which depends on a service that the record of a leader before says to be healthy.
+async fn depends_on_a_healthy_record(name: &str) -> RecoveryPlan {
+    let plan = plan(name, true).await;
+    let within = format!("{name}-plan");
+    let plans = api::<RecoveryPlan>(&client(Identity::PlatformAdministrator).await, &within);
+    let depends = json!({"spec": {"services": [{"name": "store"}, {"name": name, "dependsOn": ["store"]}]}});
     plans.patch("council", &PatchParams::default(), &Patch::Merge(depends)).await.unwrap();
-    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, "depot-plan");
+    let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, &within);
     let params = PatchParams::apply(field_manager::PLAN).force();
     let record = json!({"apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery", "metadata": {"name": "council.store"},
         "spec": {"planRef": {"name": "council", "uid": plan.uid()}, "service": "store", "namespaces": ["store"], "attempt": 1}});
@@ -228,6 +226,15 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     said["status"] = json!({"stage": "Recovered", "attempt": 1, "conditions": [condition("Recovered"), condition("Healthy")]});
     let said = recoveries.patch_status("council.store", &params, &Patch::Apply(&said)).await.unwrap();
     assert!(said.stands());
+    plan
+}
+
+/// There is nobody here who asks gates: what the record of the dependency says is the word of a leader that is gone.
+#[tokio::test]
+async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
+    let _running = controller().await;
+    namespace("depot").await;
+    let plan = depends_on_a_healthy_record("depot").await;
 
     isolate("depot", QuarantineLevel::Sealed).await;
     ready("depot", Isolation::Sealed).await;
@@ -242,27 +249,54 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     assert_eq!(kept.status.unwrap().isolation, Some(Isolation::Sealed));
 }
 
+/// Nobody asks gates here either: what is half way in is left so for as long as somebody may be heard, and no longer.
+#[tokio::test]
+async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough() {
+    let running = controller().await;
+    let tenant = namespace("granary").await;
+    let plan = depends_on_a_healthy_record("granary").await;
+    isolate("granary", QuarantineLevel::Sealed).await;
+    let sealed = ready("granary", Isolation::Sealed).await;
+    let _alone = stopped(running).await;
+    ask("granary", &plan, Some(Isolation::CleanRoom), 1).await;
+    claim("granary", &plan).await;
+    // As an operator leaves it that dies before it writes the label.
+    let operator = client(Identity::Operator).await;
+    let (seal, room) = (sealed.uid().unwrap(), network::Room::default());
+    network::isolate(&operator, "granary", &seal, Some(&room), network::Before::Isolated).await.unwrap();
+
+    let began = std::time::Instant::now();
+    let next = another().await;
+    let policies = api::<NetworkPolicy>(&tenant, "granary");
+    let gone = |policy: Option<&NetworkPolicy>| policy.is_none();
+    let taken_back = kube::runtime::wait::await_condition(policies, network::CLEAN_ROOM, gone);
+    within("it to be taken back", taken_back).await.unwrap();
+    assert!(began.elapsed() >= std::time::Duration::from_secs(15), "after {:?}", began.elapsed());
+    assert_eq!(allowed(&tenant, "granary").await, [network::DEFAULT_DENY]);
+    tokio::task::spawn_blocking(move || drop(next)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
     let _running = controller().await;
-    let tenant = namespace("gallery").await;
-    fill(&tenant, "gallery").await;
-    let plan = plan("gallery", true).await;
-    isolate("gallery", QuarantineLevel::Contained).await;
-    ready("gallery", Isolation::Contained).await;
-    claim("gallery", &plan).await;
-    ask("gallery", &plan, Some(Isolation::CleanRoom), 1).await;
-    ready("gallery", Isolation::CleanRoom).await;
+    let tenant = namespace("atelier").await;
+    fill(&tenant, "atelier").await;
+    let plan = plan("atelier", true).await;
+    isolate("atelier", QuarantineLevel::Contained).await;
+    ready("atelier", Isolation::Contained).await;
+    claim("atelier", &plan).await;
+    ask("atelier", &plan, Some(Isolation::CleanRoom), 1).await;
+    ready("atelier", Isolation::CleanRoom).await;
     // Nobody can say whether a pod would be let through: what is asked before it is, does not answer.
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(client(Identity::PlatformAdministrator).await);
-    let hook = json!({"metadata": {"name": "gallery"}, "webhooks": [{
-        "name": "pods.gallery.example", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail",
+    let hook = json!({"metadata": {"name": "atelier"}, "webhooks": [{
+        "name": "pods.atelier.example", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail",
         "sideEffects": "None", "admissionReviewVersions": ["v1"],
-        "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["gallery", "gallery-plan"]}]},
+        "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["atelier", "atelier-plan"]}]},
         "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
     }]});
     hooks.create(&PostParams::default(), &serde_json::from_value(hook).unwrap()).await.unwrap();
-    let pods = api::<Pod>(&tenant, "gallery-plan");
+    let pods = api::<Pod>(&tenant, "atelier-plan");
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "main", "image": "registry.example/web"}]}})).unwrap();
     let asked = async |is: bool| {
@@ -276,8 +310,8 @@ async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
     };
     asked(true).await;
 
-    ask("gallery", &plan, Some(Isolation::Open), 1).await;
-    let held = until("gallery", "held up by its fence", |q| {
+    ask("atelier", &plan, Some(Isolation::Open), 1).await;
+    let held = until("atelier", "held up by its fence", |q| {
         let status = q.status.clone().unwrap_or_default();
         let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
         let held = |message: &str| {
@@ -287,13 +321,13 @@ async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
     })
     .await;
     assert_ne!(held.status.unwrap().isolation, Some(Isolation::Open));
-    hooks.delete("gallery", &DeleteParams::default()).await.unwrap();
+    hooks.delete("atelier", &DeleteParams::default()).await.unwrap();
     asked(false).await;
     // It is tried once a minute, and whenever somebody writes into the namespace.
     let note = Patch::Merge(json!({"metadata": {"annotations": {"note": "the webhook is gone"}}}));
-    Api::<Namespace>::all(tenant.clone()).patch("gallery", &PatchParams::default(), &note).await.unwrap();
-    ready("gallery", Isolation::Open).await;
-    assert_eq!(allowed(&tenant, "gallery").await, ["allow-front"]);
+    Api::<Namespace>::all(tenant.clone()).patch("atelier", &PatchParams::default(), &note).await.unwrap();
+    ready("atelier", Isolation::Open).await;
+    assert_eq!(allowed(&tenant, "atelier").await, ["allow-front"]);
 }
 
 #[tokio::test]

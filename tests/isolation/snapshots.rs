@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use control_plane::Identity;
+use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -14,13 +15,14 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::quarantine::{Capture, CaptureMode};
-use resurgam::api::{Isolation, QuarantineLevel, conditions as ours};
+use resurgam::api::{Isolation, QuarantineLevel, conditions as ours, field_manager};
 use resurgam::isolation::evidence::{CaptureError, Evidence, Store, Subject, capture, snapshot};
 use resurgam::isolation::policies;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::evidence::index;
+use crate::meanwhile::meanwhile;
 use crate::support::{
     acting_as, apply, client, controller, isolate, namespace, object, ready, refused, rig, stopped, until,
     with, within,
@@ -267,6 +269,11 @@ async fn a_volume_is_snapshotted_once_where_its_driver_has_a_class() {
     let made = api.get(&name).await.unwrap();
     assert_eq!(made.data["spec"]["source"]["persistentVolumeClaimName"], "data");
     assert_eq!(made.data["spec"]["volumeSnapshotClassName"], "disks-daily", "the default one");
+    let managers = made.metadata.managed_fields.iter().flatten().filter(|entry| {
+        serde_json::to_string(&entry.fields_v1).unwrap().contains("f:volumeSnapshotClassName")
+    });
+    let managers: Vec<_> = managers.filter_map(|entry| entry.manager.as_deref()).collect();
+    assert_eq!(managers, [field_manager::ISOLATION]);
     let listed = &index(folder.path(), "volumes", &kept)["snapshots"][0];
     assert_eq!(listed["cutAt"], "2025-11-24T03:00:00Z");
     assert_eq!((&listed["readyToUse"], listed["content"].is_string()), (&json!(true), true));
@@ -281,6 +288,27 @@ async fn a_volume_is_snapshotted_once_where_its_driver_has_a_class() {
         .to_string();
     assert!(error.contains("claim data") && error.contains("is not cut after 1 s"), "{error}");
     assert_eq!(api.list(&Default::default()).await.unwrap().items.len(), 2);
+
+    // One that is deleted before it is cut, and kept by its finalizers for now, is not waited for.
+    let all = api.list(&Default::default()).await.unwrap().items;
+    let uncut = all.iter().map(ResourceExt::name_any).find(|other| *other != name).unwrap();
+    let kept = Patch::Merge(json!({"metadata": {"finalizers": ["example.org/kept"]}}));
+    api.patch(&uncut, &PatchParams::default(), &kept).await.unwrap();
+    let (theirs, deleted) = (api.clone(), uncut.clone());
+    let watch = "GET /apis/snapshot.storage.k8s.io/v1/namespaces/volumes/volumesnapshots?";
+    let (client, _) = meanwhile(operator.clone(), watch, move |_| {
+        let (theirs, deleted) = (theirs.clone(), deleted.clone());
+        async move {
+            theirs.delete(&deleted, &DeleteParams::default()).await.unwrap();
+            None
+        }
+        .boxed()
+    });
+    let waited = snapshot(&client, next, Duration::from_secs(30), std::future::ready(())).await;
+    let error = waited.unwrap_err().to_string();
+    assert!(error.contains(&format!("volumes/{uncut}: it was deleted")), "{error}");
+    let let_go = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch(&uncut, &PatchParams::default(), &let_go).await.unwrap();
 
     // One of that name that is not ours is no evidence.
     api.delete(&name, &DeleteParams::default()).await.unwrap();

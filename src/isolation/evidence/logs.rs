@@ -147,6 +147,16 @@ impl Container {
         if refused(404) || (refused(400) && !self.running) { Log::Gone(why) } else { Log::Failed(why) }
     }
 
+    /// What it means that its node has no such log.
+    fn unavailable(&self, previous: bool) -> Log {
+        let away = "its node has cleared it away".to_owned();
+        match (previous, self.running) {
+            (true, _) => Log::None(away),
+            (false, true) => Log::Failed("its node does not find it".to_owned()),
+            (false, false) => Log::Gone(away),
+        }
+    }
+
     fn miss(&self, previous: bool, log: &Log) -> Option<Miss> {
         let (why, failure) = match log {
             Log::Gone(why) => (why, false),
@@ -220,9 +230,7 @@ impl<'a> Logs<'a> {
         };
         match read {
             Read::Nothing => Log::None("it has logged nothing".to_owned()),
-            Read::Unavailable if previous => Log::None("its node has cleared it away".to_owned()),
-            Read::Unavailable if container.running => Log::Failed("its node does not find it".to_owned()),
-            Read::Unavailable => Log::Gone("its node has cleared it away".to_owned()),
+            Read::Unavailable => container.unavailable(previous),
             Read::Encrypted { text, bytes, truncated } => {
                 match self.evidence.store.keep(self.namespace, "log.age", text).await {
                     Ok(kept) => Log::Kept { kept, bytes, truncated },

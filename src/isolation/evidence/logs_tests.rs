@@ -78,6 +78,20 @@ fn the_index_says_what_ran_where_by_which_image() {
     assert!(unheard.iter().all(|c| c.log == Log::None("it never started".into())));
 }
 
+#[test]
+fn a_log_that_its_node_does_not_have_is_missed_if_it_has_been_and_a_failure_if_it_should_be() {
+    for (state, previous, expected) in [
+        (RUNNING, false, Some(true)),
+        (ENDED, false, Some(false)),
+        (RUNNING, true, None),
+        (ENDED, true, None),
+    ] {
+        let container = &containers(&[pod(Some(state), Some(ENDED))])[1];
+        let miss = container.miss(previous, &container.unavailable(previous));
+        assert_eq!(miss.map(|miss| miss.failure), expected, "{state} {previous}");
+    }
+}
+
 fn refusal(code: u16) -> IoError {
     let status = kube::core::Status { code, message: "no".into(), ..kube::core::Status::default() };
     IoError::Api { what: "get log".into(), source: Arc::new(kube::Error::Api(Box::new(status))) }

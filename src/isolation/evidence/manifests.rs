@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::TypeMeta;
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::{ApiCapabilities, Discovery, Scope, verbs};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ pub(super) async fn gather(
     for (kind, list) in lists {
         match list {
             Ok(list) => found.objects.extend(list),
-            Err(error) if kind.plural == "pods" && kind.group.is_empty() => {
+            Err(error) if full_name(&kind) == "pods" => {
                 return Err(CaptureError::Pods(namespace.to_owned(), error.to_string()));
             }
             // What the operator is refused was not asked of it; what did not answer may in a moment.
@@ -76,16 +76,15 @@ pub(super) async fn gather(
 async fn kinds(client: &Client) -> Result<Vec<ApiResource>, IoError> {
     let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
     let all = discovery.groups_alphabetical().into_iter().flat_map(|group| group.recommended_resources());
-    let mut kinds: Vec<_> = all
-        .filter(|(kind, can)| {
-            can.scope == Scope::Namespaced
-                && can.supports_operation(verbs::LIST)
-                && !(kind.group == "events.k8s.io" && kind.plural == "events")
-        })
-        .map(|(kind, _)| kind)
-        .collect();
+    let mut kinds: Vec<_> = all.filter(|(kind, can)| is_read(kind, can)).map(|(kind, _)| kind).collect();
     kinds.sort_by_key(full_name);
     Ok(kinds)
+}
+
+fn is_read(kind: &ApiResource, can: &ApiCapabilities) -> bool {
+    can.scope == Scope::Namespaced
+        && can.supports_operation(verbs::LIST)
+        && full_name(kind) != "events.events.k8s.io"
 }
 
 fn full_name(kind: &ApiResource) -> String {
@@ -98,7 +97,7 @@ async fn list(
     kind: &ApiResource,
     key: Option<&DigestKey>,
 ) -> Result<Vec<Value>, IoError> {
-    if kind.group.is_empty() && kind.plural == "secrets" {
+    if full_name(kind) == "secrets" {
         return secrets::list(client, namespace, key).await;
     }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);
@@ -143,15 +142,39 @@ mod tests {
         assert!(found.of::<Pod>("Pod").is_err());
     }
 
-    #[test]
-    fn a_kind_is_named_with_its_group_unless_it_is_of_the_core() {
-        let kind = |group: &str, plural: &str| ApiResource {
+    fn kind(group: &str, plural: &str) -> ApiResource {
+        ApiResource {
             group: group.to_owned(),
             version: "v1".to_owned(),
             api_version: "v1".to_owned(),
             kind: "Kind".to_owned(),
             plural: plural.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_a_namespace_holds_is_read_if_it_can_be_listed_and_events_once() {
+        let can = |scope: Scope, verb: &str| ApiCapabilities {
+            scope,
+            subresources: Vec::new(),
+            operations: vec![verb.to_owned()],
         };
+        let (namespaced, list) = (Scope::Namespaced, "list");
+        for (group, plural, scope, verb, read) in [
+            ("", "configmaps", namespaced.clone(), list, true),
+            ("", "nodes", Scope::Cluster, list, false),
+            ("", "bindings", namespaced.clone(), "create", false),
+            ("", "events", namespaced.clone(), list, true),
+            ("events.k8s.io", "events", namespaced.clone(), list, false),
+            ("events.k8s.io", "others", namespaced.clone(), list, true),
+            ("example.org", "events", namespaced, list, true),
+        ] {
+            assert_eq!(is_read(&kind(group, plural), &can(scope, verb)), read, "{plural}.{group} {verb}");
+        }
+    }
+
+    #[test]
+    fn a_kind_is_named_with_its_group_unless_it_is_of_the_core() {
         assert_eq!(full_name(&kind("", "pods")), "pods");
         assert_eq!(full_name(&kind("apps", "deployments")), "deployments.apps");
     }

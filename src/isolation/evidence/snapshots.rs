@@ -121,13 +121,16 @@ pub async fn snapshot<T>(
     let (asked, misses): (Vec<_>, Vec<_>) = future::join_all(waits).await.into_iter().unzip();
     taken.asked = asked;
     taken.missing.extend(misses.into_iter().flatten());
-    let cut = taken.cut().count();
-    if cut > MOST {
-        let what = format!("{} snapshots are in the index alone: the status names {MOST}", cut - MOST);
-        taken.missing.push(Miss { what, failure: false });
-    }
+    taken.missing.extend(unnamed(taken.cut().count()));
     complete(subject, &taken.missing)?;
     Ok(taken)
+}
+
+/// What is said of those that the status has no room for.
+fn unnamed(cut: usize) -> Option<Miss> {
+    let more = cut.checked_sub(MOST).filter(|more| *more > 0)?;
+    let what = format!("{more} snapshots are in the index alone: the status names {MOST}");
+    Some(Miss { what, failure: false })
 }
 
 async fn ask(client: &Client, subject: Subject<'_>, taken: &mut Snapshots) -> Result<(), Miss> {

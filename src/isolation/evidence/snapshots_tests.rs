@@ -85,3 +85,11 @@ fn a_snapshot_that_somebody_else_put_there_is_not_taken_for_ours() {
     assert!(!is_ours(&there("other", "data"), "uid", "data"));
     assert!(!is_ours(&there("uid", "empty"), "uid", "data"));
 }
+
+#[test]
+fn the_status_names_a_bounded_number_and_says_how_many_it_does_not() {
+    assert_eq!((unnamed(0), unnamed(MOST)), (None, None));
+    let miss = unnamed(MOST + 2).unwrap();
+    assert_eq!(miss.what, "2 snapshots are in the index alone: the status names 64");
+    assert!(!miss.failure, "they are evidence all the same");
+}
