@@ -12,6 +12,7 @@ mod interrupted;
 mod laid;
 mod meanwhile;
 mod node_network;
+mod node_tried;
 mod operate;
 mod recovery;
 mod room;
