@@ -43,3 +43,39 @@ impl Heard {
         of_plan.and_then(|heard| heard.services.get(service)).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ServiceRecoveryStatus;
+
+    fn plan(uid: &str, generation: i64) -> Plan {
+        let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}, {"name": "web"}]});
+        let plan = Plan::compile("council", "plan", uid, &serde_json::from_value(spec).unwrap());
+        Plan { generation: Some(generation), ..plan }
+    }
+
+    fn decided(health: Health) -> ServiceDecided {
+        let status = ServiceRecoveryStatus::default();
+        ServiceDecided { status, write: false, effect: None, ask: Vec::new(), health }
+    }
+
+    #[test]
+    fn what_is_heard_is_of_one_generation_of_a_plan_and_forgotten_with_it() {
+        let heard = Heard::default();
+        let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
+        assert_eq!(heard.of(&now, "db"), Health::Unheard, "by a new leader");
+        heard.tell(&now, &[decided(Health::Passes), decided(Health::Doubtful)]);
+        assert_eq!((heard.of(&now, "db"), heard.of(&now, "web")), (Health::Passes, Health::Doubtful));
+        for (plan, service) in [(&amended, "db"), (&other, "db"), (&now, "no such service")] {
+            assert_eq!(heard.of(plan, service), Health::Unheard);
+        }
+        heard.tell(&amended, &[decided(Health::Unheard), decided(Health::Passes)]);
+        assert_eq!((heard.of(&now, "db"), heard.of(&amended, "web")), (Health::Unheard, Health::Passes));
+        heard.tell(&other, &[decided(Health::Passes), decided(Health::Passes)]);
+        heard.forget("u1");
+        assert_eq!((heard.of(&amended, "web"), heard.of(&other, "db")), (Health::Unheard, Health::Passes));
+    }
+}
