@@ -126,17 +126,14 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     };
     let loosens = enforced.is_none_or(|enforced| asked > enforced);
     if loosens && asked > own {
-        match plan {
-            PlanState::Alive => {}
-            PlanState::Waits => {
-                let why = "but what it depends on is not all recovered and healthy";
-                return held(as_is, &format!("{}, {why}", asked.as_str()));
-            }
-            PlanState::Unheard => {
-                let why = "but whether what it depends on is healthy has yet to be heard";
-                return held(as_is, &format!("{}, {why}", asked.as_str()));
-            }
-            PlanState::Gone => return held(as_is, &format!("{}, but its plan is gone", asked.as_str())),
+        let against = match plan {
+            PlanState::Alive => None,
+            PlanState::Waits => Some("what it depends on is not all recovered and healthy"),
+            PlanState::Unheard => Some("whether what it depends on is healthy has yet to be heard"),
+            PlanState::Gone => Some("its plan is gone"),
+        };
+        if let Some(why) = against {
+            return held(as_is, &format!("{}, but {why}", asked.as_str()));
         }
     }
     let ready = is_ready(quarantine, recovery);
