@@ -27,15 +27,15 @@ pub async fn bare() -> ControlPlane {
 /// The kinds, rights and policies, and no operator. One for all tests.
 pub async fn plane() -> &'static ControlPlane {
     static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
-    PLANE
-        .get_or_init(|| async {
-            let plane = bare().await;
-            let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
-            install_kinds(&administrator).await.unwrap();
-            ensure::ensure(&administrator, false).await.unwrap();
-            plane
-        })
-        .await
+    // On the heap, as it is within the future of every test here, and a thread's stack is small.
+    let start = Box::pin(PLANE.get_or_init(|| async {
+        let plane = bare().await;
+        let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
+        install_kinds(&administrator).await.unwrap();
+        ensure::ensure(&administrator, false).await.unwrap();
+        plane
+    }));
+    start.await
 }
 
 /// Somebody of that plane.

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use control_plane::Identity;
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -132,29 +133,33 @@ async fn told(administrator: &Client, pod: &Pod, phase: &str, state: serde_json:
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// One try on two nodes, as the operator, or with that client.
-async fn tried(
-    id: &str,
+/// One try on two nodes, as the operator, or with that client. On the heap: many of them in one future are too large for a
+/// thread's stack.
+fn tried(
+    id: &'static str,
     kubelet: Kubelet,
     client: Option<Client>,
-) -> (Result<Vec<NodeVerdict>, AttemptError>, Vec<Connector>) {
-    let this = Try { image: "registry.example/resurgam".into(), id: id.into() };
-    let client = match client {
-        Some(client) => client,
-        None => of(Identity::Operator).await,
-    };
-    let (nodes, seen) = (["by-hand-1", "by-hand-2"].map(str::to_owned), Seen::default());
-    let outcome = tokio::select! {
-        outcome = attempt(&client, &this, &nodes) => outcome,
-        () = kubelet.run(seen.clone()) => panic!("the kubelet ended"),
-    };
-    let verdicts = outcome.map(|all| {
-        assert_eq!(all.keys().collect::<Vec<_>>(), nodes.each_ref());
-        all.into_values().collect()
-    });
-    let mut seen = seen.lock().unwrap().clone();
-    seen.sort();
-    (verdicts, seen)
+) -> BoxFuture<'static, (Result<Vec<NodeVerdict>, AttemptError>, Vec<Connector>)> {
+    async move {
+        let this = Try { image: "registry.example/resurgam".into(), id: id.into() };
+        let client = match client {
+            Some(client) => client,
+            None => of(Identity::Operator).await,
+        };
+        let (nodes, seen) = (["by-hand-1", "by-hand-2"].map(str::to_owned), Seen::default());
+        let outcome = tokio::select! {
+            outcome = attempt(&client, &this, &nodes) => outcome,
+            () = kubelet.run(seen.clone()) => panic!("the kubelet ended"),
+        };
+        let verdicts = outcome.map(|all| {
+            assert_eq!(all.keys().collect::<Vec<_>>(), nodes.each_ref());
+            all.into_values().collect()
+        });
+        let mut seen = seen.lock().unwrap().clone();
+        seen.sort();
+        (verdicts, seen)
+    }
+    .boxed()
 }
 
 /// All that a try leaves: nothing that is not on its way out.
