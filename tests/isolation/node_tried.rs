@@ -43,6 +43,8 @@ const SOUND: Kubelet =
 /// A connector, the node that it is on, and the policies that were there when it appeared.
 type Connector = (String, String, Vec<String>);
 type Seen = Arc<Mutex<Vec<Connector>>>;
+/// What a try came to, node by node.
+type Verdicts = Result<Vec<NodeVerdict>, AttemptError>;
 
 fn short(pod: &Pod) -> String {
     let id = format!("-{}", pod.labels()["resurgam.dev/probe"]);
@@ -139,7 +141,7 @@ fn tried(
     id: &'static str,
     kubelet: Kubelet,
     client: Option<Client>,
-) -> BoxFuture<'static, (Result<Vec<NodeVerdict>, AttemptError>, Vec<Connector>)> {
+) -> BoxFuture<'static, (Verdicts, Vec<Connector>)> {
     async move {
         let this = Try { image: "registry.example/resurgam".into(), id: id.into() };
         let client = match client {
