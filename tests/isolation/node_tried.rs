@@ -13,8 +13,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::field_manager;
 use resurgam::isolation::network::{DEFAULT_DENY, wanted};
+use resurgam::isolation::probe::network::NodeVerdict::Enforced;
 use resurgam::isolation::probe::network::{DENIED_NAMESPACE, NodeVerdict, OPEN_NAMESPACE, Reached, Report};
-use resurgam::isolation::probe::pods::Try;
+use resurgam::isolation::probe::pods::{Side, Try};
 use resurgam::isolation::probe::{AttemptError, attempt};
 use serde_json::json;
 
@@ -39,6 +40,12 @@ struct Kubelet {
 /// A network that enforces policies, and nothing goes wrong.
 const SOUND: Kubelet =
     Kubelet { reached: |_, _, denied| !denied, ends: None, fails: "", deletes: "", ignores: "" };
+
+/// One whose second node lets in what is denied.
+const LETS_IN: Kubelet = Kubelet { reached: |_, to, denied| !denied || to == "denied-1", ..SOUND };
+
+/// There is one place for tries.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A connector, the node that it is on, and the policies that were there when it appeared.
 type Connector = (String, String, Vec<String>);
@@ -135,7 +142,7 @@ async fn told(administrator: &Client, pod: &Pod, phase: &str, state: serde_json:
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// One try on two nodes, as the operator, or with that client. On the heap: many of them in one future are too large for a
+/// One try on two nodes, as the operator, or with that client. On the heap: as part of a test's future it is large for a
 /// thread's stack.
 fn tried(
     id: &'static str,
@@ -180,93 +187,94 @@ async fn is_clean() {
     }
 }
 
-/// One after another: there is one place for tries.
-#[tokio::test]
-async fn what_a_try_of_the_network_shows_is_what_its_pods_said() {
-    use NodeVerdict::Enforced;
-    let unclear = |verdict: &NodeVerdict, words: &[&str]| match verdict {
-        NodeVerdict::Unclear(why) => {
-            words.iter().for_each(|word| assert!(why.contains(word), "{word} in {why}"))
-        }
+fn is_unclear(verdict: &NodeVerdict, why: &str) {
+    match verdict {
+        NodeVerdict::Unclear(said) => assert!(said.contains(why), "{why} in {said}"),
         other => panic!("{other:?}"),
-    };
-    let open = |verdict: &NodeVerdict| assert!(matches!(verdict, NodeVerdict::NotEnforced(_)), "{verdict:?}");
+    }
+}
 
-    // What an earlier try left is no hindrance.
+fn is_open(verdict: &NodeVerdict) {
+    assert!(matches!(verdict, NodeVerdict::NotEnforced(_)), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_network_that_enforces_policies_is_found_to_and_nothing_is_left_of_a_try_nor_in_its_way() {
+    let _turn = TURN.lock().await;
     let administrator = of(Identity::PlatformAdministrator).await;
     let left = Try { image: "i".into(), id: "left".into() };
-    let side = resurgam::isolation::probe::pods::Side::Denied;
-    let denied = api::<Pod>(&administrator, DENIED_NAMESPACE);
-    denied
-        .create(&PostParams::default(), &left.listener(side, "denied-0", "by-hand-1").unwrap())
-        .await
-        .unwrap();
+    let pod = left.listener(Side::Denied, "denied-0", "by-hand-1").unwrap();
+    api::<Pod>(&administrator, DENIED_NAMESPACE).create(&PostParams::default(), &pod).await.unwrap();
     let policies = api::<NetworkPolicy>(&administrator, DENIED_NAMESPACE);
     policies.create(&PostParams::default(), &wanted(DENIED_NAMESPACE, None)[0]).await.unwrap();
+
     let (verdicts, seen) = tried("sound", SOUND, None).await;
     assert_eq!(verdicts.unwrap(), [Enforced, Enforced]);
     let (first, last) = ("by-hand-1".to_owned(), "by-hand-2".to_owned());
     let deny = vec![DEFAULT_DENY.to_owned()];
-    assert_eq!(
-        seen,
-        [
-            ("in-after".into(), last.clone(), deny.clone()),
-            ("in-before".into(), last.clone(), vec![]),
-            ("out-after-0".into(), first.clone(), deny.clone()),
-            ("out-after-1".into(), last.clone(), deny),
-            ("out-before-0".into(), first, vec![]),
-            ("out-before-1".into(), last, vec![]),
-        ]
-    );
+    let expected = [
+        ("in-after".into(), last.clone(), deny.clone()),
+        ("in-before".into(), last.clone(), vec![]),
+        ("out-after-0".into(), first.clone(), deny.clone()),
+        ("out-after-1".into(), last.clone(), deny),
+        ("out-before-0".into(), first, vec![]),
+        ("out-before-1".into(), last, vec![]),
+    ];
+    assert_eq!(seen, expected);
     is_clean().await;
+}
 
-    // One node does not enforce; which one, and in which direction, is known.
-    let inward = Kubelet { reached: |_, to, denied| !denied || to == "denied-1", ..SOUND };
-    let verdicts = tried("inward", inward, None).await.0.unwrap();
+#[tokio::test]
+async fn a_node_that_does_not_enforce_them_is_known_by_its_name_in_either_direction() {
+    let _turn = TURN.lock().await;
+    let verdicts = tried("inward", LETS_IN, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
-    open(&verdicts[1]);
+    is_open(&verdicts[1]);
     let outward = Kubelet { reached: |from, _, denied| !denied || from == "out-after-0", ..SOUND };
     let verdicts = tried("outward", outward, None).await.0.unwrap();
-    open(&verdicts[0]);
+    is_open(&verdicts[0]);
     assert_eq!(verdicts[1], Enforced);
+}
 
-    // Who was not reached because it had ended shows nothing; who was reached before it did, does.
-    let ended = Kubelet { ends: Some(("in-after", "denied-1")), ..SOUND };
-    let verdicts = tried("ended", ended, None).await.0.unwrap();
+#[tokio::test]
+async fn who_was_not_reached_because_it_had_ended_shows_nothing_and_who_was_reached_before_does() {
+    let _turn = TURN.lock().await;
+    let ends = Some(("in-after", "denied-1"));
+    let verdicts = tried("ended", Kubelet { ends, ..SOUND }, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
-    unclear(&verdicts[1], &["its listener, Pod resurgam-probe-denied/denied-1-ended, has ended"]);
-    let verdicts = tried("reached", Kubelet { ends: ended.ends, ..inward }, None).await.0.unwrap();
-    open(&verdicts[1]);
+    is_unclear(&verdicts[1], "its listener, Pod resurgam-probe-denied/denied-1-ended, has ended");
+    let verdicts = tried("reached", Kubelet { ends, ..LETS_IN }, None).await.0.unwrap();
+    is_open(&verdicts[1]);
     let control = Kubelet { ends: Some(("in-after", "control")), ..SOUND };
     for verdict in tried("control", control, None).await.0.unwrap() {
-        unclear(&verdict, &["its listener, Pod resurgam-probe/control-control, has ended"]);
+        is_unclear(&verdict, "its listener, Pod resurgam-probe/control-control, has ended");
     }
+}
 
-    // A connector that says nothing says nothing of its own links alone.
-    let gone = Kubelet { deletes: "out-after-1", ..SOUND };
-    let verdicts = tried("gone", gone, None).await.0.unwrap();
+#[tokio::test]
+async fn a_connector_that_says_nothing_says_nothing_of_its_own_links_alone() {
+    let _turn = TURN.lock().await;
+    let verdicts = tried("gone", Kubelet { deletes: "out-after-1", ..SOUND }, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
-    unclear(&verdicts[1], &["out-after-1-gone is gone: somebody deleted it"]);
+    is_unclear(&verdicts[1], "out-after-1-gone is gone: somebody deleted it");
+}
 
-    // A listener that does not start ends the try, and leaves nothing either.
-    let unstarted = Kubelet { fails: "denied-1", ..SOUND };
-    match tried("unstarted", unstarted, None).await.0.unwrap_err() {
+#[tokio::test]
+async fn a_listener_that_does_not_start_ends_the_try_and_leaves_nothing_either() {
+    let _turn = TURN.lock().await;
+    match tried("unstarted", Kubelet { fails: "denied-1", ..SOUND }, None).await.0.unwrap_err() {
         AttemptError::Pod(DENIED_NAMESPACE, pod, state) => {
-            assert_eq!(
-                (pod.as_str(), state.as_str()),
-                ("denied-1-unstarted", "Failed (StartError: no such program)")
-            );
+            assert_eq!(pod, "denied-1-unstarted");
+            assert_eq!(state, "Failed (StartError: no such program)");
         }
         other => panic!("{other}"),
     }
     is_clean().await;
-
-    a_watch_that_breaks_is_followed_by_a_last_look().await;
-    somebody_elses_policy_ends_the_try_before_it_begins(&administrator).await;
-    by_whom_it_was_written_is_on_record().await;
 }
 
+#[tokio::test]
 async fn a_watch_that_breaks_is_followed_by_a_last_look() {
+    let _turn = TURN.lock().await;
     let watch = format!("GET /api/v1/namespaces/{OPEN_NAMESPACE}/pods?");
     // Of a pod that is where it should be by then, that is enough.
     let (client, _) = meanwhile(of(Identity::Operator).await, &watch, |_| {
@@ -280,10 +288,7 @@ async fn a_watch_that_breaks_is_followed_by_a_last_look() {
         }
         .boxed()
     });
-    assert_eq!(
-        tried("late", SOUND, Some(client)).await.0.unwrap(),
-        [NodeVerdict::Enforced, NodeVerdict::Enforced]
-    );
+    assert_eq!(tried("late", SOUND, Some(client)).await.0.unwrap(), [Enforced, Enforced]);
     // Of one that is not, nothing is concluded.
     let (client, _) = meanwhile(of(Identity::Operator).await, &watch, |_| async { Some(422) }.boxed());
     let idle = tried("early", Kubelet { ignores: "control", ..SOUND }, Some(client));
@@ -295,13 +300,16 @@ async fn a_watch_that_breaks_is_followed_by_a_last_look() {
     }
 }
 
-async fn somebody_elses_policy_ends_the_try_before_it_begins(administrator: &Client) {
+#[tokio::test]
+async fn somebody_elses_policy_ends_the_try_before_it_begins() {
+    let _turn = TURN.lock().await;
+    let administrator = of(Identity::PlatformAdministrator).await;
     for (namespace, name) in
         [(DENIED_NAMESPACE, "of-others"), (OPEN_NAMESPACE, DEFAULT_DENY), (OPEN_NAMESPACE, "of-others")]
     {
         let mut policy = wanted(namespace, None).remove(0);
         policy.metadata.name = Some(name.into());
-        let policies = api::<NetworkPolicy>(administrator, namespace);
+        let policies = api::<NetworkPolicy>(&administrator, namespace);
         policies.create(&PostParams::default(), &policy).await.unwrap();
         match tried("foreign", SOUND, None).await {
             (Err(AttemptError::Foreign(of, foreign)), seen) => {
@@ -314,7 +322,9 @@ async fn somebody_elses_policy_ends_the_try_before_it_begins(administrator: &Cli
     }
 }
 
+#[tokio::test]
 async fn by_whom_it_was_written_is_on_record() {
+    let _turn = TURN.lock().await;
     let written = Arc::new(Mutex::new(Vec::new()));
     let all = written.clone();
     let last = format!("POST /api/v1/namespaces/{DENIED_NAMESPACE}/pods");

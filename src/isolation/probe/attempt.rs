@@ -1,7 +1,7 @@
 //! One try of the network: pods of ours are made, waited for, read and removed. What it means is [`network`]'s to judge.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
@@ -227,6 +227,7 @@ impl Attempt<'_> {
         patience: Duration,
         wanted: impl Fn(&Pod) -> bool,
     ) -> Result<Pod, AttemptError> {
+        let began = Instant::now();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), side.namespace());
         // Its end by somebody else's hand ends the wait too.
         let waited = await_condition(api.clone(), name, |pod: Option<&Pod>| pod.is_none_or(&wanted));
@@ -242,7 +243,7 @@ impl Attempt<'_> {
         match call_opt(what, api.get(name)).await? {
             Some(pod) if wanted(&pod) => Ok(pod),
             Some(pod) => {
-                let state = format!("still {} after {} s", pods::state_of(&pod), patience.as_secs());
+                let state = format!("still {} after {} s", pods::state_of(&pod), began.elapsed().as_secs());
                 Err(AttemptError::Pod(side.namespace(), name.to_owned(), state))
             }
             None => Err(AttemptError::Pod(
