@@ -152,6 +152,12 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
     assert_eq!((again.isolated, made.get()), (false, ATTEMPTS), "{again:#?}");
     assert!(again.problems[0].contains("create Quarantine taken-away-again: "), "{again:#?}");
 
+    // What is no conflict is not tried again.
+    namespace("not-made").await;
+    let (refused, posts) = laid("not-made", alone(), MAKE_QUARANTINE, |_| async { Some(422) }).await;
+    assert_eq!((refused.isolated, posts), (false, 1), "{refused:#?}");
+    assert!(refused.problems[0].contains("as the test has it"), "{refused:#?}");
+
     // Somebody writes into it while it is tightened.
     let sealed = || Wish { spec: spec(QuarantineLevel::Sealed), operator: false };
     for (name, until, tries) in [("tightened", 1, 2), ("tightened-again", ATTEMPTS, ATTEMPTS)] {
