@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use control_plane::Identity;
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
+use crate::meanwhile::meanwhile;
 use crate::s3;
 use crate::support::{
     LOGGED, LOGGED_BEFORE, apply, client, controller, isolate, namespace, object, ready, rig, stopped, until,
@@ -198,6 +200,30 @@ async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_r
         assert_eq!((kept.objects, kept.logs), (0, Some(0)), "nothing is said to be kept");
         assert!(kept.missing.iter().any(|missing| missing.contains("could not be stored")), "{kept:?}");
     }
+}
+
+#[tokio::test]
+async fn manifests_that_no_index_leads_to_are_not_said_to_be_kept() {
+    fill("unindexed").await;
+    let folder = tempfile::tempdir().unwrap();
+    let evidence = rig().await.evidence(Store::folder(folder.path()));
+    // Once the manifests are there, and before the index is, nothing more can be stored.
+    let (taken, away) = (folder.path().join("unindexed"), folder.path().join("away"));
+    let log = "GET /api/v1/namespaces/unindexed/pods/web/log";
+    let (operator, _) = meanwhile(client(Identity::Operator).await, log, move |nth| {
+        if nth == 1 {
+            std::fs::rename(&taken, &away).unwrap();
+            std::fs::write(&taken, "in the way").unwrap();
+        }
+        async { None }.boxed()
+    });
+    let kept =
+        capture(&operator, &evidence, subject("unindexed", CaptureMode::BestEffort), Snapshots::default())
+            .await
+            .unwrap();
+    assert_eq!(std::fs::read_dir(folder.path().join("away")).unwrap().count(), 1, "the manifests");
+    assert_eq!((kept.objects, kept.logs), (0, Some(0)), "nothing is said to be kept");
+    assert!(kept.missing[0].contains("could not be stored"), "{kept:?}");
 }
 
 /// A node whose kubelet takes connections and never answers.
