@@ -305,6 +305,19 @@ async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_
 }
 
 #[tokio::test]
+async fn a_fence_that_is_never_seen_to_refuse_is_told_and_not_waited_for_for_ever() {
+    namespace("never-seen").await;
+    let (laid, tries) = laid("never-seen", alone(), TRY, |_| async { Some(500) }).await;
+    assert!(!laid.isolated && tries > 10, "{laid:#?}");
+    assert!(laid.problems[0].starts_with("the fence was not seen to refuse within 30 s: "), "{laid:#?}");
+    assert_eq!(
+        label_of("never-seen").await.as_deref(),
+        Some("contained"),
+        "it is isolated as far as anybody knows"
+    );
+}
+
+#[tokio::test]
 async fn what_is_sealed_already_is_told_to_the_guards_as_such() {
     namespace("sealed-before").await;
     labelled("sealed-before", Isolation::Sealed).await;
