@@ -254,6 +254,15 @@ async fn a_volume_is_snapshotted_once_where_its_driver_has_a_class() {
     let operator = client(Identity::Operator).await;
     let required = |before| subject("volumes", before, CaptureMode::Required);
 
+    // Who is refused is told by what.
+    let create = "POST /apis/snapshot.storage.k8s.io/v1/namespaces/volumes/volumesnapshots";
+    let (refused, _) = meanwhile(operator.clone(), create, |_| async { Some(422) }.boxed());
+    let error = keep(&refused, &evidence, required(None)).await.unwrap_err().to_string();
+    assert!(
+        error.contains("create VolumeSnapshot volumes/") && error.contains("as the test has it"),
+        "{error}"
+    );
+
     let sidecar = async {
         let (name, content) = bound("volumes").await;
         tell(&content, cut(true)).await;
