@@ -79,12 +79,17 @@ pub async fn level(client: &Client, namespace: &str) -> Result<Option<String>, I
 /// Tells the guards of a namespace, unless they know of it: who has no more rights than to isolate changes no level.
 ///
 /// # Errors
-/// The API server refused, or did not answer.
+/// The API server refused, or did not answer, and they do not know of it.
 pub async fn add(client: &Client, namespace: &str, level: Isolation) -> Result<(), IoError> {
     if self::level(client, namespace).await?.is_some() {
         return Ok(());
     }
-    write(client, key(namespace, level)).await
+    let Err(error) = write(client, key(namespace, level)).await else { return Ok(()) };
+    // An operator may have been faster: then it is refused, as it would change a level.
+    match self::level(client, namespace).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) | Err(_) => Err(error),
+    }
 }
 
 /// Do the guards know the namespace at this level, and does it bear label and annotations?

@@ -1,5 +1,7 @@
 //! Somebody else does the same at the same time: what they wrote is not overwritten, and nothing is done twice.
 
+use std::time::Duration;
+
 use control_plane::Identity;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::api;
 use crate::meanwhile::{Happens, bare, meanwhile, namespace, of};
+use crate::support::within;
 
 /// Written in between, by who may write everything.
 fn patched<K>(all: Api<K>, name: &str, patch: Value) -> BoxFuture<'static, Happens>
@@ -148,6 +151,41 @@ async fn the_guards_are_told_once_and_by_whom_is_on_record() {
     let known = known.get(guard::CONFIG_MAP).await.unwrap();
     assert_eq!(known.data.as_ref().unwrap()[guard::ROLES_KEY], "lead a");
     assert_eq!(written_by(&known.metadata, "f:_roles"), [field_manager::FENCE]);
+}
+
+#[tokio::test]
+async fn guards_that_an_operator_told_in_the_meantime_are_not_told_less() {
+    let (responder, operator) = (of(Identity::Responder).await, of(Identity::Operator).await);
+    let guards = Guards::new(operator.clone());
+    let tell = |namespace: &str| json!({"data": {namespace: "contained"}});
+    // Who may only isolate may add a namespace, and change none.
+    guards.set("told-before", Isolation::Sealed).await.unwrap();
+    let all = api::<ConfigMap>(&responder, OPERATOR_NAMESPACE);
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    within("the guards to be guarded", async {
+        while all.patch(guard::CONFIG_MAP, &dry, &Patch::Merge(tell("told-before"))).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+
+    let path = format!("PATCH /api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/{}", guard::CONFIG_MAP);
+    let (client, patches) = meanwhile(responder.clone(), &path, move |_| {
+        let guards = Guards::new(operator.clone());
+        async move {
+            guards.set("told-first", Isolation::Sealed).await.unwrap();
+            None
+        }
+        .boxed()
+    });
+    guard::add(&client, "told-first", Isolation::Contained).await.unwrap();
+    assert_eq!(patches.get(), 1);
+    assert_eq!(guard::level(&responder, "told-first").await.unwrap().as_deref(), Some("sealed"));
+
+    // Refused, and unknown to them all the same, it is told.
+    let (client, _) = meanwhile(responder.clone(), &path, |_| async { Some(422) }.boxed());
+    let error = guard::add(&client, "told-never", Isolation::Contained).await.unwrap_err().to_string();
+    assert!(error.contains("as the test has it"), "{error}");
 }
 
 /// Who wrote a field, as the API server has it.
