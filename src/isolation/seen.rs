@@ -40,10 +40,14 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
         Err(error) => return Seen::Unclear(error.to_string()),
     };
     let by_pod = judge(call(what, pods.create(&params, &pod)).await.map(drop), WRITE_FENCE, level);
-    match by_pod {
+    match (by_pod, seen) {
+        (Seen::Unclear(why) | Seen::Unanswered(why), Seen::LetThrough) => Seen::Unclear(format!(
+            "it does not refuse you a NetworkPolicy, which is right if you may repair this Quarantine, and a hole if not; a pod, \
+             which it refuses everybody, could not be tried: {why}"
+        )),
         // The right to create pods is not needed to respond: the first answer says more.
-        Seen::Unclear(_) | Seen::Unanswered(_) => seen,
-        other => other,
+        (Seen::Unclear(_) | Seen::Unanswered(_), seen) => seen,
+        (other, _) => other,
     }
 }
 

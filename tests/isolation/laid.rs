@@ -10,11 +10,12 @@ use kube::{Api, Client, ResourceExt};
 use resurgam::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
 use resurgam::isolation::label::{self, Writing};
 use resurgam::isolation::lay::{Laid, Wish, lay};
-use resurgam::isolation::{guard, network};
+use resurgam::isolation::probe::Seen;
+use resurgam::isolation::{guard, network, seen};
 use serde_json::json;
 
 use crate::api;
-use crate::meanwhile::{Count, Happens, meanwhile, namespace, of};
+use crate::meanwhile::{Count, Happens, meanwhile, namespace, of, somebody};
 
 fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
     QuarantineSpec { isolation, reason: "unusual activity".into(), ..QuarantineSpec::default() }
@@ -325,6 +326,41 @@ async fn what_is_sealed_already_is_told_to_the_guards_as_such() {
     assert_eq!(laid.fence, "seen to refuse (sealed)", "{laid:#?}");
     let guards = guard::level(&of(Identity::Operator).await, "sealed-before").await.unwrap();
     assert_eq!(guards.as_deref(), Some("sealed"));
+}
+
+/// Who may repair may write policies into what is isolated: to them the fence shows by what nobody may do.
+#[tokio::test]
+async fn whoever_may_repair_sees_the_fence_by_a_pod_that_is_refused_or_is_told_that_they_cannot() {
+    let name = "seen-by-all";
+    namespace(name).await;
+    let administrator = of(Identity::PlatformAdministrator).await;
+    let role =
+        |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
+    let repair = json!({"apiGroups": ["resurgam.dev"], "resources": ["quarantines"], "resourceNames": [name], "verbs": ["repair"]});
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let grants = [
+        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": "repairs-it"}, "rules": [repair]}),
+        json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": "repairs-it"},
+            "roleRef": role("ClusterRole", "repairs-it"), "subjects": [role("User", "repairer"), role("User", "mender")]}),
+        json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": "mender-responds"},
+            "roleRef": role("ClusterRole", "resurgam-responder"), "subjects": [role("User", "mender")]}),
+        json!({"apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": "administers-it", "namespace": name},
+            "roleRef": role("ClusterRole", "admin"), "subjects": [role("User", "repairer")]}),
+    ];
+    rehearsal::apply(&administrator, "test", &grants).await.unwrap();
+    let responder = of(Identity::Responder).await;
+    is_isolated(name, &lay(&responder, name, &alone(), |_| {}).await).await;
+    let see = async |client: &Client| seen::fence(client, name, Isolation::Contained).await;
+    assert_eq!(see(&responder).await, Seen::Refused, "by the policy");
+    assert_eq!(see(&somebody("repairer").await).await, Seen::Refused, "by the pod");
+    match see(&somebody("mender").await).await {
+        Seen::Unclear(why) => {
+            for word in ["right if you may repair", "\"mender\"", "cannot create resource \"pods\""] {
+                assert!(why.contains(word), "{word} in {why}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

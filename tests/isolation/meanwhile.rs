@@ -10,8 +10,9 @@ use http::{Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use rehearsal::{apply, install_kinds, read};
 use resurgam::isolation::ensure;
 use tokio::sync::OnceCell;
@@ -41,6 +42,15 @@ pub async fn plane() -> &'static ControlPlane {
 /// Somebody of that plane.
 pub async fn of(who: Identity) -> Client {
     plane().await.client(who).await.unwrap()
+}
+
+/// A user of that name, with such rights as a test has granted.
+pub async fn somebody(name: &str) -> Client {
+    let kubeconfig =
+        Kubeconfig::read_from(plane().await.kubeconfig(Identity::PlatformAdministrator)).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = Some(name.to_owned());
+    Client::try_from(config).unwrap()
 }
 
 /// Makes a namespace there.

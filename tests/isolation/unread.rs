@@ -6,23 +6,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::Client;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::evidence::{CaptureError, Evidence, Snapshots, Store, Subject, capture};
 use resurgam::isolation::{impact, preflight};
 use serde_json::json;
 
-use crate::meanwhile::{meanwhile, namespace, of, plane};
-
-/// Somebody without any right.
-async fn stranger() -> Client {
-    let path = plane().await.kubeconfig(Identity::PlatformAdministrator);
-    let kubeconfig = Kubeconfig::read_from(path).unwrap();
-    let mut config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    config.auth_info.impersonate = Some("stranger".into());
-    Client::try_from(config).unwrap()
-}
+use crate::meanwhile::{meanwhile, namespace, of, somebody};
 
 #[tokio::test]
 async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_known() {
@@ -33,7 +22,7 @@ async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_kn
         let elsewhere = impact::elsewhere(client).await;
         impact::impact(client, "unread", &spec, &elsewhere).await
     };
-    let blind = look(&stranger().await).await;
+    let blind = look(&somebody("stranger").await).await;
     for what in ["list services", "list networkpolicies", "get namespace unread", "pods", "ingresses"] {
         assert!(blind.unread.iter().any(|unread| unread.contains(what)), "{what} in {:#?}", blind.unread);
     }
@@ -66,7 +55,7 @@ async fn the_preflight_knows_what_is_not_served_from_what_may_not_be_read() {
     let addresses = ["https://store.example:9000", "minio.store.svc:9000", "s3://council/evidence"];
     assert_eq!(seen.evidence.unwrap(), addresses);
 
-    let blind = preflight::gather(&stranger().await, &targets, None, None).await;
+    let blind = preflight::gather(&somebody("stranger").await, &targets, None, None).await;
     assert!(blind.routes.is_err() && blind.plans.is_err() && blind.services.is_err(), "{blind:#?}");
     assert!(blind.pods["looked-at"].is_err() && blind.evidence.is_err());
 }
