@@ -271,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_guards_go_by_is_ours_and_in_the_operators_namespace() {
+        let empty = serde_json::to_value(empty()).unwrap();
+        let metadata = json!({"name": "resurgam-guard", "namespace": "resurgam-system",
+            "labels": {"app.kubernetes.io/managed-by": "resurgam"}});
+        assert_eq!((&empty["metadata"], empty.get("data")), (&metadata, None));
+    }
+
+    #[test]
     fn whatever_cluster_roles_say_each_holder_is_one_line() {
         let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
         let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);

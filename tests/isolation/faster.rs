@@ -82,6 +82,12 @@ async fn what_somebody_else_made_at_the_same_time_is_looked_at_and_not_made_agai
     let all: Vec<_> = policies::all().unwrap().into_iter().map(|policy| policy.policy).collect();
     let made: Api<ValidatingAdmissionPolicy> = Api::all(administrator.clone());
     let path = "POST /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let (client, _) = meanwhile(responder.clone(), path, |_| async { Some(422) }.boxed());
+    let error = ensure::ensure(&client, false).await.unwrap_err().to_string();
+    assert!(
+        error.contains("create ValidatingAdmissionPolicy") && error.contains("as the test has it"),
+        "{error}"
+    );
     let (client, _) = meanwhile(responder, path, move |nth| {
         let (made, all) = (made.clone(), all.clone());
         async move {

@@ -271,6 +271,10 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
-        assert_eq!("s3://council/2025/".parse::<Location>().unwrap().to_string(), "s3://council/2025");
+        for (text, told) in
+            [("s3://council/2025/", "s3://council/2025"), ("s3://council/", "s3://council"), ("kept", "kept")]
+        {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), told);
+        }
     }
 }
