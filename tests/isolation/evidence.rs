@@ -203,6 +203,31 @@ async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_r
 }
 
 #[tokio::test]
+async fn each_container_is_asked_for_its_own_log_and_for_no_more_than_is_kept() {
+    fill("each-log").await;
+    let folder = tempfile::tempdir().unwrap();
+    let evidence = rig().await.evidence(Store::folder(folder.path()));
+    let log = "GET /api/v1/namespaces/each-log/pods/web/log";
+    let (operator, asked) = meanwhile(client(Identity::Operator).await, log, |_| async { None }.boxed());
+    capture(&operator, &evidence, subject("each-log", CaptureMode::BestEffort), Snapshots::default())
+        .await
+        .unwrap();
+    let mut asked: Vec<_> = asked
+        .each()
+        .into_iter()
+        .map(|request| {
+            let query = request.split_once('?').unwrap().1.to_owned();
+            let of = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)).map(str::to_owned);
+            (of("container=").unwrap(), of("previous="), of("limitBytes=").unwrap())
+        })
+        .collect();
+    asked.sort();
+    let (limit, before) = ((evidence.log_limit + 1).to_string(), Some("true".to_owned()));
+    let expected = [("init", None), ("main", None), ("main", before)];
+    assert_eq!(asked, expected.map(|(container, previous)| (container.to_owned(), previous, limit.clone())));
+}
+
+#[tokio::test]
 async fn manifests_that_no_index_leads_to_are_not_said_to_be_kept() {
     fill("unindexed").await;
     let folder = tempfile::tempdir().unwrap();

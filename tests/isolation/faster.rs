@@ -70,7 +70,7 @@ async fn what_somebody_else_made_at_the_same_time_is_looked_at_and_not_made_agai
     });
     assert!(!guard::ensure(&client).await.unwrap(), "somebody else made it");
     assert!(!guard::ensure(&client).await.unwrap(), "it is there");
-    assert_eq!(posts.get(), 1);
+    assert_eq!(posts.count(), 1);
     guards.delete(guard::CONFIG_MAP, &DeleteParams::default()).await.unwrap();
     let refused = |_| async { Some(422) }.boxed();
     let (client, _) = meanwhile(responder.clone(), &path, refused);
@@ -129,7 +129,7 @@ async fn the_guards_are_told_once_and_by_whom_is_on_record() {
     guard::add(&client, "told-once", contained).await.unwrap();
     guard::add(&client, "told-once", Isolation::Sealed).await.unwrap();
     assert_eq!(
-        (patches.get(), guard::level(&client, "told-once").await.unwrap().as_deref()),
+        (patches.count(), guard::level(&client, "told-once").await.unwrap().as_deref()),
         (1, Some("contained"))
     );
 
@@ -137,21 +137,21 @@ async fn the_guards_are_told_once_and_by_whom_is_on_record() {
     assert!(!guard::is_marked(&client, &fresh, &spec, contained).await.unwrap(), "the guards alone know");
     let marked = guards.mark(&fresh, &spec, contained, Writing::default()).await.unwrap();
     assert!(guard::is_marked(&client, &marked, &spec, contained).await.unwrap());
-    assert_eq!(patches.get(), 2, "once more by who marks it");
+    assert_eq!(patches.count(), 2, "once more by who marks it");
     guards.set("told-once", Isolation::Sealed).await.unwrap();
     assert!(!guard::is_marked(&client, &marked, &spec, contained).await.unwrap(), "the label alone");
     let labels = written_by(&marked.metadata, "f:resurgam.dev/isolation");
     assert_eq!(labels, [field_manager::ISOLATION]);
 
     let freed = guards.mark(&marked, &spec, open, Writing::default()).await.unwrap();
-    assert_eq!((patches.get(), guard::level(&client, "told-once").await.unwrap()), (4, None));
+    assert_eq!((patches.count(), guard::level(&client, "told-once").await.unwrap()), (4, None));
     assert!(guard::is_marked(&client, &freed, &spec, open).await.unwrap());
 
     // Who holds the verbs is told where it is news.
-    let before = patches.get();
+    let before = patches.count();
     for (holders, told) in [("lead *", 1), ("lead *", 1), ("lead a", 2)] {
         guard::set_holders(&client, holders).await.unwrap();
-        assert_eq!(patches.get(), before + told, "{holders}");
+        assert_eq!(patches.count(), before + told, "{holders}");
     }
     let known: Api<ConfigMap> = api(&operator, OPERATOR_NAMESPACE);
     let known = known.get(guard::CONFIG_MAP).await.unwrap();
@@ -185,7 +185,7 @@ async fn guards_that_an_operator_told_in_the_meantime_are_not_told_less() {
         .boxed()
     });
     guard::add(&client, "told-first", Isolation::Contained).await.unwrap();
-    assert_eq!(patches.get(), 1);
+    assert_eq!(patches.count(), 1);
     assert_eq!(guard::level(&responder, "told-first").await.unwrap().as_deref(), Some("sealed"));
 
     // Refused, and unknown to them all the same, it is told.
@@ -354,7 +354,7 @@ async fn no_account_is_deleted_before_the_record_of_all_is_what_is_read() {
     let (client, _) = meanwhile(client, &put, move |_| patched(written.clone(), identity::RECORD, note()));
     let error = identity::renew(&client, name, &mark("one")).await.unwrap_err();
     assert!(matches!(&error, IdentityError::Io(io) if io.is_conflict()), "{error}");
-    assert_eq!(deletes.get(), 0);
+    assert_eq!(deletes.count(), 0);
     assert_eq!(get::<ServiceAccount>(&administrator, name, "worker").await.uid(), before.uid());
 
     // Whoever cannot go on says with what.

@@ -15,7 +15,7 @@ use resurgam::isolation::{guard, network, seen};
 use serde_json::json;
 
 use crate::api;
-use crate::meanwhile::{Count, Happens, meanwhile, namespace, of, somebody};
+use crate::meanwhile::{Asked, Happens, meanwhile, namespace, of, somebody};
 
 fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
     QuarantineSpec { isolation, reason: "unusual activity".into(), ..QuarantineSpec::default() }
@@ -73,9 +73,9 @@ where
     F: Future<Output = Happens> + Send + 'static,
 {
     let before = before.replace("NAME", name);
-    let (client, count) = meanwhile(of(Identity::Responder).await, &before, move |nth| act(nth).boxed());
+    let (client, asked) = meanwhile(of(Identity::Responder).await, &before, move |nth| act(nth).boxed());
     let laid = lay(&client, name, &wish, |_| {}).await;
-    (laid, Count::get(&count))
+    (laid, asked.count())
 }
 
 const MAKE_QUARANTINE: &str = "POST /apis/resurgam.dev/v1alpha1/quarantines";
@@ -130,7 +130,7 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
             .boxed()
         })
     };
-    let deleted = |(client, made): (Client, Count), name: &'static str| {
+    let deleted = |(client, made): (Client, Asked), name: &'static str| {
         let get = format!("GET /apis/resurgam.dev/v1alpha1/quarantines/{name}");
         let (client, _) = meanwhile(client, &get, move |_| {
             async move {
@@ -150,7 +150,7 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
     namespace("taken-away-again").await;
     let (client_again, made) = deleted(client("taken-away-again", true), "taken-away-again");
     let again = lay(&client_again, "taken-away-again", &alone(), |_| {}).await;
-    assert_eq!((again.isolated, made.get()), (false, ATTEMPTS), "{again:#?}");
+    assert_eq!((again.isolated, made.count()), (false, ATTEMPTS), "{again:#?}");
     assert!(again.problems[0].contains("create Quarantine taken-away-again: "), "{again:#?}");
 
     // What is no conflict is not tried again.

@@ -1,8 +1,7 @@
 //! A control plane without an operator, and clients on whose way something happens: right before a request of theirs is sent,
 //! somebody else is faster, or the API server does not answer as one would like.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use control_plane::{ControlPlane, Identity, Options};
 use futures::future::BoxFuture;
@@ -64,13 +63,26 @@ pub async fn namespace(name: &str) -> Namespace {
 /// What happens before a request: nothing; or it is not sent, and this is answered.
 pub type Happens = Option<u16>;
 
-/// How often a request was made that something happens before.
+/// The requests that something happened before.
 #[derive(Clone, Default)]
-pub struct Count(Arc<AtomicUsize>);
+pub struct Asked(Arc<Mutex<Vec<String>>>);
 
-impl Count {
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
+impl Asked {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Each: its method, path and query.
+    pub fn each(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// One more, which is the how-manieth.
+    fn add(&self, request: String) -> usize {
+        let mut all = self.0.lock().unwrap();
+        all.push(request);
+        all.len()
     }
 }
 
@@ -80,15 +92,15 @@ pub fn meanwhile(
     client: Client,
     before: &str,
     act: impl Fn(usize) -> BoxFuture<'static, Happens> + Send + Sync + 'static,
-) -> (Client, Count) {
+) -> (Client, Asked) {
     let (before, dry) = before.strip_suffix(" dry").map_or((before, false), |before| (before, true));
-    let (before, act, count) = (before.to_owned(), Arc::new(act), Count::default());
-    let (namespace, counted) = (client.default_namespace().to_owned(), count.clone());
+    let (before, act, all) = (before.to_owned(), Arc::new(act), Asked::default());
+    let (namespace, counted) = (client.default_namespace().to_owned(), all.clone());
     let service = tower::service_fn(move |request: Request<Body>| {
         let (client, act) = (client.clone(), act.clone());
         let asked = format!("{} {}", request.method(), request.uri());
         let met = asked.starts_with(&before) && asked.contains("dryRun=All") == dry;
-        let nth = if met { counted.0.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+        let nth = if met { counted.add(asked) } else { 0 };
         async move {
             let answer = if met { act(nth).await } else { None };
             match answer {
@@ -97,7 +109,7 @@ pub fn meanwhile(
             }
         }
     });
-    (Client::new(service, namespace), count)
+    (Client::new(service, namespace), all)
 }
 
 fn answered(code: u16) -> Response<Body> {
