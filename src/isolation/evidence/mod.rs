@@ -238,6 +238,11 @@ mod tests {
     }
 
     #[test]
+    fn of_each_log_16_mib_are_kept_unless_it_is_said_otherwise() {
+        assert_eq!(Evidence::new(Store::folder("unused")).log_limit, 16 * 1024 * 1024);
+    }
+
+    #[test]
     fn what_was_asked_for_and_is_missing_is_a_failure_where_it_is_required() {
         for (mode, failures, others, fails) in [
             (CaptureMode::Required, 0, 0, false),
