@@ -294,7 +294,8 @@ async fn a_watch_that_breaks_is_followed_by_a_last_look() {
     let idle = tried("early", Kubelet { ignores: "control", ..SOUND }, Some(client));
     match idle.await.0 {
         Err(AttemptError::Pod(OPEN_NAMESPACE, pod, state)) => {
-            assert!(pod == "control-early" && state.starts_with("still "), "{pod} is {state}");
+            assert!(pod == "control-early" && state.starts_with("still Pending"), "{pod} is {state}");
+            assert!(!state.ends_with("after 90 s"), "{state}, and was not waited for as long");
         }
         other => panic!("{other:?}"),
     }
