@@ -13,7 +13,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
 use kube::{Api, Client, Config};
 use rehearsal::{apply, install_kinds, read};
+use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::ensure;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// What is there before anything of ours but rights.
@@ -24,7 +26,21 @@ pub async fn bare() -> ControlPlane {
     plane
 }
 
-/// The kinds, rights and policies, and no operator. One for all tests.
+/// Where the operator would keep its evidence, as its Deployment has it.
+pub const STORES: [&str; 3] = ["https://store.example:9000", "minio.store.svc:9000", "s3://council/evidence"];
+
+/// The operator's Deployment, at no replica: while anything is isolated, nobody could make it.
+fn operator() -> Value {
+    let container = json!({"name": "main", "image": "registry.example/resurgam",
+        "args": ["--quiet", STORES[0], STORES[1]], "env": [{"name": "STORE", "value": STORES[2]}]});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "resurgam", "namespace": OPERATOR_NAMESPACE},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "resurgam"}},
+            "template": {"metadata": {"labels": {"app": "resurgam"}}, "spec": {"containers": [container]}}},
+    })
+}
+
+/// The kinds, rights and policies, and no operator that runs. One for all tests.
 pub async fn plane() -> &'static ControlPlane {
     static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
     // On the heap, as it is within the future of every test here, and a thread's stack is small.
@@ -32,6 +48,7 @@ pub async fn plane() -> &'static ControlPlane {
         let plane = bare().await;
         let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
         install_kinds(&administrator).await.unwrap();
+        apply(&administrator, "install", &[operator()]).await.unwrap();
         ensure::ensure(&administrator, false).await.unwrap();
         plane
     }));

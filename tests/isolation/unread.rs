@@ -2,16 +2,14 @@
 
 use control_plane::Identity;
 use futures::FutureExt;
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::Client;
 use kube::api::PostParams;
-use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::evidence::{CaptureError, Evidence, Snapshots, Store, Subject, capture};
 use resurgam::isolation::{impact, preflight};
 use serde_json::json;
 
-use crate::meanwhile::{meanwhile, namespace, of, somebody};
+use crate::meanwhile::{STORES, meanwhile, namespace, of, somebody};
 
 #[tokio::test]
 async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_known() {
@@ -34,15 +32,6 @@ async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_kn
 async fn the_preflight_knows_what_is_not_served_from_what_may_not_be_read() {
     let administrator = of(Identity::PlatformAdministrator).await;
     namespace("looked-at").await;
-    let deployments: Api<Deployment> = Api::namespaced(administrator.clone(), OPERATOR_NAMESPACE);
-    let container = json!({"name": "main", "image": "registry.example/resurgam",
-        "args": ["--quiet", "https://store.example:9000", "minio.store.svc:9000"],
-        "env": [{"name": "STORE", "value": "s3://council/evidence"}]});
-    let deployment = json!({"metadata": {"name": "resurgam"}, "spec": {
-        "replicas": 0, "selector": {"matchLabels": {"app": "resurgam"}},
-        "template": {"metadata": {"labels": {"app": "resurgam"}}, "spec": {"containers": [container]}},
-    }});
-    deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
     let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(administrator.clone(), "looked-at");
     let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "main", "image": "registry.example/web"}]}});
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
@@ -52,8 +41,7 @@ async fn the_preflight_knows_what_is_not_served_from_what_may_not_be_read() {
     assert_eq!(seen.routes.as_ref().map(Vec::len), Ok(0), "nobody serves HTTPRoutes");
     assert_eq!(seen.pods.keys().collect::<Vec<_>>(), ["looked-at"]);
     assert_eq!(seen.pods["looked-at"].as_deref(), Ok(&["web".to_owned()][..]));
-    let addresses = ["https://store.example:9000", "minio.store.svc:9000", "s3://council/evidence"];
-    assert_eq!(seen.evidence.unwrap(), addresses);
+    assert_eq!(seen.evidence.unwrap(), STORES);
 
     let blind = preflight::gather(&somebody("stranger").await, &targets, None, None).await;
     assert!(blind.routes.is_err() && blind.plans.is_err() && blind.services.is_err(), "{blind:#?}");
