@@ -74,9 +74,19 @@ spec: {isolation: Contained, reason: breach}
 
     async fn until(&self, what: &str, is: impl Fn(&Quarantine) -> bool) -> Quarantine {
         let api: Api<Quarantine> = Api::all(self.administrator.clone());
-        let condition = await_condition(api.clone(), "watched", |q: Option<&Quarantine>| q.is_some_and(&is));
+        let condition = async {
+            loop {
+                let seen =
+                    await_condition(api.clone(), "watched", |q: Option<&Quarantine>| q.is_some_and(&is));
+                match seen.await {
+                    Ok(found) => return found.unwrap(),
+                    // An API server that was just started refuses lists until its storage is ready.
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                }
+            }
+        };
         match tokio::time::timeout(std::time::Duration::from_secs(90), condition).await {
-            Ok(found) => found.unwrap().unwrap(),
+            Ok(found) => found,
             Err(_) => panic!("not {what}: {:#?}", api.get("watched").await.unwrap().status),
         }
     }

@@ -127,6 +127,14 @@ pub async fn rig() -> &'static Rig {
                 .await
                 .unwrap();
         }
+        // The API server calls a kind established before its storage is ready, and refuses lists until then.
+        within("Quarantines to be answered for", async {
+            let all: Api<Quarantine> = Api::all(administrator.clone());
+            while all.list(&Default::default()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
         apply(&administrator, include_str!("../../deploy/rbac.yaml")).await;
         control_plane.write_container_logs(&[LOGGED], &[LOGGED_BEFORE]).unwrap();
         let identity = age::x25519::Identity::generate();
