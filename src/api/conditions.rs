@@ -23,6 +23,9 @@ pub const FENCE_INTACT: &str = "FenceIntact";
 /// Why a Quarantine is not `Ready` where only its network does not isolate: everything else that the level needs is in place.
 pub const NETWORK_NOT_ENFORCED: &str = "NetworkNotEnforced";
 
+/// Why a contained Quarantine is not `Ready` where only pods on the network of their nodes are not cut off: sealing stops them.
+pub const HOST_NETWORK_PODS: &str = "HostNetworkPods";
+
 /// The three states of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

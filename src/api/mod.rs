@@ -42,9 +42,11 @@ pub const RECORDED_ANNOTATION: &str = "resurgam.dev/replicas";
 pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
 /// Annotation on a stopped workload: UID of the Quarantine that stopped it. One of another seal is ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
-/// Annotation on a service account that was made anew: digest of the evidence that was taken before. One of an earlier sealing
-/// is ignored.
+/// Annotation on what delivers into an isolated namespace and was suspended: digest of the evidence that was taken before. One of an
+/// earlier sealing is ignored.
 pub const EVIDENCE_ANNOTATION: &str = "resurgam.dev/evidence";
+/// Label on a ServiceAccount that was recreated: which sealing did it. One of an earlier sealing is ignored.
+pub const SEALED_LABEL: &str = "resurgam.dev/sealed-as";
 /// Label on whatever we make in an isolated namespace.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
@@ -116,6 +118,9 @@ pub struct ObjectName {
 /// Account of the operator. Written into the admission policies, which know no parameters.
 pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
 
+/// Where records of what was in isolated namespaces are kept: no tenant writes there.
+pub const RECORDS_NAMESPACE: &str = "resurgam-records";
+
 /// Where the operator's pods try the cluster's network: denied nothing, and denied everything.
 pub const PROBE_NAMESPACES: [&str; 2] = ["resurgam-probe", "resurgam-probe-denied"];
 
@@ -126,6 +131,7 @@ pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
         _ if namespace.starts_with("kube-") => Some("the cluster itself runs there"),
         "default" => Some("the API server's own Service is kept there"),
         OPERATOR_NAMESPACE => Some("the operator runs there"),
+        RECORDS_NAMESPACE => Some("records of what was in isolated namespaces are kept there"),
         _ if PROBE_NAMESPACES.contains(&namespace) => Some("the operator tries the cluster's network there"),
         _ => None,
     }

@@ -123,6 +123,11 @@ pub struct QuarantineStatus {
     #[schemars(length(max = 64))]
     pub deliverers: Vec<Deliverer>,
 
+    /// Pods that were captured and deleted, and that no workload will bring back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub unmanaged_pods: Vec<String>,
+
     /// `Ready`, `Reconciling`, `Stalled`, `FenceIntact`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::isolation::guard;
+use crate::isolation::list;
 use crate::isolation::policies::{self, Policy};
 
 const AFTER_HELP: &str = "\
@@ -64,14 +64,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The objects, in the order in which they are applied: without the ConfigMap the guards refuse everything.
+/// The objects, in the order in which they are applied: without the lists some guards refuse everything.
 fn manifests(as_static: bool) -> Result<Vec<Value>> {
-    let (first, all) = if as_static {
-        (None, policies::all_static()?)
-    } else {
-        (Some(serde_json::to_value(guard::empty())?), policies::all()?)
-    };
-    let mut manifests = Vec::from_iter(first);
+    let (first, all) =
+        if as_static { (Vec::new(), policies::all_static()?) } else { (list::empty(), policies::all()?) };
+    let mut manifests = first.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     for Policy { policy, binding } in all {
         manifests.extend([serde_json::to_value(policy)?, serde_json::to_value(binding)?]);
     }
@@ -91,8 +88,10 @@ mod tests {
     #[test]
     fn what_the_guards_go_by_is_printed_before_them_and_each_policy_with_its_binding() {
         let all = names(false);
-        assert_eq!(all[0], ("ConfigMap".to_owned(), guard::CONFIG_MAP.to_owned()));
-        assert_eq!(all.len(), 1 + 2 * policies::all().unwrap().len());
+        for (list, name) in all.iter().zip(list::CONFIG_MAPS) {
+            assert_eq!(*list, ("ConfigMap".to_owned(), name.to_owned()));
+        }
+        assert_eq!(all.len(), 2 + 2 * policies::all().unwrap().len());
         let static_ = names(true);
         assert!(static_.iter().all(|(kind, name)| kind != "ConfigMap" && name.ends_with(".static.k8s.io")));
     }

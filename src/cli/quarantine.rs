@@ -14,11 +14,12 @@ use kube::{Api, Client};
 
 use super::Output;
 use super::controller::LEASE;
-use crate::api::{Incident, OPERATOR_NAMESPACE, ObjectName, QuarantineLevel, QuarantineSpec};
+use crate::api::{Incident, Isolation, OPERATOR_NAMESPACE, ObjectName, QuarantineLevel, QuarantineSpec};
 use crate::calls::{call, call_opt};
 use crate::isolation::ensure::{self, ensure};
 use crate::isolation::impact;
-use crate::isolation::lay::{Laid, Step, Wish, lay};
+use crate::isolation::list;
+use crate::isolation::offline::{self, Request, Step};
 use crate::isolation::preflight::{self, Kind};
 use report::{LeftOut, Outcome, Report};
 use targets::Meant;
@@ -156,9 +157,15 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
             return finish(args, report, Outcome::Stopped);
         }
     }
-    let wish = Wish { spec: spec(args), operator: report.operator };
-    report.namespaces = lay_all(args, &client, &report.targets, &wish).await;
-    let all = report.namespaces.iter().all(|laid| laid.isolated);
+    // All at once, before anything else: from here on nobody writes there.
+    let listed = list::add(&client, &report.targets, Isolation::Contained).await;
+    if listed.is_ok() && args.output == Output::Text {
+        anstream::eprintln!("{} namespaces on the isolation lists", report.targets.len());
+    }
+    let unlisted = listed.err().map(|error| error.to_string());
+    let request = Request { spec: spec(args), operator: report.operator, unlisted };
+    report.namespaces = isolate_all(args, &client, &report.targets, &request).await;
+    let all = report.namespaces.iter().all(|outcome| outcome.isolated);
     finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })
 }
 
@@ -279,7 +286,12 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-async fn lay_all(args: &Args, client: &Client, names: &[String], wish: &Wish) -> Vec<Laid> {
+async fn isolate_all(
+    args: &Args,
+    client: &Client,
+    names: &[String],
+    request: &Request,
+) -> Vec<offline::Outcome> {
     let total = names.len();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let tell = |name: &str, step| {
@@ -287,9 +299,9 @@ async fn lay_all(args: &Args, client: &Client, names: &[String], wish: &Wish) ->
             Step::Quarantine => "quarantine",
             Step::Network => "network cut",
             Step::Label => "labelled",
-            Step::Seen => {
+            Step::Verified => {
                 let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                anstream::eprintln!("[{done}/{total}] {name}: tried");
+                anstream::eprintln!("[{done}/{total}] {name}: verified");
                 return;
             }
         };
@@ -299,7 +311,7 @@ async fn lay_all(args: &Args, client: &Client, names: &[String], wish: &Wish) ->
     };
     let tell = &tell;
     stream::iter(names)
-        .map(|name| async move { lay(client, name, wish, |step| tell(name, step)).await })
+        .map(|name| async move { offline::isolate(client, name, request, |step| tell(name, step)).await })
         .buffered(PARALLEL)
         .collect()
         .await

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::api::{OPERATOR_NAMESPACE, field_manager};
 use crate::calls::{IoError, call, call_opt};
-use crate::isolation::guard;
+use crate::isolation::list;
 use crate::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
 
 /// Pause before putting the policies back is tried again.
@@ -132,7 +132,7 @@ fn compare(version: Option<&str>, same: bool) -> Found {
 /// # Errors
 /// [`FenceError`], naming the policy.
 pub async fn install(client: &Client) -> Result<Installed, FenceError> {
-    let mut installed = Installed { written: guard::ensure(client).await?, newer: false };
+    let mut installed = Installed { written: list::ensure(client).await?, newer: false };
     for Policy { policy, binding } in policies::all()? {
         installed.add(put(client, &policy, |object| object.spec.as_ref()).await?);
         installed.add(put(client, &binding, |object| object.spec.as_ref()).await?);
@@ -231,14 +231,14 @@ where
         .boxed()
 }
 
-/// When the guards' ConfigMap is gone, or may be. What is in it changes often, and is none of the keeper's business.
+/// When an isolation list is gone, or may be. What is on it changes often, and is none of the keeper's business.
 fn vanished(client: Client) -> impl futures::Stream<Item = String> + Send + Unpin {
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", guard::CONFIG_MAP));
+    let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     watcher(Api::<ConfigMap>::namespaced(client, OPERATOR_NAMESPACE), only)
         .default_backoff()
         .filter_map(|event| {
             let gone = matches!(event, Ok(watcher::Event::Delete(_) | watcher::Event::InitDone));
-            std::future::ready(gone.then(|| guard::CONFIG_MAP.to_owned()))
+            std::future::ready(gone.then(|| list::CONFIG_MAPS[0].to_owned()))
         })
         .boxed()
 }

@@ -8,7 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
-use crate::api::conditions::{NETWORK_NOT_ENFORCED, READY, find};
+use crate::api::conditions::{HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, find};
 use crate::api::quarantine::ControlName;
 use crate::api::{
     Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus,
@@ -155,7 +155,13 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
     let current = status.observed_generation == quarantine.metadata.generation;
     QuarantineFound {
         isolation: status.isolation,
-        ready: current && ready.is_some_and(|c| c.status == "True"),
+        // Pods on the network of their nodes end with the sealing, which comes before anything is let in.
+        ready: current
+            && ready.is_some_and(|c| {
+                let is_cured =
+                    status.isolation == Some(Isolation::Contained) && c.reason == HOST_NETWORK_PODS;
+                c.status == "True" || is_cured
+            }),
         message: ready
             .map_or_else(|| "its Quarantine has not been taken up yet".to_owned(), |c| c.message.clone()),
         lacking: ready

@@ -26,11 +26,12 @@ use crate::calls::{IoError, call, call_opt};
 use crate::clock;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
-use crate::isolation::guard::Guards;
 use crate::isolation::identity::{self, IdentityError};
-use crate::isolation::label::{self, Writing};
-use crate::isolation::network::{self as policies, NetworkError};
+use crate::isolation::label;
+use crate::isolation::list::Lists;
+use crate::isolation::network::NetworkError;
 use crate::isolation::probe::Servers;
+use crate::isolation::records::RecordError;
 use crate::isolation::target::PlanState;
 use context::{Context, Held, Seal, Turns};
 use ending::Ending;
@@ -125,8 +126,10 @@ impl PassError {
     fn io(&self) -> Option<&IoError> {
         match self {
             Self::Io(error)
-            | Self::Network(NetworkError::Io(error))
-            | Self::Identity(IdentityError::Io(error)) => Some(error),
+            | Self::Network(NetworkError::Io(error) | NetworkError::Record(RecordError::Io(error)))
+            | Self::Identity(IdentityError::Io(error) | IdentityError::Record(RecordError::Io(error))) => {
+                Some(error)
+            }
             Self::Network(_) | Self::Identity(_) | Self::Capture(_) => None,
         }
     }
@@ -147,7 +150,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         recorder,
         memory: Mutex::default(),
         turns: Turns::default(),
-        guards: Guards::new(client.clone()),
+        lists: Lists::new(client.clone()),
         deliverers: Default::default(),
     });
     let passes = async {
@@ -362,13 +365,10 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
         }
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
-        if let Some(earlier) = label::sealed_alone(&namespace) {
-            policies::adopt(&context.client, &name, &earlier, &uid).await?;
-        }
-        policies::release(&context.client, &name, &uid).await?;
-        context.guards.mark(&namespace, &quarantine.spec, Isolation::Open, Writing::default()).await?;
+        pass::restore(&context.client, &namespace).await?;
+        context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
     } else {
-        context.guards.set(&name, Isolation::Open).await?;
+        context.lists.set(&name, Isolation::Open).await?;
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
     context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;

@@ -10,7 +10,7 @@ use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
 
 use crate::api::OPERATOR_NAMESPACE;
-use crate::isolation::guard;
+use crate::isolation::list;
 
 /// Pause before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -29,11 +29,11 @@ pub async fn keep(client: Client) {
                 _ => None,
             });
     // Whoever took the ConfigMap away took the roles with it.
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", guard::CONFIG_MAP));
+    let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let maps = watcher(maps, only).default_backoff().touched_objects().filter_map(async |map| {
         map.ok()
-            .filter(|map| map.data.as_ref().is_none_or(|data| !data.contains_key(guard::ROLES_KEY)))
+            .filter(|map| map.data.as_ref().is_none_or(|data| !data.contains_key(list::ROLES_KEY)))
             .map(drop)
     });
     let wakes = stream::select(roles.boxed(), maps.boxed()).ready_chunks(256);
@@ -44,8 +44,8 @@ pub async fn keep(client: Client) {
             continue;
         }
         loop {
-            let holders = guard::holders(store.state().iter().map(AsRef::as_ref));
-            match guard::set_holders(&client, &holders).await {
+            let holders = list::holders(store.state().iter().map(AsRef::as_ref));
+            match list::set_holders(&client, &holders).await {
                 Ok(()) => break,
                 Err(error) => {
                     tracing::error!(%error, "the guards are not told which roles hold our verbs");

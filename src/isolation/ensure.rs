@@ -8,7 +8,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::guard;
+use super::list;
 use super::policies::{self, Policy};
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
@@ -69,7 +69,7 @@ pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, Ensure
     let mut all = Vec::new();
     // Without it the guards refuse everything.
     if !dry_run {
-        guard::ensure(client).await?;
+        list::ensure(client).await?;
     }
     for Policy { policy, binding } in policies::all()? {
         let guards_elsewhere = policy.spec.as_ref().is_some_and(|spec| spec.param_kind.is_some());

@@ -1,6 +1,6 @@
 //! What isolating a namespace would stop, read beforehand. Writes nothing: what is tried is tried as a dry-run.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{ListParams, PostParams};
@@ -8,7 +8,8 @@ use kube::core::{Selector, SelectorExt};
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
-use super::label::{self, Writing};
+use super::controls::pods;
+use super::label;
 use super::network;
 use super::workloads::{self, Shape};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec};
@@ -26,9 +27,13 @@ pub struct Impact {
     pub workloads: Vec<String>,
     /// How many pods live.
     pub pods: usize,
+    /// Pods that no workload brings back once they are stopped.
+    pub unmanaged_pods: Vec<String>,
+    /// Pods on the network of their nodes: no network policy reaches them.
+    pub host_network_pods: Vec<String>,
     /// Where it answers from outside: hosts, load balancers.
     pub goes_dark: Vec<String>,
-    /// Network policies that would be recorded and removed.
+    /// Network policies that would be made to select no pod.
     pub policies: Vec<String>,
     /// Who elsewhere refers to it.
     pub referrers: Vec<String>,
@@ -74,16 +79,20 @@ pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewher
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let (namespace, found, pods, ingresses) = futures::join!(
         call(format!("get namespace {name}"), namespaces.get(name)),
-        workloads::list(client, name),
-        workloads::list_kind::<Pod>(client, name),
+        workloads::inventory(client, name),
+        pods::list(client, name),
         workloads::list_kind::<Ingress>(client, name),
     );
     let namespace = read(&mut impact, namespace).unwrap_or_default();
     impact.already = namespace.labels().get(ISOLATION_LABEL).cloned();
     let found = read(&mut impact, found).unwrap_or_default();
-    impact.workloads = found.iter().filter(|w| !w.is_stopped()).map(describe).collect();
+    impact.workloads = found.workloads.iter().filter(|w| !w.is_stopped()).map(describe).collect();
     let pods = read(&mut impact, pods).unwrap_or_default();
-    impact.pods = pods.iter().filter(|pod| workloads::is_live(pod)).count();
+    impact.pods = pods.iter().filter(|pod| pods::is_live(pod)).count();
+    let unmanaged = pods.iter().filter(|pod| pods::is_live(pod) && pods::is_unmanaged(pod, &found.uids));
+    impact.unmanaged_pods = unmanaged.map(ResourceExt::name_any).collect();
+    impact.host_network_pods =
+        pods.iter().filter(|pod| on_host_network(pod)).map(ResourceExt::name_any).collect();
     let hosts = read(&mut impact, ingresses).unwrap_or_default();
     impact.goes_dark = dark(name, &hosts, &elsewhere.services);
     impact.policies = others(name, &elsewhere.policies);
@@ -96,6 +105,11 @@ pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewher
 
 fn read<T>(impact: &mut Impact, answer: Result<T, IoError>) -> Option<T> {
     answer.map_err(|error| impact.unread.push(error.to_string())).ok()
+}
+
+/// Does it live on the network of its node?
+pub(super) fn on_host_network(pod: &Pod) -> bool {
+    pods::is_live(pod) && pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
 }
 
 fn describe(workload: &workloads::Workload) -> String {
@@ -165,22 +179,17 @@ async fn refused(client: &Client, namespace: &Namespace, spec: &QuarantineSpec) 
     let params = PostParams { dry_run: true, field_manager: None };
     let quarantines: Api<Quarantine> = Api::all(client.clone());
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &name);
-    let records: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
     let quarantine = Quarantine::new(&name, spec.clone());
     let deny = network::wanted(&name, None).into_iter().next().unwrap_or_default();
-    let mut record = ConfigMap::default();
-    record.metadata.name = Some(network::RECORD.to_owned());
-    let (made, denied, recorded, labelled) = futures::join!(
+    let (made, denied, labelled) = futures::join!(
         call(format!("create Quarantine {name}"), quarantines.create(&params, &quarantine)),
         call(
             format!("create NetworkPolicy {name}/{}", network::DEFAULT_DENY),
             policies.create(&params, &deny)
         ),
-        call(format!("create ConfigMap {name}/{}", network::RECORD), records.create(&params, &record)),
-        label::label(client, namespace, spec, Isolation::Contained, Writing { alone: false, dry_run: true }),
+        label::label(client, namespace, spec, Isolation::Contained, true),
     );
-    let errors =
-        [made.map(drop).err(), denied.map(drop).err(), recorded.map(drop).err(), labelled.map(drop).err()];
+    let errors = [made.map(drop).err(), denied.map(drop).err(), labelled.map(drop).err()];
     // What is there already is no refusal.
     errors.into_iter().flatten().filter(|error| !error.is_conflict()).map(|error| error.to_string()).collect()
 }

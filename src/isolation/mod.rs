@@ -3,23 +3,24 @@
 //! tried. The decisions are pure ([`target`], the planning half of [`workloads`] and [`network`]); the controller acts.
 
 pub mod api_servers;
+pub mod controls;
 pub mod deliverers;
 pub mod ensure;
 pub mod evidence;
-pub mod guard;
+pub mod failure;
 pub mod holes;
-pub mod identity;
 pub mod impact;
-pub mod label;
-pub mod lay;
-pub mod network;
+pub mod observation;
+pub mod offline;
 pub mod policies;
 pub mod preflight;
 pub mod probe;
-pub mod seen;
+pub mod records;
 pub mod target;
 pub mod tighten;
-pub mod workloads;
+pub mod verify_as_caller;
+
+pub use controls::{identity, label, list, network, workloads};
 
 /// Label of ours on whatever we make, with [`crate::api::MANAGED_BY_LABEL`] as its key.
 pub const MANAGED_BY: &str = "resurgam";

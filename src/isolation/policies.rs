@@ -1,19 +1,24 @@
 //! The admission policies, as data: `policies/*.yaml`, and one binding for each; and the same as static manifests.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    MatchCondition, ParamKind, ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::ObjectMeta;
 
 use super::MANAGED_BY;
-use super::guard;
+use super::controls::list;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
 
 /// Keeps labels and `resurgam.dev/*` annotations of a quarantined namespace, and the namespace.
 pub const NAMESPACE_LOCK: &str = "resurgam-namespace-lock";
 /// Refuses writes and connections in a quarantined namespace.
 pub const WRITE_FENCE: &str = "resurgam-write-fence";
+/// The same, for namespaces that are on an isolation list: no label is needed.
+pub const LIST_FENCE: &str = "resurgam-list-fence";
+/// The policies that fence a namespace's writes. Each refuses by itself.
+pub const FENCES: [&str; 2] = [WRITE_FENCE, LIST_FENCE];
 /// Keeps Quarantines from being lifted or eased.
 pub const QUARANTINE_LOCK: &str = "resurgam-quarantine-lock";
 /// Vouches for who made a Decision.
@@ -36,7 +41,7 @@ pub const INSTALL_GUARD: &str = "resurgam-install-guard";
 pub const POLICY_GUARD: &str = "resurgam-policy-guard";
 
 /// Goes up by one with every release that changes a policy: an operator leaves a newer one's policies alone.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// Annotation of ours on policies and bindings that bears [`VERSION`].
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 /// What the API server wants the names of static manifests to end with.
@@ -71,7 +76,36 @@ pub struct Policy {
 /// # Errors
 /// A policy file that does not parse; a unit test reads them all.
 pub fn all() -> Result<Vec<Policy>, serde_yaml::Error> {
-    SOURCES.into_iter().map(read).collect()
+    let mut policies = SOURCES.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let is_fence = |p: &&Policy| p.policy.metadata.name.as_deref() == Some(WRITE_FENCE);
+    let by_list = policies.iter().find(is_fence).map(|fence| by_list(fence.policy.clone()));
+    policies.extend(by_list);
+    Ok(policies)
+}
+
+/// The write fence for namespaces that are on an isolation list, whatever label they bear: the same rules, with the level from
+/// the list. One write of a list fences any number of namespaces, and no webhook on namespaces is asked about it.
+fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
+    fence.metadata.name = Some(LIST_FENCE.to_owned());
+    if let Some(spec) = &mut fence.spec {
+        spec.param_kind =
+            Some(ParamKind { api_version: Some("v1".to_owned()), kind: Some("ConfigMap".to_owned()) });
+        if let Some(constraints) = &mut spec.match_constraints {
+            constraints.namespace_selector = Some(LabelSelector::default());
+        }
+        // Whatever a list says: what the cluster and the operator need to live is never fenced.
+        spec.match_conditions = Some(vec![MatchCondition {
+            name: "listed".to_owned(),
+            expression: "has(params.data) && request.namespace in params.data && !request.namespace.startsWith('kube-') && \
+                !(request.namespace in ['default', 'resurgam-system', 'resurgam-records'])"
+                .to_owned(),
+        }]);
+        for variable in spec.variables.iter_mut().flatten().filter(|variable| variable.name == "level") {
+            variable.expression = "params.data[request.namespace]".to_owned();
+        }
+    }
+    let binding = binding(&fence);
+    Policy { policy: fence, binding }
 }
 
 /// The policies that the API server can also be given as files, named as it wants them there: those without a parameter, and one
@@ -109,6 +143,15 @@ fn read(source: &str) -> Result<Policy, serde_yaml::Error> {
     Ok(Policy { policy, binding })
 }
 
+/// What is done with a request when every isolation list is lost. Policies that match the writes of the whole cluster refuse
+/// nobody then: the label still fences, and the operator makes the lists again. The others match little, and refuse.
+fn without_lists(policy: &ValidatingAdmissionPolicy) -> &'static str {
+    match policy.metadata.name.as_deref() {
+        Some(LIST_FENCE | ACCOUNT_GUARD) => "Allow",
+        _ => "Deny",
+    }
+}
+
 fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBinding {
     let parameter = policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref());
     ValidatingAdmissionPolicyBinding {
@@ -122,10 +165,10 @@ fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBindi
             policy_name: policy.metadata.name.clone(),
             validation_actions: Some(vec!["Deny".to_owned(), "Audit".to_owned()]),
             param_ref: parameter.map(|_| ParamRef {
-                name: Some(guard::CONFIG_MAP.to_owned()),
+                name: None,
                 namespace: Some(OPERATOR_NAMESPACE.to_owned()),
-                parameter_not_found_action: Some("Deny".to_owned()),
-                selector: None,
+                parameter_not_found_action: Some(without_lists(policy).to_owned()),
+                selector: Some(list::selector()),
             }),
             ..ValidatingAdmissionPolicyBindingSpec::default()
         }),
@@ -146,7 +189,7 @@ mod tests {
         let names: Vec<_> = policies.iter().map(|p| p.policy.metadata.name.as_deref().unwrap()).collect();
         let locks = [NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, DECISION, SINGLE_WRITER];
         let guards = [OWN_GUARD, CREDENTIAL_GUARD, ACCOUNT_GUARD, RIGHTS_GUARD, VOLUME_GUARD, INSTALL_GUARD];
-        assert_eq!(names, [&locks[..], &guards[..]].concat());
+        assert_eq!(names, [&locks[..], &guards[..], &[LIST_FENCE]].concat());
         for Policy { policy, binding } in policies.iter().chain(&all_static().unwrap()) {
             let name = policy.metadata.name.as_deref().unwrap();
             let spec = policy.spec.as_ref().unwrap();
@@ -161,13 +204,15 @@ mod tests {
             let bound = binding.spec.as_ref().unwrap();
             assert_eq!(bound.policy_name.as_deref(), Some(name));
             assert_eq!(bound.validation_actions.as_ref().unwrap()[0], "Deny");
-            // Without its parameter a guard refuses.
+            // Without its parameters a guard refuses, but for those that match the writes of the whole cluster.
             assert_eq!(bound.param_ref.is_some(), spec.param_kind.is_some(), "{name}");
+            let wanted = if [LIST_FENCE, ACCOUNT_GUARD].contains(&name) { "Allow" } else { "Deny" };
             assert!(
                 bound
                     .param_ref
                     .as_ref()
-                    .is_none_or(|p| p.parameter_not_found_action.as_deref() == Some("Deny"))
+                    .is_none_or(|p| p.parameter_not_found_action.as_deref() == Some(wanted)),
+                "{name}"
             );
         }
     }
@@ -178,7 +223,7 @@ mod tests {
         let said =
             said.iter().map(|p| format!("{:?}{:?}", p.policy.spec, p.binding.spec)).collect::<String>();
         let said: String = Sha256::digest(said).iter().map(|byte| format!("{byte:02x}")).collect();
-        let known = (2, "7ff901ef58909542c585f05bd1504563b9f3d9646484f5e430a9aa054774370d");
+        let known = (3, "8427e3719d39fec74940327dd7ac9ebdcd9f87642914de9cde6b945bc257889f");
         assert_eq!((VERSION, said.as_str()), known, "raise VERSION, or an older operator takes them back");
     }
 
@@ -191,8 +236,10 @@ mod tests {
             INCIDENT_ANNOTATION,
             OPERATOR,
             RELEASE_FINALIZER,
-            guard::CONFIG_MAP,
-            &format!("'{}'", guard::ROLES_KEY),
+            list::CONFIG_MAPS[0],
+            list::CONFIG_MAPS[1],
+            list::LABEL,
+            &format!("'{}'", list::ROLES_KEY),
         ] {
             assert!(text.contains(word), "{word}");
         }

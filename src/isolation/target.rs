@@ -224,6 +224,8 @@ impl Claim {
 /// What was found of the controls, as the next decision needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
+    /// The isolation lists have the namespace at the target.
+    pub listed: bool,
     /// The namespace bears label and annotations of the target.
     pub labelled: bool,
     /// The fence was seen to refuse, at that level; to open, seen to refuse no more.
@@ -243,6 +245,8 @@ pub struct Found {
 /// What comes next on the way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// Write the isolation lists.
+    List,
     /// Write (or, to open, remove) label and annotations.
     Label,
     /// Try the fence, until it is seen to refuse, or, to open, to refuse no more.
@@ -261,12 +265,14 @@ pub enum Next {
     Done,
 }
 
-/// The order of work: label, fence seen to refuse, network, capture, then workloads and identities. Into a clean room, and out of it, the
+/// What is outstanding first, in the order of work: lists, label, fence verified, network, capture, then workloads and identities.
+/// Where isolation tightens, what fails keeps nothing that comes after it from being done. Into a clean room, and out of it, the
 /// network is ready before the label lets anything in or out.
 #[must_use]
 pub fn next(level: Isolation, found: Found) -> Next {
     let steps: &[(bool, Next)] = match level {
         Isolation::Sealed => &[
+            (found.listed, Next::List),
             (found.labelled, Next::Label),
             (found.fenced, Next::Probe),
             (found.network, Next::Network),
@@ -276,6 +282,7 @@ pub fn next(level: Isolation, found: Found) -> Next {
             (found.renewed, Next::Identity),
         ],
         Isolation::Contained => &[
+            (found.listed, Next::List),
             (found.labelled, Next::Label),
             (found.fenced, Next::Probe),
             (found.network, Next::Network),

@@ -232,7 +232,7 @@ fn unclaimed_it_is_as_its_spec_says_but_what_recovered_stays_so() {
 
 #[test]
 fn no_pod_goes_before_fence_network_and_capture_are_done() {
-    for bits in 0..128_u8 {
+    for bits in 0..=255_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
         let found = Found {
             labelled: bit(0),
@@ -242,6 +242,7 @@ fn no_pod_goes_before_fence_network_and_capture_are_done() {
             stopped: bit(4),
             empty: bit(5),
             renewed: bit(6),
+            listed: bit(7),
         };
         let next = next(Sealed, found);
         if matches!(next, Next::Stop | Next::AwaitPods | Next::Identity | Next::Done) {
@@ -262,7 +263,8 @@ fn the_label_lets_in_or_out_only_once_the_network_is_ready() {
     assert_eq!(next(CleanRoom, found), Next::Network);
     assert_eq!(next(Open, found), Next::Network);
     assert_eq!(next(Open, Found { network: true, ..found }), Next::Label);
-    assert_eq!(next(Contained, found), Next::Label);
+    assert_eq!(next(Contained, found), Next::List);
+    assert_eq!(next(Contained, Found { listed: true, ..found }), Next::Label);
 }
 
 #[test]

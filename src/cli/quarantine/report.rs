@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::QuarantineLevel;
 use crate::isolation::ensure::{Found, State};
 use crate::isolation::impact::Impact;
-use crate::isolation::lay::Laid;
+use crate::isolation::offline;
 use crate::isolation::preflight::{Finding, Kind, Weight};
 
 const BOLD: Style = Style::new().bold();
@@ -50,7 +50,7 @@ pub(super) struct Report {
     pub(super) stopped_by: Option<String>,
     pub(super) policies: Vec<Found>,
     pub(super) impacts: Vec<Impact>,
-    pub(super) namespaces: Vec<Laid>,
+    pub(super) namespaces: Vec<offline::Outcome>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -113,8 +113,10 @@ pub(super) fn impacts(report: &Report) -> String {
             if impact.workloads.is_empty() { "nothing".to_owned() } else { impact.workloads.join(", ") };
         line!(page, "  {running}: {what} ({} pods)", impact.pods);
         for (what, list) in [
-            ("goes dark", &impact.goes_dark),
-            ("network policies recorded and removed", &impact.policies),
+            ("loses outside connectivity", &impact.goes_dark),
+            ("nothing brings back, once stopped", &impact.unmanaged_pods),
+            ("not cut off by network policies, as it uses its node's network", &impact.host_network_pods),
+            ("network policies made to select nothing", &impact.policies),
             ("referred to by", &impact.referrers),
         ] {
             if !list.is_empty() {

@@ -1,6 +1,6 @@
 //! What passes share: clients, who takes turns, and what is remembered of each namespace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,9 +10,10 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{ANSWERS, QuarantineOptions, deliverers};
+use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
-use crate::isolation::guard::Guards;
+use crate::isolation::list::Lists;
 use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 
@@ -33,6 +34,8 @@ pub(super) struct Memory {
     pub(super) probing: Option<(Instant, u32)>,
     /// When it first only had yet to be heard whether what its claimant depends on is healthy.
     pub(super) unheard: Option<Instant>,
+    /// Since when each control has failed.
+    pub(super) failing: BTreeMap<ControlName, Instant>,
     /// Passes that failed in a row.
     pub(super) failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -64,7 +67,7 @@ pub(super) struct Context {
     pub(super) recorder: Recorder,
     pub(super) memory: Mutex<HashMap<String, Memory>>,
     pub(super) turns: Turns,
-    pub(super) guards: Guards,
+    pub(super) lists: Lists,
     pub(super) deliverers: deliverers::Shelf,
 }
 
@@ -84,7 +87,7 @@ impl Turns {
     /// Waits until it is this one's turn to do what comes next. The turn ends with what is returned.
     pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
-            Next::Label | Next::Probe | Next::Network => &self.fencing,
+            Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,
             Next::Capture => &self.capturing,
             Next::Stop | Next::AwaitPods | Next::Identity | Next::Done => return None,
         };

@@ -1,35 +1,34 @@
-//! One pass: as far as it gets towards the target, then the status.
+//! One pass: as far as it gets towards the target, then the status. Where isolation tightens, each control is enforced by itself: one
+//! that fails is reported and tried again, and the next ones proceed. Where it loosens, the first failure ends the pass.
 
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::runtime::events::EventType;
 
 use super::status::{self, Known, Pass, Trouble};
-use super::{Context, Held, PassError, RESYNC, Seal, act, announce, deliverers, read, wanted, write};
+use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::clock;
-use crate::isolation::evidence::{Subject, capture, snapshot};
-use crate::isolation::guard;
+use crate::isolation::controls::quota;
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
-use crate::isolation::label::{self, Writing};
+use crate::isolation::label;
+use crate::isolation::list;
 use crate::isolation::network::{self, Before, Room};
+use crate::isolation::observation::Observation;
 use crate::isolation::probe::{self, Probed};
 use crate::isolation::target::{self, Next, Target};
-use crate::isolation::workloads;
+
+mod tighten;
 
 /// How long the fence is tried in quick succession before that counts as failed. Labels take effect within milliseconds.
 const PROBING: Duration = Duration::from_secs(30);
-/// Then it is tried this often.
-const PROBE_SLOWLY: Duration = Duration::from_secs(60);
-/// A capture that is not done after this is told of.
-const SAY_SO: Duration = Duration::from_secs(3);
+/// Then it is tried this often: what stands in the way may be gone within a minute.
+const PROBE_SLOWLY: Duration = Duration::from_secs(20);
 
 /// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it.
 pub(super) async fn run(
@@ -44,9 +43,17 @@ pub(super) async fn run(
         before.isolation == Some(wanted.level) && conditions::is_true(&before.conditions, conditions::READY);
     let mut pass = Pass::new(wanted);
     let marked = namespace.labels().contains_key(ISOLATION_LABEL);
-    let drift = Vec::new();
-    let mut work =
-        Work { context, name: &name, quarantine, namespace, before: before.isolation, marked, drift };
+    let mut work = Work {
+        context,
+        name: &name,
+        quarantine,
+        namespace,
+        before: before.isolation,
+        marked,
+        drift: Vec::new(),
+        observation: Observation::default(),
+        again: None,
+    };
     let outcome = work.go(&mut pass).await;
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
@@ -64,13 +71,13 @@ pub(super) async fn run(
         }
         Ok(_) => {}
     }
-    let went_on = || {
-        if outcome.is_ok() {
+    let went_on = |pass: &Pass| {
+        if outcome.is_ok() && pass.failures.is_empty() {
             context.remember(&name, |memory| memory.failures = 0);
         }
     };
     if pass.is_between(before.isolation) {
-        went_on();
+        went_on(&pass);
         return outcome;
     }
     if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
@@ -81,17 +88,8 @@ pub(super) async fn run(
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
-    went_on();
+    went_on(&pass);
     outcome
-}
-
-/// What fails besides is told as well, and not instead.
-fn also(trouble: &mut Trouble, outcome: Result<(), PassError>) -> Result<(), PassError> {
-    match outcome {
-        Err(error) if !error.is_conflict() => trouble.message.push_str(&format!("; and {error}")),
-        Ok(()) | Err(_) => return outcome,
-    }
-    Ok(())
 }
 
 struct Work<'a> {
@@ -105,42 +103,67 @@ struct Work<'a> {
     marked: bool,
     /// What had to be written.
     drift: Vec<String>,
+    /// What was read of the namespace.
+    observation: Observation,
+    /// When the next pass is due at the latest, where something asked for one.
+    again: Option<Duration>,
 }
 
 impl Work<'_> {
     async fn go(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
-        let fence = self.context.options.fence.state();
         let level = pass.target.level;
-        // Whether the fence lets go is seen on one.
-        let servers = if level == Isolation::Open { 0 } else { self.context.servers.epoch() };
-        let seal = Seal { namespace: self.namespace.uid(), level, epoch: fence.epoch, servers };
-        let held = self.context.remember(self.name, |memory| memory.seen.clone()).filter(|h| h.seal == seal);
+        match level {
+            Isolation::Sealed | Isolation::Contained => return self.tighten(pass).await,
+            Isolation::CleanRoom | Isolation::Open => {}
+        }
+        let seal = self.fence_seal(level);
+        let held = self.verified(&seal);
         pass.tried = held.as_ref().map(|held| held.at);
         pass.found.labelled =
-            guard::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
-        pass.found.fenced = pass.found.labelled
-            && fence.amiss.is_none()
-            && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at));
+            list::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
+        pass.found.fenced = pass.found.labelled && self.still_holds(pass, level);
         pass.probed = held.filter(|_| pass.found.fenced).map(|held| held.probed);
-        // A namespace without the label is one in which anything may have been started since the last capture.
-        pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, level);
+        pass.found.captured = true;
         loop {
             let next = pass.next();
-            let _turn = if next == Next::Capture { None } else { self.context.turns.take(next).await };
+            let _turn = self.context.turns.take(next).await;
             let again = match next {
                 Next::Label => self.label(pass).await?,
                 Next::Probe => self.probe(pass, &seal).await?,
                 Next::Network => self.network(pass).await?,
-                Next::Capture => self.capture(pass).await?,
-                Next::Stop => self.stop(pass).await?,
-                Next::AwaitPods => self.await_pods(pass).await?,
-                Next::Identity => self.identity(pass).await?,
                 Next::Done => Some(self.rest(pass)),
+                // No level that loosens wants these.
+                Next::List | Next::Capture | Next::Stop | Next::AwaitPods | Next::Identity => {
+                    Some(self.rest(pass))
+                }
             };
             if let Some(again) = again {
                 return Ok(again);
             }
         }
+    }
+
+    /// What a try of the fence at this level is good for.
+    fn fence_seal(&self, level: Isolation) -> Seal {
+        // Whether the fence lets go is seen on one.
+        let servers = if level == Isolation::Open { 0 } else { self.context.servers.epoch() };
+        Seal {
+            namespace: self.namespace.uid(),
+            level,
+            epoch: self.context.options.fence.state().epoch,
+            servers,
+        }
+    }
+
+    /// The last try that showed what was wanted, if it still counts.
+    fn verified(&self, seal: &Seal) -> Option<Held> {
+        self.context.remember(self.name, |memory| memory.seen.clone()).filter(|held| held.seal == *seal)
+    }
+
+    /// Was the fence tried so lately that it need not be tried again?
+    fn still_holds(&self, pass: &Pass, level: Isolation) -> bool {
+        self.context.options.fence.state().amiss.is_none()
+            && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at))
     }
 
     /// When the fence was last tried, by a status that still holds: a start of the operator, which tries everything again, has
@@ -186,15 +209,15 @@ impl Work<'_> {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
-        let (guards, spec) = (&self.context.guards, &self.quarantine.spec);
-        self.namespace = guards.mark(&self.namespace, spec, level, Writing::default()).await?;
+        let (lists, spec) = (&self.context.lists, &self.quarantine.spec);
+        self.namespace = lists.mark(&self.namespace, spec, level).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
         Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
     }
 
-    /// Tries lock, fence and guard (to open: whether the fence lets go). `None`: seen as wanted; else when to try again.
-    async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Result<Option<Action>, PassError> {
+    /// Tries lock, fence and guard once (to open: whether the fence lets go). Returns whether they are as wanted.
+    async fn try_fence(&mut self, pass: &mut Pass, seal: &Seal) -> bool {
         let servers = &self.context.servers;
         let probed = if seal.level == Isolation::Open {
             pass.closed = probe::is_open(servers, self.name).await.err();
@@ -211,8 +234,12 @@ impl Work<'_> {
             pass.tried = Some(at);
             let seen = Some(Held { seal: seal.clone(), at, probed });
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
-            return Ok(None);
         }
+        pass.found.fenced
+    }
+
+    /// Notes that the fence was tried in vain. Returns when to try again; once that has gone on for too long, it is trouble.
+    fn fence_not_verified(&mut self, pass: &mut Pass) -> Duration {
         let (since, tries) = self.context.remember(self.name, |memory| {
             memory.seen = None;
             let (since, tries) = memory.probing.unwrap_or((Instant::now(), 0));
@@ -220,191 +247,81 @@ impl Work<'_> {
             (since, tries)
         });
         if since.elapsed() < PROBING {
-            return Ok(Some(Action::requeue(Duration::from_millis(5 * 2_u64.pow(tries.min(4))))));
+            return Duration::from_millis(5 * 2_u64.pow(tries.min(6)));
         }
-        servers.leaks(self.name, &probed);
+        if let Some(probed) = &pass.probed {
+            self.context.servers.leaks(self.name, probed);
+        }
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
-        let mut trouble = Trouble { reason: "FenceNotSeen", message, stalled: true };
-        // One API server that lets through is no reason to leave the network open as well.
-        if matches!(seal.level, Isolation::Contained | Isolation::Sealed) && probed.holds_somewhere() {
-            let cut_off = self.network(pass).await.map(drop);
-            also(&mut trouble, cut_off)?;
-        }
-        pass.trouble = Some(trouble);
-        Ok(Some(Action::requeue(PROBE_SLOWLY)))
+        pass.trouble = Some(Trouble { reason: "FenceNotVerified", message, stalled: true });
+        PROBE_SLOWLY
     }
 
+    /// Tries lock, fence and guard, as the last thing of a loosening. `None`: as wanted; else when to try again.
+    async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Result<Option<Action>, PassError> {
+        if self.try_fence(pass, seal).await {
+            return Ok(None);
+        }
+        Ok(Some(Action::requeue(self.fence_not_verified(pass))))
+    }
+
+    /// The network of a level that loosens.
     async fn network(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
         let (client, level) = (&self.context.client, pass.target.level);
         let uid = self.quarantine.uid().unwrap_or_default();
-        if let Some(earlier) = label::sealed_alone(&self.namespace) {
-            network::adopt(client, self.name, &earlier, &uid).await?;
-        }
         // Let out of the sealing before that had come to its end.
-        if self.before == Some(Isolation::Sealed) && level != Isolation::Sealed {
+        if self.before == Some(Isolation::Sealed) {
             identity::complete(client, self.name, &uid).await?;
         }
         if level == Isolation::Open {
             if self.loosened_in_vain(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
-            network::release(client, self.name, &uid).await?;
+            restore(client, &self.namespace).await?;
+            pass.found.network = true;
         } else {
-            let room = if level == Isolation::CleanRoom {
-                pass.holes = holes::find(client, &pass.target.allow_egress).await?;
-                let holes = pass.holes.iter().filter_map(|hole| hole.rule.clone()).collect();
-                Some(Room { reachable: pass.target.reachable.clone(), holes })
-            } else {
-                None
-            };
-            // Fenced since the last pass, and without a break?
-            let before = match self.before {
-                Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
-                    Before::Isolated
-                }
-                _ => Before::Open,
-            };
-            if network::isolate(client, self.name, &uid, room.as_ref(), before).await? {
-                self.drift.push("network policies".to_owned());
-                self.context.options.network.changed();
-            }
+            pass.holes = holes::find(client, &pass.target.allow_egress).await?;
+            let holes = pass.holes.iter().filter_map(|hole| hole.rule.clone()).collect();
+            let room = Room { reachable: pass.target.reachable.clone(), holes };
+            self.write_network(pass, Some(&room)).await?;
         }
-        pass.on_node_network = act::on_node_network(client, self.name).await?;
-        pass.found.network = true;
         Ok(None)
     }
 
-    /// Kept, and on the record, before anything goes.
-    async fn capture(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        let context = self.context;
-        let quarantine = self.quarantine.clone();
-        let before = quarantine.status.as_ref().and_then(|s| s.capture.as_ref()).map(|c| c.digest.as_str());
-        let subject = Subject {
-            namespace: self.name,
-            quarantine: quarantine.metadata.uid.as_deref().unwrap_or_default(),
-            before,
-            mode: quarantine.spec.capture,
-        };
-        let evidence = &context.options.evidence;
-        let mut kept = pin!(async {
-            // First, and waited for without a turn: a snapshot that does not come holds up nobody else.
-            let turn = context.turns.take(Next::Capture);
-            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, turn).await?;
-            let _turn = context.turns.take(Next::Capture).await;
-            capture(&context.client, evidence, subject, snapshots).await
-        });
-        let kept = match tokio::time::timeout(SAY_SO, &mut kept).await {
-            Ok(kept) => kept?,
-            // Its turn may take minutes to come, and to end: until then, what holds already is told.
-            Err(_) => {
-                self.record(pass).await?;
-                kept.await?
-            }
-        };
-        pass.capture = Some(kept);
-        pass.found.captured = true;
-        let recorded = self.record(pass).await?;
-        pass.capture = None;
-        // Not as it was read at the beginning: what is wanted of it is asked anew, and what is kept is not taken again.
-        Ok((!recorded).then(|| Action::requeue(Duration::ZERO)))
-    }
-
-    /// Writes the status as far as it is known. If somebody wrote to the Quarantine since it was read, a claimant for instance,
-    /// it is read afresh, and the answer is `false`.
-    async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
-        let known = Known::of(&self.context.options);
-        let status = status::after(&self.quarantine, pass, &known, clock::now());
-        let conflict = match write(self.context, &self.quarantine, status).await {
-            Ok(written) => {
-                self.quarantine = written;
-                return Ok(true);
-            }
-            Err(error) if error.is_conflict() => error,
-            Err(error) => return Err(error.into()),
-        };
-        let enforced = |quarantine: &Quarantine| quarantine.status.as_ref().and_then(|s| s.isolation);
-        let now = read(self.context, self.name).await?.filter(|now| {
-            now.metadata.uid == self.quarantine.metadata.uid
-                && now.metadata.deletion_timestamp.is_none()
-                && enforced(now) == enforced(&self.quarantine)
-        });
-        let Some(mut now) = now else { return Err(conflict.into()) };
-        // What this pass did answers to the spec that it read.
-        now.metadata.generation = self.quarantine.metadata.generation;
-        let status = status::after(&now, pass, &known, clock::now());
-        self.quarantine = write(self.context, &now, status).await?;
-        Ok(false)
-    }
-
-    /// Once nothing runs that would need its token to end.
-    async fn identity(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
-        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
-        let mark = Mark { seal: self.quarantine.uid().unwrap_or_default(), evidence };
-        if identity::renew(&self.context.client, self.name, &mark).await? {
-            self.drift.push("service accounts".to_owned());
-        }
-        pass.found.renewed = true;
-        Ok(None)
-    }
-
-    async fn stop(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
+    /// Writes the network policies, and reads back what came of it.
+    async fn write_network(&mut self, pass: &mut Pass, room: Option<&Room>) -> Result<(), PassError> {
         let client = &self.context.client;
-        let found = workloads::list(client, self.name).await?;
-        pass.workloads = found.len();
-        if act::stop(client, &found, &self.quarantine.uid().unwrap_or_default()).await? > 0 {
-            self.drift.push("workloads".to_owned());
+        // Fenced since the last pass, and without a break?
+        let before = match self.before {
+            Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
+                Before::Isolated
+            }
+            _ => Before::Open,
+        };
+        let uid = self.namespace.uid().unwrap_or_default();
+        let written = network::isolate(client, self.name, &uid, room, before).await;
+        let as_is = if matches!(written, Ok(false)) { before } else { Before::Open };
+        let there = network::list(client, self.name, as_is).await;
+        if matches!(written, Ok(true)) {
+            self.drift.push("network policies".to_owned());
+            self.context.options.network.changed();
         }
-        pass.found.stopped = true;
-        Ok(None)
-    }
-
-    async fn await_pods(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        let client = &self.context.client;
-        let pods = act::live_pods(client, self.name).await?;
-        let gone = act::delete_bare(client, self.name, &pods).await?;
-        if !gone.is_empty() {
-            let note =
-                format!("captured, then deleted: pods that no workload accounts for: {}", gone.join(", "));
-            self.context.tell(&self.quarantine, EventType::Warning, "BarePodsDeleted", note).await;
-        }
-        pass.found.empty = pods.is_empty();
-        pass.alive = pods.iter().map(ResourceExt::name_any).collect();
-        let rooted: Vec<_> =
-            pods.iter().filter(|pod| workloads::is_static(pod)).map(ResourceExt::name_any).collect();
-        if !rooted.is_empty() {
-            let message = format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
-            pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
-        }
-        // The last pod's end wakes us.
-        Ok((!pass.found.empty).then(|| self.rest(pass)))
+        pass.on_node_network = super::act::on_node_network(client, self.name).await.unwrap_or_default();
+        let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
+        pass.found.network = observed.as_ref().is_ok_and(network::Observed::holds);
+        pass.network = observed.as_ref().ok().cloned();
+        self.observation.network = observed.as_ref().ok().cloned();
+        written?;
+        observed?;
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::calls::IoError;
-
-    #[test]
-    fn what_fails_besides_is_told_as_well_and_takes_nothings_place() {
-        let failed = |code, reason| {
-            let status = kube::core::Status::failure("refused", reason).with_code(code);
-            let source = Arc::new(kube::Error::Api(Box::new(status)));
-            Err(PassError::Io(IoError::Api { what: "apply".into(), source }))
-        };
-        let trouble = || Trouble { reason: "FenceNotSeen", message: "tried".into(), stalled: true };
-        for (outcome, message) in [(Ok(()), "tried"), (failed(403, "Forbidden"), "tried; and apply: refused")]
-        {
-            let mut told = trouble();
-            also(&mut told, outcome).unwrap();
-            assert_eq!(told, Trouble { message: message.into(), ..trouble() });
-        }
-        assert!(
-            also(&mut trouble(), failed(409, "Conflict")).unwrap_err().is_conflict(),
-            "that is no trouble"
-        );
-    }
+/// Puts back what isolating changed, but for what it stopped.
+pub(super) async fn restore(client: &kube::Client, namespace: &Namespace) -> Result<(), PassError> {
+    let (name, uid) = (namespace.name_any(), namespace.uid().unwrap_or_default());
+    network::release(client, &name, &uid).await?;
+    identity::unmark(client, &name).await?;
+    quota::restore(client, &name).await?;
+    Ok(())
 }

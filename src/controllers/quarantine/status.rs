@@ -1,5 +1,7 @@
 //! From what a pass found to the status it writes. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -8,6 +10,7 @@ use crate::api::quarantine::{Capture, Control, ControlName, ControlState, Delive
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::holes::Hole;
+use crate::isolation::network;
 use crate::isolation::probe::Probed;
 use crate::isolation::probe::network::Verdict;
 use crate::isolation::target::{Found, Next, Target, loosens, next};
@@ -16,6 +19,8 @@ use crate::isolation::target::{Found, Next, Target, loosens, next};
 const MESSAGE: usize = 512;
 /// Names of pods that a message lists.
 const LISTED: usize = 3;
+/// Pods that nothing will bring back, as many as the status names.
+const UNMANAGED: usize = 64;
 
 /// Why a pass could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,20 @@ pub(super) struct Trouble {
     /// What is the matter, with the culprit's name.
     pub message: String,
     /// Nothing will change until somebody does something.
+    pub stalled: bool,
+}
+
+/// A control that has failed for so long since its turn came does not come right by itself.
+pub(super) const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Why a control could not be enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// One word.
+    pub reason: &'static str,
+    /// The culprit, who clears it, the command, and what was tried.
+    pub message: String,
+    /// It has failed for [`STALLED_AFTER`].
     pub stalled: bool,
 }
 
@@ -71,6 +90,14 @@ pub(super) struct Pass {
     /// What delivers into the namespace, if that was looked at.
     pub deliverers: Option<Vec<Deliverer>>,
     pub trouble: Option<Trouble>,
+    /// Controls that failed, each by itself.
+    pub failures: BTreeMap<ControlName, Failure>,
+    /// Pods that no workload will bring back, as they were found before they went.
+    pub unmanaged: Vec<String>,
+    /// What was read back of the network policies.
+    pub network: Option<network::Observed>,
+    /// Label or list refuses writes, by what was read back.
+    pub fenced_off: bool,
 }
 
 impl Pass {
@@ -88,6 +115,10 @@ impl Pass {
             alive: Vec::new(),
             deliverers: None,
             trouble: None,
+            failures: BTreeMap::new(),
+            unmanaged: Vec::new(),
+            network: None,
+            fenced_off: false,
         }
     }
 
@@ -109,8 +140,10 @@ impl Pass {
     fn enforced(&self, before: Option<Isolation>) -> Option<Isolation> {
         let Found { labelled, fenced, network, captured, .. } = self.found;
         let level = self.target.level;
+        // Where it tightens, label or list is enough to refuse; where it loosens, both have to agree.
+        let fenced_off = if level < Isolation::CleanRoom { self.fenced_off } else { labelled };
         match level {
-            _ if !(labelled && fenced && network) => before,
+            _ if !(fenced_off && fenced && network) => before,
             Isolation::CleanRoom | Isolation::Open => Some(level),
             Isolation::Contained | Isolation::Sealed if captured => Some(level),
             // Nobody writes and nobody talks, though it was not captured yet: that much is true.
@@ -139,6 +172,12 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
         // What people have to resume: nothing else is refused any more.
         deliverers.retain(|deliverer| deliverer.state == DelivererState::Suspended);
     }
+    // Of this sealing: what was let in again has other pods.
+    let mut unmanaged_pods = if stale { Vec::new() } else { old.unmanaged_pods };
+    unmanaged_pods.extend(pass.unmanaged.iter().cloned());
+    unmanaged_pods.sort();
+    unmanaged_pods.dedup();
+    unmanaged_pods.truncate(UNMANAGED);
     let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
     let mut set = |type_, state, reason: &str, message: &str| {
@@ -161,20 +200,16 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
     }
     let (state, reason, message) = ready(pass, &controls);
     set(conditions::READY, state, reason, &message);
-    match &pass.trouble {
-        Some(trouble) if trouble.stalled => {
-            set(conditions::STALLED, State::True, trouble.reason, &trouble.message);
-            conditions::clear(&mut conditions, conditions::RECONCILING);
-        }
-        _ if state == State::False => {
+    match () {
+        () if state == State::False => {
             set(conditions::STALLED, State::True, reason, &message);
             conditions::clear(&mut conditions, conditions::RECONCILING);
         }
-        _ if state == State::True => {
+        () if state == State::True => {
             conditions::clear(&mut conditions, conditions::STALLED);
             conditions::clear(&mut conditions, conditions::RECONCILING);
         }
-        _ => {
+        () => {
             set(conditions::RECONCILING, State::True, reason, &message);
             conditions::clear(&mut conditions, conditions::STALLED);
         }
@@ -188,6 +223,7 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
         controls,
         capture,
         deliverers,
+        unmanaged_pods,
         conditions,
     }
 }
@@ -207,9 +243,15 @@ pub(super) fn impossible(quarantine: &Quarantine, trouble: &Trouble, now: Timest
 
 fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
     let level = pass.target.level;
-    if let Some(trouble) = &pass.trouble {
-        let state = if trouble.stalled { State::False } else { State::Unknown };
-        return (state, trouble.reason, trouble.message.clone());
+    if let Some(failed) = failed(pass) {
+        return failed;
+    }
+    let known = controls.iter().find(|control| control.name == ControlName::Network);
+    let host_network =
+        level == Isolation::Contained && pass.found.network && !pass.on_node_network.is_empty();
+    if host_network && pass.next() == Next::Done {
+        let message = known.map(|network| network.message.clone()).unwrap_or_default();
+        return (State::False, conditions::HOST_NETWORK_PODS, message);
     }
     let waiting = |reason, message: String| (State::Unknown, reason, message);
     let network = controls.iter().find(|control| control.name == ControlName::Network);
@@ -237,14 +279,31 @@ fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
             }
             (State::True, level.as_str(), message)
         }
+        Next::List => waiting("WritingLists", "the isolation lists are not written yet".into()),
         Next::Label => waiting("Labelling", "the namespace's label is not written yet".into()),
         Next::Probe => waiting("TryingFence", unseen(pass)),
         Next::Network => waiting("WritingPolicies", "network policies are not written yet".into()),
         Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
         Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
         Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
-        Next::Identity => waiting("RenewingIdentities", "service accounts are not made anew yet".into()),
+        Next::Identity => waiting("RenewingIdentities", "ServiceAccounts are not recreated yet".into()),
     }
+}
+
+/// What went wrong: all of it, and stalled if any of it has.
+fn failed(pass: &Pass) -> Option<(State, &'static str, String)> {
+    let failures = pass.failures.iter().map(|(control, failure)| {
+        (failure.stalled, failure.reason, format!("{control:?}: {}", failure.message))
+    });
+    let troubles =
+        pass.trouble.iter().map(|trouble| (trouble.stalled, trouble.reason, trouble.message.clone()));
+    let mut all: Vec<_> = failures.chain(troubles).collect();
+    // What has stalled is said first.
+    all.sort_by_key(|(stalled, ..)| !stalled);
+    let (stalled, reason, _) = all.first()?.clone();
+    let state = if stalled { State::False } else { State::Unknown };
+    let message = all.into_iter().map(|(.., message)| message).collect::<Vec<_>>().join("; and ");
+    Some((state, reason, message))
 }
 
 pub(super) fn unseen(pass: &Pass) -> String {
@@ -296,8 +355,11 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
     let open = level == Isolation::Open;
     let tried = |name| match &pass.probed {
         _ if open => (ControlState::NotRequired, "not isolated".to_owned()),
-        _ if !found.labelled => {
+        _ if !found.labelled && (name == ControlName::Lock || !pass.fenced_off) => {
             (ControlState::NotEnforced, "the namespace's label is not written".to_owned())
+        }
+        _ if !found.listed && name == ControlName::Guard && level < Isolation::CleanRoom => {
+            (ControlState::NotEnforced, "the isolation lists are not written".to_owned())
         }
         Some(probed) => probed.of(name),
         None => (ControlState::Enforced, "written, not tried yet".to_owned()),
@@ -309,11 +371,14 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
             (ControlState::NotEnforced, uncut(&pass.on_node_network))
         }
         (false, true) => of_network(known.network.as_ref(), old),
-        (false, false) if stood => (
-            ControlState::Enforced,
-            "policies were written before, and are not looked at again yet".to_owned(),
-        ),
-        (false, false) => (ControlState::NotEnforced, "policies are not written".to_owned()),
+        (false, false) => match &pass.network {
+            Some(observed) => (ControlState::NotEnforced, observed.message()),
+            None if stood => (
+                ControlState::Enforced,
+                "policies were written before, and are not read again yet".to_owned(),
+            ),
+            None => (ControlState::NotEnforced, "policies are not written".to_owned()),
+        },
     };
     let network =
         (network.0, pass.holes.iter().fold(network.1, |message, hole| format!("{message}. {hole}")));
@@ -330,11 +395,11 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
     let identity = match level {
         Isolation::Sealed if found.renewed => (
             ControlState::Enforced,
-            "service accounts are made anew: tokens issued before are void, within the 10 s for which an API server may \
+            "ServiceAccounts are recreated: tokens issued before are void, within the 10 s for which an API server may \
              remember one; not tried, as that would take a right to their tokens"
                 .to_owned(),
         ),
-        Isolation::Sealed => (ControlState::NotEnforced, "service accounts are not made anew yet".to_owned()),
+        Isolation::Sealed => (ControlState::NotEnforced, "ServiceAccounts are not recreated yet".to_owned()),
         Isolation::Contained | Isolation::CleanRoom | Isolation::Open => {
             (ControlState::NotRequired, "tokens of what may live are left to it".to_owned())
         }
@@ -348,6 +413,10 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
         (ControlName::Identity, identity),
     ]
     .into_iter()
+    .map(|(name, (state, message))| match pass.failures.get(&name) {
+        Some(failure) => (name, (ControlState::NotEnforced, failure.message.clone())),
+        None => (name, (state, message)),
+    })
     .map(|(name, (state, message))| {
         let before = old.iter().find(|control| control.name == name && control.state == state);
         let since = before.and_then(|control| control.since.clone()).unwrap_or(Time(now));

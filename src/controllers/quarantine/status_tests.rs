@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::conditions::{FENCE_INTACT, READY, RECONCILING, STALLED, find, is_true};
+use crate::api::conditions::{FENCE_INTACT, HOST_NETWORK_PODS, READY, RECONCILING, STALLED, find, is_true};
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::probe::Seen;
 use crate::isolation::probe::shown::{TRIES, Tried};
@@ -29,6 +29,7 @@ fn evidence(digit: &str) -> Capture {
 }
 
 const ALL: Found = Found {
+    listed: true,
     labelled: true,
     fenced: true,
     network: true,
@@ -47,6 +48,7 @@ fn pass(level: Isolation, found: Found) -> Pass {
         overrules: false,
     });
     pass.found = found;
+    pass.fenced_off = found.labelled || found.listed;
     pass.probed = (found.labelled && found.fenced).then(|| probed(|_| Seen::Refused));
     pass
 }
@@ -74,7 +76,7 @@ fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
 
 #[test]
 fn ready_means_that_everything_was_seen_to_hold() {
-    for bits in 0..128_u8 {
+    for bits in 0..=255_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
         let found = Found {
             labelled: bit(0),
@@ -84,6 +86,7 @@ fn ready_means_that_everything_was_seen_to_hold() {
             stopped: bit(4),
             empty: bit(5),
             renewed: bit(6),
+            listed: bit(7),
         };
         let status = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, found));
         assert_eq!(is_true(&status.conditions, READY), found == ALL, "{found:?}");
@@ -147,10 +150,85 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
     }
 }
 
+fn failure(stalled: bool) -> Failure {
+    Failure { reason: "NetworkFailed", message: "webhook v refuses it".into(), stalled }
+}
+
+/// Whatever else holds: a control that failed is not said to.
+#[test]
+fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
+    for (name, stalled) in [
+        (ControlName::Lock, false),
+        (ControlName::Guard, true),
+        (ControlName::Network, false),
+        (ControlName::Network, true),
+        (ControlName::Workloads, true),
+        (ControlName::Identity, false),
+    ] {
+        let mut failing = pass(Isolation::Sealed, ALL);
+        failing.failures.insert(name, failure(stalled));
+        let status = after_pass(&quarantine(None, true), &failing);
+        let control = control(&status, name);
+        assert_eq!(
+            (control.state, control.message.as_str()),
+            (ControlState::NotEnforced, "webhook v refuses it")
+        );
+        let ready = find(&status.conditions, READY).unwrap();
+        assert_eq!(ready.status, if stalled { "False" } else { "Unknown" }, "{name:?}");
+        assert_eq!(
+            (is_true(&status.conditions, STALLED), is_true(&status.conditions, RECONCILING)),
+            (stalled, !stalled)
+        );
+        assert!(ready.message.starts_with(&format!("{name:?}: webhook v")), "{}", ready.message);
+    }
+}
+
+#[test]
+fn what_has_stalled_is_said_before_what_is_tried_again() {
+    let mut failing = pass(Isolation::Sealed, ALL);
+    failing.failures.insert(ControlName::Lock, Failure { reason: "LabelFailed", ..failure(false) });
+    failing.failures.insert(ControlName::Network, failure(true));
+    let status = after_pass(&quarantine(None, true), &failing);
+    let ready = find(&status.conditions, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "NetworkFailed"));
+    assert!(
+        ready.message.contains("Network: ") && ready.message.contains("; and Lock: "),
+        "{}",
+        ready.message
+    );
+}
+
+/// Either isolates: a webhook that keeps the label from being written hides nothing of what the list does.
+#[test]
+fn a_list_alone_isolates_and_is_not_ready() {
+    let mut listed = pass(Isolation::Sealed, Found { labelled: false, ..ALL });
+    listed.probed = Some(probed(|_| Seen::Refused));
+    listed.failures.insert(ControlName::Lock, Failure { reason: "LabelFailed", ..failure(true) });
+    let status = after_pass(&quarantine(None, true), &listed);
+    assert_eq!(status.isolation, Some(Isolation::Sealed));
+    assert!(!is_true(&status.conditions, READY));
+    assert_eq!(control(&status, ControlName::Fence).state, ControlState::Tested);
+    assert_eq!(control(&status, ControlName::Lock).state, ControlState::NotEnforced);
+    let neither = pass(Isolation::Sealed, Found { labelled: false, listed: false, ..ALL });
+    assert_eq!(after_pass(&quarantine(None, true), &neither).isolation, None);
+}
+
+#[test]
+fn pods_that_nothing_brings_back_stay_named_while_it_is_isolated() {
+    let mut found = pass(Isolation::Sealed, ALL);
+    found.unmanaged = vec!["database-1".into()];
+    let mut stood = quarantine(None, true);
+    stood.status = Some(after_pass(&stood, &found));
+    assert_eq!(stood.status.as_ref().unwrap().unmanaged_pods, ["database-1"]);
+    for level in [Isolation::Sealed, Isolation::CleanRoom, Isolation::Open] {
+        assert_eq!(after_pass(&stood, &pass(level, ALL)).unmanaged_pods, ["database-1"], "{level:?}");
+    }
+}
+
 #[test]
 fn only_what_was_tried_and_refused_is_tested() {
     let tried = |lock: Seen, fence: Seen| {
-        let mut pass = pass(Isolation::Contained, Found { labelled: true, ..Found::default() });
+        let mut pass = pass(Isolation::Contained, Found { listed: true, labelled: true, ..Found::default() });
         pass.probed = Some(probed(|control| match control {
             ControlName::Lock => lock.clone(),
             ControlName::Fence => fence.clone(),
@@ -199,7 +277,7 @@ fn a_fence_that_is_seen_no_more_says_nothing_wrong_of_the_network() {
     };
     let unseen = Found { labelled: true, ..Found::default() };
     let (state, message, ready) = gone(unseen, Some(Isolation::Sealed));
-    let written = "policies were written before, and are not looked at again yet";
+    let written = "policies were written before, and are not read again yet";
     assert_eq!((state, message.as_str(), ready), (ControlState::Enforced, written, false));
     for before in [None, Some(Isolation::Open)] {
         let (state, message, ready) = gone(unseen, before);
@@ -289,6 +367,7 @@ fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_for
     let told = after(&stood, &uncut, &network(ControlState::Tested), at);
     stood.status = Some(told.clone());
     assert_eq!(after(&stood, &uncut, &trying, at), told);
+    assert_eq!(find(&told.conditions, READY).unwrap().reason, HOST_NETWORK_PODS);
     let after_them = with(&stood, Isolation::Contained, &trying);
     assert_eq!(control(&after_them, ControlName::Network).state, ControlState::Enforced);
     assert_eq!(find(&after_them.conditions, READY).unwrap().reason, "TryingNetwork");

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::{Context, Guarded, act};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
-use crate::isolation::{guard, holes};
+use crate::isolation::{holes, list};
 
 /// What is queued; a watch's own errors are retried within it.
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
@@ -170,16 +170,24 @@ fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
         .filter_map(|object| async move { object.ok().map(|object| object.name_any()) })
 }
 
-/// Namespaces that the guards know otherwise than before.
+/// Namespaces of which an isolation list says something else than before.
 fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", guard::CONFIG_MAP));
-    let mut before = BTreeMap::new();
+    let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
+    let mut before: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     watcher(Api::<ConfigMap>::namespaced(client.clone(), OPERATOR_NAMESPACE), only)
         .default_backoff()
-        .applied_objects()
-        .flat_map(move |map| {
-            let now = map.ok().and_then(|map| map.data).unwrap_or_default();
-            let known = std::mem::replace(&mut before, now.clone());
+        .flat_map(move |event| {
+            let (name, now) = match event {
+                Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
+                    (map.name_any(), map.data.unwrap_or_default())
+                }
+                // Lost, it says nothing of any more.
+                Ok(watcher::Event::Delete(map)) => (map.name_any(), BTreeMap::new()),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {
+                    return stream::iter(Vec::new());
+                }
+            };
+            let known = before.insert(name, now.clone()).unwrap_or_default();
             let differs = |key: &&String| known.get(*key) != now.get(*key);
             let changed: Vec<String> = known.keys().chain(now.keys()).filter(differs).cloned().collect();
             stream::iter(changed)

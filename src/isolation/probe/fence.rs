@@ -2,7 +2,7 @@
 //! takes through admission and then throws away. Only a refusal by the policy's own name counts.
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplate};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Resource;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -15,7 +15,8 @@ use super::servers::{Server, Servers};
 use super::shown::{Probed, Seen, TRIES, Tried};
 use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
 use crate::calls::{IoError, call_within};
-use crate::isolation::policies::{WRITE_FENCE, static_name};
+use crate::isolation::failure::{Culprit, culprit};
+use crate::isolation::policies::{FENCES, WRITE_FENCE, static_name};
 use crate::isolation::{MANAGED_BY, PROBER, PROBER_WITHIN, PROBERS};
 
 /// The header that names whom to act as.
@@ -49,7 +50,9 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
     // In the order of what is to be tried.
     let answers = TRIES.into_iter().zip([lock, fence, rights, accounts]);
     let tried = answers.map(|((control, policy), answer)| {
-        let seen = judge(answer, policy, level);
+        // Of the two fences either is enough.
+        let policies: &[&str] = if policy == WRITE_FENCE { &FENCES } else { &[policy] };
+        let seen = judge(answer, policies, level);
         Tried { server: server.name.clone(), listed: server.listed, control, policy, seen }
     });
     tried.collect()
@@ -69,30 +72,49 @@ fn shows_open(answer: Result<(), IoError>) -> Result<(), String> {
     let Err(error) = answer else { return Ok(()) };
     let by_admission = error.status().is_some_and(|status| {
         let by_rights = status.message.contains("User \"") && status.message.contains(" cannot ");
-        matches!(status.code, 400 | 403 | 422) && !by_rights && !is_by(status, WRITE_FENCE)
+        matches!(status.code, 400 | 403 | 422) && !by_rights && refusals(status, &FENCES).is_empty()
     });
     if by_admission { Ok(()) } else { Err(error.to_string()) }
 }
 
-fn is_by(status: &Status, policy: &str) -> bool {
-    let named = |name: &str| status.message.contains(&format!("ValidatingAdmissionPolicy '{name}'"));
-    status.code == 403 && (named(policy) || named(&static_name(policy)))
+/// What these policies said, if it was they that refused. The API server tells of every policy that did.
+fn refusals<'a>(status: &'a Status, policies: &[&str]) -> Vec<&'a str> {
+    let causes =
+        status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let named = |name: &str| format!("ValidatingAdmissionPolicy '{name}'");
+    let by = |text: &&str| {
+        policies
+            .iter()
+            .any(|policy| text.contains(&named(policy)) || text.contains(&named(&static_name(policy))))
+    };
+    if status.code != 403 {
+        return Vec::new();
+    }
+    std::iter::once(status.message.as_str()).chain(causes).filter(by).collect()
 }
 
-/// What an answer shows of a policy. All of them say the level in their message: an answer at another level is stale.
-pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policy: &str, level: Isolation) -> Seen {
+/// What an answer shows of policies of which each refuses by itself. All of them say the level in their message. Any of them isolates;
+/// but what loosens has to be agreed by all that refuse, else one of them is stale.
+pub(in crate::isolation) fn judge(answer: Result<(), IoError>, policies: &[&str], level: Isolation) -> Seen {
     let Err(error) = answer else {
         return Seen::LetThrough;
     };
-    if !error.status().is_some_and(|status| is_by(status, policy)) {
+    let refusals = error.status().map(|status| refusals(status, policies)).unwrap_or_default();
+    if refusals.is_empty() {
         return error.unanswered().map_or_else(|| Seen::Unclear(error.to_string()), Seen::Unanswered);
     }
-    let level = level.label().unwrap_or("open");
-    if error.to_string().contains(&format!("is quarantined ({level})")) {
-        Seen::Refused
-    } else {
-        Seen::LetThrough
-    }
+    let at = |level: Isolation| {
+        let said = format!("is quarantined ({})", level.label().unwrap_or("open"));
+        move |text: &&str| text.contains(&said)
+    };
+    let is_refused = match level {
+        // Between the two, nothing is let through that either refuses.
+        Isolation::Contained | Isolation::Sealed => {
+            refusals.iter().any(|text| at(Isolation::Contained)(text) || at(Isolation::Sealed)(text))
+        }
+        Isolation::CleanRoom | Isolation::Open => refusals.iter().all(at(level)),
+    };
+    if is_refused { Seen::Refused } else { Seen::LetThrough }
 }
 
 async fn unlabel(server: &Server, namespace: &str) -> Result<(), IoError> {
@@ -161,7 +183,36 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
     })
 }
 
+/// Tries the fence with a pod; where a webhook on pods stands in the way, with a kind that hardly anybody has a webhook for.
 async fn create_pod(server: &Server, namespace: &str) -> Result<(), IoError> {
+    let answer = create_a_pod(server, namespace).await;
+    match &answer {
+        Err(error) if matches!(culprit(error), Culprit::Webhook(_)) => {
+            create_a_template(server, namespace).await
+        }
+        _ => answer,
+    }
+}
+
+async fn create_a_template(server: &Server, namespace: &str) -> Result<(), IoError> {
+    let spec = pod(namespace)["spec"].clone();
+    let template = json!({
+        "apiVersion": "v1", "kind": "PodTemplate",
+        "metadata": {
+            "name": "resurgam-probe",
+            "namespace": namespace,
+            "labels": {crate::api::MANAGED_BY_LABEL: MANAGED_BY},
+        },
+        "template": {"spec": spec},
+    });
+    let params = PostParams { dry_run: true, field_manager: None };
+    let what = format!("try to create a PodTemplate in namespace {namespace}");
+    let request = Request::new(PodTemplate::url_path(&(), Some(namespace)))
+        .create(&params, template.to_string().into_bytes());
+    send::<PodTemplate>(server, what, &[(USER, PROBER)], request).await
+}
+
+async fn create_a_pod(server: &Server, namespace: &str) -> Result<(), IoError> {
     let pod = pod(namespace);
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a pod in namespace {namespace}");
@@ -235,13 +286,16 @@ mod tests {
     fn only_a_refusal_by_the_policy_at_this_level_counts() {
         let refusal = "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'resurgam-write-fence' with binding \
             'resurgam-write-fence' denied request: namespace a is quarantined (sealed): CREATE pods";
+        let by_list = refusal.replace("write-fence", "list-fence").replace("(sealed)", "(contained)");
         for (answer, expected) in [
             (answer(403, refusal), Seen::Refused),
             (answer(403, &refusal.replace("fence' with", "fence.static.k8s.io' with")), Seen::Refused),
-            (answer(403, &refusal.replace("(sealed)", "(contained)")), Seen::LetThrough),
+            (answer(403, &refusal.replace("(sealed)", "(contained)")), Seen::Refused),
+            (answer(403, &by_list), Seen::Refused),
+            (answer(403, &refusal.replace("(sealed)", "(clean-room)")), Seen::LetThrough),
             (Ok(()), Seen::LetThrough),
         ] {
-            assert_eq!(judge(answer, WRITE_FENCE, Isolation::Sealed), expected);
+            assert_eq!(judge(answer, &FENCES, Isolation::Sealed), expected);
         }
         for unclear in [
             answer(403, "User \"prober\" cannot create resource \"pods\""),
@@ -249,7 +303,33 @@ mod tests {
             answer(422, refusal),
             answer(500, "etcdserver: request timed out"),
         ] {
-            assert!(matches!(judge(unclear, WRITE_FENCE, Isolation::Sealed), Seen::Unclear(_)));
+            assert!(matches!(judge(unclear, &FENCES, Isolation::Sealed), Seen::Unclear(_)));
+        }
+    }
+
+    #[test]
+    fn a_clean_room_is_one_only_where_all_fences_agree() {
+        let said = |fence: &str, level: &str| {
+            format!(
+                "ValidatingAdmissionPolicy '{fence}' with binding 'b' denied request: namespace a is quarantined ({level}): no"
+            )
+        };
+        let answer = |first: String, second: Option<String>| {
+            let mut status = Status::failure(&first, "Forbidden").with_code(403);
+            let causes: Vec<_> =
+                std::iter::once(first).chain(second).map(|message| json!({"message": message})).collect();
+            status.details = serde_json::from_value(json!({"causes": causes})).unwrap();
+            Err(IoError::Api { what: "try".into(), source: Arc::new(kube::Error::Api(Box::new(status))) })
+        };
+        let (write, list) = (FENCES[0], FENCES[1]);
+        for (first, second, expected) in [
+            (said(write, "clean-room"), Some(said(list, "clean-room")), Seen::Refused),
+            (said(write, "clean-room"), None, Seen::Refused),
+            (said(write, "clean-room"), Some(said(list, "sealed")), Seen::LetThrough),
+            (said(list, "sealed"), Some(said(write, "clean-room")), Seen::LetThrough),
+            (said(write, "clean-room"), Some("by another policy".to_owned()), Seen::Refused),
+        ] {
+            assert_eq!(judge(answer(first, second), &FENCES, Isolation::CleanRoom), expected);
         }
     }
 }

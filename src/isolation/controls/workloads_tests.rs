@@ -147,32 +147,37 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 #[test]
-fn a_pod_lives_until_it_is_told_to_have_ended() {
-    assert!(is_live(&Pod::default()), "nothing is known of it");
-    for (phase, expected) in
-        [("Pending", true), ("Running", true), ("Unknown", true), ("Succeeded", false), ("Failed", false)]
-    {
-        assert_eq!(is_live(&read(json!({"metadata": {}, "status": {"phase": phase}}))), expected, "{phase}");
-    }
-    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "digest"}}});
-    assert!(is_static(&read(mirror)));
-    assert!(!is_static(&read(json!({"metadata": {"annotations": {"kubernetes.io/config.seen": "now"}}}))));
-}
-
-#[test]
-fn a_replicaset_stands_alone_unless_a_deployment_controls_it() {
-    for (kind, controller, expected) in [
-        ("Deployment", json!(true), false),
-        ("Deployment", json!(false), true),
-        ("Deployment", Value::Null, true),
-        ("Rollout", json!(true), true),
+fn a_replicaset_belongs_to_a_deployment_of_that_uid_and_to_no_other() {
+    let deployments: BTreeSet<String> = ["u1".to_owned()].into();
+    for (version, kind, uid, controller, expected) in [
+        ("apps/v1", "Deployment", "u1", json!(true), true),
+        ("apps/v1", "Deployment", "u1", json!(false), false),
+        ("apps/v1", "Deployment", "u1", Value::Null, false),
+        ("apps/v1", "Deployment", "u2", json!(true), false),
+        ("apps.implant.example/v1", "Deployment", "u2", json!(true), false),
+        ("argoproj.io/v1", "Rollout", "u2", json!(true), false),
     ] {
         let owner =
-            json!({"apiVersion": "v1", "kind": kind, "name": "web", "uid": "u1", "controller": controller});
+            json!({"apiVersion": version, "kind": kind, "name": "web", "uid": uid, "controller": controller});
         let set = read(json!({"metadata": {"ownerReferences": [owner]}}));
-        assert_eq!(stands_alone(&set), expected, "{kind}, controller {controller}");
+        assert_eq!(
+            is_rollout(&set, &deployments),
+            expected,
+            "{version} {kind} {uid}, controller {controller}"
+        );
     }
-    assert!(stands_alone(&ReplicaSet::default()));
+    assert!(!is_rollout(&ReplicaSet::default(), &deployments));
+}
+
+/// A tenant may fill a workload's annotations up to the last byte.
+#[test]
+fn a_workload_without_room_for_a_record_is_stopped_without() {
+    let mut full = workload(Kind::Deployment, Shape::Replicas(3), None);
+    full.meta.annotations = Some([("filler".to_owned(), "x".repeat(ANNOTATIONS_LIMIT - 20))].into());
+    let stopped = after(full.clone(), &full.halt());
+    assert!(stopped.is_stopped());
+    assert_eq!(stopped.stop("seal"), None, "nothing more can be written on it");
+    assert!(stopped.start(Some("seal"), None).is_err(), "the plan has to say how many");
 }
 
 #[test]
@@ -204,25 +209,6 @@ fn a_statefulset_drops_its_claims_only_where_it_says_so_of_being_scaled() {
         let set: StatefulSet = read(json!({"metadata": {}, "spec": spec}));
         assert_eq!(Workload::from(set).drops_claims, expected, "{policy}");
     }
-}
-
-#[test]
-fn a_pod_is_bare_unless_a_workload_that_is_stopped_controls_it() {
-    let pod = |owner: Option<(&str, bool)>| {
-        let mut pod = Pod::default();
-        pod.metadata.owner_references = owner.map(|(kind, controller)| {
-            vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
-                kind: kind.to_owned(),
-                controller: Some(controller),
-                ..Default::default()
-            }]
-        });
-        pod
-    };
-    assert!(!is_bare(&pod(Some(("ReplicaSet", true)))));
-    assert!(is_bare(&pod(Some(("ReplicaSet", false)))));
-    assert!(is_bare(&pod(Some(("PodClique", true)))));
-    assert!(is_bare(&pod(None)));
 }
 
 #[test]

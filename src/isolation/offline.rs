@@ -1,24 +1,22 @@
-//! Isolates one namespace without an operator, as whoever calls. Everything can be done again; an operator adopts what is laid.
+//! Isolates one namespace without an operator, as whoever calls. Everything can be done again; an operator adopts what is there.
 //!
-//! The network comes before the label, unlike with the operator: who isolates may not `repair`, so that behind the fence
-//! they could not write it any more. What somebody allowed in between is looked for once the fence was seen to refuse.
+//! The isolation lists come first, for all namespaces at once ([`super::list::add`]). Then each control by itself: one that fails is a problem
+//! that is reported, and the next ones proceed. The fence lets who may isolate cut the network behind it.
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
-use super::guard;
-use super::label::{self, Writing};
-use super::network::{self, Before, NetworkError};
-use super::policies::WRITE_FENCE;
+use super::label;
+use super::network::{self, Before, NetworkError, Observed};
+use super::policies::FENCES;
 use super::probe::Seen;
-use super::seen;
 use super::tighten::{Change, change, recovery_under_way};
+use super::verify_as_caller;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
 
@@ -34,7 +32,7 @@ const ATTEMPTS: usize = 6;
 /// What came of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Laid {
+pub struct Outcome {
     /// Which.
     pub namespace: String,
     /// Cut off, and seen to refuse.
@@ -63,88 +61,88 @@ pub enum Step {
     /// The label is on.
     Label,
     /// The fence is tried.
-    Seen,
+    Verified,
 }
 
-/// What is known before.
+/// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// What is asked for.
+pub struct Request {
+    /// The Quarantine that is wanted.
     pub spec: QuarantineSpec,
     /// An operator leads: it may be faster than we.
     pub operator: bool,
+    /// Why the namespace could not be put on the isolation lists, where it could not.
+    pub unlisted: Option<String>,
 }
 
 /// Isolates one namespace, as far as it gets.
-pub async fn lay(client: &Client, name: &str, wish: &Wish, tell: impl Fn(Step)) -> Laid {
-    let mut laid = Laid { namespace: name.to_owned(), ..Laid::default() };
-    let mut work = Work { client, name, wish, laid: &mut laid, fenced_by_others: false };
-    if let Err(error) = work.go(&tell).await {
-        work.laid.problems.push(error.to_string());
-    }
-    laid.isolated = laid.problems.is_empty();
-    laid
+pub async fn isolate(client: &Client, name: &str, request: &Request, tell: impl Fn(Step)) -> Outcome {
+    let mut outcome = Outcome { namespace: name.to_owned(), ..Outcome::default() };
+    let mut work = Work { client, name, request, outcome: &mut outcome, fenced_by_others: false };
+    work.go(&tell).await;
+    outcome.isolated = outcome.problems.is_empty();
+    outcome
 }
 
 struct Work<'a> {
     client: &'a Client,
     name: &'a str,
-    wish: &'a Wish,
-    laid: &'a mut Laid,
+    request: &'a Request,
+    outcome: &'a mut Outcome,
     /// The fence was up before our network was: the operator's work, or an earlier run's.
     fenced_by_others: bool,
 }
 
 impl Work<'_> {
-    async fn go(&mut self, tell: &impl Fn(Step)) -> Result<(), IoError> {
-        let quarantine = self.quarantine().await?;
+    /// Each step by itself: what fails is a problem, and keeps no other from being done.
+    async fn go(&mut self, tell: &impl Fn(Step)) {
+        if let Some(why) = &self.request.unlisted {
+            self.outcome.problems.push(format!(
+                "it is not on the isolation lists, so that its label alone fences it, and its accounts are not watched elsewhere: {why}"
+            ));
+        }
+        let quarantine = self.quarantine().await;
+        let quarantine = self.problem(quarantine).flatten();
         tell(Step::Quarantine);
         if let Some(recovery) = quarantine.as_ref().and_then(recovery_under_way) {
             let hold = r#"-p '{"spec": {"hold": "Contained"}}'"#;
-            self.laid.notes.push(format!(
+            self.outcome.notes.push(format!(
                 "the recovery {recovery} goes on, and lets it out once its gates pass. To hold it all the same: \
                  kubectl patch quarantine {} --type merge {hold}",
                 self.name
             ));
         }
-        let mut namespace = self.namespace().await?;
-        // Reason and incident are those of the Quarantine, so that the operator finds nothing to change.
-        let spec = quarantine.as_ref().map_or(&self.wish.spec, |q| &q.spec);
-        let alone = quarantine.is_none();
-        let seal = quarantine.as_ref().map_or_else(|| namespace.uid(), ResourceExt::uid).unwrap_or_default();
-        let isolated_before = namespace.labels().contains_key(ISOLATION_LABEL);
-        if isolated_before {
+        let namespace = self.namespace().await;
+        let namespace = self.problem(namespace);
+        let uid = namespace.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
+        let label_before = namespace.as_ref().and_then(|n| n.labels().get(ISOLATION_LABEL)).cloned();
+        if label_before.is_some() {
             self.fenced_by_others = true;
-        } else {
-            self.cut(&seal).await;
-            tell(Step::Network);
         }
-        self.tell_guards(&namespace).await;
-        if !isolated_before {
-            for attempt in 1.. {
-                let writing = Writing { alone, dry_run: false };
-                match label::label(self.client, &namespace, spec, Isolation::Contained, writing).await {
-                    Ok(_) => break,
-                    Err(error) => {
-                        namespace = self.namespace().await?;
-                        if namespace.labels().contains_key(ISOLATION_LABEL) {
-                            self.fenced_by_others = true;
-                            break;
-                        }
-                        if !error.is_conflict() || attempt == ATTEMPTS {
-                            return Err(error);
-                        }
-                    }
-                }
-            }
+        // A clean room's network follows from its plan: the operator takes it back.
+        if label_before.as_deref() != Isolation::CleanRoom.label() {
+            self.cut(&uid).await;
+        }
+        tell(Step::Network);
+        if let (Some(namespace), None) = (namespace, &label_before) {
+            // Reason and incident are those of the Quarantine, so that the operator finds nothing to change.
+            let spec = quarantine.as_ref().map_or(&self.request.spec, |q| &q.spec).clone();
+            let written = self.label(namespace, &spec).await;
+            self.problem(written);
         }
         tell(Step::Label);
-        self.see().await?;
-        tell(Step::Seen);
-        if self.fenced_by_others && (self.wish.operator || !isolated_before) {
+        self.verify().await;
+        tell(Step::Verified);
+        if self.fenced_by_others && (self.request.operator || label_before.is_none()) {
             self.await_operator().await;
         }
-        self.look_at_network().await
+        let (network, pods) = (self.look_at_network().await, self.look_at_pods().await);
+        self.problem(network);
+        self.problem(pods);
+    }
+
+    fn problem<T>(&mut self, outcome: Result<T, IoError>) -> Option<T> {
+        outcome.map_err(|error| self.outcome.problems.push(error.to_string())).ok()
     }
 
     async fn namespace(&self) -> Result<Namespace, IoError> {
@@ -152,22 +150,40 @@ impl Work<'_> {
         call(format!("get namespace {}", self.name), api.get(self.name)).await
     }
 
+    async fn label(&mut self, mut namespace: Namespace, spec: &QuarantineSpec) -> Result<(), IoError> {
+        for attempt in 1.. {
+            let error = match label::label(self.client, &namespace, spec, Isolation::Contained, false).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            namespace = self.namespace().await?;
+            if namespace.labels().contains_key(ISOLATION_LABEL) {
+                self.fenced_by_others = true;
+                return Ok(());
+            }
+            if !error.is_conflict() || attempt == ATTEMPTS {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes or tightens the Quarantine. `None`: there can be none.
     async fn quarantine(&mut self) -> Result<Option<Quarantine>, IoError> {
         let api: Api<Quarantine> = Api::all(self.client.clone());
-        let (name, spec) = (self.name, &self.wish.spec);
+        let (name, spec) = (self.name, &self.request.spec);
         for attempt in 1.. {
             let new = Quarantine::new(name, spec.clone());
             let created =
                 call(format!("create Quarantine {name}"), api.create(&PostParams::default(), &new)).await;
             let conflict = match created {
                 Ok(made) => {
-                    self.laid.quarantine = "made".to_owned();
+                    self.outcome.quarantine = "made".to_owned();
                     return Ok(Some(made));
                 }
                 Err(error) if error.is_not_served() => {
-                    self.laid.quarantine = "none: the kind is not installed".to_owned();
-                    self.laid.notes.push(
+                    self.outcome.quarantine = "none: the kind is not installed".to_owned();
+                    self.outcome.notes.push(
                         "no Quarantine could be made, as its kind is not installed: label and network hold by \
                          themselves. Install it (resurgam crds | kubectl apply --server-side -f -) and run this again: \
                          an operator then adopts what is here"
@@ -186,12 +202,12 @@ impl Work<'_> {
             };
             match change(&old, spec) {
                 Change::None => {
-                    self.laid.quarantine = "there already".to_owned();
+                    self.outcome.quarantine = "there already".to_owned();
                     return Ok(Some(old));
                 }
                 Change::Ending => {
-                    self.laid.quarantine = "being released".to_owned();
-                    self.laid.problems.push(format!(
+                    self.outcome.quarantine = "being released".to_owned();
+                    self.outcome.problems.push(format!(
                         "Quarantine {name} is being deleted, which is a release: run this again once it is gone"
                     ));
                     return Ok(Some(old));
@@ -201,7 +217,7 @@ impl Work<'_> {
                     let what = format!("tighten Quarantine {name}");
                     match call(what, api.patch(name, &params, &Patch::Merge(&patch))).await {
                         Ok(new) => {
-                            self.laid.quarantine = said;
+                            self.outcome.quarantine = said;
                             return Ok(Some(new));
                         }
                         Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
@@ -213,10 +229,10 @@ impl Work<'_> {
         Ok(None)
     }
 
-    /// Cuts the network. What fails is told, and does not stop the label: refused writes are better than nothing.
-    async fn cut(&mut self, seal: &str) {
+    /// Cuts the network.
+    async fn cut(&mut self, uid: &str) {
         for attempt in 1..=ATTEMPTS {
-            let error = match network::isolate(self.client, self.name, seal, None, Before::Open).await {
+            let error = match network::isolate(self.client, self.name, uid, None, Before::Open).await {
                 Ok(_) => return,
                 Err(error) => error,
             };
@@ -227,71 +243,61 @@ impl Work<'_> {
                 }
                 NetworkError::Io(io) if io.is_transient() && attempt < ATTEMPTS => {}
                 _ => {
-                    self.laid.problems.push(format!("the network is not cut: {error}"));
+                    self.outcome.problems.push(format!("the network is not cut: {error}"));
                     return;
                 }
             }
         }
     }
 
-    /// The guards come before the label. What fails is told, and does not stop it.
-    async fn tell_guards(&mut self, namespace: &Namespace) {
-        let levels = [Isolation::Sealed, Isolation::CleanRoom];
-        let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
-        let level = levels.into_iter().find(|level| level.label() == label).unwrap_or(Isolation::Contained);
-        if let Err(error) = guard::add(self.client, self.name, level).await {
-            self.laid.problems.push(format!(
-                "the guards do not know of it, so that its accounts and rights over it are not watched elsewhere: {error}"
-            ));
-        }
-    }
-
     /// Tries until the fence is seen to refuse. There is no signal that a label or a policy is in force: only trying tells.
-    async fn see(&mut self) -> Result<(), IoError> {
+    async fn verify(&mut self) {
         let (start, mut pause) = (Instant::now(), Duration::from_millis(5));
         let mut level = Isolation::Contained;
         let fence = loop {
-            let namespace = self.namespace().await?;
-            let fence = match namespace.labels().get(ISOLATION_LABEL).map(String::as_str) {
-                Some("contained") => {
+            let label = match self.namespace().await {
+                Ok(namespace) => Ok(namespace.labels().get(ISOLATION_LABEL).cloned()),
+                Err(error) => Err(error),
+            };
+            let fence = match label.as_ref().map(|label| label.as_deref()) {
+                Ok(Some("contained") | None) => {
                     level = Isolation::Contained;
-                    seen::fence(self.client, self.name, level).await
+                    verify_as_caller::fence(self.client, self.name, level).await
                 }
-                Some("sealed") => {
+                Ok(Some("sealed")) => {
                     level = Isolation::Sealed;
-                    seen::fence(self.client, self.name, level).await
+                    verify_as_caller::fence(self.client, self.name, level).await
                 }
-                Some(other) => Seen::Unclear(format!("{LABELLED}{other}")),
-                None => Seen::Unclear("the namespace's label was taken away again".to_owned()),
+                Ok(Some(other)) => Seen::Unclear(format!("{LABELLED}{other}")),
+                Err(error) => Seen::Unclear(error.to_string()),
             };
             // Only an operator takes a clean room's label off.
             let vain =
-                !self.wish.operator && matches!(&fence, Seen::Unclear(why) if why.starts_with(LABELLED));
+                !self.request.operator && matches!(&fence, Seen::Unclear(why) if why.starts_with(LABELLED));
             if fence == Seen::Refused || vain || start.elapsed() > SEEING {
                 break fence;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
-        self.laid.fence = said(&fence, level);
+        self.outcome.fence = said(&fence, level);
         if fence != Seen::Refused {
             let why = format!(
                 "the fence was not seen to refuse within {} s: {}",
                 SEEING.as_secs(),
-                self.laid.fence
+                self.outcome.fence
             );
-            self.laid.problems.push(why);
+            self.outcome.problems.push(why);
         }
-        let lock = seen::lock(self.client, self.name, level).await;
-        self.laid.lock = said(&lock, level);
+        let lock = verify_as_caller::lock(self.client, self.name, level).await;
+        self.outcome.lock = said(&lock, level);
         if lock != Seen::Refused {
             // Who may release is let through: that is no hole, and nobody can tell it from one.
-            self.laid.notes.push(format!(
+            self.outcome.notes.push(format!(
                 "the lock was not seen to refuse you ({}): may you release it?",
-                self.laid.lock
+                self.outcome.lock
             ));
         }
-        Ok(())
     }
 
     /// The operator was faster: it is doing the same, and says when it is done.
@@ -303,34 +309,43 @@ impl Work<'_> {
             status.is_some_and(|s| conditions::is_true(&s.conditions, conditions::READY))
         });
         if !matches!(tokio::time::timeout(OPERATOR, ready).await, Ok(Ok(_))) {
-            self.laid.notes.push("an operator is at it too: its Quarantine is not Ready yet".to_owned());
+            self.outcome.notes.push("an operator is at it too: its Quarantine is not Ready yet".to_owned());
         }
     }
 
     /// Once more, now that nobody can add any: is the network what it has to be?
     async fn look_at_network(&mut self) -> Result<(), IoError> {
-        let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), self.name);
-        let what = format!("list networkpolicies in namespace {}", self.name);
-        let there = call(what, api.list(&ListParams::default())).await?.items;
-        let wanted = network::wanted(self.name, None);
-        let denies =
-            wanted.iter().all(|w| there.iter().any(|p| p.name_any() == w.name_any() && p.spec == w.spec));
-        let left: Vec<_> =
-            there.iter().map(ResourceExt::name_any).filter(|name| name != network::DEFAULT_DENY).collect();
-        let who = "the operator removes it, or who may repair this Quarantine";
-        self.laid.network = match (denies, left.is_empty()) {
-            (true, true) => "denied both ways".to_owned(),
-            (false, _) => "not denied".to_owned(),
-            (true, false) => format!("denied, but for what these allow: {}", left.join(", ")),
-        };
-        if !denies {
-            let name = network::DEFAULT_DENY;
-            self.laid.problems.push(format!("NetworkPolicy {name} is not in place, and the fence is up: the operator writes it, or who may repair this Quarantine"));
+        let there = network::list(self.client, self.name, Before::Open).await?;
+        let observed = Observed::new(&there, &network::wanted(self.name, None));
+        self.outcome.network = observed.message();
+        if !observed.holds() {
+            self.outcome.problems.push(format!(
+                "{}. The operator mends it, or who may repair quarantines/{}",
+                observed.message(),
+                self.name
+            ));
         }
-        if !left.is_empty() {
-            self.laid
-                .problems
-                .push(format!("network policies still allow something ({}): {who}", left.join(", ")));
+        Ok(())
+    }
+
+    /// Pods that no network policy reaches.
+    async fn look_at_pods(&mut self) -> Result<(), IoError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), self.name);
+        let selected = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let what = format!("list pods in namespace {}", self.name);
+        let pods = call(what, api.list(&selected)).await?.items;
+        let found: Vec<_> = pods
+            .iter()
+            .filter(|pod| super::impact::on_host_network(pod))
+            .map(ResourceExt::name_any)
+            .collect();
+        if !found.is_empty() {
+            self.outcome.problems.push(format!(
+                "network policies do not reach pods on the network of their node: {}. Sealing stops them: \
+                 resurgam quarantine {} --isolation sealed …, with an operator",
+                found.join(", "),
+                self.name
+            ));
         }
         Ok(())
     }
@@ -338,7 +353,8 @@ impl Work<'_> {
 
 fn by_fence(error: &IoError) -> bool {
     error.status().is_some_and(|s| {
-        s.code == 403 && s.message.contains(&format!("ValidatingAdmissionPolicy '{WRITE_FENCE}'"))
+        s.code == 403
+            && FENCES.iter().any(|fence| s.message.contains(&format!("ValidatingAdmissionPolicy '{fence}'")))
     })
 }
 
@@ -368,11 +384,12 @@ mod tests {
             format!("ValidatingAdmissionPolicy '{policy}' with binding 'b' denied request: no")
         };
         for (error, is) in [
-            (refused(403, by(WRITE_FENCE)), true),
+            (refused(403, by(FENCES[0])), true),
+            (refused(403, by(FENCES[1])), true),
             (refused(403, by("another")), false),
             (refused(403, "User cannot patch".into()), false),
-            (refused(500, by(WRITE_FENCE)), false),
-            (IoError::Timeout { what: by(WRITE_FENCE), after: std::time::Duration::ZERO }, false),
+            (refused(500, by(FENCES[0])), false),
+            (IoError::Timeout { what: by(FENCES[0]), after: std::time::Duration::ZERO }, false),
         ] {
             assert_eq!(by_fence(&error), is, "{error}");
         }

@@ -1,26 +1,33 @@
 //! Workloads to zero, and back. What a workload was like is recorded on itself, by the very patch that stops it, together with
 //! the UID of the Quarantine (the seal): a crash re-records nothing, and the record of another seal is ignored.
 //!
-//! Everything here but [`list`] is pure.
+//! What is read and written is at the end; everything else is pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use futures::TryFutureExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
-use crate::calls::{IoError, call};
+use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION, field_manager};
+use crate::calls::{IoError, call, call_opt};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";
+
+/// Objects listed at a time.
+const PAGE: u32 = 500;
+/// Bytes of annotations that the API server takes, and what a record may need of them.
+const ANNOTATIONS_LIMIT: usize = 256 << 10;
+const RECORD_ROOM: usize = 2 << 10;
 
 /// The kinds that start pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,19 +135,19 @@ impl Workload {
         let recorded =
             self.meta.annotations.as_ref().and_then(|a| a.get(SEAL_ANNOTATION)).map(String::as_str)
                 == Some(seal);
-        if recorded && self.is_stopped() && !self.drops_claims {
+        if (recorded || self.is_full()) && self.is_stopped() && !self.drops_claims {
             return None;
         }
-        let (was, mut spec) = match &self.shape {
-            Shape::Replicas(n) => (n.to_string(), json!({"replicas": 0})),
+        let was = match &self.shape {
+            Shape::Replicas(n) => n.to_string(),
             Shape::Nodes(nodes) => {
                 // One that we stopped under another seal is not as it was: take our own mark off the record.
                 let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
-                let nowhere = json!({"template": {"spec": {"nodeSelector": {NOWHERE: seal}}}});
-                (json!(was).to_string(), nowhere)
+                json!(was).to_string()
             }
-            Shape::Suspend(suspended) => (suspended.to_string(), json!({"suspend": true})),
+            Shape::Suspend(suspended) => suspended.to_string(),
         };
+        let mut patch = self.halt();
         let mut annotations = serde_json::Map::new();
         if !recorded {
             annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(was));
@@ -150,14 +157,32 @@ impl Workload {
             }
         }
         if self.drops_claims {
-            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Retain"});
             annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), json!("Delete"));
         }
-        let mut patch = json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec});
         if !annotations.is_empty() {
             patch["metadata"]["annotations"] = Value::Object(annotations);
         }
         Some(patch)
+    }
+
+    /// The merge patch that stops it, and records nothing.
+    #[must_use]
+    pub fn halt(&self) -> Value {
+        let mut spec = match &self.shape {
+            Shape::Replicas(_) => json!({"replicas": 0}),
+            Shape::Nodes(_) => json!({"template": {"spec": {"nodeSelector": {NOWHERE: "true"}}}}),
+            Shape::Suspend(_) => json!({"suspend": true}),
+        };
+        if self.drops_claims {
+            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Retain"});
+        }
+        json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec})
+    }
+
+    /// Is there no room for a record on it?
+    fn is_full(&self) -> bool {
+        let sizes = self.meta.annotations.iter().flatten().map(|(key, value)| key.len() + value.len());
+        sizes.sum::<usize>() + RECORD_ROOM > ANNOTATIONS_LIMIT
     }
 
     /// The merge patch that starts it: `replicas` if given, else what this seal recorded. `Ok(None)`: it runs already, or
@@ -220,29 +245,6 @@ pub struct NotRecorded {
     pub why: &'static str,
 }
 
-/// Is this pod of a workload that [`list`] finds, so that it goes when that is stopped?
-#[must_use]
-pub fn is_bare(pod: &Pod) -> bool {
-    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-    !controller.is_some_and(|owner| {
-        ["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController"]
-            .contains(&owner.kind.as_str())
-    })
-}
-
-/// A static pod's shadow: the kubelet of its node runs it, whatever the API server says.
-#[must_use]
-pub fn is_static(pod: &Pod) -> bool {
-    pod.annotations().contains_key("kubernetes.io/config.mirror")
-}
-
-/// Does anything of it still run, or could it?
-#[must_use]
-pub fn is_live(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 /// Lists one kind in a namespace.
 ///
 /// # Errors
@@ -252,40 +254,138 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let what = format!("list {} in namespace {namespace}", K::plural(&()));
-    Ok(call(what, api.list(&ListParams::default())).await?.items)
+    let mut all = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let what = format!("list {} in namespace {namespace}", K::plural(&()));
+        let page = call(what, api.list(&params)).await?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
 }
 
-/// Everything in a namespace that starts pods, but what a Deployment of it owns and Jobs that have ended.
+/// What starts pods in a namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Everything that starts pods by itself, but Jobs that have ended.
+    pub workloads: Vec<Workload>,
+    /// ReplicaSets of Deployments that are among those: they follow their Deployment, unless it does not know them.
+    pub rollouts: Vec<Workload>,
+    /// UIDs of all workloads, those that have ended included: by these a pod's owner is known.
+    pub uids: BTreeSet<String>,
+}
+
+/// Lists everything in a namespace that starts pods.
+///
+/// # Errors
+/// [`IoError`] of the first kind that could not be listed.
+pub async fn inventory(client: &Client, namespace: &str) -> Result<Inventory, IoError> {
+    let (deployments, statefulsets, replicasets, controllers, daemonsets, cronjobs, jobs) = futures::try_join!(
+        list_kind::<Deployment>(client, namespace),
+        list_kind::<StatefulSet>(client, namespace),
+        list_kind::<ReplicaSet>(client, namespace),
+        list_kind::<ReplicationController>(client, namespace),
+        list_kind::<DaemonSet>(client, namespace),
+        list_kind::<CronJob>(client, namespace),
+        list_kind::<Job>(client, namespace),
+    )?;
+    let owners: BTreeSet<String> = deployments.iter().filter_map(ResourceExt::uid).collect();
+    let (rollouts, alone): (Vec<_>, Vec<_>) =
+        replicasets.into_iter().partition(|set| is_rollout(set, &owners));
+    let (jobs, ended): (Vec<_>, Vec<_>) = jobs.into_iter().partition(has_not_ended);
+    let rollouts: Vec<Workload> = rollouts.into_iter().map(Workload::from).collect();
+    let workloads: Vec<Workload> = deployments
+        .into_iter()
+        .map(Workload::from)
+        .chain(statefulsets.into_iter().map(Workload::from))
+        .chain(alone.into_iter().map(Workload::from))
+        .chain(controllers.into_iter().map(Workload::from))
+        .chain(daemonsets.into_iter().map(Workload::from))
+        .chain(cronjobs.into_iter().map(Workload::from))
+        .chain(jobs.into_iter().map(Workload::from))
+        .collect();
+    let known = workloads.iter().chain(&rollouts).filter_map(|workload| workload.meta.uid.clone());
+    let uids = known.chain(ended.iter().filter_map(ResourceExt::uid)).collect();
+    Ok(Inventory { workloads, rollouts, uids })
+}
+
+/// Lists everything in a namespace that starts pods by itself.
 ///
 /// # Errors
 /// [`IoError`] of the first kind that could not be listed.
 pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Workload>, IoError> {
-    let (deployments, statefulsets, replicasets, controllers, daemonsets, cronjobs, jobs) = futures::try_join!(
-        list_kind::<Deployment>(client, namespace)
-            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
-        list_kind::<StatefulSet>(client, namespace)
-            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
-        list_kind::<ReplicaSet>(client, namespace).map_ok(|all| all
-            .into_iter()
-            .filter(stands_alone)
-            .map(Workload::from)
-            .collect()),
-        list_kind::<ReplicationController>(client, namespace)
-            .map_ok(|all| all.into_iter().map(Workload::from).collect()),
-        list_kind::<DaemonSet>(client, namespace).map_ok(|all| all.into_iter().map(Workload::from).collect()),
-        list_kind::<CronJob>(client, namespace).map_ok(|all| all.into_iter().map(Workload::from).collect()),
-        list_kind::<Job>(client, namespace).map_ok(|all| all
-            .into_iter()
-            .filter(has_not_ended)
-            .map(Workload::from)
-            .collect::<Vec<_>>()),
-    )?;
-    Ok([deployments, statefulsets, replicasets, controllers, daemonsets, cronjobs, jobs].concat())
+    Ok(inventory(client, namespace).await?.workloads)
 }
 
-fn stands_alone(set: &ReplicaSet) -> bool {
-    !set.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.kind == "Deployment")
+/// Is it owned by one of these Deployments? Its owner is known by its UID: anybody may write the name of a kind.
+fn is_rollout(set: &ReplicaSet, deployments: &BTreeSet<String>) -> bool {
+    let is_of = |owner: &OwnerReference| owner.controller == Some(true) && deployments.contains(&owner.uid);
+    set.owner_references().iter().any(is_of)
+}
+
+/// Workloads written at a time.
+const PARALLEL: usize = 8;
+
+/// Stops everything that is not stopped and recorded under this seal, as far as it gets. Returns how many were written.
+///
+/// # Errors
+/// The first refusal or failure; the other workloads were written all the same.
+pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usize, IoError> {
+    let mut writes: Vec<_> =
+        found.workloads.iter().filter_map(|w| w.stop(seal).map(|patch| (w, patch))).collect();
+    // Their Deployments are at zero, and they are not: it does not know them.
+    if writes.is_empty() {
+        writes.extend(found.rollouts.iter().filter(|w| !w.is_stopped()).map(|w| (w, w.halt())));
+    }
+    let mut outcomes = stream::iter(writes)
+        .map(|(workload, patch)| stop_one(client, workload, patch))
+        .buffer_unordered(PARALLEL);
+    let (mut written, mut failed) = (0, None);
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(()) => written += 1,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(written), Err)
+}
+
+/// Stops one. Where it has no room for the record it is stopped without: its manifest is evidence by then, and the plan says how many.
+async fn stop_one(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError> {
+    match write(client, workload, patch).await {
+        Err(error) if error.status().is_some_and(|status| matches!(status.code, 413 | 422)) => {
+            write(client, workload, workload.halt()).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError> {
+    match workload.kind {
+        Kind::Deployment => write_as::<Deployment>(client, workload, patch).await,
+        Kind::StatefulSet => write_as::<StatefulSet>(client, workload, patch).await,
+        Kind::ReplicaSet => write_as::<ReplicaSet>(client, workload, patch).await,
+        Kind::ReplicationController => write_as::<ReplicationController>(client, workload, patch).await,
+        Kind::DaemonSet => write_as::<DaemonSet>(client, workload, patch).await,
+        Kind::CronJob => write_as::<CronJob>(client, workload, patch).await,
+        Kind::Job => write_as::<Job>(client, workload, patch).await,
+    }
+}
+
+async fn write_as<K>(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+{
+    let namespace = workload.meta.namespace.as_deref().unwrap_or_default();
+    let name = workload.meta.name.as_deref().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let manager =
+        PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
+    call_opt(format!("stop {workload}"), api.patch_metadata(name, &manager, &Patch::Merge(patch))).await?;
+    Ok(())
 }
 
 /// May it still start anything?

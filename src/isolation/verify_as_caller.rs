@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::policies::{NAMESPACE_LOCK, WRITE_FENCE};
+use super::policies::{FENCES, NAMESPACE_LOCK};
 use super::probe::Seen;
 use super::probe::fence::{judge, pod};
 use crate::api::{ISOLATION_LABEL, Isolation};
@@ -29,7 +29,7 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a NetworkPolicy in namespace {namespace}");
     let answer = call(what, policies.create(&params, &policy)).await.map(drop);
-    let seen = judge(answer, WRITE_FENCE, level);
+    let seen = judge(answer, &FENCES, level);
     if seen == Seen::Refused {
         return seen;
     }
@@ -39,7 +39,7 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
         Ok(pod) => pod,
         Err(error) => return Seen::Unclear(error.to_string()),
     };
-    let by_pod = judge(call(what, pods.create(&params, &pod)).await.map(drop), WRITE_FENCE, level);
+    let by_pod = judge(call(what, pods.create(&params, &pod)).await.map(drop), &FENCES, level);
     match (by_pod, seen) {
         (Seen::Unclear(why) | Seen::Unanswered(why), Seen::LetThrough) => Seen::Unclear(format!(
             "it does not refuse you a NetworkPolicy, which is right if you may repair this Quarantine, and a hole if not; a pod, \
@@ -57,5 +57,5 @@ pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));
     let what = format!("try to unlabel namespace {namespace}");
-    judge(call(what, api.patch(namespace, &params, &patch)).await.map(drop), NAMESPACE_LOCK, level)
+    judge(call(what, api.patch(namespace, &params, &patch)).await.map(drop), &[NAMESPACE_LOCK], level)
 }

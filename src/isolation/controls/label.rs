@@ -40,16 +40,7 @@ pub fn is_labelled(namespace: &Namespace, spec: &QuarantineSpec, level: Isolatio
         && annotations.iter().all(|(key, value)| namespace.annotations().get(*key) == value.as_ref())
 }
 
-/// How a label is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Writing {
-    /// There is no Quarantine: what is recorded in the namespace is sealed by the namespace's own UID, and says so.
-    pub alone: bool,
-    /// The API server only says what it would do.
-    pub dry_run: bool,
-}
-
-/// Writes label and annotations, if the namespace is still as it was read.
+/// Writes label and annotations, if the namespace is still as it was read. `dry_run`: the API server only says what it would do.
 ///
 /// # Errors
 /// The API server's, such as a conflict, or its refusal by the lock.
@@ -58,12 +49,9 @@ pub async fn label(
     namespace: &Namespace,
     spec: &QuarantineSpec,
     level: Isolation,
-    writing: Writing,
+    dry_run: bool,
 ) -> Result<Namespace, IoError> {
-    let (label, mut annotations) = marks(spec, level);
-    if writing.alone {
-        annotations.insert(SEAL_ANNOTATION, namespace.uid());
-    }
+    let (label, annotations) = marks(spec, level);
     let patch = json!({"metadata": {
         "resourceVersion": namespace.metadata.resource_version,
         "uid": namespace.metadata.uid,
@@ -72,23 +60,12 @@ pub async fn label(
     }});
     let params = PatchParams {
         field_manager: Some(field_manager::ISOLATION.to_owned()),
-        dry_run: writing.dry_run,
+        dry_run,
         ..PatchParams::default()
     };
     let name = namespace.name_any();
     let api: Api<Namespace> = Api::all(client.clone());
     call(format!("label namespace {name}"), api.patch(&name, &params, &Patch::Merge(patch))).await
-}
-
-/// The seal of what was recorded in a namespace that was isolated while there could be no Quarantine: its own UID. The lock
-/// keeps the annotation that says so, so that a record which somebody planted before is no record.
-#[must_use]
-pub fn sealed_alone(namespace: &Namespace) -> Option<String> {
-    namespace
-        .annotations()
-        .get(SEAL_ANNOTATION)
-        .filter(|seal| Some(*seal) == namespace.metadata.uid.as_ref())
-        .cloned()
 }
 
 #[cfg(test)]
@@ -132,13 +109,5 @@ mod tests {
         ] {
             assert!(!is_labelled(&amiss, &spec, level), "{level:?}: {:?}", amiss.metadata);
         }
-    }
-
-    #[test]
-    fn a_seal_without_a_quarantine_is_the_namespaces_own_uid_and_no_other() {
-        let sealed = |seal: &str| sealed_alone(&namespace(None, &[(SEAL_ANNOTATION, seal)]));
-        assert_eq!(sealed("its-own").as_deref(), Some("its-own"));
-        assert_eq!(sealed("of-another"), None);
-        assert_eq!(sealed_alone(&namespace(None, &[])), None);
     }
 }

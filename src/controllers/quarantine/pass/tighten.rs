@@ -1,0 +1,353 @@
+//! Tightening: every control by itself. The order is lists, label, fence verified, network, evidence, workloads and pods, identity; what
+//! fails is reported, and the next ones proceed.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
+
+use super::super::PassError;
+use super::super::status::{self, Failure, Pass, Trouble};
+use super::{Mark, Work};
+use crate::api::Isolation;
+use crate::api::conditions::{STALLED, find};
+use crate::api::quarantine::{CaptureMode, ControlName};
+use crate::calls::{call, call_opt};
+use crate::isolation::controls::{identity, list, pods, quota, workloads};
+use crate::isolation::failure::{Culprit, culprit, explain};
+use crate::isolation::label;
+use crate::isolation::target::{self, Next};
+
+mod capture;
+
+/// How long the fence is tried before the network is cut without waiting for it any longer.
+const VERIFYING: Duration = Duration::from_secs(1);
+/// How often a namespace that changed in between is read afresh.
+const ATTEMPTS: u32 = 5;
+/// Longest pause before a control that failed is tried again: within a minute of what stood in its way.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Pods that the status names.
+const UNMANAGED: usize = 64;
+
+impl Work<'_> {
+    /// Enforces every control as far as it gets.
+    ///
+    /// # Errors
+    /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
+    pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
+        // A namespace without the label is one in which anything may have been started since the last capture.
+        pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, pass.target.level);
+        {
+            let _turn = self.context.turns.take(Next::Label).await;
+            self.put_on_lists(pass).await;
+            self.write_label(pass).await;
+            self.verify_fence(pass).await;
+            self.cut_network(pass).await;
+        }
+        if !pass.found.captured && !self.keep_evidence(pass).await? {
+            return Ok(Action::requeue(Duration::ZERO));
+        }
+        let may_stop = pass.found.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
+        if pass.target.level == Isolation::Sealed && may_stop {
+            self.stop_workloads(pass).await;
+            self.end_pods(pass).await;
+            self.recreate_accounts(pass).await;
+        }
+        self.so_far(pass);
+        self.remember_failures(pass);
+        Ok(self.next_pass(pass))
+    }
+
+    /// What is in place, by what was read back.
+    fn so_far(&self, pass: &mut Pass) {
+        let (fenced, captured) = (pass.found.fenced, pass.found.captured);
+        pass.found =
+            self.observation.found(&self.quarantine.spec, pass.target.level, &self.mark(), fenced, captured);
+        pass.fenced_off = self.observation.is_fenced_off();
+    }
+
+    /// Which sealing this is.
+    fn mark(&self) -> Mark {
+        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
+        Mark { seal: self.quarantine.uid().unwrap_or_default(), evidence }
+    }
+
+    /// Reports that a control failed. A quota that stands in the way is raised.
+    async fn failed(
+        &mut self,
+        pass: &mut Pass,
+        control: ControlName,
+        reason: &'static str,
+        error: &PassError,
+    ) {
+        if error.is_conflict() {
+            // Read afresh at once: nothing stands in the way.
+            self.wake_within(Duration::from_millis(20));
+            return;
+        }
+        let culprit = error.io().map_or(Culprit::ApiServer, culprit);
+        let configuration = match &culprit {
+            Culprit::Webhook(name) => self.configuration_of(name).await,
+            _ => None,
+        };
+        if error.io().is_some_and(quota::is_exceeded) {
+            self.raise_quotas().await;
+        }
+        tracing::warn!(quarantine = self.name, ?control, reason, %error, "control not enforced; will retry");
+        let message = explain(error, &culprit, configuration.as_deref());
+        pass.failures.entry(control).or_insert(Failure { reason, message, stalled: false });
+    }
+
+    async fn raise_quotas(&mut self) {
+        match quota::raise(&self.context.client, self.name).await {
+            Ok(raised) if raised.is_empty() => {}
+            Ok(raised) => self.drift.push(format!("ResourceQuota {}", raised.join(", "))),
+            Err(error) => tracing::warn!(quarantine = self.name, %error, "quota not raised; will retry"),
+        }
+        // The quota's controller has to count anew first.
+        self.wake_within(Duration::from_millis(500));
+    }
+
+    /// Kind and name of the configuration that a webhook stands in.
+    async fn configuration_of(&self, webhook: &str) -> Option<String> {
+        let client = &self.context.client;
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+        let everything = ListParams::default();
+        let (validating, mutating) = futures::join!(
+            call("list ValidatingWebhookConfigurations", validating.list(&everything)),
+            call("list MutatingWebhookConfigurations", mutating.list(&everything))
+        );
+        let validating = validating.into_iter().flatten().filter_map(|found| {
+            let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
+            is_named.then(|| format!("ValidatingWebhookConfiguration {}", found.name_any()))
+        });
+        let mutating = mutating.into_iter().flatten().filter_map(|found| {
+            let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
+            is_named.then(|| format!("MutatingWebhookConfiguration {}", found.name_any()))
+        });
+        validating.chain(mutating).next()
+    }
+
+    fn wake_within(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |before| before.min(after)));
+    }
+
+    /// The isolation lists come first: they need no webhook's consent, and one write fences.
+    async fn put_on_lists(&mut self, pass: &mut Pass) {
+        let (client, level) = (&self.context.client, pass.target.level);
+        let mut listed = list::of(client, self.name).await;
+        let mut written = Ok(());
+        if !listed.as_ref().is_ok_and(|listed| listed.is_at(level)) {
+            written = self.context.lists.set(self.name, level).await;
+            listed = list::of(client, self.name).await;
+            self.drift.push("isolation lists".to_owned());
+        }
+        let unread = listed.as_ref().err().cloned();
+        self.observation.listed = listed.ok();
+        for error in written.err().into_iter().chain(unread) {
+            self.failed(pass, ControlName::Guard, "ListFailed", &error.into()).await;
+        }
+    }
+
+    async fn write_label(&mut self, pass: &mut Pass) {
+        let (client, level) = (self.context.client.clone(), pass.target.level);
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let spec = self.quarantine.spec.clone();
+        let mut failed = None;
+        for _ in 0..ATTEMPTS {
+            if label::is_labelled(&self.namespace, &spec, level) {
+                failed = None;
+                break;
+            }
+            match label::label(&client, &self.namespace, &spec, level, false).await {
+                Ok(written) => {
+                    self.namespace = written;
+                    self.drift.push(format!("label and annotations of namespace {}", self.name));
+                }
+                Err(error) => {
+                    let is_conflict = error.is_conflict();
+                    failed = Some(error);
+                    if !is_conflict {
+                        break;
+                    }
+                    let what = format!("get namespace {}", self.name);
+                    if let Ok(Some(now)) = call_opt(what, namespaces.get(self.name)).await {
+                        self.namespace = now;
+                    }
+                }
+            }
+        }
+        self.observation.namespace = Some(self.namespace.clone());
+        if let Some(error) = failed {
+            self.failed(pass, ControlName::Lock, "LabelFailed", &error.into()).await;
+        }
+    }
+
+    /// Tries until the fence is seen to refuse, for a moment: the network is not left open for want of a proof.
+    async fn verify_fence(&mut self, pass: &mut Pass) {
+        let seal = self.fence_seal(pass.target.level);
+        let held = self.verified(&seal);
+        pass.tried = held.as_ref().map(|held| held.at);
+        let fenced_off = self.observation.is_fenced_off();
+        pass.found.fenced = fenced_off && self.still_holds(pass, pass.target.level);
+        if pass.found.fenced {
+            pass.probed = held.map(|held| held.probed);
+            return;
+        }
+        if !fenced_off {
+            return;
+        }
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(5);
+        // Once it was tried in vain, a pass tries it once: what comes next is not delayed each time.
+        let in_vain = self.context.remember(self.name, |memory| memory.probing.is_some());
+        while !self.try_fence(pass, &seal).await {
+            if in_vain || began.elapsed() > VERIFYING {
+                let again = self.fence_not_verified(pass);
+                self.wake_within(again);
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    async fn cut_network(&mut self, pass: &mut Pass) {
+        if let Err(error) = self.write_network(pass, None).await {
+            self.failed(pass, ControlName::Network, "NetworkFailed", &error).await;
+        }
+    }
+
+    /// Workloads to zero. Reads back what came of it.
+    async fn stop_workloads(&mut self, pass: &mut Pass) {
+        let client = self.context.client.clone();
+        let seal = self.quarantine.uid().unwrap_or_default();
+        let mut inventory = workloads::inventory(&client, self.name).await;
+        if let Ok(found) = &inventory {
+            let stopped = workloads::stop(&client, found, &seal).await;
+            if !matches!(stopped, Ok(0)) {
+                self.drift.push("workloads".to_owned());
+                inventory = workloads::inventory(&client, self.name).await;
+            }
+            if let Err(error) = stopped {
+                self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await;
+            }
+        }
+        match inventory {
+            Ok(found) => {
+                // A ReplicaSet that its Deployment does not know is stopped once all Deployments are.
+                if found.rollouts.iter().any(|set| !set.is_stopped()) {
+                    self.wake_within(Duration::from_secs(1));
+                }
+                pass.workloads = found.workloads.len();
+                self.observation.inventory = Some(found);
+            }
+            Err(error) => self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await,
+        }
+    }
+
+    /// Ends every pod, whatever its owner says. Reads back what came of it; the last pod's end wakes us.
+    async fn end_pods(&mut self, pass: &mut Pass) {
+        let client = self.context.client.clone();
+        let found = match pods::list(&client, self.name).await {
+            Ok(found) => found,
+            Err(error) => {
+                return self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+            }
+        };
+        if let Some(inventory) = &self.observation.inventory {
+            let is_lost = |pod: &&Pod| {
+                pods::is_live(pod) && !pods::is_static(pod) && pods::is_unmanaged(pod, &inventory.uids)
+            };
+            pass.unmanaged =
+                found.iter().filter(is_lost).map(ResourceExt::name_any).take(UNMANAGED).collect();
+        }
+        let ended = pods::end(&client, self.name, &found).await;
+        let written = !matches!(ended, Ok(0));
+        if let Err(error) = ended {
+            self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+        }
+        self.announce_unmanaged(pass).await;
+        let found = if written { pods::list(&client, self.name).await } else { Ok(found) };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                return self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+            }
+        };
+        pass.alive = found.iter().filter(|pod| pods::is_live(pod)).map(ResourceExt::name_any).collect();
+        let rooted = found.iter().filter(|pod| pods::is_static(pod) && pods::is_live(pod));
+        let rooted: Vec<_> = rooted.map(ResourceExt::name_any).collect();
+        if !rooted.is_empty() {
+            let message = format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
+            pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
+        }
+        self.observation.pods = Some(found);
+    }
+
+    /// Says which pods nothing will bring back, once for each.
+    async fn announce_unmanaged(&self, pass: &Pass) {
+        let known = self.quarantine.status.as_ref().map_or(&[][..], |status| &status.unmanaged_pods);
+        let news: Vec<_> = pass.unmanaged.iter().filter(|name| !known.contains(name)).cloned().collect();
+        if !news.is_empty() {
+            let note =
+                format!("captured, then deleted: pods that no workload will bring back: {}", news.join(", "));
+            self.context.tell(&self.quarantine, EventType::Warning, "UnmanagedPodsDeleted", note).await;
+        }
+    }
+
+    /// Tokens issued before are void once their accounts are recreated. No pod is waited for.
+    async fn recreate_accounts(&mut self, pass: &mut Pass) {
+        let client = self.context.client.clone();
+        match identity::renew(&client, self.name, &self.mark()).await {
+            Ok(true) => self.drift.push("service accounts".to_owned()),
+            Ok(false) => {}
+            Err(error) => self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await,
+        }
+        match identity::list(&client, self.name).await {
+            Ok(accounts) => self.observation.accounts = Some(accounts),
+            Err(error) => self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await,
+        }
+    }
+
+    /// A control that has failed for a minute since its turn came stalls.
+    fn remember_failures(&self, pass: &mut Pass) {
+        let status = self.quarantine.status.as_ref();
+        let stalled = status.and_then(|status| find(&status.conditions, STALLED)).map(|c| c.reason.clone());
+        self.context.remember(self.name, |memory| {
+            memory.failing.retain(|control, _| pass.failures.contains_key(control));
+            for (control, failure) in &mut pass.failures {
+                // After a start of the operator, what had stalled has stalled still.
+                let had_stalled =
+                    !memory.failing.contains_key(control) && stalled.as_deref() == Some(failure.reason);
+                let now = Instant::now();
+                let began = if had_stalled { now.checked_sub(status::STALLED_AFTER) } else { None };
+                let since = *memory.failing.entry(*control).or_insert(began.unwrap_or(now));
+                failure.stalled = had_stalled || since.elapsed() >= status::STALLED_AFTER;
+            }
+        });
+    }
+
+    /// When the next pass is due: soon where a control failed, else at the next try of the controls.
+    fn next_pass(&mut self, pass: &Pass) -> Action {
+        if !pass.failures.is_empty() {
+            let failures = self.context.remember(self.name, |memory| {
+                memory.failures = memory.failures.saturating_add(1);
+                memory.failures
+            });
+            self.wake_within(Duration::from_millis(250 * 2_u64.pow(failures.min(7))).min(LONGEST_PAUSE));
+        }
+        match self.again {
+            Some(again) => Action::requeue(again),
+            None => self.rest(pass),
+        }
+    }
+}

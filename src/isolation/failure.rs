@@ -1,0 +1,161 @@
+//! Why a control could not be enforced, for people: who refused, and who can clear it, with the command. Pure.
+
+use crate::calls::IoError;
+
+/// Who kept a write from being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// An admission webhook of this name, which refused or did not answer.
+    Webhook(String),
+    /// A ResourceQuota of this name.
+    Quota(String),
+    /// A ValidatingAdmissionPolicy of this name.
+    Policy(String),
+    /// RBAC: the operator's account lacks a right.
+    Rights,
+    /// The API server, or the way there.
+    ApiServer,
+}
+
+/// The part of a text between two others.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    let (found, _) = rest.split_once(after)?;
+    (!found.is_empty()).then_some(found)
+}
+
+/// Who refused a call, by what the API server said.
+#[must_use]
+pub fn culprit(error: &IoError) -> Culprit {
+    let Some(status) = error.status() else { return Culprit::ApiServer };
+    let message = status.message.as_str();
+    let webhook = between(message, "failed calling webhook \"", "\"")
+        .or_else(|| between(message, "admission webhook \"", "\" denied the request"));
+    if let Some(name) = webhook {
+        return Culprit::Webhook(name.to_owned());
+    }
+    let quota = between(message, "exceeded quota: ", ",")
+        .or_else(|| between(message, "status unknown for quota: ", ","));
+    if let Some(name) = quota.filter(|_| status.code == 403) {
+        return Culprit::Quota(name.to_owned());
+    }
+    if let Some(name) = between(message, "ValidatingAdmissionPolicy '", "'") {
+        return Culprit::Policy(name.to_owned());
+    }
+    if status.code == 403 && message.contains("User \"") && message.contains(" cannot ") {
+        return Culprit::Rights;
+    }
+    Culprit::ApiServer
+}
+
+/// What is said of a failure: culprit first, then who clears it and how, then the API server's own words. `configuration`: kind and
+/// name of the configuration that a webhook stands in, where that is known.
+#[must_use]
+pub fn explain(error: &dyn std::fmt::Display, culprit: &Culprit, configuration: Option<&str>) -> String {
+    let who = match culprit {
+        Culprit::Webhook(name) => {
+            let (of, command) = match configuration {
+                Some(configuration) => (
+                    format!(" of {configuration}"),
+                    format!("kubectl delete {}", configuration.replacen(' ', "/", 1).to_lowercase()),
+                ),
+                None => (
+                    String::new(),
+                    "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations".to_owned(),
+                ),
+            };
+            format!(
+                "webhook {name}{of} refuses it, or does not answer. Whoever runs it repairs it, or a cluster administrator removes \
+                 it ({command}); it is tried again until then"
+            )
+        }
+        Culprit::Quota(name) => {
+            format!("ResourceQuota {name} leaves no room for it. It is raised, and tried again")
+        }
+        Culprit::Policy(name) => format!(
+            "ValidatingAdmissionPolicy {name} refuses it. Whoever wrote that policy exempts the operator \
+             (kubectl get validatingadmissionpolicy {name})"
+        ),
+        Culprit::Rights => {
+            "the operator lacks a right. A cluster administrator applies deploy/rbac.yaml of this version"
+                .to_owned()
+        }
+        Culprit::ApiServer => return format!("{error}. It is tried again"),
+    };
+    format!("{who}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answer(code: u16, message: &str) -> IoError {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        IoError::Api {
+            what: "create NetworkPolicy a/deny".to_owned(),
+            source: Arc::new(kube::Error::Api(Box::new(status))),
+        }
+    }
+
+    #[test]
+    fn the_culprit_is_named_by_what_the_api_server_says() {
+        let webhook = || Culprit::Webhook("validate.policy.example".to_owned());
+        for (error, expected) in [
+            (
+                answer(
+                    500,
+                    "Internal error occurred: failed calling webhook \"validate.policy.example\": failed to call webhook: Post",
+                ),
+                webhook(),
+            ),
+            (answer(403, "admission webhook \"validate.policy.example\" denied the request: no"), webhook()),
+            (
+                answer(
+                    403,
+                    "networkpolicies \"x\" is forbidden: exceeded quota: q, requested: count/networkpolicies=1",
+                ),
+                Culprit::Quota("q".to_owned()),
+            ),
+            (
+                answer(403, "forbidden: status unknown for quota: q2, resources: pods"),
+                Culprit::Quota("q2".to_owned()),
+            ),
+            (
+                answer(403, "ValidatingAdmissionPolicy 'images' with binding 'b' denied request: no"),
+                Culprit::Policy("images".to_owned()),
+            ),
+            (
+                answer(403, "networkpolicies is forbidden: User \"system:x\" cannot create resource"),
+                Culprit::Rights,
+            ),
+            (answer(500, "etcdserver: request timed out"), Culprit::ApiServer),
+            (answer(503, "failed calling webhook \"\""), Culprit::ApiServer),
+            (IoError::Timeout { what: "w".to_owned(), after: Duration::from_secs(1) }, Culprit::ApiServer),
+        ] {
+            assert_eq!(culprit(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_who_clears_it_and_how() {
+        let webhook = Culprit::Webhook("v.example".to_owned());
+        let text = explain(&"patch: no answer", &webhook, Some("ValidatingWebhookConfiguration policy"));
+        assert_eq!(
+            text,
+            "webhook v.example of ValidatingWebhookConfiguration policy refuses it, or does not answer. Whoever runs it repairs it, \
+             or a cluster administrator removes it (kubectl delete validatingwebhookconfiguration/policy); it is tried again until \
+             then: patch: no answer"
+        );
+        assert!(explain(&"e", &webhook, None).contains("kubectl get validatingwebhookconfigurations"));
+        for culprit in
+            [Culprit::Quota("q".into()), Culprit::Policy("p".into()), Culprit::Rights, Culprit::ApiServer]
+        {
+            assert!(explain(&"the call", &culprit, None).contains("the call"), "{culprit:?}");
+        }
+    }
+}

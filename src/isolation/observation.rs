@@ -1,0 +1,211 @@
+//! What was read of a namespace after the last write, and what that shows. Pure: whether a control is in place follows from what was
+//! read back, never from what was sent.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+
+use super::controls::identity::Mark;
+use super::controls::list::Listed;
+use super::controls::workloads::Inventory;
+use super::controls::{label, network, pods};
+use super::target::Found;
+use crate::api::{Isolation, QuarantineSpec};
+
+/// What was read of a namespace. `None`: it was not read, or could not be.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// What the isolation lists say of it.
+    pub listed: Option<Listed>,
+    /// The namespace itself.
+    pub namespace: Option<Namespace>,
+    /// Its network policies.
+    pub network: Option<network::Observed>,
+    /// What starts pods in it.
+    pub inventory: Option<Inventory>,
+    /// Its pods.
+    pub pods: Option<Vec<Pod>>,
+    /// Its ServiceAccounts.
+    pub accounts: Option<Vec<ServiceAccount>>,
+}
+
+impl Observation {
+    /// What of a level that tightens is in place. What was not read is not. `fenced`: the fence was verified; `captured`: evidence of
+    /// this sealing is kept; `mark`: which sealing this is.
+    #[must_use]
+    pub fn found(
+        &self,
+        spec: &QuarantineSpec,
+        level: Isolation,
+        mark: &Mark,
+        fenced: bool,
+        captured: bool,
+    ) -> Found {
+        let inventory = self.inventory.as_ref();
+        let marked =
+            |accounts: &Vec<ServiceAccount>| accounts.iter().all(|account| mark.is_on(&account.metadata));
+        Found {
+            listed: self.listed.as_ref().is_some_and(|listed| listed.is_at(level)),
+            labelled: self
+                .namespace
+                .as_ref()
+                .is_some_and(|namespace| label::is_labelled(namespace, spec, level)),
+            fenced,
+            network: self.network.as_ref().is_some_and(network::Observed::holds),
+            captured,
+            stopped: inventory.is_some_and(|found| {
+                found.workloads.iter().chain(&found.rollouts).all(|workload| workload.is_stopped())
+            }),
+            empty: self.pods.as_ref().is_some_and(|pods| !pods.iter().any(pods::is_live)),
+            renewed: captured && self.accounts.as_ref().is_some_and(marked),
+        }
+    }
+
+    /// Does anything that was read refuse writes there?
+    #[must_use]
+    pub fn is_fenced_off(&self) -> bool {
+        let labelled = |namespace: &Namespace| {
+            let labels = namespace.metadata.labels.as_ref();
+            let level = labels.and_then(|labels| labels.get(crate::api::ISOLATION_LABEL)).map(String::as_str);
+            matches!(level, Some("contained" | "sealed"))
+        };
+        self.listed.as_ref().is_some_and(Listed::isolates) || self.namespace.as_ref().is_some_and(labelled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::isolation::controls::list;
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn mark() -> Mark {
+        Mark { seal: "seal".into(), evidence: "digest".into() }
+    }
+
+    fn spec() -> QuarantineSpec {
+        read(json!({"isolation": "Sealed", "reason": "breach"}))
+    }
+
+    fn namespace(level: &str) -> Option<Namespace> {
+        read(json!({"metadata": {
+            "name": "library", "labels": {"resurgam.dev/isolation": level}, "annotations": {"resurgam.dev/reason": "breach"},
+        }}))
+    }
+
+    fn inventory(replicas: i32) -> Option<Inventory> {
+        let deployment: k8s_openapi::api::apps::v1::Deployment = read(
+            json!({"metadata": {"name": "web"}, "spec": {"replicas": replicas, "selector": {}, "template": {}}}),
+        );
+        Some(Inventory { workloads: vec![deployment.into()], ..Inventory::default() })
+    }
+
+    fn account(label: Option<String>) -> Option<Vec<ServiceAccount>> {
+        let labels: std::collections::BTreeMap<_, _> =
+            label.map(|label| (crate::api::SEALED_LABEL, label)).into_iter().collect();
+        Some(vec![read(json!({"metadata": {"name": "default", "labels": labels}}))])
+    }
+
+    /// All in place; each row takes one thing away.
+    fn whole() -> Observation {
+        Observation {
+            listed: Some(list::Listed::new([Some("sealed"), Some("sealed")])),
+            namespace: namespace("sealed"),
+            network: Some(network::Observed::default()),
+            inventory: inventory(0),
+            pods: Some(Vec::new()),
+            accounts: account(Some(mark().label())),
+        }
+    }
+
+    const ALL: Found = Found {
+        listed: true,
+        labelled: true,
+        fenced: true,
+        network: true,
+        captured: true,
+        stopped: true,
+        empty: true,
+        renewed: true,
+    };
+
+    #[test]
+    fn what_was_not_read_back_is_not_in_place() {
+        let running = json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
+        let with = |change: &dyn Fn(&mut Observation)| {
+            let mut observation = whole();
+            change(&mut observation);
+            observation.found(&spec(), Isolation::Sealed, &mark(), true, true)
+        };
+        assert_eq!(with(&|_| {}), ALL);
+        let rows: [(&str, &dyn Fn(&mut Observation), Found); 15] = [
+            ("list not read", &|o| o.listed = None, Found { listed: false, ..ALL }),
+            (
+                "one list lost its entry",
+                &|o| o.listed = Some(list::Listed::new([Some("sealed"), None])),
+                Found { listed: false, ..ALL },
+            ),
+            (
+                "a list says less",
+                &|o| o.listed = Some(list::Listed::new([Some("contained")])),
+                Found { listed: false, ..ALL },
+            ),
+            ("namespace not read", &|o| o.namespace = None, Found { labelled: false, ..ALL }),
+            ("label says less", &|o| o.namespace = namespace("contained"), Found { labelled: false, ..ALL }),
+            ("policies not read", &|o| o.network = None, Found { network: false, ..ALL }),
+            (
+                "a policy allows",
+                &|o| o.network = Some(network::Observed { allowing: vec!["allow".into()], missing: vec![] }),
+                Found { network: false, ..ALL },
+            ),
+            (
+                "ours is missing",
+                &|o| o.network = Some(network::Observed { missing: vec!["deny".into()], allowing: vec![] }),
+                Found { network: false, ..ALL },
+            ),
+            ("workloads not read", &|o| o.inventory = None, Found { stopped: false, ..ALL }),
+            ("a workload runs", &|o| o.inventory = inventory(2), Found { stopped: false, ..ALL }),
+            (
+                "a ReplicaSet that its Deployment does not know",
+                &|o| {
+                    o.inventory =
+                        Some(Inventory { rollouts: inventory(1).unwrap().workloads, ..Inventory::default() })
+                },
+                Found { stopped: false, ..ALL },
+            ),
+            ("pods not read", &|o| o.pods = None, Found { empty: false, ..ALL }),
+            ("a pod lives", &|o| o.pods = Some(vec![read(running.clone())]), Found { empty: false, ..ALL }),
+            ("accounts not read", &|o| o.accounts = None, Found { renewed: false, ..ALL }),
+            (
+                "an account of before",
+                &|o| o.accounts = account(Some("another".into())),
+                Found { renewed: false, ..ALL },
+            ),
+        ];
+        for (what, change, expected) in rows {
+            assert_eq!(with(change), expected, "{what}");
+        }
+        let without_evidence = whole().found(&spec(), Isolation::Sealed, &mark(), true, false);
+        assert_eq!(without_evidence, Found { captured: false, renewed: false, ..ALL });
+    }
+
+    #[test]
+    fn label_or_list_fences_off() {
+        let bare = || Observation {
+            namespace: read(json!({"metadata": {"name": "library"}})),
+            ..Observation::default()
+        };
+        let listed = |level: &str| Some(list::Listed::new([None, Some(level)]));
+        assert!(!bare().is_fenced_off());
+        assert!(Observation { listed: listed("contained"), ..bare() }.is_fenced_off());
+        assert!(Observation { namespace: namespace("sealed"), ..bare() }.is_fenced_off());
+        for level in ["clean-room", "other"] {
+            assert!(
+                !Observation { listed: listed(level), namespace: namespace(level), ..bare() }.is_fenced_off()
+            );
+        }
+    }
+}
