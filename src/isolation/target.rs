@@ -18,6 +18,8 @@ pub struct Target {
     pub reachable: Vec<String>,
     /// Services of the cluster itself that a clean room may talk to.
     pub allow_egress: Vec<ClusterService>,
+    /// A person has accepted that its pods use their nodes' network, processes and files.
+    pub privileged: bool,
     /// Why the claimant does not get what it asks for, for people.
     pub held: Option<String>,
     /// A hold takes back, or keeps back, what the claim's attempt was let into: that attempt is over, as far as loosening goes.
@@ -26,11 +28,11 @@ pub struct Target {
 
 impl Target {
     fn plain(level: Isolation, reachable: Vec<String>) -> Self {
-        Self { level, reachable, allow_egress: Vec::new(), held: None, overrules: false }
+        Self { level, reachable, allow_egress: Vec::new(), privileged: false, held: None, overrules: false }
     }
 
     fn held(level: Isolation, why: String) -> Self {
-        Self { level, reachable: Vec::new(), allow_egress: Vec::new(), held: Some(why), overrules: false }
+        Self { held: Some(why), ..Self::plain(level, Vec::new()) }
     }
 }
 

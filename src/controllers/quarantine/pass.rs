@@ -13,7 +13,7 @@ use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::clock;
-use crate::isolation::controls::quota;
+use crate::isolation::controls::{pod_security, quota};
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label;
@@ -121,6 +121,9 @@ impl Work<'_> {
         pass.tried = held.as_ref().map(|held| held.at);
         pass.found.labelled =
             list::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
+        if level == Isolation::CleanRoom {
+            pass.found.labelled &= pod_security::is_enforced(&self.namespace, pass.target.privileged);
+        }
         pass.found.fenced = pass.found.labelled && self.still_holds(pass, level);
         pass.probed = held.filter(|_| pass.found.fenced).map(|held| held.probed);
         pass.found.captured = true;
@@ -209,6 +212,11 @@ impl Work<'_> {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
+        if level == Isolation::CleanRoom {
+            // Before anything may start there.
+            let privileged = pass.target.privileged;
+            self.namespace = pod_security::enforce(&self.context.client, &self.namespace, privileged).await?;
+        }
         let (lists, spec) = (&self.context.lists, &self.quarantine.spec);
         self.namespace = lists.mark(&self.namespace, spec, level).await?;
         pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
@@ -277,7 +285,7 @@ impl Work<'_> {
             if self.loosened_in_vain(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
-            restore(client, &self.namespace).await?;
+            self.namespace = restore(client, &self.namespace).await?;
             pass.found.network = true;
         } else {
             pass.holes = holes::find(client, &pass.target.allow_egress).await?;
@@ -317,11 +325,11 @@ impl Work<'_> {
     }
 }
 
-/// Puts back what isolating changed, but for what it stopped.
-pub(super) async fn restore(client: &kube::Client, namespace: &Namespace) -> Result<(), PassError> {
+/// Puts back what isolating changed, but for what it stopped. Returns the namespace as it is then.
+pub(super) async fn restore(client: &kube::Client, namespace: &Namespace) -> Result<Namespace, PassError> {
     let (name, uid) = (namespace.name_any(), namespace.uid().unwrap_or_default());
     network::release(client, &name, &uid).await?;
     identity::unmark(client, &name).await?;
     quota::restore(client, &name).await?;
-    Ok(())
+    Ok(pod_security::restore(client, namespace).await?)
 }

@@ -44,6 +44,7 @@ fn pass(level: Isolation, found: Found) -> Pass {
         level,
         reachable: Vec::new(),
         allow_egress: Vec::new(),
+        privileged: false,
         held: None,
         overrules: false,
     });

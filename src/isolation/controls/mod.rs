@@ -5,6 +5,7 @@ pub mod identity;
 pub mod label;
 pub mod list;
 pub mod network;
+pub mod pod_security;
 pub mod pods;
 pub mod quota;
 pub mod workloads;

@@ -26,11 +26,20 @@ pub(super) struct Manifests {
 }
 
 impl Manifests {
-    /// The objects of a kind of the core group, as that type.
-    pub(super) fn of<K: serde::de::DeserializeOwned>(&self, kind: &str) -> Result<Vec<K>, serde_json::Error> {
+    /// The objects of a kind of the core group, as that type; and what is said of those that are none.
+    pub(super) fn of<K: serde::de::DeserializeOwned>(&self, kind: &str) -> (Vec<K>, Vec<String>) {
         let of_kind =
             |object: &&Value| object["kind"] == kind && object["apiVersion"] == "v1" && object.is_object();
-        self.objects.iter().filter(of_kind).map(|object| serde_json::from_value(object.clone())).collect()
+        let (mut read, mut malformed) = (Vec::new(), Vec::new());
+        for object in self.objects.iter().filter(of_kind) {
+            match serde_json::from_value(object.clone()) {
+                Ok(object) => read.push(object),
+                Err(error) => {
+                    malformed.push(format!("logs of {kind} {}: {error}", object["metadata"]["name"]))
+                }
+            }
+        }
+        (read, malformed)
     }
 }
 
@@ -63,10 +72,12 @@ pub(super) async fn gather(
             Err(error) if full_name(&kind) == "pods" => {
                 return Err(CaptureError::Pods(namespace.to_owned(), error.to_string()));
             }
-            // What the operator is refused was not asked of it; what did not answer may in a moment.
-            Err(error) => found
-                .missing
-                .push(Miss { what: format!("{}: {error}", full_name(&kind)), failure: error.is_transient() }),
+            // What the operator is refused was not asked of it, and what is stored so that it cannot be read will never be; what did
+            // not answer may in a moment.
+            Err(error) => found.missing.push(Miss {
+                what: format!("{}: {error}", full_name(&kind)),
+                failure: error.is_transient() && !is_malformed(&error),
+            }),
         }
     }
     Ok(found)
@@ -89,6 +100,12 @@ fn is_read(kind: &ApiResource, can: &ApiCapabilities) -> bool {
 
 fn full_name(kind: &ApiResource) -> String {
     if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
+}
+
+/// Can an object of the kind not be read at all, whatever is done?
+fn is_malformed(error: &IoError) -> bool {
+    let said = |text: &str| error.status().is_some_and(|status| status.message.contains(text));
+    ["conversion webhook", "unable to decode", "error decoding", "too large"].into_iter().any(said)
 }
 
 async fn list(
@@ -125,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_are_those_of_the_core_group_and_one_that_cannot_be_read_is_an_error() {
+    fn a_pod_that_cannot_be_read_hides_no_other() {
         let object = |version: &str, kind: &str, name: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
         let mut found = Manifests {
             objects: vec![
@@ -136,10 +153,12 @@ mod tests {
             ],
             missing: Vec::new(),
         };
-        let pods: Vec<Pod> = found.of("Pod").unwrap();
+        let (pods, malformed) = found.of::<Pod>("Pod");
+        assert_eq!(malformed, Vec::<String>::new());
         assert_eq!(pods.iter().map(|pod| pod.metadata.name.as_deref()).collect::<Vec<_>>(), [Some("web")]);
         found.objects.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": "none"}));
-        assert!(found.of::<Pod>("Pod").is_err());
+        let (pods, malformed) = found.of::<Pod>("Pod");
+        assert_eq!((pods.len(), malformed.len()), (1, 1), "the others are read all the same");
     }
 
     fn kind(group: &str, plural: &str) -> ApiResource {

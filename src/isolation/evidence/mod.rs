@@ -121,8 +121,10 @@ pub async fn capture(
     let at = crate::clock::now();
     let mut found = manifests::gather(client, namespace, evidence.key.as_ref()).await?;
     let unreadable = |error: serde_json::Error| CaptureError::Encode(namespace.to_owned(), error.to_string());
-    let pods: Vec<Pod> = found.of("Pod").map_err(unreadable)?;
+    let (pods, malformed) = found.of::<Pod>("Pod");
     let mut missing = std::mem::take(&mut found.missing);
+    // Their manifests are kept as they are; a tenant may have written what cannot be read, and holds nothing up by that.
+    missing.extend(malformed.into_iter().map(|what| Miss { what, failure: false }));
     complete(subject, &missing)?;
 
     let logs = logs::Logs::new(client, evidence, namespace);

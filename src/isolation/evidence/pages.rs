@@ -8,6 +8,8 @@ use crate::calls::{IoError, call};
 
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
+/// As few as are asked for at a time where more do not come.
+const SMALLEST: u32 = 4;
 /// How often a page is asked for whose answer failed on the way. Evidence takes some sixty lists, and is taken again as a whole if
 /// one of them fails: where one answer in twenty is lost, without this it would hardly ever be complete.
 const TRIES: u32 = 4;
@@ -19,16 +21,24 @@ pub(super) async fn pages<T>(
     kind: &str,
     page: impl AsyncFn(ListParams) -> kube::Result<(Vec<T>, Option<String>)>,
 ) -> Result<Vec<T>, IoError> {
-    let mut params = ListParams::default().limit(PAGE);
+    let mut limit = PAGE;
+    let mut params = ListParams::default().limit(limit);
     let mut all = Vec::new();
     let mut tries = 0;
     loop {
         tries += 1;
         let (values, next) = match call(format!("list {kind}"), page(params.clone())).await {
             Ok(page) => page,
-            // No answer in time has cost enough already.
+            // No answer in time has cost enough already: then only a smaller page is worth a try.
             Err(error @ IoError::Api { .. }) if error.is_transient() && tries < TRIES => {
                 tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            // Each object may be as large as a tenant can make it: fewer at a time may do.
+            Err(error) if error.is_transient() && limit > SMALLEST => {
+                limit = (limit / 5).max(SMALLEST);
+                params.limit = Some(limit);
+                tries = TRIES - 1;
                 continue;
             }
             Err(error) => return Err(error),
@@ -68,7 +78,8 @@ mod tests {
         for (answers, found, left) in [
             (&[0, 0][..], whole.clone(), 0),
             (&[500, 503, 0, 500, 500, 500, 0], whole, 0),
-            (&[0, 500, 500, 500, 500, 0], None, 1),
+            (&[0, 500, 500, 500, 500, 0], Some(vec![1, 2]), 0),
+            (&[0, 500, 500, 500, 500, 500, 500, 500, 0], None, 1),
             (&[403, 0, 0], None, 2),
         ] {
             assert_eq!(read(answers).await, (found, left), "{answers:?}");
