@@ -13,6 +13,7 @@ pub mod impact;
 pub mod label;
 pub mod lay;
 pub mod network;
+pub mod other_policies;
 pub mod policies;
 pub mod preflight;
 pub mod probe;
