@@ -198,7 +198,8 @@ impl Selector<'_> {
 }
 
 fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Selection {
-    let selector = Selector { labels: &spec.match_labels, seals: &question.seals, owners: inventory.owners() };
+    let selector =
+        Selector { labels: &spec.match_labels, seals: &question.seals, owners: inventory.owners() };
     let mut workloads = selector.counted(&inventory.deployments, kstatus::deployment);
     workloads.extend(selector.counted(&inventory.stateful_sets, kstatus::stateful_set));
     // A DaemonSet's record is its node selector, not a number.

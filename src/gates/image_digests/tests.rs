@@ -62,7 +62,11 @@ fn owned(mut object: Value, kind: &str, name: &str) -> Value {
 fn replica_set(name: &str, image: &str) -> Value {
     let mut meta = meta(name);
     meta["labels"] = json!({"app": "web"});
-    owned(json!({"metadata": meta, "spec": {"selector": {}, "template": template(image)}}), "Deployment", "web")
+    owned(
+        json!({"metadata": meta, "spec": {"selector": {}, "template": template(image)}}),
+        "Deployment",
+        "web",
+    )
 }
 
 /// A Pod that runs `image_id`.
@@ -253,7 +257,10 @@ fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
         ),
         (
             "ReplicaSet of nobody seen",
-            Inventory { replica_sets: vec![parsed(owned(replica_set("web-old", &bad()), "Deployment", "forged"))], ..base() },
+            Inventory {
+                replica_sets: vec![parsed(owned(replica_set("web-old", &bad()), "Deployment", "forged"))],
+                ..base()
+            },
             Verdict::Fail,
         ),
         (
@@ -270,7 +277,10 @@ fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
         ("ended Pod", Inventory { pods: vec![parsed(ended_pod)], ..base() }, Verdict::Pass),
         (
             "Pod of nobody seen",
-            Inventory { pods: vec![parsed(owned(pod("x", &bad(), &good()), "ReplicaSet", "forged"))], ..base() },
+            Inventory {
+                pods: vec![parsed(owned(pod("x", &bad(), &good()), "ReplicaSet", "forged"))],
+                ..base()
+            },
             Verdict::Fail,
         ),
     ] {

@@ -150,8 +150,7 @@ fn what_a_workload_owns_is_that_workloads_affair_and_an_unseen_owner_is_none() {
     let pod = |owner: &str| {
         let mut meta = meta("bare");
         let uid = format!("uid-{owner}");
-        meta["ownerReferences"] =
-            json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": owner, "uid": uid, "controller": true}]);
+        meta["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": owner, "uid": uid, "controller": true}]);
         parsed(json!({"metadata": meta, "status": {"phase": "Failed", "reason": "Evicted"}}))
     };
     let mut inventory = deployments(&[deployment("other", 1, 1, None)]);
