@@ -16,8 +16,10 @@ use crate::calls::{IoError, call};
 
 /// How long it is remembered which kinds are served.
 const KINDS_AGE: Duration = Duration::from_secs(60);
-/// Objects in one answer of the API server.
-const PAGE: u32 = 500;
+/// Objects in one answer of the API server. Each may be as large as an object can be.
+const PAGE: u32 = 100;
+/// How long all policies of one kind may take: whoever left thousands of them delays nobody.
+const KIND_DEADLINE: Duration = Duration::from_secs(30);
 /// What the name of such a kind ends with.
 const SUFFIX: &str = "NetworkPolicy";
 /// Their kind is the one that we write ourselves.
@@ -135,7 +137,11 @@ impl PolicyReader {
         }
         let began = Instant::now();
         let mut read = Read::default();
-        let lists = kinds.served.iter().map(|kind| async move { (kind, list(client, kind).await) });
+        let lists = kinds.served.iter().map(|kind| async move {
+            let listed = tokio::time::timeout(KIND_DEADLINE, list(client, kind)).await;
+            let late = || IoError::Timeout { what: format!("list {}", kind.name()), after: KIND_DEADLINE };
+            (kind, listed.unwrap_or_else(|_| Err(late())))
+        });
         for (kind, listed) in futures::future::join_all(lists).await {
             match listed {
                 Ok(policies) => read.policies.extend(policies),

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 use super::expression::{self, Label};
 
+/// What is said of a policy that cannot be judged begins so.
+pub(super) const UNKNOWN: &str = "what it allows is not known";
 /// Label that every namespace has.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
@@ -58,15 +60,17 @@ pub fn allowance(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Option
             "StagedNetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedKubernetesNetworkPolicy",
         ) => return None,
         ("crd.projectcalico.org" | "projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy") => calico,
+        // It only restricts: on the secondary networks that it is for, everything is allowed without it.
+        ("k8s.cni.cncf.io", "MultiNetworkPolicy") => return None,
         // NetworkPolicies are asked first, and ours decide.
         ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy") => return None,
         ("policy.networking.k8s.io", "AdminNetworkPolicy" | "ClusterNetworkPolicy") => admin,
         ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy") => antrea,
-        _ => return Some("what it allows is not known here".to_owned()),
+        _ => return Some(format!("{UNKNOWN} here")),
     };
     match judge(policy, namespace) {
         Ok(sides) => sides.describe(),
-        Err(Unreadable(why)) => Some(format!("what it allows is not known: {why}")),
+        Err(Unreadable(why)) => Some(format!("{UNKNOWN}: {why}")),
     }
 }
 

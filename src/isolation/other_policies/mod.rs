@@ -42,6 +42,13 @@ pub struct StandingPolicy {
     pub why: String,
 }
 
+impl StandingPolicy {
+    /// A policy that cannot be judged may only deny: deleting it would then open what it closes.
+    fn caution(&self) -> &'static str {
+        if self.why.starts_with(judge::UNKNOWN) { "looks at it, and " } else { "" }
+    }
+}
+
 impl fmt::Display for StandingPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, cut(&self.name))
@@ -137,14 +144,18 @@ impl OtherPolicies {
         // The namespaced ones first: they are in the hands of who repairs the Quarantine.
         if let Some(policy) = self.standing.iter().find(|policy| policy.namespace.is_some()) {
             message.push_str(&format!(
-                ". Who may repair quarantines/{namespace} deletes it: kubectl delete {} -n {namespace} {}",
-                policy.resource, policy.name
+                ". Who may repair quarantines/{namespace} {}deletes it: kubectl delete {} -n {namespace} {}",
+                policy.caution(),
+                policy.resource,
+                policy.name
             ));
         }
         if let Some(policy) = self.standing.iter().find(|policy| policy.namespace.is_none()) {
             message.push_str(&format!(
-                ". A cluster administrator narrows or deletes it: kubectl delete {} {}",
-                policy.resource, policy.name
+                ". A cluster administrator {}narrows or deletes it: kubectl delete {} {}",
+                policy.caution(),
+                policy.resource,
+                policy.name
             ));
             if let Some(generation) = policy.generation {
                 message.push_str(&format!(

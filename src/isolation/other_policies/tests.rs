@@ -339,7 +339,7 @@ fn a_kind_that_is_not_known_counts_as_an_allow() {
     let deny = json!({"spec": {"ingress": [{"action": "Deny"}]}});
     for (group, kind) in [
         ("networking.gke.io", "FQDNNetworkPolicy"),
-        ("k8s.cni.cncf.io", "MultiNetworkPolicy"),
+        ("network.openshift.io", "EgressNetworkPolicy"),
         ("cilium.io", "CiliumOtherNetworkPolicy"),
         ("policy.networking.k8s.io", "TenantNetworkPolicy"),
         ("implant.example", "BaselineAdminNetworkPolicy"),
@@ -352,6 +352,12 @@ fn a_kind_that_is_not_known_counts_as_an_allow() {
         }
         assert_eq!(judged(group, kind, Some("parking"), deny.clone()), None);
     }
+}
+
+#[test]
+fn a_kind_that_only_restricts_allows_nothing() {
+    let any = json!({"spec": {"podSelector": {}, "ingress": [{}]}});
+    assert_eq!(judged("k8s.cni.cncf.io", "MultiNetworkPolicy", Some("housing"), any), None);
 }
 
 #[test]
@@ -428,11 +434,19 @@ fn the_message_names_the_policies_who_clears_them_and_how() {
         let exceptions = policies.exceptions().unwrap_or_else(|| "-".to_owned());
         format!("{}\n{exceptions}\n", policies.message("r18-lab").unwrap_or_else(|| "-".to_owned()))
     };
+    let fqdn = standing(
+        Some("r18-lab"),
+        "FQDNNetworkPolicy",
+        "fqdnnetworkpolicies.networking.gke.io",
+        "updates",
+        "what it allows is not known here",
+    );
     let refused =
         "the operator may not list CiliumNetworkPolicy. A cluster administrator gives a ClusterRole …";
     let texts = [
         OtherPolicies { standing: vec![cilium("allow-world")], ..OtherPolicies::default() },
         OtherPolicies { standing: vec![admin()], ..OtherPolicies::default() },
+        OtherPolicies { standing: vec![fqdn], ..OtherPolicies::default() },
         OtherPolicies {
             standing: vec![admin(), cilium("a"), cilium("b"), cilium("c"), cilium("d")],
             accepted: vec![standing(None, "GlobalNetworkPolicy", "x", "dns", "allows egress")],
