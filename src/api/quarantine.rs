@@ -22,6 +22,7 @@ use super::{Isolation, ObjectName};
     doc = "Isolates the namespace of its own name, for as long as it exists. Deleting it is a release.",
     printcolumn(name = "Isolation", type_ = "string", json_path = ".status.isolation"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Tested", type_ = "string", json_path = ".status.tested"),
     printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
     printcolumn(name = "Claimed by", type_ = "string", json_path = ".status.claimedBy.display"),

@@ -22,6 +22,7 @@ use crate::controllers::network::ProbeOptions;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
+use crate::isolation::other_policies::AcceptedPolicy;
 use crate::leader::Candidate;
 
 /// Name of the Lease by which replicas agree on a leader.
@@ -67,6 +68,11 @@ pub(super) struct Args {
     /// How often every control of an isolated namespace is tried again.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     probe_interval: Duration,
+
+    /// Accept a cluster-wide network policy of another API (Cilium, Calico, policy.networking.k8s.io …) as it is (repeatable): its UID
+    /// and generation, as the Quarantine's control Network names them. A change of it is not accepted.
+    #[arg(long, value_name = "UID/GENERATION")]
+    accept_network_policy: Vec<AcceptedPolicy>,
 
     /// Where an API server is reached that the EndpointSlices of default/kubernetes list at an address of no use here (repeatable).
     /// What isolates is tried on each that they list, and on the one that KUBECONFIG or the Service names.
@@ -192,6 +198,7 @@ async fn lead(
     let mut options = quarantine::QuarantineOptions::new(evidence);
     let routes = args.api_server_route.iter().cloned().collect();
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
+    options.accepted_policies.clone_from(&args.accept_network_policy);
     let heard = options.heard.clone();
     tokio::select! {
         () = quarantine::run(client.clone(), config.clone(), options) => anyhow::bail!("the Quarantine controller ended"),

@@ -8,14 +8,15 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use super::Output;
 use super::controller::LEASE;
-use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan, ServiceRecovery};
-use crate::calls::{call, call_opt};
+use crate::api::{OPERATOR_NAMESPACE, Quarantine, RecoveryPlan, ServiceRecovery};
+use crate::calls::{IoError, call, call_opt};
 use crate::status::{View, changes, render};
 
 /// At the shortest between two drawings.
@@ -47,15 +48,58 @@ impl Default for Scope {
 pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
     let everything = ListParams::default();
     let (plans, records) = apis(client, scope);
+    let quarantines: Api<DeserializeGuard<Quarantine>> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), &scope.lease_namespace);
-    let (plans, records, lease) = tokio::try_join!(
+    let (plans, records, quarantines, lease) = tokio::try_join!(
         call("list RecoveryPlans", plans.list(&everything)),
         call("list ServiceRecoveries", records.list(&everything)),
+        async { readable(call("list Quarantines", quarantines.list(&everything)).await) },
         call_opt("read the operator's Lease", leases.get(LEASE)),
     )?;
     let wanted = |plan: &RecoveryPlan| scope.plan.is_none() || scope.plan == plan.metadata.name;
     let plans: Vec<RecoveryPlan> = plans.items.into_iter().filter(wanted).collect();
-    Ok(View::of(&plans, &records.items, lease.as_ref(), Timestamp::now()))
+    let quarantines = quarantines.map(|list| {
+        let all = list.items.into_iter();
+        all.filter(|object| is_in_scope(object, scope, &plans)).collect::<Vec<_>>()
+    });
+    let quarantines = quarantines.as_deref().map_err(String::as_str);
+    Ok(View::of(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
+}
+
+/// Who may not list Quarantines still sees plans, and is told what is missing.
+fn readable<T>(listed: Result<T, IoError>) -> Result<Result<T, String>, IoError> {
+    match listed {
+        Ok(list) => Ok(Ok(list)),
+        Err(error) if error.status().is_some_and(|status| status.code == 403) => Ok(Err(format!(
+            "{error}. A cluster administrator grants list on quarantines, as the ClusterRole resurgam-responder does"
+        ))),
+        Err(error) if error.is_not_served() => {
+            Ok(Err(format!("{error}. A cluster administrator installs the kinds: resurgam crds")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// All, or those of the plans that are looked at: claimed by one, or of a namespace that one names.
+fn is_in_scope(object: &DeserializeGuard<Quarantine>, scope: &Scope, plans: &[RecoveryPlan]) -> bool {
+    if scope.plan.is_none() && scope.namespace.is_none() {
+        return true;
+    }
+    let name = object.name_any();
+    let status = object.0.as_ref().ok().and_then(|quarantine| quarantine.status.as_ref());
+    let claim = status.and_then(|status| status.claimed_by.as_ref());
+    plans.iter().any(|plan| {
+        let claimed = claim.is_some_and(|claim| {
+            plan.metadata.uid.as_ref() == Some(&claim.plan_uid)
+                || (plan.namespace().as_ref(), plan.name_any())
+                    == (Some(&claim.plan_namespace), claim.plan.clone())
+        });
+        let named = plan.spec.services.iter().any(|service| match &service.namespaces {
+            Some(namespaces) => namespaces.iter().any(|namespace| namespace.0 == name),
+            None => service.name == name,
+        });
+        claimed || named
+    })
 }
 
 fn apis(client: &Client, scope: &Scope) -> (Api<RecoveryPlan>, Api<ServiceRecovery>) {
@@ -79,9 +123,12 @@ pub async fn follow(
     end: impl Fn(&View) -> bool,
 ) -> Result<View> {
     let (plans, records) = apis(client, scope);
-    let plans = watcher(plans, Config::default()).default_backoff();
-    let records = watcher(records, Config::default()).default_backoff();
-    let mut woken = std::pin::pin!(futures::stream::select(plans.map(drop), records.map(drop)));
+    let quarantines: Api<DeserializeGuard<Quarantine>> = Api::all(client.clone());
+    let plans = watcher(plans, Config::default()).default_backoff().map(drop);
+    let records = watcher(records, Config::default()).default_backoff().map(drop);
+    let quarantines = watcher(quarantines, Config::default()).default_backoff().map(drop);
+    let objects = futures::stream::select(plans, records);
+    let mut woken = std::pin::pin!(futures::stream::select(objects, quarantines));
     let terminal = std::io::stdout().is_terminal();
     let mut drawn = 0;
     loop {

@@ -26,7 +26,8 @@ pub struct Cli {
 enum Command {
     /// Play a plan through in virtual time, without any cluster: order, critical path, makespan.
     Simulate(simulate::Args),
-    /// Tell what is back, what is next, and what is holding it. 0: nobody is needed; 1: somebody is; 2: unknown.
+    /// Tell what is back, what is next, what is holding it, and which Quarantines are failing. 0: nobody is needed; 1: somebody
+    /// is; 2: unknown.
     Status(status::Args),
     /// Isolate namespaces now, as yourself, operator or not. 0: all are, and were seen to refuse; 1: some are not.
     Quarantine(quarantine::Args),

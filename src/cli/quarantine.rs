@@ -49,7 +49,7 @@ No operator is needed: network policies, the namespace's label and, where they a
 written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing
 here lets anything out again.
 
-Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something speaks against it;
+Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or the preflight found a blocker;
 2 it could not be found out, or the command line is wrong.";
 
 /// Arguments of `resurgam quarantine`.
@@ -80,7 +80,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Level::Contained)]
     isolation: Level,
 
-    /// Change nothing; tell what would stop, and what speaks against it.
+    /// Change nothing; report what would stop, and what the preflight found.
     #[arg(long)]
     dry_run: bool,
 

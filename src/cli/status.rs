@@ -1,4 +1,4 @@
-//! `resurgam status`: what is back, what is next, and what is holding it.
+//! `resurgam status`: what is back, what is next, what is holding it, and which Quarantines are failing.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,10 @@ use crate::status::{View, render};
 /// Arguments of `resurgam status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only this plan.
+    /// Only this plan, and the Quarantines of its namespaces.
     plan: Option<String>,
 
-    /// Only plans of this namespace.
+    /// Only plans of this namespace, and the Quarantines of theirs.
     #[arg(short, long)]
     namespace: Option<String>,
 
@@ -58,7 +58,11 @@ async fn show(args: &Args) -> Result<ExitCode> {
     if let Some(plan) = args.plan.as_ref().filter(|_| view.plans.is_empty()) {
         anyhow::bail!("there is no RecoveryPlan {plan} here");
     }
-    Ok(if view.needs_a_person() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match &view.quarantines.unreadable {
+        _ if view.needs_a_person() => ExitCode::FAILURE,
+        Some(_) => ExitCode::from(2),
+        None => ExitCode::SUCCESS,
+    })
 }
 
 fn print(args: &Args, view: &View) -> Result<()> {

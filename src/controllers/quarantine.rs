@@ -30,6 +30,7 @@ use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label;
 use crate::isolation::list::Lists;
 use crate::isolation::network::NetworkError;
+use crate::isolation::other_policies::AcceptedPolicy;
 use crate::isolation::probe::Servers;
 use crate::isolation::records::RecordError;
 use crate::isolation::target::PlanState;
@@ -75,6 +76,8 @@ pub struct QuarantineOptions {
     pub probe: ProbeOptions,
     /// What is heard of the health of what a claimant depends on. Nothing is loosened on a record's word alone.
     pub heard: Heard,
+    /// Cluster-wide network policies of other APIs that an administrator accepts as they are.
+    pub accepted_policies: Vec<AcceptedPolicy>,
 }
 
 impl QuarantineOptions {
@@ -87,6 +90,7 @@ impl QuarantineOptions {
             network: Network::default(),
             probe: ProbeOptions::default(),
             heard: Heard::default(),
+            accepted_policies: Vec::new(),
         }
     }
 }
@@ -152,6 +156,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         turns: Turns::default(),
         lists: Lists::new(client.clone()),
         deliverers: Default::default(),
+        other_policies: Default::default(),
     });
     let passes = async {
         // A pass before that would find no fence, or not know where to try it, and say so in every status.

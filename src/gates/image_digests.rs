@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
 use super::images::{self, Approved, NoList};
-use super::inventory::{Inventory, ObjectRef, is_owned, unreadable};
+use super::inventory::{Inventory, ObjectRef, unreadable};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::Phase;
 use crate::api::gate::ImageDigestsSpec;
@@ -171,7 +171,7 @@ fn template<K: Resource<DynamicType = ()>>(images: &mut Vec<Image>, object: &K, 
 fn specified(inventory: &Inventory) -> Vec<Image> {
     let of = |template: &PodTemplateSpec| template.spec.clone();
     let of_job = |spec: &JobSpec| of(&spec.template);
-    let uids = inventory.uids();
+    let owners = inventory.owners();
     let mut images = Vec::new();
     for object in &inventory.deployments {
         template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
@@ -183,7 +183,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
     }
     // The ReplicaSets of a Deployment are its history.
-    for object in inventory.replica_sets.iter().filter(|object| !is_owned(object.meta(), &uids)) {
+    for object in inventory.replica_sets.iter().filter(|object| !owners.has_owner_of(*object)) {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
     }
@@ -192,7 +192,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         template(&mut images, object, spec.as_ref());
     }
     // A CronJob's Job that has ended is history as well; one that has not was made from what the CronJob said then.
-    for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !is_owned(job.meta(), &uids)) {
+    for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !owners.has_owner_of(*job)) {
         template(&mut images, object, object.spec.as_ref().and_then(of_job).as_ref());
     }
     for object in &inventory.cron_jobs {
@@ -200,7 +200,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         template(&mut images, object, spec.as_ref());
     }
     for pod in &inventory.pods {
-        if !is_owned(pod.meta(), &uids) {
+        if !owners.has_owner_of(pod) {
             template(&mut images, pod, pod.spec.as_ref());
         } else if is_live(pod) {
             let object = ObjectRef::of(pod);

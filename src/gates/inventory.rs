@@ -1,14 +1,15 @@
 //! What is in a service's namespaces, as the plan's account may see it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::{Api, ListParams};
+use kube::core::{Selector, SelectorExt};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -59,19 +60,20 @@ impl Inventory {
         Ok(all)
     }
 
-    /// UIDs of all that is here.
-    pub fn uids(&self) -> BTreeSet<&str> {
-        fn of<K: Resource>(objects: &[K]) -> impl Iterator<Item = &str> {
-            objects.iter().filter_map(|object| object.meta().uid.as_deref())
+    /// The objects that may own others here.
+    pub fn owners(&self) -> Owners<'_> {
+        let mut owners = Owners::default();
+        for object in &self.deployments {
+            let selector = object.spec.as_ref().map(|spec| &spec.selector);
+            owners.add(object, selector);
         }
-        of(&self.deployments)
-            .chain(of(&self.stateful_sets))
-            .chain(of(&self.daemon_sets))
-            .chain(of(&self.replica_sets))
-            .chain(of(&self.replication_controllers))
-            .chain(of(&self.jobs))
-            .chain(of(&self.cron_jobs))
-            .collect()
+        self.stateful_sets.iter().for_each(|object| owners.add(object, None));
+        self.daemon_sets.iter().for_each(|object| owners.add(object, None));
+        self.replica_sets.iter().for_each(|object| owners.add(object, None));
+        self.replication_controllers.iter().for_each(|object| owners.add(object, None));
+        self.jobs.iter().for_each(|object| owners.add(object, None));
+        self.cron_jobs.iter().for_each(|object| owners.add(object, None));
+        owners
     }
 
     /// The first of the namespaces in which nothing at all was found.
@@ -92,13 +94,72 @@ impl Inventory {
     }
 }
 
-/// Is it the work of an object that is looked at itself? An owner that nobody has seen does not count: otherwise whoever
-/// names one would go unseen as well.
-pub fn is_owned(meta: &ObjectMeta, uids: &BTreeSet<&str>) -> bool {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.controller == Some(true) && uids.contains(owner.uid.as_str()))
+/// The listed objects that may own others, by UID.
+///
+/// An owner reference is text that whoever creates the object chooses. It counts only if it agrees in everything with a listed
+/// object of a kind that makes objects of the owned kind; otherwise the object is judged as a workload of its own.
+#[derive(Debug, Default)]
+pub struct Owners<'a>(BTreeMap<&'a str, Owner<'a>>);
+
+#[derive(Debug)]
+struct Owner<'a> {
+    group: String,
+    kind: String,
+    namespace: &'a str,
+    name: &'a str,
+    /// What the labels of an owned object match. `None`: the kind's controller decides by UID alone.
+    selector: Option<&'a LabelSelector>,
+}
+
+/// Which built-in kinds make objects of which: owned group and kind, then those of the owner.
+const MAKES: [(&str, &str, &[(&str, &str)]); 3] = [
+    ("apps", "ReplicaSet", &[("apps", "Deployment")]),
+    ("batch", "Job", &[("batch", "CronJob")]),
+    (
+        "",
+        "Pod",
+        &[
+            ("apps", "ReplicaSet"),
+            ("apps", "StatefulSet"),
+            ("apps", "DaemonSet"),
+            ("batch", "Job"),
+            ("", "ReplicationController"),
+        ],
+    ),
+];
+
+impl<'a> Owners<'a> {
+    fn add<K: Resource<DynamicType = ()>>(&mut self, object: &'a K, selector: Option<&'a LabelSelector>) {
+        let meta = object.meta();
+        let (Some(uid), Some(namespace), Some(name)) = (&meta.uid, &meta.namespace, &meta.name) else {
+            return;
+        };
+        let (group, kind) = (K::group(&()).into_owned(), K::kind(&()).into_owned());
+        self.0.insert(uid, Owner { group, kind, namespace, name, selector });
+    }
+
+    /// Returns whether a listed object made this one, so that judging that one is enough.
+    pub fn has_owner_of<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let meta = object.meta();
+        let makers = MAKES.iter().find(|(group, kind, _)| *group == K::group(&()) && *kind == K::kind(&()));
+        let Some((_, _, makers)) = makers else { return false };
+        meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true)).any(|owner| {
+            let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+            self.0.get(owner.uid.as_str()).is_some_and(|listed| {
+                makers.contains(&(listed.group.as_str(), listed.kind.as_str()))
+                    && (group, owner.kind.as_str()) == (listed.group.as_str(), listed.kind.as_str())
+                    && owner.name == listed.name
+                    && meta.namespace.as_deref() == Some(listed.namespace)
+                    && listed.selector.is_none_or(|selector| selects(selector, meta))
+            })
+        })
+    }
+}
+
+/// A selector that is empty or cannot be read selects nothing: no controller adopts by one.
+fn selects(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
+    let Ok(selector) = Selector::try_from(selector.clone()) else { return false };
+    !selector.selects_all() && selector.matches(meta.labels.as_ref().unwrap_or(&BTreeMap::new()))
 }
 
 /// One object as a person names it, and its UID.
@@ -161,3 +222,6 @@ pub fn unreadable(what: &str, error: &kube::Error) -> Answer {
         Answer::unknown("ApiUnreachable", format!("{what}: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use kube::Resource;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
-use super::inventory::{Inventory, ObjectRef, is_owned};
+use super::inventory::{Inventory, ObjectRef, Owners};
 use super::kstatus::{self, Progress, Standing};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::api::gate::WorkloadsSpec;
@@ -142,13 +142,14 @@ struct Selection {
 struct Selector<'a> {
     labels: &'a BTreeMap<String, String>,
     seals: &'a BTreeMap<String, String>,
-    uids: BTreeSet<&'a str>,
+    owners: Owners<'a>,
 }
 
 impl Selector<'_> {
-    fn takes(&self, meta: &ObjectMeta) -> bool {
+    fn takes<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let meta = object.meta();
         let has = |(key, value)| meta.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value);
-        self.labels.iter().all(has) && !is_owned(meta, &self.uids)
+        self.labels.iter().all(has) && !self.owners.has_owner_of(object)
     }
 
     /// What the seal of the object's namespace recorded; a record of another seal is none.
@@ -192,12 +193,13 @@ impl Selector<'_> {
             recorded: recorded(object.meta()),
             standing: standing(object),
         };
-        objects.iter().filter(|object| self.takes(object.meta())).map(workload).collect()
+        objects.iter().filter(|object| self.takes(*object)).map(workload).collect()
     }
 }
 
 fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Selection {
-    let selector = Selector { labels: &spec.match_labels, seals: &question.seals, uids: inventory.uids() };
+    let selector =
+        Selector { labels: &spec.match_labels, seals: &question.seals, owners: inventory.owners() };
     let mut workloads = selector.counted(&inventory.deployments, kstatus::deployment);
     workloads.extend(selector.counted(&inventory.stateful_sets, kstatus::stateful_set));
     // A DaemonSet's record is its node selector, not a number.
@@ -217,7 +219,7 @@ fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> S
     workloads.retain(|workload| {
         workload.standing.progress != Progress::Suspended || !sealed.contains(workload.object.uid.as_str())
     });
-    let cron_jobs = inventory.cron_jobs.iter().filter(|object| selector.takes(&object.metadata)).count();
+    let cron_jobs = inventory.cron_jobs.iter().filter(|object| selector.takes(*object)).count();
     let left_out = before - workloads.len() + cron_jobs;
     workloads.sort_by(|a, b| a.object.cmp(&b.object));
     Selection { workloads, left_out }

@@ -12,6 +12,7 @@ pub mod holes;
 pub mod impact;
 pub mod observation;
 pub mod offline;
+pub mod other_policies;
 pub mod policies;
 pub mod preflight;
 pub mod probe;

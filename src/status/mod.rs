@@ -2,18 +2,21 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
 use crate::api::service_recovery::ResumeStatus;
-use crate::api::{Action, RecoveryPlan, ServiceRecovery};
+use crate::api::{Action, Quarantine, RecoveryPlan, ServiceRecovery};
 
+mod quarantines;
 mod render;
 
 #[cfg(test)]
 mod tests;
 
+pub use quarantines::{ControlView, QuarantineView, QuarantinesView};
 pub use render::{changes, render};
 
 /// One plan, as a person wants to see it.
@@ -121,6 +124,8 @@ pub enum OperatorView {
 pub struct View {
     /// Is the operator there?
     pub operator: OperatorView,
+    /// The Quarantines.
+    pub quarantines: QuarantinesView,
     /// The plans, by namespace and name.
     pub plans: Vec<PlanView>,
 }
@@ -130,6 +135,7 @@ impl View {
     #[must_use]
     pub fn needs_a_person(&self) -> bool {
         matches!(self.operator, OperatorView::Silent { .. })
+            || !self.quarantines.failing.is_empty()
             || self.plans.iter().any(|plan| plan.stalled || plan.needs_decision > 0 || plan.ready == "False")
     }
 
@@ -138,12 +144,17 @@ impl View {
     pub fn of(
         plans: &[RecoveryPlan],
         records: &[ServiceRecovery],
+        quarantines: Result<&[DeserializeGuard<Quarantine>], &str>,
         lease: Option<&Lease>,
         now: Timestamp,
     ) -> Self {
         let mut plans: Vec<PlanView> = plans.iter().map(|plan| plan_view(plan, records)).collect();
         plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        Self { operator: operator_view(lease, now), plans }
+        Self {
+            operator: operator_view(lease, now),
+            quarantines: QuarantinesView::of(quarantines, now),
+            plans,
+        }
     }
 }
 

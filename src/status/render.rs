@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use k8s_openapi::jiff::Timestamp;
 
-use super::{OperatorView, PlanView, ServiceView, View};
+use super::{OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
 use crate::api::Action;
 use crate::api::Duration;
 use crate::api::conditions::shorten;
@@ -17,10 +17,17 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BUSY: Style = AnsiColor::Cyan.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// Writing to a String cannot fail.
+macro_rules! line {
+    ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
+}
+
 /// A page, `width` columns wide, with colours that [`anstream`] takes out where there is no terminal.
 #[must_use]
 pub fn render(view: &View, now: Timestamp, width: usize) -> String {
     let mut page = String::new();
+    // First, as a terminal may have no room for the rest.
+    failing_quarantines(&mut page, &view.quarantines, now);
     for plan in &view.plans {
         plan_page(&mut page, plan, now, width.max(60));
         page.push('\n');
@@ -28,13 +35,72 @@ pub fn render(view: &View, now: Timestamp, width: usize) -> String {
     if view.plans.is_empty() {
         page.push_str("No RecoveryPlan here.\n\n");
     }
+    quarantines(&mut page, &view.quarantines);
     operator(&mut page, &view.operator, now);
     page
 }
 
-/// Writing to a String cannot fail.
-macro_rules! line {
-    ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
+/// Failing Quarantines, and controls of one, that a page shows.
+const SHOWN: (usize, usize) = (10, 3);
+
+fn failing_quarantines(page: &mut String, view: &QuarantinesView, now: Timestamp) {
+    if let Some(why) = &view.unreadable {
+        line!(page, "{BAD}Which namespaces are isolated is not known.{BAD:#} {}\n", shorten(why, 400));
+    }
+    let count = view.failing.len();
+    if count == 0 {
+        return;
+    }
+    let verb = if count == 1 { "is" } else { "are" };
+    line!(page, "{BAD}{count} of {} Quarantines {verb} failing{BAD:#}", view.total);
+    for quarantine in view.failing.iter().take(SHOWN.0) {
+        failing_quarantine(page, quarantine, now);
+    }
+    if count > SHOWN.0 {
+        line!(page, "\nand {} more", count - SHOWN.0);
+    }
+    line!(page, "\n{DIM}Each control: kubectl get quarantine NAMESPACE -o yaml{DIM:#}\n");
+}
+
+fn failing_quarantine(page: &mut String, quarantine: &QuarantineView, now: Timestamp) {
+    let level = |level: Option<crate::api::Isolation>, none| level.map_or(none, |level| level.as_str());
+    let since = quarantine.since.map_or_else(String::new, |since| format!(" for {}", ago(since, now)));
+    line!(
+        page,
+        "\n{BAD}{}{BAD:#}  {}{since}  {DIM}asked: {}, enforced: {}{DIM:#}",
+        quarantine.namespace,
+        quarantine.reason,
+        level(quarantine.asked, "?"),
+        level(quarantine.enforced, "nothing"),
+    );
+    line!(page, "  {}", shorten(&quarantine.message, 600));
+    for control in quarantine.controls.iter().take(SHOWN.1) {
+        line!(page, "  {}: {}", control.name, shorten(&control.message, 300));
+    }
+    if quarantine.controls.len() > SHOWN.1 {
+        line!(page, "  and {} more controls", quarantine.controls.len() - SHOWN.1);
+    }
+}
+
+fn quarantines(page: &mut String, view: &QuarantinesView) {
+    if view.total == 0 {
+        return;
+    }
+    let mut parts = vec![format!("{} Ready", view.ready)];
+    for (count, what) in [(view.under_way(), "under way"), (view.failing.len(), "failing")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    let namespaces = if view.isolated == 1 { "namespace" } else { "namespaces" };
+    let mut levels = vec![format!("{} {namespaces} isolated", view.isolated)];
+    let neither = view.total.saturating_sub(view.isolated + view.open);
+    for (count, what) in [(view.open, "open"), (neither, "not isolated yet")] {
+        if count > 0 {
+            levels.push(format!("{count} {what}"));
+        }
+    }
+    line!(page, "{DIM}Isolation: {} · Quarantines: {}{DIM:#}", levels.join(", "), parts.join(", "));
 }
 
 fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
@@ -228,6 +294,7 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
             }
         }
     }
+    lines.extend(quarantine_changes(before.map(|view| &view.quarantines), &now.quarantines));
     if before.is_none_or(|b| b.operator != now.operator)
         && let OperatorView::Silent { .. } = now.operator
     {
@@ -235,6 +302,29 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
             "the operator is silent: nothing will move until it is back; what is isolated stays isolated"
                 .to_owned(),
         );
+    }
+    lines
+}
+
+fn quarantine_changes(before: Option<&QuarantinesView>, now: &QuarantinesView) -> Vec<String> {
+    let earlier = before.map_or(&[][..], |view| &view.failing);
+    let mut lines = Vec::new();
+    for quarantine in &now.failing {
+        let QuarantineView { namespace, reason, message, .. } = quarantine;
+        let old = earlier.iter().find(|old| old.namespace == *namespace);
+        if old.is_none_or(|old| (&old.reason, &old.message) != (reason, message)) {
+            lines.push(format!("quarantine {namespace} is failing: {reason}: {}", shorten(message, 300)));
+        }
+    }
+    for old in earlier.iter().filter(|old| now.failing.iter().all(|new| new.namespace != old.namespace)) {
+        if now.unreadable.is_none() {
+            lines.push(format!("quarantine {} is failing no more", old.namespace));
+        }
+    }
+    if let Some(why) = &now.unreadable
+        && before.is_none_or(|view| view.unreadable.is_none())
+    {
+        lines.push(format!("which namespaces are isolated is not known: {}", shorten(why, 300)));
     }
     lines
 }

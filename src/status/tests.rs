@@ -81,24 +81,156 @@ fn page(view: &View, now: i64) -> String {
 
 #[test]
 fn the_page_tells_what_is_back_what_is_next_and_what_holds_it() {
-    let view = View::of(&[plan()], &records(), Some(&lease(85)), at(90));
+    let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     assert!(view.needs_a_person());
     insta::assert_snapshot!(page(&view, 90));
 }
 
 #[test]
 fn a_silent_operator_is_told_with_since_when_and_what_it_means() {
-    let view = View::of(&[plan()], &[], Some(&lease(0)), at(90));
+    let view = View::of(&[plan()], &[], Ok(&[]), Some(&lease(0)), at(90));
     insta::assert_snapshot!(page(&view, 90));
-    let never = View::of(&[], &[], None, at(0));
+    let never = View::of(&[], &[], Ok(&[]), None, at(0));
     assert!(never.needs_a_person());
     insta::assert_snapshot!("never_heard_of", page(&never, 0));
 }
 
 #[test]
 fn without_a_terminal_each_change_is_a_line_and_a_first_isolation_is_none() {
-    let before = View::of(&[plan()], &[], Some(&lease(85)), at(90));
-    let view = View::of(&[plan()], &records(), Some(&lease(85)), at(90));
+    let before = View::of(&[plan()], &[], Ok(&[]), Some(&lease(85)), at(90));
+    let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     insta::assert_snapshot!(changes(Some(&before), &view).join("\n"));
     assert!(changes(Some(&view), &view).is_empty());
+}
+
+/// A Quarantine that was made at 0.
+fn quarantine(name: &str, level: &str, status: &serde_json::Value) -> DeserializeGuard<Quarantine> {
+    serde_json::from_value(json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine",
+        "metadata": {"name": name, "creationTimestamp": at(0).to_string()},
+        "spec": {"isolation": level, "reason": "unusual activity", "incidentRef": {"name": "nov-2025"}},
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn control(name: &str, state: &str, since: i64, message: &str) -> serde_json::Value {
+    json!({"name": name, "state": state, "message": message, "since": at(since).to_string()})
+}
+
+fn healthy(name: &str) -> DeserializeGuard<Quarantine> {
+    let conditions = [condition("Ready", "True", "Contained", "")];
+    quarantine(name, "Contained", &json!({"isolation": "Contained", "conditions": conditions}))
+}
+
+const CILIUM: &str = "a network policy of another API lets traffic through: CiliumNetworkPolicy allow-world (allows ingress and \
+                      egress). Who may repair quarantines/r18-lab deletes it: kubectl delete ciliumnetworkpolicies.cilium.io \
+                      -n r18-lab allow-world";
+const WEBHOOK: &str =
+    "label namespace r03-portal: failed calling webhook \"validate.policy.example\": connection refused";
+
+fn quarantines() -> Vec<DeserializeGuard<Quarantine>> {
+    let stalled = json!({
+        "isolation": "Contained",
+        "controls": [control("Lock", "Tested", 0, "tried"), control("Network", "NotEnforced", 10, CILIUM)],
+        "conditions": [
+            condition("Ready", "False", "NetworkNotEnforced", CILIUM), condition("Stalled", "True", "NetworkNotEnforced", CILIUM),
+        ],
+    });
+    let held_up = json!({
+        "controls": [
+            control("Lock", "NotEnforced", 20, "the namespace's label is not written"),
+            control("Fence", "NotEnforced", 20, "the namespace's label is not written"),
+            control("Network", "Tested", 20, "tried"),
+        ],
+        "conditions": [condition("Ready", "Unknown", "CallFailed", WEBHOOK), condition("Reconciling", "True", "CallFailed", WEBHOOK)],
+    });
+    let odd = json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "odd"},
+        "spec": {"isolation": "Buried", "reason": "x"},
+    });
+    vec![
+        healthy("housing"),
+        quarantine("r18-lab", "Contained", &stalled),
+        quarantine("r03-portal", "Sealed", &held_up),
+        healthy("parking"),
+        quarantine("new", "Sealed", &json!({})),
+        serde_json::from_value(odd).unwrap(),
+    ]
+}
+
+#[test]
+fn failing_quarantines_come_first_with_or_without_a_plan() {
+    let all = quarantines();
+    let view = View::of(&[], &[], Ok(&all), Some(&lease(185)), at(190));
+    assert!(view.needs_a_person());
+    let failing: Vec<_> = view.quarantines.failing.iter().map(|q| q.namespace.as_str()).collect();
+    assert_eq!(failing, ["new", "odd", "r03-portal", "r18-lab"]);
+    insta::assert_snapshot!("failing_without_a_plan", page(&view, 190));
+    let view = View::of(&[plan()], &records(), Ok(&all), Some(&lease(185)), at(190));
+    insta::assert_snapshot!("failing_with_a_plan", page(&view, 190));
+    insta::assert_snapshot!("failing_for_programs", serde_json::to_string_pretty(&view.quarantines).unwrap());
+}
+
+#[test]
+fn healthy_quarantines_are_one_line_and_need_nobody() {
+    let all: Vec<_> = (0..12).map(|n| healthy(&format!("borough-{n}"))).collect();
+    let view = View::of(&[], &[], Ok(&all), Some(&lease(85)), at(90));
+    assert!(!view.needs_a_person());
+    insta::assert_snapshot!(page(&view, 90));
+    let many: Vec<_> =
+        (0..40).map(|n| quarantine(&format!("borough-{n:02}"), "Sealed", &json!({}))).collect();
+    let view = View::of(&[], &[], Ok(&many), Some(&lease(85)), at(90));
+    assert!(page(&view, 90).contains("and 30 more"));
+}
+
+#[test]
+fn a_quarantine_under_way_fails_only_after_a_minute() {
+    let going = |since: i64, state: &str, reconciling: &str| {
+        quarantine(
+            "housing",
+            "Sealed",
+            &json!({
+                "isolation": "Contained",
+                "controls": [control("Workloads", state, since, "workloads are not at zero")],
+                "conditions": [condition("Ready", "Unknown", "Stopping", "x"), condition("Reconciling", reconciling, "Stopping", "x")],
+            }),
+        )
+    };
+    let bare = || quarantine("housing", "Sealed", &json!({}));
+    for (what, object, now, failing) in [
+        ("a minute", going(30, "NotEnforced", "True"), 90, 0),
+        ("more than a minute", going(30, "NotEnforced", "True"), 91, 1),
+        ("another control", going(30, "Enforced", "True"), 500, 0),
+        ("not reconciling", going(30, "NotEnforced", "False"), 500, 0),
+        ("new", bare(), 60, 0),
+        ("taken up by nobody", bare(), 61, 1),
+        ("healthy", healthy("housing"), 500, 0),
+    ] {
+        let view = QuarantinesView::of(Ok(&[object]), at(now));
+        assert_eq!(view.failing.len(), failing, "{what}");
+        let since = view.failing.first().and_then(|f| f.since);
+        assert!(since.is_none_or(|since| since < at(now)), "{what}");
+    }
+}
+
+#[test]
+fn quarantines_that_may_not_be_listed_are_not_known() {
+    let why = "list Quarantines: quarantines.resurgam.dev is forbidden. A cluster administrator grants list on quarantines";
+    let view = View::of(&[], &[], Err(why), Some(&lease(85)), at(90));
+    assert!(!view.needs_a_person(), "nobody knows");
+    insta::assert_snapshot!(page(&view, 90));
+}
+
+#[test]
+fn a_quarantine_that_fails_or_fails_no_more_is_a_line() {
+    let view = |quarantines: &[DeserializeGuard<Quarantine>]| {
+        View::of(&[], &[], Ok(quarantines), Some(&lease(185)), at(190))
+    };
+    let (good, bad) = (view(&[healthy("housing")]), view(&quarantines()[1..3]));
+    assert_eq!(changes(Some(&good), &good), Vec::<String>::new());
+    assert_eq!(changes(Some(&bad), &bad), Vec::<String>::new());
+    assert_eq!(changes(None, &bad).len(), 2);
+    let lines = [changes(Some(&good), &bad), changes(Some(&bad), &good)].concat();
+    insta::assert_snapshot!(lines.join("\n"));
 }

@@ -6,6 +6,7 @@
 mod alone;
 mod break_glass;
 mod preflight;
+mod status;
 mod support;
 
 use control_plane::{ControlPlane, Identity};

@@ -142,3 +142,31 @@ async fn what_may_not_be_read_is_a_risk_and_nothing_is_done() {
     assert!(!tells("refused", "Quarantine"), "that, it may: {impact:#}");
     assert!(tells("unread", "list ingresses in namespace unread: "), "{impact:#}");
 }
+
+#[tokio::test]
+async fn a_webhook_that_intercepts_the_isolation_is_noted_and_stops_nothing() {
+    let (cluster, _alone) = cluster().await;
+    namespace(cluster, "intercepted", "").await;
+    let admin = client(cluster, Identity::PlatformAdministrator).await;
+    let hook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "injector"},
+        "webhooks": [{
+            "name": "injector.mesh.example", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+            "clientConfig": {"service": {"namespace": "mesh-system", "name": "injector", "path": "/inject"}},
+            "namespaceSelector": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["intercepted"]}]},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["serviceaccounts"], "operations": ["CREATE"]}],
+        }],
+    });
+    rehearsal::apply(&admin, "platform", &[hook]).await.unwrap();
+    let ran = quarantine(cluster, Identity::Responder, &["intercepted", "--dry-run"]).await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let preflight =
+        ran.out.lines().filter(|line| line.starts_with("Preflight") || line.contains("intercepting"));
+    insta::assert_snapshot!("intercepted", preflight.collect::<Vec<_>>().join("\n"));
+    let ran = quarantine(cluster, Identity::Responder, &["intercepted", "--output", "json"]).await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert_eq!(kinds(&ran.json()), ["intercepting"]);
+    assert_eq!(labelled(cluster, "intercepted").await.as_deref(), Some("contained"));
+}

@@ -74,9 +74,16 @@ pub async fn quarantine(cluster: &ControlPlane, who: Identity, arguments: &[&str
 
 /// The same, by a kubeconfig.
 pub async fn quarantine_with(kubeconfig: &Path, arguments: &[&str]) -> Ran {
+    let mut all = vec!["quarantine"];
+    all.extend(arguments);
+    all.extend(["--incident", "nov-2025", "--reason", "unusual activity in the shared network"]);
+    resurgam(kubeconfig, &all).await
+}
+
+/// `resurgam ARGUMENTS`, by a kubeconfig.
+pub async fn resurgam(kubeconfig: &Path, arguments: &[&str]) -> Ran {
     let mut command = tokio::process::Command::new(binary());
-    command.arg("quarantine").args(arguments);
-    command.args(["--incident", "nov-2025", "--reason", "unusual activity in the shared network"]);
+    command.args(arguments);
     command.env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG").stdin(Stdio::null());
     Ran::of(tokio::time::timeout(rehearsal::DEADLINE, command.output()).await.unwrap().unwrap())
 }

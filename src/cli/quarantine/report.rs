@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Isolated,
     /// Some are not.
     Incomplete,
-    /// Something speaks against it: nothing was done.
+    /// The preflight found a blocker: nothing was done.
     Stopped,
     /// Only looked at: it could be done.
     Possible,
@@ -76,19 +76,20 @@ pub(super) fn targets(report: &Report) -> String {
     page
 }
 
-/// What speaks against it.
+/// What the preflight found.
 pub(super) fn findings(report: &Report) -> String {
     let mut page = String::new();
-    if report.findings.is_empty() {
-        line!(page, "{GOOD}Preflight{GOOD:#}: nothing known speaks against it.");
-        return page;
+    if report.findings.iter().all(|finding| finding.kind.weight() == Weight::Note) {
+        line!(page, "{GOOD}Preflight{GOOD:#}: no blockers found.");
+    } else {
+        line!(page, "{BOLD}Preflight{BOLD:#}");
     }
-    line!(page, "{BOLD}Preflight{BOLD:#}");
     for finding in &report.findings {
         let (style, word) = match finding.kind.weight() {
             Weight::Refusal => (BAD, "refused "),
             Weight::Risk if finding.stops(&report.accepted) => (WARN, "risk    "),
             Weight::Risk => (DIM, "accepted"),
+            Weight::Note => (DIM, "note    "),
         };
         let at = finding.namespace.as_deref().unwrap_or("any");
         line!(page, "  {style}{word}{style:#} {at}  {}: {}", finding.kind, finding.message);

@@ -14,6 +14,7 @@ use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
 use crate::isolation::list::Lists;
+use crate::isolation::other_policies::PolicyReader;
 use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 
@@ -69,6 +70,8 @@ pub(super) struct Context {
     pub(super) turns: Turns,
     pub(super) lists: Lists,
     pub(super) deliverers: deliverers::Shelf,
+    /// What was read of network policies of other APIs.
+    pub(super) other_policies: PolicyReader,
 }
 
 /// Who does how much at once: everything is fenced off before much time goes into anything else.

@@ -20,6 +20,7 @@ use crate::isolation::label;
 use crate::isolation::list;
 use crate::isolation::network::{self, Before, Room};
 use crate::isolation::observation::Observation;
+use crate::isolation::other_policies;
 use crate::isolation::probe::{self, Probed};
 use crate::isolation::target::{self, Next, Target};
 
@@ -134,7 +135,7 @@ impl Work<'_> {
                 Next::Label => self.label(pass).await?,
                 Next::Probe => self.probe(pass, &seal).await?,
                 Next::Network => self.network(pass).await?,
-                Next::Done => Some(self.rest(pass)),
+                Next::Done => Some(self.again.map_or_else(|| self.rest(pass), Action::requeue)),
                 // No level that loosens wants these.
                 Next::List | Next::Capture | Next::Stop | Next::AwaitPods | Next::Identity => {
                     Some(self.rest(pass))
@@ -191,6 +192,11 @@ impl Work<'_> {
     fn left(&self, tried: Timestamp) -> Duration {
         let since = Duration::try_from(clock::now().duration_since(tried)).unwrap_or_default();
         self.context.options.probe.interval.saturating_sub(since)
+    }
+
+    /// Asks for another pass, at the latest after this.
+    fn wake_within(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |before| before.min(after)));
     }
 
     /// Nothing to do: until something wakes it, or its controls are to be tried again.
@@ -314,6 +320,17 @@ impl Work<'_> {
             self.drift.push("network policies".to_owned());
             self.context.options.network.changed();
         }
+        pass.other_policies = other_policies::observe(
+            client,
+            &self.context.other_policies,
+            &self.namespace,
+            &self.context.options.accepted_policies,
+        )
+        .await;
+        if !pass.other_policies.is_cut() {
+            self.wake_within(other_policies::RECHECK);
+        }
+        let client = &self.context.client;
         pass.on_node_network = super::act::on_node_network(client, self.name).await.unwrap_or_default();
         let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
         pass.found.network = observed.as_ref().is_ok_and(network::Observed::holds);

@@ -11,9 +11,11 @@ use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
 use crate::isolation::holes::Hole;
 use crate::isolation::network;
+use crate::isolation::other_policies::OtherPolicies;
 use crate::isolation::probe::Probed;
 use crate::isolation::probe::network::Verdict;
 use crate::isolation::target::{Found, Next, Target, loosens, next};
+use kube::ResourceExt;
 
 /// Longest message of a control.
 const MESSAGE: usize = 512;
@@ -82,6 +84,8 @@ pub(super) struct Pass {
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
     pub holes: Vec<Hole>,
+    /// Network policies of other APIs that concern the namespace.
+    pub other_policies: OtherPolicies,
     /// Pods that use the network of their node.
     pub on_node_network: Vec<String>,
     /// How many workloads there are; what still lives.
@@ -110,6 +114,7 @@ impl Pass {
             closed: None,
             capture: None,
             holes: Vec::new(),
+            other_policies: OtherPolicies::default(),
             on_node_network: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
@@ -160,7 +165,7 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
     let old = quarantine.status.clone().unwrap_or_default();
     let generation = quarantine.metadata.generation;
     let isolation = pass.enforced(old.isolation);
-    let controls = controls(pass, known, &old, now);
+    let controls = controls(&quarantine.name_any(), pass, known, &old, now);
     // Evidence of an earlier sealing is no evidence of this one.
     let stale = isolation == Some(Isolation::Contained)
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
@@ -247,8 +252,10 @@ fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
         return failed;
     }
     let known = controls.iter().find(|control| control.name == ControlName::Network);
-    let host_network =
-        level == Isolation::Contained && pass.found.network && !pass.on_node_network.is_empty();
+    let host_network = level == Isolation::Contained
+        && pass.found.network
+        && !pass.on_node_network.is_empty()
+        && pass.other_policies.is_cut();
     if host_network && pass.next() == Next::Done {
         let message = known.map(|network| network.message.clone()).unwrap_or_default();
         return (State::False, conditions::HOST_NETWORK_PODS, message);
@@ -350,7 +357,13 @@ fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, Stri
     }
 }
 
-fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestamp) -> Vec<Control> {
+fn controls(
+    name: &str,
+    pass: &Pass,
+    known: &Known,
+    before: &QuarantineStatus,
+    now: Timestamp,
+) -> Vec<Control> {
     let (found, level, old) = (pass.found, pass.target.level, &before.controls);
     let open = level == Isolation::Open;
     let tried = |name| match &pass.probed {
@@ -379,6 +392,18 @@ fn controls(pass: &Pass, known: &Known, before: &QuarantineStatus, now: Timestam
             ),
             None => (ControlState::NotEnforced, "policies are not written".to_owned()),
         },
+    };
+    let network = match pass.other_policies.message(name).filter(|_| !open) {
+        Some(message) if network.0 == ControlState::NotEnforced => {
+            (ControlState::NotEnforced, format!("{}. {message}", network.1))
+        }
+        Some(message) => (ControlState::NotEnforced, message),
+        None => network,
+    };
+    let exceptions = pass.other_policies.exceptions().filter(|_| !open);
+    let network = match exceptions {
+        Some(exceptions) => (network.0, format!("{}, {exceptions}", network.1)),
+        None => network,
     };
     let network =
         (network.0, pass.holes.iter().fold(network.1, |message, hole| format!("{message}. {hole}")));

@@ -45,13 +45,28 @@ fn template(image: &str) -> Value {
 }
 
 fn deployment(name: &str, image: &str) -> Value {
-    json!({"metadata": meta(name), "spec": {"selector": {}, "template": template(image)}})
+    let selector = json!({"matchLabels": {"app": name}});
+    json!({"metadata": meta(name), "spec": {"selector": selector, "template": template(image)}})
 }
 
-fn owned(mut object: Value, owner: &str) -> Value {
-    object["metadata"]["ownerReferences"] =
-        json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": owner, "controller": true}]);
+/// The object with a controller of this kind and name.
+fn owned(mut object: Value, kind: &str, name: &str) -> Value {
+    let group = if matches!(kind, "CronJob" | "Job") { "batch/v1" } else { "apps/v1" };
+    object["metadata"]["ownerReferences"] = json!([
+        {"apiVersion": group, "kind": kind, "name": name, "uid": format!("uid-{name}"), "controller": true}
+    ]);
     object
+}
+
+/// A ReplicaSet of the Deployment `web`.
+fn replica_set(name: &str, image: &str) -> Value {
+    let mut meta = meta(name);
+    meta["labels"] = json!({"app": "web"});
+    owned(
+        json!({"metadata": meta, "spec": {"selector": {}, "template": template(image)}}),
+        "Deployment",
+        "web",
+    )
 }
 
 /// A Pod that runs `image_id`.
@@ -164,7 +179,7 @@ fn what_runs_is_judged_after_restore_and_not_before() {
         (other(&bad()), Fail, "RunningImageNotApproved"),
         (other(""), Unknown, "NoImageID"),
     ] {
-        let mut object = owned(pod("web-1", &good(), ""), "uid-web");
+        let mut object = owned(pod("web-1", &good(), ""), "ReplicaSet", "web-1");
         object["status"]["containerStatuses"] = statuses.clone();
         let inventory = Inventory {
             deployments: vec![parsed(deployment("web", &good()))],
@@ -187,7 +202,7 @@ fn what_runs_is_judged_after_restore_and_not_before() {
 #[test]
 fn init_and_ephemeral_containers_that_run_are_judged() {
     for field in ["initContainerStatuses", "ephemeralContainerStatuses"] {
-        let mut object = owned(pod("web-1", &good(), &good()), "uid-web");
+        let mut object = owned(pod("web-1-x", &good(), &good()), "ReplicaSet", "web-1");
         object["status"][field] = json!([status("other", &bad())]);
         let inventory = Inventory {
             deployments: vec![parsed(deployment("web", &good()))],
@@ -205,7 +220,7 @@ fn what_is_disproved_speaks_before_what_is_not_yet_known() {
     let inventory = Inventory {
         deployments: vec![parsed(deployment("web", &good()))],
         // In order of kinds, the Unknown comes first.
-        pods: vec![parsed(owned(pod("a-first", &good(), ""), "uid-web"))],
+        pods: vec![parsed(owned(pod("a-first", &good(), ""), "ReplicaSet", "web-1"))],
         stateful_sets: vec![parsed(json!({"metadata": meta("z-last"),
             "spec": {"selector": {}, "serviceName": "z", "template": template(&bad())}}))],
         ..Default::default()
@@ -220,17 +235,16 @@ fn what_is_disproved_speaks_before_what_is_not_yet_known() {
 
 #[test]
 fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
-    let replica_set =
-        json!({"metadata": meta("web-old"), "spec": {"selector": {}, "template": template(&bad())}});
     let job = |ended: bool| {
         let conditions = if ended { json!([{"type": "Complete", "status": "True"}]) } else { json!([]) };
         json!({"metadata": meta("nightly-1"), "spec": {"template": template(&bad())},
             "status": {"conditions": conditions}})
     };
-    let mut ended_pod = owned(pod("web-0", &good(), &bad()), "uid-web");
+    let mut ended_pod = owned(pod("web-0", &good(), &bad()), "ReplicaSet", "web-1");
     ended_pod["status"]["phase"] = json!("Failed");
     let base = || Inventory {
         deployments: vec![parsed(deployment("web", &good()))],
+        replica_sets: vec![parsed(replica_set("web-1", &good()))],
         cron_jobs: vec![parsed(json!({"metadata": meta("nightly"), "spec": {"schedule": "0 0 * * *",
             "jobTemplate": {"spec": {"template": template(&good())}}}}))],
         ..Default::default()
@@ -238,29 +252,35 @@ fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
     for (name, inventory, verdict) in [
         (
             "old ReplicaSet",
-            Inventory { replica_sets: vec![parsed(owned(replica_set.clone(), "uid-web"))], ..base() },
+            Inventory { replica_sets: vec![parsed(replica_set("web-old", &bad()))], ..base() },
             Verdict::Pass,
         ),
         (
             "ReplicaSet of nobody seen",
-            Inventory { replica_sets: vec![parsed(owned(replica_set, "uid-forged"))], ..base() },
+            Inventory {
+                replica_sets: vec![parsed(owned(replica_set("web-old", &bad()), "Deployment", "forged"))],
+                ..base()
+            },
             Verdict::Fail,
         ),
         (
             "ended Job of a CronJob",
-            Inventory { jobs: vec![parsed(owned(job(true), "uid-nightly"))], ..base() },
+            Inventory { jobs: vec![parsed(owned(job(true), "CronJob", "nightly"))], ..base() },
             Verdict::Pass,
         ),
         (
             "unended Job of a CronJob",
-            Inventory { jobs: vec![parsed(owned(job(false), "uid-nightly"))], ..base() },
+            Inventory { jobs: vec![parsed(owned(job(false), "CronJob", "nightly"))], ..base() },
             Verdict::Fail,
         ),
         ("ended Job of nobody", Inventory { jobs: vec![parsed(job(true))], ..base() }, Verdict::Fail),
         ("ended Pod", Inventory { pods: vec![parsed(ended_pod)], ..base() }, Verdict::Pass),
         (
             "Pod of nobody seen",
-            Inventory { pods: vec![parsed(owned(pod("x", &bad(), &good()), "uid-forged"))], ..base() },
+            Inventory {
+                pods: vec![parsed(owned(pod("x", &bad(), &good()), "ReplicaSet", "forged"))],
+                ..base()
+            },
             Verdict::Fail,
         ),
     ] {
@@ -271,16 +291,17 @@ fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
 
 #[test]
 fn an_image_volume_that_was_slipped_into_a_running_pod_is_seen() {
-    let mut object = owned(pod("web-1", &good(), &good()), "uid-web");
+    let mut object = owned(pod("web-1-x", &good(), &good()), "ReplicaSet", "web-1");
     object["spec"]["volumes"] = json!([{"name": "slipped", "image": {"reference": bad()}}]);
     let inventory = Inventory {
         deployments: vec![parsed(deployment("web", &good()))],
+        replica_sets: vec![parsed(replica_set("web-1", &good()))],
         pods: vec![parsed(object)],
         ..Default::default()
     };
     let answer = asked(Phase::BeforeRelease, &inventory);
     assert_eq!(answer.reason, "NotApproved");
-    assert!(answer.message.starts_with("Pod library/web-1, volume slipped: "), "{answer:?}");
+    assert!(answer.message.starts_with("Pod library/web-1-x, volume slipped: "), "{answer:?}");
 }
 
 #[test]

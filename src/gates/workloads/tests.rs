@@ -149,14 +149,17 @@ fn labels_narrow_what_is_looked_at_and_an_empty_choice_is_unknown() {
 fn what_a_workload_owns_is_that_workloads_affair_and_an_unseen_owner_is_none() {
     let pod = |owner: &str| {
         let mut meta = meta("bare");
-        meta["ownerReferences"] =
-            json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": owner, "controller": true}]);
+        let uid = format!("uid-{owner}");
+        meta["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": owner, "uid": uid, "controller": true}]);
         parsed(json!({"metadata": meta, "status": {"phase": "Failed", "reason": "Evicted"}}))
     };
-    let mut inventory = deployments(&[deployment("web", 1, 1, None)]);
-    inventory.pods = vec![pod("uid-web")];
+    let mut inventory = deployments(&[deployment("other", 1, 1, None)]);
+    let mut stateful_set = deployment("web", 1, 1, None);
+    stateful_set["spec"]["serviceName"] = json!("web");
+    inventory.stateful_sets = vec![parsed(stateful_set)];
+    inventory.pods = vec![pod("web")];
     assert_eq!(asked(Phase::BeforeRelease, &inventory).verdict, Verdict::Pass);
-    inventory.pods = vec![pod("uid-forged")];
+    inventory.pods = vec![pod("forged")];
     let answer = asked(Phase::BeforeRelease, &inventory);
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Fail, "PodFailed"));
     assert_eq!(answer.message, "Pod library/bare: Evicted");

@@ -9,7 +9,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::config::Kubeconfig;
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
@@ -45,6 +45,8 @@ pub struct Gathered {
     pub validating: Listed<ValidatingWebhookConfiguration>,
     /// Admission webhooks.
     pub mutating: Listed<MutatingWebhookConfiguration>,
+    /// Labels of namespaces, by which webhooks select them.
+    pub namespaces: Listed<PartialObjectMeta<Namespace>>,
     /// Kinds, for their conversion webhooks.
     pub crds: Listed<CustomResourceDefinition>,
     /// Parts of the API that others serve.
@@ -92,6 +94,7 @@ pub async fn gather(
         pods(client, targets),
         operators_store(client),
     );
+    let namespaces = namespaces(client).await;
     let mut login = kubeconfig.map(Login::of).unwrap_or_default();
     login.username = whoami
         .map(|review| review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default())
@@ -108,6 +111,7 @@ pub async fn gather(
         csi_drivers,
         validating,
         mutating,
+        namespaces,
         crds,
         apiservices,
         ingresses,
@@ -139,6 +143,12 @@ where
         Err(error) if optional && error.is_not_served() => Ok(Vec::new()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+async fn namespaces(client: &Client) -> Listed<PartialObjectMeta<Namespace>> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let list = call("list namespaces", api.list_metadata(&ListParams::default().match_any())).await;
+    list.map(|list| list.items).map_err(|error| error.to_string())
 }
 
 async fn pods(client: &Client, targets: &[String]) -> BTreeMap<String, Listed<String>> {

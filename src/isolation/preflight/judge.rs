@@ -1,14 +1,17 @@
 //! What isolating these namespaces would take down, by what was read. Pure: ordered checks, each a few lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
 use super::addresses::{host, own_addresses, serves, service_namespace};
-use super::{Finding, Gathered, Kind, Weight};
+use super::{Finding, Gathered, Kind, Weight, webhooks};
 use crate::api::protected_namespace;
 
 /// What speaks against isolating the targets. Empty: nothing that is known.
@@ -20,6 +23,7 @@ pub fn judge(targets: &[String], seen: &Gathered) -> Vec<Finding> {
     judge.services(seen);
     judge.evidence(seen);
     judge.webhooks(seen);
+    judge.intercepting(seen);
     judge.apiservices(seen);
     judge.login(seen);
     judge.plans(seen);
@@ -29,7 +33,7 @@ pub fn judge(targets: &[String], seen: &Gathered) -> Vec<Finding> {
     let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.weight() == Weight::Refusal).collect();
     let never: BTreeSet<_> = never.into_iter().filter_map(|f| f.namespace.clone()).collect();
     let is_noise = |f: &Finding| {
-        f.kind.weight() == Weight::Risk && f.namespace.as_ref().is_some_and(|n| never.contains(n))
+        f.kind.weight() != Weight::Refusal && f.namespace.as_ref().is_some_and(|n| never.contains(n))
     };
     let mut found: Vec<_> = judge.found.into_iter().filter(|f| !is_noise(f)).collect();
     found.sort_by(|a, b| {
@@ -78,6 +82,21 @@ impl Workload<'_> {
     fn images(&self) -> impl Iterator<Item = &str> {
         self.pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|c| c.image.as_deref())
     }
+}
+
+fn configurations(seen: &Gathered) -> (&[ValidatingWebhookConfiguration], &[MutatingWebhookConfiguration]) {
+    (seen.validating.as_deref().unwrap_or_default(), seen.mutating.as_deref().unwrap_or_default())
+}
+
+/// `37 namespaces (a, b, c and 34 more)`
+fn counted(namespaces: &[&str]) -> String {
+    const NAMED: usize = 3;
+    let named = namespaces.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = match namespaces.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{} namespaces ({named}{more})", namespaces.len())
 }
 
 /// Helpers that every storage driver brings along.
@@ -197,46 +216,22 @@ impl Judge<'_> {
     }
 
     fn webhooks(&mut self, seen: &Gathered) {
-        let mut hooks = Vec::new();
-        for configuration in seen.validating.iter().flatten() {
-            for hook in configuration.webhooks.iter().flatten() {
-                let client = serde_json::to_value(&hook.client_config).unwrap_or_default();
-                let fails = hook.failure_policy.as_deref() != Some("Ignore");
-                hooks.push((
-                    "ValidatingWebhookConfiguration",
-                    configuration.name_any(),
-                    hook.name.clone(),
-                    client,
-                    fails,
-                ));
-            }
-        }
-        for configuration in seen.mutating.iter().flatten() {
-            for hook in configuration.webhooks.iter().flatten() {
-                let client = serde_json::to_value(&hook.client_config).unwrap_or_default();
-                let fails = hook.failure_policy.as_deref() != Some("Ignore");
-                hooks.push((
-                    "MutatingWebhookConfiguration",
-                    configuration.name_any(),
-                    hook.name.clone(),
-                    client,
-                    fails,
-                ));
-            }
-        }
-        for (kind, configuration, hook, client, fails) in hooks {
-            if let Some(namespace) = self.served_by(&client) {
-                let then = if fails {
-                    "failurePolicy Fail: every write that it watches is refused, in the whole cluster"
-                } else {
-                    "failurePolicy Ignore: what it checks goes unchecked"
-                };
-                self.tell(
-                    Some(&namespace),
-                    Kind::Webhook,
-                    format!("{kind} {configuration} ({hook}) is served from here, {then}"),
-                );
-            }
+        let (validating, mutating) = configurations(seen);
+        for hook in webhooks::all(validating, mutating) {
+            let client = serde_json::to_value(hook.client).unwrap_or_default();
+            let Some(namespace) = self.served_by(&client) else { continue };
+            let then = if hook.fails {
+                "failurePolicy Fail: every write that it intercepts is refused, in the whole cluster"
+            } else {
+                "failurePolicy Ignore: what it checks goes unchecked"
+            };
+            let message = format!(
+                "{} ({}) is served from here, {then}. It intercepts {}",
+                hook.configuration,
+                hook.name,
+                hook.intercepted()
+            );
+            self.tell(Some(&namespace), Kind::Webhook, message);
         }
         for crd in seen.crds.iter().flatten() {
             let webhook = crd.spec.conversion.as_ref().and_then(|c| c.webhook.as_ref());
@@ -248,6 +243,32 @@ impl Judge<'_> {
                 );
                 self.tell(Some(&namespace), Kind::Webhook, message);
             }
+        }
+    }
+
+    /// Notes which webhooks intercept what isolating writes. One line for each, however many namespaces there are.
+    fn intercepting(&mut self, seen: &Gathered) {
+        let (validating, mutating) = configurations(seen);
+        let known: BTreeMap<_, _> =
+            seen.namespaces.iter().flatten().map(|n| (n.name_any(), n.labels())).collect();
+        let mut matching: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+        for target in self.targets.clone() {
+            let none = BTreeMap::new();
+            let labels = known.get(target).copied().unwrap_or(&none);
+            for webhook in webhooks::webhooks_matching(validating, mutating, target, labels) {
+                matching.entry(webhook).or_default().push(target);
+            }
+        }
+        for (webhook, targets) in matching {
+            let (namespace, at) = match targets.as_slice() {
+                [one] => (Some(*one), "here".to_owned()),
+                many => (None, format!("in {}", counted(many))),
+            };
+            let message = format!(
+                "{webhook} {at}, failurePolicy Fail. Isolation goes on without it: a control whose own write it refuses stays \
+                 NotEnforced until the webhook answers or is removed"
+            );
+            self.tell(namespace, Kind::Intercepting, message);
         }
     }
 

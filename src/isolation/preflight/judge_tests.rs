@@ -16,6 +16,7 @@ fn nothing() -> Gathered {
         csi_drivers: Ok(vec![]),
         validating: Ok(vec![]),
         mutating: Ok(vec![]),
+        namespaces: Ok(vec![]),
         crds: Ok(vec![]),
         apiservices: Ok(vec![]),
         ingresses: Ok(vec![]),
@@ -200,7 +201,7 @@ fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
             Gathered { mutating: one(hooked(&here, policy)), ..nothing() },
         ] {
             let says = judge(&["a".to_owned()], &seen)[0].message.clone();
-            assert_eq!(says.contains("every write that it watches is refused"), refused, "{says}");
+            assert_eq!(says.contains("every write that it intercepts is refused"), refused, "{says}");
         }
     }
 }
@@ -323,4 +324,47 @@ fn what_is_refused_cannot_be_accepted() {
         let finding = Finding { namespace: None, kind, message: String::new() };
         assert!(finding.stops(&[kind]));
     }
+}
+
+/// A webhook that watches these of namespaces of tier 1, served from namespace `mesh`.
+fn intercepting(resources: &[&str]) -> Value {
+    let mut hooks = hooked(&json!({"service": {"namespace": "mesh", "name": "injector"}}), "Fail");
+    hooks["webhooks"][0]["namespaceSelector"] = json!({"matchLabels": {"tier": "1"}});
+    hooks["webhooks"][0]["rules"] = json!([
+        {"apiGroups": [""], "apiVersions": ["v1"], "resources": resources, "operations": ["CREATE", "UPDATE"]}
+    ]);
+    hooks
+}
+
+#[test]
+fn webhooks_that_intercept_the_isolation_are_noted_and_stop_nothing() {
+    let namespaces = ["a", "b", "c", "d", "e"].map(|name| {
+        let tier = if name == "e" { "2" } else { "1" };
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": {"tier": tier}}})).unwrap()
+    });
+    let seen = Gathered {
+        namespaces: Ok(namespaces.into()),
+        mutating: one(intercepting(&["namespaces", "pods"])),
+        ..nothing()
+    };
+    assert_eq!(kinds(&["e"], &seen), []);
+    assert_eq!(kinds(&["a", "e"], &seen), [(Some("a".to_owned()), Kind::Intercepting)]);
+    let targets = ["a", "b", "c", "d", "e"].map(str::to_owned);
+    let many = judge(&targets, &seen);
+    assert_eq!(many.len(), 1, "one line for each webhook: {many:?}");
+    assert_eq!((many[0].namespace.as_ref(), many[0].stops(&[])), (None, false));
+    // What is served from there is a risk as before, and says what it intercepts.
+    let both = judge(&["a".to_owned(), "mesh".to_owned()], &seen);
+    assert!(both[0].stops(&[]) && !both[1].stops(&[]));
+    // Of what is never isolated, nothing else is told.
+    assert_eq!(
+        kinds(
+            &["kube-system"],
+            &Gathered { mutating: one(hooked(&json!({"url": "https://x"}), "Fail")), ..nothing() }
+        )
+        .len(),
+        1
+    );
+    let texts = many.iter().chain(&both).map(|finding| format!("{}: {}", finding.kind, finding.message));
+    insta::assert_snapshot!(texts.collect::<Vec<_>>().join("\n"));
 }

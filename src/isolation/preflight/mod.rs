@@ -5,6 +5,7 @@ mod addresses;
 mod gather;
 mod judge;
 mod login;
+mod webhooks;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 pub use gather::{Gathered, Listed, gather};
 pub use judge::judge;
 pub use login::Login;
+pub use webhooks::{MatchingWebhook, webhooks_matching};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -21,6 +23,8 @@ pub enum Weight {
     Refusal,
     /// Isolated only by somebody who says that they know.
     Risk,
+    /// Stops nothing.
+    Note,
 }
 
 /// What a finding is about. A risk is accepted by this name.
@@ -55,6 +59,9 @@ pub enum Kind {
     Leases,
     /// Something could not be read, so nobody knows.
     Unknown,
+    /// An admission webhook intercepts what isolating writes. Stops nothing.
+    #[value(skip)]
+    Intercepting,
 }
 
 impl fmt::Display for Kind {
@@ -72,6 +79,7 @@ impl fmt::Display for Kind {
             Self::PlanAccount => "plan-account",
             Self::Leases => "leases",
             Self::Unknown => "unknown",
+            Self::Intercepting => "intercepting",
         })
     }
 }
@@ -82,12 +90,13 @@ impl Kind {
     pub const fn weight(self) -> Weight {
         match self {
             Self::Protected | Self::Cni | Self::Csi | Self::Dns => Weight::Refusal,
+            Self::Intercepting => Weight::Note,
             _ => Weight::Risk,
         }
     }
 }
 
-/// One thing that speaks against isolating, or that nobody can rule out.
+/// One thing that the preflight found, or that nobody can rule out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
@@ -103,7 +112,11 @@ impl Finding {
     /// Does it stop the isolation, with these risks accepted?
     #[must_use]
     pub fn stops(&self, accepted: &[Kind]) -> bool {
-        self.kind.weight() == Weight::Refusal || !accepted.contains(&self.kind)
+        match self.kind.weight() {
+            Weight::Refusal => true,
+            Weight::Risk => !accepted.contains(&self.kind),
+            Weight::Note => false,
+        }
     }
 }
 

@@ -136,10 +136,6 @@ impl Work<'_> {
         validating.chain(mutating).next()
     }
 
-    fn wake_within(&mut self, after: Duration) {
-        self.again = Some(self.again.map_or(after, |before| before.min(after)));
-    }
-
     /// The isolation lists come first: they need no webhook's consent, and one write fences.
     async fn put_on_lists(&mut self, pass: &mut Pass) {
         let (client, level) = (&self.context.client, pass.target.level);
