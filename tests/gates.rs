@@ -275,6 +275,57 @@ async fn an_image_that_runs_in_place_of_the_one_specified_fails_once_it_runs() {
 }
 
 #[tokio::test]
+async fn a_forged_owner_hides_no_replica_set_and_a_rollout_hides_its_own() {
+    let bench = Bench::new("gates-owners", reader()).await;
+    bench.create::<ConfigMap>(json!({"metadata": {"name": "approved"}, "data": {"web": GOOD}})).await;
+    bench.create::<Deployment>(workload("web", 1, &template(BAD, &json!({})))).await;
+    bench.reaches("web", rolled_out(1)).await;
+    // The ReplicaSet of the image before is history.
+    let image = format!("registry.example/web:1@{GOOD}");
+    let good = Patch::Strategic(json!({"spec": {"template": {"spec": {
+        "initContainers": [{"name": "init", "image": image}], "containers": [{"name": "web", "image": image}],
+    }}}}));
+    let deployment = bench.api::<Deployment>().patch("web", &PatchParams::default(), &good).await.unwrap();
+    bench
+        .reaches("web", |d: &Deployment| {
+            rolled_out(1)(d) && d.status.as_ref().is_some_and(|status| status.updated_replicas == Some(1))
+        })
+        .await;
+    assert_eq!(bench.api::<ReplicaSet>().list(&Default::default()).await.unwrap().items.len(), 2);
+    let judged = async || bench.ask(images("approved"), Phase::BeforeRestore, "seal").await;
+    assert_eq!(says(&judged().await), (Pass, "Approved"));
+
+    let mut stateful_set = workload("db", 0, &template(GOOD, &json!({})));
+    stateful_set["spec"]["serviceName"] = json!("db");
+    let stateful_set = bench.create::<StatefulSet>(stateful_set).await;
+    let (web, db) = (deployment.uid().unwrap(), stateful_set.uid().unwrap());
+    for (group, kind, name, uid) in [
+        ("apps.implant.example/v1", "Deployment", "nothing", "00000000-0000-4000-8000-000000000003"),
+        ("apps.implant.example/v1", "Deployment", "web", web.as_str()),
+        ("apps/v1", "StatefulSet", "db", db.as_str()),
+        // Its labels are not of that Deployment, which lets go of it.
+        ("apps/v1", "Deployment", "web", web.as_str()),
+    ] {
+        let mut miner = workload("miner", 0, &template(BAD, &json!({})));
+        miner["metadata"]["ownerReferences"] = json!([
+            {"apiVersion": group, "kind": kind, "name": name, "uid": uid, "controller": true, "blockOwnerDeletion": false}
+        ]);
+        bench.create::<ReplicaSet>(miner).await;
+        let answer = judged().await;
+        assert_eq!(says(&answer), (Fail, "NotApproved"), "{group} {kind}: {answer:?}");
+        assert!(answer.message.starts_with("ReplicaSet gates-owners/miner, "), "{answer:?}");
+        bench.api::<ReplicaSet>().delete("miner", &Default::default()).await.unwrap();
+        within("the miner to be gone", async {
+            while bench.api::<ReplicaSet>().get_opt("miner").await.unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(says(&judged().await), (Pass, "Approved"));
+}
+
+#[tokio::test]
 async fn a_list_that_is_missing_empty_or_malformed_is_unknown() {
     let bench = Bench::new("gates-lists", reader()).await;
     bench.create::<Deployment>(workload("web", 0, &template(GOOD, &json!({})))).await;

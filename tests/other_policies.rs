@@ -189,7 +189,7 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
     // Accepted is what it was, and no other.
     let uid = admin.uid().unwrap();
     let accepted: AcceptedPolicy = format!("{uid}/{}", admin.metadata.generation.unwrap()).parse().unwrap();
-    let found = observe(&operator, &reader, &housing, &[accepted.clone()]).await;
+    let found = observe(&operator, &reader, &housing, std::slice::from_ref(&accepted)).await;
     assert_eq!(names(&found.accepted), ["AdminNetworkPolicy monitoring"]);
     assert_eq!(found.standing.len(), 2);
     let widened = json!({"spec": {"egress": [{"action": "Allow", "to": []}]}});

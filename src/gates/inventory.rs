@@ -111,13 +111,15 @@ struct Owner<'a> {
     selector: Option<&'a LabelSelector>,
 }
 
-/// Which built-in kinds make objects of which: owned group and kind, then those of the owner.
-const MAKES: [(&str, &str, &[(&str, &str)]); 3] = [
-    ("apps", "ReplicaSet", &[("apps", "Deployment")]),
-    ("batch", "Job", &[("batch", "CronJob")]),
+/// A group and a kind.
+type GroupKind = (&'static str, &'static str);
+
+/// Which built-in kinds make objects of which: the owned kind, then the kinds of its owner.
+const MAKES: [(GroupKind, &[GroupKind]); 3] = [
+    (("apps", "ReplicaSet"), &[("apps", "Deployment")]),
+    (("batch", "Job"), &[("batch", "CronJob")]),
     (
-        "",
-        "Pod",
+        ("", "Pod"),
         &[
             ("apps", "ReplicaSet"),
             ("apps", "StatefulSet"),
@@ -141,8 +143,9 @@ impl<'a> Owners<'a> {
     /// Returns whether a listed object made this one, so that judging that one is enough.
     pub fn has_owner_of<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
         let meta = object.meta();
-        let makers = MAKES.iter().find(|(group, kind, _)| *group == K::group(&()) && *kind == K::kind(&()));
-        let Some((_, _, makers)) = makers else { return false };
+        let own = (K::group(&()), K::kind(&()));
+        let makers = MAKES.iter().find(|((group, kind), _)| *group == own.0 && *kind == own.1);
+        let Some((_, makers)) = makers else { return false };
         meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true)).any(|owner| {
             let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
             self.0.get(owner.uid.as_str()).is_some_and(|listed| {
