@@ -1,0 +1,154 @@
+//! What a namespace has, to compare it before it was isolated and after it was released.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::Scene;
+use super::check::short;
+use crate::{field, kind, object, text};
+
+/// Kinds that are as they were.
+const KEPT: [(&str, &str); 6] = [
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("v1", "ServiceAccount"),
+    ("v1", "ConfigMap"),
+    ("v1", "ResourceQuota"),
+    ("v1", "LimitRange"),
+    ("cilium.io/v2", "CiliumNetworkPolicy"),
+];
+
+/// Kinds that were stopped, and that people start again.
+const STOPPED: [(&str, &str); 4] =
+    [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("apps/v1", "ReplicaSet"), ("batch/v1", "Job")];
+
+/// Fields of such a kind that stop it.
+const STOPPED_BY: [&str; 2] = ["replicas", "suspend"];
+
+/// Objects by kind and name.
+pub(super) struct Inventory {
+    kept: BTreeMap<String, Value>,
+    stopped: BTreeMap<String, Value>,
+}
+
+/// Takes stock.
+///
+/// # Errors
+/// Something cannot be listed.
+pub(super) async fn inventory(scene: &Scene<'_>) -> Result<Inventory> {
+    Ok(Inventory { kept: all(scene, &KEPT).await?, stopped: all(scene, &STOPPED).await? })
+}
+
+async fn all(scene: &Scene<'_>, kinds: &[(&str, &str)]) -> Result<BTreeMap<String, Value>> {
+    let mut found = BTreeMap::new();
+    for (version, what) in kinds {
+        let listed = scene.objects(version, what).list(&ListParams::default()).await;
+        for object in listed.with_context(|| format!("list {what}s"))?.items {
+            let object = serde_json::to_value(object)?;
+            // What the tenant deleted before may go or stay.
+            if object["metadata"]["deletionTimestamp"].is_null() {
+                found.insert(format!("{what} {}", text(&object, "/metadata/name")), object);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An object without what the API server and isolation write on it.
+fn essence(object: &Value) -> Value {
+    let mut essence = object.clone();
+    let theirs = |at: &str| {
+        let mut map = field(object, at).as_object().cloned().unwrap_or_default();
+        map.retain(|key, _| !key.starts_with("resurgam.dev/"));
+        map
+    };
+    essence["metadata"] = json!({
+        "labels": theirs("/metadata/labels"), "annotations": theirs("/metadata/annotations"),
+    });
+    if let Some(fields) = essence.as_object_mut() {
+        fields.remove("status");
+        // Of token Secrets, which no version that is supported makes for an account.
+        fields.remove("secrets");
+    }
+    essence
+}
+
+/// What is not as it was before. Empty: all is.
+///
+/// # Errors
+/// Something cannot be read.
+pub(super) async fn differences(
+    scene: &Scene<'_>,
+    before: &Inventory,
+    after: &Inventory,
+) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (name, was) in &before.kept {
+        match after.kept.get(name) {
+            None => all.push(format!("{name} is gone")),
+            Some(is) if essence(was) != essence(is) => {
+                all.push(format!("{name} was {}, and is {}", short(&essence(was)), short(&essence(is))));
+            }
+            Some(_) => {}
+        }
+    }
+    let new = after.kept.keys().filter(|name| !before.kept.contains_key(*name));
+    all.extend(new.map(|name| format!("{name} was not there before")));
+    for (name, was) in before.stopped.iter().filter(|(_, was)| !is_of_deployment(was)) {
+        let Some(is) = after.stopped.get(name) else {
+            all.push(format!("{name} is gone"));
+            continue;
+        };
+        if template(was) != template(is) {
+            all.push(format!(
+                "the template of {name} was {}, and is {}",
+                short(&template(was)),
+                short(&template(is))
+            ));
+        }
+        for by in STOPPED_BY {
+            let (was, now) = (&was["spec"][by], &is["spec"][by]);
+            if was != now && !is_recorded(scene, name, is, was).await? {
+                all.push(format!("{by} of {name} was {was}, is {now}, and is recorded nowhere"));
+            }
+        }
+    }
+    let namespace = object(&kind(&scene.admin, "v1", "Namespace", None), scene.namespace()).await?;
+    for at in ["/metadata/labels", "/metadata/annotations"] {
+        let ours = field(&namespace, at).as_object().into_iter().flatten();
+        let ours = ours.filter(|(key, _)| key.starts_with("resurgam.dev/"));
+        all.extend(ours.map(|(key, value)| format!("the namespace still bears {key}: {value}")));
+    }
+    Ok(all)
+}
+
+/// What a Deployment starts, its ReplicaSets need not be told.
+fn is_of_deployment(object: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners
+        .into_iter()
+        .flatten()
+        .any(|owner| owner["kind"] == "Deployment" && owner["apiVersion"] == "apps/v1")
+}
+
+fn template(object: &Value) -> Value {
+    object["spec"]["template"]["spec"].clone()
+}
+
+/// Is it known how much of a workload ran: on itself, or where the tenant cannot write?
+async fn is_recorded(scene: &Scene<'_>, name: &str, workload: &Value, was: &Value) -> Result<bool> {
+    let was = if was.is_null() { "false".to_owned() } else { was.to_string() };
+    if workload["metadata"]["annotations"]["resurgam.dev/replicas"] == was {
+        return Ok(true);
+    }
+    let name = name.split_once(' ').map_or(name, |(_, name)| name);
+    let records = kind(&scene.admin, "v1", "ConfigMap", Some("resurgam-system"));
+    let records = records.list(&ListParams::default()).await.context("list the operator's ConfigMaps")?;
+    let tells = |record: &kube::api::DynamicObject| {
+        let text = format!("{:?} {}", record.metadata.name, record.data);
+        text.contains(scene.namespace()) && text.contains(name) && text.contains(&was)
+    };
+    Ok(records.items.iter().any(tells))
+}
