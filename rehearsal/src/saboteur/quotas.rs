@@ -83,7 +83,7 @@ impl Quotas {
     }
 
     pub(super) fn culprits(self) -> Vec<String> {
-        vec![self.name()]
+        std::iter::once(self.name()).chain(self.refuses_first().map(str::to_owned)).collect()
     }
 
     /// What it refuses with before a ValidatingAdmissionPolicy is asked.

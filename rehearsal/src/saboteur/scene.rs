@@ -38,6 +38,20 @@ pub async fn prepare(cluster: &ControlPlane) -> Result<()> {
         let served = |object: &Value| condition(object, "Established") == "True";
         eventually(&crds, name, &format!("{name} to be served"), DEADLINE, served).await?;
     }
+    // The API server calls a kind established before its storage is ready, and refuses lists until then.
+    for (version, what) in
+        [("cilium.io/v2", "CiliumNetworkPolicy"), ("apps.kruise.io/v1beta1", "StatefulSet")]
+    {
+        let objects = kind(&admin, version, what, None);
+        let answered = async {
+            while objects.list(&ListParams::default()).await.is_err() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, answered)
+            .await
+            .with_context(|| format!("{what}s are not answered for"))?;
+    }
     Ok(())
 }
 
