@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use futures::{StreamExt, stream};
+use rehearsal::saboteur::Sabotage;
 use rehearsal::saboteur::trial::{Report, by_command, with_operator};
 
 use crate::rig::stage;
@@ -13,25 +14,24 @@ const SEEDS: u64 = 10;
 /// At once, on two cores.
 const AT_ONCE: usize = 5;
 
-async fn play<'a, F>(trial: impl Fn(u64) -> F) -> Vec<Report>
-where
-    F: Future<Output = anyhow::Result<Report>> + 'a,
-{
-    let seeds = stream::iter(rehearsal::seed(0).unwrap()..).take(usize::try_from(SEEDS).unwrap());
-    seeds.map(async |seed| trial(seed).await.unwrap()).buffer_unordered(AT_ONCE).collect().await
+/// Plays so many seeds, and a namespace in which nothing was planted: what is wrong with that is wrong with the trial.
+async fn play(trial: impl AsyncFn(Sabotage) -> anyhow::Result<Report>) -> Vec<Report> {
+    let seeds = (rehearsal::seed(0).unwrap()..).take(usize::try_from(SEEDS).unwrap()).map(Sabotage::of_seed);
+    let all = stream::iter(std::iter::once(Sabotage::none()).chain(seeds));
+    all.map(async |sabotage| trial(sabotage).await.unwrap()).buffer_unordered(AT_ONCE).collect().await
 }
 
 fn all_right(reports: &[Report]) {
     let wrong: Vec<String> = reports.iter().filter(|r| !r.is_right()).map(Report::to_string).collect();
     assert!(wrong.is_empty(), "{} of {} seeds went wrong:\n{}", wrong.len(), reports.len(), wrong.join("\n"));
-    assert_eq!(reports.len() as u64, SEEDS);
+    assert_eq!(reports.len() as u64, SEEDS + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_left_in_a_namespace_weakens_its_isolation() {
     let stage = stage(1).await;
     rehearsal::saboteur::prepare(&stage.rig.cluster).await.unwrap();
-    all_right(&play(|seed| with_operator(&stage.rig.cluster, seed)).await);
+    all_right(&play(async |sabotage| with_operator(&stage.rig.cluster, &sabotage).await).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,5 +40,5 @@ async fn nothing_left_in_a_namespace_deceives_the_command() {
     let stage = stage(0).await;
     rehearsal::saboteur::prepare(&stage.rig.cluster).await.unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_resurgam"));
-    all_right(&play(|seed| by_command(&stage.rig.cluster, binary, seed)).await);
+    all_right(&play(async |sabotage| by_command(&stage.rig.cluster, binary, &sabotage).await).await);
 }

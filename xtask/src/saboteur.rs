@@ -31,7 +31,10 @@ Examples:
   # Which tricks does a seed play?
   cargo xtask saboteur --from 17 --seeds 1 --list
 
-  # One of them again, and a cluster to look around in: the namespace saboteur-17 is left as it was when it went wrong.
+  # Each trick by itself, and none at all: which of them is it?
+  cargo xtask saboteur --each
+
+  # One seed again, and a cluster to look around in: the namespace saboteur-17 is left as it was when it went wrong.
   cargo xtask saboteur --from 17 --seeds 1 --only operator --keep
 
   # The lot, with an operator that was built before.
@@ -52,6 +55,10 @@ pub(crate) struct Args {
     /// Namespaces at a time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
     parallel: u64,
+
+    /// Instead of seeds, each trick by itself, and a namespace in which nothing was planted.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    each: bool,
 
     /// Only one of the two trials. Default: both.
     #[arg(long, value_enum)]
@@ -82,10 +89,10 @@ enum Trial {
     Alone,
 }
 
-/// What came of one seed: its report, or why it could not be tried.
+/// What came of one namespace: its report, or why it could not be tried.
 struct Row {
     trial: Trial,
-    seed: u64,
+    sabotage: Sabotage,
     report: Result<Report>,
 }
 
@@ -96,11 +103,9 @@ impl Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let seeds = args.from..args.from.saturating_add(args.seeds);
     if args.list {
-        for seed in seeds {
-            let tricks: Vec<String> = Sabotage::plan(seed).iter().map(Trick::to_string).collect();
-            anstream::println!("{seed:>5}  {}", tricks.join(", "));
+        for sabotage in sabotages(args) {
+            anstream::println!("{sabotage}");
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -142,31 +147,44 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// What is done, in this order.
+fn sabotages(args: &Args) -> Vec<Sabotage> {
+    if !args.each {
+        return (args.from..args.from.saturating_add(args.seeds)).map(Sabotage::of_seed).collect();
+    }
+    let both_kinds = every_trick().into_iter().flat_map(|trick| match trick {
+        Trick::Webhook(webhook) => {
+            vec![trick, Trick::Webhook(rehearsal::saboteur::Webhook { mutating: true, ..webhook })]
+        }
+        other => vec![other],
+    });
+    std::iter::once(Sabotage::none()).chain(both_kinds.map(Sabotage::only)).collect()
+}
+
 async fn play(cluster: &ControlPlane, binary: &Path, trial: Trial, args: &Args) -> Vec<Row> {
-    let seeds = args.from..args.from.saturating_add(args.seeds);
-    let one = async |seed: u64| {
+    let one = async |sabotage: Sabotage| {
         let began = Instant::now();
         let report = match trial {
-            Trial::Operator => with_operator(cluster, seed).await,
-            Trial::Alone => by_command(cluster, binary, seed).await,
+            Trial::Operator => with_operator(cluster, &sabotage).await,
+            Trial::Alone => by_command(cluster, binary, &sabotage).await,
         };
-        let row = Row { trial, seed, report };
+        let row = Row { trial, sabotage, report };
         tell_one(&row, began.elapsed());
         row
     };
     let parallel = usize::try_from(args.parallel).unwrap_or(1);
-    stream::iter(seeds).map(one).buffer_unordered(parallel).collect().await
+    stream::iter(sabotages(args)).map(one).buffer_unordered(parallel).collect().await
 }
 
 fn tell_one(row: &Row, took: Duration) {
-    let (seed, took) = (row.seed, took.as_secs_f64());
+    let (name, took) = (&row.sabotage.name, took.as_secs_f64());
     let trial = if row.trial == Trial::Operator { "operator" } else { "alone" };
     match &row.report {
         Ok(report) if report.is_right() => {
-            anstream::println!("{trial:<8} {seed:>5}  right  {took:>6.1} s  {}", report.times());
+            anstream::println!("{trial:<8} {name:<28}  right  {took:>6.1} s  {}", report.times());
         }
-        Ok(report) => anstream::println!("{trial:<8} {seed:>5}  WRONG  {took:>6.1} s\n{report}"),
-        Err(error) => anstream::println!("{trial:<8} {seed:>5}  FAILED {took:>6.1} s  {error:#}"),
+        Ok(report) => anstream::println!("{trial:<8} {name:<28}  WRONG  {took:>6.1} s\n{report}"),
+        Err(error) => anstream::println!("{trial:<8} {name:<28}  FAILED {took:>6.1} s  {error:#}"),
     }
 }
 
@@ -183,7 +201,7 @@ fn tell(rows: &[Row]) -> usize {
     let mut sums: BTreeMap<String, Sum> =
         every_trick().into_iter().map(|trick| (family(trick), Sum::default())).collect();
     for row in rows {
-        for trick in Sabotage::plan(row.seed) {
+        for trick in row.sabotage.tricks.iter().copied() {
             let sum = sums.entry(family(trick)).or_default();
             sum.played += 1;
             sum.wrong += usize::from(!row.is_right());
@@ -209,8 +227,10 @@ fn tell(rows: &[Row]) -> usize {
         let times = Promise::SEALED.map(|promise| format!("{:>8}", time(sum, promise))).concat();
         anstream::println!("{name:<32} {:>6} {:>6}   {times}", sum.played, sum.wrong);
     }
-    let wrong: Vec<u64> = rows.iter().filter(|row| !row.is_right()).map(|row| row.seed).collect();
-    anstream::println!("{} trials, {} went wrong: {wrong:?}", rows.len(), wrong.len());
+    let wrong: Vec<&str> =
+        rows.iter().filter(|row| !row.is_right()).map(|row| row.sabotage.name.as_str()).collect();
+    let colon = if wrong.is_empty() { "" } else { ": " };
+    anstream::println!("{} trials, {} went wrong{colon}{}", rows.len(), wrong.len(), wrong.join(", "));
     wrong.len()
 }
 

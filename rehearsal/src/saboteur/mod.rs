@@ -65,6 +65,13 @@ impl fmt::Display for Trick {
     }
 }
 
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tricks: Vec<String> = self.tricks.iter().map(Trick::to_string).collect();
+        write!(f, "{}: {}", self.name, tricks.join(", "))
+    }
+}
+
 impl Trick {
     /// Plants it.
     ///

@@ -10,7 +10,12 @@ const MOST: usize = 8;
 
 /// What is done to one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sabotage;
+pub struct Sabotage {
+    /// What its namespace is named by.
+    pub name: String,
+    /// In the order in which they are planted.
+    pub tricks: Vec<Trick>,
+}
 
 /// Every trick there is. Whether a webhook is a mutating one, and for how long it is waited for, is chosen by a seed.
 #[must_use]
@@ -29,6 +34,25 @@ pub fn every_trick() -> Vec<Trick> {
 }
 
 impl Sabotage {
+    /// Nothing at all: what is wrong then is wrong with the trial, or everywhere.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { name: "none".to_owned(), tricks: Vec::new() }
+    }
+
+    /// One trick alone.
+    #[must_use]
+    pub fn only(trick: Trick) -> Self {
+        let name = trick.to_string().to_lowercase().replace('/', "-");
+        Self { name, tricks: vec![trick] }
+    }
+
+    /// What a seed plays.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        Self { name: seed.to_string(), tricks: Self::plan(seed) }
+    }
+
     /// The tricks of a seed, in the order in which they are planted. All tricks are dealt like cards to each [`ROUND`] of seeds; some are
     /// added by chance.
     #[must_use]

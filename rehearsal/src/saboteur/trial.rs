@@ -27,13 +27,11 @@ const RELEASE: Duration = Duration::from_secs(120);
 /// What the command is told to accept: a webhook that is down is no reason not to isolate.
 const RISKS: &str = "gitops,evidence,webhook,apiservice,login,plan-account,leases,unknown";
 
-/// What came of one seed.
+/// What came of one namespace.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// What was planted.
-    pub tricks: Vec<Trick>,
+    /// What was done to it.
+    pub sabotage: Sabotage,
     /// When each promise was first seen to hold, after isolation was asked for.
     pub held: BTreeMap<Promise, Duration>,
     /// What went wrong. Empty: nothing.
@@ -60,8 +58,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tricks: Vec<String> = self.tricks.iter().map(Trick::to_string).collect();
-        writeln!(f, "seed {}: {}", self.seed, tricks.join(", "))?;
+        writeln!(f, "{}", self.sabotage)?;
         writeln!(f, "  held: {}", self.times())?;
         for wrong in &self.wrong {
             writeln!(f, "  wrong: {}", wrong.replace('\n', "\n         "))?;
@@ -73,40 +70,34 @@ impl fmt::Display for Report {
     }
 }
 
-/// Sabotages a namespace by a seed, isolates it with the operator that runs, looks, releases it and compares. A namespace of which all went as it
-/// should is removed; one of which it did not is left to be looked at, without its webhooks.
+/// Sabotages a namespace, isolates it with the operator that runs, looks, releases it and compares. A namespace of which all went as it should is
+/// removed; one of which it did not is left to be looked at, without its webhooks.
 ///
 /// # Errors
 /// The trial cannot be made. What the operator did wrong is in the report.
-pub async fn with_operator(cluster: &ControlPlane, seed: u64) -> Result<Report> {
-    let tricks = Sabotage::plan(seed);
-    let mut scene = Scene::lay_down(cluster, &format!("saboteur-{seed}")).await?;
-    scene.plant(&tricks).await?;
-    let report = Trial { scene, tricks, seed }.isolate_and_release().await;
-    report.with_context(|| format!("seed {seed}: {}", told(&Sabotage::plan(seed))))
+pub async fn with_operator(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<Report> {
+    let trial = async {
+        let trial = Trial::lay_down(cluster, &format!("saboteur-{}", sabotage.name), sabotage).await?;
+        trial.isolate_and_release().await
+    };
+    trial.await.with_context(|| sabotage.to_string())
 }
 
-/// Sabotages a namespace by a seed, isolates it by the command, with no operator, and looks whether what the command promises is so, and whether
-/// it says so.
+/// Sabotages a namespace, isolates it by the command, with no operator, and looks whether what the command promises is so, and whether it says so.
 ///
 /// # Errors
 /// The trial cannot be made. What the command did wrong is in the report.
-pub async fn by_command(cluster: &ControlPlane, binary: &Path, seed: u64) -> Result<Report> {
-    let tricks = Sabotage::plan(seed);
-    let mut scene = Scene::lay_down(cluster, &format!("saboteur-alone-{seed}")).await?;
-    scene.plant(&tricks).await?;
-    let report = Trial { scene, tricks, seed }.command(binary).await;
-    report.with_context(|| format!("seed {seed}: {}", told(&Sabotage::plan(seed))))
-}
-
-fn told(tricks: &[Trick]) -> String {
-    tricks.iter().map(Trick::to_string).collect::<Vec<_>>().join(", ")
+pub async fn by_command(cluster: &ControlPlane, binary: &Path, sabotage: &Sabotage) -> Result<Report> {
+    let trial = async {
+        let trial = Trial::lay_down(cluster, &format!("saboteur-alone-{}", sabotage.name), sabotage).await?;
+        trial.command(binary).await
+    };
+    trial.await.with_context(|| sabotage.to_string())
 }
 
 struct Trial<'a> {
     scene: Scene<'a>,
-    tricks: Vec<Trick>,
-    seed: u64,
+    sabotage: Sabotage,
 }
 
 /// What was seen at last.
@@ -115,19 +106,26 @@ struct Observed {
     lies: Vec<String>,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
+    async fn lay_down(cluster: &'a ControlPlane, namespace: &str, sabotage: &Sabotage) -> Result<Self> {
+        let mut scene = Scene::lay_down(cluster, namespace).await?;
+        scene.plant(&sabotage.tricks).await?;
+        Ok(Self { scene, sabotage: sabotage.clone() })
+    }
+
     async fn isolate_and_release(self) -> Result<Report> {
         let scene = &self.scene;
         let before = inventory(scene).await?;
         let began = Instant::now();
         self.isolate().await?;
         let mut report = self.report();
-        let exempt: Vec<Promise> = self.tricks.iter().filter_map(|trick| trick.exempts()).collect();
+        let exempt: Vec<Promise> = self.sabotage.tricks.iter().filter_map(|trick| trick.exempts()).collect();
         let observed = self.until_held(&mut report, began, began + HOLD, &exempt).await?;
         self.accuse(&mut report, &observed, &exempt, HOLD).await?;
         if report.is_right() {
             let earnest =
-                violations(scene, &self.tricks, &[Promise::WritesRefused], Attempts::InEarnest).await?;
+                violations(scene, &self.sabotage.tricks, &[Promise::WritesRefused], Attempts::InEarnest)
+                    .await?;
             if !earnest.broken().is_empty() {
                 report.wrong.push(format!("not as a dry-run: {earnest}"));
             }
@@ -152,8 +150,8 @@ impl Trial<'_> {
     }
 
     fn report(&self) -> Report {
-        let (seed, tricks) = (self.seed, self.tricks.clone());
-        Report { seed, tricks, held: BTreeMap::new(), wrong: Vec::new(), said: String::new() }
+        let sabotage = self.sabotage.clone();
+        Report { sabotage, held: BTreeMap::new(), wrong: Vec::new(), said: String::new() }
     }
 
     /// On call: isolates the namespace, and does not wait.
@@ -175,7 +173,8 @@ impl Trial<'_> {
         exempt: &[Promise],
     ) -> Result<Observed> {
         loop {
-            let found = violations(&self.scene, &self.tricks, &Promise::SEALED, Attempts::DryRun).await?;
+            let found =
+                violations(&self.scene, &self.sabotage.tricks, &Promise::SEALED, Attempts::DryRun).await?;
             let quarantine = self.quarantine().await?;
             let lies = lies(&self.scene, &self.standing(exempt), &quarantine, &found).await?;
             for promise in Promise::SEALED {
@@ -195,9 +194,14 @@ impl Trial<'_> {
 
     /// Tricks that stand: webhooks are gone once nothing is exempt any more.
     fn standing(&self, exempt: &[Promise]) -> Vec<Trick> {
-        let was_exempt = self.tricks.iter().any(|trick| trick.exempts().is_some());
+        let was_exempt = self.sabotage.tricks.iter().any(|trick| trick.exempts().is_some());
         let gone = was_exempt && exempt.is_empty();
-        self.tricks.iter().copied().filter(|trick| !gone || !matches!(trick, Trick::Webhook(_))).collect()
+        self.sabotage
+            .tricks
+            .iter()
+            .copied()
+            .filter(|trick| !gone || !matches!(trick, Trick::Webhook(_)))
+            .collect()
     }
 
     async fn accuse(
@@ -266,14 +270,14 @@ impl Trial<'_> {
         let took = began.elapsed();
         let said =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let found = violations(scene, &self.tricks, &Promise::BY_COMMAND, Attempts::DryRun).await?;
+        let found = violations(scene, &self.sabotage.tricks, &Promise::BY_COMMAND, Attempts::DryRun).await?;
         let broken = found.broken();
         report.held.extend(Promise::BY_COMMAND.iter().filter(|p| found.holds(**p)).map(|p| (*p, took)));
-        let exempt: Vec<Promise> = self.tricks.iter().filter_map(|trick| trick.exempts()).collect();
+        let exempt: Vec<Promise> = self.sabotage.tricks.iter().filter_map(|trick| trick.exempts()).collect();
         if broken.iter().any(|promise| !exempt.contains(promise)) {
             report.wrong.push(found.to_string());
         }
-        let other_policies = self.tricks.contains(&Trick::Policies(super::Policies::Cilium));
+        let other_policies = self.sabotage.tricks.contains(&Trick::Policies(super::Policies::Cilium));
         let is_so = broken.is_empty() && !other_policies;
         let code = output.status.code();
         if is_so && code != Some(0) {
@@ -285,7 +289,8 @@ impl Trial<'_> {
                     .wrong
                     .push("the exit code is 0, and not all is so that the command promises".to_owned());
             }
-            let culprits: Vec<String> = self.tricks.iter().flat_map(|trick| trick.culprits(scene)).collect();
+            let culprits: Vec<String> =
+                self.sabotage.tricks.iter().flat_map(|trick| trick.culprits(scene)).collect();
             if !culprits.iter().any(|culprit| said.contains(culprit)) {
                 report.wrong.push(format!("the command names none of {}", culprits.join(", ")));
             }
