@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures::{StreamExt, stream};
 use rehearsal::saboteur::Sabotage;
-use rehearsal::saboteur::trial::{Report, by_command, with_operator};
+use rehearsal::saboteur::trial::{Report, by_command, clean_up, with_operator};
 
 use crate::rig::stage;
 
@@ -14,11 +14,15 @@ const SEEDS: u64 = 10;
 /// At once, on two cores.
 const AT_ONCE: usize = 5;
 
-/// Plays so many seeds, and a namespace in which nothing was planted: what is wrong with that is wrong with the trial.
-async fn play(trial: impl AsyncFn(Sabotage) -> anyhow::Result<Report>) -> Vec<Report> {
+/// So many seeds, and a namespace in which nothing was planted: what is wrong with that is wrong with the trial.
+fn sabotages() -> impl Iterator<Item = Sabotage> {
     let seeds = (rehearsal::seed(0).unwrap()..).take(usize::try_from(SEEDS).unwrap()).map(Sabotage::of_seed);
-    let all = stream::iter(std::iter::once(Sabotage::none()).chain(seeds));
-    all.map(async |sabotage| trial(sabotage).await.unwrap()).buffer_unordered(AT_ONCE).collect().await
+    std::iter::once(Sabotage::none()).chain(seeds)
+}
+
+async fn play<T>(trial: impl AsyncFn(Sabotage) -> anyhow::Result<T>) -> Vec<T> {
+    let all = stream::iter(sabotages()).map(async |sabotage| trial(sabotage).await.unwrap());
+    all.buffer_unordered(AT_ONCE).collect().await
 }
 
 fn all_right(reports: &[Report]) {
@@ -37,8 +41,11 @@ async fn nothing_left_in_a_namespace_weakens_its_isolation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_left_in_a_namespace_deceives_the_command() {
     // The operator writes the guards that the command does not, and is gone.
-    let stage = stage(0).await;
+    let mut stage = stage(0).await;
     rehearsal::saboteur::prepare(&stage.rig.cluster).await.unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_resurgam"));
-    all_right(&play(async |sabotage| by_command(&stage.rig.cluster, binary, &sabotage).await).await);
+    let reports = play(async |sabotage| by_command(&stage.rig.cluster, binary, &sabotage).await).await;
+    all_right(&reports);
+    stage.operators(1);
+    play(async |sabotage| clean_up(&stage.rig.cluster, &sabotage).await).await;
 }

@@ -235,7 +235,10 @@ async fn unrefused(scene: &Scene<'_>, tricks: &[Trick], attempts: Attempts) -> R
                 // The Secret is refused by nothing else.
                 let by_trick =
                     what != "create a Secret" && others.iter().any(|other| status.message.contains(other));
-                if by_policy || by_trick {
+                // While ServiceAccounts are recreated, and where a quota keeps them from it.
+                let no_account =
+                    what == "create a pod" && status.message.contains("looking up service account");
+                if by_policy || by_trick || no_account {
                     continue;
                 }
                 format!("refused with {} by something else: {}", status.code, status.message)

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Scene;
 use super::check::short;
+use super::scene::KEEP;
 use crate::{field, kind, object, text};
 
 /// Kinds that are as they were.
@@ -31,6 +32,8 @@ const STOPPED_BY: [&str; 2] = ["replicas", "suspend"];
 pub(super) struct Inventory {
     kept: BTreeMap<String, Value>,
     stopped: BTreeMap<String, Value>,
+    /// Accounts that are deleted, and kept by a finalizer of the tenant's: who owns that decides when they can be there again.
+    lingering: Vec<String>,
 }
 
 /// Takes stock.
@@ -38,7 +41,21 @@ pub(super) struct Inventory {
 /// # Errors
 /// Something cannot be listed.
 pub(super) async fn inventory(scene: &Scene<'_>) -> Result<Inventory> {
-    Ok(Inventory { kept: all(scene, &KEPT).await?, stopped: all(scene, &STOPPED).await? })
+    let (mut kept, mut stopped) = (all(scene, &KEPT).await?, all(scene, &STOPPED).await?);
+    let is_going = |object: &Value| !object["metadata"]["deletionTimestamp"].is_null();
+    let is_kept = |object: &Value| {
+        let finalizers = field(object, "/metadata/finalizers").as_array();
+        finalizers.is_some_and(|all| all.contains(&json!(KEEP)))
+    };
+    let lingering = kept
+        .iter()
+        .filter(|(_, object)| object["kind"] == "ServiceAccount" && is_going(object) && is_kept(object))
+        .map(|(name, _)| name.clone())
+        .collect();
+    // What the tenant deleted before may go or stay.
+    kept.retain(|_, object| !is_going(object));
+    stopped.retain(|_, object| !is_going(object));
+    Ok(Inventory { kept, stopped, lingering })
 }
 
 async fn all(scene: &Scene<'_>, kinds: &[(&str, &str)]) -> Result<BTreeMap<String, Value>> {
@@ -46,11 +63,9 @@ async fn all(scene: &Scene<'_>, kinds: &[(&str, &str)]) -> Result<BTreeMap<Strin
     for (version, what) in kinds {
         let listed = scene.objects(version, what).list(&ListParams::default()).await;
         for object in listed.with_context(|| format!("list {what}s"))?.items {
-            let object = serde_json::to_value(object)?;
-            // What the tenant deleted before may go or stay.
-            if object["metadata"]["deletionTimestamp"].is_null() {
-                found.insert(format!("{what} {}", text(&object, "/metadata/name")), object);
-            }
+            let mut object = serde_json::to_value(object)?;
+            object["kind"] = json!(what);
+            found.insert(format!("{what} {}", text(&object, "/metadata/name")), object);
         }
     }
     Ok(found)
@@ -87,6 +102,7 @@ pub(super) async fn differences(
     let mut all = Vec::new();
     for (name, was) in &before.kept {
         match after.kept.get(name) {
+            None if after.lingering.contains(name) => {}
             None => all.push(format!("{name} is gone")),
             Some(is) if essence(was) != essence(is) => {
                 all.push(format!("{name} was {}, and is {}", short(&essence(was)), short(&essence(is))));

@@ -71,14 +71,12 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// The API server refused something, or the estate does not run.
     pub async fn lay_down(cluster: &'a ControlPlane, namespace: &str) -> Result<Self> {
-        let admin = cluster.client(Identity::PlatformAdministrator).await?;
-        let mallory = impersonating(cluster, "mallory").await?;
+        let mut scene = Self::at(cluster, namespace).await?;
         let estate = documents(&include_str!("estate.yaml").replace("NAMESPACE", namespace))?;
         let (first, rest): (Vec<_>, Vec<_>) = estate
             .into_iter()
             .partition(|o| ["Namespace", "ServiceAccount"].iter().any(|kind| o["kind"] == *kind));
-        apply(&admin, "platform", &first).await?;
-        let mut scene = Self { cluster, namespace: namespace.to_owned(), admin, mallory, tokens: Vec::new() };
+        apply(&scene.admin, "platform", &first).await?;
         for (version, what, name) in
             [("v1", "ServiceAccount", "default"), ("v1", "ConfigMap", "kube-root-ca.crt")]
         {
@@ -91,6 +89,13 @@ impl<'a> Scene<'a> {
             scene.take_token(account).await?;
         }
         Ok(scene)
+    }
+
+    /// A namespace that is there already, or is yet to be made.
+    pub(super) async fn at(cluster: &'a ControlPlane, namespace: &str) -> Result<Self> {
+        let admin = cluster.client(Identity::PlatformAdministrator).await?;
+        let mallory = impersonating(cluster, "mallory").await?;
+        Ok(Self { cluster, namespace: namespace.to_owned(), admin, mallory, tokens: Vec::new() })
     }
 
     /// Its name.

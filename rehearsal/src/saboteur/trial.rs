@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use control_plane::{ControlPlane, Identity};
 use kube::api::{DeleteParams, DynamicObject};
 use kube::runtime::wait::await_condition;
@@ -89,10 +89,28 @@ pub async fn with_operator(cluster: &ControlPlane, sabotage: &Sabotage) -> Resul
 /// The trial cannot be made. What the command did wrong is in the report.
 pub async fn by_command(cluster: &ControlPlane, binary: &Path, sabotage: &Sabotage) -> Result<Report> {
     let trial = async {
-        let trial = Trial::lay_down(cluster, &format!("saboteur-alone-{}", sabotage.name), sabotage).await?;
+        let trial = Trial::lay_down(cluster, &alone(sabotage), sabotage).await?;
         trial.command(binary).await
     };
     trial.await.with_context(|| sabotage.to_string())
+}
+
+/// Lets a namespace out that was isolated by the command, with the operator that runs, and removes it.
+///
+/// # Errors
+/// It is not let out in time, or the API server refused something.
+pub async fn clean_up(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<()> {
+    let scene = Scene::at(cluster, &alone(sabotage)).await?;
+    let trial = Trial { scene, sabotage: sabotage.clone() };
+    let mut report = trial.report();
+    trial.release(&mut report).await?;
+    ensure!(report.is_right(), "{report}");
+    trial.scene.remove().await
+}
+
+/// The namespace that the command isolates.
+fn alone(sabotage: &Sabotage) -> String {
+    format!("saboteur-alone-{}", sabotage.name)
 }
 
 struct Trial<'a> {
@@ -119,22 +137,22 @@ impl<'a> Trial<'a> {
         let began = Instant::now();
         self.isolate().await?;
         let mut report = self.report();
-        let exempt: Vec<Promise> = self.sabotage.tricks.iter().filter_map(|trick| trick.exempts()).collect();
-        let observed = self.until_held(&mut report, began, began + HOLD, &exempt).await?;
-        self.accuse(&mut report, &observed, &exempt, HOLD).await?;
+        let standing = self.standing(true);
+        let observed = self.until_held(&mut report, began, began + HOLD, &standing).await?;
+        self.accuse(&mut report, &observed, &standing, HOLD).await?;
         if report.is_right() {
             let earnest =
-                violations(scene, &self.sabotage.tricks, &[Promise::WritesRefused], Attempts::InEarnest)
-                    .await?;
+                violations(scene, &standing, &[Promise::WritesRefused], Attempts::InEarnest).await?;
             if !earnest.broken().is_empty() {
                 report.wrong.push(format!("not as a dry-run: {earnest}"));
             }
         }
         scene.remove_webhooks().await?;
-        if report.is_right() && !exempt.is_empty() {
+        let left = self.standing(false);
+        if report.is_right() && left != standing {
             let gone = Instant::now();
-            let observed = self.until_held(&mut report, began, gone + MEND, &[]).await?;
-            self.accuse(&mut report, &observed, &[], MEND).await?;
+            let observed = self.until_held(&mut report, began, gone + MEND, &left).await?;
+            self.accuse(&mut report, &observed, &left, MEND).await?;
         }
         if report.is_right() {
             self.release(&mut report).await?;
@@ -170,13 +188,13 @@ impl<'a> Trial<'a> {
         report: &mut Report,
         began: Instant,
         until: Instant,
-        exempt: &[Promise],
+        standing: &[Trick],
     ) -> Result<Observed> {
+        let exempt = exempt(standing);
         loop {
-            let found =
-                violations(&self.scene, &self.sabotage.tricks, &Promise::SEALED, Attempts::DryRun).await?;
+            let found = violations(&self.scene, standing, &Promise::SEALED, Attempts::DryRun).await?;
             let quarantine = self.quarantine().await?;
-            let lies = lies(&self.scene, &self.standing(exempt), &quarantine, &found).await?;
+            let lies = lies(&self.scene, standing, &quarantine, &found).await?;
             for promise in Promise::SEALED {
                 if found.holds(promise) {
                     report.held.entry(promise).or_insert_with(|| began.elapsed());
@@ -192,25 +210,20 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Tricks that stand: webhooks are gone once nothing is exempt any more.
-    fn standing(&self, exempt: &[Promise]) -> Vec<Trick> {
-        let was_exempt = self.sabotage.tricks.iter().any(|trick| trick.exempts().is_some());
-        let gone = was_exempt && exempt.is_empty();
-        self.sabotage
-            .tricks
-            .iter()
-            .copied()
-            .filter(|trick| !gone || !matches!(trick, Trick::Webhook(_)))
-            .collect()
+    /// Tricks that stand.
+    fn standing(&self, webhooks: bool) -> Vec<Trick> {
+        let is_webhook = |trick: &Trick| matches!(trick, Trick::Webhook(_));
+        self.sabotage.tricks.iter().copied().filter(|trick| webhooks || !is_webhook(trick)).collect()
     }
 
     async fn accuse(
         &self,
         report: &mut Report,
         observed: &Observed,
-        exempt: &[Promise],
+        standing: &[Trick],
         limit: Duration,
     ) -> Result<()> {
+        let exempt = exempt(standing);
         let broken = observed.violations.broken();
         if broken.iter().any(|promise| !exempt.contains(promise)) {
             report.wrong.push(format!("after {} s: {}", limit.as_secs(), observed.violations));
@@ -273,7 +286,7 @@ impl<'a> Trial<'a> {
         let found = violations(scene, &self.sabotage.tricks, &Promise::BY_COMMAND, Attempts::DryRun).await?;
         let broken = found.broken();
         report.held.extend(Promise::BY_COMMAND.iter().filter(|p| found.holds(**p)).map(|p| (*p, took)));
-        let exempt: Vec<Promise> = self.sabotage.tricks.iter().filter_map(|trick| trick.exempts()).collect();
+        let exempt = exempt(&self.sabotage.tricks);
         if broken.iter().any(|promise| !exempt.contains(promise)) {
             report.wrong.push(found.to_string());
         }
@@ -299,6 +312,11 @@ impl<'a> Trial<'a> {
         scene.remove_webhooks().await?;
         Ok(report)
     }
+}
+
+/// The promises that need not hold while these stand, if the status says so.
+fn exempt(standing: &[Trick]) -> Vec<Promise> {
+    standing.iter().filter_map(|trick| trick.exempts()).collect()
 }
 
 /// Conditions and controls, a line each.
