@@ -27,7 +27,13 @@ async fn play<T>(trial: impl AsyncFn(Sabotage) -> anyhow::Result<T>) -> Vec<T> {
 
 fn all_right(reports: &[Report]) {
     let wrong: Vec<String> = reports.iter().filter(|r| !r.is_right()).map(Report::to_string).collect();
-    assert!(wrong.is_empty(), "{} of {} seeds went wrong:\n{}", wrong.len(), reports.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} namespaces went wrong:\n{}",
+        wrong.len(),
+        reports.len(),
+        wrong.join("\n")
+    );
     assert_eq!(reports.len() as u64, SEEDS + 1);
 }
 

@@ -16,7 +16,7 @@ use super::check::{Attempts, Violations, lies, violations};
 use super::inventory::{differences, inventory};
 use super::scene::LOOK;
 use super::{Promise, Sabotage, Scene, Trick};
-use crate::{apply, field, kind, object};
+use crate::{DEADLINE, apply, eventually, field, kind, object};
 
 /// Within which all promises hold.
 const HOLD: Duration = Duration::from_secs(120);
@@ -102,6 +102,11 @@ pub async fn by_command(cluster: &ControlPlane, binary: &Path, sabotage: &Sabota
 pub async fn clean_up(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<()> {
     let scene = Scene::at(cluster, &alone(sabotage)).await?;
     let trial = Trial { scene, sabotage: sabotage.clone() };
+    // Deleted before an operator has adopted it, a Quarantine is gone at once, and lets nothing out.
+    let quarantines = kind(&trial.scene.admin, "resurgam.dev/v1alpha1", "Quarantine", None);
+    let what = format!("an operator to adopt Quarantine {}", trial.scene.namespace());
+    let adopted = |q: &Value| field(q, "/metadata/finalizers").as_array().is_some_and(|all| !all.is_empty());
+    eventually(&quarantines, trial.scene.namespace(), &what, DEADLINE, adopted).await?;
     let mut report = trial.report();
     trial.release(&mut report).await?;
     ensure!(report.is_right(), "{report}");
