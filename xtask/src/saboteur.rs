@@ -16,13 +16,17 @@ use crate::faults::block_on;
 
 /// What `--help` ends with.
 const EXAMPLES: &str = "\
-Each seed chooses three to eight tricks: objects with names and marks of ours, huge and many objects, finalizers and grace periods of an hour,
-forged owners and policies that add up, planted by a user who has the built-in ClusterRole admin in the namespace and nothing else; and
-quotas, limit ranges and webhooks that are down, left by the platform. The namespace is then sealed. Within two minutes
-  writes are refused, the network is cut, nothing runs, and tokens of before are void,
-but for the one control whose own writes a webhook refuses, which is NotEnforced and names it, and comes right within a minute once the
-webhook is gone. Ready=True is never said of what is not so; what is not Ready names its culprit. Released, the namespace is as it was.
-`alone` has no operator: `resurgam quarantine` refuses writes and cuts the network, and exits with 0 exactly if that is so.
+Each seed chooses three to eight tricks: objects with names and marks of ours, huge and many objects, finalizers and grace periods of \
+an hour, forged owners and policies that add up, planted by a user who has the built-in ClusterRole admin in the namespace and nothing \
+else; and quotas, limit ranges and webhooks that are down, left by the platform. The namespace is then sealed.
+
+Within two minutes writes are refused, the network is cut, nothing runs, and tokens of before are void, but for the one control whose own \
+writes a webhook refuses: it is NotEnforced and names the webhook, and comes right within a minute once that is gone. Ready=True is never \
+said of what is not so; what is not Ready names its culprit. Released, the namespace is as it was.
+
+The trial `alone` has no operator: `resurgam quarantine` refuses writes and cuts the network, and exits with 0 exactly if that is so.
+
+A namespace that went wrong is told with its tricks, what was found and what its Quarantine says, and is left as it was.
 
 Examples:
   # What CI plays: any ten seeds from a multiple of ten on play every trick.
@@ -38,7 +42,9 @@ Examples:
   cargo xtask saboteur --from 17 --seeds 1 --only operator --keep
 
   # The lot, with an operator that was built before.
-  cargo xtask saboteur --seeds 200 --operator target/release/resurgam";
+  cargo xtask saboteur --seeds 200 --operator target/release/resurgam
+
+Exit status: 0 all went as they should; 1 one did not, or could not be tried.";
 
 /// Arguments of `cargo xtask saboteur`.
 #[derive(clap::Args)]

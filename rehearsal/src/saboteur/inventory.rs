@@ -168,3 +168,38 @@ async fn is_recorded(scene: &Scene<'_>, name: &str, workload: &Value, was: &Valu
     };
     Ok(records.items.iter().any(tells))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_isolation_writes_is_left_out_of_a_comparison() {
+        let was = json!({
+            "metadata": {"name": "web", "uid": "1", "labels": {"team": "housing"}, "annotations": {"ticket": "4711"}},
+            "spec": {"podSelector": {}}, "status": {},
+        });
+        let mut is = was.clone();
+        is["metadata"]["uid"] = json!("2");
+        is["metadata"]["annotations"]["resurgam.dev/seal"] = json!("3");
+        assert_eq!(essence(&was), essence(&is));
+        for at in ["/metadata/labels/team", "/metadata/annotations/ticket", "/spec/podSelector"] {
+            let mut other = was.clone();
+            if let Some(field) = other.pointer_mut(at) {
+                *field = json!("other");
+            }
+            assert_ne!(essence(&was), essence(&other), "{at}");
+        }
+    }
+
+    #[test]
+    fn only_a_built_in_deployment_starts_its_replica_sets() {
+        let owned = |version: &str| {
+            is_of_deployment(
+                &json!({"metadata": {"ownerReferences": [{"apiVersion": version, "kind": "Deployment"}]}}),
+            )
+        };
+        assert!(owned("apps/v1"));
+        assert!(!owned("apps.implant.example/v1"));
+    }
+}
