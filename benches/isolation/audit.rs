@@ -1,7 +1,6 @@
 //! What the audit log shows of each namespace that is isolated.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,34 +10,26 @@ use anyhow::{Context, Result, ensure};
 pub use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+/// Label of what the fence goes by: the lists of isolated namespaces, in the operator's namespace.
+const LIST_LABEL: &str = "resurgam.dev/isolation-list";
+/// Lines without any of these are of no interest here: most are not parsed.
+const OF_INTEREST: [&str; 4] = ["networkpolicies", "\"pods\"", "quarantines", LIST_LABEL];
+
 /// When what happened to one namespace.
-#[derive(Default)]
-pub struct Seen {
-    asked: Option<Timestamp>,
+#[derive(Clone, Default)]
+pub struct Namespace {
     refused: Option<Timestamp>,
     cut: Option<Timestamp>,
     empty: Option<Timestamp>,
 }
 
-impl Seen {
-    fn since_asked(&self, moment: Option<Timestamp>) -> Option<Duration> {
-        Duration::try_from(moment?.duration_since(self.asked?)).ok()
-    }
-
-    /// From the request for isolation to the first write that the fence refused.
-    pub fn refused(&self) -> Option<Duration> {
-        self.since_asked(self.refused)
-    }
-
-    /// To the network cut: default-deny written, and the last policy that allowed removed.
-    pub fn cut(&self) -> Option<Duration> {
-        self.since_asked(self.cut)
-    }
-
-    /// To the last pod gone.
-    pub fn empty(&self) -> Option<Duration> {
-        self.since_asked(self.empty)
-    }
+/// When what happened to all.
+pub struct Record {
+    /// The first Quarantine was asked for.
+    asked: Option<Timestamp>,
+    /// The first list was written that the fence goes by. `None`: there are no lists.
+    listed: Option<Timestamp>,
+    namespaces: BTreeMap<String, Namespace>,
 }
 
 /// Of many namespaces: the median and the slowest.
@@ -48,20 +39,52 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// # Errors
-    /// One of them never came, by the audit log.
-    pub fn of(all: impl Iterator<Item = Option<Duration>>) -> Result<Self> {
-        let all: Option<Vec<Duration>> = all.collect();
-        let mut all = all.context("the audit log does not show it for every namespace")?;
+    fn of(mut all: Vec<Duration>) -> Option<Self> {
         all.sort_unstable();
-        ensure!(!all.is_empty(), "no namespace at all");
-        Ok(Self { median: all[all.len() / 2], slowest: all[all.len() - 1] })
+        Some(Self { median: *all.get(all.len() / 2)?, slowest: *all.last()? })
     }
 }
 
-impl fmt::Display for Moments {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{:>6} … {:>6} ms", self.median.as_millis(), self.slowest.as_millis()))
+impl Record {
+    /// From when on all is counted: the first list write, else the first Quarantine.
+    fn start(&self) -> Result<Timestamp> {
+        self.listed.or(self.asked).context("the audit log shows no request for isolation")
+    }
+
+    /// Was a list written?
+    pub fn has_list(&self) -> bool {
+        self.listed.is_some()
+    }
+
+    /// From the first request of whoever isolates to the moment from which all is counted.
+    pub fn until_start(&self, began: Timestamp) -> Result<Duration> {
+        Ok(Duration::try_from(self.start()?.duration_since(began)).unwrap_or_default())
+    }
+
+    fn moments(&self, names: &[String], moment: impl Fn(&Namespace) -> Option<Timestamp>) -> Result<Moments> {
+        let start = self.start()?;
+        let all: Vec<Duration> = names
+            .iter()
+            .filter_map(|name| moment(self.namespaces.get(name)?))
+            .map(|at| Duration::try_from(at.duration_since(start)).unwrap_or_default())
+            .collect();
+        ensure!(all.len() == names.len(), "the audit log shows it of {} of {}", all.len(), names.len());
+        Moments::of(all).context("no namespace at all")
+    }
+
+    /// To the first write that the fence refused, in these namespaces.
+    pub fn refused(&self, names: &[String]) -> Result<Moments> {
+        self.moments(names, |seen| seen.refused).context("the first refused write")
+    }
+
+    /// To the network cut: default-deny written, and the last policy that allowed emptied or removed.
+    pub fn cut(&self, names: &[String]) -> Result<Moments> {
+        self.moments(names, |seen| seen.cut).context("the network cut")
+    }
+
+    /// To the last pod gone.
+    pub fn empty(&self, names: &[String]) -> Result<Moments> {
+        self.moments(names, |seen| seen.empty).context("the last pod gone")
     }
 }
 
@@ -69,10 +92,16 @@ impl fmt::Display for Moments {
 ///
 /// # Errors
 /// It cannot be read or parsed.
-pub fn read(log: &Path, since: Timestamp, names: &[String]) -> Result<BTreeMap<String, Seen>> {
-    let mut all: BTreeMap<String, Seen> = names.iter().map(|name| (name.clone(), Seen::default())).collect();
+pub fn read(log: &Path, since: Timestamp, names: &[String]) -> Result<Record> {
+    let namespaces = names.iter().map(|name| (name.clone(), Namespace::default())).collect();
+    let mut record = Record { asked: None, listed: None, namespaces };
     for line in BufReader::new(File::open(log)?).lines() {
-        let event: Value = serde_json::from_str(&line?)?;
+        let line = line?;
+        let refused = line.contains("ValidatingAdmissionPolicy 'resurgam-");
+        if !refused && !OF_INTEREST.iter().any(|word| line.contains(word)) {
+            continue;
+        }
+        let event: Value = serde_json::from_str(&line)?;
         let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
         let received: Timestamp = text("/requestReceivedTimestamp").parse()?;
         if received < since {
@@ -80,27 +109,33 @@ pub fn read(log: &Path, since: Timestamp, names: &[String]) -> Result<BTreeMap<S
         }
         let done: Timestamp = text("/stageTimestamp").parse()?;
         let code = event.pointer("/responseStatus/code").and_then(Value::as_i64).unwrap_or_default();
-        let (verb, resource, name) = (text("/verb"), text("/objectRef/resource"), text("/objectRef/name"));
+        let (verb, resource) = (text("/verb"), text("/objectRef/resource"));
         let (namespace, dry) = (text("/objectRef/namespace"), text("/requestURI").contains("dryRun=All"));
-        if (verb, resource) == ("create", "quarantines") {
-            // The name is in the body where the address has none.
-            let name = if name.is_empty() { text("/requestObject/metadata/name") } else { name };
-            if let Some(seen) = all.get_mut(name).filter(|_| code == 201) {
-                seen.asked = Some(received);
+        let written = (200..300).contains(&code) && !dry;
+        if written && resource == "configmaps" && namespace == "resurgam-system" {
+            let labels = event.pointer("/responseObject/metadata/labels");
+            let is_list = labels.is_some_and(|labels| labels.get(LIST_LABEL).is_some());
+            // The first of them: a later one may be answered, and so logged, before it.
+            if is_list && record.listed.is_none_or(|at| received < at) {
+                record.listed = Some(received);
             }
             continue;
         }
-        let Some(seen) = all.get_mut(namespace) else { continue };
-        let refused_by_fence =
-            code == 403 && text("/responseStatus/message").contains("'resurgam-write-fence'");
+        if written && resource == "quarantines" && ["create", "patch"].contains(&verb) {
+            record.asked = Some(record.asked.map_or(received, |at| at.min(received)));
+            continue;
+        }
+        let Some(seen) = record.namespaces.get_mut(namespace) else { continue };
+        if code == 403 && refused {
+            seen.refused = Some(seen.refused.map_or(done, |at| at.min(done)));
+        }
         match (verb, resource) {
-            ("create", "pods") if refused_by_fence => seen.refused = seen.refused.or(Some(done)),
-            ("create" | "delete", "networkpolicies") if (200..300).contains(&code) && !dry => {
-                seen.cut = Some(done)
+            ("create" | "update" | "patch" | "delete" | "deletecollection", "networkpolicies") if written => {
+                seen.cut = Some(done);
             }
-            ("delete", "pods") if (200..300).contains(&code) && !dry => seen.empty = Some(done),
+            ("delete", "pods") if written => seen.empty = Some(done),
             _ => {}
         }
     }
-    Ok(all)
+    Ok(record)
 }

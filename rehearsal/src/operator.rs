@@ -99,3 +99,22 @@ impl Drop for Operator {
         let _ = self.0.wait();
     }
 }
+
+/// Waits until an operator leads, and the guards that only an operator writes are there.
+///
+/// # Errors
+/// None comes to lead in time.
+pub async fn leads(cluster: &ControlPlane) -> Result<()> {
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
+    let leases = crate::kind(&admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));
+    let held = |lease: &serde_json::Value| !crate::text(lease, "/spec/holderIdentity").is_empty();
+    crate::eventually(&leases, "resurgam", "an operator to lead", crate::DEADLINE, held).await?;
+    let bindings = "ValidatingAdmissionPolicyBinding";
+    let bindings = crate::kind(&admin, "admissionregistration.k8s.io/v1", bindings, None);
+    for guard in ["resurgam-account-guard", "resurgam-own-guard"] {
+        let is_there = |_: &serde_json::Value| true;
+        crate::eventually(&bindings, guard, &format!("{guard} to be bound"), crate::DEADLINE, is_there)
+            .await?;
+    }
+    Ok(())
+}

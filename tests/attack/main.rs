@@ -14,6 +14,7 @@ mod gets_in;
 mod lets_out;
 mod restarted;
 mod rig;
+mod saboteur;
 mod served;
 mod states;
 mod uninstalled;

@@ -10,6 +10,7 @@ mod crds;
 mod demo;
 mod faults;
 mod judge;
+mod saboteur;
 
 /// Chores of the repository.
 #[derive(Parser)]
@@ -25,6 +26,8 @@ enum Command {
     Chaos(faults::ChaosArgs),
     /// The same by the hour, with the operator killed at each of its effects and its leaders lost. Exit: as of chaos.
     Soak(faults::SoakArgs),
+    /// Namespaces that are sabotaged by seed, isolated, released and compared. Exit: 0 all went as they should, 1 one did not.
+    Saboteur(saboteur::Args),
     /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
     Judge(judge::Args),
 }
@@ -35,6 +38,7 @@ fn main() -> Result<ExitCode> {
         Command::Demo(args) => return demo::run(&args),
         Command::Chaos(args) => return faults::chaos_runs(&args),
         Command::Soak(args) => return faults::soak(&args),
+        Command::Saboteur(args) => return saboteur::run(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Judge(args) => return judge::run(&args),
     }

@@ -248,7 +248,7 @@ fn firsts(seed: u64) -> Vec<u64> {
     (0..LIFE).rev().map(|after| (seed.saturating_sub(1) % LIFE + after) % LIFE + 1).collect()
 }
 
-fn block_on(play: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+pub(crate) fn block_on(play: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
         tokio::select! {
