@@ -33,6 +33,8 @@ pub enum Kind {
     Network,
     /// ServiceAccounts that are being recreated.
     Identity,
+    /// How much of a workload ran that has no room for that on itself.
+    Workloads,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
         match self {
             Self::Network => "network",
             Self::Identity => "identity",
+            Self::Workloads => "workloads",
         }
     }
 }

@@ -52,6 +52,11 @@ pub(super) async fn inventory(scene: &Scene<'_>) -> Result<Inventory> {
         .filter(|(_, object)| object["kind"] == "ServiceAccount" && is_going(object) && is_kept(object))
         .map(|(name, _)| name.clone())
         .collect();
+    // The names of our own two policies are ours: what a tenant put there is evidence, and does not come back.
+    let is_ours = |name: &str| {
+        ["NetworkPolicy resurgam-default-deny", "NetworkPolicy resurgam-clean-room"].contains(&name)
+    };
+    kept.retain(|name, _| !is_ours(name));
     // What the tenant deleted before may go or stay.
     kept.retain(|_, object| !is_going(object));
     stopped.retain(|_, object| !is_going(object));

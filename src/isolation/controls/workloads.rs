@@ -15,10 +15,12 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION, field_manager};
 use crate::calls::{IoError, call, call_opt};
+use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";
@@ -138,19 +140,10 @@ impl Workload {
         if (recorded || self.is_full()) && self.is_stopped() && !self.drops_claims {
             return None;
         }
-        let was = match &self.shape {
-            Shape::Replicas(n) => n.to_string(),
-            Shape::Nodes(nodes) => {
-                // One that we stopped under another seal is not as it was: take our own mark off the record.
-                let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
-                json!(was).to_string()
-            }
-            Shape::Suspend(suspended) => suspended.to_string(),
-        };
         let mut patch = self.halt();
         let mut annotations = serde_json::Map::new();
         if !recorded {
-            annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(was));
+            annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(self.was()));
             annotations.insert(SEAL_ANNOTATION.to_owned(), json!(seal));
             if self.meta.annotations.as_ref().is_some_and(|a| a.contains_key(WHEN_SCALED_ANNOTATION)) {
                 annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
@@ -163,6 +156,19 @@ impl Workload {
             patch["metadata"]["annotations"] = Value::Object(annotations);
         }
         Some(patch)
+    }
+
+    /// How much of it runs, as it is recorded.
+    fn was(&self) -> String {
+        match &self.shape {
+            Shape::Replicas(n) => n.to_string(),
+            Shape::Nodes(nodes) => {
+                // One that we stopped under another seal is not as it was: our own mark is not recorded.
+                let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
+                json!(was).to_string()
+            }
+            Shape::Suspend(suspended) => suspended.to_string(),
+        }
     }
 
     /// The merge patch that stops it, and records nothing.
@@ -341,7 +347,7 @@ pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usiz
         writes.extend(found.rollouts.iter().filter(|w| !w.is_stopped()).map(|w| (w, w.halt())));
     }
     let mut outcomes = stream::iter(writes)
-        .map(|(workload, patch)| stop_one(client, workload, patch))
+        .map(|(workload, patch)| stop_one(client, workload, patch, seal))
         .buffer_unordered(PARALLEL);
     let (mut written, mut failed) = (0, None);
     while let Some(outcome) = outcomes.next().await {
@@ -353,14 +359,34 @@ pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usiz
     failed.map_or(Ok(written), Err)
 }
 
-/// Stops one. Where it has no room for the record it is stopped without: its manifest is evidence by then, and the plan says how many.
-async fn stop_one(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError> {
+/// Stops one. Where it has no room for the record, that is kept where no tenant writes; and where it cannot be kept, the workload is
+/// stopped all the same: its manifest is evidence by then, and the plan says how many.
+async fn stop_one(client: &Client, workload: &Workload, patch: Value, seal: &str) -> Result<(), IoError> {
     match write(client, workload, patch).await {
         Err(error) if error.status().is_some_and(|status| matches!(status.code, 413 | 422)) => {
+            if let Err(error) = record_apart(client, workload, seal).await {
+                tracing::warn!(%workload, %error, "how much of it ran is not recorded");
+            }
             write(client, workload, workload.halt()).await
         }
         outcome => outcome,
     }
+}
+
+/// How much of a workload ran, recorded apart from it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct RecordedApart {
+    /// Kind, namespace and name.
+    workload: String,
+    /// What its annotation would say.
+    was: String,
+}
+
+async fn record_apart(client: &Client, workload: &Workload, seal: &str) -> Result<(), RecordError> {
+    let namespace = workload.meta.namespace.as_deref().unwrap_or_default();
+    let key = workload.meta.uid.clone().unwrap_or_default();
+    let entry = RecordedApart { workload: workload.to_string(), was: workload.was() };
+    Record { client, kind: RecordKind::Workloads, namespace, seal }.add(&BTreeMap::from([(key, entry)])).await
 }
 
 async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError> {
