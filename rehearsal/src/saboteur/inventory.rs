@@ -165,7 +165,7 @@ async fn is_recorded(scene: &Scene<'_>, name: &str, workload: &Value, was: &Valu
         return Ok(true);
     }
     let name = name.split_once(' ').map_or(name, |(_, name)| name);
-    let records = kind(&scene.admin, "v1", "ConfigMap", Some("resurgam-system"));
+    let records = kind(&scene.admin, "v1", "ConfigMap", Some("resurgam-records"));
     let records = records.list(&ListParams::default()).await.context("list the operator's ConfigMaps")?;
     let tells = |record: &kube::api::DynamicObject| {
         let text = format!("{:?} {}", record.metadata.name, record.data);
