@@ -13,6 +13,7 @@ pub mod impact;
 pub mod label;
 pub mod lay;
 pub mod network;
+pub mod pod_security;
 pub mod policies;
 pub mod preflight;
 pub mod probe;
