@@ -302,8 +302,8 @@ impl At<'_> {
     }
 
     fn pre_checks(&self, next: &mut Next) {
-        let mut asked = self.ask(next, Phase::BeforeRestore);
         self.looks_at_host_access(next);
+        let mut asked = self.ask(next, Phase::BeforeRestore);
         asked.passed &= has_host_clearance(self.plan, self.of, self.id);
         let all = self.members().all(|(id, m)| {
             m.status.stage > Stage::PreChecks
@@ -491,7 +491,7 @@ impl At<'_> {
     fn recover(&self, next: &mut Next) {
         next.status.stage = Stage::Recovered;
         next.status.recovered_at = Some(time(self.seen.now));
-        for reason in &self.service().ungated {
+        if let Some(reason) = &self.service().ungated {
             except(next, &format!("ungated: {reason}"));
         }
         next.ask = phases(Stage::Recovered).to_vec();

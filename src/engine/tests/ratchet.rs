@@ -20,7 +20,7 @@ fn accept(s: &mut Story, service: &str) {
 }
 
 fn records(s: &Story, service: &str) -> usize {
-    s.done(service).iter().filter(|effect| matches!(effect, Effect::Accept { .. })).count()
+    s.timed(service).iter().filter(|(_, effect)| matches!(effect, Effect::Accept { .. })).count()
 }
 
 /// Nothing of it is loosened, begun or resumed by one look at the world as it is.
@@ -37,7 +37,7 @@ fn the_first_requirements_are_recorded_before_the_first_claim() {
     for service in ["db", "web"] {
         assert_eq!(records(&s, service), 1, "{service}");
     }
-    let effects = s.done("db");
+    let effects: Vec<Effect> = s.timed("db").into_iter().map(|(_, effect)| effect).collect();
     let at = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
     assert!(at(|e| matches!(e, Effect::Accept { .. })) < at(|e| matches!(e, Effect::Claim { .. })));
     assert_eq!(s.stage("web"), Stage::Isolated, "recorded long before its turn");
