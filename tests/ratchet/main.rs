@@ -9,7 +9,13 @@ mod host_access;
 mod plan_editor;
 mod records;
 
+use std::time::Duration;
+
 use control_plane::Identity;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -23,6 +29,28 @@ async fn user(name: &str) -> Client {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.auth_info.impersonate = Some(name.to_owned());
     Client::try_from(config).unwrap()
+}
+
+/// Waits until a user may do this in a namespace: the API server learns of a new binding by its own watch.
+async fn may(client: &Client, namespace: &str, verb: &str, group: &str, resource: &str, name: &str) {
+    let attributes = ResourceAttributes {
+        namespace: Some(namespace.to_owned()),
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        name: Some(name.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    let review = SelfSubjectAccessReview { spec, ..Default::default() };
+    let reviews: kube::Api<SelfSubjectAccessReview> = kube::Api::all(client.clone());
+    let allowed = async {
+        while !reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let what = format!("{verb} {resource}/{name} in {namespace} was not granted");
+    tokio::time::timeout(rehearsal::DEADLINE, allowed).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 /// A Role in the namespace of a case, and its binding to a user.
@@ -84,6 +112,16 @@ async fn asked(bench: &Bench, plan: &str, service: &str, reason: &str, words: &[
     rehearsal::eventually(&records, &format!("{plan}.{service}"), &what, rehearsal::DEADLINE, asks)
         .await
         .unwrap()
+}
+
+/// Does this again for as long as somebody else, such as the operator with its status, has written in between.
+async fn settled<T>(mut ask: impl AsyncFnMut() -> Result<T, kube::Error>) -> Result<T, kube::Error> {
+    loop {
+        let answer = ask().await;
+        if !matches!(&answer, Err(kube::Error::Api(status)) if status.is_conflict()) {
+            return answer;
+        }
+    }
 }
 
 fn refused<T>(outcome: Result<T, kube::Error>, words: &[&str]) {

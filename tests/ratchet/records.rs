@@ -44,11 +44,12 @@ async fn a_record_outlives_quarantine_plan_and_service_recovery_and_goes_with_it
         .await
         .unwrap();
     let quarantines = kind(&lead, KINDS, "Quarantine", None);
+    let sealed = object(&quarantines, "outlives-web").await.unwrap();
     quarantines.delete("outlives-web", &DeleteParams::default()).await.unwrap();
     kube::runtime::wait::await_condition(
         quarantines.clone(),
         "outlives-web",
-        kube::runtime::wait::conditions::is_deleted(kept["metadata"]["uid"].as_str().unwrap()),
+        kube::runtime::wait::conditions::is_deleted(sealed["metadata"]["uid"].as_str().unwrap()),
     )
     .await
     .unwrap();
@@ -61,6 +62,8 @@ async fn a_record_outlives_quarantine_plan_and_service_recovery_and_goes_with_it
     // Under another Incident it is the same namespace.
     let mut other = ungated(&bench, "other", &[("web", &["web"])]);
     other["spec"]["incidentRef"]["name"] = json!("nov-2025");
+    // The Quarantine of now found it stopped.
+    other["spec"]["services"][0]["restore"] = json!([{"name": "start", "scale": {"replicas": 1}}]);
     bench.apply(&other).await;
     asked(&bench, "other", "web", "Loosened", &["the plan names Incident nov-2025 instead of outlived"])
         .await;
