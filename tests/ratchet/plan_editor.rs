@@ -6,7 +6,7 @@ use rehearsal::{Endpoint, condition, kind, object};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, KINDS};
-use crate::{asked, granted, may, people, refused, ungated, user};
+use crate::{asked, granted, may, people, refused, settled, ungated, user};
 
 /// `base` runs an image that nobody approved, `late` does not answer in its clean room, `front` waits for `base`.
 async fn estate(case: &'static str) -> Bench {
@@ -33,11 +33,14 @@ fn sound(bench: &Bench, endpoint: &Endpoint) -> Value {
 async fn replace(client: &Client, plan: &Value) -> Result<(), kube::Error> {
     let namespace = plan["metadata"]["namespace"].as_str().unwrap();
     let plans = kind(client, KINDS, "RecoveryPlan", Some(namespace));
-    let mut live =
-        serde_json::to_value(plans.get(plan["metadata"]["name"].as_str().unwrap()).await?).unwrap();
-    live["spec"] = plan["spec"].clone();
-    let name = live["metadata"]["name"].as_str().unwrap().to_owned();
-    plans.replace(&name, &PostParams::default(), &serde_json::from_value(live).unwrap()).await.map(drop)
+    let name = plan["metadata"]["name"].as_str().unwrap();
+    settled(async || {
+        let mut live = serde_json::to_value(plans.get(name).await?).unwrap();
+        live["spec"] = plan["spec"].clone();
+        let live = serde_json::from_value(live).unwrap();
+        plans.replace(name, &PostParams::default(), &live).await.map(drop)
+    })
+    .await
 }
 
 async fn create(client: &Client, plan: &Value) -> Result<(), kube::Error> {
@@ -74,15 +77,7 @@ async fn whoever_may_not_use_the_account_neither_writes_nor_makes_a_plan_for_it(
     let plans = kind(&eve, KINDS, "RecoveryPlan", Some("editor"));
     let apply = json!({"apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "plan"}, "spec": bare["spec"]});
     let params = PatchParams::apply("eve").force();
-    let apply = async || {
-        loop {
-            let applied = plans.patch("plan", &params, &Patch::Apply(&apply)).await;
-            if !matches!(&applied, Err(kube::Error::Api(status)) if status.is_conflict()) {
-                return applied;
-            }
-        }
-    };
-    refused(apply().await, &words);
+    refused(plans.patch("plan", &params, &Patch::Apply(&apply)).await, &words);
     // What says nothing of what has to be proved is not asked about.
     let label = Patch::Merge(json!({"metadata": {"labels": {"team": "web"}}}));
     plans.patch("plan", &PatchParams::default(), &label).await.unwrap();
