@@ -59,6 +59,8 @@ pub enum Action {
     Retry,
     /// Go on although a control does not hold: the very one, in the very namespaces, that were shown. Ends with exceptions.
     Override,
+    /// Accept that the plan requires less of a service than was last accepted: just what was shown. Ends with exceptions.
+    AcceptLoosening,
 }
 
 impl Action {
@@ -68,6 +70,7 @@ impl Action {
         match self {
             Self::Retry => "Retry",
             Self::Override => "Override",
+            Self::AcceptLoosening => "AcceptLoosening",
         }
     }
 
@@ -77,6 +80,7 @@ impl Action {
         match self {
             Self::Retry => "retry",
             Self::Override => "override",
+            Self::AcceptLoosening => "acceptloosening",
         }
     }
 }

@@ -23,7 +23,7 @@ pub use gate::{Class, GateSpec, Health, Phase, Verdict};
 pub use incident::{Incident, IncidentSpec};
 pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, QuarantineStatus};
 pub use recovery_plan::{ClusterService, RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
-pub use service_recovery::{ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage};
+pub use service_recovery::{PodSecurity, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage};
 pub use step::StepSpec;
 
 /// API group of all kinds.

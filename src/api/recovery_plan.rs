@@ -225,6 +225,20 @@ pub struct CleanRoomSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
+
+    /// Says out loud that its pods need what Pod Security `baseline` forbids, such as the host's network or files. It takes effect
+    /// once a person has accepted it by a Decision `AcceptLoosening`. Default: such pods are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_access: Option<HostAccess>,
+}
+
+/// Why the pods of a service need what Pod Security `baseline` forbids.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostAccess {
+    /// The reason, for those who must accept it, and answer for it.
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: String,
 }
 
 /// A service of the cluster itself: through each of them an intruder can send data out, or orders in.

@@ -58,10 +58,25 @@ pub struct ServiceRecoverySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
+    /// The Pod Security Standard for its clean room. `Privileged` only where the plan lists `hostAccess`, and a person accepted it.
+    #[serde(default)]
+    pub pod_security: PodSecurity,
     /// Controls that do not hold, and were accepted in this attempt by a Decision. Nothing else is let pass for that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub accepted: Vec<AcceptedControl>,
+}
+
+/// A Pod Security Standard: what pods may ask of their node. A later one is a loosening.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum PodSecurity {
+    /// Nothing by which a pod gets at its host.
+    #[default]
+    Baseline,
+    /// Everything.
+    Privileged,
 }
 
 /// A control of one namespace that does not hold, and with which a person decided to go on.

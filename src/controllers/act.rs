@@ -18,12 +18,12 @@ use super::running::Running;
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
-    Claim, DnsLabel, GROUP, Isolation, ObjectName, Quarantine, QuarantineSpec, RecoveryPlan, ServiceRecovery,
-    ServiceRecoverySpec, ServiceRecoveryStatus, field_manager, service_recovery_name,
+    Claim, DnsLabel, GROUP, Isolation, ObjectName, PodSecurity, Quarantine, QuarantineSpec, RecoveryPlan,
+    ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
-use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome};
+use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome, pod_security};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
@@ -96,9 +96,10 @@ impl Act {
             ActError::Refused { reason: "Conflict", .. } => ("Conflict", AGAIN_AFTER),
             ActError::Io(io) if io.is_transient() => ("ApiServer", AGAIN_AFTER),
             ActError::Io(_) => ("Refused", REFUSED_AGAIN_AFTER),
-            ActError::Refused { reason: reason @ ("DependencyNotRecovered" | "PlanChanged"), .. } => {
-                (*reason, AGAIN_AFTER)
-            }
+            ActError::Refused {
+                reason: reason @ ("DependencyNotRecovered" | "PlanChanged" | "NotAccepted"),
+                ..
+            } => (*reason, AGAIN_AFTER),
             ActError::Refused { reason, .. } => (*reason, REFUSED_AGAIN_AFTER),
         };
         if reason != "Conflict" {
@@ -117,6 +118,8 @@ impl Act {
         match &decided.effect {
             None => Ok(()),
             Some(Effect::Adopt) => self.adopt(&decided.status).await,
+            Some(Effect::Accept { records }) => self.accept(records).await,
+            Some(Effect::LookAtHostAccess { attempt }) => self.look_at_host_access(*attempt).await,
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
@@ -186,6 +189,7 @@ impl Act {
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
             allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),
+            pod_security: before.map_or_else(PodSecurity::default, |s| s.pod_security),
             accepted: before.map_or_else(Vec::new, |s| s.accepted.clone()),
         };
         self.write_spec(spec).await
@@ -315,6 +319,7 @@ impl Act {
         if !is_tightening(isolation) {
             futures::try_join!(
                 self.plan_is_current(),
+                self.requirements_are_accepted(),
                 self.dependencies_stand(dependencies),
                 self.account_may_recover()
             )?;
@@ -332,6 +337,11 @@ impl Act {
             allow_egress: match isolation {
                 Isolation::CleanRoom => self.service().allow_egress.clone(),
                 Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
+            },
+            // Accepted along with the requirements, as was just read.
+            pod_security: match isolation {
+                Isolation::CleanRoom => pod_security(self.service()),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => PodSecurity::Baseline,
             },
             // On the record since before this was decided.
             accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
@@ -351,16 +361,18 @@ impl Act {
         };
         let reachable: Vec<DnsLabel> = room.reachable.iter().cloned().map(DnsLabel).collect();
         let loosens = reachable.iter().any(|namespace| !before.reachable.contains(namespace))
-            || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service));
+            || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service))
+            || room.pod_security > before.pod_security;
         if loosens {
             futures::try_join!(
                 self.plan_is_current(),
+                self.requirements_are_accepted(),
                 self.dependencies_stand(dependencies),
                 self.account_may_recover()
             )?;
         }
-        self.write_spec(ServiceRecoverySpec { reachable, allow_egress: room.allow_egress.clone(), ..before })
-            .await
+        let (allow_egress, pod_security) = (room.allow_egress.clone(), room.pod_security);
+        self.write_spec(ServiceRecoverySpec { reachable, allow_egress, pod_security, ..before }).await
     }
 
     /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
@@ -454,7 +466,11 @@ impl Act {
 
     /// Runs a step as the plan's account. Its intent has been written.
     async fn step(&mut self, index: usize, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
-        futures::try_join!(self.plan_is_current(), self.dependencies_stand(dependencies))?;
+        futures::try_join!(
+            self.plan_is_current(),
+            self.requirements_are_accepted(),
+            self.dependencies_stand(dependencies)
+        )?;
         let service = self.service();
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
         let (Some(step), Some(client)) = (service.steps.get(index), client) else {
@@ -554,6 +570,7 @@ mod tests {
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
             allow_egress: Vec::new(),
+            pod_security: PodSecurity::Baseline,
             accepted: Vec::new(),
         };
         let now = named(&before, &plan.services[0]);

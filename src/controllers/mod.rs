@@ -8,11 +8,13 @@ pub mod plan;
 pub mod quarantine;
 mod roles;
 
+mod accepted;
 mod act;
 mod api_servers;
 mod context;
 mod events;
 mod gate_tasks;
+mod host_access;
 mod observe;
 mod resume;
 mod running;

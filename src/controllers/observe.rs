@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
+use super::accepted;
 use super::gate_tasks::Binding;
 use super::running::{ServiceState, State, at_least_as_new};
 use super::stores::Stores;
@@ -27,10 +28,13 @@ pub(crate) fn observe(stores: &Stores, plan: &Plan, state: &mut State, now: Time
     let services = plan
         .services
         .iter()
-        .map(|service| {
+        .enumerate()
+        .map(|(id, service)| {
+            let scopes = plan.scopes(id);
+            let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
             let held = state.services.entry(service.name.clone()).or_default();
             let record = record(stores, plan, service, held);
-            seen(stores, plan, service, held, record.as_ref(), &decisions, now)
+            ServiceSeen { accepted, ..seen(stores, plan, service, held, record.as_ref(), &decisions, now) }
         })
         .collect();
     Seen { now, incident: incident(stores, plan), account: account(stores, plan), services }
@@ -113,6 +117,10 @@ fn seen(
         resumes: held.resumes.as_ref().and_then(|(of, generation, seen)| {
             (*of == attempt && *generation == plan.generation).then(|| seen.clone())
         }),
+        accepted: Vec::new(),
+        host_access: held.host_access.as_ref().and_then(|(of, generation, seen)| {
+            (*of == attempt && *generation == plan.generation).then(|| seen.clone())
+        }),
         refused: record
             .map_or_else(|| unreadable(stores, plan, service), |_| None)
             .or_else(|| held.refused.clone()),
@@ -128,6 +136,7 @@ fn room(spec: &ServiceRecoverySpec) -> Room {
     Room {
         reachable: spec.reachable.iter().map(|namespace| namespace.0.clone()).collect(),
         allow_egress: spec.allow_egress.clone(),
+        pod_security: spec.pod_security,
     }
 }
 

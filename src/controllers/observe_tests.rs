@@ -27,6 +27,7 @@ fn stores(records: &[serde_json::Value]) -> Stores {
         incidents: reflector::store().0,
         decisions: reflector::store().0,
         accounts: reflector::store().0,
+        accepted: reflector::store().0,
     }
 }
 

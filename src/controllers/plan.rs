@@ -6,13 +6,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::accepted;
 use super::act::{Act, mark_orphaned};
 use super::context::Context;
 use super::events::Events;
@@ -28,6 +30,7 @@ use crate::clock;
 use crate::engine::{self, GateKey, ServiceDecided};
 use crate::gates::Asker;
 use crate::plan::Plan;
+use crate::plan::ratchet::Scope;
 
 /// A plan is looked at this often even if nothing tells of a change: only a safety net.
 const RESYNC: Duration = Duration::from_secs(10 * 60);
@@ -136,7 +139,9 @@ impl Plans {
                     lock(&self.tenants).get(&namespace).into_iter().flatten().cloned().collect();
                 keys.iter().for_each(|key| self.wake_known(key));
             }
+            Change::Accepted { name, gone } => self.accepted_changed(&name, gone),
             Change::Incident { name } => {
+                self.sweep();
                 self.wake_where(|_, state| {
                     state.plan.as_ref().is_none_or(|p| p.incident.as_deref() == Some(&name))
                 });
@@ -145,6 +150,7 @@ impl Plans {
                 self.wake_where(|key, _| key.namespace == namespace);
             }
             Change::Everything => {
+                self.sweep();
                 let there: BTreeSet<PlanKey> =
                     self.context.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
                 let known: Vec<PlanKey> = lock(&self.attended).keys().cloned().collect();
@@ -152,6 +158,44 @@ impl Plans {
                 there.iter().for_each(|key| self.wake(key));
             }
         }
+    }
+
+    /// Wakes the plans that a record of accepted requirements concerns.
+    fn accepted_changed(&self, name: &str, gone: Option<String>) {
+        let Some(scope) = accepted::scope(name) else { return };
+        let keys: Vec<PlanKey> = match &scope {
+            Scope::Namespace(namespace) => {
+                lock(&self.tenants).get(namespace).into_iter().flatten().cloned().collect()
+            }
+            Scope::External { plan_namespace, .. } => {
+                let keys = lock(&self.attended);
+                keys.keys().filter(|key| key.namespace == *plan_namespace).cloned().collect()
+            }
+        };
+        let deleted =
+            gone.map(|version| ObjectMeta { resource_version: Some(version), ..ObjectMeta::default() });
+        for key in &keys {
+            let Some((running, _)) = lock(&self.attended).get(key).cloned() else { continue };
+            if let Some(deleted) = &deleted {
+                let mut state = running.state();
+                let is_older = |own: &ConfigMap| super::running::at_least_as_new(deleted, &own.metadata);
+                if state.accepted_own.get(name).is_some_and(is_older) {
+                    state.accepted_own.remove(name);
+                }
+                state.accepted_read.remove(name);
+            }
+            running.wake.notify_one();
+        }
+    }
+
+    /// Deletes records of accepted requirements whose Incident is gone.
+    fn sweep(&self) {
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            if let Err(error) = accepted::sweep(&context).await {
+                tracing::warn!(%error, "records of accepted requirements of a deleted Incident stay for now");
+            }
+        });
     }
 
     fn wake_known(&self, key: &PlanKey) {

@@ -37,7 +37,11 @@ impl Act {
 
     /// Resumes what the plan names, each as it is read now. Its intent has been written.
     pub(super) async fn resume(&self, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
-        futures::try_join!(self.plan_is_current(), self.dependencies_stand(dependencies))?;
+        futures::try_join!(
+            self.plan_is_current(),
+            self.requirements_are_accepted(),
+            self.dependencies_stand(dependencies)
+        )?;
         let client = self.account()?;
         let found = match self.suspended(&client).await {
             Ok(found) => found,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
 use crate::api::{RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{GateKey, Refusal, ResumeSeen, StepOutcome};
+use crate::engine::{AcceptedSeen, GateKey, Refusal, ResumeSeen, StepOutcome};
 use crate::plan::Plan;
 
 /// A plan by namespace and name.
@@ -45,6 +46,10 @@ pub(crate) struct State {
     pub(crate) account: Option<(String, Client)>,
     /// By service name.
     pub(crate) services: BTreeMap<String, ServiceState>,
+    /// Records of accepted requirements that this process wrote, until the watch has caught up with them (I6), by name.
+    pub(crate) accepted_own: BTreeMap<String, ConfigMap>,
+    /// Records of accepted requirements as last read, and at which resourceVersion.
+    pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedSeen)>,
     /// A write of the plan's own status is under way.
     pub(crate) status_busy: bool,
     /// This process's own last write of it, until the watch has caught up with it (I6): it is not written twice.
@@ -68,6 +73,8 @@ pub(crate) struct ServiceState {
     pub(crate) steps_of: i64,
     /// What is suspended, as last looked at: in which attempt, and for which generation of the plan.
     pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeSeen>)>,
+    /// What its workloads ask of their node, as last looked at: in which attempt, and for which generation of the plan.
+    pub(crate) host_access: Option<(i64, Option<i64>, Vec<String>)>,
     /// Why the last effect was refused.
     pub(crate) refused: Option<Refusal>,
     /// A write failed: nothing is begun before this.

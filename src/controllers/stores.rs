@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::api::{Decision, Incident, Quarantine, RecoveryPlan, ServiceRecovery};
+use super::accepted;
+use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
 use crate::gates::Interest;
 
 /// An object that may not be what its kind says: one that cannot be read stops none of the others.
@@ -32,6 +33,8 @@ pub(crate) struct Stores {
     pub(crate) incidents: Store<Guarded<Incident>>,
     pub(crate) decisions: Store<Guarded<Decision>>,
     pub(crate) accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    /// Records of accepted requirements.
+    pub(crate) accepted: Store<ConfigMap>,
 }
 
 /// A change of something that is watched.
@@ -49,6 +52,8 @@ pub(crate) enum Change {
     Decision { namespace: String },
     /// A service account.
     Account { namespace: String },
+    /// A record of accepted requirements; `gone` tells at which resourceVersion it was deleted.
+    Accepted { name: String, gone: Option<String> },
     /// Lists were read anew: anything may have changed.
     Everything,
 }
@@ -89,8 +94,25 @@ impl Stores {
                 );
                 let changes = follow(
                     reflector::reflector(writer, stream.default_backoff()),
-                    on_change,
+                    on_change.clone(),
                     move |meta, _| Change::Account { namespace: text(meta.namespace.as_ref()) },
+                );
+                tasks.spawn(changes);
+                store
+            },
+            accepted: {
+                let (store, writer) = reflector::store();
+                let stream = watcher(
+                    Api::<ConfigMap>::namespaced(client.clone(), RECORDS_NAMESPACE),
+                    watcher::Config::default().labels(&accepted::selector()),
+                );
+                let changes = follow(
+                    reflector::reflector(writer, stream.default_backoff()),
+                    on_change,
+                    move |meta, gone| Change::Accepted {
+                        name: text(meta.name.as_ref()),
+                        gone: gone.then(|| text(meta.resource_version.as_ref())),
+                    },
                 );
                 tasks.spawn(changes);
                 store
@@ -105,7 +127,8 @@ impl Stores {
         self.quarantines.wait_until_ready().await?;
         self.incidents.wait_until_ready().await?;
         self.decisions.wait_until_ready().await?;
-        self.accounts.wait_until_ready().await
+        self.accounts.wait_until_ready().await?;
+        self.accepted.wait_until_ready().await
     }
 }
 

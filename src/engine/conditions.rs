@@ -8,7 +8,8 @@ use crate::api::{Health, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::gate_state::{NOT_ASKED, STABILISING};
-use super::next::{HELD, ISOLATED_AGAIN, Next};
+use super::next::{HELD, ISOLATED_AGAIN, LOOSENED, Next};
+use super::ratchet::is_loosened;
 use super::{GateKey, Seen};
 
 /// Sets all of them. While its status is being written they stay as they are; what is heard of its health is told all the same.
@@ -120,6 +121,10 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
     };
     if next.status.stage != Stage::Recovered {
         return told(State::Unknown, Health::Doubtful, "NotRecovered", String::new());
+    }
+    if is_loosened(plan, seen, id) {
+        let why = "the plan requires less of it than was last accepted, so its gates prove less";
+        return told(State::Unknown, Health::Doubtful, LOOSENED, why.to_owned());
     }
     // What was answered says more than what was not.
     let (mut doubt, mut unheard) = (None, None);

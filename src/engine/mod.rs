@@ -4,15 +4,17 @@
 //! decides anywhere else. [`decide`] looks at a whole plan at once, so that slots and groups need no locks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::ResumeStatus;
 use crate::api::{
-    Action, ClusterService, Health, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus,
+    Action, ClusterService, Health, Isolation, Phase, PodSecurity, RecoveryPlanStatus, ServiceRecoveryStatus,
 };
 use crate::plan::ServiceId;
+use crate::plan::ratchet::{Requirements, Scope};
 
 mod blocks;
 mod conditions;
@@ -20,6 +22,7 @@ mod decide;
 mod gate_state;
 mod next;
 mod quarantines;
+mod ratchet;
 mod resumes;
 mod room;
 mod slots;
@@ -31,6 +34,7 @@ pub(crate) mod tests;
 
 pub use decide::decide;
 pub use gate_state::{Answer, GateState, Tracker};
+pub use room::pod_security;
 pub use summary::{is_news, keep_times, unreadable};
 
 /// All that is known of a plan's world at one moment.
@@ -81,6 +85,12 @@ pub struct ServiceSeen {
     /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
     /// changed since.
     pub resumes: Option<Vec<ResumeSeen>>,
+    /// The requirements last accepted, for each of its scopes ([`crate::plan::Plan::scopes`]), in their order. One that is not
+    /// here has none.
+    pub accepted: Vec<AcceptedSeen>,
+    /// What its workloads ask for that Pod Security `baseline` forbids, as this process looked at them in this attempt. `None`: it
+    /// did not, or the plan has changed since.
+    pub host_access: Option<Vec<String>>,
     /// Why the last effect was refused, if it was.
     pub refused: Option<Refusal>,
     /// Decisions that name it, whether or not they fit what is asked.
@@ -109,13 +119,64 @@ pub struct Asked {
     pub attempt: i64,
 }
 
-/// What a clean room may talk to.
+/// What a clean room may do: whom its pods may talk to, and what they may ask of their node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Namespaces, sorted.
     pub reachable: Vec<String>,
     /// Services of the cluster itself, sorted.
     pub allow_egress: Vec<ClusterService>,
+    /// What its pods may ask of their node.
+    pub pod_security: PodSecurity,
+}
+
+/// What is on record of the requirements last accepted for a namespace or an external system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AcceptedSeen {
+    /// Nothing.
+    #[default]
+    Missing,
+    /// Nothing that counts: its Incident is gone. It is written over.
+    Outdated {
+        /// The record's resourceVersion.
+        revision: String,
+    },
+    /// These.
+    Record {
+        /// The record's resourceVersion.
+        revision: String,
+        /// What it says.
+        record: AcceptedRecord,
+    },
+    /// Nobody can say what was accepted.
+    Unreadable {
+        /// The record's resourceVersion.
+        revision: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Requirements that were accepted, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptedRecord {
+    /// What was accepted.
+    pub requirements: Arc<Requirements>,
+    /// By whom, in words.
+    pub by: String,
+    /// The loosenings that people have accepted, in words.
+    pub exceptions: Vec<String>,
+}
+
+/// A record of accepted requirements that is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepting {
+    /// For what.
+    pub scope: Scope,
+    /// Only over the record of this resourceVersion. `None`: only where there is none.
+    pub over: Option<String>,
+    /// What it is to say.
+    pub record: AcceptedRecord,
 }
 
 /// A CronJob or Job that isolating suspended, as it was looked at.
@@ -247,6 +308,16 @@ pub struct ServiceDecided {
 pub enum Effect {
     /// Create the ServiceRecovery, or take over one that an earlier plan of this name left.
     Adopt,
+    /// Record the requirements that are accepted.
+    Accept {
+        /// One record for each namespace, or the one of an external system.
+        records: Vec<Accepting>,
+    },
+    /// Look at what its workloads ask of their node. Changes nothing.
+    LookAtHostAccess {
+        /// In this attempt.
+        attempt: i64,
+    },
     /// Make the Quarantines of these namespaces, as the plan's account, and remember that they were made.
     Quarantine {
         /// Those that have none, in their order.

@@ -65,6 +65,11 @@ pub(super) const ISOLATED_AGAIN: &str = "IsolatedAgain";
 /// The reason for which a person is asked whether to go on although a control does not hold.
 pub(super) const CONTROL_NOT_ENFORCED: &str = "ControlNotEnforced";
 
+/// The plan requires less than was last accepted.
+pub(super) const LOOSENED: &str = "Loosened";
+/// Workloads ask for what Pod Security `baseline` forbids, and nobody has accepted that.
+pub(super) const HOST_ACCESS: &str = "HostAccess";
+
 /// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     match stage {

@@ -2,6 +2,7 @@
 //! dependants. Each is judged where it is looked at ([`crate::resume`]); here is decided when.
 
 use super::next::Next;
+use super::ratchet::is_accepted;
 use super::slots::{UnitView, carries_dependants, is_armed};
 use super::{Effect, ResumeSeen, Seen};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
@@ -35,6 +36,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
     let may = next.status.stage == Stage::Recovered
         && !plan.suspend
         && is_armed(plan, seen)
+        && is_accepted(plan, seen, id)
         && units[service.unit].unmet.is_empty()
         && carries_dependants(plan, seen, id);
     if !may {

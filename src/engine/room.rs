@@ -1,10 +1,11 @@
 //! What a clean room may talk to, for as long as it is one. It follows its dependencies: one that regresses or is isolated
 //! again goes out at once, one that recovers comes in.
 
-use crate::api::{Isolation, Stage};
-use crate::plan::{Plan, ServiceId};
+use crate::api::{Isolation, PodSecurity, Stage};
+use crate::plan::{Plan, Service, ServiceId};
 
-use super::next::Next;
+use super::next::{LOOSENED, Next};
+use super::ratchet::is_accepted;
 use super::slots::isolated_again;
 use super::{Effect, Room, Seen};
 
@@ -16,7 +17,16 @@ pub(super) fn wanted(plan: &Plan, seen: &Seen, id: ServiceId) -> Room {
         members.chain(standing).flat_map(|service| plan.services[service].namespaces.clone()).collect();
     reachable.sort();
     reachable.dedup();
-    Room { reachable, allow_egress: plan.services[id].allow_egress.clone() }
+    Room {
+        reachable,
+        allow_egress: plan.services[id].allow_egress.clone(),
+        pod_security: pod_security(&plan.services[id]),
+    }
+}
+
+/// What the pods of a service may ask of their node, as the plan has it.
+pub fn pod_security(service: &Service) -> PodSecurity {
+    if service.host_access.is_some() { PodSecurity::Privileged } else { PodSecurity::Baseline }
 }
 
 /// Is it recovered, and does nothing speak against it? A gate that cannot be asked for a moment cuts nobody off; one that
@@ -25,7 +35,8 @@ fn stands(seen: &Seen, id: ServiceId) -> bool {
     let of = &seen.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
-        && of.status.decision.is_none()
+        // A plan that was loosened closes nothing, and cuts nobody off.
+        && of.status.decision.as_ref().is_none_or(|decision| decision.reason == LOOSENED)
         && isolated_again(of).is_none()
 }
 
@@ -41,7 +52,7 @@ pub(super) fn follow(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
     }
     let kept = both(&of.room, &wanted);
     let tightens = kept != of.room;
-    if !tightens && next.effect.is_some() {
+    if !tightens && (next.effect.is_some() || !is_accepted(plan, seen, id)) {
         return;
     }
     if let Some(refused) = of.refused.as_ref().filter(|refused| refused.again_at > seen.now) {
@@ -69,5 +80,6 @@ fn both(a: &Room, b: &Room) -> Room {
             .filter(|service| b.allow_egress.contains(service))
             .copied()
             .collect(),
+        pod_security: a.pod_security.min(b.pod_security),
     }
 }

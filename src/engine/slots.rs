@@ -4,6 +4,7 @@ use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId, UnitId};
 
+use super::ratchet::is_loosened;
 use super::{ClaimSeen, GateKey, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// One unit as it stands.
@@ -29,6 +30,8 @@ pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> boo
             let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
             of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
         })
+        // Gates that were loosened say less than what its dependants rely on.
+        && !is_loosened(plan, seen, id)
 }
 
 /// The namespace of a recovered service that somebody isolated again, if there is one.

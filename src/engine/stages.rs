@@ -1,6 +1,7 @@
 //! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
 //! when the status has been written.
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::api::service_recovery::{AcceptedControl, DecisionNeeded, GateStatus, StepState, StepStatus};
@@ -8,8 +9,10 @@ use crate::api::{Action, DnsLabel, Isolation, Phase, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::next::{
-    CONTROL_NOT_ENFORCED, HELD, ISOLATED_AGAIN, LATCHED, Next, missing_quarantine, phases, time,
+    CONTROL_NOT_ENFORCED, HELD, HOST_ACCESS, ISOLATED_AGAIN, LATCHED, LOOSENED, Next, missing_quarantine,
+    phases, time,
 };
+use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, held, holds, isolated_again};
 use super::{
@@ -26,15 +29,24 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     let mut next = Next::unchanged(of);
     next.blocks.clear();
     next.status.isolation = loosest(of);
+    let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
     if let Some(decision) = of.status.decision.as_ref().filter(|d| LATCHED.contains(&d.reason.as_str())) {
         next.ask.clear();
         // What is wrong around it is told anew at each look.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
+        at.records_requirements(&mut next);
+        if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, seen, id) {
+            next.block(LOOSENED, &plan.services[id].name, loosened(&lost));
+        }
         return next;
     }
     next.status.decision = None;
-    let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
-    if at.is_held(&mut next) || at.lost_its_claim(&mut next) || at.lacks_a_control(&mut next) {
+    if at.records_requirements(&mut next)
+        || at.is_held(&mut next)
+        || at.lost_its_claim(&mut next)
+        || at.is_loosened(&mut next)
+        || at.lacks_a_control(&mut next)
+    {
         return next;
     }
     match of.status.stage {
@@ -128,6 +140,80 @@ impl At<'_> {
         true
     }
 
+    /// Requirements that nobody has to accept are recorded before anything else is done. What people accepted is an exception.
+    fn records_requirements(&self, next: &mut Next) -> bool {
+        for exception in ratchet::exceptions(self.seen, self.id) {
+            except(next, exception);
+        }
+        let Ratchet::Records(records) = ratchet::judge(self.plan, self.seen, self.id) else { return false };
+        self.effect(next, Effect::Accept { records });
+        // Where they cannot be recorded just now nothing moves. What is recovered is looked after all the same.
+        next.effect.is_some() || self.of.status.stage != Stage::Recovered
+    }
+
+    /// The plan requires less than was last accepted: nothing is loosened any further until a person has accepted just that, and
+    /// from then on it is an exception. What is recovered stays so; who isolated it again, or which of its gates fails, comes first.
+    fn is_loosened(&self, next: &mut Next) -> bool {
+        let Ratchet::Loosened { lost, before, records } = ratchet::judge(self.plan, self.seen, self.id)
+        else {
+            // Nothing is on record that could be compared: nothing moves.
+            return false;
+        };
+        if self.of.status.stage == Stage::Recovered {
+            self.recovered(next);
+        }
+        let message = format!(
+            "{}. AcceptLoosening takes the verb acceptloosening on recoveryplans/{} in namespace {}; or put it back in the plan",
+            loosened(&lost),
+            self.plan.name,
+            self.plan.namespace
+        );
+        let evidence = digest(&(&before, &*self.service().requirements));
+        self.need(next, LOOSENED, &self.service().name, &message, Some(&evidence));
+        let Some(needed) = next.status.decision.as_mut().filter(|needed| needed.reason == LOOSENED) else {
+            return true;
+        };
+        needed.actions = vec![Action::AcceptLoosening];
+        let fits = |d: &&DecisionSeen| d.action == Action::AcceptLoosening && d.decided_on == needed.digest;
+        if let Some(decision) = self.of.decisions.iter().find(fits) {
+            let by = format!("{} (Decision {})", decision.by, decision.name);
+            let what = crate::api::conditions::shorten(&lost.join("; "), 300);
+            let exception = format!("loosened: {what}: accepted by {by}: {}", decision.reason);
+            let exception = crate::api::conditions::shorten(&exception, 600);
+            next.status.decision = None;
+            next.blocks.retain(|block| block.reason != LOOSENED);
+            except(next, &exception);
+            let records = ratchet::accepted_by(records, &by, &exception);
+            self.effect(next, Effect::Accept { records });
+        }
+        true
+    }
+
+    /// What its workloads ask of their node is looked at once in each attempt, before anything of it starts.
+    fn looks_at_host_access(&self, next: &mut Next) {
+        if has_host_clearance(self.plan, self.of, self.id) {
+            return;
+        }
+        let Some(found) = &self.of.host_access else {
+            // Until it has been looked at again, what was found before stands.
+            let before = self.of.status.decision.as_ref().filter(|before| before.reason == HOST_ACCESS);
+            if next.status.decision.is_none() && before.is_some() {
+                next.status.decision = before.cloned();
+                next.blocks
+                    .extend(self.of.status.blocked_by.iter().filter(|b| b.reason == HOST_ACCESS).cloned());
+            }
+            self.effect(next, Effect::LookAtHostAccess { attempt: self.of.status.attempt });
+            return;
+        };
+        let culprit = found.first().map_or("", String::as_str);
+        let more = if found.len() > 1 { format!(" (and {} more)", found.len() - 1) } else { String::new() };
+        let message = format!(
+            "{}{more}: Pod Security baseline forbids it. Mend it and Retry, or list cleanRoom.hostAccess in the plan and accept that",
+            crate::api::conditions::shorten(culprit, 300)
+        );
+        self.need(next, HOST_ACCESS, &self.service().name, &message, Some(&digest(found)));
+    }
+
     fn asked(&self) -> Option<Isolation> {
         self.of.asked.filter(|asked| asked.attempt == self.of.status.attempt).map(|asked| asked.isolation)
     }
@@ -216,10 +302,14 @@ impl At<'_> {
     }
 
     fn pre_checks(&self, next: &mut Next) {
-        let asked = self.ask(next, Phase::BeforeRestore);
+        self.looks_at_host_access(next);
+        let mut asked = self.ask(next, Phase::BeforeRestore);
+        asked.passed &= has_host_clearance(self.plan, self.of, self.id);
         let all = self.members().all(|(id, m)| {
             m.status.stage > Stage::PreChecks
-                || (m.status.stage == Stage::PreChecks && passes(self.plan, m, id, Phase::BeforeRestore))
+                || (m.status.stage == Stage::PreChecks
+                    && passes(self.plan, m, id, Phase::BeforeRestore)
+                    && has_host_clearance(self.plan, m, id))
         });
         if asked.passed && !all {
             self.wait_for_group(next, Stage::PreChecks, Phase::BeforeRestore);
@@ -401,8 +491,9 @@ impl At<'_> {
     fn recover(&self, next: &mut Next) {
         next.status.stage = Stage::Recovered;
         next.status.recovered_at = Some(time(self.seen.now));
-        next.status.exceptions.extend(self.service().ungated.iter().map(|r| format!("ungated: {r}")));
-        next.status.exceptions.truncate(EXCEPTIONS_LIMIT);
+        if let Some(reason) = &self.service().ungated {
+            except(next, &format!("ungated: {reason}"));
+        }
         next.ask = phases(Stage::Recovered).to_vec();
     }
 
@@ -487,9 +578,7 @@ impl At<'_> {
             culprit,
             evidence,
         );
-        // Strings and numbers always serialise; were it ever otherwise, nobody could decide on an empty digest by chance.
-        let digest = Sha256::digest(serde_json::to_vec(&what).unwrap_or_default());
-        let digest = format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        let digest = digest(&what);
         let since = match &self.of.status.decision {
             Some(before) if before.digest == digest => before.since.clone(),
             _ => time(self.seen.now),
@@ -575,6 +664,35 @@ pub(super) fn passes(plan: &Plan, of: &ServiceSeen, id: ServiceId, phase: Phase)
 fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
     gates.retain(|gate| gate.phase != phase);
     gates.extend(statuses);
+}
+
+/// Does nothing of it ask for what Pod Security `baseline` forbids, or was that accepted along with its requirements?
+fn has_host_clearance(plan: &Plan, of: &ServiceSeen, id: ServiceId) -> bool {
+    let service = &plan.services[id];
+    service.namespaces.is_empty()
+        || service.host_access.is_some()
+        || of.host_access.as_ref().is_some_and(Vec::is_empty)
+}
+
+/// What would be lost, in one sentence that leaves room for who may accept it.
+fn loosened(lost: &[String]) -> String {
+    let what = crate::api::conditions::shorten(&lost.join("; "), 280);
+    format!("the plan requires less than was last accepted: {what}")
+}
+
+/// Lets something pass, and says so once.
+fn except(next: &mut Next, exception: &str) {
+    if !next.status.exceptions.iter().any(|known| known == exception) {
+        next.status.exceptions.push(exception.to_owned());
+        next.status.exceptions.truncate(EXCEPTIONS_LIMIT);
+    }
+}
+
+/// Digest of what is decided on. Strings and numbers always serialise; were it ever otherwise, nobody could decide on an empty one
+/// by chance.
+fn digest(what: &impl Serialize) -> String {
+    let digest = Sha256::digest(serde_json::to_vec(what).unwrap_or_default());
+    format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>())
 }
 
 fn pending(name: &str) -> StepStatus {

@@ -13,6 +13,7 @@ pub mod impact;
 pub mod observation;
 pub mod offline;
 pub mod other_policies;
+pub mod pod_security;
 pub mod policies;
 pub mod preflight;
 pub mod probe;

@@ -23,6 +23,8 @@ pub const FENCES: [&str; 2] = [WRITE_FENCE, LIST_FENCE];
 pub const QUARANTINE_LOCK: &str = "resurgam-quarantine-lock";
 /// Vouches for who made a Decision.
 pub const DECISION: &str = "resurgam-decision";
+/// Keeps plans from whoever may not use their account.
+pub const PLAN_AUTHOR: &str = "resurgam-plan-author";
 /// Keeps what the operator says to the operator.
 pub const SINGLE_WRITER: &str = "resurgam-single-writer";
 /// Keeps accounts of quarantined namespaces from writing elsewhere.
@@ -47,11 +49,12 @@ pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 /// What the API server wants the names of static manifests to end with.
 const STATIC: &str = ".static.k8s.io";
 
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("policies/namespace-lock.yaml"),
     include_str!("policies/write-fence.yaml"),
     include_str!("policies/quarantine-lock.yaml"),
     include_str!("policies/decision.yaml"),
+    include_str!("policies/plan-author.yaml"),
     include_str!("policies/single-writer.yaml"),
     include_str!("policies/own-guard.yaml"),
     include_str!("policies/credential-guard.yaml"),
@@ -187,7 +190,7 @@ mod tests {
     fn every_policy_parses_fails_closed_and_denies_as_forbidden() {
         let policies = all().unwrap();
         let names: Vec<_> = policies.iter().map(|p| p.policy.metadata.name.as_deref().unwrap()).collect();
-        let locks = [NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, DECISION, SINGLE_WRITER];
+        let locks = [NAMESPACE_LOCK, WRITE_FENCE, QUARANTINE_LOCK, DECISION, PLAN_AUTHOR, SINGLE_WRITER];
         let guards = [OWN_GUARD, CREDENTIAL_GUARD, ACCOUNT_GUARD, RIGHTS_GUARD, VOLUME_GUARD, INSTALL_GUARD];
         assert_eq!(names, [&locks[..], &guards[..], &[LIST_FENCE]].concat());
         for Policy { policy, binding } in policies.iter().chain(&all_static().unwrap()) {
@@ -245,7 +248,7 @@ mod tests {
         }
         assert!(text.contains(&format!("== '{}'", Isolation::CleanRoom.label().unwrap())));
         // resurgam-decision takes an action in lower case for its verb.
-        for action in [Action::Retry, Action::Override] {
+        for action in [Action::Retry, Action::Override, Action::AcceptLoosening] {
             assert_eq!(action.as_str().to_lowercase(), action.verb());
         }
     }

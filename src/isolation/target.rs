@@ -7,7 +7,9 @@ use kube::ResourceExt;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::AcceptedControl;
-use crate::api::{Claim, ClusterService, Health, Isolation, Quarantine, ServiceRecovery, conditions};
+use crate::api::{
+    Claim, ClusterService, Health, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
+};
 
 /// What is to be enforced, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
     // Whoever is not heeded reaches nothing, and gets no hole either.
     if target.level == Isolation::CleanRoom && !target.reachable.is_empty() {
         target.allow_egress = recovery.map(|r| r.spec.allow_egress.clone()).unwrap_or_default();
+        target.privileged = recovery.is_some_and(|r| r.spec.pod_security == PodSecurity::Privileged);
     }
     target
 }

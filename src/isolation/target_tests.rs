@@ -43,6 +43,7 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
             isolation: asked,
             reachable: vec![DnsLabel("shared-dns".into())],
             allow_egress: vec![ClusterService::Dns],
+            pod_security: crate::api::PodSecurity::Baseline,
             accepted: Vec::new(),
         },
     )

@@ -1,7 +1,9 @@
 //! [`Plan::compile`]: defaults filled in, names resolved, groups folded, problems named.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::ratchet::Requirements;
 use super::{Gate, GatePolicy, Plan, Problem, Resume, Service, ServiceId, Unit, checks, graph};
 use crate::api::gate::GatesSpec;
 use crate::api::recovery_plan::{Order, QuarantinePolicy};
@@ -52,6 +54,9 @@ impl Plan {
         checks::groups(&mut plan);
         checks::cycles(&mut plan);
         plan.finish_units();
+        for id in 0..plan.services.len() {
+            plan.services[id].requirements = Arc::new(Requirements::of(&plan, id));
+        }
         plan.problems = plan.services.iter().flat_map(|s| s.problems.clone()).collect();
         plan.problems.sort();
         plan.problems.dedup();
@@ -168,7 +173,13 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
+        host_access: spec
+            .clean_room
+            .as_ref()
+            .and_then(|room| room.host_access.as_ref())
+            .map(|access| access.reason.clone()),
         ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
+        requirements: Arc::default(),
         resume,
         problems,
         namespaces,

@@ -4,6 +4,7 @@
 //! depends on it, waits, and the rest goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crate::api::recovery_plan::MissedRun;
@@ -13,6 +14,7 @@ use crate::api::{ClusterService, GateSpec, Phase, StepSpec};
 mod checks;
 mod compile;
 pub mod graph;
+pub mod ratchet;
 
 #[cfg(test)]
 mod tests;
@@ -78,8 +80,12 @@ pub struct Service {
     pub resume: Vec<Resume>,
     /// Services of the cluster itself that its clean room may talk to, sorted.
     pub allow_egress: Vec<ClusterService>,
+    /// Why its pods may use what Pod Security `baseline` forbids, if the plan says so.
+    pub host_access: Option<String>,
     /// Why it goes without some gates, if it may.
     pub ungated: Option<String>,
+    /// All that the plan requires of it, for comparison with what was last accepted.
+    pub requirements: Arc<ratchet::Requirements>,
     /// What is wrong with it. Not empty: it does not start.
     pub problems: Vec<Problem>,
 }

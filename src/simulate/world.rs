@@ -9,8 +9,8 @@ use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen, Refusal,
-    ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, decide,
+    AcceptedSeen, Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen,
+    Refusal, ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, decide, pod_security,
 };
 use crate::plan::{Plan, Resume, ServiceId};
 
@@ -294,6 +294,8 @@ impl<'a> World<'a> {
             Effect::Adopt
             | Effect::Ask { .. }
             | Effect::Follow { .. }
+            | Effect::Accept { .. }
+            | Effect::LookAtHostAccess { .. }
             | Effect::LookAtSuspended { .. }
             | Effect::Resume { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
@@ -319,6 +321,7 @@ impl<'a> World<'a> {
                     of.gates.clear();
                     of.steps.clear();
                     of.resumes = None;
+                    of.host_access = None;
                     self.followed[id] = Followed::default();
                 }
                 of.status = *status;
@@ -355,6 +358,20 @@ impl<'a> World<'a> {
                 of.exists = true;
                 of.other_plan = None;
                 of.generation = Some(of.generation.unwrap_or(0) + 1);
+            }
+            Effect::Accept { records } => {
+                let scopes = self.plan.scopes(id);
+                of.accepted.resize(scopes.len(), AcceptedSeen::Missing);
+                for (scope, seen) in scopes.iter().zip(&mut of.accepted) {
+                    if let Some(new) = records.iter().find(|new| new.scope == *scope) {
+                        let revision = self.seen.now.as_millisecond().to_string();
+                        *seen = AcceptedSeen::Record { revision, record: new.record.clone() };
+                    }
+                }
+            }
+            // What asks for more than a pod should is for a real cluster to find.
+            Effect::LookAtHostAccess { .. } => {
+                of.host_access.get_or_insert_default();
             }
             Effect::Quarantine { namespaces } => {
                 self.writes[id] += 1;
@@ -416,7 +433,11 @@ impl<'a> World<'a> {
                 of.asked = Some(asked);
                 let allow_egress = self.plan.services[id].allow_egress.clone();
                 of.room = match isolation {
-                    Isolation::CleanRoom => Room { reachable: reachable.clone(), allow_egress },
+                    Isolation::CleanRoom => Room {
+                        reachable: reachable.clone(),
+                        allow_egress,
+                        pod_security: pod_security(&self.plan.services[id]),
+                    },
                     Isolation::Sealed | Isolation::Contained | Isolation::Open => Room::default(),
                 };
                 of.generation = of.generation.map(|g| g + 1);

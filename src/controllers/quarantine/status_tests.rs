@@ -427,6 +427,7 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
                 isolation: Some(to),
                 reachable: Vec::new(),
                 allow_egress: Vec::new(),
+                pod_security: crate::api::PodSecurity::Baseline,
                 accepted: Vec::new(),
             },
         );

@@ -9,6 +9,7 @@ pub(crate) mod kstatus;
 mod life;
 mod overrides;
 mod quarantines;
+mod ratchet;
 mod regressions;
 mod resumes;
 mod room;

@@ -168,9 +168,14 @@ impl Story {
         });
     }
 
-    /// The effects that took place for a service, in order.
+    /// The effects that took place for a service, in order, but for what is only put on record.
     pub(super) fn done(&self, service: &str) -> Vec<Effect> {
-        self.timed(service).into_iter().map(|(_, effect)| effect).collect()
+        let is_record = |effect: &Effect| matches!(effect, Effect::Accept { .. });
+        self.timed(service)
+            .into_iter()
+            .map(|(_, effect)| effect)
+            .filter(|effect| !is_record(effect))
+            .collect()
     }
 
     /// The effects that took place for a service, and when.
