@@ -217,6 +217,7 @@ impl Rig<'_> {
                 include_str!("../stages/pod-ready.yaml"),
                 include_str!("../stages/pod-image-id.yaml"),
                 include_str!("../stages/pod-complete.yaml"),
+                include_str!("../stages/pod-terminate.yaml"),
                 include_str!("../stages/pod-delete.yaml"),
                 &serde_yaml::to_string(&logs)?,
             ]

@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
@@ -138,6 +138,60 @@ async fn a_job_completes_and_its_pod_goes_with_it() {
     let uid = pod.metadata.uid.unwrap();
     let gone = await_condition(pods, pod.metadata.name.as_deref().unwrap(), conditions::is_deleted(&uid));
     within("the pod's end", gone).await.unwrap();
+}
+
+/// A pod with a grace period of an hour and a finalizer, running.
+async fn kept_pod(namespace: &str, annotations: Value) -> Api<Pod> {
+    let client = control_plane().await.client(Identity::TenantAdministrator).await.unwrap();
+    self::namespace(&client, namespace).await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let made = await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some());
+    within("the service account", made).await.unwrap();
+    let mut pod = template("registry.example/library/web:1.4", &annotations);
+    pod["metadata"]["name"] = json!("kept");
+    pod["metadata"]["finalizers"] = json!(["test.example/keep"]);
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(3600);
+    pod["spec"]["initContainers"][0]["restartPolicy"] = json!("Always");
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    within("the pod", await_condition(pods.clone(), "kept", conditions::is_pod_running())).await.unwrap();
+    pods
+}
+
+/// How the containers of a pod ended; none while one of them lives.
+fn exit_codes(pod: &Pod) -> Option<Vec<i32>> {
+    let status = pod.status.as_ref()?;
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    all.map(|container| Some(container.state.as_ref()?.terminated.as_ref()?.exit_code)).collect()
+}
+
+#[tokio::test]
+async fn a_deleted_pod_has_its_containers_terminated_before_it_goes() {
+    let pods = kept_pod("terminated", json!({})).await;
+    pods.delete("kept", &DeleteParams::default()).await.unwrap();
+    let ended = |pod: Option<&Pod>| pod.is_some_and(|pod| exit_codes(pod) == Some(vec![143, 143]));
+    within("the containers' end", await_condition(pods.clone(), "kept", ended)).await.unwrap();
+    let pod = pods.get("kept").await.unwrap();
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Failed"));
+    let free = json!({"metadata": {"finalizers": null}});
+    pods.patch("kept", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
+    let gone = await_condition(pods, "kept", |pod: Option<&Pod>| pod.is_none());
+    within("the pod's end", gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_ignores_sigterm_lives_until_its_grace_period_is_over() {
+    let pods = kept_pod("ignoring", json!({"kwok.resurgam.dev/ignores-sigterm": "true"})).await;
+    pods.delete("kept", &DeleteParams::default()).await.unwrap();
+    // Another pod that is deleted later, and ends, shows that this one is not merely late.
+    let other = kept_pod("ignoring-not", json!({})).await;
+    other.delete("kept", &DeleteParams::default()).await.unwrap();
+    let ended = |pod: Option<&Pod>| pod.is_some_and(|pod| exit_codes(pod).is_some());
+    within("the other's end", await_condition(other, "kept", ended)).await.unwrap();
+    assert_eq!(exit_codes(&pods.get("kept").await.unwrap()), None);
+    pods.delete("kept", &DeleteParams::default().grace_period(1)).await.unwrap();
+    let killed = |pod: Option<&Pod>| pod.is_some_and(|pod| exit_codes(pod) == Some(vec![137, 137]));
+    within("the containers' end", await_condition(pods, "kept", killed)).await.unwrap();
 }
 
 #[tokio::test]
