@@ -146,7 +146,7 @@ async fn every_api_server_is_tried_and_named_and_one_that_dies_is_told_of_until_
 #[tokio::test]
 async fn an_api_server_that_does_not_enforce_is_named_and_nothing_is_ready() {
     let two = Two::start(&["--disable-admission-plugins=ValidatingAdmissionPolicy"]).await;
-    let told = |q: &Quarantine| ready(q).1 == "FenceNotSeen";
+    let told = |q: &Quarantine| ready(q).1 == "FenceNotVerified";
     let found = two.until("told of the one that lets through", told).await;
     let (state, _, message) = ready(&found);
     assert_eq!(state, "False");

@@ -8,16 +8,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, conditions as ours};
+use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, RECORDS_NAMESPACE, conditions as ours};
 use resurgam::controllers::quarantine::{self, QuarantineOptions};
 use resurgam::isolation::evidence::{DigestKey, Evidence, Store};
+use resurgam::isolation::network::is_neutralised;
+use resurgam::isolation::policies::{FENCES, WRITE_FENCE};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -259,15 +262,37 @@ where
     }
 }
 
+/// The network policies that select pods.
+pub async fn allowing(client: &Client, namespace: &str) -> Vec<String> {
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let there = api.list(&ListParams::default()).await.unwrap();
+    there.iter().filter(|policy| !is_neutralised(policy)).map(ResourceExt::name_any).collect()
+}
+
+/// The pages of the records of a namespace.
+pub async fn records_of(client: &Client, namespace: &str) -> Vec<String> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), RECORDS_NAMESPACE);
+    let of_it = ListParams::default().labels(&format!("resurgam.dev/namespace={namespace}"));
+    api.list(&of_it).await.unwrap().iter().map(ResourceExt::name_any).collect()
+}
+
+/// Did this policy refuse? Of the two fences either does: the API server's message names one, its causes all.
+fn is_refused_by(status: &Status, policy: &str) -> bool {
+    let causes =
+        status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let texts: Vec<_> = std::iter::once(status.message.as_str()).chain(causes).collect();
+    let by = |policy: &str| {
+        texts.iter().any(|text| text.contains(&format!("ValidatingAdmissionPolicy '{policy}'")))
+    };
+    by(policy) || (policy == WRITE_FENCE && FENCES.into_iter().any(by))
+}
+
 /// The refusal, which has to be by this policy.
 pub fn refused<T: Debug>(what: &str, policy: &str, outcome: kube::Result<T>) -> Box<Status> {
     match outcome {
         Err(kube::Error::Api(status)) => {
             assert_eq!(status.code, 403, "{what}: {status:?}");
-            assert!(
-                status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'")),
-                "{what}: {status:?}"
-            );
+            assert!(is_refused_by(&status, policy), "{what}: {status:?}");
             status
         }
         other => panic!("{what} was not refused: {other:?}"),
