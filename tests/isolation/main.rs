@@ -8,11 +8,15 @@ mod evidence;
 mod guard;
 mod identity;
 mod interrupted;
+mod lists;
 mod meanwhile;
 mod node_network;
 mod node_tried;
 mod offline;
 mod operate;
+mod planted;
+mod pods;
+mod quotas;
 mod races;
 mod recovery;
 mod room;
@@ -22,6 +26,7 @@ mod static_manifests;
 mod support;
 mod unreadable_objects;
 mod volumes;
+mod webhooks;
 
 use std::collections::BTreeMap;
 

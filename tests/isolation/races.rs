@@ -282,7 +282,7 @@ async fn a_network_is_written_where_it_differs_and_its_writer_is_on_record() {
     let neutralised = policies.get("allow").await.unwrap();
     assert!(is_neutralised(&neutralised));
     assert_eq!(neutralised.uid(), before.uid(), "neutralised in place");
-    assert_eq!(written_by(&neutralised.metadata, "f:matchExpressions"), [field_manager::ISOLATION]);
+    assert_eq!(written_by(&neutralised.metadata, "f:podSelector"), [field_manager::ISOLATION]);
     assert_eq!(records_of(&operator, name).await, [""; 0], "what stays in place needs no record");
 
     network::release(&operator, name, &uid).await.unwrap();

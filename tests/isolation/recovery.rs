@@ -292,7 +292,7 @@ async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
         "name": "pods.atelier.example", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail",
         "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["atelier", "atelier-plan"]}]},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods", "podtemplates"]}],
     }]});
     hooks.create(&PostParams::default(), &serde_json::from_value(hook).unwrap()).await.unwrap();
     let pods = api::<Pod>(&tenant, "atelier-plan");
