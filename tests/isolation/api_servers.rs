@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use control_plane::{ControlPlane, Identity, Options};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -14,7 +13,7 @@ use resurgam::isolation::evidence::{Evidence, Store};
 use resurgam::isolation::network;
 
 use crate::api;
-use crate::support::{Controller, Routes, apply, start_with, within};
+use crate::support::{Controller, Routes, allowing, apply, start_with, within};
 
 const TRIED: [ControlName; 3] = [ControlName::Lock, ControlName::Fence, ControlName::Guard];
 
@@ -146,7 +145,7 @@ async fn every_api_server_is_tried_and_named_and_one_that_dies_is_told_of_until_
 #[tokio::test]
 async fn an_api_server_that_does_not_enforce_is_named_and_nothing_is_ready() {
     let two = Two::start(&["--disable-admission-plugins=ValidatingAdmissionPolicy"]).await;
-    let told = |q: &Quarantine| ready(q).1 == "FenceNotSeen";
+    let told = |q: &Quarantine| ready(q).1 == "FenceNotVerified";
     let found = two.until("told of the one that lets through", told).await;
     let (state, _, message) = ready(&found);
     assert_eq!(state, "False");
@@ -160,10 +159,8 @@ async fn an_api_server_that_does_not_enforce_is_named_and_nothing_is_ready() {
     }
     assert_eq!(found.status.as_ref().unwrap().isolation, None, "nothing is said to be enforced");
     assert_ne!(controls(&found)[&ControlName::Network].0, ControlState::NotEnforced);
-    let policies =
-        api::<NetworkPolicy>(&two.administrator, "watched").list(&Default::default()).await.unwrap();
-    let names: Vec<_> = policies.iter().filter_map(|policy| policy.metadata.name.as_deref()).collect();
-    assert_eq!(names, [network::DEFAULT_DENY], "the network is cut off all the same");
+    let allowing = allowing(&two.administrator, "watched").await;
+    assert_eq!(allowing, [network::DEFAULT_DENY], "the network is cut off all the same");
 
     // Taken away by who runs it, as a load balancer's check would: the rest holds.
     two.cluster.kill_api_server(1).unwrap();

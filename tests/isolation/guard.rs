@@ -14,7 +14,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt};
 use resurgam::api::quarantine::ControlName;
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
-use resurgam::isolation::guard;
+use resurgam::isolation::list::{self, CONFIG_MAPS};
 use resurgam::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,10 +80,7 @@ async fn crown(name: &str) {
 }
 
 async fn guarded() -> ConfigMap {
-    api::<ConfigMap>(&client(Identity::Operator).await, "resurgam-system")
-        .get(guard::CONFIG_MAP)
-        .await
-        .unwrap()
+    api::<ConfigMap>(&client(Identity::Operator).await, "resurgam-system").get(CONFIG_MAPS[0]).await.unwrap()
 }
 
 #[tokio::test]
@@ -218,9 +215,9 @@ async fn nobody_but_who_may_release_gives_rights_over_an_isolated_namespace() {
     // Prepared before the day: a role that is bound to nobody yet.
     let before = holder("coveted-recover", "recover", &["coveted"]);
     roles().create(&PostParams::default(), &from(before)).await.unwrap();
-    object(api::<ConfigMap>(&gitops, "resurgam-system"), guard::CONFIG_MAP, "told of the role", |map| {
+    object(api::<ConfigMap>(&gitops, "resurgam-system"), CONFIG_MAPS[0], "told of the role", |map| {
         map.data.as_ref().is_some_and(|data| {
-            data.get(guard::ROLES_KEY).is_some_and(|roles| roles.contains("coveted-recover coveted"))
+            data.get(list::ROLES_KEY).is_some_and(|roles| roles.contains("coveted-recover coveted"))
         })
     })
     .await;
@@ -381,7 +378,10 @@ async fn what_isolation_rests_on_is_not_taken_away() {
     let namespaces: Api<Namespace> = Api::all(gitops.clone());
     refused("delete our namespace", own, namespaces.delete("resurgam-system", &deletes).await);
     let maps = api::<ConfigMap>(&gitops, "resurgam-system");
-    refused("delete the ConfigMap", own, maps.delete(guard::CONFIG_MAP, &deletes).await);
+    let records = api::<ConfigMap>(&gitops, "resurgam-records");
+    refused("delete the records", own, namespaces.delete("resurgam-records", &deletes).await);
+    let record = create(records.clone(), json!({"metadata": {"name": "resting"}})).await;
+    record.unwrap();
     let patch = |value| Patch::Merge(value);
     for (data, passes) in [
         (json!({"resting": null}), false),
@@ -391,17 +391,30 @@ async fn what_isolation_rests_on_is_not_taken_away() {
         (json!({"another": "nonsense"}), false),
         (json!({"another": "sealed"}), true),
     ] {
-        let outcome = maps.patch(guard::CONFIG_MAP, &dry_patch(), &patch(json!({"data": data}))).await;
-        if passes {
-            outcome.unwrap();
-        } else {
-            refused(&data.to_string(), own, outcome);
+        for list in CONFIG_MAPS {
+            let outcome = maps.patch(list, &dry_patch(), &patch(json!({"data": data}))).await;
+            if passes {
+                outcome.unwrap();
+            } else {
+                refused(&format!("{data} on {list}"), own, outcome);
+            }
         }
     }
-    let frozen = maps.patch(guard::CONFIG_MAP, &dry_patch(), &patch(json!({"immutable": true}))).await;
-    refused("freeze the ConfigMap", own, frozen);
+    for list in CONFIG_MAPS {
+        refused(list, own, maps.delete(list, &deletes).await);
+        for (what, change) in [
+            ("freeze", json!({"immutable": true})),
+            ("unlabel", json!({"metadata": {"labels": {list::LABEL: null}}})),
+            ("relabel", json!({"metadata": {"labels": {list::LABEL: "false"}}})),
+        ] {
+            let outcome = maps.patch(list, &dry_patch(), &patch(change)).await;
+            refused(&format!("{what} {list}"), own, outcome);
+        }
+    }
+    let third = json!({"metadata": {"name": "a-third", "labels": {list::LABEL: "true"}}, "data": {"another": "open"}});
+    refused("a list of one's own", own, create(maps.clone(), third).await);
     let label = patch(json!({"metadata": {"labels": {"resurgam.dev/isolation": "sealed"}}}));
-    for name in ["kube-system", "default", "resurgam-system"] {
+    for name in ["kube-system", "default", "resurgam-system", "resurgam-records"] {
         refused(name, own, namespaces.patch(name, &dry_patch(), &label).await);
     }
     refused(
@@ -529,8 +542,10 @@ async fn a_key_that_is_taken_out_is_put_back() {
     let maps = api::<ConfigMap>(&client(Identity::Operator).await, "resurgam-system");
     let known = |map: &ConfigMap| map.data.as_ref().is_some_and(|data| data.contains_key("forgotten"));
     let out = Patch::Merge(json!({"data": {"forgotten": null}}));
-    assert!(!known(&maps.patch(guard::CONFIG_MAP, &PatchParams::default(), &out).await.unwrap()));
-    object(maps, guard::CONFIG_MAP, "whole", known).await;
+    for list in CONFIG_MAPS {
+        assert!(!known(&maps.patch(list, &PatchParams::default(), &out).await.unwrap()));
+        object(maps.clone(), list, "whole", known).await;
+    }
     ready("forgotten", Isolation::Contained).await;
 }
 
@@ -559,20 +574,23 @@ async fn every_policy_is_put_back_and_those_of_a_newer_version_are_left_alone() 
         comes_back(&all, &name, |policy| json!(policy.spec)).await;
         comes_back(&bindings, &name, |binding| json!(binding.spec)).await;
     }
-    // With the policy that keeps it gone, so may the ConfigMap go: with the policies it comes back, and what belongs in it.
+    // With the policy that keeps them gone, so may the lists go: with the policies they come back, and what belongs in them.
     namespace("remembered").await;
     isolate("remembered", QuarantineLevel::Contained).await;
     ready("remembered", Isolation::Contained).await;
     drop(operator);
     let maps = api::<ConfigMap>(&administrator, "resurgam-system");
-    let before = maps.get(guard::CONFIG_MAP).await.unwrap();
     bindings.delete(policies::OWN_GUARD, &DeleteParams::default()).await.unwrap();
-    within("the guard to be gone", async {
-        while maps.delete(guard::CONFIG_MAP, &DeleteParams::default()).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    let mut before = Vec::new();
+    for list in CONFIG_MAPS {
+        before.push(maps.get(list).await.unwrap().uid());
+        within("the guard to be gone", async {
+            while maps.delete(list, &DeleteParams::default()).await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
     // A newer operator wrote one of them; an older one wrote another.
     let newer = json!({"metadata": {"annotations": {VERSION_ANNOTATION: (VERSION + 1).to_string()}},
         "spec": {"validations": [{"expression": "true", "reason": "Forbidden"}]}});
@@ -580,14 +598,15 @@ async fn every_policy_is_put_back_and_those_of_a_newer_version_are_left_alone() 
     let older = json!({"metadata": {"annotations": {VERSION_ANNOTATION: "0"}}});
     all.patch(policies::SINGLE_WRITER, &PatchParams::default(), &Patch::Merge(older)).await.unwrap();
     let _operator = another().await;
-    object(maps, guard::CONFIG_MAP, "whole", |map| {
-        map.uid() != before.uid()
-            && map
-                .data
-                .as_ref()
-                .is_some_and(|data| data.contains_key("remembered") && data.contains_key(guard::ROLES_KEY))
-    })
-    .await;
+    for list in CONFIG_MAPS {
+        object(maps.clone(), list, "whole", |map| {
+            let holds = |data: &std::collections::BTreeMap<String, String>| {
+                data.contains_key("remembered") && data.contains_key(list::ROLES_KEY)
+            };
+            !before.contains(&map.uid()) && map.data.as_ref().is_some_and(holds)
+        })
+        .await;
+    }
     object(bindings, policies::OWN_GUARD, "back", |_| true).await;
     let own = VERSION.to_string();
     let version = |policy: &ValidatingAdmissionPolicy| policy.annotations().get(VERSION_ANNOTATION).cloned();

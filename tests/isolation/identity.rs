@@ -2,19 +2,18 @@
 
 use control_plane::Identity;
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, ResourceExt};
 use resurgam::api::quarantine::{ControlName, ControlState};
-use resurgam::api::{Isolation, Quarantine, QuarantineLevel, SEAL_ANNOTATION};
-use resurgam::isolation::identity;
+use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDS_NAMESPACE, SEALED_LABEL};
 use serde_json::json;
 
 use crate::recovery::{ask, claim, plan};
 use crate::support::{
-    another, apply, client, controller, isolate, namespace, object, ready, rig, stopped, within,
+    another, apply, client, controller, isolate, namespace, object, ready, records_of, rig, stopped, within,
 };
 use crate::{api, control};
 
@@ -58,7 +57,7 @@ async fn known_as(holder: &Client) -> Option<String> {
 #[tokio::test]
 async fn a_token_that_was_issued_before_the_sealing_is_refused_after_it() {
     let _running = controller().await;
-    let tenant = namespace("known").await;
+    let _tenant = namespace("known").await;
     let administrator = client(Identity::PlatformAdministrator).await;
     apply(&administrator, MANIFESTS).await;
     let (accounts, secrets) =
@@ -100,18 +99,19 @@ async fn a_token_that_was_issued_before_the_sealing_is_refused_after_it() {
     let again = accounts.get("worker").await.unwrap();
     assert_eq!(
         (
-            again.labels(),
+            &again.labels()["team"],
             &again.image_pull_secrets,
             again.automount_service_account_token,
             &again.annotations()["note"]
         ),
         (
-            worker.labels(),
+            &worker.labels()["team"],
             &worker.image_pull_secrets,
             worker.automount_service_account_token,
             &worker.annotations()["note"]
         )
     );
+    assert!(again.labels().contains_key(SEALED_LABEL));
     let after = uids().await;
     assert_eq!(after.len(), before.len());
     assert!(after.iter().zip(&before).all(|(after, before)| after.0 == before.0 && after.1 != before.1));
@@ -122,7 +122,7 @@ async fn a_token_that_was_issued_before_the_sealing_is_refused_after_it() {
         .await
         .unwrap();
     assert!(secrets.get_opt("pull").await.unwrap().is_some());
-    assert_eq!(api::<ConfigMap>(&tenant, "known").get_opt(identity::RECORD).await.unwrap(), None);
+    assert_eq!(records_of(&client(Identity::Operator).await, "known").await, [""; 0]);
 
     // What ran in the clean room had tokens too: sealed again, they are as void.
     let plan = plan("known", true).await;
@@ -147,13 +147,13 @@ async fn a_release_makes_again_what_a_sealing_left_half_way() {
     let _alone = stopped(running).await;
     let operator = client(Identity::Operator).await;
     let account = json!({"metadata": {"name": "lost", "labels": {"team": "library"}}});
+    let labels = json!({"resurgam.dev/record": "identity", "resurgam.dev/namespace": "half-known", "resurgam.dev/seal": sealed.uid()});
     let record = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": identity::RECORD, "annotations": {SEAL_ANNOTATION: sealed.uid()}},
+        "metadata": {"name": "identity.half-known.a-page", "namespace": RECORDS_NAMESPACE, "labels": labels},
         "data": {"lost": json!({"uid": "before", "account": account}).to_string()},
     });
-    let records = api::<ConfigMap>(&operator, "half-known");
-    records.create(&PostParams::default(), &serde_json::from_value(record).unwrap()).await.unwrap();
+    apply(&client(Identity::PlatformAdministrator).await, &record.to_string()).await;
     let lead: Api<Quarantine> = Api::all(client(Identity::RecoveryLead).await);
     lead.delete("half-known", &DeleteParams::default()).await.unwrap();
     let one = another().await;
@@ -163,5 +163,5 @@ async fn a_release_makes_again_what_a_sealing_left_half_way() {
     tokio::task::spawn_blocking(move || drop(one)).await.unwrap();
     let back = api::<ServiceAccount>(&operator, "half-known").get("lost").await.unwrap();
     assert_eq!(back.labels()["team"], "library");
-    assert_eq!(records.get_opt(identity::RECORD).await.unwrap(), None);
+    assert_eq!(records_of(&operator, "half-known").await, [""; 0]);
 }

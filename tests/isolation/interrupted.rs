@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use control_plane::Identity;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
 use resurgam::isolation::workloads::recorded_replicas;
-use resurgam::isolation::{OPERATOR, identity, network};
+use resurgam::isolation::{OPERATOR, network};
 use serde_json::{Value, json};
 
 use crate::support::{
-    another, client, controller, isolate, namespace, quarantine, ready, rig, stopped, within,
+    allowing, another, client, controller, isolate, namespace, quarantine, ready, records_of, rig, stopped,
+    within,
 };
 use crate::{api, fill, live};
 
@@ -115,15 +116,14 @@ async fn whenever_it_ends_nothing_is_lost_and_nothing_is_done_twice() {
     assert_eq!(recorded_replicas(&web.metadata, &seal), Some(2));
     let db = api::<StatefulSet>(&tenant, name).get("db").await.unwrap();
     assert_eq!(recorded_replicas(&db.metadata, &seal), Some(1));
-    let record = api::<ConfigMap>(&tenant, name).get(network::RECORD).await.unwrap();
-    assert_eq!(record.data.unwrap().into_keys().collect::<Vec<_>>(), ["allow-front"]);
+    assert_eq!(allowing(&tenant, name).await, [network::DEFAULT_DENY]);
     let again = accounts.get("worker").await.unwrap();
     assert_ne!(again.uid(), worker.uid(), "its tokens are void");
     assert_eq!(
-        (again.labels(), &again.image_pull_secrets, again.automount_service_account_token),
-        (worker.labels(), &worker.image_pull_secrets, worker.automount_service_account_token)
+        (&again.labels()["team"], &again.image_pull_secrets, again.automount_service_account_token),
+        (&worker.labels()["team"], &worker.image_pull_secrets, worker.automount_service_account_token)
     );
-    assert_eq!(api::<ConfigMap>(&tenant, name).get_opt(identity::RECORD).await.unwrap(), None);
+    assert_eq!(records_of(&client(Identity::Operator).await, name).await, [""; 0]);
     let is_renewal = |e: &&Value| e["verb"] == "delete" && e["objectRef"]["resource"] == "serviceaccounts";
     let all = whole.more(name);
     let mut renewed: Vec<_> = all

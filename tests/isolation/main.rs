@@ -5,23 +5,28 @@
 mod api_servers;
 mod deliverers;
 mod evidence;
-mod faster;
 mod guard;
 mod identity;
 mod interrupted;
-mod laid;
+mod lists;
 mod meanwhile;
 mod node_network;
 mod node_tried;
+mod offline;
 mod operate;
+mod planted;
+mod pods;
+mod quotas;
+mod races;
 mod recovery;
 mod room;
 mod s3;
 mod snapshots;
 mod static_manifests;
 mod support;
-mod unread;
+mod unreadable_objects;
 mod volumes;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -29,17 +34,19 @@ use control_plane::Identity;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::quarantine::{ControlName, ControlState};
-use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDED_ANNOTATION, conditions};
-use resurgam::isolation::workloads::{NOWHERE, is_live, recorded_nodes, recorded_replicas, recorded_suspend};
+use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDED_ANNOTATION, SEALED_LABEL, conditions};
+use resurgam::isolation::controls::pods::is_live;
+use resurgam::isolation::workloads::{NOWHERE, recorded_nodes, recorded_replicas, recorded_suspend};
 use resurgam::isolation::{PROBER, PROBER_WITHIN, network, policies};
 use serde_json::json;
 use support::{
-    apply, client, controller, isolate, namespace, object, quarantine, ready, refused, rig, stopped, until,
+    allowing, apply, client, controller, isolate, namespace, object, quarantine, ready, records_of, refused,
+    rig, stopped, until,
 };
 
 fn api<K>(client: &Client, namespace: &str) -> Api<K>
@@ -106,14 +113,7 @@ async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workloa
     assert!(conditions::is_true(&status.conditions, conditions::FENCE_INTACT));
     attack(Identity::TenantAdministrator, "whole", "(contained)").await;
     attack(Identity::GitOps, "whole", "(contained)").await;
-    let names: Vec<_> = api::<NetworkPolicy>(&tenant, "whole")
-        .list(&ListParams::default())
-        .await
-        .unwrap()
-        .iter()
-        .map(ResourceExt::name_any)
-        .collect();
-    assert_eq!(names, [network::DEFAULT_DENY], "what allowed is removed");
+    assert_eq!(allowing(&tenant, "whole").await, [network::DEFAULT_DENY], "what allowed selects nothing");
 
     // Whoever is on call may tighten it.
     let quarantines: Api<Quarantine> = Api::all(client(Identity::Responder).await);
@@ -184,8 +184,9 @@ async fn attack(who: Identity, name: &str, level: &str) {
     refused("delete the NetworkPolicy", fence, deleted);
     let all = policies.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
     refused("delete all NetworkPolicies", fence, all);
-    let record = api::<ConfigMap>(&attacker, name).delete(network::RECORD, &DeleteParams::default()).await;
-    refused("delete the record", fence, record);
+    let selecting = Patch::Merge(json!({"spec": {"podSelector": {"matchExpressions": null}}}));
+    let selects = policies.patch("allow-front", &params, &selecting).await;
+    refused("let a neutralised NetworkPolicy select again", fence, selects);
 
     let namespaces: Api<Namespace> = Api::all(attacker.clone());
     let unlabel = Patch::Merge(json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}}));
@@ -358,7 +359,9 @@ async fn deleting_a_quarantine_restores_the_network_and_starts_nothing() {
     let after = api::<NetworkPolicy>(&tenant, "released").list(&ListParams::default()).await.unwrap().items;
     assert_eq!(after.len(), 1);
     assert_eq!((&after[0].metadata.labels, &after[0].spec), (&before.metadata.labels, &before.spec));
-    assert_eq!(api::<ConfigMap>(&tenant, "released").get_opt(network::RECORD).await.unwrap(), None);
+    assert_eq!(records_of(&client(Identity::Operator).await, "released").await, [""; 0]);
+    let accounts = api::<ServiceAccount>(&tenant, "released").list(&ListParams::default()).await.unwrap();
+    assert!(accounts.iter().all(|account| !account.labels().contains_key(SEALED_LABEL)), "{accounts:?}");
     let namespace = Api::<Namespace>::all(tenant.clone()).get("released").await.unwrap();
     assert!(!namespace.labels().contains_key("resurgam.dev/isolation"));
     assert!(!namespace.annotations().keys().any(|key| key.starts_with("resurgam.dev/")));

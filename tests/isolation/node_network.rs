@@ -39,7 +39,7 @@ async fn a_pod_on_its_nodes_network_is_told_as_not_cut_off_until_sealing_has_sto
     let told = until("rooted", "not Ready for its network", |q| {
         let all = q.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         conditions::find(all, conditions::READY)
-            .is_some_and(|ready| ready.status == "False" && ready.reason == conditions::NETWORK_NOT_ENFORCED)
+            .is_some_and(|ready| ready.status == "False" && ready.reason == conditions::HOST_NETWORK_PODS)
     })
     .await;
     let network = |q: &Quarantine| {

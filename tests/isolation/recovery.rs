@@ -3,7 +3,7 @@
 use control_plane::Identity;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -17,8 +17,8 @@ use resurgam::steps::{self, StepContext};
 use serde_json::json;
 
 use crate::support::{
-    acting_as, another, apply, client, controller, isolate, namespace, object, ready, refused, stopped,
-    until, within,
+    acting_as, allowing, another, apply, client, controller, isolate, namespace, object, ready, refused,
+    stopped, until, within,
 };
 use crate::{api, attack, fill, live};
 
@@ -61,7 +61,7 @@ kind: ClusterRole
 metadata: {{name: {name}-restore}}
 rules:
 - {{apiGroups: [apps, batch, ""], resources: [deployments, statefulsets, replicasets, daemonsets, jobs, cronjobs, replicationcontrollers], verbs: [{verbs}]}}
-- {{apiGroups: [""], resources: [configmaps], verbs: [get, list, delete, deletecollection]}}
+- {{apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get, list, patch, delete, deletecollection]}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -123,11 +123,6 @@ pub async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(),
     steps::run(client, &step, &context).await
 }
 
-async fn allowed(tenant: &Client, name: &str) -> Vec<String> {
-    let all = api::<NetworkPolicy>(tenant, name).list(&ListParams::default()).await.unwrap();
-    all.iter().map(ResourceExt::name_any).collect()
-}
-
 #[tokio::test]
 async fn a_claimed_service_goes_through_the_clean_room_and_out() {
     let _running = controller().await;
@@ -150,7 +145,7 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
 
     ask("library", &plan, Some(Isolation::CleanRoom), 1).await;
     ready("library", Isolation::CleanRoom).await;
-    assert_eq!(allowed(&tenant, "library").await, [network::CLEAN_ROOM, network::DEFAULT_DENY]);
+    assert_eq!(allowing(&tenant, "library").await, [network::CLEAN_ROOM, network::DEFAULT_DENY]);
     let room = api::<NetworkPolicy>(&tenant, "library").get(network::CLEAN_ROOM).await.unwrap();
     let text = serde_json::to_string(&room.spec).unwrap();
     assert!(text.contains(r#"["library","shared-dns"]"#), "{text}");
@@ -161,18 +156,21 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
     })
     .await;
     scale(&account, "library", &sealed).await.unwrap();
-    // The room is clean of everybody else, and the plan's account leaves the record of the network alone.
+    // The room is clean of everybody else, and the plan's account leaves the network alone.
     attack(Identity::TenantAdministrator, "library", "(clean-room)").await;
     attack(Identity::GitOps, "library", "(clean-room)").await;
-    let records = api::<ConfigMap>(&account, "library");
-    let record = records.delete(network::RECORD, &DeleteParams::default()).await;
-    refused("delete the record", policies::WRITE_FENCE, record);
-    let all = records.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
-    refused("delete all records", policies::WRITE_FENCE, all);
+    let network = api::<NetworkPolicy>(&account, "library");
+    let selecting = Patch::Merge(json!({"spec": {"podSelector": {"matchExpressions": null}}}));
+    let selects = network.patch("allow-front", &PatchParams::default(), &selecting).await;
+    refused("let a neutralised policy select again", policies::WRITE_FENCE, selects);
+    let one = network.delete(network::DEFAULT_DENY, &DeleteParams::default()).await;
+    refused("delete the denial", policies::WRITE_FENCE, one);
+    let all = network.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+    refused("delete all policies", policies::WRITE_FENCE, all);
 
     ask("library", &plan, Some(Isolation::Open), 1).await;
     let open = ready("library", Isolation::Open).await;
-    assert_eq!(allowed(&tenant, "library").await, ["allow-front"]);
+    assert_eq!(allowing(&tenant, "library").await, ["allow-front"]);
     assert_eq!(open.status.unwrap().tested.as_deref(), Some("0/0"));
     let labels = Api::<Namespace>::all(tenant.clone()).get("library").await.unwrap().labels().clone();
     assert!(!labels.contains_key("resurgam.dev/isolation"));
@@ -182,7 +180,7 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
     ask("library", &plan, Some(Isolation::Contained), 1).await;
     ready("library", Isolation::Contained).await;
     assert!(!live(&tenant, "library").await.is_empty());
-    assert_eq!(allowed(&tenant, "library").await, [network::DEFAULT_DENY]);
+    assert_eq!(allowing(&tenant, "library").await, [network::DEFAULT_DENY]);
 }
 
 #[tokio::test]
@@ -257,14 +255,15 @@ async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough
     let tenant = namespace("granary").await;
     let plan = depends_on_a_healthy_record("granary").await;
     isolate("granary", QuarantineLevel::Sealed).await;
-    let sealed = ready("granary", Isolation::Sealed).await;
+    ready("granary", Isolation::Sealed).await;
     let _alone = stopped(running).await;
     ask("granary", &plan, Some(Isolation::CleanRoom), 1).await;
     claim("granary", &plan).await;
     // As an operator leaves it that dies before it writes the label.
     let operator = client(Identity::Operator).await;
-    let (seal, room) = (sealed.uid().unwrap(), network::Room::default());
-    network::isolate(&operator, "granary", &seal, Some(&room), network::Before::Isolated).await.unwrap();
+    let namespace = Api::<Namespace>::all(tenant.clone()).get("granary").await.unwrap();
+    let (uid, room) = (namespace.uid().unwrap(), network::Room::default());
+    network::isolate(&operator, "granary", &uid, Some(&room), network::Before::Isolated).await.unwrap();
 
     let began = std::time::Instant::now();
     let next = another().await;
@@ -273,7 +272,7 @@ async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough
     let taken_back = kube::runtime::wait::await_condition(policies, network::CLEAN_ROOM, gone);
     within("it to be taken back", taken_back).await.unwrap();
     assert!(began.elapsed() >= std::time::Duration::from_secs(15), "after {:?}", began.elapsed());
-    assert_eq!(allowed(&tenant, "granary").await, [network::DEFAULT_DENY]);
+    assert_eq!(allowing(&tenant, "granary").await, [network::DEFAULT_DENY]);
     tokio::task::spawn_blocking(move || drop(next)).await.unwrap();
 }
 
@@ -294,7 +293,7 @@ async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
         "name": "pods.atelier.example", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail",
         "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["atelier", "atelier-plan"]}]},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods", "podtemplates"]}],
     }]});
     hooks.create(&PostParams::default(), &serde_json::from_value(hook).unwrap()).await.unwrap();
     let pods = api::<Pod>(&tenant, "atelier-plan");
@@ -328,7 +327,7 @@ async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
     let note = Patch::Merge(json!({"metadata": {"annotations": {"note": "the webhook is gone"}}}));
     Api::<Namespace>::all(tenant.clone()).patch("atelier", &PatchParams::default(), &note).await.unwrap();
     ready("atelier", Isolation::Open).await;
-    assert_eq!(allowed(&tenant, "atelier").await, ["allow-front"]);
+    assert_eq!(allowing(&tenant, "atelier").await, ["allow-front"]);
 }
 
 #[tokio::test]

@@ -8,16 +8,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, conditions as ours};
+use resurgam::api::quarantine::{ControlName, ControlState};
+use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, RECORDS_NAMESPACE, conditions as ours};
 use resurgam::controllers::quarantine::{self, QuarantineOptions};
 use resurgam::isolation::evidence::{DigestKey, Evidence, Store};
+use resurgam::isolation::network::{DEFAULT_DENY, is_neutralised};
+use resurgam::isolation::policies::{FENCES, WRITE_FENCE};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -259,17 +264,161 @@ where
     }
 }
 
+/// The network policies that select pods.
+pub async fn allowing(client: &Client, namespace: &str) -> Vec<String> {
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let there = api.list(&ListParams::default()).await.unwrap();
+    there.iter().filter(|policy| !is_neutralised(policy)).map(ResourceExt::name_any).collect()
+}
+
+/// The pages of the records of a namespace.
+pub async fn records_of(client: &Client, namespace: &str) -> Vec<String> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), RECORDS_NAMESPACE);
+    let of_it = ListParams::default().labels(&format!("resurgam.dev/namespace={namespace}"));
+    api.list(&of_it).await.unwrap().iter().map(ResourceExt::name_any).collect()
+}
+
+/// Did this policy refuse? Of the two fences either does: the API server's message names one, its causes all.
+fn is_refused_by(status: &Status, policy: &str) -> bool {
+    let causes =
+        status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let texts: Vec<_> = std::iter::once(status.message.as_str()).chain(causes).collect();
+    let by = |policy: &str| {
+        texts.iter().any(|text| text.contains(&format!("ValidatingAdmissionPolicy '{policy}'")))
+    };
+    by(policy) || (policy == WRITE_FENCE && FENCES.into_iter().any(by))
+}
+
 /// The refusal, which has to be by this policy.
 pub fn refused<T: Debug>(what: &str, policy: &str, outcome: kube::Result<T>) -> Box<Status> {
     match outcome {
         Err(kube::Error::Api(status)) => {
             assert_eq!(status.code, 403, "{what}: {status:?}");
-            assert!(
-                status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'")),
-                "{what}: {status:?}"
-            );
+            assert!(is_refused_by(&status, policy), "{what}: {status:?}");
             status
         }
         other => panic!("{what} was not refused: {other:?}"),
     }
+}
+
+/// A namespace with a little of everything that a sealing stops, cuts off or voids.
+pub struct Estate {
+    pub name: &'static str,
+    pub tenant: Client,
+    /// UIDs of its ServiceAccounts, by name.
+    accounts: BTreeMap<String, Option<String>>,
+}
+
+const ESTATE: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: NAMESPACE}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: main, image: registry.example/web}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bare, namespace: NAMESPACE}
+spec: {containers: [{name: main, image: registry.example/bare}]}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: worker, namespace: NAMESPACE, labels: {team: library}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: allow-all, namespace: NAMESPACE}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}
+"#;
+
+impl Estate {
+    /// Makes it, with what else is given, and waits until it runs.
+    pub async fn new(name: &'static str, also: &str) -> Self {
+        let tenant = namespace(name).await;
+        let administrator = client(Identity::PlatformAdministrator).await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(tenant.clone(), name);
+        object(accounts.clone(), "default", "made", |_| true).await;
+        apply(&administrator, &ESTATE.replace("NAMESPACE", name)).await;
+        if !also.is_empty() {
+            apply(&administrator, &also.replace("NAMESPACE", name)).await;
+        }
+        let runs = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+        object::<Pod>(Api::namespaced(tenant.clone(), name), "bare", "running", runs).await;
+        object::<Deployment>(Api::namespaced(tenant.clone(), name), "web", "available", |web| {
+            web.status.as_ref().and_then(|status| status.available_replicas) == Some(1)
+        })
+        .await;
+        let accounts = accounts.list(&ListParams::default()).await.unwrap().into_iter();
+        let accounts = accounts.map(|account| (account.name_any(), account.uid())).collect();
+        Self { name, tenant, accounts }
+    }
+
+    /// Is nothing allowed any more?
+    pub async fn is_cut_off(&self) -> bool {
+        allowing(&self.tenant, self.name).await == [DEFAULT_DENY]
+    }
+
+    /// Pods that live.
+    pub async fn live(&self) -> Vec<String> {
+        crate::live(&self.tenant, self.name).await
+    }
+
+    /// The accounts whose tokens of before are still good.
+    pub async fn trusted(&self) -> Vec<String> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.tenant.clone(), self.name);
+        let now = api.list(&ListParams::default()).await.unwrap();
+        let is_old =
+            |account: &&ServiceAccount| self.accounts.get(&account.name_any()) == Some(&account.uid());
+        now.iter().filter(is_old).map(ResourceExt::name_any).collect()
+    }
+
+    /// The fence refuses the tenant.
+    pub async fn is_fenced(&self) {
+        let secrets: Api<Secret> = Api::namespaced(self.tenant.clone(), self.name);
+        let secret = Secret {
+            metadata: ObjectMeta { name: Some("implant".into()), ..ObjectMeta::default() },
+            ..Secret::default()
+        };
+        let dry = PostParams { dry_run: true, field_manager: None };
+        refused("create a Secret", WRITE_FENCE, secrets.create(&dry, &secret).await);
+    }
+
+    /// Sealed, whole: fenced, cut off, nothing runs, and every account that there was is another by now.
+    pub async fn is_sealed(&self) {
+        self.is_fenced().await;
+        assert!(self.is_cut_off().await, "{}: {:?}", self.name, allowing(&self.tenant, self.name).await);
+        assert_eq!(self.live().await, [""; 0], "{}", self.name);
+        assert_eq!(self.trusted().await, [""; 0], "{}", self.name);
+        let api: Api<ServiceAccount> = Api::namespaced(self.tenant.clone(), self.name);
+        for account in self.accounts.keys() {
+            api.get(account).await.unwrap();
+        }
+    }
+
+    /// Lets it out, and waits until it is.
+    pub async fn release(&self) {
+        let lead: Api<Quarantine> = Api::all(client(Identity::RecoveryLead).await);
+        let uid = lead.get(self.name).await.unwrap().uid().unwrap();
+        lead.delete(self.name, &DeleteParams::default()).await.unwrap();
+        let gone = kube::runtime::conditions::is_deleted(&uid);
+        within("the release", await_condition(lead, self.name, gone)).await.unwrap();
+    }
+}
+
+/// What a Quarantine says is not enforced, with its message.
+pub fn not_enforced(quarantine: &Quarantine) -> BTreeMap<ControlName, String> {
+    let controls = quarantine.status.clone().unwrap_or_default().controls.into_iter();
+    let amiss = controls.filter(|control| control.state == ControlState::NotEnforced);
+    amiss.map(|control| (control.name, control.message)).collect()
+}
+
+/// Status, reason and message of a Quarantine's Ready condition.
+pub fn readiness(quarantine: &Quarantine) -> (String, String, String) {
+    let conditions = quarantine.status.clone().unwrap_or_default().conditions;
+    let ready = ours::find(&conditions, ours::READY).cloned();
+    ready.map(|ready| (ready.status, ready.reason, ready.message)).unwrap_or_default()
 }

@@ -14,8 +14,12 @@ use crate::api::{
 };
 use crate::calls::{IoError, call};
 
+/// Bytes of annotations that the API server takes on one object.
+const ANNOTATIONS_LIMIT: usize = 256 << 10;
+
 /// Label and annotations that a namespace bears at a level; `None`: has to be absent.
 fn marks(
+    namespace: &Namespace,
     spec: &QuarantineSpec,
     level: Isolation,
 ) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
@@ -29,13 +33,25 @@ fn marks(
     if label.is_none() {
         annotations.insert(SEAL_ANNOTATION, None);
     }
+    // A tenant may have left no room for them: the label alone isolates.
+    if !fit(namespace, &annotations) {
+        annotations.values_mut().for_each(|value| *value = None);
+    }
     (label, annotations)
+}
+
+/// Is there room for these beside the namespace's other annotations?
+fn fit(namespace: &Namespace, ours: &BTreeMap<&'static str, Option<String>>) -> bool {
+    let others = namespace.annotations().iter().filter(|(key, _)| !ours.contains_key(key.as_str()));
+    let others = others.map(|(key, value)| key.len() + value.len());
+    let ours = ours.iter().filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len()));
+    others.chain(ours).sum::<usize>() <= ANNOTATIONS_LIMIT
 }
 
 /// Does the namespace bear what it has to at this level?
 #[must_use]
 pub fn is_labelled(namespace: &Namespace, spec: &QuarantineSpec, level: Isolation) -> bool {
-    let (label, annotations) = marks(spec, level);
+    let (label, annotations) = marks(namespace, spec, level);
     namespace.labels().get(ISOLATION_LABEL).map(String::as_str) == label
         && annotations.iter().all(|(key, value)| namespace.annotations().get(*key) == value.as_ref())
 }
@@ -51,7 +67,7 @@ pub async fn label(
     level: Isolation,
     dry_run: bool,
 ) -> Result<Namespace, IoError> {
-    let (label, annotations) = marks(spec, level);
+    let (label, annotations) = marks(namespace, spec, level);
     let patch = json!({"metadata": {
         "resourceVersion": namespace.metadata.resource_version,
         "uid": namespace.metadata.uid,
@@ -109,5 +125,19 @@ mod tests {
         ] {
             assert!(!is_labelled(&amiss, &spec, level), "{level:?}: {:?}", amiss.metadata);
         }
+    }
+
+    #[test]
+    fn a_namespace_without_room_for_annotations_is_labelled_all_the_same() {
+        let spec: QuarantineSpec = read(json!({"isolation": "Sealed", "reason": "breach"}));
+        let with = |room: usize, more: &[(&str, &str)]| {
+            let filler = "x".repeat(ANNOTATIONS_LIMIT - "filler".len() - room);
+            namespace(Some("sealed"), &[&[("filler", filler.as_str())], more].concat())
+        };
+        let (why, needed) = ([(REASON_ANNOTATION, "breach")], REASON_ANNOTATION.len() + "breach".len());
+        for (room, expected) in [(0, true), (needed - 1, true), (needed, false)] {
+            assert_eq!(is_labelled(&with(room, &[]), &spec, Isolation::Sealed), expected, "{room}");
+        }
+        assert!(is_labelled(&with(needed, &why), &spec, Isolation::Sealed));
     }
 }

@@ -5,25 +5,26 @@ use futures::FutureExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
-use resurgam::isolation::label::{self, Writing};
-use resurgam::isolation::lay::{Laid, Wish, lay};
+use resurgam::isolation::label;
+use resurgam::isolation::offline::{self, Outcome, Request};
 use resurgam::isolation::probe::Seen;
-use resurgam::isolation::{guard, network, seen};
+use resurgam::isolation::{network, verify_as_caller};
 use serde_json::json;
 
 use crate::api;
 use crate::meanwhile::{Asked, Happens, meanwhile, namespace, of, somebody};
+use crate::support::allowing;
 
 fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
     QuarantineSpec { isolation, reason: "unusual activity".into(), ..QuarantineSpec::default() }
 }
 
 /// Asked for by who is on call, while nobody leads.
-fn alone() -> Wish {
-    Wish { spec: spec(QuarantineLevel::Contained), operator: false }
+fn alone() -> Request {
+    Request { spec: spec(QuarantineLevel::Contained), operator: false, unlisted: None }
 }
 
 fn quarantines(client: &Client) -> Api<Quarantine> {
@@ -40,7 +41,7 @@ async fn labelled(name: &str, level: Isolation) {
     let operator = of(Identity::Operator).await;
     let namespace = Api::<Namespace>::all(operator.clone()).get(name).await.unwrap();
     let spec = spec(QuarantineLevel::Contained);
-    label::label(&operator, &namespace, &spec, level, Writing::default()).await.unwrap();
+    label::label(&operator, &namespace, &spec, level, false).await.unwrap();
 }
 
 /// Says what an operator says once it is done.
@@ -62,20 +63,20 @@ where
     all.patch(name, &PatchParams::default(), &Patch::Merge(note)).await.unwrap();
 }
 
-/// Lays it as who is on call, with this happening before each of these requests.
-async fn laid<F>(
+/// Isolates as who is on call, with this happening before each of these requests.
+async fn isolated<F>(
     name: &'static str,
-    wish: Wish,
+    request: Request,
     before: &str,
     act: impl Fn(usize) -> F + Send + Sync + 'static,
-) -> (Laid, usize)
+) -> (Outcome, usize)
 where
     F: Future<Output = Happens> + Send + 'static,
 {
     let before = before.replace("NAME", name);
     let (client, asked) = meanwhile(of(Identity::Responder).await, &before, move |nth| act(nth).boxed());
-    let laid = lay(&client, name, &wish, |_| {}).await;
-    (laid, asked.count())
+    let outcome = offline::isolate(&client, name, &request, |_| {}).await;
+    (outcome, asked.count())
 }
 
 const MAKE_QUARANTINE: &str = "POST /apis/resurgam.dev/v1alpha1/quarantines";
@@ -88,8 +89,7 @@ const TRY: &str = "POST /apis/networking.k8s.io/v1/namespaces/NAME/networkpolici
 const ATTEMPTS: usize = 6;
 
 async fn network_of(name: &str) -> Vec<String> {
-    let list = api::<NetworkPolicy>(&of(Identity::Responder).await, name).list(&ListParams::default()).await;
-    list.unwrap().iter().map(ResourceExt::name_any).collect()
+    allowing(&of(Identity::Responder).await, name).await
 }
 
 async fn label_of(name: &str) -> Option<String> {
@@ -98,7 +98,7 @@ async fn label_of(name: &str) -> Option<String> {
 }
 
 /// Isolated, and nothing to be said about it.
-async fn is_isolated(name: &str, laid: &Laid) {
+async fn is_isolated(name: &str, laid: &Outcome) {
     assert!(laid.isolated && laid.problems.is_empty(), "{laid:#?}");
     assert!(!laid.notes.iter().any(|note| note.contains("an operator is at it too")), "{laid:#?}");
     assert_eq!(
@@ -108,8 +108,6 @@ async fn is_isolated(name: &str, laid: &Laid) {
     assert_eq!(laid.network, "denied both ways");
     assert_eq!(network_of(name).await, [network::DEFAULT_DENY]);
     assert_eq!(label_of(name).await.as_deref(), Some("contained"));
-    let guards = guard::level(&of(Identity::Operator).await, name).await.unwrap();
-    assert_eq!(guards.as_deref(), Some("contained"), "the guards know of it");
 }
 
 #[tokio::test]
@@ -143,28 +141,28 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
         (client, made)
     };
     let (client_once, _) = deleted(client("taken-away", false), "taken-away");
-    let once = lay(&client_once, "taken-away", &alone(), |_| {}).await;
+    let once = offline::isolate(&client_once, "taken-away", &alone(), |_| {}).await;
     assert_eq!(once.quarantine, "made");
     is_isolated("taken-away", &once).await;
 
     namespace("taken-away-again").await;
     let (client_again, made) = deleted(client("taken-away-again", true), "taken-away-again");
-    let again = lay(&client_again, "taken-away-again", &alone(), |_| {}).await;
+    let again = offline::isolate(&client_again, "taken-away-again", &alone(), |_| {}).await;
     assert_eq!((again.isolated, made.count()), (false, ATTEMPTS), "{again:#?}");
     assert!(again.problems[0].contains("create Quarantine taken-away-again: "), "{again:#?}");
 
     // What is no conflict is not tried again.
     namespace("not-made").await;
-    let (refused, posts) = laid("not-made", alone(), MAKE_QUARANTINE, |_| async { Some(422) }).await;
+    let (refused, posts) = isolated("not-made", alone(), MAKE_QUARANTINE, |_| async { Some(422) }).await;
     assert_eq!((refused.isolated, posts), (false, 1), "{refused:#?}");
     assert!(refused.problems[0].contains("as the test has it"), "{refused:#?}");
 
     // Somebody writes into it while it is tightened.
-    let sealed = || Wish { spec: spec(QuarantineLevel::Sealed), operator: false };
+    let sealed = || Request { spec: spec(QuarantineLevel::Sealed), ..alone() };
     for (name, until, tries) in [("tightened", 1, 2), ("tightened-again", ATTEMPTS, ATTEMPTS)] {
         namespace(name).await;
         quarantined(&responder, name).await;
-        let (laid, patches) = laid(name, sealed(), PATCH_QUARANTINE, move |nth| async move {
+        let (laid, patches) = isolated(name, sealed(), PATCH_QUARANTINE, move |nth| async move {
             if nth <= until {
                 noted(quarantines(&of(Identity::Responder).await), name).await;
             }
@@ -185,7 +183,7 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
 async fn whoever_writes_a_namespace_in_between_it_is_labelled_and_not_for_ever() {
     for (name, until, tries) in [("written", 1, 2), ("written-again", ATTEMPTS, ATTEMPTS)] {
         namespace(name).await;
-        let (laid, patches) = laid(name, alone(), LABEL, move |nth| async move {
+        let (laid, patches) = isolated(name, alone(), LABEL, move |nth| async move {
             if nth <= until {
                 noted(Api::<Namespace>::all(of(Identity::TenantAdministrator).await), name).await;
             }
@@ -203,7 +201,7 @@ async fn whoever_writes_a_namespace_in_between_it_is_labelled_and_not_for_ever()
 
     // What is no conflict is not tried again.
     namespace("not-labelled").await;
-    let (laid, patches) = laid("not-labelled", alone(), LABEL, |_| async { Some(422) }).await;
+    let (laid, patches) = isolated("not-labelled", alone(), LABEL, |_| async { Some(422) }).await;
     assert_eq!((laid.isolated, patches), (false, 1), "{laid:#?}");
     assert!(laid.problems[0].contains("as the test has it"), "{laid:#?}");
 }
@@ -217,7 +215,7 @@ async fn a_network_that_cannot_be_cut_in_passing_is_tried_again_and_the_label_co
     ] {
         namespace(name).await;
         let answer = move |nth| async move { (nth <= until).then_some(code) };
-        let (laid, posts) = laid(name, alone(), DENY, answer).await;
+        let (laid, posts) = isolated(name, alone(), DENY, answer).await;
         assert_eq!(posts, tries, "{laid:#?}");
         assert_eq!(label_of(name).await.as_deref(), Some("contained"));
         if until == 1 {
@@ -226,7 +224,7 @@ async fn a_network_that_cannot_be_cut_in_passing_is_tried_again_and_the_label_co
             assert!(!laid.isolated && laid.problems[0].starts_with("the network is not cut: "), "{laid:#?}");
             assert_eq!(
                 (laid.network.as_str(), laid.fence.as_str()),
-                ("not denied", "seen to refuse (contained)")
+                ("NetworkPolicy resurgam-default-deny is not in place", "seen to refuse (contained)")
             );
         }
     }
@@ -235,7 +233,7 @@ async fn a_network_that_cannot_be_cut_in_passing_is_tried_again_and_the_label_co
 #[tokio::test]
 async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
     const NOTE: &str = "an operator is at it too: its Quarantine is not Ready yet";
-    let operator = || Wish { operator: true, ..alone() };
+    let operator = || Request { operator: true, ..alone() };
     // (namespace, who leads, isolated before, an operator is faster, it says that it is done; so it is waited for in vain)
     let cases = [
         ("isolated-before-alone", alone(), true, false, false, false),
@@ -245,17 +243,17 @@ async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
         ("faster-and-done", alone(), false, true, true, false),
         ("faster-and-at-it", alone(), false, true, false, true),
     ];
-    join_all(cases.map(|(name, wish, before, faster, done, in_vain)| async move {
+    join_all(cases.map(|(name, request, before, faster, done, in_vain)| async move {
         namespace(name).await;
         let responder = of(Identity::Responder).await;
         if before {
-            let first = lay(&responder, name, &alone(), |_| {}).await;
+            let first = offline::isolate(&responder, name, &alone(), |_| {}).await;
             is_isolated(name, &first).await;
         }
         if before && done {
             told_ready(name).await;
         }
-        let (laid, _) = laid(name, wish, LABEL, move |_| async move {
+        let (laid, _) = isolated(name, request, LABEL, move |_| async move {
             if faster {
                 labelled(name, Isolation::Contained).await;
             }
@@ -272,25 +270,24 @@ async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_fence_that_comes_first_keeps_the_network_from_being_cut_and_that_is_told() {
+async fn the_network_is_cut_behind_a_fence_that_comes_first() {
     let name = "fenced-first";
     namespace(name).await;
-    let (laid, denies) = laid(name, alone(), DENY, move |_| async move {
+    let (laid, denies) = isolated(name, alone(), DENY, move |_| async move {
         labelled(name, Isolation::Contained).await;
         told_ready(name).await;
         None
     })
     .await;
-    assert_eq!((laid.isolated, denies, laid.network.as_str()), (false, 1, "not denied"), "{laid:#?}");
-    assert_eq!(laid.problems.len(), 1, "{laid:#?}");
-    assert!(laid.problems[0].contains("resurgam-default-deny is not in place"), "{laid:#?}");
+    assert_eq!(denies, 1);
+    is_isolated(name, &laid).await;
 }
 
 #[tokio::test]
 async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_once() {
     namespace("takes-a-moment").await;
     let (laid_, tries) =
-        laid("takes-a-moment", alone(), TRY, |nth| async move { (nth < 4).then_some(500) }).await;
+        isolated("takes-a-moment", alone(), TRY, |nth| async move { (nth < 4).then_some(500) }).await;
     assert_eq!(tries, 4);
     is_isolated("takes-a-moment", &laid_).await;
 
@@ -298,17 +295,16 @@ async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_
     namespace("in-its-room").await;
     quarantined(&of(Identity::Responder).await, "in-its-room").await;
     labelled("in-its-room", Isolation::CleanRoom).await;
-    let (room, reads) = laid("in-its-room", alone(), "GET /api/v1/namespaces/NAME", |_| async { None }).await;
+    let (room, reads) =
+        isolated("in-its-room", alone(), "GET /api/v1/namespaces/NAME", |_| async { None }).await;
     assert!(!room.isolated && room.fence == "the namespace is labelled clean-room", "{room:#?}");
-    assert_eq!(reads, 2, "it is read before, and once to see the fence");
-    let guards = guard::level(&of(Identity::Operator).await, "in-its-room").await.unwrap();
-    assert_eq!(guards.as_deref(), Some("clean-room"), "the guards are told of what it is");
+    assert_eq!(reads, 3, "it is read before, and once to see the fence; and its pods are");
 }
 
 #[tokio::test]
 async fn a_fence_that_is_never_seen_to_refuse_is_told_and_not_waited_for_for_ever() {
     namespace("never-seen").await;
-    let (laid, tries) = laid("never-seen", alone(), TRY, |_| async { Some(500) }).await;
+    let (laid, tries) = isolated("never-seen", alone(), TRY, |_| async { Some(500) }).await;
     assert!(!laid.isolated && tries > 10, "{laid:#?}");
     assert!(laid.problems[0].starts_with("the fence was not seen to refuse within 30 s: "), "{laid:#?}");
     assert_eq!(
@@ -319,13 +315,11 @@ async fn a_fence_that_is_never_seen_to_refuse_is_told_and_not_waited_for_for_eve
 }
 
 #[tokio::test]
-async fn what_is_sealed_already_is_told_to_the_guards_as_such() {
+async fn what_is_sealed_already_is_verified_as_such() {
     namespace("sealed-before").await;
     labelled("sealed-before", Isolation::Sealed).await;
-    let (laid, _) = laid("sealed-before", alone(), LABEL, |_| async { None }).await;
+    let (laid, _) = isolated("sealed-before", alone(), LABEL, |_| async { None }).await;
     assert_eq!(laid.fence, "seen to refuse (sealed)", "{laid:#?}");
-    let guards = guard::level(&of(Identity::Operator).await, "sealed-before").await.unwrap();
-    assert_eq!(guards.as_deref(), Some("sealed"));
 }
 
 /// Who may repair may write policies into what is isolated: to them the fence shows by what nobody may do.
@@ -349,8 +343,8 @@ async fn whoever_may_repair_sees_the_fence_by_a_pod_that_is_refused_or_is_told_t
     ];
     rehearsal::apply(&administrator, "test", &grants).await.unwrap();
     let responder = of(Identity::Responder).await;
-    is_isolated(name, &lay(&responder, name, &alone(), |_| {}).await).await;
-    let see = async |client: &Client| seen::fence(client, name, Isolation::Contained).await;
+    is_isolated(name, &offline::isolate(&responder, name, &alone(), |_| {}).await).await;
+    let see = async |client: &Client| verify_as_caller::fence(client, name, Isolation::Contained).await;
     assert_eq!(see(&responder).await, Seen::Refused, "by the policy");
     assert_eq!(see(&somebody("repairer").await).await, Seen::Refused, "by the pod");
     match see(&somebody("mender").await).await {
@@ -364,15 +358,15 @@ async fn whoever_may_repair_sees_the_fence_by_a_pod_that_is_refused_or_is_told_t
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_network_is_told() {
+async fn whatever_is_left_of_a_network_is_cut_behind_the_fence() {
     let wanted = |name: &str| network::wanted(name, None).remove(0);
     // Ours, and it denies nothing; another of the very spec; ours and another; none.
-    for (name, weak, others, ours, says) in [
-        ("left-weak", true, false, true, "not denied"),
-        ("left-other", false, true, false, "not denied"),
-        ("left-both", false, true, true, "denied, but for what these allow: of-others"),
-        ("left-none", false, false, false, "not denied"),
-        ("left-alone", false, false, true, "denied both ways"),
+    for (name, weak, others, ours) in [
+        ("left-weak", true, false, true),
+        ("left-other", false, true, false),
+        ("left-both", false, true, true),
+        ("left-none", false, false, false),
+        ("left-alone", false, false, true),
     ] {
         namespace(name).await;
         let policies = api::<NetworkPolicy>(&of(Identity::PlatformAdministrator).await, name);
@@ -389,12 +383,40 @@ async fn what_is_left_of_a_network_is_told() {
             policies.create(&PostParams::default(), &other).await.unwrap();
         }
         labelled(name, Isolation::Contained).await;
-        let (laid, _) = laid(name, alone(), LABEL, |_| async { None }).await;
-        assert_eq!(laid.network, says, "{name}: {laid:#?}");
-        let denies = !says.starts_with("not");
-        let told = |problem: &str| laid.problems.iter().any(|p| p.contains(problem));
-        assert_eq!(told("is not in place"), !denies, "{laid:#?}");
-        assert_eq!(told("network policies still allow something (of-others)"), others, "{laid:#?}");
-        assert_eq!(laid.isolated, denies && !others);
+        let (laid, _) = isolated(name, alone(), LABEL, |_| async { None }).await;
+        is_isolated(name, &laid).await;
     }
+}
+
+#[tokio::test]
+async fn what_still_allows_traffic_is_named_as_a_problem() {
+    let name = "left-allowing";
+    namespace(name).await;
+    let policies = api::<NetworkPolicy>(&of(Identity::PlatformAdministrator).await, name);
+    let mut other = network::wanted(name, None).remove(0);
+    other.metadata.name = Some("of-others".into());
+    policies.create(&PostParams::default(), &other).await.unwrap();
+    const NEUTRALISE: &str = "PATCH /apis/networking.k8s.io/v1/namespaces/NAME/networkpolicies/of-others";
+    let (laid, _) = isolated(name, alone(), NEUTRALISE, |_| async { Some(422) }).await;
+    assert_eq!(laid.network, "NetworkPolicy of-others still allows traffic");
+    assert!(
+        !laid.isolated && laid.problems.iter().any(|problem| problem.contains(&laid.network)),
+        "{laid:#?}"
+    );
+    assert_eq!(label_of(name).await.as_deref(), Some("contained"));
+    assert_eq!(network_of(name).await, ["of-others", network::DEFAULT_DENY]);
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_on_no_list_is_isolated_and_not_wholly() {
+    let name = "unlisted";
+    namespace(name).await;
+    let why = "write ConfigMap resurgam-system/resurgam-guard: refused";
+    let request = Request { unlisted: Some(why.to_owned()), ..alone() };
+    let (laid, _) = isolated(name, request, LABEL, |_| async { None }).await;
+    assert!(!laid.isolated && laid.problems.len() == 1 && laid.problems[0].contains(why), "{laid:#?}");
+    assert_eq!(
+        (laid.fence.as_str(), laid.network.as_str()),
+        ("seen to refuse (contained)", "denied both ways")
+    );
 }
