@@ -130,7 +130,7 @@ async fn uncut(scene: &Scene<'_>) -> Result<Vec<String>> {
                     short(field(&policy, "/spec"))
                 ));
             }
-        } else if has_rules {
+        } else if has_rules && !selects_nothing(&policy) {
             all.push(format!("NetworkPolicy {name} allows"));
         }
     }
@@ -138,6 +138,15 @@ async fn uncut(scene: &Scene<'_>) -> Result<Vec<String>> {
         all.push("there is no NetworkPolicy resurgam-default-deny".to_owned());
     }
     Ok(all)
+}
+
+/// Asks pods for a label that they may not have: no pod meets that.
+fn selects_nothing(policy: &Value) -> bool {
+    let asked = policy["spec"]["podSelector"]["matchExpressions"].as_array();
+    let asks = |key: &Value, operator: &str| {
+        asked.into_iter().flatten().any(|one| one["key"] == *key && one["operator"] == operator)
+    };
+    asked.into_iter().flatten().any(|one| asks(&one["key"], "Exists") && asks(&one["key"], "DoesNotExist"))
 }
 
 /// Selects every pod, for both ways.
