@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::Context;
+use super::dependencies::read_dependencies;
 use super::observe::{is_tightening, seals};
 use super::running::Running;
 use crate::api::conditions::shorten;
@@ -24,6 +25,7 @@ use crate::api::{
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
 use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome, pod_security};
+use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, Service, ServiceId};
 use crate::steps::{self, StepContext, StepError};
 
@@ -392,24 +394,14 @@ impl Act {
 
     /// I1: by a live read, every dependency is recovered and healthy.
     pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
-        let records = self.records();
-        let reads = dependencies.iter().map(|&id| {
-            let service = &self.plan.services[id].name;
-            let name = service_recovery_name(&self.plan.name, service);
-            let records = records.clone();
-            async move {
-                let found = call_opt(format!("read ServiceRecovery {name}"), records.get(&name)).await?;
-                if found.is_some_and(|record| record.stands()) {
-                    Ok(())
-                } else {
-                    Err(refused(
-                        "DependencyNotRecovered",
-                        format!("{service} is not recovered and healthy by a live read"),
-                    ))
-                }
-            }
-        });
-        try_join_all(reads).await.map(|_| ())
+        let found = read_dependencies(&self.records(), &self.plan, dependencies, &self.context.heard).await?;
+        match allowance(found.iter().map(Dependency::from)) {
+            Allowance::Allowed => Ok(()),
+            Allowance::Unknown(service) | Allowance::Refused(service) => Err(refused(
+                "DependencyNotRecovered",
+                format!("{service} is not recovered and healthy by a live read"),
+            )),
+        }
     }
 
     /// The plan's account must hold `recover` on each Quarantine by an explicit grant: whoever also holds the verb that

@@ -12,6 +12,7 @@ mod accepted;
 mod act;
 mod api_servers;
 mod context;
+mod dependencies;
 mod events;
 mod gate_tasks;
 mod host_access;

@@ -179,6 +179,7 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
         claim: claim(stores, plan, service, status.claimed_by.as_ref()),
         hold: quarantine.spec.hold.map(Isolation::from),
         overruled: status.overruled.is_some() && status.overruled == status.claimed_by,
+        unmanaged_pods: status.unmanaged_pods,
     }
 }
 

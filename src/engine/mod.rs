@@ -216,6 +216,8 @@ pub struct QuarantineFound {
     pub hold: Option<Isolation>,
     /// The claim was held: this attempt gets nothing looser any more, though nobody holds it now.
     pub overruled: bool,
+    /// Pods that were stopped, and that no workload brings back.
+    pub unmanaged_pods: Vec<String>,
 }
 
 /// Who has claimed a Quarantine.

@@ -1,7 +1,7 @@
 //! Units as they stand, and which of them may move: `maxParallel` at once, and whoever waits for a person gives the slot back.
 
-use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::api::{Health, Isolation, Phase, Stage, Verdict};
+use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
 
 use super::ratchet::is_loosened;
@@ -20,18 +20,23 @@ pub(super) struct UnitView {
 
 /// Is a service recovered and healthy, so that dependants may go on? By its written status *and* its gates now.
 pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
-    let of = &seen.services[id];
-    of.status.stage == Stage::Recovered
-        && of.other_plan.is_none()
-        && isolated_again(of).is_none()
-        && is_true(&of.status.conditions, RECOVERED)
-        && is_true(&of.status.conditions, HEALTHY)
-        && plan.services[id].gates_of(Phase::Continuous).all(|gate| {
-            let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
-            of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
-        })
-        // Gates that were loosened say less than what its dependants rely on.
-        && !is_loosened(plan, seen, id)
+    allowance([dependency(plan, seen, id)]) == Allowance::Allowed
+}
+
+/// What is known of a service that others depend on.
+fn dependency<'a>(plan: &'a Plan, seen: &'a Seen, id: ServiceId) -> Dependency<'a> {
+    let (service, of) = (&plan.services[id], &seen.services[id]);
+    // Gates that were loosened say less than what its dependants rely on.
+    let counts = of.other_plan.is_none() && isolated_again(of).is_none() && !is_loosened(plan, seen, id);
+    let passes = service.gates_of(Phase::Continuous).all(|gate| {
+        let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
+        of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
+    });
+    Dependency {
+        service: &service.name,
+        record: Some(&of.status).filter(|_| counts),
+        health: if passes { Health::Passes } else { Health::Doubtful },
+    }
 }
 
 /// The namespace of a recovered service that somebody isolated again, if there is one.

@@ -494,6 +494,9 @@ impl At<'_> {
         if let Some(reason) = &self.service().ungated {
             except(next, &format!("ungated: {reason}"));
         }
+        for lost in self.of.quarantines.iter().filter_map(lost_pods) {
+            except(next, &lost);
+        }
         next.ask = phases(Stage::Recovered).to_vec();
     }
 
@@ -635,6 +638,17 @@ impl At<'_> {
         };
         Effect::Ask { isolation, attempt: self.of.status.attempt, reachable, dependencies }
     }
+}
+
+/// What is said of pods that were stopped and that nothing brings back: whoever ran them has to start them.
+fn lost_pods(quarantine: &QuarantineSeen) -> Option<String> {
+    let pods = &quarantine.found.as_ref().filter(|found| !found.unmanaged_pods.is_empty())?.unmanaged_pods;
+    let text = format!(
+        "namespace {}: pods were stopped that no workload brings back: {}",
+        quarantine.namespace,
+        pods.join(", ")
+    );
+    Some(crate::api::conditions::shorten(&text, 600))
 }
 
 /// Has the Quarantine of every namespace of a service reached this level, with all that belongs to it?

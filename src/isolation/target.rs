@@ -7,9 +7,7 @@ use kube::ResourceExt;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::AcceptedControl;
-use crate::api::{
-    Claim, ClusterService, Health, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
-};
+use crate::api::{Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions};
 
 /// What is to be enforced, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,20 +47,6 @@ pub enum PlanState {
     Waits,
     /// It is not, or nobody looked: nothing is loosened for it.
     Gone,
-}
-
-/// What the dependencies come to, by what this process has heard of each, and its record, read live. A record alone may be what a leader
-/// wrote that is long gone.
-#[must_use]
-pub fn standing(dependencies: &[(Health, Option<ServiceRecovery>)]) -> PlanState {
-    let each = dependencies.iter().map(|(heard, record)| match (heard, record) {
-        (_, None) | (Health::Doubtful, Some(_)) => PlanState::Waits,
-        (_, Some(record)) if !record.is_open() => PlanState::Waits,
-        (Health::Passes, Some(record)) if record.stands() => PlanState::Alive,
-        // It has yet to be heard, or to be written.
-        (Health::Passes | Health::Unheard, Some(_)) => PlanState::Unheard,
-    });
-    each.max().unwrap_or(PlanState::Alive)
 }
 
 /// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.

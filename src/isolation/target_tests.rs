@@ -337,33 +337,3 @@ fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
         }
     }
 }
-
-fn dependency(stage: &str, recovered: &str, healthy: &str) -> Option<ServiceRecovery> {
-    let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2025-11-24T00:00:00Z"});
-    let spec =
-        json!({"planRef": {"name": "p", "uid": "u"}, "service": "db", "namespaces": ["db"], "attempt": 1});
-    let mut record = ServiceRecovery::new("p.db", serde_json::from_value(spec).unwrap());
-    let conditions = [condition("Recovered", recovered), condition("Healthy", healthy)];
-    record.status =
-        serde_json::from_value(json!({"stage": stage, "attempt": 1, "conditions": conditions})).unwrap();
-    Some(record)
-}
-
-#[test]
-fn nothing_is_loosened_on_a_records_word_alone() {
-    let healthy = || dependency("Recovered", "True", "True");
-    for (heard, record, wanted) in [
-        (Health::Passes, healthy(), PlanState::Alive),
-        (Health::Unheard, healthy(), PlanState::Unheard),
-        (Health::Doubtful, healthy(), PlanState::Waits),
-        (Health::Passes, dependency("Recovered", "True", "Unknown"), PlanState::Unheard),
-        (Health::Passes, dependency("Recovered", "False", "True"), PlanState::Waits),
-        (Health::Unheard, dependency("Reconnecting", "True", "True"), PlanState::Waits),
-        (Health::Passes, None, PlanState::Waits),
-    ] {
-        let of = (heard, record);
-        assert_eq!(standing(std::slice::from_ref(&of)), wanted, "{of:?}");
-        assert_eq!(standing(&[of, (Health::Passes, healthy())]), wanted, "whatever others say");
-    }
-    assert_eq!(standing(&[]), PlanState::Alive, "it depends on nobody");
-}

@@ -14,6 +14,7 @@ use crate::api::{ClusterService, GateSpec, Phase, StepSpec};
 mod checks;
 mod compile;
 pub mod graph;
+pub mod loosening;
 pub mod ratchet;
 
 #[cfg(test)]

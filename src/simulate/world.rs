@@ -165,6 +165,7 @@ fn contained() -> QuarantineFound {
         isolation: Some(Isolation::Contained),
         hold: None,
         overruled: false,
+        unmanaged_pods: Vec::new(),
         ready: true,
         message: String::new(),
         lacking: None,

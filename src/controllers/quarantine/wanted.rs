@@ -1,14 +1,15 @@
 //! What a Quarantine is to enforce, from live reads.
 
-use futures::future::try_join_all;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 
 use super::Context;
-use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery, service_recovery_name};
+use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery};
 use crate::calls::{IoError, call_opt};
-use crate::isolation::target::{PlanState, Target, loosens, standing, target};
+use crate::controllers::dependencies::read_dependencies;
+use crate::isolation::target::{PlanState, Target, loosens, target};
 use crate::plan::Plan;
+use crate::plan::loosening::{Allowance, Dependency, allowance};
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
 /// `label`: what the namespace bears as ours.
@@ -61,13 +62,13 @@ async fn plan(
     let plan = Plan::from_object(&found);
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
-    let reads = plan.dependencies_of(service).into_iter().map(|dependency| {
-        let name = &plan.services[dependency].name;
-        let heard = context.options.heard.of(&plan, name);
-        let record = service_recovery_name(&plan.name, name);
-        async move { Ok((heard, read(records, &record).await?)) }
-    });
-    Ok(standing(&try_join_all(reads).await?))
+    let dependencies = plan.dependencies_of(service);
+    let found = read_dependencies(records, &plan, &dependencies, &context.options.heard).await?;
+    Ok(match allowance(found.iter().map(Dependency::from)) {
+        Allowance::Allowed => PlanState::Alive,
+        Allowance::Unknown(_) => PlanState::Unheard,
+        Allowance::Refused(_) => PlanState::Waits,
+    })
 }
 
 async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {

@@ -135,3 +135,15 @@ fn who_may_not_make_one_is_told_and_it_is_tried_again() {
     s.run(60);
     assert_eq!(made(&s, "db").len(), 1);
 }
+
+/// A database that an operator of its own runs as bare pods is not silently gone.
+#[test]
+fn pods_that_nothing_brings_back_are_exceptions_of_the_recovery() {
+    let mut s = super::story::story("- {name: db}");
+    s.quarantine("db").unmanaged_pods = vec!["database-1".to_owned(), "database-2".to_owned()];
+    s.run(600);
+    assert_eq!(s.stage("db"), Stage::Recovered);
+    let expected = "namespace db: pods were stopped that no workload brings back: database-1, database-2";
+    assert_eq!(s.status("db").exceptions, [expected]);
+    assert_eq!(s.condition("db", crate::api::conditions::RECOVERED).1, "WithExceptions");
+}

@@ -1,0 +1,45 @@
+//! What a service depends on, read live right before anything is loosened for it.
+
+use futures::future::try_join_all;
+use kube::Api;
+
+use super::heard::Heard;
+use crate::api::{Health, ServiceRecovery, service_recovery_name};
+use crate::calls::{IoError, call_opt};
+use crate::plan::loosening::Dependency;
+use crate::plan::{Plan, ServiceId};
+
+/// One dependency, as it was read.
+pub(super) struct ReadDependency {
+    service: String,
+    record: Option<ServiceRecovery>,
+    health: Health,
+}
+
+impl<'a> From<&'a ReadDependency> for Dependency<'a> {
+    fn from(read: &'a ReadDependency) -> Self {
+        let status = read.record.as_ref().and_then(|record| record.status.as_ref());
+        Self { service: &read.service, record: status, health: read.health }
+    }
+}
+
+/// Reads the ServiceRecoveries of these services of a plan, with what this process knows of their health. One that was written for
+/// another plan says nothing of this one.
+///
+/// # Errors
+/// The API server refused, or did not answer: nothing may be loosened.
+pub(super) async fn read_dependencies(
+    records: &Api<ServiceRecovery>,
+    plan: &Plan,
+    dependencies: &[ServiceId],
+    heard: &Heard,
+) -> Result<Vec<ReadDependency>, IoError> {
+    let reads = dependencies.iter().map(|&id| async move {
+        let service = plan.services[id].name.clone();
+        let name = service_recovery_name(&plan.name, &service);
+        let found = call_opt(format!("get ServiceRecovery {name}"), records.get(&name)).await?;
+        let record = found.filter(|record| record.spec.plan_ref.uid == plan.uid);
+        Ok(ReadDependency { health: heard.of(plan, &service), service, record })
+    });
+    try_join_all(reads).await
+}
