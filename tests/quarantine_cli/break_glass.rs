@@ -176,7 +176,9 @@ async fn lose_the_kinds(
     // Nobody but who takes this away first deletes a kind while anything is quarantined.
     let admin = client(cluster, Identity::PlatformAdministrator).await;
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin);
-    bindings.delete("resurgam-install-guard", &DeleteParams::default()).await.unwrap();
+    let deleted = bindings.delete("resurgam-install-guard", &DeleteParams::default()).await;
+    // A responder could not put it back.
+    assert!(matches!(&deleted, Err(kube::Error::Api(status)) if status.code == 404), "{deleted:?}");
     let dry_run = DeleteParams { dry_run: true, ..DeleteParams::default() };
     until(async || crds.delete("quarantines.resurgam.dev", &dry_run).await.is_ok()).await;
     let strip = Patch::Merge(json!({"metadata": {"finalizers": null}}));
