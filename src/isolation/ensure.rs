@@ -73,17 +73,23 @@ pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, Ensure
     }
     for Policy { policy, binding } in policies::all()? {
         let guards_elsewhere = policy.spec.as_ref().is_some_and(|spec| spec.param_kind.is_some());
-        let made = match one(client, &policy, |object| object.spec.as_ref(), dry_run).await {
-            Ok(made) => made,
-            Err(error) if guards_elsewhere => {
-                let object = format!("ValidatingAdmissionPolicy {}", policy.name_any());
-                all.push(Found { object, state: State::NotMade, why: Some(error.to_string()) });
-                continue;
+        let not_made = |object: &str, error: IoError| {
+            if !guards_elsewhere {
+                return Err(error);
             }
-            Err(error) => return Err(error.into()),
+            let object = format!("{object} {}", policy.name_any());
+            Ok(Found { object, state: State::NotMade, why: Some(error.to_string()) })
         };
+        let made = one(client, &policy, |object| object.spec.as_ref(), dry_run).await;
+        let made = made.or_else(|error| not_made("ValidatingAdmissionPolicy", error))?;
+        let is_missing = made.state == State::NotMade;
         all.push(made);
-        all.push(one(client, &binding, |object| object.spec.as_ref(), dry_run).await?);
+        if is_missing {
+            continue;
+        }
+        // To bind a policy to its lists takes a right to list them.
+        let bound = one(client, &binding, |object| object.spec.as_ref(), dry_run).await;
+        all.push(bound.or_else(|error| not_made("ValidatingAdmissionPolicyBinding", error))?);
     }
     Ok(all)
 }

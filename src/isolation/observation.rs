@@ -132,6 +132,9 @@ mod tests {
         renewed: true,
     };
 
+    /// What is taken away, how, and what is in place then.
+    type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), Found);
+
     #[test]
     fn what_was_not_read_back_is_not_in_place() {
         let running = json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
@@ -141,7 +144,7 @@ mod tests {
             observation.found(&spec(), Isolation::Sealed, &mark(), true, true)
         };
         assert_eq!(with(&|_| {}), ALL);
-        let rows: [(&str, &dyn Fn(&mut Observation), Found); 15] = [
+        let rows: [Row; 15] = [
             ("list not read", &|o| o.listed = None, Found { listed: false, ..ALL }),
             (
                 "one list lost its entry",

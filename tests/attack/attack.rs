@@ -3,6 +3,7 @@
 use futures::{StreamExt, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use kube::core::Status;
+use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
 use crate::exemptions;
@@ -133,8 +134,10 @@ pub async fn make(who: &Who, attack: &Attack, dry: bool) -> Outcome {
 }
 
 fn judge(status: &Status, policy: &str) -> Outcome {
-    let by = format!("ValidatingAdmissionPolicy '{policy}'");
-    if status.code == 403 && status.reason == "Forbidden" && status.message.contains(&by) {
+    // Of the two fences either refuses, and the API server names one.
+    let policies = if policy == FENCE { FENCES.to_vec() } else { vec![policy] };
+    let by = |policy: &&str| status.message.contains(&format!("ValidatingAdmissionPolicy '{policy}'"));
+    if status.code == 403 && status.reason == "Forbidden" && policies.iter().any(by) {
         return Outcome::Refused(status.message.clone());
     }
     let lacks = status.message.contains("User \"") && status.message.contains(" cannot ");

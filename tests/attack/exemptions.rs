@@ -327,3 +327,95 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
         .await;
     assert!(wrong.is_empty(), "{} of {tried_in_all}:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// What the fence tells apart of what is done to a NetworkPolicy: who may isolate passes with what cuts, and with nothing else.
+fn cuts(namespace: &str) -> Vec<(bool, Attack)> {
+    let all = format!("/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies");
+    let (deny, allow) = (format!("{all}/resurgam-default-deny"), format!("{all}/allow-front"));
+    let both = json!([{"key": "resurgam.dev/isolated", "operator": "Exists"}, {"key": "resurgam.dev/isolated", "operator": "DoesNotExist"}]);
+    let selecting = |expressions: &Value| json!({"spec": {"podSelector": {"matchExpressions": expressions}}});
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "nothing", "uid": "00000000-0000-4000-8000-000000000003"}]);
+    let policy = |name: &str, spec: Value| json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec});
+    let nothing =
+        json!({"podSelector": {"matchExpressions": both}, "policyTypes": ["Ingress"], "ingress": [{}]});
+    let deed = |passes: bool, name: &str, path: &str, ask: Ask| {
+        (passes, crate::attack::attack(name, path.to_owned(), ask, crate::attack::FENCE))
+    };
+    vec![
+        deed(true, "deny once more", &deny, Ask::Merge(json!({"spec": {"podSelector": {}}}))),
+        deed(true, "neutralise once more", &allow, Ask::Merge(selecting(&both))),
+        deed(false, "deny, and allow to come in", &deny, Ask::Merge(json!({"spec": {"ingress": [{}]}}))),
+        deed(false, "deny, and allow to go out", &deny, Ask::Merge(json!({"spec": {"egress": [{}]}}))),
+        deed(false, "deny one way", &deny, Ask::Merge(json!({"spec": {"policyTypes": ["Ingress"]}}))),
+        deed(
+            false,
+            "deny some",
+            &deny,
+            Ask::Merge(json!({"spec": {"podSelector": {"matchLabels": {"app": "web"}}}})),
+        ),
+        deed(false, "neutralise the denial", &deny, Ask::Merge(selecting(&both))),
+        deed(false, "own the denial", &deny, Ask::Merge(json!({"metadata": {"ownerReferences": owner}}))),
+        deed(
+            false,
+            "keep the denial",
+            &deny,
+            Ask::Merge(json!({"metadata": {"finalizers": ["attack.example/kept"]}})),
+        ),
+        deed(false, "delete the denial", &deny, Ask::Delete),
+        deed(false, "neutralise by half", &allow, Ask::Merge(selecting(&json!([both[0]])))),
+        deed(false, "select pods again", &allow, Ask::Merge(selecting(&Value::Null))),
+        deed(
+            false,
+            "neutralise, and allow more",
+            &allow,
+            Ask::Merge(json!({"spec": {"podSelector": {"matchExpressions": both}, "egress": [{}]}})),
+        ),
+        deed(
+            false,
+            "neutralise, and own",
+            &allow,
+            Ask::Merge(json!({"metadata": {"ownerReferences": owner}})),
+        ),
+        deed(
+            false,
+            "neutralise, and label",
+            &allow,
+            Ask::Merge(json!({"metadata": {"labels": {"attack": "1"}}})),
+        ),
+        deed(false, "delete what is neutralised", &allow, Ask::Delete),
+        deed(
+            false,
+            "create a new one that selects nothing",
+            &all,
+            Ask::Create(policy("attack-new", nothing)),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_isolate_cuts_the_network_behind_the_fence_and_no_more() {
+    let stage = stage(0).await;
+    let whos = crate::who::outsiders(stage.rig).await;
+    let responder =
+        rehearsal::name_of(&stage.client(control_plane::Identity::Responder).await).await.unwrap();
+    let mut wrong = Vec::new();
+    for level @ Level { label, namespace } in LEVELS {
+        // What only bears the label has no denial that could be written.
+        let has_denial = level.has_quarantine();
+        let is_there =
+            |(_, deed): &(bool, Attack)| has_denial || !deed.path.ends_with("resurgam-default-deny");
+        for (cuts, deed) in cuts(namespace).into_iter().filter(is_there) {
+            for who in &whos {
+                // A wildcard is no grant.
+                let passes = cuts && label != "clean-room" && who.user == responder;
+                match make(who, &deed, true).await {
+                    Outcome::Through if passes => {}
+                    Outcome::Refused(_) if !passes => {}
+                    Outcome::NoRight if !passes && who.limited => {}
+                    other => wrong.push(format!("{} ({label}), as {}: {other:?}", deed.name, who.user)),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -107,9 +107,9 @@ pub fn attacks(level: Level) -> Vec<Attack> {
             FENCE,
         ),
         attack(
-            "delete the record of the network",
-            format!("/api/v1/namespaces/{name}/configmaps/resurgam-network-record"),
-            Ask::Delete,
+            "let what allowed select pods again",
+            format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies/allow-front"),
+            Ask::Merge(json!({"spec": {"podSelector": {"matchExpressions": null}}})),
             FENCE,
         ),
     ]);

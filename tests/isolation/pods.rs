@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use crate::support::{Estate, apply, client, controller, isolate, object, ready};
 use crate::{api, live};
 
-fn owner(version: &str, kind: &str, uid: &str) -> Value {
-    json!([{"apiVersion": version, "kind": kind, "name": "nothing", "uid": uid, "controller": true, "blockOwnerDeletion": true}])
+fn owner(version: &str, kind: &str, name: &str, uid: &str) -> Value {
+    json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true, "blockOwnerDeletion": true}])
 }
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000003";
@@ -40,28 +40,32 @@ async fn no_pod_outlives_sealing_whatever_its_owner_finalizers_or_grace() {
     let name = "stayers";
     let estate = Estate::new(name, "").await;
     let tenant = &estate.tenant;
-    // Anybody may write a UID that there is, under a kind that it is not of.
+    // Anybody may name an owner that there is, and that starts nothing.
     let map = api::<ConfigMap>(tenant, name).get("kube-root-ca.crt").await.unwrap().uid().unwrap();
     let mirror = json!({"kubernetes.io/config.mirror": "forged"});
     let unmanaged = [
         (
             "of-a-kind-not-served",
-            json!({"ownerReferences": owner("apps.implant.example/v1", "ReplicaSet", NOBODY)}),
+            json!({"ownerReferences": owner("apps.implant.example/v1", "ReplicaSet", "nothing", NOBODY)}),
             30,
         ),
         (
-            "of-a-job-not-served",
-            json!({"ownerReferences": owner("batch.implant.example/v1", "Job", NOBODY)}),
+            "of-a-set-not-served",
+            json!({"ownerReferences": owner("apps.implant.example/v1", "StatefulSet", "nothing", NOBODY)}),
             30,
         ),
-        ("of-a-configmap", json!({"ownerReferences": owner("v1", "ConfigMap", &map)}), 30),
+        (
+            "of-a-configmap",
+            json!({"ownerReferences": owner("v1", "ConfigMap", "kube-root-ca.crt", &map)}),
+            30,
+        ),
         ("as-if-static", json!({"annotations": mirror}), 30),
         ("long-grace", json!({}), 86_400),
         ("finalized", json!({"finalizers": ["implant.example/keep", "implant.example/more"]}), 30),
         (
             "all-of-it",
             json!({"finalizers": ["implant.example/keep"], "annotations": mirror,
-                "ownerReferences": owner("apps.implant.example/v1", "Deployment", NOBODY)}),
+                "ownerReferences": owner("apps.implant.example/v1", "Deployment", "nothing", NOBODY)}),
             86_400,
         ),
     ];
@@ -76,12 +80,10 @@ async fn no_pod_outlives_sealing_whatever_its_owner_finalizers_or_grace() {
         })
         .await;
     }
-    // Somebody asked for its end already, with all the time in the world.
-    pods.delete("long-grace", &Default::default()).await.unwrap();
     // A ReplicaSet that says it follows a Deployment which nobody serves.
     let miner = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",
-        "metadata": {"name": "miner", "namespace": name, "ownerReferences": owner("apps.implant.example/v1", "Deployment", NOBODY)},
+        "metadata": {"name": "miner", "namespace": name, "ownerReferences": owner("apps.implant.example/v1", "Deployment", "nothing", NOBODY)},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "miner"}}, "template": {
             "metadata": {"labels": {"app": "miner"}}, "spec": {"containers": [{"name": "main", "image": "registry.example/miner"}]}}},
     });

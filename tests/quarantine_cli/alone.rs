@@ -1,13 +1,12 @@
 //! Before anything of ours is installed but rights.
 
 use control_plane::Identity;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::api::DeleteParams;
 use resurgam::api::Quarantine;
 use serde_json::json;
 
-use super::support::{api, bare, client, names, namespace, operator, quarantine, ready};
+use super::support::{allowing, bare, client, namespace, operator, quarantine, ready};
 use super::{WORKLOADS, attack, labelled};
 
 #[tokio::test]
@@ -27,7 +26,7 @@ async fn without_the_kinds_label_and_network_hold_and_are_adopted_once_the_kinds
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     insta::assert_snapshot!("without_kinds", ran.out);
     attack(&cluster, Identity::TenantAdministrator, "early").await;
-    assert_eq!(names(&api::<NetworkPolicy>(&tenant, "early")).await, ["resurgam-default-deny"]);
+    assert_eq!(allowing(&tenant, "early").await, ["resurgam-default-deny"]);
 
     let admin = client(&cluster, Identity::PlatformAdministrator).await;
     rehearsal::install_kinds(&admin).await.unwrap();
@@ -43,10 +42,6 @@ async fn without_the_kinds_label_and_network_hold_and_are_adopted_once_the_kinds
     let gone =
         kube::runtime::wait::await_condition(quarantines, "early", |q: Option<&Quarantine>| q.is_none());
     tokio::time::timeout(rehearsal::DEADLINE, gone).await.unwrap().unwrap();
-    assert_eq!(
-        names(&api::<NetworkPolicy>(&tenant, "early")).await,
-        ["allow-front"],
-        "what was recorded comes back"
-    );
+    assert_eq!(allowing(&tenant, "early").await, ["allow-front"], "what allowed allows again");
     assert_eq!(labelled(&cluster, "early").await, None);
 }

@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use resurgam::api::Quarantine;
+use resurgam::isolation::list::CONFIG_MAPS;
 use serde_json::json;
 
 use super::support::{api, bare, binary, client, names, namespace, operator, quarantine, ready};
@@ -113,6 +114,8 @@ async fn the_documents_own_commands_get_people_in_when_ours_is_what_stands_in_th
     rehearsal::install_kinds(&admin).await.unwrap();
     rehearsal::apply(&admin, "install", &rehearsal::documents(DEPLOYMENT).unwrap()).await.unwrap();
     let tenant = namespace(&cluster, "glass", WORKLOADS).await;
+    let policies = api::<NetworkPolicy>(&tenant, "glass");
+    let before = policies.get("allow-front").await.unwrap();
     namespace(&cluster, "free", "").await;
     let ran = quarantine(&cluster, Identity::Responder, &["glass"]).await;
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
@@ -141,11 +144,8 @@ async fn the_documents_own_commands_get_people_in_when_ours_is_what_stands_in_th
     attack(&cluster, Identity::GitOps, "glass").await;
     shell.types(Identity::PlatformAdministrator, "kinds").await;
     shell.types(Identity::Responder, "quarantines").await;
-    shell.types(Identity::RecoveryLead, "seal").await;
     let new = quarantines.get("glass").await.unwrap();
     assert_ne!(new.metadata.uid, old.metadata.uid);
-    let record = api::<ConfigMap>(&tenant, "glass").get("resurgam-network-record").await.unwrap();
-    assert_eq!(record.metadata.annotations.unwrap().get("resurgam.dev/seal"), new.metadata.uid.as_ref());
     let running = operator(&cluster);
     ready(&cluster, "glass", "Contained").await.unwrap();
     running.kill().unwrap();
@@ -155,13 +155,15 @@ async fn the_documents_own_commands_get_people_in_when_ours_is_what_stands_in_th
     shell.types(Identity::RecoveryLead, "release").await;
     shell.types(Identity::PlatformAdministrator, "revoke").await;
     assert_eq!(labelled(&cluster, "glass").await, None);
-    assert_eq!(names(&api::<NetworkPolicy>(&tenant, "glass")).await, ["allow-front"]);
-    let restored = api::<NetworkPolicy>(&tenant, "glass").get("allow-front").await.unwrap();
-    assert_eq!(restored.metadata.labels.unwrap()["team"], "library");
+    assert_eq!(names(&policies).await, ["allow-front"]);
+    let restored = policies.get("allow-front").await.unwrap();
+    assert_eq!((restored.spec, restored.metadata.uid), (before.spec, before.metadata.uid));
     assert!(quarantines.get_opt("glass").await.unwrap().is_none());
     until(async || may_write(&cluster, "glass").await.is_ok()).await;
-    let guard = api::<ConfigMap>(&admin, "resurgam-system").get("resurgam-guard").await.unwrap();
-    assert!(!guard.data.unwrap_or_default().contains_key("glass"), "the guards know that it is over");
+    for list in CONFIG_MAPS {
+        let list = api::<ConfigMap>(&admin, "resurgam-system").get(list).await.unwrap();
+        assert!(!list.data.unwrap_or_default().contains_key("glass"), "the lists know that it is over");
+    }
     assert!(shell.wrote("glass.quarantine.yaml").contains("kind: Quarantine"));
 }
 
@@ -174,7 +176,9 @@ async fn lose_the_kinds(
     // Nobody but who takes this away first deletes a kind while anything is quarantined.
     let admin = client(cluster, Identity::PlatformAdministrator).await;
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin);
-    bindings.delete("resurgam-install-guard", &DeleteParams::default()).await.unwrap();
+    let deleted = bindings.delete("resurgam-install-guard", &DeleteParams::default()).await;
+    // A responder could not put it back.
+    assert!(matches!(&deleted, Err(kube::Error::Api(status)) if status.code == 404), "{deleted:?}");
     let dry_run = DeleteParams { dry_run: true, ..DeleteParams::default() };
     until(async || crds.delete("quarantines.resurgam.dev", &dry_run).await.is_ok()).await;
     let strip = Patch::Merge(json!({"metadata": {"finalizers": null}}));

@@ -6,10 +6,13 @@ use std::process::{Output, Stdio};
 use anyhow::Result;
 use control_plane::{ControlPlane, Identity, Options};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{ListParams, PostParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use rehearsal::{Operator, OperatorOptions, apply, documents, install_kinds, read};
+use resurgam::isolation::network::is_neutralised;
+use resurgam::isolation::policies::FENCES;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -118,12 +121,18 @@ where
     list.iter().map(ResourceExt::name_any).collect()
 }
 
-/// Refused by the fence, at this level?
+/// The network policies that select pods.
+pub async fn allowing(client: &Client, namespace: &str) -> Vec<String> {
+    let there = api::<NetworkPolicy>(client, namespace).list(&ListParams::default()).await.unwrap();
+    there.iter().filter(|policy| !is_neutralised(policy)).map(ResourceExt::name_any).collect()
+}
+
+/// Refused by a fence?
 pub fn fenced<T: std::fmt::Debug>(what: &str, answer: kube::Result<T>) {
     match answer {
         Err(kube::Error::Api(status)) => {
-            let by = "ValidatingAdmissionPolicy 'resurgam-write-fence'";
-            assert!(status.code == 403 && status.message.contains(by), "{what}: {status:?}");
+            let by = |fence: &&str| status.message.contains(&format!("ValidatingAdmissionPolicy '{fence}'"));
+            assert!(status.code == 403 && FENCES.iter().any(by), "{what}: {status:?}");
         }
         other => panic!("{what} was not refused: {other:?}"),
     }

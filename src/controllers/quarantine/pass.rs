@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -42,6 +43,7 @@ pub(super) async fn run(
     let before = quarantine.status.clone().unwrap_or_default();
     let settled =
         before.isolation == Some(wanted.level) && conditions::is_true(&before.conditions, conditions::READY);
+    let is_held = wanted.held.is_some();
     let mut pass = Pass::new(wanted);
     let marked = namespace.labels().contains_key(ISOLATION_LABEL);
     let mut work = Work {
@@ -90,7 +92,19 @@ pub(super) async fn run(
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
     went_on(&pass);
+    // What its claim waits for may have come about just now, and nothing else wakes it: its own status is no news.
+    let has_changed =
+        (before.isolation, conditions::find(&before.conditions, conditions::READY).map(state_of))
+            != (status.isolation, conditions::find(&status.conditions, conditions::READY).map(state_of));
+    if is_held && has_changed && outcome.is_ok() {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
     outcome
+}
+
+/// Status and reason of a condition.
+fn state_of(condition: &Condition) -> (&str, &str) {
+    (&condition.status, &condition.reason)
 }
 
 struct Work<'a> {
