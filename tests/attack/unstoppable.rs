@@ -4,6 +4,7 @@
 use control_plane::Identity;
 use kube::api::DeleteParams;
 use rehearsal::{DEADLINE, eventually, kind};
+use resurgam::isolation::policies::FENCES;
 use serde_json::json;
 
 use crate::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
@@ -107,7 +108,9 @@ async fn who_deletes_the_policies_while_no_operator_runs_opens_everything_until_
     let flux: Who = outsiders(stage.rig).await.remove(1);
     assert!(matches!(make(&flux, &scale, true).await, Outcome::Refused(_)));
     let bindings = kind(&admin, "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", None);
-    bindings.delete(FENCE, &DeleteParams::default()).await.unwrap();
+    for fence in FENCES {
+        bindings.delete(fence, &DeleteParams::default()).await.unwrap();
+    }
     let changes = async |wanted: fn(&Outcome) -> bool| {
         while !wanted(&make(&flux, &scale, true).await) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -51,8 +51,18 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-operator",
-        "drift of our own NetworkPolicies and of the record: tests/isolation",
-        &["update networkpolicies.networking.k8s.io", "update configmaps"],
+        "drift of our own NetworkPolicies: tests/isolation",
+        &["update networkpolicies.networking.k8s.io"],
+    ),
+    (
+        "resurgam-operator",
+        "finalizers of pods that have ended, quotas without room: tests/isolation/{pods,quotas}.rs",
+        &["patch pods", "patch resourcequotas"],
+    ),
+    (
+        "resurgam-prober",
+        "the fence is tried with these where a webhook on pods is down: tests/isolation/webhooks.rs",
+        &["create podtemplates"],
     ),
     ("resurgam-operator", "where a plan opts into DNS: tests/isolation/room.rs", &["get daemonsets.apps"]),
     (
@@ -62,10 +72,14 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-responder",
+        "a policy of our name, or without room to be neutralised, is removed: tests/isolation/races.rs",
+        &["delete networkpolicies.networking.k8s.io"],
+    ),
+    (
+        "resurgam-responder",
         "what is there already is tightened: tests/quarantine_cli",
         &[
             "update networkpolicies.networking.k8s.io",
-            "update configmaps",
             "patch quarantines.resurgam.dev",
             "update quarantines.resurgam.dev",
         ],
