@@ -1,5 +1,4 @@
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
 
 use super::*;
 use crate::api::service_recovery::{PlanRef, ServiceRecoverySpec};

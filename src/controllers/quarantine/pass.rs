@@ -253,11 +253,13 @@ impl Work<'_> {
             Probed::default()
         } else {
             let probed = probe::probe(servers, self.name, seal.level).await;
-            pass.found.fenced = probed.holds();
+            let is_labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, seal.level);
+            pass.found.fenced = if is_labelled { probed.holds() } else { probed.holds_but_for_the_lock() };
             probed
         };
         pass.probed = Some(probed.clone());
-        if pass.found.fenced {
+        let is_whole = seal.level == Isolation::Open || probed.holds();
+        if pass.found.fenced && is_whole {
             let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(clock::now()));
             pass.tried = Some(at);
             let seen = Some(Held { seal: seal.clone(), at, probed });

@@ -342,10 +342,18 @@ const PARALLEL: usize = 8;
 pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usize, IoError> {
     let mut writes: Vec<_> =
         found.workloads.iter().filter_map(|w| w.stop(seal).map(|patch| (w, patch))).collect();
-    // Their Deployments are at zero, and they are not: it does not know them.
-    if writes.is_empty() {
-        writes.extend(found.rollouts.iter().filter(|w| !w.is_stopped()).map(|w| (w, w.halt())));
-    }
+    // Their Deployments are at zero, and they are not: those do not know them.
+    let stopped: BTreeSet<&str> = found
+        .workloads
+        .iter()
+        .filter(|workload| workload.is_stopped())
+        .filter_map(|workload| workload.meta.uid.as_deref())
+        .collect();
+    let is_unknown = |set: &&Workload| {
+        let owners = set.meta.owner_references.iter().flatten();
+        !set.is_stopped() && owners.into_iter().any(|owner| stopped.contains(owner.uid.as_str()))
+    };
+    writes.extend(found.rollouts.iter().filter(is_unknown).map(|set| (set, set.halt())));
     let mut outcomes = stream::iter(writes)
         .map(|(workload, patch)| stop_one(client, workload, patch, seal))
         .buffer_unordered(PARALLEL);

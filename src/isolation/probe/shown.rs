@@ -65,6 +65,18 @@ impl Probed {
             && TRIES.iter().all(|(_, policy)| refused(*policy))
     }
 
+    /// As [`Self::holds`], but for the lock: it goes by the label alone, which may be missing where a list isolates.
+    #[must_use]
+    pub fn holds_but_for_the_lock(&self) -> bool {
+        let rest = self.tries.iter().filter(|tried| tried.control != ControlName::Lock);
+        let refused = |policy| self.tries.iter().any(|t| t.policy == policy && t.seen == Seen::Refused);
+        rest.clone().all(|t| is_refused(&t.seen) || is_unanswered(&t.seen))
+            && TRIES
+                .iter()
+                .filter(|(control, _)| *control != ControlName::Lock)
+                .all(|(_, policy)| refused(*policy))
+    }
+
     /// Was everything refused on one of them at least?
     #[must_use]
     pub fn holds_somewhere(&self) -> bool {
