@@ -49,15 +49,22 @@ impl State<'_> {
         Operator::start(cluster, &OperatorOptions { lease_seconds: 3, ..within }).unwrap()
     }
 
-    /// Takes the place of an operator of the other state: its kinds and rights first, as long as the other one is still there.
+    /// Takes the place of an operator of the other state: its kinds and rights first, as long as the other one is still there. To go
+    /// back to one that knows no list fence, the operator ends first, an administrator takes that fence away, and a lead the list that
+    /// the earlier one does not write (docs/isolation.md). The label fences all the while.
     async fn replace(self, cluster: &ControlPlane, trial: &Trial<'_>, other: Operator) -> Operator {
-        self.upgrade(cluster).await;
-        other.kill().unwrap();
         if matches!(self, Self::Earlier(_)) {
-            // It knows one isolation list, and would leave the copy as it is (docs/isolation.md).
+            other.kill().unwrap();
             let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
             let lists = kind(&lead, "v1", "ConfigMap", Some("resurgam-system"));
             lists.delete(list::CONFIG_MAPS[1], &DeleteParams::default()).await.unwrap();
+            let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+            let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin);
+            bindings.delete(policies::LIST_FENCE, &DeleteParams::default()).await.unwrap();
+            self.upgrade(cluster).await;
+        } else {
+            self.upgrade(cluster).await;
+            other.kill().unwrap();
         }
         nobody_gets_out(cluster, &trial.namespaces()[1]).await;
         self.start(cluster)
