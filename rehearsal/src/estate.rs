@@ -51,7 +51,7 @@ fn essence(kind: &str, object: &Value) -> Value {
     match kind {
         "NetworkPolicy" => spec(""),
         "ServiceAccount" => json!({
-            "labels": object["metadata"]["labels"], "pull": object["imagePullSecrets"],
+            "labels": labels_of_theirs(object), "pull": object["imagePullSecrets"],
             "automount": object["automountServiceAccountToken"],
         }),
         "CronJob" | "Job" => json!({
@@ -63,6 +63,16 @@ fn essence(kind: &str, object: &Value) -> Value {
             "images": images(&spec(template)),
         }),
     }
+}
+
+/// Labels but for marks of ours, which an operator of an earlier version leaves.
+fn labels_of_theirs(object: &Value) -> Value {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let theirs: serde_json::Map<_, _> = labels
+        .filter(|(key, _)| !key.starts_with("resurgam.dev/"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if theirs.is_empty() { Value::Null } else { Value::Object(theirs) }
 }
 
 fn images(template: &Value) -> Vec<String> {
