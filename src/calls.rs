@@ -1,10 +1,14 @@
 //! Calls to the API server: each has a deadline, and an error that names what was tried.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Api;
+use kube::api::ListParams;
 use kube::core::Status;
+use serde::de::DeserializeOwned;
 
 /// How long any one call may take, retries of the client included.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -132,6 +136,31 @@ pub async fn call_opt<T>(
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Lists everything, page by page: a list may be longer than one answer can be.
+///
+/// # Errors
+/// [`IoError`] of the first page that failed, which repeats `what`.
+pub async fn list_all<K>(
+    what: &str,
+    api: &Api<K>,
+    mut params: ListParams,
+    page: u32,
+) -> Result<Vec<K>, IoError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    params.limit = Some(page);
+    let mut all = Vec::new();
+    loop {
+        let list = call(what, api.list(&params)).await?;
+        all.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
     }
 }
 

@@ -370,7 +370,7 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
         }
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
-        let namespace = pass::restore(&context.client, &namespace).await?;
+        let namespace = pass::restore(&context.client, &namespace, &uid).await?;
         context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
     } else {
         context.lists.set(&name, Isolation::Open).await?;

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::MANAGED_BY;
 use crate::api::{MANAGED_BY_LABEL, RECORDS_NAMESPACE, field_manager};
-use crate::calls::{IoError, call, call_opt};
+use crate::calls::{IoError, call, call_opt, list_all};
 
 /// Labels of a page: what is recorded, of which namespace, under which seal.
 const KIND_LABEL: &str = "resurgam.dev/record";
@@ -119,16 +119,7 @@ impl Record<'_> {
             self.namespace,
             self.seal
         );
-        let mut pages = Vec::new();
-        let mut params = ListParams::default().labels(&selector).limit(20);
-        loop {
-            let list = call(self.what("list"), self.api().list(&params)).await?;
-            pages.extend(list.items);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(pages),
-            }
-        }
+        list_all(&self.what("list"), &self.api(), ListParams::default().labels(&selector), 20).await
     }
 
     /// Returns all entries, by key.

@@ -14,7 +14,7 @@ use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::clock;
-use crate::isolation::controls::{pod_security, quota};
+use crate::isolation::controls::{legacy, pod_security, quota};
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label;
@@ -307,7 +307,7 @@ impl Work<'_> {
             if self.loosened_in_vain(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
-            self.namespace = restore(client, &self.namespace).await?;
+            self.namespace = restore(client, &self.namespace, &uid).await?;
             pass.found.network = true;
         } else {
             pass.holes = holes::find(client, &pass.target.allow_egress).await?;
@@ -359,9 +359,14 @@ impl Work<'_> {
 }
 
 /// Puts back what isolating changed, but for what it stopped. Returns the namespace as it is then.
-pub(super) async fn restore(client: &kube::Client, namespace: &Namespace) -> Result<Namespace, PassError> {
+pub(super) async fn restore(
+    client: &kube::Client,
+    namespace: &Namespace,
+    seal: &str,
+) -> Result<Namespace, PassError> {
     let (name, uid) = (namespace.name_any(), namespace.uid().unwrap_or_default());
     network::release(client, &name, &uid).await?;
+    legacy::restore(client, &name, seal).await?;
     identity::unmark(client, &name).await?;
     quota::restore(client, &name).await?;
     Ok(pod_security::restore(client, namespace).await?)

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::{SEALED_LABEL, field_manager};
-use crate::calls::{IoError, call, call_opt};
+use crate::calls::{IoError, call, call_opt, list_all};
 use crate::isolation::records::{Kind, Record, RecordError};
 
 /// Accounts recreated at a time.
@@ -137,16 +137,8 @@ fn by_name(entries: BTreeMap<String, Recorded>, mark: &Mark) -> BTreeMap<String,
 /// The API server refused, or did not answer.
 pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount>, IoError> {
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let mut all = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = call(format!("list serviceaccounts in namespace {namespace}"), api.list(&params)).await?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    list_all(&format!("list serviceaccounts in namespace {namespace}"), &api, ListParams::default(), PAGE)
+        .await
 }
 
 /// Recreates every account of the namespace that does not bear the mark, as far as it gets. Returns whether anything had to be

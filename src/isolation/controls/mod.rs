@@ -3,6 +3,7 @@
 
 pub mod identity;
 pub mod label;
+pub mod legacy;
 pub mod list;
 pub mod network;
 pub mod pod_security;

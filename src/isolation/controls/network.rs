@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, field_manager};
-use crate::calls::{IoError, call, call_opt};
+use crate::calls::{IoError, call, call_opt, list_all};
 use crate::isolation::MANAGED_BY;
 use crate::isolation::records::{Kind, Record, RecordError};
 
@@ -162,6 +162,15 @@ pub fn is_neutralised(policy: &NetworkPolicy) -> bool {
     nothing().iter().all(|nothing| there.contains(nothing))
 }
 
+/// A policy that selects what it did before it was neutralised.
+pub(super) fn without_marks(mut policy: NetworkPolicy) -> NetworkPolicy {
+    let selector = policy.spec.as_mut().and_then(|spec| spec.pod_selector.as_mut());
+    if let Some(requirements) = selector.and_then(|selector| selector.match_expressions.as_mut()) {
+        requirements.retain(|requirement| requirement.key != NEUTRALISED);
+    }
+    policy
+}
+
 /// The merge patch that neutralises a policy as it was read, or with `back` undoes that. `None`: nothing to do.
 fn change(policy: &NetworkPolicy, back: bool) -> Option<serde_json::Value> {
     let mut requirements = requirements(policy);
@@ -270,17 +279,8 @@ pub async fn list(client: &Client, namespace: &str, before: Before) -> Result<Ve
         let what = format!("list networkpolicies in namespace {namespace}");
         return Ok(call(what, api.list(&ListParams::default().match_any())).await?.items);
     }
-    let mut all = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let what = format!("list networkpolicies in namespace {namespace}");
-        let page = call(what, api.list(&params)).await?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    list_all(&format!("list networkpolicies in namespace {namespace}"), &api, ListParams::default(), PAGE)
+        .await
 }
 
 /// Makes the namespace's network policies what they are to be, as far as it gets. Returns whether anything was written. `uid`: the

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::api::field_manager;
-use crate::calls::{IoError, call, call_opt};
+use crate::calls::{IoError, call_opt, list_all};
 
 /// Seconds that a process has to end. Never 0: then the object would vanish before the process.
 const GRACE_SECONDS: u32 = 1;
@@ -27,16 +27,7 @@ const OF_THE_CLUSTER: &str = "batch.kubernetes.io/";
 /// The API server refused, or did not answer.
 pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Pod>, IoError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let mut all = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = call(format!("list pods in namespace {namespace}"), api.list(&params)).await?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    list_all(&format!("list pods in namespace {namespace}"), &api, ListParams::default(), PAGE).await
 }
 
 /// Is this a static pod's shadow? The kubelet of its node runs it, whatever the API server says. The annotation alone says

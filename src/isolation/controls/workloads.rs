@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION, field_manager};
-use crate::calls::{IoError, call, call_opt};
+use crate::calls::{IoError, call_opt, list_all};
 use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
@@ -260,17 +260,8 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let mut all = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let what = format!("list {} in namespace {namespace}", K::plural(&()));
-        let page = call(what, api.list(&params)).await?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    let what = format!("list {} in namespace {namespace}", K::plural(&()));
+    list_all(&what, &api, ListParams::default(), PAGE).await
 }
 
 /// What starts pods in a namespace.

@@ -1,0 +1,80 @@
+//! What an operator of policy version 2 left in a namespace: network policies that it recorded in a ConfigMap there, and removed. They
+//! come back on release. Only a record under the Quarantine's own UID counts, which nobody could know before it was isolated.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
+
+use super::network;
+use crate::api::{SEAL_ANNOTATION, field_manager};
+use crate::calls::{IoError, call, call_opt};
+
+/// Name of that ConfigMap.
+const RECORD: &str = "resurgam-network-record";
+
+#[derive(Deserialize)]
+struct Recorded {
+    policy: NetworkPolicy,
+}
+
+/// Restores what was recorded under this seal, and is not there, and deletes the record.
+///
+/// # Errors
+/// The API server refused, or did not answer; a next call goes on from there.
+pub async fn restore(client: &Client, namespace: &str, seal: &str) -> Result<(), IoError> {
+    let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;
+    let Some(record) =
+        found.filter(|record| record.annotations().get(SEAL_ANNOTATION).is_some_and(|s| s == seal))
+    else {
+        return Ok(());
+    };
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
+    for policy in recorded(record.data.as_ref()) {
+        let what = format!("restore NetworkPolicy {namespace}/{}", policy.name_any());
+        match call(what, policies.create(&params, &policy)).await {
+            Err(error) if !error.is_conflict() => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let same = Preconditions { uid: record.uid(), resource_version: None };
+    let delete = DeleteParams::default().preconditions(same);
+    call_opt(format!("delete ConfigMap {namespace}/{RECORD}"), records.delete(RECORD, &delete)).await?;
+    Ok(())
+}
+
+/// The policies of a record, each as it was before anything of ours was on it. An entry `again-UID` is evidence only.
+fn recorded(data: Option<&BTreeMap<String, String>>) -> Vec<NetworkPolicy> {
+    let entries = data.into_iter().flatten().filter(|(name, _)| !name.starts_with("again-"));
+    let read = entries.filter_map(|(_, text)| serde_json::from_str::<Recorded>(text).ok());
+    read.map(|recorded| network::without_marks(recorded.policy)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_recorded_policy_comes_back_as_it_was_and_what_is_no_entry_does_not() {
+        let ours = ["Exists", "DoesNotExist"]
+            .map(|operator| json!({"key": network::NEUTRALISED, "operator": operator}));
+        let policy = json!({"metadata": {"name": "allow"}, "spec": {"podSelector": {"matchExpressions": ours}, "ingress": [{}]}});
+        let entry = json!({"uid": "u", "policy": policy}).to_string();
+        let data = BTreeMap::from([
+            ("allow".to_owned(), entry.clone()),
+            ("again-u2".to_owned(), entry),
+            ("planted".to_owned(), "no JSON".to_owned()),
+        ]);
+        let found = recorded(Some(&data));
+        assert_eq!(found.len(), 1);
+        assert!(!network::is_neutralised(&found[0]));
+        assert_eq!(recorded(None).len(), 0);
+    }
+}
