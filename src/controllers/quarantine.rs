@@ -244,8 +244,14 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     let namespace = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?;
     let going = namespace.is_some();
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
-        let what = if going { "is being deleted" } else { "is not there" };
-        let message = format!("namespace {name} {what}: it is isolated as soon as there is one of that name");
+        let message = if going {
+            format!(
+                "namespace {name} is being deleted, and nothing can be created in it any more: its label and network are left to who \
+                 deleted it. Where its finalizers keep it: resurgam quarantine {name} neutralises its network policies"
+            )
+        } else {
+            format!("namespace {name} is not there: it is isolated as soon as there is one of that name")
+        };
         let trouble = Trouble { reason: "NamespaceMissing", message, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
         return Ok(Action::requeue(RESYNC));

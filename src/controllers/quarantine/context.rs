@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub(super) probing: Option<(Instant, u32)>,
     /// When it first only had yet to be heard whether what its claimant depends on is healthy.
     pub(super) unheard: Option<Instant>,
+    /// The level that evidence was last kept for, and its digest. Nothing of it after the namespace was let in or out.
+    pub(super) captured: Option<(Isolation, String)>,
     /// Since when each control has failed.
     pub(super) failing: BTreeMap<ControlName, Instant>,
     /// Passes that failed in a row.

@@ -131,6 +131,7 @@ impl Work<'_> {
             Isolation::Sealed | Isolation::Contained => return self.tighten(pass).await,
             Isolation::CleanRoom | Isolation::Open => {}
         }
+        self.context.remember(self.name, |memory| memory.captured = None);
         let seal = self.fence_seal(level);
         let held = self.verified(&seal);
         pass.tried = held.as_ref().map(|held| held.at);

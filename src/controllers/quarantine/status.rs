@@ -168,6 +168,7 @@ pub(super) fn after(quarantine: &Quarantine, pass: &Pass, known: &Known, now: Ti
     let controls = controls(&quarantine.name_any(), pass, known, &old, now);
     // Evidence of an earlier sealing is no evidence of this one.
     let stale = isolation == Some(Isolation::Contained)
+        && !pass.found.captured
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
     let capture = pass.capture.clone().or(if stale { None } else { old.capture });
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();

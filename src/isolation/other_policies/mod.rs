@@ -144,7 +144,7 @@ impl OtherPolicies {
         // The namespaced ones first: they are in the hands of who repairs the Quarantine.
         if let Some(policy) = self.standing.iter().find(|policy| policy.namespace.is_some()) {
             message.push_str(&format!(
-                ". Who may repair quarantines/{namespace} {}deletes it: kubectl delete {} -n {namespace} {}",
+                ". Who may repair quarantines/{namespace}, and delete that kind, {}deletes it: kubectl delete {} -n {namespace} {}",
                 policy.caution(),
                 policy.resource,
                 policy.name

@@ -184,13 +184,13 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
 }
 
 /// Tries the fences. The API server names one of those that refuse. For a clean room all of them have to agree: where one does not, it
-/// refuses what they let through the prober's dry-runs only there.
+/// refuses what they let through there only: a PodTemplate of that one name, in the prober's dry-runs.
 async fn try_fences(server: &Server, namespace: &str, level: Isolation) -> Result<(), IoError> {
     let answer = create_pod(server, namespace).await;
     if level != Isolation::CleanRoom || judge(answer.clone(), &FENCES, level) != Seen::Refused {
         return answer;
     }
-    match create_a_template(server, namespace).await {
+    match create_a_template(server, namespace, "resurgam-probe").await {
         Err(error) if error.status().is_some_and(|status| !refusals(status, &FENCES).is_empty()) => {
             Err(error)
         }
@@ -203,18 +203,18 @@ async fn create_pod(server: &Server, namespace: &str) -> Result<(), IoError> {
     let answer = create_a_pod(server, namespace).await;
     match &answer {
         Err(error) if matches!(culprit(error), Culprit::Webhook(_)) => {
-            create_a_template(server, namespace).await
+            create_a_template(server, namespace, "resurgam-refused").await
         }
         _ => answer,
     }
 }
 
-async fn create_a_template(server: &Server, namespace: &str) -> Result<(), IoError> {
+async fn create_a_template(server: &Server, namespace: &str, name: &str) -> Result<(), IoError> {
     let spec = pod(namespace)["spec"].clone();
     let template = json!({
         "apiVersion": "v1", "kind": "PodTemplate",
         "metadata": {
-            "name": "resurgam-probe",
+            "name": name,
             "namespace": namespace,
             "labels": {crate::api::MANAGED_BY_LABEL: MANAGED_BY},
         },

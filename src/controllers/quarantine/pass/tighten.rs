@@ -22,6 +22,8 @@ use crate::calls::{call, call_opt};
 use crate::isolation::controls::{identity, list, pods, quota, workloads};
 use crate::isolation::failure::{Culprit, culprit, explain};
 use crate::isolation::label;
+use crate::isolation::list::Listed;
+use crate::isolation::preflight::webhooks_matching;
 use crate::isolation::target::{self, Next};
 
 mod capture;
@@ -41,11 +43,11 @@ impl Work<'_> {
     /// # Errors
     /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
-        // A namespace without the label is one in which anything may have been started since the last capture.
-        pass.found.captured = self.marked && !target::needs_capture(&self.quarantine, pass.target.level);
         {
             let _turn = self.context.turns.take(Next::Label).await;
-            self.put_on_lists(pass).await;
+            let was_listed = self.put_on_lists(pass).await;
+            // Where neither label nor list isolated it, anything may have been started since the last capture.
+            pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
             self.write_label(pass).await;
             self.verify_fence(pass).await;
             self.cut_network(pass).await;
@@ -60,12 +62,25 @@ impl Work<'_> {
             self.recreate_accounts(pass).await;
         }
         self.so_far(pass);
-        self.remember_failures(pass);
+        self.context.remember(self.name, |memory| {
+            memory.failing.retain(|control, _| pass.failures.contains_key(control));
+        });
         Ok(self.next_pass(pass))
     }
 
-    /// What is in place, by what was read back.
+    /// Is evidence of this sealing kept? The status says so once the level is enforced; until then this process remembers it, so
+    /// that a control that fails has nothing captured again.
+    fn is_captured(&self, level: Isolation) -> bool {
+        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+        let digest = capture.map(|capture| capture.digest.clone());
+        let remembered = self.context.remember(self.name, |memory| memory.captured.clone());
+        !target::needs_capture(&self.quarantine, level)
+            || remembered.is_some_and(|(at, of)| at == level && Some(of) == digest)
+    }
+
+    /// What is in place, by what was read back, and what has stalled, for a status that is written on the way too.
     fn so_far(&self, pass: &mut Pass) {
+        self.mark_stalled(pass);
         let (fenced, captured) = (pass.found.fenced, pass.found.captured);
         pass.found =
             self.observation.found(&self.quarantine.spec, pass.target.level, &self.mark(), fenced, captured);
@@ -94,7 +109,7 @@ impl Work<'_> {
         }
         let culprit = error.io().map_or(Culprit::ApiServer, culprit);
         let configuration = match &culprit {
-            Culprit::Webhook(name) => self.configuration_of(name).await,
+            Culprit::Webhook(name) => self.configuration_of(name, &error.to_string()).await,
             _ => None,
         };
         if error.io().is_some_and(quota::is_exceeded) {
@@ -115,8 +130,9 @@ impl Work<'_> {
         self.wake_within(Duration::from_millis(500));
     }
 
-    /// Kind and name of the configuration that a webhook stands in.
-    async fn configuration_of(&self, webhook: &str) -> Option<String> {
+    /// Kind and name of the configuration that a webhook stands in: of those that name it so, the one that intercepts what is written
+    /// here. `answer`: what the API server said.
+    async fn configuration_of(&self, webhook: &str, answer: &str) -> Option<String> {
         let client = &self.context.client;
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
@@ -125,11 +141,18 @@ impl Work<'_> {
             call("list ValidatingWebhookConfigurations", validating.list(&everything)),
             call("list MutatingWebhookConfigurations", mutating.list(&everything))
         );
-        let validating = validating.into_iter().flatten().filter_map(|found| {
+        let validating = validating.map(|list| list.items).unwrap_or_default();
+        let mutating = mutating.map(|list| list.items).unwrap_or_default();
+        let matching = webhooks_matching(&validating, &mutating, self.name, self.namespace.labels());
+        let named = matching.iter().find(|found| found.name == webhook && found.is_named_in(answer));
+        if let Some(found) = named {
+            return Some(found.configuration.clone());
+        }
+        let validating = validating.iter().filter_map(|found| {
             let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
             is_named.then(|| format!("ValidatingWebhookConfiguration {}", found.name_any()))
         });
-        let mutating = mutating.into_iter().flatten().filter_map(|found| {
+        let mutating = mutating.iter().filter_map(|found| {
             let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
             is_named.then(|| format!("MutatingWebhookConfiguration {}", found.name_any()))
         });
@@ -137,9 +160,11 @@ impl Work<'_> {
     }
 
     /// The isolation lists come first: they need no webhook's consent, and one write fences.
-    async fn put_on_lists(&mut self, pass: &mut Pass) {
+    /// Returns whether the namespace was isolated by a list before.
+    async fn put_on_lists(&mut self, pass: &mut Pass) -> bool {
         let (client, level) = (&self.context.client, pass.target.level);
         let mut listed = list::of(client, self.name).await;
+        let was_listed = listed.as_ref().is_ok_and(Listed::isolates);
         let mut written = Ok(());
         if !listed.as_ref().is_ok_and(|listed| listed.is_at(level)) {
             written = self.context.lists.set(self.name, level).await;
@@ -151,6 +176,7 @@ impl Work<'_> {
         for error in written.err().into_iter().chain(unread) {
             self.failed(pass, ControlName::Guard, "ListFailed", &error.into()).await;
         }
+        was_listed
     }
 
     async fn write_label(&mut self, pass: &mut Pass) {
@@ -315,11 +341,10 @@ impl Work<'_> {
     }
 
     /// A control that has failed for a minute since its turn came stalls.
-    fn remember_failures(&self, pass: &mut Pass) {
+    fn mark_stalled(&self, pass: &mut Pass) {
         let status = self.quarantine.status.as_ref();
         let stalled = status.and_then(|status| find(&status.conditions, STALLED)).map(|c| c.reason.clone());
         self.context.remember(self.name, |memory| {
-            memory.failing.retain(|control, _| pass.failures.contains_key(control));
             for (control, failure) in &mut pass.failures {
                 // After a start of the operator, what had stalled has stalled still.
                 let had_stalled =

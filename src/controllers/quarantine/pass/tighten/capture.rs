@@ -49,7 +49,11 @@ impl Work<'_> {
             }
         };
         match kept {
-            Ok(kept) => pass.capture = Some(kept),
+            Ok(kept) => {
+                let captured = Some((pass.target.level, kept.digest.clone()));
+                self.context.remember(self.name, |memory| memory.captured = captured);
+                pass.capture = Some(kept);
+            }
             Err(error) => {
                 self.failed(pass, ControlName::Workloads, "CaptureFailed", &error.into()).await;
                 return Ok(true);
