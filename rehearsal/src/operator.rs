@@ -111,7 +111,8 @@ pub async fn leads(cluster: &ControlPlane) -> Result<()> {
     crate::eventually(&leases, "resurgam", "an operator to lead", crate::DEADLINE, held).await?;
     let bindings = "ValidatingAdmissionPolicyBinding";
     let bindings = crate::kind(&admin, "admissionregistration.k8s.io/v1", bindings, None);
-    for guard in ["resurgam-account-guard", "resurgam-own-guard"] {
+    // The last one is written last.
+    for guard in ["resurgam-account-guard", "resurgam-own-guard", "resurgam-list-fence"] {
         let is_there = |_: &serde_json::Value| true;
         crate::eventually(&bindings, guard, &format!("{guard} to be bound"), crate::DEADLINE, is_there)
             .await?;

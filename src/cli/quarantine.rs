@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream};
@@ -163,7 +164,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
         anstream::eprintln!("{} namespaces on the isolation lists", report.targets.len());
     }
     let unlisted = listed.err().map(|error| error.to_string());
-    let request = Request { spec: spec(args), operator: report.operator, unlisted };
+    let request = Request { spec: spec(args), operator: report.operator, unlisted, policies: Arc::default() };
     report.namespaces = isolate_all(args, &client, &report.targets, &request).await;
     let all = report.namespaces.iter().all(|outcome| outcome.isolated);
     finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })

@@ -3,6 +3,7 @@
 //! The isolation lists come first, for all namespaces at once ([`super::list::add`]). Then each control by itself: one that fails is a problem
 //! that is reported, and the next ones proceed. The fence lets who may isolate cut the network behind it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use super::label;
 use super::network::{self, Before, NetworkError, Observed};
+use super::other_policies::{self, PolicyReader};
 use super::policies::FENCES;
 use super::probe::Seen;
 use super::tighten::{Change, change, recovery_under_way};
@@ -73,6 +75,8 @@ pub struct Request {
     pub operator: bool,
     /// Why the namespace could not be put on the isolation lists, where it could not.
     pub unlisted: Option<String>,
+    /// What was read of network policies of other APIs.
+    pub policies: Arc<PolicyReader>,
 }
 
 /// Isolates one namespace, as far as it gets.
@@ -139,6 +143,8 @@ impl Work<'_> {
         let (network, pods) = (self.look_at_network().await, self.look_at_pods().await);
         self.problem(network);
         self.problem(pods);
+        let others = self.look_at_other_policies().await;
+        self.problem(others);
     }
 
     fn problem<T>(&mut self, outcome: Result<T, IoError>) -> Option<T> {
@@ -325,6 +331,14 @@ impl Work<'_> {
                 self.name
             ));
         }
+        Ok(())
+    }
+
+    /// Network policies of other APIs: what they allow adds to ours, and is for others to remove.
+    async fn look_at_other_policies(&mut self) -> Result<(), IoError> {
+        let namespace = self.namespace().await?;
+        let found = other_policies::observe(self.client, &self.request.policies, &namespace, &[]).await;
+        self.outcome.problems.extend(found.message(self.name));
         Ok(())
     }
 

@@ -24,7 +24,12 @@ fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
 
 /// Asked for by who is on call, while nobody leads.
 fn alone() -> Request {
-    Request { spec: spec(QuarantineLevel::Contained), operator: false, unlisted: None }
+    Request {
+        spec: spec(QuarantineLevel::Contained),
+        operator: false,
+        unlisted: None,
+        policies: Default::default(),
+    }
 }
 
 fn quarantines(client: &Client) -> Api<Quarantine> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use control_plane::Identity;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, DynamicObject, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use rehearsal::install_kinds;
 use resurgam::api::quarantine::ControlName::{self, Identity as Accounts, Lock, Network, Workloads};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
@@ -255,18 +255,36 @@ async fn a_fence_that_cannot_be_tried_delays_no_other_control() {
     estate.is_sealed().await;
 }
 
+/// What is done already is not done again at each try: evidence is kept once, and accounts are recreated once.
 #[tokio::test]
 async fn a_control_that_fails_for_a_minute_stalls_and_names_its_culprit() {
     let _running = controller().await;
-    let (name, administrator) = ("hook-stalls", client(Identity::PlatformAdministrator).await);
+    let rows: [(&'static str, Rule, ControlName, &str); 2] = [
+        (
+            "hook-stalls",
+            ("networking.k8s.io", "networkpolicies", &["CREATE", "UPDATE"]),
+            Network,
+            "NetworkFailed",
+        ),
+        ("hook-stalls-label", ("", "namespaces", &["UPDATE"]), Lock, "LabelFailed"),
+    ];
+    join_all(rows.map(|(name, asked, control, reason)| Box::pin(stalls(name, asked, control, reason)))).await;
+}
+
+async fn stalls(name: &'static str, asked: Rule, control: ControlName, reason: &str) {
+    let administrator = client(Identity::PlatformAdministrator).await;
     let estate = Estate::new(name, "").await;
-    let asked: Rule = ("networking.k8s.io", "networkpolicies", &["CREATE", "UPDATE"]);
     let webhook = Webhook::install(VALIDATING, name, &[asked]).await;
     let began = std::time::Instant::now();
     isolate(name, QuarantineLevel::Sealed).await;
-    let failing = |quarantine: &Quarantine| not_enforced(quarantine).keys().eq([&Network]);
+    let failing = |quarantine: &Quarantine| not_enforced(quarantine).keys().eq([&control]);
     let failing = until(name, "told of the failure", failing).await;
     assert_eq!(readiness(&failing).0, "Unknown", "it is tried again");
+    let accounts = async || {
+        let all = api::<ServiceAccount>(&administrator, name).list(&ListParams::default()).await.unwrap();
+        all.iter().map(|account| (account.name_any(), account.uid())).collect::<Vec<_>>()
+    };
+    let recreated = accounts().await;
     // Longer than anything else is waited for: it takes a minute.
     let all: Api<Quarantine> = Api::all(client(Identity::Responder).await);
     let stalled = kube::runtime::wait::await_condition(all, name, |quarantine: Option<&Quarantine>| {
@@ -274,11 +292,14 @@ async fn a_control_that_fails_for_a_minute_stalls_and_names_its_culprit() {
             quarantine.and_then(|q| q.status.as_ref()).map(|status| status.conditions.as_slice());
         conditions.is_some_and(|conditions| conditions::is_true(conditions, conditions::STALLED))
     });
-    let stalled = tokio::time::timeout(Duration::from_secs(120), stalled).await;
-    let (state, reason, message) = readiness(&stalled.unwrap().unwrap().unwrap());
-    assert_eq!((state.as_str(), reason.as_str()), ("False", "NetworkFailed"), "{message}");
-    assert!(message.contains("hook-stalls.policy.example"), "{message}");
+    let stalled = tokio::time::timeout(Duration::from_secs(120), stalled).await.unwrap().unwrap().unwrap();
+    let (state, why, message) = readiness(&stalled);
+    assert_eq!((state.as_str(), why.as_str()), ("False", reason), "{message}");
+    assert!(message.contains(&format!("{name}.policy.example")), "{message}");
     assert!(began.elapsed() >= Duration::from_secs(60), "after {:?}", began.elapsed());
+    let evidence = |quarantine: &Quarantine| quarantine.status.as_ref().and_then(|s| s.capture.clone());
+    assert_eq!(evidence(&stalled), evidence(&failing), "evidence is kept once");
+    assert_eq!(accounts().await, recreated, "accounts are recreated once");
     webhook.remove(&administrator).await;
     ready(name, Isolation::Sealed).await;
     estate.is_sealed().await;

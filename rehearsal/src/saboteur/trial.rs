@@ -291,7 +291,14 @@ impl<'a> Trial<'a> {
         let found = violations(scene, &self.sabotage.tricks, &Promise::BY_COMMAND, Attempts::DryRun).await?;
         let broken = found.broken();
         report.held.extend(Promise::BY_COMMAND.iter().filter(|p| found.holds(**p)).map(|p| (*p, took)));
-        let exempt = exempt(&self.sabotage.tricks);
+        let mut exempt = exempt(&self.sabotage.tricks);
+        // Who is on call raises no quota: the operator does. The command says which one it is.
+        let has_no_room = |trick: &Trick| {
+            matches!(trick, Trick::Quotas(super::Quotas::NoPolicies | super::Quotas::FullPolicies))
+        };
+        if self.sabotage.tricks.iter().any(has_no_room) {
+            exempt.push(Promise::NetworkCut);
+        }
         if broken.iter().any(|promise| !exempt.contains(promise)) {
             report.wrong.push(found.to_string());
         }

@@ -49,6 +49,17 @@ pub(super) struct Failure {
     pub stalled: bool,
 }
 
+impl Failure {
+    /// Adds another failure of the same control. Each begins with its culprit: both are named in what a control has room for.
+    pub(super) fn add(&mut self, other: &Self) {
+        if !self.message.contains(&other.message) {
+            let (first, second) =
+                (shorten(&self.message, MESSAGE / 2 - 2), shorten(&other.message, MESSAGE / 2 - 2));
+            self.message = format!("{first}; {second}");
+        }
+    }
+}
+
 /// What is known of the whole cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Known {

@@ -185,6 +185,22 @@ fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
 }
 
 #[test]
+fn two_culprits_of_one_control_are_both_named() {
+    let of = |webhook: &str| Failure {
+        message: format!("webhook {webhook} {}", "x".repeat(400)),
+        ..failure(false)
+    };
+    let mut both = of("a");
+    both.add(&of("b"));
+    both.add(&of("b"));
+    let mut failing = pass(Isolation::Sealed, ALL);
+    failing.failures.insert(ControlName::Workloads, both);
+    let status = after_pass(&quarantine(None, true), &failing);
+    let message = &control(&status, ControlName::Workloads).message;
+    assert!(message.contains("webhook a") && message.contains("; webhook b"), "{message}");
+}
+
+#[test]
 fn what_has_stalled_is_said_before_what_is_tried_again() {
     let mut failing = pass(Isolation::Sealed, ALL);
     failing.failures.insert(ControlName::Lock, Failure { reason: "LabelFailed", ..failure(false) });

@@ -117,7 +117,8 @@ impl Work<'_> {
         }
         tracing::warn!(quarantine = self.name, ?control, reason, %error, "control not enforced; will retry");
         let message = explain(error, &culprit, configuration.as_deref());
-        pass.failures.entry(control).or_insert(Failure { reason, message, stalled: false });
+        let failure = Failure { reason, message, stalled: false };
+        pass.failures.entry(control).and_modify(|first| first.add(&failure)).or_insert(failure);
     }
 
     async fn raise_quotas(&mut self) {
