@@ -138,6 +138,10 @@ impl Webhook {
                 Err(kube::Error::Api(status)) if status.message.contains("usage per Container") => {
                     return Ok(());
                 }
+                // Quotas come after webhooks: this one was not asked yet.
+                Err(kube::Error::Api(status)) if status.message.contains("exceeded quota") => {
+                    tokio::time::sleep(LOOK).await;
+                }
                 Ok(()) => tokio::time::sleep(LOOK).await,
                 Err(error) => return Err(error).context("a write that the webhook is asked about"),
             }
