@@ -303,7 +303,10 @@ async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_
     let (room, reads) =
         isolated("in-its-room", alone(), "GET /api/v1/namespaces/NAME", |_| async { None }).await;
     assert!(!room.isolated && room.fence == "the namespace is labelled clean-room", "{room:#?}");
-    assert_eq!(reads, 3, "it is read before, and once to see the fence; and its pods are");
+    assert_eq!(
+        reads, 4,
+        "it is read before, once to see the fence, and once for policies of other APIs; and its pods are"
+    );
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn whoever_may_not_use_the_account_neither_writes_nor_makes_a_plan_for_it(
     let words = [
         "resurgam-plan-author",
         "eve may not use serviceaccounts/recovery in namespace editor",
-        "--verb=use",
+        "resourceNames: [recovery], verbs: [use]",
     ];
     refused(create(&eve, &sound).await, &words);
     create(&author, &sound).await.unwrap();
