@@ -59,11 +59,6 @@ const IDLE: &[(&str, &str, &[&str])] = &[
         "finalizers of pods that have ended, quotas without room: tests/isolation/{pods,quotas}.rs",
         &["patch pods", "patch resourcequotas"],
     ),
-    (
-        "resurgam-prober",
-        "the fence is tried with these where a webhook on pods is down: tests/isolation/webhooks.rs",
-        &["create podtemplates"],
-    ),
     ("resurgam-operator", "where a plan opts into DNS: tests/isolation/room.rs", &["get daemonsets.apps"]),
     (
         "resurgam-operator",
