@@ -60,7 +60,17 @@ pub async fn ensure_cut(admin: &Client, prefix: &str, size: usize) -> Result<()>
             continue;
         }
         let rules = |of: &str| policy.data["spec"][of].as_array().is_some_and(|rules| !rules.is_empty());
-        ensure!(!rules("ingress") && !rules("egress"), "NetworkPolicy {namespace}/{name} allows");
+        // One that was there is left with its rules, selecting no pod: a label is to exist, and not to exist.
+        let selector = policy.data["spec"]["podSelector"]["matchExpressions"].as_array();
+        let asks = |operator: &str| {
+            let mut all = selector.into_iter().flatten();
+            all.any(|one| one["key"] == "resurgam.dev/isolated" && one["operator"] == operator)
+        };
+        let selects = !(asks("Exists") && asks("DoesNotExist"));
+        ensure!(
+            !selects || (!rules("ingress") && !rules("egress")),
+            "NetworkPolicy {namespace}/{name} allows"
+        );
         denied += usize::from(name == "resurgam-default-deny");
     }
     ensure!(denied == size, "{denied} of {size} namespaces have a default-deny policy");
