@@ -43,9 +43,10 @@ impl Work<'_> {
     /// # Errors
     /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
+        // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
+        let was_listed = self.put_on_lists(pass).await;
         {
             let _turn = self.context.turns.take(Next::Label).await;
-            let was_listed = self.put_on_lists(pass).await;
             // Where neither label nor list isolated it, anything may have been started since the last capture.
             pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
             self.write_label(pass).await;
