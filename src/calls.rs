@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::Status;
@@ -158,10 +159,26 @@ where
         let list = call(what, api.list(&params)).await?;
         all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
+            // The token says of which version the next page is.
+            Some(token) => {
+                params = ListParams { continue_token: Some(token), ..params };
+                (params.version_match, params.resource_version) = (None, None);
+            }
             None => return Ok(all),
         }
     }
+}
+
+/// Makes all calls, `parallel` at a time, whatever some of them come to.
+///
+/// # Errors
+/// The first failure, once all are made.
+pub async fn each<T, E, F>(parallel: usize, calls: impl IntoIterator<Item = F>) -> Result<Vec<T>, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let outcomes: Vec<_> = stream::iter(calls).buffer_unordered(parallel).collect().await;
+    outcomes.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ const OF_INTEREST: [&str; 4] = ["networkpolicies", "\"pods\"", "quarantines", LI
 /// When what happened to one namespace.
 #[derive(Clone, Default)]
 pub struct Namespace {
+    /// Its Quarantine was asked for.
+    asked: Option<Timestamp>,
     refused: Option<Timestamp>,
     cut: Option<Timestamp>,
     empty: Option<Timestamp>,
@@ -63,18 +65,34 @@ impl Record {
 
     fn moments(&self, names: &[String], moment: impl Fn(&Namespace) -> Option<Timestamp>) -> Result<Moments> {
         let start = self.start()?;
+        self.between(names, |_| Some(start), moment)
+    }
+
+    fn between(
+        &self,
+        names: &[String],
+        from: impl Fn(&Namespace) -> Option<Timestamp>,
+        to: impl Fn(&Namespace) -> Option<Timestamp>,
+    ) -> Result<Moments> {
         let all: Vec<Duration> = names
             .iter()
-            .filter_map(|name| moment(self.namespaces.get(name)?))
-            .map(|at| Duration::try_from(at.duration_since(start)).unwrap_or_default())
+            .filter_map(|name| self.namespaces.get(name))
+            .filter_map(|seen| Some(to(seen)?.duration_since(from(seen)?)))
+            .map(|took| Duration::try_from(took).unwrap_or_default())
             .collect();
         ensure!(all.len() == names.len(), "the audit log shows it of {} of {}", all.len(), names.len());
         Moments::of(all).context("no namespace at all")
     }
 
-    /// To the first write that the fence refused, in these namespaces.
+    /// To the first write that the fence refused, in these namespaces: from the request for their Quarantine, or from the first list
+    /// write where that came before.
     pub fn refused(&self, names: &[String]) -> Result<Moments> {
-        self.moments(names, |seen| seen.refused).context("the first refused write")
+        let start = self.start()?;
+        let from = |seen: &Namespace| match seen.asked {
+            Some(asked) if seen.refused.is_some_and(|refused| asked < refused) => Some(asked),
+            Some(_) | None => Some(start),
+        };
+        self.between(names, from, |seen| seen.refused).context("the first refused write")
     }
 
     /// To the network cut: default-deny written, and the last policy that allowed emptied or removed.
@@ -123,6 +141,11 @@ pub fn read(log: &Path, since: Timestamp, names: &[String]) -> Result<Record> {
         }
         if written && resource == "quarantines" && ["create", "patch"].contains(&verb) {
             record.asked = Some(record.asked.map_or(received, |at| at.min(received)));
+            if verb == "create"
+                && let Some(seen) = record.namespaces.get_mut(text("/objectRef/name"))
+            {
+                seen.asked = Some(received);
+            }
             continue;
         }
         let Some(seen) = record.namespaces.get_mut(namespace) else { continue };

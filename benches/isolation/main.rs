@@ -80,9 +80,10 @@ async fn play() -> Result<()> {
     }
     println!(
         "\nMilliseconds, by the API server's audit log. START: from the request to isolate to the first list write, from which all else is \
-         counted; (q): there is no list, and all is counted from the first Quarantine. REFUSED: to the first write that is refused in the last of \
-         {} namespaces, spread over all, in which somebody tries all the time. CUT, GONE: network cut and last pod gone, median and slowest. WRITE: \
-         median of one patch of a small ConfigMap. FLOOR: as many namespaces labelled and given one NetworkPolicy by {AT_ONCE} requests at a \
+         counted; (q): there is no list, and all is counted from the first Quarantine. REFUSED: from the request for its Quarantine, or from \
+         START if there was none yet, to the first write that is refused in it, of {} namespaces, spread over all, in which somebody tries all \
+         the time. CUT, GONE: network cut and last pod gone, median and slowest. WRITE: \
+         median of one patch of a small ConfigMap in a namespace that is not isolated; AFTER: the same once they are. FLOOR: as many namespaces labelled and given one NetworkPolicy by {AT_ONCE} requests at a \
          time, in the same run, doing nothing else. Each namespace has a NetworkPolicy that allows and, for the operator, a Deployment of two \
          pods; over {} namespaces, one in ten has.",
         witness::SAMPLE,
@@ -146,6 +147,7 @@ struct Row {
     cut: Moments,
     empty: Option<Moments>,
     write: Duration,
+    write_after: Duration,
     floor: Duration,
 }
 
@@ -158,7 +160,7 @@ fn span(moments: &Moments) -> String {
 }
 
 impl Row {
-    const HEAD: &str = "NAMESPACES     START   REFUSED  IN WRITES   CUT                  IN FLOORS   GONE                 WRITE    FLOOR";
+    const HEAD: &str = "NAMESPACES     START   REFUSED  IN WRITES   CUT                  IN FLOORS   GONE                 WRITE  AFTER    FLOOR";
 
     fn growth_since(&self, smaller: &Self) -> String {
         let mut line = format!(
@@ -181,7 +183,7 @@ impl fmt::Display for Row {
         let start = format!("{}{}", self.until_start.as_millis(), if self.has_list { "" } else { " (q)" });
         write!(
             f,
-            "{:>10}  {start:>8}  {:>8}  {:>9.1}   {:<20} {:>9.2}   {:<20} {:>5.1}  {:>7}",
+            "{:>10}  {start:>8}  {:>8}  {:>9.1}   {:<20} {:>9.2}   {:<20} {:>5.1}  {:>5.1}  {:>7}",
             self.size,
             self.refused.slowest.as_millis(),
             ratio(self.refused.slowest, self.write),
@@ -189,6 +191,7 @@ impl fmt::Display for Row {
             ratio(self.cut.slowest, self.floor),
             self.empty.as_ref().map_or_else(|| "-".to_owned(), span),
             self.write.as_secs_f64() * 1000.0,
+            self.write_after.as_secs_f64() * 1000.0,
             self.floor.as_millis(),
         )
     }
@@ -213,6 +216,7 @@ async fn isolate(cluster: &ControlPlane, trial: Trial, size: usize) -> Result<Ro
     };
     tokio::try_join!(isolated, witness.until_refused(DEADLINE))?;
     estate::ensure_cut(&admin, &prefix, size).await?;
+    let write_after = floor::one_write(&admin).await.context("one write afterwards")?;
     let record = audit::read(cluster.audit_log(), since, &estate.names)?;
     let empty = if trial == Trial::Operator { Some(record.empty(&estate.with_pods)?) } else { None };
     Ok(Row {
@@ -223,6 +227,7 @@ async fn isolate(cluster: &ControlPlane, trial: Trial, size: usize) -> Result<Ro
         cut: record.cut(&estate.names)?,
         empty,
         write,
+        write_after,
         floor,
     })
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream};
@@ -20,7 +21,7 @@ use crate::calls::{call, call_opt};
 use crate::isolation::ensure::{self, ensure};
 use crate::isolation::impact;
 use crate::isolation::list;
-use crate::isolation::offline::{self, Request, Step};
+use crate::isolation::offline::{self, Request, Work};
 use crate::isolation::preflight::{self, Kind};
 use report::{LeftOut, Outcome, Report};
 use targets::Meant;
@@ -28,8 +29,8 @@ use targets::Meant;
 mod report;
 mod targets;
 
-/// Namespaces isolated at a time.
-const PARALLEL: usize = 8;
+/// Namespaces isolated at a time. The API server's answers are waited for most of the time.
+const PARALLEL: usize = 32;
 
 /// What `--help` ends with.
 const EXAMPLES: &str = "\
@@ -165,7 +166,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     }
     let unlisted = listed.err().map(|error| error.to_string());
     let request = Request { spec: spec(args), operator: report.operator, unlisted, policies: Arc::default() };
-    report.namespaces = isolate_all(args, &client, &report.targets, &request).await;
+    report.namespaces = isolate_all(&client, &report.targets, &request).await;
     let all = report.namespaces.iter().all(|outcome| outcome.isolated);
     finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })
 }
@@ -287,35 +288,45 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-async fn isolate_all(
-    args: &Args,
-    client: &Client,
-    names: &[String],
-    request: &Request,
-) -> Vec<offline::Outcome> {
-    let total = names.len();
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let tell = |name: &str, step| {
-        let what = match step {
-            Step::Quarantine => "quarantine",
-            Step::Network => "network cut",
-            Step::Label => "labelled",
-            Step::Verified => {
-                let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                anstream::eprintln!("[{done}/{total}] {name}: verified");
-                return;
-            }
-        };
-        if total <= PARALLEL || args.output == Output::Json {
-            anstream::eprintln!("  {name}: {what}");
-        }
-    };
-    let tell = &tell;
-    stream::iter(names)
-        .map(|name| async move { offline::isolate(client, name, request, |step| tell(name, step)).await })
+/// Cuts the networks of all, then does the rest of each.
+async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Vec<offline::Outcome> {
+    let cut = Progress::of(names.len());
+    let works: Vec<_> = stream::iter(names)
+        .map(|name| async {
+            let work = Work::cut(client, name, request).await;
+            cut.tell(name, if work.is_cut() { "network cut" } else { "network NOT cut" });
+            work
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    let done = Progress::of(names.len());
+    stream::iter(works)
+        .map(|work| async {
+            let outcome = work.finish().await;
+            done.tell(&outcome.namespace, if outcome.isolated { "isolated" } else { "NOT isolated" });
+            outcome
+        })
         .buffered(PARALLEL)
         .collect()
         .await
+}
+
+/// How many of all are done.
+struct Progress {
+    total: usize,
+    done: AtomicUsize,
+}
+
+impl Progress {
+    fn of(total: usize) -> Self {
+        Self { total, done: AtomicUsize::new(0) }
+    }
+
+    fn tell(&self, name: &str, what: &str) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        anstream::eprintln!("[{done}/{}] {name}: {what}", self.total);
+    }
 }
 
 /// What is told while it goes on: to who reads it, not to a program.

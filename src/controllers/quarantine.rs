@@ -38,7 +38,7 @@ use context::{Context, Held, Seal, Turns};
 use ending::Ending;
 use status::Trouble;
 
-mod act;
+mod at_once;
 mod context;
 mod deliverers;
 mod ending;
@@ -51,7 +51,7 @@ mod wanted;
 type Guarded = DeserializeGuard<Quarantine>;
 
 /// Quarantines looked after at a time. What each does takes turns, by [`Turns`].
-const CONCURRENCY: u16 = 512;
+const CONCURRENCY: u16 = 2048;
 /// Safety net: everything is looked at again this often, though nothing woke it.
 const RESYNC: Duration = Duration::from_secs(3600);
 /// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
@@ -176,7 +176,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         applier(
             |object, context| Box::pin(reconcile(object, context)),
             |object: Arc<Guarded>, error, context| failed(&object, error, &context),
-            context,
+            context.clone(),
             store,
             queue,
             Config::default().concurrency(CONCURRENCY),
@@ -188,7 +188,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         })
         .await;
     };
-    futures::join!(keeper, prober, finder, roles::keep(client.clone()), passes);
+    futures::join!(keeper, prober, finder, roles::keep(client.clone()), at_once::keep(&context), passes);
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
@@ -239,7 +239,12 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
         return Ok(Action::await_change());
     }
-    let quarantine = with_finalizer(&context, quarantine).await?;
+    let (quarantine, unprotected) = match with_finalizer(&context, &quarantine).await {
+        Ok(quarantine) => (quarantine, None),
+        Err(error) if error.is_conflict() || error.is_not_found() => return Err(error.into()),
+        // A webhook that is down, for instance: what isolates does not wait for it.
+        Err(error) => (quarantine, Some(error)),
+    };
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     let namespace = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?;
     let going = namespace.is_some();
@@ -265,7 +270,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     }
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
-    let next = pass::run(&context, quarantine, namespace, wanted).await?;
+    let next = pass::run(&context, quarantine, namespace, wanted, unprotected).await?;
     let waits = plan == PlanState::Waits || (plan == PlanState::Unheard && may_be_half_way);
     let waits = waits.then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
@@ -276,15 +281,15 @@ async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoErr
     call_opt(format!("get Quarantine {name}"), api.get(name)).await
 }
 
-async fn with_finalizer(context: &Context, quarantine: Quarantine) -> Result<Quarantine, IoError> {
+async fn with_finalizer(context: &Context, quarantine: &Quarantine) -> Result<Quarantine, IoError> {
     let there = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
     // None can be added to what is being deleted.
     if there || quarantine.metadata.deletion_timestamp.is_some() {
-        return Ok(quarantine);
+        return Ok(quarantine.clone());
     }
     let mut finalizers = quarantine.finalizers().to_vec();
     finalizers.push(RELEASE_FINALIZER.to_owned());
-    set_finalizers(context, &quarantine, &finalizers).await
+    set_finalizers(context, quarantine, &finalizers).await
 }
 
 async fn set_finalizers(

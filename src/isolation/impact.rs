@@ -108,7 +108,7 @@ fn read<T>(impact: &mut Impact, answer: Result<T, IoError>) -> Option<T> {
 }
 
 /// Does it live on the network of its node?
-pub(super) fn on_host_network(pod: &Pod) -> bool {
+fn on_host_network(pod: &Pod) -> bool {
     pods::is_live(pod) && pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
 }
 

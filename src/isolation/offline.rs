@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
@@ -53,19 +53,6 @@ pub struct Outcome {
     pub notes: Vec<String>,
 }
 
-/// Steps, for who watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The Quarantine is made or tightened.
-    Quarantine,
-    /// The network is cut.
-    Network,
-    /// The label is on.
-    Label,
-    /// The fence is tried.
-    Verified,
-}
-
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -80,34 +67,53 @@ pub struct Request {
 }
 
 /// Isolates one namespace, as far as it gets.
-pub async fn isolate(client: &Client, name: &str, request: &Request, tell: impl Fn(Step)) -> Outcome {
-    let mut outcome = Outcome { namespace: name.to_owned(), ..Outcome::default() };
-    let mut work = Work { client, name, request, outcome: &mut outcome, fenced_by_others: false };
-    work.go(&tell).await;
-    outcome.isolated = outcome.problems.is_empty();
-    outcome
+pub async fn isolate(client: &Client, name: &str, request: &Request) -> Outcome {
+    Work::cut(client, name, request).await.finish().await
 }
 
-struct Work<'a> {
+/// One namespace on its way. Of many, the networks of all are cut ([`Work::cut`]) before the rest is done of any ([`Work::finish`]).
+pub struct Work<'a> {
     client: &'a Client,
     name: &'a str,
     request: &'a Request,
-    outcome: &'a mut Outcome,
+    outcome: Outcome,
+    /// As it was read before its network was cut.
+    namespace: Option<Namespace>,
     /// The fence was up before our network was: the operator's work, or an earlier run's.
     fenced_by_others: bool,
 }
 
-impl Work<'_> {
-    /// Each step by itself: what fails is a problem, and keeps no other from being done.
-    async fn go(&mut self, tell: &impl Fn(Step)) {
-        if let Some(why) = &self.request.unlisted {
-            self.outcome.problems.push(format!(
+impl<'a> Work<'a> {
+    /// Cuts its network.
+    pub async fn cut(client: &'a Client, name: &'a str, request: &'a Request) -> Self {
+        let outcome = Outcome { namespace: name.to_owned(), ..Outcome::default() };
+        let mut work = Self { client, name, request, outcome, namespace: None, fenced_by_others: false };
+        if let Some(why) = &request.unlisted {
+            work.outcome.problems.push(format!(
                 "it is not on the isolation lists, so that its label alone fences it, and its accounts are not watched elsewhere: {why}"
             ));
         }
+        let namespace = work.namespace().await;
+        work.namespace = work.problem(namespace);
+        let uid = work.namespace.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
+        // A clean room's network follows from its plan: the operator takes it back.
+        if work.label_before() != Isolation::CleanRoom.label() {
+            work.cut_network(&uid).await;
+        }
+        work
+    }
+
+    /// Was its network cut without a problem, as far as is known before it is looked at once more?
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.namespace.is_some() && self.outcome.problems.is_empty()
+    }
+
+    /// All else. Each step by itself: what fails is a problem, and keeps no other from being done.
+    pub async fn finish(mut self) -> Outcome {
+        let label_before = self.label_before().map(str::to_owned);
         let quarantine = self.quarantine().await;
         let quarantine = self.problem(quarantine).flatten();
-        tell(Step::Quarantine);
         if let Some(recovery) = quarantine.as_ref().and_then(recovery_under_way) {
             let hold = r#"-p '{"spec": {"hold": "Contained"}}'"#;
             self.outcome.notes.push(format!(
@@ -116,27 +122,15 @@ impl Work<'_> {
                 self.name
             ));
         }
-        let namespace = self.namespace().await;
-        let namespace = self.problem(namespace);
-        let uid = namespace.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
-        let label_before = namespace.as_ref().and_then(|n| n.labels().get(ISOLATION_LABEL)).cloned();
         if label_before.is_some() {
             self.fenced_by_others = true;
-        }
-        // A clean room's network follows from its plan: the operator takes it back.
-        if label_before.as_deref() != Isolation::CleanRoom.label() {
-            self.cut(&uid).await;
-        }
-        tell(Step::Network);
-        if let (Some(namespace), None) = (namespace, &label_before) {
+        } else if let Some(namespace) = self.namespace.take() {
             // Reason and incident are those of the Quarantine, so that the operator finds nothing to change.
             let spec = quarantine.as_ref().map_or(&self.request.spec, |q| &q.spec).clone();
             let written = self.label(namespace, &spec).await;
             self.problem(written);
         }
-        tell(Step::Label);
         self.verify().await;
-        tell(Step::Verified);
         if self.fenced_by_others && (self.request.operator || label_before.is_none()) {
             self.await_operator().await;
         }
@@ -145,6 +139,13 @@ impl Work<'_> {
         self.problem(pods);
         let others = self.look_at_other_policies().await;
         self.problem(others);
+        self.outcome.isolated = self.outcome.problems.is_empty();
+        self.outcome
+    }
+
+    fn label_before(&self) -> Option<&str> {
+        let namespace = self.namespace.as_ref()?;
+        namespace.labels().get(ISOLATION_LABEL).map(String::as_str)
     }
 
     fn problem<T>(&mut self, outcome: Result<T, IoError>) -> Option<T> {
@@ -235,8 +236,7 @@ impl Work<'_> {
         Ok(None)
     }
 
-    /// Cuts the network.
-    async fn cut(&mut self, uid: &str) {
+    async fn cut_network(&mut self, uid: &str) {
         for attempt in 1..=ATTEMPTS {
             let error = match network::isolate(self.client, self.name, uid, None, Before::Open).await {
                 Ok(_) => return,
@@ -344,15 +344,7 @@ impl Work<'_> {
 
     /// Pods that no network policy reaches.
     async fn look_at_pods(&mut self) -> Result<(), IoError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), self.name);
-        let selected = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let what = format!("list pods in namespace {}", self.name);
-        let pods = call(what, api.list(&selected)).await?.items;
-        let found: Vec<_> = pods
-            .iter()
-            .filter(|pod| super::impact::on_host_network(pod))
-            .map(ResourceExt::name_any)
-            .collect();
+        let found = super::controls::pods::on_node_network(self.client, self.name).await?;
         if !found.is_empty() {
             self.outcome.problems.push(format!(
                 "network policies do not reach pods on the network of their node: {}. Sealing stops them: \

@@ -7,7 +7,10 @@ use kube::ResourceExt;
 
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::AcceptedControl;
-use crate::api::{Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions};
+use crate::api::{
+    Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
+    protected_namespace,
+};
 
 /// What is to be enforced, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +50,19 @@ pub enum PlanState {
     Waits,
     /// It is not, or nobody looked: nothing is loosened for it.
     Gone,
+}
+
+/// The level at which a new Quarantine is to be on the isolation lists before anything else is read. `None`: not without a look, as
+/// something was enforced before, a plan has claimed it, it is on its way out, or its namespace is never isolated.
+#[must_use]
+pub fn at_once(quarantine: &Quarantine) -> Option<Isolation> {
+    let untouched = quarantine
+        .status
+        .as_ref()
+        .is_none_or(|status| status.isolation.is_none() && status.claimed_by.is_none());
+    let stays = quarantine.metadata.deletion_timestamp.is_none();
+    let may_be = protected_namespace(&quarantine.name_any()).is_none();
+    (untouched && stays && may_be).then(|| target(quarantine, None, PlanState::Gone).level)
 }
 
 /// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.

@@ -129,6 +129,39 @@ fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
 }
 
 #[test]
+fn at_once_only_what_is_new_is_isolated_and_at_the_level_it_wants() {
+    let new = |own| quarantine(own, None, false, false);
+    let held = || {
+        let mut held = new(QuarantineLevel::Contained);
+        held.spec.hold = Some(QuarantineLevel::Sealed);
+        held
+    };
+    let named = |name: &str| {
+        let mut named = new(QuarantineLevel::Sealed);
+        named.metadata.name = Some(name.to_owned());
+        named
+    };
+    let ending = || {
+        let mut ending = new(QuarantineLevel::Sealed);
+        ending.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+        ending
+    };
+    for (what, quarantine, expected) in [
+        ("new", new(QuarantineLevel::Sealed), Some(Sealed)),
+        ("new, to be contained", new(QuarantineLevel::Contained), Some(Contained)),
+        ("held more tightly", held(), Some(Sealed)),
+        ("claimed", self::quarantine(QuarantineLevel::Sealed, None, false, true), None),
+        ("let out before", self::quarantine(QuarantineLevel::Sealed, Some(Open), true, false), None),
+        ("enforced before", self::quarantine(QuarantineLevel::Sealed, Some(Sealed), true, false), None),
+        ("of the operator's own namespace", named("resurgam-system"), None),
+        ("on its way out", ending(), None),
+    ] {
+        assert_eq!(at_once(&quarantine), expected, "{what}");
+    }
+}
+
+#[test]
 fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
     let good = || recovery(Some(Open));
     let mut deleted = good();

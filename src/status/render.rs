@@ -95,7 +95,7 @@ fn quarantines(page: &mut String, view: &QuarantinesView) {
     let namespaces = if view.isolated == 1 { "namespace" } else { "namespaces" };
     let mut levels = vec![format!("{} {namespaces} isolated", view.isolated)];
     let neither = view.total.saturating_sub(view.isolated + view.open);
-    for (count, what) in [(view.open, "open"), (neither, "not isolated yet")] {
+    for (count, what) in [(view.open, "open"), (neither, "not confirmed isolated yet")] {
         if count > 0 {
             levels.push(format!("{count} {what}"));
         }

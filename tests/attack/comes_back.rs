@@ -4,6 +4,7 @@ use control_plane::Identity;
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use kube::api::{Patch, PatchParams};
 use rehearsal::{DEADLINE, eventually, kind};
+use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
 use crate::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
@@ -174,6 +175,11 @@ fn told(object: &Value, type_: &str) -> String {
     found.map(|condition| condition["message"].to_string()).unwrap_or_default()
 }
 
+/// Of the two fences that refuse a write, the API server names either.
+fn names_a_fence(message: &str) -> bool {
+    FENCES.iter().any(|fence| message.contains(fence))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_and_get_none() {
     let stage = stage(1).await;
@@ -213,7 +219,7 @@ async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_a
     let gone = attack("delete a pod", format!("/api/v1/namespaces/{name}/pods/{first}"), Ask::Delete, FENCE);
     assert!(matches!(make(&node, &gone, false).await, Outcome::Through));
     let sets = kind(&admin, "apps/v1", "ReplicaSet", Some(name));
-    let refused = |o: &Value| told(o, "ReplicaFailure").contains(FENCE);
+    let refused = |o: &Value| names_a_fence(&told(o, "ReplicaFailure"));
     eventually(&sets, &set, "the ReplicaSet to be refused a pod", DEADLINE, refused).await.unwrap();
 
     // Fewer than its least: without a look at any metric the autoscaler wants two.
@@ -222,7 +228,7 @@ async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_a
     let theirs = kind(&lead, "apps/v1", "Deployment", Some(name));
     theirs.patch("web", &PatchParams::default(), &down).await.unwrap();
     let scalers = kind(&admin, "autoscaling/v2", "HorizontalPodAutoscaler", Some(name));
-    let refused = |o: &Value| told(o, "AbleToScale").contains(FENCE);
+    let refused = |o: &Value| names_a_fence(&told(o, "AbleToScale"));
     eventually(&scalers, "web", "the autoscaler to be refused", DEADLINE, refused).await.unwrap();
 
     let resumed = Patch::Merge(json!({"spec": {"suspend": false}}));
@@ -233,7 +239,7 @@ async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_a
             let events =
                 crate::served::get(&admin, &format!("/api/v1/namespaces/{name}/events")).await.unwrap();
             let refused = |e: &Value| {
-                e["involvedObject"]["name"] == "payroll" && e["message"].to_string().contains(FENCE)
+                e["involvedObject"]["name"] == "payroll" && names_a_fence(&e["message"].to_string())
             };
             if events["items"].as_array().unwrap().iter().any(refused) {
                 return;

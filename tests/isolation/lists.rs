@@ -90,7 +90,7 @@ async fn losing_lists_opens_nothing_and_refuses_nobody_else() {
     refused("write, by the other list", LIST_FENCE, write(&tenant, "listed").await);
     refused("write, by label or list", WRITE_FENCE, write(&tenant, "whole").await);
     write(&tenant, "free").await.unwrap();
-    assert_eq!(list::of(&operator, "listed").await.unwrap(), Listed::new([Some("sealed")]));
+    assert_eq!(Lists::new(operator.clone()).of("listed").await.unwrap(), Listed::new([Some("sealed")]));
 
     // Both lost: the label still fences, and everybody else goes on.
     lead.delete(CONFIG_MAPS[1], &DeleteParams::default()).await.unwrap();
@@ -114,7 +114,7 @@ async fn losing_lists_opens_nothing_and_refuses_nobody_else() {
     // One that is lost is made of the other.
     lead.delete(CONFIG_MAPS[1], &DeleteParams::default()).await.unwrap();
     assert!(list::ensure(&operator).await.unwrap());
-    let listed = list::of(&operator, "listed").await.unwrap();
+    let listed = Lists::new(operator.clone()).of("listed").await.unwrap();
     assert_eq!(listed, Listed::new([Some("contained"), Some("contained")]));
     plane.stop().await.unwrap();
 }

@@ -80,7 +80,7 @@ where
 {
     let before = before.replace("NAME", name);
     let (client, asked) = meanwhile(of(Identity::Responder).await, &before, move |nth| act(nth).boxed());
-    let outcome = offline::isolate(&client, name, &request, |_| {}).await;
+    let outcome = offline::isolate(&client, name, &request).await;
     (outcome, asked.count())
 }
 
@@ -146,13 +146,13 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
         (client, made)
     };
     let (client_once, _) = deleted(client("taken-away", false), "taken-away");
-    let once = offline::isolate(&client_once, "taken-away", &alone(), |_| {}).await;
+    let once = offline::isolate(&client_once, "taken-away", &alone()).await;
     assert_eq!(once.quarantine, "made");
     is_isolated("taken-away", &once).await;
 
     namespace("taken-away-again").await;
     let (client_again, made) = deleted(client("taken-away-again", true), "taken-away-again");
-    let again = offline::isolate(&client_again, "taken-away-again", &alone(), |_| {}).await;
+    let again = offline::isolate(&client_again, "taken-away-again", &alone()).await;
     assert_eq!((again.isolated, made.count()), (false, ATTEMPTS), "{again:#?}");
     assert!(again.problems[0].contains("create Quarantine taken-away-again: "), "{again:#?}");
 
@@ -252,7 +252,7 @@ async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
         namespace(name).await;
         let responder = of(Identity::Responder).await;
         if before {
-            let first = offline::isolate(&responder, name, &alone(), |_| {}).await;
+            let first = offline::isolate(&responder, name, &alone()).await;
             is_isolated(name, &first).await;
         }
         if before && done {
@@ -351,7 +351,7 @@ async fn whoever_may_repair_sees_the_fence_by_a_pod_that_is_refused_or_is_told_t
     ];
     rehearsal::apply(&administrator, "test", &grants).await.unwrap();
     let responder = of(Identity::Responder).await;
-    is_isolated(name, &offline::isolate(&responder, name, &alone(), |_| {}).await).await;
+    is_isolated(name, &offline::isolate(&responder, name, &alone()).await).await;
     let see = async |client: &Client| verify_as_caller::fence(client, name, Isolation::Contained).await;
     assert_eq!(see(&responder).await, Seen::Refused, "by the policy");
     assert_eq!(see(&somebody("repairer").await).await, Seen::Refused, "by the pod");

@@ -139,7 +139,7 @@ async fn lists_are_written_once_and_their_writer_is_on_record() {
         serde_json::from_value(json!({"isolation": "Contained", "reason": "unusual activity"})).unwrap();
     let (contained, open) = (Isolation::Contained, Isolation::Open);
     let fresh = namespace("told-once").await;
-    let listed = async || list::of(&operator, "told-once").await.unwrap();
+    let listed = async || Lists::new(operator.clone()).of("told-once").await.unwrap();
 
     assert_eq!(listed().await, both(None));
     list::add(&client, &names(["told-once"]), contained).await.unwrap();
@@ -148,7 +148,7 @@ async fn lists_are_written_once_and_their_writer_is_on_record() {
 
     let lists = Lists::new(client.clone());
     let is_marked =
-        async |namespace: &Namespace, level| list::is_marked(&client, namespace, &spec, level).await.unwrap();
+        async |namespace: &Namespace, level| lists.is_marked(namespace, &spec, level).await.unwrap();
     assert!(!is_marked(&fresh, contained).await, "the lists alone know");
     let marked = lists.mark(&fresh, &spec, contained).await.unwrap();
     assert!(is_marked(&marked, contained).await);
@@ -184,7 +184,7 @@ async fn any_number_of_namespaces_is_listed_by_one_write_of_each_list() {
     list::add(&client, &all, Isolation::Contained).await.unwrap();
     assert_eq!(patches.count(), CONFIG_MAPS.len());
     for name in ["many-0", "many-499"] {
-        assert_eq!(list::of(&responder, name).await.unwrap(), both(Some("contained")));
+        assert_eq!(Lists::new(responder.clone()).of(name).await.unwrap(), both(Some("contained")));
     }
     let lists = Lists::new(of(Identity::Operator).await);
     futures::future::try_join_all(all.iter().map(|name| lists.set(name, Isolation::Open))).await.unwrap();
@@ -217,13 +217,13 @@ async fn lists_that_an_operator_wrote_meanwhile_keep_their_level() {
     });
     list::add(&client, &names(["told-first"]), Isolation::Contained).await.unwrap();
     assert_eq!(patches.count(), 1);
-    assert_eq!(list::of(&responder, "told-first").await.unwrap(), both(Some("sealed")));
+    assert_eq!(Lists::new(responder.clone()).of("told-first").await.unwrap(), both(Some("sealed")));
 
     // Refused, and on one list only, it is an error.
     let (client, _) = meanwhile(responder.clone(), &path, |_| answer(422));
     let error = list::add(&client, &names(["told-never"]), Isolation::Contained).await.unwrap_err();
     assert!(error.to_string().contains("as the test has it"), "{error}");
-    let listed = list::of(&responder, "told-never").await.unwrap();
+    let listed = Lists::new(responder.clone()).of("told-never").await.unwrap();
     assert_eq!(
         listed,
         Listed::new([None, Some("contained")]),
@@ -266,7 +266,7 @@ async fn a_network_is_written_where_it_differs_and_its_writer_is_on_record() {
             deny.patch(network::DEFAULT_DENY, &PatchParams::default(), &open).await.unwrap();
         }
         let wrote = network::isolate(&operator, name, &uid, room, Before::Open).await.unwrap();
-        assert_eq!(wrote, changed, "{what}");
+        assert_eq!(wrote.changed, changed, "{what}");
         let wanted = network::wanted(name, room);
         let mut names: Vec<_> = wanted.iter().map(ResourceExt::name_any).collect();
         names.sort();
@@ -310,7 +310,7 @@ async fn a_policy_that_changes_meanwhile_is_read_afresh_and_neutralised() {
         let outcome = network::isolate(&client, name, &uid, None, Before::Open).await;
         assert_eq!(patches.count(), tries, "{name}: {outcome:?}");
         if comes {
-            assert!(outcome.unwrap());
+            assert!(outcome.unwrap().changed);
             assert_eq!(allowing(&operator, name).await, [network::DEFAULT_DENY]);
         } else {
             let error = outcome.unwrap_err();

@@ -9,10 +9,10 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use rehearsal::install_kinds;
-use resurgam::api::quarantine::ControlName::{self, Identity as Accounts, Lock, Network, Workloads};
+use resurgam::api::quarantine::ControlName::{self, Guard, Identity as Accounts, Lock, Network, Workloads};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
 use resurgam::isolation::evidence::Store;
-use resurgam::isolation::list::{self, Listed};
+use resurgam::isolation::list::{Listed, Lists};
 use resurgam::isolation::network::DEFAULT_DENY;
 use serde_json::json;
 
@@ -50,7 +50,8 @@ impl Webhook {
     ) -> Self {
         // Whatever is asked about has no namespace that would tell it apart, but for namespaces themselves.
         let rule = |(group, resource, operations): &Rule| {
-            let scope = if *resource == "namespaces" { "Cluster" } else { "Namespaced" };
+            let scope =
+                if ["namespaces", "quarantines"].contains(resource) { "Cluster" } else { "Namespaced" };
             json!({"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": operations, "scope": scope})
         };
         let rules: Vec<_> = rules.iter().chain([&("", "configmaps", &["CREATE"][..])]).map(rule).collect();
@@ -60,6 +61,8 @@ impl Webhook {
             "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             "rules": rules,
+            "matchConditions": [{"name": "its-own",
+                "expression": format!("request.resource.resource != 'quarantines' || request.name == '{namespace}'")}],
         });
         let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
             "metadata": {"name": namespace}, "webhooks": [hook]});
@@ -107,8 +110,16 @@ const NAMESPACES: Case = Case {
     trusted: &[],
 };
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     NAMESPACES,
+    // Our finalizer cannot be put on it.
+    Case {
+        name: "hook-quarantines",
+        asked: ("resurgam.dev", "quarantines", &["UPDATE"]),
+        fails: Guard,
+        reason: "FinalizerFailed",
+        ..NAMESPACES
+    },
     Case {
         name: "hook-policies",
         asked: ("networking.k8s.io", "networkpolicies", &["CREATE", "UPDATE"]),
@@ -345,7 +356,7 @@ async fn a_webhook_on_the_lists_leaves_the_label_to_fence() {
     .await;
     let guard = &not_enforced(&told)[&ControlName::Guard];
     assert!(guard.contains("webhook resurgam-system.policy.example"), "{guard}");
-    assert_eq!(list::of(&administrator, "after").await.unwrap(), Listed::new([None, None]));
+    assert_eq!(Lists::new(administrator.clone()).of("after").await.unwrap(), Listed::new([None, None]));
     assert_eq!(allowing(&administrator, "after").await, [DEFAULT_DENY]);
     webhook.remove(&administrator).await;
     reaches("after", "Ready", &|q| readiness(q).0 == "True").await;

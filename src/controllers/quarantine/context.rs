@@ -89,7 +89,8 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits until it is this one's turn to do what comes next. The turn ends with what is returned.
+    /// Waits until it is this one's turn to do what comes next, in the order in which turns were asked for. The turn ends with what is
+    /// returned.
     pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
             Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,

@@ -13,13 +13,13 @@ use super::status::{self, Known, Pass, Trouble};
 use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
+use crate::calls::IoError;
 use crate::clock;
-use crate::isolation::controls::{legacy, pod_security, quota};
+use crate::isolation::controls::{legacy, pod_security, pods, quota};
 use crate::isolation::holes;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label;
-use crate::isolation::list;
-use crate::isolation::network::{self, Before, Room};
+use crate::isolation::network::{self, Before, NetworkError, Room, Written};
 use crate::isolation::observation::Observation;
 use crate::isolation::other_policies;
 use crate::isolation::probe::{self, Probed};
@@ -32,12 +32,14 @@ const PROBING: Duration = Duration::from_secs(30);
 /// Then it is tried this often: what stands in the way may be gone within a minute.
 const PROBE_SLOWLY: Duration = Duration::from_secs(20);
 
-/// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it.
+/// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it. `unprotected`: why our finalizer is not
+/// on the Quarantine. Nothing is loosened then.
 pub(super) async fn run(
     context: &Context,
     quarantine: Quarantine,
     namespace: Namespace,
     wanted: Target,
+    unprotected: Option<IoError>,
 ) -> Result<Action, PassError> {
     let name = quarantine.name_any();
     let before = quarantine.status.clone().unwrap_or_default();
@@ -57,7 +59,14 @@ pub(super) async fn run(
         observation: Observation::default(),
         again: None,
     };
-    let outcome = work.go(&mut pass).await;
+    let outcome = match (unprotected, pass.target.level) {
+        (Some(error), Isolation::CleanRoom | Isolation::Open) => Err(error.into()),
+        (Some(error), Isolation::Sealed | Isolation::Contained) => {
+            work.failed(&mut pass, ControlName::Guard, "FinalizerFailed", &error.into()).await;
+            work.go(&mut pass).await
+        }
+        (None, _) => work.go(&mut pass).await,
+    };
     match &outcome {
         // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
         Err(error) if error.is_conflict() => return outcome,
@@ -136,7 +145,7 @@ impl Work<'_> {
         let held = self.verified(&seal);
         pass.tried = held.as_ref().map(|held| held.at);
         pass.found.labelled =
-            list::is_marked(&self.context.client, &self.namespace, &self.quarantine.spec, level).await?;
+            self.context.lists.is_marked(&self.namespace, &self.quarantine.spec, level).await?;
         if level == Isolation::CleanRoom {
             pass.found.labelled &= pod_security::is_enforced(&self.namespace, pass.target.privileged);
         }
@@ -321,24 +330,48 @@ impl Work<'_> {
 
     /// Writes the network policies, and reads back what came of it.
     async fn write_network(&mut self, pass: &mut Pass, room: Option<&Room>) -> Result<(), PassError> {
-        let client = &self.context.client;
-        // Fenced since the last pass, and without a break?
-        let before = match self.before {
+        let written = self.write_policies(room).await;
+        let observed = self.observe_network(pass, room, written.as_ref().ok().cloned()).await;
+        written?;
+        observed
+    }
+
+    /// Writes the network policies.
+    async fn write_policies(&mut self, room: Option<&Room>) -> Result<Written, NetworkError> {
+        let uid = self.namespace.uid().unwrap_or_default();
+        let written =
+            network::isolate(&self.context.client, self.name, &uid, room, self.fenced_before()).await;
+        if written.as_ref().is_ok_and(|written| written.changed) {
+            self.drift.push("network policies".to_owned());
+            self.context.options.network.changed();
+        }
+        written
+    }
+
+    /// Fenced since the last pass, and without a break?
+    fn fenced_before(&self) -> Before {
+        match self.before {
             Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
                 Before::Isolated
             }
             _ => Before::Open,
-        };
-        let uid = self.namespace.uid().unwrap_or_default();
-        let written = network::isolate(client, self.name, &uid, room, before).await;
-        let as_is = if matches!(written, Ok(false)) { before } else { Before::Open };
-        let there = network::list(client, self.name, as_is).await;
-        if matches!(written, Ok(true)) {
-            self.drift.push("network policies".to_owned());
-            self.context.options.network.changed();
         }
+    }
+
+    /// Reads what there is of the network, unless what was read before anything was written (`written`) still says it.
+    async fn observe_network(
+        &mut self,
+        pass: &mut Pass,
+        room: Option<&Room>,
+        written: Option<Written>,
+    ) -> Result<(), PassError> {
+        let client = self.context.client.clone();
+        let there = match written.and_then(|written| written.there) {
+            Some(there) => Ok(there),
+            None => network::list(&client, self.name, Before::Open).await,
+        };
         pass.other_policies = other_policies::observe(
-            client,
+            &client,
             &self.context.other_policies,
             &self.namespace,
             &self.context.options.accepted_policies,
@@ -347,14 +380,14 @@ impl Work<'_> {
         if !pass.other_policies.is_cut() {
             self.wake_within(other_policies::RECHECK);
         }
-        let client = &self.context.client;
-        pass.on_node_network = super::act::on_node_network(client, self.name).await.unwrap_or_default();
+        let on_node_network = pods::on_node_network(&client, self.name).await;
+        pass.on_node_network = on_node_network.as_ref().ok().cloned().unwrap_or_default();
         let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
         pass.found.network = observed.as_ref().is_ok_and(network::Observed::holds);
         pass.network = observed.as_ref().ok().cloned();
         self.observation.network = observed.as_ref().ok().cloned();
-        written?;
         observed?;
+        on_node_network?;
         Ok(())
     }
 }

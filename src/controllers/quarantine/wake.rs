@@ -16,8 +16,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{Context, Guarded, act};
+use super::{Context, Guarded};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
+use crate::isolation::controls::pods;
 use crate::isolation::{holes, list};
 
 /// What is queued; a watch's own errors are retried within it.
@@ -198,7 +199,7 @@ fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
 fn on_node_network(client: &Client) -> impl Stream<Item = String> + Send + use<> {
     watcher(
         Api::<PartialObjectMeta<Pod>>::all(client.clone()),
-        watcher::Config::default().fields(act::NODE_NETWORK),
+        watcher::Config::default().fields(pods::NODE_NETWORK),
     )
     .default_backoff()
     .touched_objects()

@@ -4,6 +4,8 @@
 //! them out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -13,6 +15,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::label;
 use crate::api::{Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
@@ -145,15 +148,6 @@ impl Listed {
     }
 }
 
-/// What the lists say of a namespace.
-///
-/// # Errors
-/// The API server refused, or did not answer.
-pub async fn of(client: &Client, namespace: &str) -> Result<Listed, IoError> {
-    let entry = |map: ConfigMap| map.data.and_then(|mut data| data.remove(namespace));
-    Ok(Listed { each: read(client).await?.into_iter().flatten().map(entry).collect() })
-}
-
 /// Puts namespaces on the lists, by one write of each, unless they are on them: who has no more rights than to isolate changes
 /// no level.
 ///
@@ -182,30 +176,63 @@ pub async fn add(client: &Client, namespaces: &[String], level: Isolation) -> Re
     outcome
 }
 
-/// Is the namespace on the lists at this level, and does it bear label and annotations?
-///
-/// # Errors
-/// The API server refused, or did not answer.
-pub async fn is_marked(
-    client: &Client,
-    namespace: &Namespace,
-    spec: &QuarantineSpec,
-    level: Isolation,
-) -> Result<bool, IoError> {
-    Ok(label::is_labelled(namespace, spec, level) && of(client, &namespace.name_any()).await?.is_at(level))
-}
+/// What each list that is there says, or why none could be read.
+type Seen = Result<Arc<Vec<BTreeMap<String, String>>>, IoError>;
 
-/// Writes the lists for many namespaces: those that wait share a write.
+/// Reads and writes the lists for many namespaces: those that wait share a read, and a write.
 pub struct Lists {
     client: Client,
     batch: Batch,
+    seen: Mutex<Option<(Instant, Seen)>>,
 }
 
 impl Lists {
     /// Nothing waits to be written.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, batch: Batch::default() }
+        Self { client, batch: Batch::default(), seen: Mutex::default() }
+    }
+
+    /// What the lists say of a namespace. Whoever asks at about the same time shares one read, which began after they asked.
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn of(&self, namespace: &str) -> Result<Listed, IoError> {
+        let asked = Instant::now();
+        let mut seen = self.seen.lock().await;
+        let lists = match seen.as_ref().filter(|(began, _)| *began >= asked) {
+            Some((_, lists)) => lists.clone()?,
+            None => {
+                let began = Instant::now();
+                let data = |map: ConfigMap| map.data.unwrap_or_default();
+                let read = read(&self.client).await;
+                let read = read.map(|maps| Arc::new(maps.into_iter().flatten().map(data).collect()));
+                seen.insert((began, read)).1.clone()?
+            }
+        };
+        Ok(Listed { each: lists.iter().map(|list| list.get(namespace).cloned()).collect() })
+    }
+
+    /// Is the namespace on the lists at this level, and does it bear label and annotations?
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn is_marked(
+        &self,
+        namespace: &Namespace,
+        spec: &QuarantineSpec,
+        level: Isolation,
+    ) -> Result<bool, IoError> {
+        Ok(label::is_labelled(namespace, spec, level) && self.of(&namespace.name_any()).await?.is_at(level))
+    }
+
+    /// Puts many namespaces on the lists, each at its level, by one write of each list.
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn set_all(&self, levels: &BTreeMap<String, Isolation>) -> Result<(), IoError> {
+        let key = |(name, level): (&String, &Isolation)| (name.clone(), level.label().map(str::to_owned));
+        write(&self.client, levels.iter().map(key).collect()).await
     }
 
     /// Puts a namespace on the lists at a level; `Open` takes it off.

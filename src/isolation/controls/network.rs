@@ -4,19 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use futures::{StreamExt, stream};
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, VersionMatch};
 use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, field_manager};
-use crate::calls::{IoError, call, call_opt, list_all};
+use crate::calls::{IoError, call, call_opt, each, list_all};
 use crate::isolation::MANAGED_BY;
 use crate::isolation::records::{Kind, Record, RecordError};
 
@@ -269,22 +268,58 @@ fn is_as(there: &NetworkPolicy, wanted: &NetworkPolicy) -> bool {
         && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
 }
 
+/// How fresh a list has to be.
+enum Version {
+    /// The latest there is.
+    Latest,
+    /// Whatever the API server's cache holds.
+    Any,
+    /// At least as fresh as this resource version. The API server's cache is waited for until it is, which is sooner than it takes it
+    /// to know that it is the latest.
+    AtLeast(String),
+}
+
+impl Before {
+    fn version(self) -> Version {
+        match self {
+            Self::Open => Version::Latest,
+            Self::Isolated => Version::Any,
+        }
+    }
+}
+
 /// Reads the namespace's network policies, page by page.
 ///
 /// # Errors
 /// The API server refused, or did not answer.
 pub async fn list(client: &Client, namespace: &str, before: Before) -> Result<Vec<NetworkPolicy>, IoError> {
-    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
-    if before == Before::Isolated {
-        let what = format!("list networkpolicies in namespace {namespace}");
-        return Ok(call(what, api.list(&ListParams::default().match_any())).await?.items);
-    }
-    list_all(&format!("list networkpolicies in namespace {namespace}"), &api, ListParams::default(), PAGE)
-        .await
+    list_at(client, namespace, before.version()).await
 }
 
-/// Makes the namespace's network policies what they are to be, as far as it gets. Returns whether anything was written. `uid`: the
-/// namespace's, under which is recorded what is too large to be neutralised in place.
+async fn list_at(client: &Client, namespace: &str, version: Version) -> Result<Vec<NetworkPolicy>, IoError> {
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let what = format!("list networkpolicies in namespace {namespace}");
+    match version {
+        Version::Latest => list_all(&what, &api, ListParams::default(), PAGE).await,
+        Version::Any => Ok(call(what, api.list(&ListParams::default().match_any())).await?.items),
+        Version::AtLeast(version) => {
+            let fresh = ListParams::default().at(&version).matching(VersionMatch::NotOlderThan);
+            list_all(&what, &api, fresh, PAGE).await
+        }
+    }
+}
+
+/// What came of isolating a network.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Something was not as it should be, and was written.
+    pub changed: bool,
+    /// What is there, where nothing had to be written: it has been read, then.
+    pub there: Option<Vec<NetworkPolicy>>,
+}
+
+/// Makes the namespace's network policies what they are to be, as far as it gets. `uid`: the namespace's, under which is recorded
+/// what is too large to be neutralised in place.
 ///
 /// # Errors
 /// The first [`NetworkError`]; all else that could be done was done, and a next call goes on from there.
@@ -294,48 +329,69 @@ pub async fn isolate(
     uid: &str,
     room: Option<&Room>,
     before: Before,
-) -> Result<bool, NetworkError> {
+) -> Result<Written, NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let wanted = wanted(namespace, room);
-    let mut outcome = Ok(false);
-    let mut add = |one: Result<bool, NetworkError>| match (&mut outcome, one) {
-        (Ok(changed), Ok(written)) => *changed |= written,
-        (Ok(_), Err(error)) => outcome = Err(error),
-        (Err(_), _) => {}
-    };
+    let mut written = Written::default();
+    let mut failed = None;
+    let mut latest = None;
     // Deny first, so that neutralising an allowance never leaves a moment in which all is allowed, and before anything is read
     // that somebody may have made too large to be read.
     for policy in &wanted {
-        add(put(&api, policy).await.map_err(NetworkError::from));
-    }
-    match list(client, namespace, before).await {
-        Err(error) => add(Err(error.into())),
-        Ok(there) => {
-            let is_wanted = |p: &NetworkPolicy| wanted.iter().any(|w| w.name_any() == p.name_any());
-            let others = there.into_iter().filter(|p| !is_wanted(p) && !is_neutralised(p));
-            let neutralised = others.map(|policy| neutralise(client, uid, policy));
-            let mut neutralised = stream::iter(neutralised).buffer_unordered(PARALLEL);
-            while let Some(one) = neutralised.next().await {
-                add(one);
-            }
+        match put(&api, policy, before).await {
+            Ok(Some(version)) => (written.changed, latest) = (true, Some(version)),
+            Ok(None) => {}
+            Err(error) => failed = failed.or(Some(NetworkError::from(error))),
         }
     }
-    outcome
+    let at_least = latest.map_or(before.version(), Version::AtLeast);
+    match list_at(client, namespace, at_least).await {
+        Err(error) => failed = failed.or(Some(error.into())),
+        Ok(there) => {
+            let is_wanted = |p: &NetworkPolicy| wanted.iter().any(|w| w.name_any() == p.name_any());
+            let others = there.iter().filter(|p| !is_wanted(p) && !is_neutralised(p)).cloned();
+            match each(PARALLEL, others.map(|policy| neutralise(client, uid, policy))).await {
+                Ok(changed) => written.changed |= changed.contains(&true),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+            written.there = (!written.changed).then_some(there);
+        }
+    }
+    failed.map_or(Ok(written), Err)
 }
 
-/// Writes a policy of ours, unless it is as it should be.
-async fn put(api: &Api<NetworkPolicy>, policy: &NetworkPolicy) -> Result<bool, IoError> {
+/// Writes a policy of ours, unless it is as it should be. Returns its version, where it was written.
+async fn put(
+    api: &Api<NetworkPolicy>,
+    policy: &NetworkPolicy,
+    before: Before,
+) -> Result<Option<String>, IoError> {
     let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
     let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
-    let mut written = false;
+    let version = |policy: NetworkPolicy| policy.metadata.resource_version;
+    let mut written = None;
     for attempt in 1.. {
-        let Some(live) = call_opt(format!("get NetworkPolicy {namespace}/{name}"), api.get(&name)).await?
-        else {
+        // Of a namespace that was open it is not asked first: none is there, as a rule.
+        let live = match before {
+            Before::Open if attempt == 1 => None,
+            Before::Open | Before::Isolated => {
+                call_opt(format!("get NetworkPolicy {namespace}/{name}"), api.get(&name)).await?
+            }
+        };
+        let Some(live) = live else {
             match call(format!("create NetworkPolicy {namespace}/{name}"), api.create(&params, policy)).await
             {
-                Ok(_) => return Ok(true),
+                Ok(made) => return Ok(version(made)),
                 Err(error) if error.is_conflict() && attempt < ATTEMPTS => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // A webhook or a quota may refuse even what is there already.
+                    let there =
+                        call_opt(format!("get NetworkPolicy {namespace}/{name}"), api.get(&name)).await;
+                    return match there {
+                        Ok(Some(there)) if is_as(&there, policy) => Ok(written),
+                        Ok(_) | Err(_) => Err(error),
+                    };
+                }
             }
         };
         if is_as(&live, policy) {
@@ -348,7 +404,8 @@ async fn put(api: &Api<NetworkPolicy>, policy: &NetworkPolicy) -> Result<bool, I
         let what = format!("replace NetworkPolicy {namespace}/{name}");
         match call_opt(what, api.replace(&name, &params, &policy)).await {
             Err(error) if !error.is_conflict() || attempt == ATTEMPTS => return Err(error),
-            Ok(_) | Err(_) => written = true,
+            Ok(now) => written = now.and_then(version).or(live.metadata.resource_version),
+            Err(_) => written = live.metadata.resource_version,
         }
     }
     Ok(written)

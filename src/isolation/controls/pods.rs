@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::api::field_manager;
-use crate::calls::{IoError, call_opt, list_all};
+use crate::calls::{IoError, call, call_opt, each, list_all};
 
+/// Selects pods that use the network of their node: no NetworkPolicy touches those.
+pub const NODE_NETWORK: &str = "spec.hostNetwork=true";
 /// Seconds that a process has to end. Never 0: then the object would vanish before the process.
 const GRACE_SECONDS: u32 = 1;
 /// Pods written at a time.
@@ -28,6 +29,18 @@ const OF_THE_CLUSTER: &str = "batch.kubernetes.io/";
 pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Pod>, IoError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     list_all(&format!("list pods in namespace {namespace}"), &api, ListParams::default(), PAGE).await
+}
+
+/// Names of the pods that may run on the network of their nodes.
+///
+/// # Errors
+/// The API server refused, or did not answer.
+pub async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<String>, IoError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selected = format!("{NODE_NETWORK},status.phase!=Succeeded,status.phase!=Failed");
+    let what = format!("list pods on their nodes' network in namespace {namespace}");
+    let found = call(what, api.list_metadata(&ListParams::default().fields(&selected))).await?;
+    Ok(found.items.iter().map(ResourceExt::name_any).collect())
 }
 
 /// Is this a static pod's shadow? The kubelet of its node runs it, whatever the API server says. The annotation alone says
@@ -108,17 +121,8 @@ fn todo(pod: &Pod) -> Option<Todo> {
 /// The first refusal or failure; the other pods were written all the same.
 pub async fn end(client: &Client, namespace: &str, pods: &[Pod]) -> Result<usize, IoError> {
     let writes = pods.iter().filter_map(|pod| Some((pod, todo(pod)?)));
-    let mut outcomes = stream::iter(writes)
-        .map(|(pod, todo)| write(client, namespace, pod, todo))
-        .buffer_unordered(PARALLEL);
-    let (mut written, mut failed) = (0, None);
-    while let Some(outcome) = outcomes.next().await {
-        match outcome {
-            Ok(()) => written += 1,
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    failed.map_or(Ok(written), Err)
+    let all = writes.map(|(pod, todo)| write(client, namespace, pod, todo));
+    Ok(each(PARALLEL, all).await?.len())
 }
 
 async fn write(client: &Client, namespace: &str, pod: &Pod, todo: Todo) -> Result<(), IoError> {

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION, field_manager};
-use crate::calls::{IoError, call_opt, list_all};
+use crate::calls::{IoError, call_opt, each, list_all};
 use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
 
 /// Node label that no node has: a DaemonSet that asks for it runs nowhere.
@@ -345,17 +344,8 @@ pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usiz
         !set.is_stopped() && owners.into_iter().any(|owner| stopped.contains(owner.uid.as_str()))
     };
     writes.extend(found.rollouts.iter().filter(is_unknown).map(|set| (set, set.halt())));
-    let mut outcomes = stream::iter(writes)
-        .map(|(workload, patch)| stop_one(client, workload, patch, seal))
-        .buffer_unordered(PARALLEL);
-    let (mut written, mut failed) = (0, None);
-    while let Some(outcome) = outcomes.next().await {
-        match outcome {
-            Ok(()) => written += 1,
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    failed.map_or(Ok(written), Err)
+    let all = writes.into_iter().map(|(workload, patch)| stop_one(client, workload, patch, seal));
+    Ok(each(PARALLEL, all).await?.len())
 }
 
 /// Stops one. Where it has no room for the record, that is kept where no tenant writes; and where it cannot be kept, the workload is

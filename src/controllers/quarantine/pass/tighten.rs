@@ -1,4 +1,4 @@
-//! Tightening: every control by itself. The order is lists, label, fence verified, network, evidence, workloads and pods, identity; what
+//! Tightening: every control by itself. The order is lists, network, label, fence verified, evidence, workloads and pods, identity; what
 //! fails is reported, and the next ones proceed.
 
 use std::time::{Duration, Instant};
@@ -18,11 +18,12 @@ use super::{Mark, Work};
 use crate::api::Isolation;
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
-use crate::calls::{call, call_opt};
-use crate::isolation::controls::{identity, list, pods, quota, workloads};
+use crate::calls::{call_opt, list_all};
+use crate::isolation::controls::{identity, pods, quota, workloads};
 use crate::isolation::failure::{Culprit, culprit, explain};
 use crate::isolation::label;
 use crate::isolation::list::Listed;
+use crate::isolation::network::{Before, Written};
 use crate::isolation::preflight::webhooks_matching;
 use crate::isolation::target::{self, Next};
 
@@ -34,6 +35,8 @@ const VERIFYING: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 5;
 /// Longest pause before a control that failed is tried again: within a minute of what stood in its way.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Webhook configurations read at a time.
+const PAGE: u32 = 100;
 /// Pods that the status names.
 const UNMANAGED: usize = 64;
 
@@ -45,14 +48,23 @@ impl Work<'_> {
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
         let was_listed = self.put_on_lists(pass).await;
+        let written = {
+            let _turn = self.context.turns.take(Next::Network).await;
+            if !self.observation.is_fenced_off() {
+                // No list fences it: the label does, before the network is cut.
+                self.write_label(pass).await;
+            }
+            self.cut_network(pass).await
+        };
+        // Where neither label nor list isolated it, anything may have been started since the last capture.
+        pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
         {
+            // Turns are taken in the order in which they are asked for: the networks of all that wait are cut by now.
             let _turn = self.context.turns.take(Next::Label).await;
-            // Where neither label nor list isolated it, anything may have been started since the last capture.
-            pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
             self.write_label(pass).await;
             self.verify_fence(pass).await;
-            self.cut_network(pass).await;
         }
+        self.look_at_network(pass, written).await;
         if !pass.found.captured && !self.keep_evidence(pass).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
@@ -96,7 +108,7 @@ impl Work<'_> {
     }
 
     /// Reports that a control failed. A quota that stands in the way is raised.
-    async fn failed(
+    pub(super) async fn failed(
         &mut self,
         pass: &mut Pass,
         control: ControlName,
@@ -138,13 +150,12 @@ impl Work<'_> {
         let client = &self.context.client;
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-        let everything = ListParams::default();
         let (validating, mutating) = futures::join!(
-            call("list ValidatingWebhookConfigurations", validating.list(&everything)),
-            call("list MutatingWebhookConfigurations", mutating.list(&everything))
+            list_all("list ValidatingWebhookConfigurations", &validating, ListParams::default(), PAGE),
+            list_all("list MutatingWebhookConfigurations", &mutating, ListParams::default(), PAGE)
         );
-        let validating = validating.map(|list| list.items).unwrap_or_default();
-        let mutating = mutating.map(|list| list.items).unwrap_or_default();
+        let validating = validating.unwrap_or_default();
+        let mutating = mutating.unwrap_or_default();
         let matching = webhooks_matching(&validating, &mutating, self.name, self.namespace.labels());
         let named = matching.iter().find(|found| found.name == webhook && found.is_named_in(answer));
         if let Some(found) = named {
@@ -164,13 +175,13 @@ impl Work<'_> {
     /// The isolation lists come first: they need no webhook's consent, and one write fences.
     /// Returns whether the namespace was isolated by a list before.
     async fn put_on_lists(&mut self, pass: &mut Pass) -> bool {
-        let (client, level) = (&self.context.client, pass.target.level);
-        let mut listed = list::of(client, self.name).await;
+        let (lists, level) = (&self.context.lists, pass.target.level);
+        let mut listed = lists.of(self.name).await;
         let was_listed = listed.as_ref().is_ok_and(Listed::isolates);
         let mut written = Ok(());
         if !listed.as_ref().is_ok_and(|listed| listed.is_at(level)) {
-            written = self.context.lists.set(self.name, level).await;
-            listed = list::of(client, self.name).await;
+            written = lists.set(self.name, level).await;
+            listed = lists.of(self.name).await;
             self.drift.push("isolation lists".to_owned());
         }
         let unread = listed.as_ref().err().cloned();
@@ -244,8 +255,21 @@ impl Work<'_> {
         }
     }
 
-    async fn cut_network(&mut self, pass: &mut Pass) {
-        if let Err(error) = self.write_network(pass, None).await {
+    async fn cut_network(&mut self, pass: &mut Pass) -> Option<Written> {
+        match self.write_policies(None).await {
+            Ok(written) => Some(written),
+            Err(error) => {
+                self.failed(pass, ControlName::Network, "NetworkFailed", &error.into()).await;
+                None
+            }
+        }
+    }
+
+    /// Reads back the network, now that nobody can add to it any more.
+    async fn look_at_network(&mut self, pass: &mut Pass, written: Option<Written>) {
+        // What was read before the fence stood may have changed since.
+        let stood = self.fenced_before() == Before::Isolated && pass.found.fenced;
+        if let Err(error) = self.observe_network(pass, None, written.filter(|_| stood)).await {
             self.failed(pass, ControlName::Network, "NetworkFailed", &error).await;
         }
     }

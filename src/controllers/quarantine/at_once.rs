@@ -1,0 +1,129 @@
+//! Namespaces of Quarantines that are new go on the isolation lists at once, by one write for all that came together: before anything
+//! else is read or written of them, and whatever keeps their own passes from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+
+use futures::StreamExt;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+
+use super::{Context, Guarded, read};
+use crate::api::Isolation;
+use crate::isolation::RELEASE_FINALIZER;
+use crate::isolation::target;
+
+/// Events that share a write at most.
+const TOGETHER: usize = 10_000;
+
+/// Puts new ones on the lists, for as long as it is polled. What fails is left to their passes, which look for it.
+pub(super) async fn keep(context: &Context) {
+    let quarantines: Api<Guarded> = Api::all(context.client.clone());
+    let events = watcher(quarantines, watcher::Config::default()).default_backoff().ready_chunks(TOGETHER);
+    let mut events = pin!(events);
+    let mut news = News::default();
+    while let Some(chunk) = events.next().await {
+        let mut gone = Vec::new();
+        let mut levels = BTreeMap::new();
+        for event in chunk.into_iter().flatten() {
+            match event {
+                Event::Apply(object) | Event::InitApply(object) => {
+                    levels.extend(news.level(&object).map(|level| (object.name_any(), level)));
+                }
+                Event::Delete(object) => gone.extend(news.end(&object)),
+                Event::Init | Event::InitDone => {}
+            }
+        }
+        if !levels.is_empty()
+            && let Err(error) = context.lists.set_all(&levels).await
+        {
+            tracing::warn!(%error, "new Quarantines are not on the isolation lists yet; their passes put them there");
+        }
+        for name in gone {
+            take_off(context, &name).await;
+        }
+    }
+}
+
+/// What was put on the lists, and has no pass that would take it off yet.
+#[derive(Debug, Default)]
+struct News {
+    /// UIDs that were seen, by name.
+    seen: HashMap<String, Option<String>>,
+    /// Names that are on the lists for one without our finalizer.
+    unprotected: HashMap<String, Option<String>>,
+}
+
+impl News {
+    /// The level to put it on the lists at, the first time it is seen.
+    fn level(&mut self, object: &Guarded) -> Option<Isolation> {
+        let (name, uid) = (object.name_any(), object.uid());
+        if object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == RELEASE_FINALIZER) {
+            self.unprotected.remove(&name);
+        }
+        if self.seen.insert(name.clone(), uid.clone()) == Some(uid.clone()) {
+            return None;
+        }
+        let level = object.0.as_ref().ok().and_then(target::at_once)?;
+        if !object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == RELEASE_FINALIZER) {
+            self.unprotected.insert(name, uid);
+        }
+        Some(level)
+    }
+
+    /// Its name, if it went before our finalizer was on it: no pass takes it off the lists.
+    fn end(&mut self, object: &Guarded) -> Option<String> {
+        let (name, uid) = (object.name_any(), object.uid());
+        self.seen.remove(&name);
+        (self.unprotected.remove(&name) == Some(uid)).then_some(name)
+    }
+}
+
+/// Takes a namespace off the lists whose Quarantine was deleted, which is a release, before any pass had begun.
+async fn take_off(context: &Context, name: &str) {
+    let taken = match read(context, name).await {
+        // There is one of that name again.
+        Ok(Some(_)) => return,
+        Ok(None) => context.lists.set(name, Isolation::Open).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = taken {
+        tracing::error!(quarantine = name, %error, "deleted, and its namespace is still on the isolation lists");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn quarantine(uid: &str, finalizers: &[&str], status: serde_json::Value) -> Guarded {
+        serde_json::from_value(json!({
+            "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine",
+            "metadata": {"name": "library", "uid": uid, "finalizers": finalizers},
+            "spec": {"isolation": "Sealed", "reason": "breach"}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_quarantine_is_put_on_the_lists_once_and_one_that_goes_before_its_first_pass_is_taken_off() {
+        let mut news = News::default();
+        let (new, none) = (quarantine("a", &[], json!(null)), json!(null));
+        assert_eq!(news.level(&new), Some(Isolation::Sealed));
+        assert_eq!(news.level(&new), None, "told again");
+        assert_eq!(news.end(&new), Some("library".to_owned()), "no pass takes it off");
+        assert_eq!(news.end(&new), None, "once");
+
+        assert_eq!(news.level(&quarantine("b", &[], none.clone())), Some(Isolation::Sealed), "another one");
+        let protected = quarantine("b", &[RELEASE_FINALIZER], none);
+        assert_eq!(news.level(&protected), None);
+        assert_eq!(news.end(&protected), None, "its release takes it off");
+
+        let let_out = quarantine("c", &[], json!({"isolation": "Open"}));
+        assert_eq!(news.level(&let_out), None, "it was carried out before");
+        assert_eq!(news.end(&let_out), None);
+    }
+}
