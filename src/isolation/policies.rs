@@ -4,12 +4,12 @@ use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, ParamKind, ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::ObjectMeta;
 
 use super::MANAGED_BY;
 use super::controls::list;
-use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
+use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
 
 /// Keeps labels and `resurgam.dev/*` annotations of a quarantined namespace, and the namespace.
 pub const NAMESPACE_LOCK: &str = "resurgam-namespace-lock";
@@ -94,7 +94,7 @@ fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
         spec.param_kind =
             Some(ParamKind { api_version: Some("v1".to_owned()), kind: Some("ConfigMap".to_owned()) });
         if let Some(constraints) = &mut spec.match_constraints {
-            constraints.namespace_selector = Some(LabelSelector::default());
+            constraints.namespace_selector = Some(may_be_isolated());
         }
         // Whatever a list says: what the cluster and the operator need to live is never fenced.
         spec.match_conditions = Some(vec![MatchCondition {
@@ -109,6 +109,19 @@ fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
     }
     let binding = binding(&fence);
     Policy { policy: fence, binding }
+}
+
+/// All namespaces but those that are never isolated and are written to all the time: with each write that a list decides about, the
+/// API server goes through both lists.
+fn may_be_isolated() -> LabelSelector {
+    let names =
+        ["kube-system", "kube-public", "kube-node-lease", "default", OPERATOR_NAMESPACE, RECORDS_NAMESPACE];
+    let requirement = LabelSelectorRequirement {
+        key: "kubernetes.io/metadata.name".to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(names.map(str::to_owned).into()),
+    };
+    LabelSelector { match_expressions: Some(vec![requirement]), match_labels: None }
 }
 
 /// The policies that the API server can also be given as files, named as it wants them there: those without a parameter, and one

@@ -270,7 +270,7 @@ pub enum Next {
     Done,
 }
 
-/// What is outstanding first, in the order of work: lists, label, fence verified, network, capture, then workloads and identities.
+/// What is outstanding first, in the order of work: lists, network, label, fence verified, capture, then workloads and identities.
 /// Where isolation tightens, what fails keeps nothing that comes after it from being done. Into a clean room, and out of it, the
 /// network is ready before the label lets anything in or out.
 #[must_use]
@@ -278,9 +278,9 @@ pub fn next(level: Isolation, found: Found) -> Next {
     let steps: &[(bool, Next)] = match level {
         Isolation::Sealed => &[
             (found.listed, Next::List),
+            (found.network, Next::Network),
             (found.labelled, Next::Label),
             (found.fenced, Next::Probe),
-            (found.network, Next::Network),
             (found.captured, Next::Capture),
             (found.stopped, Next::Stop),
             (found.empty, Next::AwaitPods),
@@ -288,9 +288,9 @@ pub fn next(level: Isolation, found: Found) -> Next {
         ],
         Isolation::Contained => &[
             (found.listed, Next::List),
+            (found.network, Next::Network),
             (found.labelled, Next::Label),
             (found.fenced, Next::Probe),
-            (found.network, Next::Network),
             (found.captured, Next::Capture),
         ],
         Isolation::CleanRoom => {
