@@ -297,7 +297,8 @@ fn the_label_lets_in_or_out_only_once_the_network_is_ready() {
     assert_eq!(next(Open, found), Next::Network);
     assert_eq!(next(Open, Found { network: true, ..found }), Next::Label);
     assert_eq!(next(Contained, found), Next::List);
-    assert_eq!(next(Contained, Found { listed: true, ..found }), Next::Label);
+    assert_eq!(next(Contained, Found { listed: true, ..found }), Next::Network);
+    assert_eq!(next(Contained, Found { listed: true, network: true, ..found }), Next::Label);
 }
 
 #[test]

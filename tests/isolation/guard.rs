@@ -103,7 +103,7 @@ async fn accounts_of_an_isolated_namespace_write_nowhere_whatever_rights_they_ho
     isolate("taken", QuarantineLevel::Contained).await;
     let contained = ready("taken", Isolation::Contained).await;
     was_refused(&contained, ControlName::Guard);
-    assert_eq!(guarded().await.data.unwrap()["taken"], "contained");
+    assert_eq!(list::levels(&guarded().await)["taken"], "contained");
 
     let by = policies::ACCOUNT_GUARD;
     let message = refused("create elsewhere", by, create(elsewhere(), implant.clone()).await).message;
@@ -141,7 +141,7 @@ async fn accounts_of_an_isolated_namespace_write_nowhere_whatever_rights_they_ho
         }
     })
     .await;
-    assert!(!guarded().await.data.unwrap().contains_key("taken"));
+    assert!(!list::levels(&guarded().await).contains_key("taken"));
 }
 
 #[tokio::test]
@@ -383,20 +383,36 @@ async fn what_isolation_rests_on_is_not_taken_away() {
     let record = create(records.clone(), json!({"metadata": {"name": "resting"}})).await;
     record.unwrap();
     let patch = |value| Patch::Merge(value);
-    for (data, passes) in [
-        (json!({"resting": null}), false),
-        (json!({"resting": "sealed"}), false),
-        (json!({"_roles": ""}), false),
-        (json!({"kube-system": "sealed"}), false),
-        (json!({"another": "nonsense"}), false),
-        (json!({"another": "sealed"}), true),
-    ] {
+    // What is written over a list's text for `contained`.
+    type Change = fn(&str) -> Value;
+    let changes: [(&str, Change, bool); 10] = [
+        ("take one out", |now| json!({"_contained": now.replace("resting\n", "")}), false),
+        ("add before the others", |now| json!({"_contained": format!("another\n{now}")}), false),
+        ("take all out", |_| json!({"_contained": null}), false),
+        ("forget the roles", |_| json!({"_roles": ""}), false),
+        ("add a key", |_| json!({"another": "sealed"}), false),
+        ("add the cluster's", |now| json!({"_contained": format!("{now}kube-system\n")}), false),
+        ("add what is never isolated", |now| json!({"_contained": format!("{now}default\n")}), false),
+        ("add half a line", |now| json!({"_contained": format!("{now}another")}), false),
+        ("add one", |now| json!({"_contained": format!("{now}another\n")}), true),
+        ("add many", |now| json!({"_contained": format!("{now}another\nand-another\n")}), true),
+    ];
+    for (what, change, passes) in changes {
         for list in CONFIG_MAPS {
-            let outcome = maps.patch(list, &dry_patch(), &patch(json!({"data": data}))).await;
+            // Others isolate meanwhile.
+            let outcome = loop {
+                let live = maps.get(list).await.unwrap();
+                let data = change(&live.data.clone().unwrap_or_default()["_contained"]);
+                let change = json!({"metadata": {"resourceVersion": live.resource_version()}, "data": data});
+                match maps.patch(list, &dry_patch(), &patch(change)).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    outcome => break outcome,
+                }
+            };
             if passes {
                 outcome.unwrap();
             } else {
-                refused(&format!("{data} on {list}"), own, outcome);
+                refused(&format!("{what} on {list}"), own, outcome);
             }
         }
     }
@@ -540,8 +556,8 @@ async fn a_key_that_is_taken_out_is_put_back() {
     isolate("forgotten", QuarantineLevel::Contained).await;
     ready("forgotten", Isolation::Contained).await;
     let maps = api::<ConfigMap>(&client(Identity::Operator).await, "resurgam-system");
-    let known = |map: &ConfigMap| map.data.as_ref().is_some_and(|data| data.contains_key("forgotten"));
-    let out = Patch::Merge(json!({"data": {"forgotten": null}}));
+    let known = |map: &ConfigMap| list::levels(map).contains_key("forgotten");
+    let out = Patch::Merge(json!({"data": {"_contained": null}}));
     for list in CONFIG_MAPS {
         assert!(!known(&maps.patch(list, &PatchParams::default(), &out).await.unwrap()));
         object(maps.clone(), list, "whole", known).await;
@@ -600,10 +616,10 @@ async fn every_policy_is_put_back_and_those_of_a_newer_version_are_left_alone() 
     let _operator = another().await;
     for list in CONFIG_MAPS {
         object(maps.clone(), list, "whole", |map| {
-            let holds = |data: &std::collections::BTreeMap<String, String>| {
-                data.contains_key("remembered") && data.contains_key(list::ROLES_KEY)
-            };
-            !before.contains(&map.uid()) && map.data.as_ref().is_some_and(holds)
+            let tells =
+                |data: &std::collections::BTreeMap<String, String>| data.contains_key(list::ROLES_KEY);
+            let holds = list::levels(map).contains_key("remembered") && map.data.as_ref().is_some_and(tells);
+            !before.contains(&map.uid()) && holds
         })
         .await;
     }

@@ -72,7 +72,8 @@ async fn losing_lists_opens_nothing_and_refuses_nobody_else() {
         lists.set(name, Isolation::Sealed).await.unwrap();
     }
     let maps = api::<ConfigMap>(&operator, OPERATOR_NAMESPACE);
-    let first = Patch::Merge(json!({"data": {"on-the-first": "sealed"}}));
+    let sealed = maps.get(CONFIG_MAPS[0]).await.unwrap().data.unwrap()["_sealed"].clone();
+    let first = Patch::Merge(json!({"data": {"_sealed": format!("{sealed}on-the-first\n")}}));
     maps.patch(CONFIG_MAPS[0], &PatchParams::default(), &first).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(operator.clone());
     let label = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: "sealed"}}}));

@@ -16,7 +16,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use resurgam::api::{ISOLATION_LABEL, Quarantine};
-use resurgam::isolation::list::CONFIG_MAPS;
+use resurgam::isolation::list::{CONFIG_MAPS, levels};
 use serde_json::{Value, json};
 use support::{allowing, api, client, cluster, fenced, names, namespace, operator, quarantine, ready};
 
@@ -94,7 +94,7 @@ async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_
     let admin = client(cluster, Identity::PlatformAdministrator).await;
     for list in CONFIG_MAPS {
         let list = api::<ConfigMap>(&admin, "resurgam-system").get(list).await.unwrap();
-        assert_eq!(list.data.unwrap()["adopted"], "contained", "its accounts write nowhere else either");
+        assert_eq!(levels(&list)["adopted"], "contained", "its accounts write nowhere else either");
     }
     let versions_laid = versions(cluster, "adopted").await;
 

@@ -180,7 +180,7 @@ fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
         .flat_map(move |event| {
             let (name, now) = match event {
                 Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
-                    (map.name_any(), map.data.unwrap_or_default())
+                    (map.name_any(), list::levels(&map))
                 }
                 // Lost, it says nothing of any more.
                 Ok(watcher::Event::Delete(map)) => (map.name_any(), BTreeMap::new()),

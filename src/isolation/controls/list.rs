@@ -1,11 +1,11 @@
-//! The isolation lists: ConfigMaps in the operator's namespace with a key for each isolated namespace (its level), and one for the
-//! ClusterRoles that hold our verbs. The list fence and the guards go by them. There are two copies: losing one changes nothing,
-//! and losing both leaves the label. The policy `resurgam-own-guard` lets others only add namespaces; the operator alone takes
-//! them out.
+//! The isolation lists: ConfigMaps in the operator's namespace with a text for each level, a line for each namespace ([`text`]), and
+//! one for the ClusterRoles that hold our verbs. The list fence and the guards go by them. There are two copies: losing one changes
+//! nothing, and losing both leaves the label. The policy `resurgam-own-guard` lets others only append namespaces; the operator alone
+//! takes them out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -14,27 +14,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::label;
 use crate::api::{Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::MANAGED_BY;
-use batch::{Batch, Keys};
+use batch::{Batch, Levels};
+pub use text::levels;
+use text::{appended, changed};
 
 mod batch;
+mod text;
 
 /// Names of the lists, in the operator's namespace. Each holds everything.
 pub const CONFIG_MAPS: [&str; 2] = ["resurgam-guard", "resurgam-guard-copy"];
 /// Label by which the policies select the lists.
 pub const LABEL: &str = "resurgam.dev/isolation-list";
-/// The key that is no namespace: which ClusterRoles hold our verbs, over which namespaces.
+/// The key that is no level: which ClusterRoles hold our verbs, over which namespaces.
 pub const ROLES_KEY: &str = "_roles";
 /// The verbs by which somebody is let through, or lets out.
 const VERBS: [&str; 4] = ["release", "repair", "recover", "operate"];
 /// The resources that they are asked on.
 const RESOURCES: [&str; 2] = ["quarantines", "incidents"];
+/// So often a list is read anew that somebody wrote in between.
+const ATTEMPTS: u32 = 20;
+/// How long is waited before that, at first.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Selects the lists.
 #[must_use]
@@ -154,26 +161,8 @@ impl Listed {
 /// # Errors
 /// The API server refused, or did not answer, and some are on no list.
 pub async fn add(client: &Client, namespaces: &[String], level: Isolation) -> Result<(), IoError> {
-    let missing = |lists: &[Option<ConfigMap>]| -> Vec<Keys> {
-        let of = |map: &Option<ConfigMap>| {
-            let data = map.as_ref().and_then(|map| map.data.as_ref());
-            let absent = namespaces.iter().filter(|name| data.is_none_or(|data| !data.contains_key(*name)));
-            absent.map(|name| (name.clone(), level.label().map(str::to_owned))).collect()
-        };
-        lists.iter().map(of).collect()
-    };
-    let mut outcome = Ok(());
-    // An operator may be faster: then a write is refused, as it would change a level.
-    for _ in 0..3 {
-        let wanted = missing(&read(client).await?);
-        if wanted.iter().all(BTreeMap::is_empty) {
-            return Ok(());
-        }
-        let writes = CONFIG_MAPS.iter().zip(wanted).filter(|(_, keys)| !keys.is_empty());
-        let written = join_all(writes.map(|(name, keys)| write_one(client, name, keys))).await;
-        outcome = written.into_iter().collect::<Result<(), _>>();
-    }
-    outcome
+    let writes = CONFIG_MAPS.map(|name| write_one(client, name, |list| appended(list, namespaces, level)));
+    join_all(writes).await.into_iter().collect()
 }
 
 /// What each list that is there says, or why none could be read.
@@ -204,9 +193,8 @@ impl Lists {
             Some((_, lists)) => lists.clone()?,
             None => {
                 let began = Instant::now();
-                let data = |map: ConfigMap| map.data.unwrap_or_default();
                 let read = read(&self.client).await;
-                let read = read.map(|maps| Arc::new(maps.into_iter().flatten().map(data).collect()));
+                let read = read.map(|maps| Arc::new(maps.iter().flatten().map(levels).collect()));
                 seen.insert((began, read)).1.clone()?
             }
         };
@@ -230,9 +218,8 @@ impl Lists {
     ///
     /// # Errors
     /// The API server refused, or did not answer.
-    pub async fn set_all(&self, levels: &BTreeMap<String, Isolation>) -> Result<(), IoError> {
-        let key = |(name, level): (&String, &Isolation)| (name.clone(), level.label().map(str::to_owned));
-        write(&self.client, levels.iter().map(key).collect()).await
+    pub async fn set_all(&self, levels: &Levels) -> Result<(), IoError> {
+        write(&self.client, levels).await
     }
 
     /// Puts a namespace on the lists at a level; `Open` takes it off.
@@ -240,7 +227,7 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set(&self, namespace: &str, level: Isolation) -> Result<(), IoError> {
-        self.batch.write(namespace, level.label(), |keys| write(&self.client, keys)).await
+        self.batch.write(namespace, level, async |levels| write(&self.client, &levels).await).await
     }
 
     /// Writes the lists, and label and annotations. The lists come first, and a namespace is taken off them last.
@@ -281,25 +268,49 @@ pub async fn set_holders(client: &Client, holders: &str) -> Result<(), IoError> 
     if read(client).await?.iter().all(is_known) {
         return Ok(());
     }
-    write(client, [(ROLES_KEY.to_owned(), Some(holders.to_owned()))].into()).await
+    let change = |_: &ConfigMap| Some(json!({ROLES_KEY: holders}));
+    join_all(CONFIG_MAPS.map(|name| write_one(client, name, change))).await.into_iter().collect()
 }
 
-/// Patches these keys on every list, so that writers do not stand in each other's way. One that fails keeps none of the others.
-async fn write(client: &Client, keys: Keys) -> Result<(), IoError> {
-    let writes = CONFIG_MAPS.map(|name| write_one(client, name, keys.clone()));
+/// Writes these levels into every list. One that fails keeps none of the others.
+async fn write(client: &Client, wanted: &Levels) -> Result<(), IoError> {
+    let writes = CONFIG_MAPS.map(|name| write_one(client, name, |list| changed(list, wanted)));
     join_all(writes).await.into_iter().collect()
 }
 
-async fn write_one(client: &Client, name: &str, keys: Keys) -> Result<(), IoError> {
-    // Without managed fields: with each write that a policy is asked about, anywhere in the cluster, the API server parses them, and for
-    // a thousand namespaces that took it some milliseconds.
-    let patch = Patch::Merge(json!({"metadata": {"managedFields": [{}]}, "data": keys}));
+/// Writes one list. `change`: the data to be merged into what is there, if any is. Whoever writes in between is not overwritten.
+async fn write_one(
+    client: &Client,
+    name: &str,
+    change: impl Fn(&ConfigMap) -> Option<Value>,
+) -> Result<(), IoError> {
     // Not of whom: each who asked gets the outcome, and is not concerned with the others.
     let what = format!("write ConfigMap {OPERATOR_NAMESPACE}/{name}");
-    let written = call_opt(what.clone(), api(client).patch(name, &manager(), &patch)).await?;
-    if written.is_none() && keys.values().any(Option::is_some) {
-        ensure(client).await?;
-        call(what, api(client).patch(name, &manager(), &patch)).await?;
+    let mut pause = PAUSE;
+    for attempt in 1.. {
+        let live =
+            call_opt(format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}"), api(client).get(name)).await?;
+        let live = match live {
+            Some(live) => live,
+            // What is not there has nothing to be taken off.
+            None if change(&ConfigMap::default()).is_none() => return Ok(()),
+            None => {
+                ensure(client).await?;
+                call(format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}"), api(client).get(name)).await?
+            }
+        };
+        let Some(data) = change(&live) else { return Ok(()) };
+        // Without managed fields: with each write that a list decides about, anywhere in the cluster, the API server goes through all of it.
+        let metadata = json!({"resourceVersion": live.metadata.resource_version, "managedFields": [{}]});
+        let patch = Patch::Merge(json!({"metadata": metadata, "data": data}));
+        match call_opt(what.clone(), api(client).patch(name, &manager(), &patch)).await {
+            Ok(Some(_)) => return Ok(()),
+            Err(error) if !error.is_conflict() || attempt >= ATTEMPTS => return Err(error),
+            // Somebody wrote, or took it away.
+            Ok(None) | Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE * 20);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Many ask for a key each to be written, and one object takes them all: what is asked for while a write is under way goes with
+//! Many ask for a namespace each to be written, and one object takes them all: what is asked for while a write is under way goes with
 //! the next. Two hundred Quarantines at once would else be two hundred conflicting writes of an object that grows with each.
 
 use std::collections::BTreeMap;
@@ -6,10 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::api::Isolation;
 use crate::calls::IoError;
 
-/// Keys, with their values; `None` takes a key out.
-pub(super) type Keys = BTreeMap<String, Option<String>>;
+/// Namespaces, each with its level; `Open` takes one off.
+pub(super) type Levels = BTreeMap<String, Isolation>;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -19,34 +20,34 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 struct Asked {
-    key: String,
-    value: Option<String>,
+    namespace: String,
+    level: Isolation,
     answer: oneshot::Sender<Result<(), IoError>>,
 }
 
 impl Batch {
-    /// Has the key written, with all that are waiting by then.
+    /// Has the namespace written, with all that are waiting by then.
     ///
     /// # Errors
     /// The one of the write that it went with.
     pub(super) async fn write<F>(
         &self,
-        key: &str,
-        value: Option<&str>,
-        write: impl FnOnce(Keys) -> F,
+        namespace: &str,
+        level: Isolation,
+        write: impl FnOnce(Levels) -> F,
     ) -> Result<(), IoError>
     where
         F: Future<Output = Result<(), IoError>>,
     {
         let (answer, mut answered) = oneshot::channel();
-        self.waiting().push(Asked { key: key.to_owned(), value: value.map(str::to_owned), answer });
+        self.waiting().push(Asked { namespace: namespace.to_owned(), level, answer });
         let _writing = self.writing.lock().await;
         if let Ok(outcome) = answered.try_recv() {
             return outcome;
         }
         // They stay until they are answered: should this write be abandoned, whoever waits next takes them along.
-        let (keys, count) = self.asked();
-        let outcome = write(keys).await;
+        let (levels, count) = self.asked();
+        let outcome = write(levels).await;
         for asked in self.waiting().drain(..count) {
             // Whoever does not wait any more does not need to know.
             let _ = asked.answer.send(outcome.clone());
@@ -58,13 +59,13 @@ impl Batch {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be written, and for how many. Of a key that is asked for twice, the last word counts.
-    fn asked(&self) -> (Keys, usize) {
+    /// What is to be written, and for how many. Of a namespace that is asked for twice, the last word counts.
+    fn asked(&self) -> (Levels, usize) {
         let mut waiting = self.waiting();
         // What nobody waits for any more may be what nobody wants any more.
         waiting.retain(|asked| !asked.answer.is_closed());
-        let keys = waiting.iter().map(|asked| (asked.key.clone(), asked.value.clone())).collect();
-        (keys, waiting.len())
+        let levels = waiting.iter().map(|asked| (asked.namespace.clone(), asked.level)).collect();
+        (levels, waiting.len())
     }
 }
 
@@ -76,6 +77,7 @@ mod tests {
     use futures::future::{join_all, poll_immediate};
 
     use super::*;
+    use Isolation::{Open, Sealed};
 
     fn failure() -> IoError {
         IoError::Timeout { what: "write".to_owned(), after: Duration::from_secs(1) }
@@ -84,29 +86,29 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_for_during_a_write_goes_with_the_next_one() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
-        let ask = |key: &'static str, value| {
-            batch.write(key, value, |keys| async {
-                written.borrow_mut().push(keys);
+        let ask = |namespace: &'static str, level| {
+            batch.write(namespace, level, |levels| async {
+                written.borrow_mut().push(levels);
                 tokio::task::yield_now().await;
                 Ok(())
             })
         };
-        let all = join_all([ask("a", Some("sealed")), ask("b", Some("sealed")), ask("c", None)]).await;
+        let all = join_all([ask("a", Sealed), ask("b", Sealed), ask("c", Open)]).await;
         assert!(all.iter().all(Result::is_ok));
-        let keys = |keys: &[(&str, Option<&str>)]| -> Keys {
-            keys.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect()
+        let levels = |levels: &[(&str, Isolation)]| -> Levels {
+            levels.iter().map(|(name, level)| ((*name).to_owned(), *level)).collect()
         };
-        let expected = [keys(&[("a", Some("sealed"))]), keys(&[("b", Some("sealed")), ("c", None)])];
+        let expected = [levels(&[("a", Sealed)]), levels(&[("b", Sealed), ("c", Open)])];
         assert_eq!(*written.borrow(), expected);
     }
 
     #[tokio::test]
     async fn a_write_that_fails_fails_for_everybody_who_asked_for_it_and_for_nobody_else() {
         let batch = Batch::default();
-        let ask = |key: &'static str| {
-            batch.write(key, None, |keys| async move {
+        let ask = |namespace: &'static str| {
+            batch.write(namespace, Open, |levels| async move {
                 tokio::task::yield_now().await;
-                if keys.contains_key("b") { Err(failure()) } else { Ok(()) }
+                if levels.contains_key("b") { Err(failure()) } else { Ok(()) }
             })
         };
         let outcomes = join_all([ask("a"), ask("b"), ask("c")]).await;
@@ -117,12 +119,12 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_write_is_made_by_the_next_and_without_what_nobody_waits_for() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
-        let mut stuck = Box::pin(batch.write("a", None, |_| futures::future::pending()));
+        let mut stuck = Box::pin(batch.write("a", Open, |_| futures::future::pending()));
         assert!(poll_immediate(&mut stuck).await.is_none());
-        let mut given_up = Box::pin(batch.write("b", None, |_| async { Ok(()) }));
+        let mut given_up = Box::pin(batch.write("b", Open, |_| async { Ok(()) }));
         assert!(poll_immediate(&mut given_up).await.is_none());
-        let waits = batch.write("c", None, |keys| async {
-            written.borrow_mut().extend(keys.into_keys());
+        let waits = batch.write("c", Open, |levels| async {
+            written.borrow_mut().extend(levels.into_keys());
             Ok(())
         });
         let mut waits = Box::pin(waits);
