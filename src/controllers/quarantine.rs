@@ -33,7 +33,7 @@ use crate::isolation::network::NetworkError;
 use crate::isolation::other_policies::AcceptedPolicy;
 use crate::isolation::probe::Servers;
 use crate::isolation::records::RecordError;
-use crate::isolation::target::PlanState;
+use crate::isolation::target::{self, PlanState};
 use context::{Context, Held, Seal, Turns};
 use ending::Ending;
 use status::Trouble;
@@ -225,6 +225,9 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         tracing::error!(quarantine = name, %error, "a Quarantine that this version cannot read is left as it is");
         return Ok(Action::requeue(RESYNC));
     }
+    let is_new = object.0.as_ref().is_ok_and(|object| target::at_once(object).is_some());
+    let uncut = is_new.then(|| context.turns.uncut());
+    let turn = context.turns.read().await;
     let Some(quarantine) = read(&context, &name).await? else {
         return Ok(Action::await_change());
     };
@@ -270,7 +273,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     }
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
-    let next = pass::run(&context, quarantine, namespace, wanted, unprotected).await?;
+    drop(turn);
+    let next = pass::run(&context, quarantine, namespace, wanted, unprotected, uncut).await?;
     let waits = plan == PlanState::Waits || (plan == PlanState::Unheard && may_be_half_way);
     let waits = waits.then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))

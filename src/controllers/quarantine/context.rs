@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{ANSWERS, QuarantineOptions, deliverers};
 use crate::api::quarantine::ControlName;
@@ -18,8 +18,15 @@ use crate::isolation::other_policies::PolicyReader;
 use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 
-/// Namespaces fenced off, or let out, at a time.
+/// Quarantines of which is read at a time what is to be enforced. As many requests as can be under way would keep each other waiting, and
+/// among them those that fence.
+const READING: usize = 16;
+/// Namespaces cut off, fenced off, or let out, at a time.
 const FENCING: usize = 16;
+/// Namespaces emptied at a time.
+const STOPPING: usize = 16;
+/// How long those whose networks are yet to be cut go first, at most.
+const CUTS_FIRST: Duration = Duration::from_secs(10);
 /// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
 /// who has yet to be fenced off.
 const CAPTURING: usize = 4;
@@ -78,24 +85,61 @@ pub(super) struct Context {
 
 /// Who does how much at once: everything is fenced off before much time goes into anything else.
 pub(super) struct Turns {
+    reading: Semaphore,
     fencing: Semaphore,
     capturing: Semaphore,
+    stopping: Semaphore,
+    uncut: watch::Sender<usize>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { fencing: Semaphore::new(FENCING), capturing: Semaphore::new(CAPTURING) }
+        Self {
+            reading: Semaphore::new(READING),
+            fencing: Semaphore::new(FENCING),
+            capturing: Semaphore::new(CAPTURING),
+            stopping: Semaphore::new(STOPPING),
+            uncut: watch::Sender::new(0),
+        }
+    }
+}
+
+/// One whose network is yet to be cut, for as long as this is there.
+pub(super) struct Uncut<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Uncut<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
 impl Turns {
+    /// Waits until it is this one's turn to be looked at.
+    pub(super) async fn read(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes them.
+        self.reading.acquire().await.ok()
+    }
+
+    /// Counts one whose network is yet to be cut.
+    pub(super) fn uncut(&self) -> Uncut<'_> {
+        self.uncut.send_modify(|count| *count = count.saturating_add(1));
+        Uncut(&self.uncut)
+    }
+
+    /// Lets those go first whose networks are yet to be cut, for a bounded time: nobody waits for one that hangs.
+    pub(super) async fn after_cuts(&self) {
+        let mut uncut = self.uncut.subscribe();
+        let _ = tokio::time::timeout(CUTS_FIRST, uncut.wait_for(|count| *count == 0)).await;
+    }
+
     /// Waits until it is this one's turn to do what comes next, in the order in which turns were asked for. The turn ends with what is
     /// returned.
     pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
             Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,
             Next::Capture => &self.capturing,
-            Next::Stop | Next::AwaitPods | Next::Identity | Next::Done => return None,
+            Next::Stop | Next::AwaitPods | Next::Identity => &self.stopping,
+            Next::Done => return None,
         };
         // Nobody closes them.
         queue.acquire().await.ok()

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
+use super::context::Uncut;
 use super::status::{self, Known, Pass, Trouble};
 use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
@@ -33,13 +34,14 @@ const PROBING: Duration = Duration::from_secs(30);
 const PROBE_SLOWLY: Duration = Duration::from_secs(20);
 
 /// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it. `unprotected`: why our finalizer is not
-/// on the Quarantine. Nothing is loosened then.
+/// on the Quarantine. Nothing is loosened then. `uncut`: others let it go first until its network is cut.
 pub(super) async fn run(
     context: &Context,
     quarantine: Quarantine,
     namespace: Namespace,
     wanted: Target,
     unprotected: Option<IoError>,
+    uncut: Option<Uncut<'_>>,
 ) -> Result<Action, PassError> {
     let name = quarantine.name_any();
     let before = quarantine.status.clone().unwrap_or_default();
@@ -58,6 +60,7 @@ pub(super) async fn run(
         drift: Vec::new(),
         observation: Observation::default(),
         again: None,
+        uncut,
     };
     let outcome = match (unprotected, pass.target.level) {
         (Some(error), Isolation::CleanRoom | Isolation::Open) => Err(error.into()),
@@ -131,6 +134,8 @@ struct Work<'a> {
     observation: Observation,
     /// When the next pass is due at the latest, where something asked for one.
     again: Option<Duration>,
+    /// Others let it go first for as long as this is there.
+    uncut: Option<Uncut<'a>>,
 }
 
 impl Work<'_> {

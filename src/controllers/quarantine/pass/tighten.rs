@@ -56,10 +56,12 @@ impl Work<'_> {
             }
             self.cut_network(pass).await
         };
+        if self.uncut.take().is_some() {
+            self.context.turns.after_cuts().await;
+        }
         // Where neither label nor list isolated it, anything may have been started since the last capture.
         pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
         {
-            // Turns are taken in the order in which they are asked for: the networks of all that wait are cut by now.
             let _turn = self.context.turns.take(Next::Label).await;
             self.write_label(pass).await;
             self.verify_fence(pass).await;
@@ -70,6 +72,7 @@ impl Work<'_> {
         }
         let may_stop = pass.found.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
+            let _turn = self.context.turns.take(Next::Stop).await;
             self.stop_workloads(pass).await;
             self.end_pods(pass).await;
             self.recreate_accounts(pass).await;
