@@ -219,7 +219,7 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set_all(&self, levels: &Levels) -> Result<(), IoError> {
-        write(&self.client, levels).await
+        self.batch.alone(|| write(&self.client, levels)).await
     }
 
     /// Puts a namespace on the lists at a level; `Open` takes it off.

@@ -55,6 +55,18 @@ impl Batch {
         outcome
     }
 
+    /// Writes while nobody else does: two at once would collide, and read afresh over and over.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub(super) async fn alone<F>(&self, write: impl FnOnce() -> F) -> Result<(), IoError>
+    where
+        F: Future<Output = Result<(), IoError>>,
+    {
+        let _writing = self.writing.lock().await;
+        write().await
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<Asked>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
