@@ -1,48 +1,85 @@
 //! Namespaces of Quarantines that are new go on the isolation lists at once, by one write for all that came together: before anything
 //! else is read or written of them, and whatever keeps their own passes from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
+use tokio::sync::Notify;
 
 use super::{Context, Guarded, read};
 use crate::api::Isolation;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::target;
 
-/// Events that share a write at most.
-const TOGETHER: usize = 10_000;
-
 /// Puts new ones on the lists, for as long as it is polled. What fails is left to their passes, which look for it.
 pub(super) async fn keep(context: &Context) {
     let quarantines: Api<Guarded> = Api::all(context.client.clone());
-    let events = watcher(quarantines, watcher::Config::default()).default_backoff().ready_chunks(TOGETHER);
-    let mut events = pin!(events);
-    let mut news = News::default();
-    while let Some(chunk) = events.next().await {
-        let mut gone = Vec::new();
-        let mut levels = BTreeMap::new();
-        for event in chunk.into_iter().flatten() {
+    let events = watcher(quarantines, watcher::Config::default()).default_backoff();
+    let outstanding = Outstanding::default();
+    // What comes during a write goes with the next.
+    let gather = async {
+        let mut events = pin!(events);
+        let mut news = News::default();
+        while let Some(event) = events.next().await {
             match event {
-                Event::Apply(object) | Event::InitApply(object) => {
-                    levels.extend(news.level(&object).map(|level| (object.name_any(), level)));
+                Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                    if let Some(level) = news.level(&object) {
+                        outstanding.add(|what| what.new.extend([(object.name_any(), level)]));
+                    }
                 }
-                Event::Delete(object) => gone.extend(news.end(&object)),
-                Event::Init | Event::InitDone => {}
+                Ok(Event::Delete(object)) => {
+                    if let Some(name) = news.end(&object) {
+                        outstanding.add(|what| what.gone.extend([name]));
+                    }
+                }
+                Ok(Event::Init | Event::InitDone) | Err(_) => {}
             }
         }
-        if !levels.is_empty()
-            && let Err(error) = context.lists.set_all(&levels).await
-        {
-            tracing::warn!(%error, "new Quarantines are not on the isolation lists yet; their passes put them there");
+    };
+    let write = async {
+        loop {
+            let what = outstanding.take().await;
+            if !what.new.is_empty()
+                && let Err(error) = context.lists.set_all(&what.new).await
+            {
+                tracing::warn!(%error, "new Quarantines are not on the isolation lists yet; their passes put them there");
+            }
+            for name in what.gone {
+                take_off(context, &name).await;
+            }
         }
-        for name in gone {
-            take_off(context, &name).await;
-        }
+    };
+    futures::join!(gather, write);
+}
+
+/// What is to be written next.
+#[derive(Debug, Default)]
+struct Outstanding {
+    what: Mutex<What>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct What {
+    new: BTreeMap<String, Isolation>,
+    gone: BTreeSet<String>,
+}
+
+impl Outstanding {
+    fn add(&self, change: impl FnOnce(&mut What)) {
+        change(&mut self.what.lock().unwrap_or_else(PoisonError::into_inner));
+        self.more.notify_one();
+    }
+
+    /// Waits until there is something.
+    async fn take(&self) -> What {
+        self.more.notified().await;
+        std::mem::take(&mut *self.what.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
