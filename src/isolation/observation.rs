@@ -121,16 +121,7 @@ mod tests {
         }
     }
 
-    const ALL: Found = Found {
-        listed: true,
-        labelled: true,
-        fenced: true,
-        network: true,
-        captured: true,
-        stopped: true,
-        empty: true,
-        renewed: true,
-    };
+    const ALL: Found = Found::ALL;
 
     /// What is taken away, how, and what is in place then.
     type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), Found);

@@ -247,6 +247,21 @@ pub struct Found {
     pub renewed: bool,
 }
 
+#[cfg(test)]
+impl Found {
+    /// All in place.
+    pub(crate) const ALL: Self = Self {
+        listed: true,
+        labelled: true,
+        fenced: true,
+        network: true,
+        captured: true,
+        stopped: true,
+        empty: true,
+        renewed: true,
+    };
+}
+
 /// What comes next on the way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

@@ -279,6 +279,7 @@ async fn the_network_is_cut_behind_a_fence_that_comes_first() {
     let name = "fenced-first";
     namespace(name).await;
     let (laid, denies) = isolated(name, alone(), DENY, move |_| async move {
+        quarantined(&of(Identity::Responder).await, name).await;
         labelled(name, Isolation::Contained).await;
         told_ready(name).await;
         None

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::timeout;
 
 use super::{ANSWERS, QuarantineOptions, deliverers};
 use crate::api::quarantine::ControlName;
@@ -25,8 +26,9 @@ const READING: usize = 16;
 const FENCING: usize = 16;
 /// Namespaces emptied at a time.
 const STOPPING: usize = 16;
-/// How long those whose networks are yet to be cut go first, at most.
-const CUTS_FIRST: Duration = Duration::from_secs(10);
+/// How long those whose networks are yet to be cut go first, at most; and how long after the last of them made progress: nobody waits
+/// for one that hangs.
+const CUTS_FIRST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2));
 /// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
 /// who has yet to be fenced off.
 const CAPTURING: usize = 4;
@@ -126,10 +128,21 @@ impl Turns {
         Uncut(&self.uncut)
     }
 
-    /// Lets those go first whose networks are yet to be cut, for a bounded time: nobody waits for one that hangs.
+    /// Lets those go first whose networks are yet to be cut, while they get on.
     pub(super) async fn after_cuts(&self) {
+        self.after_cuts_within(CUTS_FIRST).await;
+    }
+
+    async fn after_cuts_within(&self, (most, stuck): (Duration, Duration)) {
         let mut uncut = self.uncut.subscribe();
-        let _ = tokio::time::timeout(CUTS_FIRST, uncut.wait_for(|count| *count == 0)).await;
+        let others = async {
+            while *uncut.borrow_and_update() > 0 {
+                if !matches!(timeout(stuck, uncut.changed()).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(most, others).await;
     }
 
     /// Waits until it is this one's turn to do what comes next, in the order in which turns were asked for. The turn ends with what is
@@ -184,5 +197,40 @@ impl Context {
         if let Err(error) = call(what, self.recorder.publish(&event, &quarantine.object_ref(&()))).await {
             tracing::warn!(%error, "event lost");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_cut_waits_for_the_others_while_they_get_on_and_for_none_that_hangs() {
+        let turns = Turns::default();
+        let waits = (Duration::from_secs(60), Duration::from_secs(2));
+        turns.after_cuts_within(waits).await;
+
+        // All others are cut, one after the other.
+        let others: Vec<_> = (0..5).map(|_| turns.uncut()).collect();
+        let one_by_one = async {
+            for other in others {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                drop(other);
+            }
+        };
+        let (at_the_end, ()) = futures::join!(
+            async {
+                turns.after_cuts_within(waits).await;
+                *turns.uncut.borrow()
+            },
+            one_by_one
+        );
+        assert_eq!(at_the_end, 0);
+
+        let _hangs = turns.uncut();
+        let impatient = (Duration::from_secs(3600), Duration::from_millis(10));
+        turns.after_cuts_within(impatient).await;
+        let busy = (Duration::from_millis(10), Duration::from_secs(3600));
+        turns.after_cuts_within(busy).await;
     }
 }

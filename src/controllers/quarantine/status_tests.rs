@@ -28,16 +28,7 @@ fn evidence(digit: &str) -> Capture {
     }
 }
 
-const ALL: Found = Found {
-    listed: true,
-    labelled: true,
-    fenced: true,
-    network: true,
-    captured: true,
-    stopped: true,
-    empty: true,
-    renewed: true,
-};
+const ALL: Found = Found::ALL;
 
 fn pass(level: Isolation, found: Found) -> Pass {
     let mut pass = Pass::new(Target {
