@@ -50,14 +50,16 @@ impl State<'_> {
     }
 
     /// Takes the place of an operator of the other state: its kinds and rights first, as long as the other one is still there. To go
-    /// back to one that knows no list fence, the operator ends first, an administrator takes that fence away, and a lead the list that
-    /// the earlier one does not write (docs/isolation.md). The label fences all the while.
+    /// back to one that knows no list fence, the operator ends first, an administrator takes that fence away, and a lead the list and the texts
+    /// that the earlier one does not write (docs/isolation.md). The label fences all the while.
     async fn replace(self, cluster: &ControlPlane, trial: &Trial<'_>, other: Operator) -> Operator {
         if matches!(self, Self::Earlier(_)) {
             other.kill().unwrap();
             let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
             let lists = kind(&lead, "v1", "ConfigMap", Some("resurgam-system"));
             lists.delete(list::CONFIG_MAPS[1], &DeleteParams::default()).await.unwrap();
+            let texts = json!({"data": {"_sealed": null, "_contained": null, "_clean-room": null}});
+            lists.patch(list::CONFIG_MAPS[0], &PatchParams::default(), &Patch::Merge(texts)).await.unwrap();
             let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
             let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin);
             bindings.delete(policies::LIST_FENCE, &DeleteParams::default()).await.unwrap();
