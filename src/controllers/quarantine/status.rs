@@ -405,7 +405,8 @@ fn controls(
             None => (ControlState::NotEnforced, "policies are not written".to_owned()),
         },
     };
-    let network = match pass.other_policies.message(name).filter(|_| !open) {
+    let others = pass.other_policies.message(name).filter(|_| !open);
+    let network = match others.clone() {
         Some(message) if network.0 == ControlState::NotEnforced => {
             (ControlState::NotEnforced, format!("{}. {message}", network.1))
         }
@@ -451,7 +452,14 @@ fn controls(
     ]
     .into_iter()
     .map(|(name, (state, message))| match pass.failures.get(&name) {
-        Some(failure) => (name, (ControlState::NotEnforced, failure.message.clone())),
+        Some(failure) => {
+            let mut failure = failure.clone();
+            // What others let through is told even where our own policies cannot be written.
+            if let Some(message) = others.as_ref().filter(|_| name == ControlName::Network) {
+                failure.add(&Failure { message: message.clone(), ..failure.clone() });
+            }
+            (name, (ControlState::NotEnforced, failure.message))
+        }
         None => (name, (state, message)),
     })
     .map(|(name, (state, message))| {

@@ -176,6 +176,21 @@ fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
 }
 
 #[test]
+fn what_policies_of_others_let_through_is_told_though_our_own_cannot_be_written() {
+    let mut failing = pass(Isolation::Sealed, ALL);
+    let long = Failure { message: format!("webhook v {}", "x".repeat(600)), ..failure(false) };
+    failing.failures.insert(ControlName::Network, long);
+    failing.other_policies.unknown = vec!["list ciliumnetworkpolicies.cilium.io: 500".to_owned()];
+    let status = after_pass(&quarantine(None, true), &failing);
+    let message = &control(&status, ControlName::Network).message;
+    assert!(
+        message.starts_with("webhook v") && message.contains("ciliumnetworkpolicies.cilium.io"),
+        "{message}"
+    );
+    assert!(!control(&status, ControlName::Workloads).message.contains("cilium"));
+}
+
+#[test]
 fn two_culprits_of_one_control_are_both_named() {
     let of = |webhook: &str| Failure {
         message: format!("webhook {webhook} {}", "x".repeat(400)),
