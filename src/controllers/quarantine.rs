@@ -233,7 +233,11 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     let kept = match ending::of(&context, &quarantine).await {
         Ending::None => None,
-        Ending::Release => return release(&context, &quarantine).await,
+        Ending::Release => {
+            // What hangs on the way out keeps nobody from being isolated.
+            drop(turn);
+            return release(&context, &quarantine).await;
+        }
         Ending::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
     };
     if let Some(why) = protected_namespace(&name) {
