@@ -63,20 +63,40 @@ const MODULES: &[Module] = &[
             kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
             kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
             Program { node: true, ..kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet") },
+            Program { node: true, ..kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy") },
         ],
     },
 ];
 
-/// No part of a control plane, though many clusters have it: built for who asks for it.
-const SNAPSHOTTER: Module = Module {
-    name: "snapshotter",
-    programs: &[Program {
-        name: "snapshot-controller",
-        package: "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
-        installed: "snapshot-controller",
-        node: false,
-    }],
-};
+/// No part of a control plane, though many clusters have them: each is built for who asks for it.
+const PARTS: &[Module] = &[
+    part_of(
+        "snapshotter",
+        &[whole(
+            "snapshot-controller",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+        )],
+    ),
+    part_of("helm", &[whole("helm", "helm.sh/helm/v4/cmd/helm")]),
+    part_of("registry", &[whole("registry", "github.com/distribution/distribution/v3/cmd/registry")]),
+    part_of(
+        "kube-router",
+        &[whole("kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router")],
+    ),
+    part_of("source-controller", &[whole("source-controller", "github.com/fluxcd/source-controller")]),
+    part_of(
+        "kustomize-controller",
+        &[whole("kustomize-controller", "github.com/fluxcd/kustomize-controller")],
+    ),
+];
+
+const fn part_of(name: &'static str, programs: &'static [Program]) -> Module {
+    Module { name, programs }
+}
+
+const fn whole(name: &'static str, package: &'static str) -> Program {
+    Program { name, package, installed: name, node: false }
+}
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Program {
     Program { name, package, installed: name, node: false }
@@ -118,13 +138,42 @@ pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str,
     find(MODULES, |program| real_node || !program.node)
 }
 
-/// The controller of CSI's VolumeSnapshots, from the same places. Blocks, for minutes when the cache is cold.
+/// The parts that are built on demand, by name.
+#[must_use]
+pub fn parts() -> Vec<&'static str> {
+    PARTS.iter().flat_map(|module| module.programs).map(|program| program.name).collect()
+}
+
+/// A third-party program that many clusters have and a control plane does not need, from the same places as the control plane's
+/// own. Blocks, for minutes when the cache is cold; says so on stderr.
 ///
 /// # Errors
-/// When it cannot be built.
-pub fn snapshot_controller() -> anyhow::Result<PathBuf> {
-    let found = find(&[SNAPSHOTTER], |_| true)?;
-    found.into_values().next().context("there is no program snapshot-controller")
+/// There is no part of that name, or it cannot be built.
+pub fn part(name: &str) -> anyhow::Result<PathBuf> {
+    let found = find(std::slice::from_ref(module_of(name)?), |program| program.name == name)?;
+    found.into_values().next().with_context(|| format!("there is no part {name}"))
+}
+
+/// The same, for a test that does without it where it was not built yet, and says so on stderr. With `RESURGAM_PARTS=1`, that
+/// is an error.
+///
+/// # Errors
+/// As [`part`]; or it is wanted, and not there.
+pub fn part_if_built(name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let module = module_of(name)?;
+    let program = cache()?.join(format!("{}-{}", module.name, key(module, &go_version()?)?)).join(name);
+    if program.is_file() {
+        return Ok(Some(program));
+    }
+    let lacks = format!("{name} is not built on this machine (`cargo xtask parts {name}` builds it)");
+    ensure!(std::env::var_os("RESURGAM_PARTS").is_none(), "{lacks}");
+    say(&format!("{lacks}: what needs it is not tested"));
+    Ok(None)
+}
+
+fn module_of(part: &str) -> anyhow::Result<&'static Module> {
+    let module = PARTS.iter().find(|module| module.programs.iter().any(|program| program.name == part));
+    module.with_context(|| format!("there is no part {part}; there are {}", parts().join(", ")))
 }
 
 fn find(
@@ -154,7 +203,7 @@ fn find(
         if !missing(&folder, &wanted).is_empty() {
             if !announced {
                 say("building from source, once: about 10 minutes on two cores for a whole control plane, \
-                     seconds when Go has built it before");
+                     2 to 6 for another part, seconds when Go has built it before");
                 announced = true;
             }
             build(module, &folder, &wanted, version)?;
@@ -346,15 +395,15 @@ mod tests {
 
     #[test]
     fn the_needed_go_is_read_from_each_module() {
-        for module in MODULES.iter().chain([&SNAPSHOTTER]) {
+        for module in MODULES.iter().chain(PARTS) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
-            assert!(version_numbers(&needed_go(&text).unwrap()) >= vec![1, 26, 0], "{}", module.name);
+            assert!(version_numbers(&needed_go(&text).unwrap()) >= vec![1, 21, 0], "{}", module.name);
         }
     }
 
     #[test]
     fn every_program_is_a_tool_of_its_module_and_key_changes_with_go() {
-        for module in MODULES.iter().chain([&SNAPSHOTTER]) {
+        for module in MODULES.iter().chain(PARTS) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             for program in module.programs {
                 assert!(

@@ -169,7 +169,7 @@ subjects: [{kind: ServiceAccount, name: snapshot-controller, namespace: kube-sys
             apply(&administrator, CLASSES).await;
             apply(&administrator, RIGHTS).await;
 
-            let program = tokio::task::spawn_blocking(control_plane::snapshot_controller);
+            let program = tokio::task::spawn_blocking(|| control_plane::part("snapshot-controller"));
             let program = program.await.unwrap().unwrap();
             let path = rig().await.control_plane.kubeconfig(Identity::PlatformAdministrator);
             let mut kubeconfig = Kubeconfig::read_from(path).unwrap();

@@ -10,6 +10,7 @@ mod crds;
 mod demo;
 mod faults;
 mod judge;
+mod parts;
 mod saboteur;
 
 /// Chores of the repository.
@@ -22,6 +23,8 @@ enum Command {
     Demo(demo::Args),
     /// Write crds/*.yaml from the types in src/api.
     Crds(crds::Args),
+    /// Build third-party programs that some tests need: Helm, a registry, kube-router, Flux.
+    Parts(parts::Args),
     /// Recoveries in which seeds choose what fails on the way to the API server. Exit: 0 all ended as they should, 1 one did not.
     Chaos(faults::ChaosArgs),
     /// The same by the hour, with the operator killed at each of its effects and its leaders lost. Exit: as of chaos.
@@ -40,6 +43,7 @@ fn main() -> Result<ExitCode> {
         Command::Soak(args) => return faults::soak(&args),
         Command::Saboteur(args) => return saboteur::run(&args),
         Command::Crds(args) => crds::run(&args)?,
+        Command::Parts(args) => parts::run(&args)?,
         Command::Judge(args) => return judge::run(&args),
     }
     Ok(ExitCode::SUCCESS)

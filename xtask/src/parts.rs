@@ -1,0 +1,24 @@
+//! `cargo xtask parts`.
+
+use anyhow::Result;
+
+/// Third-party programs that some tests and the demo on a real node need, built from pinned Go modules into the cache.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Each takes 2 to 6 minutes where nothing is cached. A test that needs one says so where it is missing;\n\
+                        with RESURGAM_PARTS=1 that is an error."
+)]
+pub struct Args {
+    /// Which to build. All of them, if none is named.
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(control_plane::parts()))]
+    names: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let all = || control_plane::parts().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = if args.names.is_empty() { all() } else { args.names.clone() };
+    for name in names {
+        anstream::println!("{name}\t{}", control_plane::part(&name)?.display());
+    }
+    Ok(())
+}
