@@ -1,20 +1,23 @@
-//! `crds/` and `resurgam crds` say what the types say.
+//! The chart's kinds and `resurgam crds` say what the types say.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use std::path::Path;
 use std::process::Command;
 
+/// Where the chart has them.
+const FOLDER: &str = "charts/resurgam/files/crds";
+
 #[test]
 fn the_crds_in_the_repository_are_what_the_types_generate() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
     let mut wanted = Vec::new();
     for crd in resurgam::api::crds() {
         let file = format!("{}.yaml", crd.spec.names.plural);
         let found = std::fs::read_to_string(folder.join(&file)).unwrap();
         let generated = serde_yaml::to_string(&crd).unwrap();
         // Not assert_eq: the message would be two thousand lines.
-        assert!(found == generated, "crds/{file} is stale: run `cargo xtask crds`");
+        assert!(found == generated, "{FOLDER}/{file} is stale: run `cargo xtask crds`");
         wanted.push(file);
     }
     let mut there: Vec<String> = std::fs::read_dir(&folder)
@@ -31,11 +34,11 @@ fn resurgam_crds_prints_the_crds_in_the_repository() {
     let output = Command::new(env!("CARGO_BIN_EXE_resurgam")).arg("crds").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut printed = rehearsal::documents(&String::from_utf8(output.stdout).unwrap()).unwrap();
-    let mut kept = rehearsal::read("crds").unwrap();
+    let mut kept = rehearsal::read(FOLDER).unwrap();
     for documents in [&mut printed, &mut kept] {
         documents.sort_by_key(|crd| crd["metadata"]["name"].as_str().unwrap().to_owned());
     }
-    assert!(printed == kept, "resurgam crds prints something else than crds/ holds");
+    assert!(printed == kept, "resurgam crds prints something else than {FOLDER} holds");
 }
 
 #[test]
@@ -52,7 +55,7 @@ fn no_schema_names_a_number_format_that_the_api_server_does_not_know() {
         }
     }
     let mut found = std::collections::BTreeSet::new();
-    for crd in rehearsal::read("crds").unwrap() {
+    for crd in rehearsal::read(FOLDER).unwrap() {
         formats(&crd, &mut found);
     }
     assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["date-time", "int32", "int64"]);

@@ -101,17 +101,8 @@ async fn create(
 }
 
 async fn apply_rights(administrator: &Client) {
-    for document in serde_yaml::Deserializer::from_str(include_str!("../deploy/rbac.yaml")) {
-        let object = DynamicObject::deserialize(document).unwrap();
-        let types = object.types.as_ref().unwrap();
-        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).unwrap());
-        let api: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(administrator.clone(), namespace, &resource),
-            None => Api::all_with(administrator.clone(), &resource),
-        };
-        let params = PatchParams::apply("test").force();
-        api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap();
-    }
+    let rights = tokio::task::spawn_blocking(rehearsal::rights).await.unwrap().unwrap();
+    rehearsal::apply(administrator, "test", &rights).await.unwrap();
 }
 
 async fn namespace(administrator: &Client, name: &str, labels: Value) -> Namespace {

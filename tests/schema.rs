@@ -242,7 +242,7 @@ async fn what_was_armed_stays_armed_and_what_was_decided_stays_decided() {
 #[tokio::test]
 async fn applying_the_kinds_warns_of_nothing() {
     let cluster = cluster().await;
-    let crds = rehearsal::repository("crds");
+    let crds = rehearsal::repository("charts/resurgam/files/crds");
     let output = Command::new(cluster.binary("kubectl").unwrap())
         .env("KUBECONFIG", cluster.kubeconfig(Identity::PlatformAdministrator))
         .args(["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f"])

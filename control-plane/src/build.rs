@@ -171,6 +171,20 @@ pub fn part_if_built(name: &str) -> anyhow::Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// The source of the Go module that a part is built from, such as for the kinds that it brings. Fetched where it is missing.
+///
+/// # Errors
+/// There is no part of that name, or Go cannot tell.
+pub fn part_source(name: &str) -> anyhow::Result<PathBuf> {
+    let module = module_of(name)?;
+    let package = module.programs[0].package;
+    let mut command = Command::new("go");
+    command.args(["list", "-f", "{{.Module.Dir}}", package]).current_dir(source(module));
+    let output = command.envs(ENVIRONMENT.iter().copied()).output().context("run `go list`")?;
+    ensure!(output.status.success(), "`go list {package}`: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
 fn module_of(part: &str) -> anyhow::Result<&'static Module> {
     let module = PARTS.iter().find(|module| module.programs.iter().any(|program| program.name == part));
     module.with_context(|| format!("there is no part {part}; there are {}", parts().join(", ")))

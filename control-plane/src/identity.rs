@@ -19,6 +19,8 @@ pub enum Identity {
     Responder,
     /// User `recovery-lead`: repairs, releases and decides, by the product's ClusterRole `resurgam-recovery-lead`.
     RecoveryLead,
+    /// User `upgrader`: a recovery lead who also holds the product's ClusterRole and Role `resurgam-upgrade`.
+    Upgrader,
     /// Service account `flux-system/kustomize-controller`: `cluster-admin`, as Flux installs itself by default.
     GitOps,
     /// Service account `resurgam-system/resurgam`: the operator, by the product's ClusterRole `resurgam-operator`.
@@ -35,11 +37,12 @@ pub(crate) enum Account {
 
 impl Identity {
     /// Every identity.
-    pub const ALL: [Identity; 6] = [
+    pub const ALL: [Identity; 7] = [
         Identity::PlatformAdministrator,
         Identity::TenantAdministrator,
         Identity::Responder,
         Identity::RecoveryLead,
+        Identity::Upgrader,
         Identity::GitOps,
         Identity::Operator,
     ];
@@ -51,6 +54,7 @@ impl Identity {
             Identity::TenantAdministrator => "tenant-administrator",
             Identity::Responder => "responder",
             Identity::RecoveryLead => "recovery-lead",
+            Identity::Upgrader => "upgrader",
             Identity::GitOps => "gitops",
             Identity::Operator => "operator",
         }
@@ -62,6 +66,7 @@ impl Identity {
             Identity::TenantAdministrator => Account::User("tenant-administrator"),
             Identity::Responder => Account::User("on-call-responder"),
             Identity::RecoveryLead => Account::User("recovery-lead"),
+            Identity::Upgrader => Account::User("upgrader"),
             Identity::GitOps => {
                 Account::ServiceAccount { namespace: "flux-system", name: "kustomize-controller" }
             }

@@ -27,7 +27,7 @@ use kube::Client;
 use kube::config::Kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use crate::build::{part, part_if_built, parts};
+pub use crate::build::{part, part_if_built, part_source, parts};
 pub use crate::identity::Identity;
 pub use crate::node::real_node_lacks;
 pub use crate::process::spawn_bound;

@@ -2,6 +2,7 @@
 //! operator as a process of its own. The demo and the tests are made of it. It shares no code with the operator: it sees
 //! what anybody sees, through the API server.
 
+mod chart;
 mod endpoint;
 pub mod estate;
 mod idle;
@@ -19,6 +20,7 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
+pub use chart::{chart, rights};
 pub use endpoint::Endpoint;
 pub use idle::idle;
 pub use manifests::{apply, documents};
@@ -74,7 +76,7 @@ pub async fn install_kinds(client: &Client) -> Result<()> {
 
 /// The same with the kinds of another checkout of this repository. Who may write them need not be who may list them.
 async fn install_kinds_of(writer: &Client, client: &Client, checkout: &Path) -> Result<()> {
-    let crds = read_at(&checkout.join("crds"))?;
+    let crds = read_at(&crds_of(checkout))?;
     apply(writer, "install", &crds).await?;
     let kinds = kind(client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
     for crd in &crds {
@@ -97,11 +99,23 @@ pub async fn install(cluster: &ControlPlane) -> Result<()> {
 async fn install_of(cluster: &ControlPlane, checkout: &Path) -> Result<()> {
     let client = cluster.client(Identity::PlatformAdministrator).await?;
     install_kinds_of(&client, &client, checkout).await?;
-    apply(&client, "install", &read_at(&checkout.join("deploy/rbac.yaml"))?).await
+    apply(&client, "install", &rights_of(checkout).await?).await
 }
 
-/// Puts the kinds and rights of this repository in place of those that are there, while something is isolated: that is for the recovery lead
-/// as far as the guards keep it, and for an administrator in all else.
+/// Where a checkout has its kinds: in the chart, or in a folder of their own before there was one.
+fn crds_of(checkout: &Path) -> PathBuf {
+    let before = checkout.join("crds");
+    if before.is_dir() { before } else { checkout.join("charts/resurgam/files/crds") }
+}
+
+/// The rights that a checkout grants: by its chart, or by a manifest before there was one.
+async fn rights_of(checkout: &Path) -> Result<Vec<Value>> {
+    let before = checkout.join("deploy/rbac.yaml");
+    if before.is_file() { read_at(&before) } else { tokio::task::spawn_blocking(rights).await? }
+}
+
+/// Puts the kinds and rights of this repository in place of those that are there, while something is isolated: as a recovery lead who
+/// may also upgrade.
 ///
 /// # Errors
 /// The API server refused something.
@@ -110,10 +124,9 @@ pub async fn upgrade(cluster: &ControlPlane) -> Result<()> {
 }
 
 async fn upgrade_to(cluster: &ControlPlane, checkout: &Path) -> Result<()> {
-    let lead = cluster.client(Identity::RecoveryLead).await?;
-    let admin = cluster.client(Identity::PlatformAdministrator).await?;
-    install_kinds_of(&lead, &admin, checkout).await?;
-    apply(&admin, "install", &read_at(&checkout.join("deploy/rbac.yaml"))?).await
+    let upgrader = cluster.client(Identity::Upgrader).await?;
+    install_kinds_of(&upgrader, &upgrader, checkout).await?;
+    apply(&upgrader, "install", &rights_of(checkout).await?).await
 }
 
 /// Who somebody is, by the API server's word.

@@ -12,6 +12,7 @@ mod probe;
 mod quarantine;
 mod simulate;
 mod status;
+mod test_fence;
 
 /// Brings services back after a cyber attack: in dependency order, each only when it is proved healthy and intact, with
 /// everything else kept isolated meanwhile.
@@ -37,6 +38,9 @@ enum Command {
     Crds(crds::Args),
     /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
     Fence(fence::Args),
+    /// Isolate namespace resurgam-test, try ten writes there, and let it out. Changes nothing while an incident is on. 0: all were
+    /// refused, or an incident is on; 2: not so.
+    TestFence(test_fence::Args),
     /// Runs in the pods by which the operator tries the cluster's network.
     #[command(hide = true)]
     Probe(probe::Args),
@@ -53,6 +57,7 @@ impl Cli {
             Command::Controller(args) => controller::run(&args),
             Command::Crds(args) => crds::run(&args),
             Command::Fence(args) => fence::run(&args),
+            Command::TestFence(args) => test_fence::run(&args),
             Command::Probe(args) => probe::run(&args),
         };
         result.unwrap_or_else(|error| {

@@ -213,7 +213,7 @@ async fn look(client: &Client, image: &str, known: &mut Nodes, interval: Duratio
 /// What went wrong, and what it may take where the operator has not been given what it needs.
 fn told(error: &AttemptError) -> String {
     let hint = match error {
-        AttemptError::Io(error) if error.is_not_found() => ": deploy/rbac.yaml has its namespaces and rights",
+        AttemptError::Io(error) if error.is_not_found() => ": the chart has its namespaces and rights",
         _ => "",
     };
     format!("{error}{hint}")

@@ -77,7 +77,7 @@ pub fn explain(error: &dyn std::fmt::Display, culprit: &Culprit, configuration: 
              (kubectl get validatingadmissionpolicy {name})"
         ),
         Culprit::Rights => {
-            "the operator lacks a right. A cluster administrator applies deploy/rbac.yaml of this version"
+            "the operator lacks a right. A cluster administrator installs the chart of this version"
                 .to_owned()
         }
         Culprit::ApiServer => return format!("{error}. It is tried again"),

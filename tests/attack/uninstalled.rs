@@ -69,7 +69,7 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
     let delete = DeleteParams::default();
 
     // Whoever may delete everything may not delete a kind of ours while anything is isolated.
-    for crd in rehearsal::read("crds").unwrap() {
+    for crd in rehearsal::read("charts/resurgam/files/crds").unwrap() {
         let name = crd["metadata"]["name"].as_str().unwrap();
         let Err(kube::Error::Api(refused)) = crds.delete(name, &delete).await else {
             panic!("{name} was deleted by cluster-admin");
@@ -110,7 +110,7 @@ async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
             .await
             .unwrap();
     }
-    for crd in rehearsal::read("crds").unwrap() {
+    for crd in rehearsal::read("charts/resurgam/files/crds").unwrap() {
         let name = crd["metadata"]["name"].as_str().unwrap();
         let _ = crds.delete(name, &delete).await;
         let gone = async {

@@ -12,7 +12,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
 use kube::{Api, Client, Config};
-use rehearsal::{apply, install_kinds, read};
+use rehearsal::{apply, install_kinds};
 use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::ensure;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 pub async fn bare() -> ControlPlane {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
-    apply(&administrator, "install", &read("deploy/rbac.yaml").unwrap()).await.unwrap();
+    apply(&administrator, "install", &rehearsal::rights().unwrap()).await.unwrap();
     plane
 }
 

@@ -140,7 +140,8 @@ pub async fn rig() -> &'static Rig {
             }
         })
         .await;
-        apply(&administrator, include_str!("../../deploy/rbac.yaml")).await;
+        let rights = tokio::task::spawn_blocking(rehearsal::rights).await.unwrap().unwrap();
+        rehearsal::apply(&administrator, "test", &rights).await.unwrap();
         control_plane.write_container_logs(&[LOGGED], &[LOGGED_BEFORE]).unwrap();
         let identity = age::x25519::Identity::generate();
         Rig { control_plane, evidence: tempfile::tempdir().unwrap(), identity }

@@ -10,7 +10,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{ListParams, PostParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
-use rehearsal::{Operator, OperatorOptions, apply, documents, install_kinds, read};
+use rehearsal::{Operator, OperatorOptions, apply, documents, install_kinds};
 use resurgam::isolation::network::is_neutralised;
 use resurgam::isolation::policies::FENCES;
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub async fn cluster() -> (&'static ControlPlane, MutexGuard<'static, ()>) {
 pub async fn bare() -> ControlPlane {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
-    apply(&admin, "install", &read("deploy/rbac.yaml").unwrap()).await.unwrap();
+    apply(&admin, "install", &rehearsal::rights().unwrap()).await.unwrap();
     cluster
 }
 

@@ -88,7 +88,7 @@ const TRIED: (&str, &str) =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_grants_what_its_holder_uses_and_no_more() {
     let cluster = scenario::play().await;
-    let deploy = rehearsal::read("deploy/rbac.yaml").unwrap();
+    let deploy = rehearsal::rights().unwrap();
     let smallest = rehearsal::read("examples/smallest.yaml").unwrap();
     let service_account = |name: &str| format!("system:serviceaccount:{name}");
     let holders = [

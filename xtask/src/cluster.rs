@@ -83,6 +83,7 @@ fn describe(control_plane: &ControlPlane) -> String {
             Identity::TenantAdministrator
             | Identity::Responder
             | Identity::RecoveryLead
+            | Identity::Upgrader
             | Identity::GitOps
             | Identity::Operator => format!("_{}", who.name().replace('-', "_").to_uppercase()),
         };

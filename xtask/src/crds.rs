@@ -1,4 +1,4 @@
-//! `cargo xtask crds`: writes `crds/*.yaml` from the types.
+//! `cargo xtask crds`: writes `charts/resurgam/files/crds/*.yaml` from the types.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub(crate) struct Args {
 
 /// Writes (or checks) one file for each kind.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/resurgam/files/crds");
     std::fs::create_dir_all(&folder)?;
     for crd in resurgam::api::crds() {
         let path = folder.join(format!("{}.yaml", crd.spec.names.plural));

@@ -89,6 +89,12 @@ impl<'a> Trial<'a> {
         apply(&self.admin, "platform", &self.begins).await
     }
 
+    /// What begins it, for whoever applies it in another way.
+    #[must_use]
+    pub fn begins(&self) -> &[Value] {
+        &self.begins
+    }
+
     /// The namespaces of the database and of what needs it.
     #[must_use]
     pub fn namespaces(&self) -> &[String; 2] {

@@ -52,7 +52,11 @@ pub(super) async fn gather(
     namespace: &str,
     key: Option<&DigestKey>,
 ) -> Result<Manifests, CaptureError> {
-    let kinds = kinds(client).await?;
+    let mut kinds = kinds(client).await?;
+    if key.is_none() {
+        // Without a key nothing of them is kept, so that the operator needs no right to read them.
+        kinds.retain(|kind| full_name(kind) != "secrets");
+    }
     let lists: Vec<(ApiResource, Result<Vec<Value>, IoError>)> = stream::iter(kinds)
         .map(|kind| async {
             let objects = list(client, namespace, &kind, key).await;
@@ -66,6 +70,11 @@ pub(super) async fn gather(
     let itself = serde_json::to_value(itself)
         .map_err(|error| CaptureError::Encode(namespace.to_owned(), error.to_string()))?;
     let mut found = Manifests { objects: vec![itself], missing: Vec::new() };
+    if key.is_none() {
+        found
+            .missing
+            .push(Miss { what: "secrets: no --evidence-key is configured".to_owned(), failure: false });
+    }
     for (kind, list) in lists {
         match list {
             Ok(list) => found.objects.extend(list),
@@ -114,7 +123,7 @@ async fn list(
     kind: &ApiResource,
     key: Option<&DigestKey>,
 ) -> Result<Vec<Value>, IoError> {
-    if full_name(kind) == "secrets" {
+    if let (Some(key), "secrets") = (key, full_name(kind).as_str()) {
         return secrets::list(client, namespace, key).await;
     }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);

@@ -44,7 +44,7 @@ pub struct Evidence {
     pub store: Store,
     /// Who may read the logs. Nobody: no logs are kept.
     pub recipients: Vec<Recipient>,
-    /// For digests of Secrets' values. Without it they are not even read.
+    /// For digests of Secrets' values. Without it no Secret is read.
     pub key: Option<DigestKey>,
     /// Most bytes that are kept of one container's log.
     pub log_limit: u64,
@@ -150,7 +150,7 @@ pub async fn capture(
     let index = json!({
         "evidence": "resurgam.dev/v2", "namespace": namespace, "quarantine": subject.quarantine,
         "at": at.to_string(), "manifests": manifests, "objects": count,
-        "secrets": if evidence.key.is_some() { "metadata, and a keyed digest of each value" } else { "metadata" },
+        "secrets": if evidence.key.is_some() { "metadata, and a keyed digest of each value" } else { "not read" },
         "containers": containers, "snapshots": snapshots.asked, "missing": texts,
     });
     let bytes = serde_json::to_vec(&index).map_err(unreadable)?;

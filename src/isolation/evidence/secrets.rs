@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
-use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -65,26 +65,14 @@ impl DigestKey {
     }
 }
 
-/// All Secrets of a namespace. Without a key their values are not even asked for.
-pub(super) async fn list(
-    client: &Client,
-    namespace: &str,
-    key: Option<&DigestKey>,
-) -> Result<Vec<Value>, IoError> {
+/// All Secrets of a namespace: metadata, and a digest of each value.
+pub(super) async fn list(client: &Client, namespace: &str, key: &DigestKey) -> Result<Vec<Value>, IoError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    pages("secrets", async |params: ListParams| match key {
-        None => {
-            let page = api.list_metadata(&params).await?;
-            let next = page.metadata.continue_.clone();
-            let described = |secret: PartialObjectMeta<Secret>| described(secret.metadata, None);
-            Ok((page.items.into_iter().map(described).collect(), next))
-        }
-        Some(key) => {
-            let page = api.list(&params).await?;
-            let next = page.metadata.continue_.clone();
-            let digested = |secret: Secret| described(secret.metadata, Some(digests(key, secret.data)));
-            Ok((page.items.into_iter().map(digested).collect(), next))
-        }
+    pages("secrets", async |params: ListParams| {
+        let page = api.list(&params).await?;
+        let next = page.metadata.continue_.clone();
+        let digested = |secret: Secret| described(secret.metadata, &digests(key, secret.data));
+        Ok((page.items.into_iter().map(digested).collect(), next))
     })
     .await
 }
@@ -102,16 +90,12 @@ fn digests(
     .collect()
 }
 
-fn described(mut metadata: ObjectMeta, digests: Option<BTreeMap<String, Option<String>>>) -> Value {
+fn described(mut metadata: ObjectMeta, digests: &BTreeMap<String, Option<String>>) -> Value {
     if let Some(applied) = metadata.annotations.as_mut().and_then(|all| all.get_mut(LAST_APPLIED)) {
         applied.zeroize();
         "left out of the evidence: it holds the values".clone_into(applied);
     }
-    let mut secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
-    if let Some(digests) = digests {
-        secret["digests"] = json!(digests);
-    }
-    secret
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "digests": digests})
 }
 
 #[cfg(test)]
@@ -147,7 +131,7 @@ mod tests {
     #[test]
     fn what_kubectl_apply_left_in_the_annotations_is_no_metadata() {
         let secret = secret("hunter2");
-        let kept = described(secret.metadata, None).to_string();
+        let kept = described(secret.metadata, &BTreeMap::new()).to_string();
         assert!(!kept.contains("aHVudGVyMg") && kept.contains("library"), "{kept}");
     }
 
