@@ -9,6 +9,7 @@ mod cluster;
 mod crds;
 mod demo;
 mod faults;
+mod image;
 mod judge;
 mod parts;
 mod saboteur;
@@ -25,6 +26,7 @@ enum Command {
     Crds(crds::Args),
     /// Build third-party programs that some tests need: Helm, a registry, kube-router, Flux.
     Parts(parts::Args),
+    Image(image::Args),
     /// Recoveries in which seeds choose what fails on the way to the API server. Exit: 0 all ended as they should, 1 one did not.
     Chaos(faults::ChaosArgs),
     /// The same by the hour, with the operator killed at each of its effects and its leaders lost. Exit: as of chaos.
@@ -44,6 +46,7 @@ fn main() -> Result<ExitCode> {
         Command::Saboteur(args) => return saboteur::run(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Parts(args) => parts::run(&args)?,
+        Command::Image(args) => image::run(&args)?,
         Command::Judge(args) => return judge::run(&args),
     }
     Ok(ExitCode::SUCCESS)
