@@ -9,32 +9,30 @@ use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-/// What may be in a layer. Folders are made for whatever lies in them.
 #[derive(Clone)]
 enum Node {
-    Folder,
     File { content: Vec<u8>, is_executable: bool },
     Link(String),
 }
 
-/// Files by their path, which has no slash in front.
+/// Files and links by their path, which has no slash in front. Folders are whatever something lies in.
 #[derive(Clone, Default)]
 pub(crate) struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
     /// Adds a file, in place of one that has its path.
     pub(crate) fn file(&mut self, path: impl Into<String>, content: impl Into<Vec<u8>>) {
-        self.put(path.into(), Node::File { content: content.into(), is_executable: false });
+        self.0.insert(path.into(), Node::File { content: content.into(), is_executable: false });
     }
 
     /// Adds a program.
     pub(crate) fn program(&mut self, path: impl Into<String>, content: Vec<u8>) {
-        self.put(path.into(), Node::File { content, is_executable: true });
+        self.0.insert(path.into(), Node::File { content, is_executable: true });
     }
 
     /// Adds a symbolic link.
     pub(crate) fn link(&mut self, path: impl Into<String>, target: impl Into<String>) {
-        self.put(path.into(), Node::Link(target.into()));
+        self.0.insert(path.into(), Node::Link(target.into()));
     }
 
     /// Adds all that another tree has.
@@ -51,23 +49,11 @@ impl Tree {
     }
 
     /// Takes out what is under a folder: content of files by path, in order.
-    pub(crate) fn take_files(&mut self, folder: &str) -> BTreeMap<String, Vec<u8>> {
-        let paths: Vec<String> = self.0.keys().filter(|path| path.starts_with(folder)).cloned().collect();
-        let taken = paths.into_iter().filter_map(|path| Some((path.clone(), self.0.remove(&path)?)));
+    pub(crate) fn take_files(&mut self, folder: &str) -> Vec<Vec<u8>> {
+        let taken = self.0.extract_if(.., |path, _| path.starts_with(folder));
         taken
-            .filter_map(|(path, node)| match node {
-                Node::File { content, .. } => Some((path, content)),
-                _ => None,
-            })
+            .filter_map(|(_, node)| if let Node::File { content, .. } = node { Some(content) } else { None })
             .collect()
-    }
-
-    fn put(&mut self, path: String, node: Node) {
-        let folders = path.match_indices('/').map(|(end, _)| path[..end].to_owned()).collect::<Vec<_>>();
-        for folder in folders {
-            self.0.entry(folder).or_insert(Node::Folder);
-        }
-        self.0.insert(path, node);
     }
 
     /// Writes the files themselves into a folder.
@@ -85,26 +71,29 @@ impl Tree {
     /// The archive: sorted by path, all of root's, nothing writable by others, with no time of any file. Times would only make
     /// layers differ whose content does not.
     pub(crate) fn archive(&self) -> Result<Vec<u8>> {
+        let folders = self.0.keys().flat_map(|path| path.match_indices('/').map(|(end, _)| &path[..end]));
+        let mut nodes: BTreeMap<&str, Option<&Node>> = folders.map(|folder| (folder, None)).collect();
+        nodes.extend(self.0.iter().map(|(path, node)| (path.as_str(), Some(node))));
         let mut archive = Builder::new(Vec::new());
-        for (path, node) in &self.0 {
+        for (path, node) in nodes {
             let mut header = Header::new_gnu();
             header.set_uid(0);
             header.set_gid(0);
             header.set_mtime(0);
             header.set_size(0);
             let added = match node {
-                Node::Folder => {
+                None => {
                     header.set_entry_type(EntryType::Directory);
                     header.set_mode(0o755);
                     archive.append_data(&mut header, format!("{path}/"), std::io::empty())
                 }
-                Node::File { content, is_executable } => {
+                Some(Node::File { content, is_executable }) => {
                     header.set_entry_type(EntryType::Regular);
                     header.set_mode(if *is_executable { 0o755 } else { 0o644 });
                     header.set_size(u64::try_from(content.len())?);
                     archive.append_data(&mut header, path, content.as_slice())
                 }
-                Node::Link(target) => {
+                Some(Node::Link(target)) => {
                     header.set_entry_type(EntryType::Symlink);
                     header.set_mode(0o777);
                     archive.append_link(&mut header, path, target)

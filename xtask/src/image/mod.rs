@@ -31,17 +31,17 @@ const USER: u32 = 65532;
 #[command(after_long_help = "\
 Written to --out:
   oci/               the OCI layout
-  resurgam.tar       the same as an archive: `ctr -n k8s.io images import` and `skopeo copy oci-archive:` take it
+  resurgam.tar       the same, for `ctr -n k8s.io images import` and `skopeo copy oci-archive:`
   resurgam.cdx.json  the bill of materials, CycloneDX 1.5: crates and Debian packages
-  packages/          the Debian packages that were used; with them, --packages gives the same base again
+  packages/          the Debian packages that were used: --packages makes the same base of them
 
 Examples:
   cargo xtask image
   cargo xtask image --push registry.example/team/resurgam:0.1.0
-  cargo xtask image --packages target/image/packages        # offline, and the same base as before
-  cargo xtask image --binary target/debug/resurgam          # quick, to try something
+  cargo xtask image --packages target/image/packages    # offline, on the same base as before
+  cargo xtask image --binary target/debug/resurgam      # quick, to try something
 
-Needs apt-get and dpkg-deb (Debian, or one of its kin). cargo-auditable is installed where it is missing.")]
+Needs apt-get and dpkg-deb (Debian, or one of its kin), and installs cargo-auditable if need be.")]
 pub(crate) struct Args {
     /// The folder that everything is written to.
     #[arg(long, value_name = "FOLDER", default_value = "target/image")]
@@ -198,7 +198,8 @@ fn remapped(root: &Path) -> Result<[(String, String); 3]> {
         Ok(String::from_utf8(packages::output(command, "it compiles the operator")?.stdout)?)
     };
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("CARGO_HOME is not known")?;
+    let home =
+        home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("CARGO_HOME is not known")?;
     let about = print(&["-vV"])?;
     let commit = about.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
     // Where the source of the standard library is installed, its code is named by that instead of by its commit.

@@ -76,7 +76,8 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Package>> {
     for name in BASE {
         ensure!(
             packages.iter().filter(|package| package.name == *name).count() == 1,
-            "{} needs exactly one version of {name}. Leave --packages away to download what apt would install",
+            "{} has no package {name}, or several versions of it: the base layer needs one. Without --packages, what apt would \
+             install is downloaded",
             folder.display()
         );
     }
@@ -104,14 +105,16 @@ pub(crate) fn base(packages: &[Package]) -> Result<Tree> {
     let certificates = tree.take_files("usr/share/ca-certificates/");
     ensure!(certificates.len() > 50, "ca-certificates has {} certificates only", certificates.len());
     // A certificate whose last line does not end would run into the next.
-    let lines = certificates.into_values().flat_map(|certificate| [certificate.trim_ascii().to_vec(), b"\n".to_vec()]);
+    let lines =
+        certificates.into_iter().flat_map(|certificate| [certificate.trim_ascii().to_vec(), b"\n".to_vec()]);
     let bundle: Vec<u8> = lines.flatten().collect();
     tree.file("etc/ssl/certs/ca-certificates.crt", bundle);
     Ok(tree)
 }
 
 fn read_one(path: &Path) -> Result<Package> {
-    let control = String::from_utf8(dpkg_deb("--field", path, &[])?).context("a control file is not UTF-8")?;
+    let control =
+        String::from_utf8(dpkg_deb("--field", path, &[])?).context("a control file is not UTF-8")?;
     let field = |name: &str| -> Result<String> {
         let line = control.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         Ok(line.with_context(|| format!("{} has no field {name}", path.display()))?.to_owned())

@@ -62,9 +62,8 @@ impl Registry<'_> {
     async fn manifest(&mut self, image: &Image) -> Result<()> {
         let content = image.blobs.get(&image.digest).context("the image has no manifest")?;
         let tag = self.base.join(&format!("manifests/{}", self.to.tag))?;
-        let sent = self.send(Method::PUT, &tag, |request| {
-            request.header(CONTENT_TYPE, MANIFEST).body(content.clone())
-        });
+        let sent = self
+            .send(Method::PUT, &tag, |request| request.header(CONTENT_TYPE, MANIFEST).body(content.clone()));
         accepted(sent.await?).await?;
         let by_digest = self.base.join(&format!("manifests/{}", image.digest))?;
         let found = self.send(Method::GET, &by_digest, |request| request.header(ACCEPT, MANIFEST)).await?;
@@ -92,7 +91,8 @@ impl Registry<'_> {
         if answer.status() != StatusCode::UNAUTHORIZED || url.host_str() != self.base.host_str() {
             return Ok(answer);
         }
-        let challenge = answer.headers().get(WWW_AUTHENTICATE).context("the registry refused, and asks for nothing")?;
+        let challenge =
+            answer.headers().get(WWW_AUTHENTICATE).context("the registry refused, and asks for nothing")?;
         let authorization = Some(self.authorize(challenge.to_str()?).await?);
         let answer = request(&authorization).send().await?;
         self.authorization = authorization;
@@ -108,12 +108,16 @@ impl Registry<'_> {
                 format!("{0} wants a password. Log in first, such as by `skopeo login {0}`", self.to.registry)
             });
         }
-        ensure!(scheme.eq_ignore_ascii_case("bearer"), "the registry asks for {scheme}, which is not known here");
+        ensure!(
+            scheme.eq_ignore_ascii_case("bearer"),
+            "the registry asks for {scheme}, which is not known here"
+        );
         let parameter = |name: &str| {
             let (_, rest) = parameters.split_once(&format!("{name}=\""))?;
             rest.split('"').next().map(str::to_owned)
         };
-        let mut realm = Url::parse(&parameter("realm").context("the registry names nobody who gives tokens")?)?;
+        let mut realm =
+            Url::parse(&parameter("realm").context("the registry names nobody who gives tokens")?)?;
         let scope = format!("repository:{}:pull,push", self.to.repository);
         let service = parameter("service").map(|service| ("service", service));
         realm.query_pairs_mut().extend_pairs(service.into_iter().chain([("scope", scope)]));
@@ -139,7 +143,8 @@ async fn accepted(answer: Response) -> Result<Response> {
 
 /// User and password for a registry, base64-encoded as `docker login`, `podman login` and `skopeo login` leave them.
 fn credentials(registry: &str) -> Result<Option<String>> {
-    let folder = |name: &str, path: &str| std::env::var_os(name).map(|folder| PathBuf::from(folder).join(path));
+    let folder =
+        |name: &str, path: &str| std::env::var_os(name).map(|folder| PathBuf::from(folder).join(path));
     let files = [
         std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from),
         folder("DOCKER_CONFIG", "config.json"),

@@ -17,7 +17,10 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let example = "registry.example/team/resurgam:0.1.0";
-        ensure!(!text.contains('@'), "{text}: an image is named by a tag, such as {example}; its digest follows");
+        ensure!(
+            !text.contains('@'),
+            "{text}: an image is named by a tag, such as {example}; its digest follows"
+        );
         let (registry, path) = text.split_once('/').unwrap_or(("", text));
         // As every client tells a registry from the first part of a repository.
         ensure!(
