@@ -210,7 +210,7 @@ fn image_has_what_name_resolution_tls_and_scanners_need() {
 }
 
 #[test]
-fn rust_binary_starts_with_nothing_but_the_image_s_libraries() {
+fn rust_binary_loads_with_the_libraries_of_the_image() {
     let Some((_, image)) = IMAGE.as_ref() else { return };
     let folder = TempDir::new().unwrap();
     let libraries = image.files.iter().filter(|(path, file)| path.contains(".so") && !file.is_link);

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// The name that the image has where the archive is imported.
     #[arg(long, value_name = "REF", default_value = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION")))]
     name: Reference,
-    /// Use this binary, and compile nothing. The image then says of no commit that it was built from it.
+    /// Use this binary, and compile nothing. The image then names no commit; the bill of materials has the crates of this checkout.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Use the Debian packages in this folder, and download nothing.
@@ -118,8 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::write(&bill_path, text).with_context(|| format!("cannot write {}", bill_path.display()))?;
     if let Some(to) = &args.push {
         say(&format!("pushing to {to}"));
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-        runtime.block_on(push::push(&image, to, args.plain_http))?;
+        push::push(&image, to, args.plain_http)?;
     }
     match args.output {
         Output::Text => anstream::println!("{}", image.digest),

@@ -42,7 +42,7 @@ pub(crate) fn fetch(folder: &Path) -> Result<()> {
         fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
     // apt asks for these folders and does not make them.
-    for needed in ["apt/state/lists/partial", "apt/cache/archives/partial"] {
+    for needed in ["apt/lists/partial", "apt/cache/archives/partial"] {
         fs::create_dir_all(partial.join(needed))
             .with_context(|| format!("cannot create {}", partial.display()))?;
     }
@@ -203,7 +203,14 @@ fn apt(folder: &Path, own_lists: bool, action: &str, names: &[String]) -> Result
     // Root would hand the download to a user who may not write here.
     command.current_dir(folder).args(["-qq", "-o", "APT::Sandbox::User=root"]);
     if own_lists {
-        command.args(["-o", "Dir::State=apt/state", "-o", "Dir::Cache=apt/cache"]);
+        // In full: apt takes a relative path from its own folders.
+        let own = folder.canonicalize()?.join("apt").display().to_string();
+        command.args([
+            "-o",
+            &format!("Dir::State::Lists={own}/lists"),
+            "-o",
+            &format!("Dir::Cache={own}/cache"),
+        ]);
     }
     command.arg(action).args(names);
     output(command, "the base layer is made of Debian's packages, which apt-get downloads").map(drop).context(

@@ -20,12 +20,14 @@ struct Registry<'a> {
     client: Client,
     to: &'a Reference,
     base: Url,
+    /// User and password, encoded, where somebody logged in.
+    credentials: Option<String>,
     /// The header that the registry asked for, once it did.
     authorization: Option<String>,
 }
 
 /// Pushes what the registry lacks, then the manifest by its tag. That the registry then has it under its digest is asked at the end.
-pub(crate) async fn push(image: &Image, to: &Reference, plain_http: bool) -> Result<()> {
+pub(crate) fn push(image: &Image, to: &Reference, plain_http: bool) -> Result<()> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error says that somebody else was quicker, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -34,11 +36,15 @@ pub(crate) async fn push(image: &Image, to: &Reference, plain_http: bool) -> Res
     let scheme = if plain_http { "http" } else { "https" };
     let base = Url::parse(&format!("{scheme}://{}/v2/{}/", to.registry, to.repository))
         .with_context(|| format!("{} is no registry", to.registry))?;
-    let mut registry = Registry { client, to, base, authorization: None };
-    for (digest, content) in image.blobs.iter().filter(|(digest, _)| **digest != image.digest) {
-        registry.blob(digest, content).await.with_context(|| format!("cannot push {digest} to {to}"))?;
-    }
-    registry.manifest(image).await.with_context(|| format!("cannot push the manifest to {to}"))
+    let mut registry =
+        Registry { client, to, base, credentials: credentials(&to.registry)?, authorization: None };
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        for (digest, content) in image.blobs.iter().filter(|(digest, _)| **digest != image.digest) {
+            registry.blob(digest, content).await.with_context(|| format!("cannot push {digest} to {to}"))?;
+        }
+        registry.manifest(image).await.with_context(|| format!("cannot push the manifest to {to}"))
+    })
 }
 
 impl Registry<'_> {
@@ -101,7 +107,7 @@ impl Registry<'_> {
 
     /// What to answer to a challenge: the password itself, or a token that it is traded for.
     async fn authorize(&self, challenge: &str) -> Result<String> {
-        let basic = credentials(&self.to.registry)?.map(|encoded| format!("Basic {encoded}"));
+        let basic = self.credentials.as_ref().map(|encoded| format!("Basic {encoded}"));
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
             return basic.with_context(|| {
@@ -118,6 +124,10 @@ impl Registry<'_> {
         };
         let mut realm =
             Url::parse(&parameter("realm").context("the registry names nobody who gives tokens")?)?;
+        ensure!(
+            realm.scheme() == "https" || self.base.scheme() == "http",
+            "the registry wants the password sent without TLS, to {realm}"
+        );
         let scope = format!("repository:{}:pull,push", self.to.repository);
         let service = parameter("service").map(|service| ("service", service));
         realm.query_pairs_mut().extend_pairs(service.into_iter().chain([("scope", scope)]));
