@@ -112,7 +112,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (layout, archive) = (args.out.join("oci"), args.out.join("resurgam.tar"));
     image.write(&layout, &archive, &args.name.to_string(), &args.name.tag)?;
     let created = binary.commit.as_ref().map(|commit| commit.time.to_string());
-    let bill = sbom::bill(&root, &packages, &image.digest, created.as_deref())?;
+    let mut bill = sbom::bill(&root, &packages, &image.digest, created.as_deref())?;
+    bill.sort_all_objects();
     let bill_path = args.out.join("resurgam.cdx.json");
     let text = serde_json::to_string_pretty(&bill)? + "\n";
     fs::write(&bill_path, text).with_context(|| format!("cannot write {}", bill_path.display()))?;
