@@ -1,11 +1,15 @@
 //! The operator's client: reads are asked again where no answer came, so that one lost answer costs a moment and not a whole pass.
-//! Writes are not: whoever made them looks first at what became of them.
+//! Writes are not: whoever made them looks first at what became of them. Every request is counted.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use tower::retry::{Policy, Retry};
 
 /// How often a read is asked again.
@@ -23,10 +27,61 @@ pub fn patient(config: Config) -> kube::Result<Client> {
     let (namespace, until) = (client.default_namespace().to_owned(), *client.valid_until());
     let send = move |request| {
         let client = client.clone();
-        async move { client.send(request).await }
+        async move { counted(&client, request).await }
     };
     let service = Retry::new(Reads::default(), tower::service_fn(send));
     Ok(ClientBuilder::new(service, namespace).with_valid_until(until).build())
+}
+
+/// Requests of this process, whichever client made them: each account that is impersonated has its own.
+pub(crate) static REQUESTS: LazyLock<Requests> = LazyLock::new(|| Requests {
+    count: Family::default(),
+    durations: Family::new_with_constructor(|| Histogram::new([0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0])),
+});
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// Requests to the API server, as they are counted.
+pub(crate) struct Requests {
+    pub(crate) count: Family<Labels<2>, Counter>,
+    pub(crate) durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
+}
+
+/// Sends a request, and counts it by what came back. What kube's client asks again by itself counts as one.
+async fn counted(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
+    let verb = ("verb", verb(&request));
+    let began = Instant::now();
+    let result = client.send(request).await;
+    let code = match &result {
+        Ok(response) => match response.status().as_u16() / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        },
+        Err(_) => "none",
+    };
+    REQUESTS.count.get_or_create(&[verb, ("code", code)]).inc();
+    // Of a watch, until it begins.
+    REQUESTS.durations.get_or_create(&[verb]).observe(began.elapsed().as_secs_f64());
+    result
+}
+
+fn verb(request: &Request<Body>) -> &'static str {
+    match *request.method() {
+        Method::GET if is_watch(request) => "WATCH",
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+fn is_watch(request: &Request<Body>) -> bool {
+    request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("watch=")))
 }
 
 /// Of one request: how often it has been asked again.
@@ -55,8 +110,7 @@ impl<B, E> Policy<Request<Body>, Response<B>, E> for Reads {
 
     /// None for what is not asked again: writes, and watches, which begin again by themselves.
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        let is_watch = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("watch=")));
-        if request.method() != Method::GET || is_watch {
+        if request.method() != Method::GET || is_watch(request) {
             return None;
         }
         let mut again = Request::new(request.body().try_clone()?);

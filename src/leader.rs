@@ -4,6 +4,9 @@
 //! unrenewed for its whole duration, by its own steady clock; and a leader ends some time before that. What the Lease says of times is for
 //! people: a wall clock that is wrong, or is set, makes nobody lead, and keeps nobody from it.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -16,8 +19,13 @@ use tokio::task::JoinHandle;
 
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
+use crate::heartbeats::{self, Heart, Heartbeats};
+
+/// How long giving the Lease back may take. Then it runs out.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// Whoever may lead.
+#[derive(Clone)]
 pub struct Candidate {
     /// Where the Lease is.
     pub leases: Api<Lease>,
@@ -27,6 +35,10 @@ pub struct Candidate {
     pub identity: String,
     /// For how long a Lease holds that is not renewed. At least two seconds.
     pub duration: Duration,
+    /// Becomes true once the Lease was read: from then on this one leads or stands by.
+    pub is_read: Arc<AtomicBool>,
+    /// Where both loops, that of who stands by and that of who leads, give signs of life.
+    pub heartbeats: Heartbeats,
 }
 
 /// Whoever leads. It has to be [kept](Reign::kept).
@@ -64,42 +76,106 @@ impl Sight {
 }
 
 impl Candidate {
-    /// Stands by until it leads. The API server's errors are told, and waited out.
-    pub async fn lead(self) -> Reign {
-        let mut seen = None;
+    /// Stands by until it leads, or until `stop`. The API server's errors are told, and waited out.
+    ///
+    /// # Errors
+    /// What `stop` resolved to. This one does not hold the Lease then, as far as the API server answered.
+    pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<Reign, S> {
+        let mut stop = std::pin::pin!(stop);
+        let heart = self.heart();
+        let (mut seen, mut has_tried) = (None, false);
         loop {
-            match self.take(&mut seen).await {
-                Ok(Some(reign)) => return self.reign(reign),
+            heart.beat();
+            // Reading can be broken off at any time. A write that was sent is waited for: it may have taken the Lease.
+            let found = tokio::select! {
+                found = self.look(&mut seen) => found,
+                why = &mut stop => return self.stand_down(has_tried, why).await,
+            };
+            let taken = match found {
+                Ok(Some(lease)) => {
+                    has_tried = true;
+                    self.take(lease).await.map(Some)
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(Some((lease, renewed))) => return Ok(Reign { candidate: self, lease, renewed }),
                 Ok(None) => {}
                 // Somebody was quicker.
                 Err(error) if error.is_conflict() => {}
                 Err(error) => tracing::warn!(%error, "nobody knows who leads: standing by"),
             }
-            tokio::time::sleep(self.duration / 5).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.duration / 5) => {}
+                why = &mut stop => return self.stand_down(has_tried, why).await,
+            }
         }
     }
 
-    fn reign(self, (lease, renewed): (Lease, Instant)) -> Reign {
-        Reign { candidate: self, lease, renewed }
+    /// Leads no more before it knew that it did: the answer to a write may have been lost.
+    async fn stand_down<S>(&self, has_tried: bool, why: S) -> Result<Reign, S> {
+        if has_tried {
+            self.release().await;
+        }
+        Err(why)
     }
 
-    async fn take(&self, seen: &mut Option<Sight>) -> Result<Option<(Lease, Instant)>, IoError> {
-        let what = |verb: &str| format!("{verb} Lease {}", self.name);
-        let found = call_opt(what("get"), self.leases.get(&self.name)).await?;
-        let now = Instant::now();
-        match found {
+    fn heart(&self) -> Heart {
+        // A round is a pause of a part of the Lease's duration, and calls that have deadlines.
+        self.heartbeats.watch("leader election", self.duration + heartbeats::LIMIT)
+    }
+
+    /// Reads the Lease. Returns it as it is to be written, if this one may take it now.
+    async fn look(&self, seen: &mut Option<Sight>) -> Result<Option<Lease>, IoError> {
+        let found = call_opt(format!("get Lease {}", self.name), self.leases.get(&self.name)).await?;
+        self.is_read.store(true, Ordering::Relaxed);
+        Ok(match found {
             None => {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                let lease = self.held(Lease { metadata, spec: None });
-                let params = PostParams::default();
-                let created = self.leases.create(&params, &lease);
-                Ok(Some((call(what("create"), created).await?, now)))
+                Some(self.held(Lease { metadata, spec: None }))
             }
-            Some(lease) if Sight::may_take(seen, &lease, self.duration, now) => {
-                Ok(Some((call(what("take"), self.write(&self.held(lease))).await?, now)))
+            Some(lease) if Sight::may_take(seen, &lease, self.duration, Instant::now()) => {
+                Some(self.held(lease))
             }
-            Some(_) => Ok(None),
+            Some(_) => None,
+        })
+    }
+
+    /// Takes the Lease. Returns it, and when that was sent.
+    async fn take(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
+        let sent = Instant::now();
+        let lease = if lease.resource_version().is_some() {
+            call(format!("take Lease {}", self.name), self.write(&lease)).await?
+        } else {
+            let params = PostParams::default();
+            call(format!("create Lease {}", self.name), self.leases.create(&params, &lease)).await?
+        };
+        Ok((lease, sent))
+    }
+
+    /// Gives the Lease back where this one holds it, so that a successor need not wait. If that fails, it runs out.
+    async fn release(&self) {
+        match tokio::time::timeout(RELEASE, self.give_back()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the lease runs out"),
+            Err(_) => tracing::warn!("the lease runs out: giving it back took too long"),
         }
+    }
+
+    async fn give_back(&self) -> Result<(), IoError> {
+        let Self { leases, name, identity, .. } = self;
+        // As it is now: a renewal may have been under way.
+        let Some(mut lease) = call_opt(format!("get Lease {name}"), leases.get(name)).await? else {
+            return Ok(());
+        };
+        match &mut lease.spec {
+            Some(spec) if spec.holder_identity.as_ref() == Some(identity) => {
+                spec.holder_identity = Some(String::new())
+            }
+            _ => return Ok(()),
+        }
+        call(format!("give back Lease {name}"), self.write(&lease)).await.map(drop)
     }
 
     /// Writes the Lease as it is here, if it still is of the version that it was read at: whoever else writes it comes too late, or we do.
@@ -138,8 +214,10 @@ impl Reign {
     /// more: before anybody else may.
     async fn keep(&mut self) -> String {
         let (duration, lasts) = (self.candidate.duration, self.lasts());
+        let heart = self.candidate.heart();
         let mut pause = duration / 3;
         loop {
+            heart.beat();
             tokio::time::sleep(pause.min(lasts.saturating_sub(self.renewed.elapsed()))).await;
             let left = lasts.saturating_sub(self.renewed.elapsed());
             if left.is_zero() {
@@ -186,60 +264,49 @@ impl Reign {
         }
     }
 
-    /// The Lease is let go, so that a successor need not wait.
-    async fn give_back(self) -> Result<(), IoError> {
-        let candidate @ Candidate { leases, name, identity, .. } = &self.candidate;
-        // As it is now: a renewal may have been under way.
-        let mut lease = call(format!("get Lease {name}"), leases.get(name)).await?;
-        match &mut lease.spec {
-            Some(spec) if spec.holder_identity.as_ref() == Some(identity) => {
-                spec.holder_identity = Some(String::new())
-            }
-            _ => return Ok(()),
-        }
-        call(format!("give back Lease {name}"), candidate.write(&lease)).await.map(drop)
-    }
-
     /// Has it kept by a task of its own, so that nothing that the leader does holds up a renewal.
     #[must_use]
     pub fn kept(mut self) -> Kept {
         let (let_go, asked) = oneshot::channel::<Never>();
+        let candidate = self.candidate.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
-                why = self.keep() => Err(why),
-                _ = asked => Ok(self),
+                why = self.keep() => Some(why),
+                _ = asked => None,
             }
         });
-        Kept { task, let_go }
+        Kept { task, let_go, candidate }
     }
 }
 
 /// A reign that goes on by itself.
 pub struct Kept {
-    task: JoinHandle<Result<Reign, String>>,
+    task: JoinHandle<Option<String>>,
     /// Dropped, it ends the keeping.
     let_go: oneshot::Sender<Never>,
+    candidate: Candidate,
 }
 
 enum Never {}
 
 impl Kept {
-    /// Resolves, with the reason, once this one must not take itself for the leader any more; also if nobody keeps the Lease.
+    /// Resolves, with the reason, once this one must not take itself for the leader any more; also if nobody keeps the Lease. It is not to
+    /// be given back then.
     pub async fn lost(&mut self) -> String {
         match (&mut self.task).await {
-            Ok(Err(why)) => why,
-            Ok(Ok(_)) => "the lease task ended".to_owned(),
+            Ok(Some(why)) => why,
+            Ok(None) => "the lease task ended".to_owned(),
             Err(error) => format!("the lease task died: {error}"),
         }
     }
 
-    /// Lets go of the Lease, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
+    /// Gives the Lease back, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
     /// runs out.
     pub async fn give_back(self) {
         drop(self.let_go);
-        let Ok(Ok(reign)) = self.task.await else { return };
-        if let Err(error) = reign.give_back().await {
-            tracing::warn!(%error, "the lease runs out");
+        // Whoever renews it is done first, or the Lease is lost.
+        if let Ok(None) = self.task.await {
+            self.candidate.release().await;
         }
     }
 }

@@ -108,8 +108,15 @@ async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
         name: "lease".to_owned(),
         identity: identity.to_owned(),
         duration: DURATION,
+        is_read: Arc::default(),
+        heartbeats: Heartbeats::default(),
     };
     (shared, candidate)
+}
+
+/// Stands by until it leads.
+async fn lead(candidate: Candidate) -> Reign {
+    candidate.lead(std::future::pending::<()>()).await.ok().unwrap()
 }
 
 fn holder(server: &Shared) -> String {
@@ -119,14 +126,14 @@ fn holder(server: &Shared) -> String {
 #[tokio::test]
 async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
     let (server, candidate) = stage().await;
-    let mut first = candidate("first").lead().await;
-    let second = tokio::time::timeout(3 * DURATION, candidate("second").lead());
+    let mut first = lead(candidate("first")).await;
+    let second = tokio::time::timeout(3 * DURATION, lead(candidate("second")));
     let (kept, stood_by) = tokio::join!(tokio::time::timeout(3 * DURATION, first.keep()), second);
     assert_eq!(kept.ok(), None, "it leads");
     assert!(stood_by.is_err(), "it stands by");
     assert_eq!(holder(&server), "first");
     let began = Instant::now();
-    let (given, second) = tokio::join!(first.give_back(), candidate("second").lead());
+    let (given, second) = tokio::join!(first.candidate.give_back(), lead(candidate("second")));
     given.unwrap();
     assert!(began.elapsed() < DURATION, "what is given back is not waited for");
     assert_eq!(second.lease.spec.unwrap().lease_transitions, Some(2));
@@ -135,21 +142,21 @@ async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
 #[tokio::test]
 async fn a_leader_that_hears_nothing_ends_before_another_leads() {
     let (server, candidate) = stage().await;
-    let mut first = candidate("first").lead().await;
+    let mut first = lead(candidate("first")).await;
     let began = Instant::now();
     server.lock().unwrap().silent = true;
     let why = first.keep().await;
     assert!(why.contains("last renewed"), "{why}");
     assert!(began.elapsed() < DURATION, "after {:?}", began.elapsed());
     server.lock().unwrap().silent = false;
-    candidate("second").lead().await;
+    lead(candidate("second")).await;
     assert!(began.elapsed() >= DURATION, "after {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_is_none() {
     let (server, candidate) = stage().await;
-    let mut first = candidate("first").lead().await;
+    let mut first = lead(candidate("first")).await;
     server.lock().unwrap().loses_answers = 2;
     assert_eq!(tokio::time::timeout(2 * DURATION, first.keep()).await.ok(), None, "it leads");
     assert_eq!(server.lock().unwrap().loses_answers, 0);
@@ -160,7 +167,7 @@ async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_i
         (None, "the lease is gone"),
     ] {
         let (server, candidate) = stage().await;
-        let mut reign = candidate("first").lead().await;
+        let mut reign = lead(candidate("first")).await;
         let left = left.map(|holder| serde_json::to_value(lease(7, holder, 2)).unwrap());
         server.lock().unwrap().lease = left;
         assert_eq!(reign.keep().await, why);
@@ -170,14 +177,54 @@ async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_i
 #[tokio::test]
 async fn whoever_is_not_looked_after_any_more_leads_no_more() {
     let (server, candidate) = stage().await;
-    let mut kept = candidate("first").lead().await.kept();
+    let mut kept = lead(candidate("first")).await.kept();
     assert!(tokio::time::timeout(DURATION, kept.lost()).await.is_err(), "it leads");
     kept.task.abort();
     let why = kept.lost().await;
     assert!(why.starts_with("the lease task died"), "{why}");
 
     server.lock().unwrap().lease = None;
-    let kept = candidate("second").lead().await.kept();
+    let kept = lead(candidate("second")).await.kept();
     kept.give_back().await;
     assert_eq!(holder(&server), "");
+}
+
+#[tokio::test]
+async fn whoever_is_stopped_while_it_takes_the_lease_gives_it_back() {
+    let (server, candidate) = stage().await;
+    // Taken, and the answer was lost: it takes itself for one that stands by.
+    server.lock().unwrap().loses_answers = 1;
+    let first = candidate("first");
+    let is_read = first.is_read.clone();
+    assert!(!is_read.load(Ordering::Relaxed));
+    let taken = async {
+        while server.lock().unwrap().lease.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(first.lead(taken).await.is_err(), "stopped");
+    assert!(is_read.load(Ordering::Relaxed));
+    assert_eq!(holder(&server), "");
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_down_alone_fails_no_liveness() {
+    let (_, candidate) = stage().await;
+    let mut waits = candidate("first");
+    // Nobody listens there.
+    let nowhere = Config::new("http://127.0.0.1:1".parse().unwrap());
+    waits.leases = Api::namespaced(Client::try_from(nowhere).unwrap(), "system");
+    let (heartbeats, is_read) = (waits.heartbeats.clone(), waits.is_read.clone());
+    let rounds = async {
+        for _ in 0..3 {
+            let before = heartbeats.last_beats();
+            while heartbeats.last_beats() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    assert!(waits.lead(rounds).await.is_err(), "it goes round, and stands by");
+    assert!(!is_read.load(Ordering::Relaxed), "and is not ready");
+    // Nor if it is silent: so long is a round at most, beside a part of the Lease's duration.
+    assert!(2 * crate::calls::DEADLINE < heartbeats::LIMIT);
 }

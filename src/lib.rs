@@ -14,6 +14,7 @@ pub mod engine;
 #[cfg(test)]
 mod fuzz;
 pub mod gates;
+pub mod heartbeats;
 pub mod isolation;
 pub mod leader;
 pub mod plan;

@@ -30,7 +30,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use crate::build::{part, part_if_built, part_source, parts};
 pub use crate::identity::Identity;
 pub use crate::node::real_node_lacks;
-pub use crate::process::spawn_bound;
+pub use crate::process::{spawn_bound, terminate};
 
 use crate::components::Rig;
 use crate::identity::{Account, Server};

@@ -50,6 +50,19 @@ pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
     answer.recv().map_err(|_| spawner_gone())?
 }
 
+/// Asks a child to end, as a kubelet would: SIGTERM.
+///
+/// # Errors
+/// The signal cannot be sent.
+pub fn terminate(child: &mut Child) -> io::Result<()> {
+    // One that has not been reaped still has its id.
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM).map_err(io::Error::from))
+}
+
 fn spawner() -> io::Result<mpsc::Sender<Order>> {
     let mut spawner = lock(&SPAWNER);
     if let Some(orders) = spawner.as_ref() {

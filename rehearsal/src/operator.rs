@@ -84,6 +84,14 @@ impl Operator {
         Ok(())
     }
 
+    /// SIGTERM: it is asked to end.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn terminate(&mut self) -> Result<()> {
+        Ok(control_plane::terminate(&mut self.0)?)
+    }
+
     /// Has it ended by itself?
     ///
     /// # Errors

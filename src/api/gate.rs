@@ -19,6 +19,18 @@ pub enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "Pass",
+            Self::Fail => "Fail",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// What a process has heard itself of a service's continuous gates, since it leads. What a record says besides may be the word of a
 /// leader that is long gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

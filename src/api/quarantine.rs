@@ -205,6 +205,25 @@ pub enum ControlName {
     Identity,
 }
 
+impl ControlName {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Lock, Self::Fence, Self::Guard, Self::Network, Self::Workloads, Self::Identity];
+
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "Lock",
+            Self::Fence => "Fence",
+            Self::Guard => "Guard",
+            Self::Network => "Network",
+            Self::Workloads => "Workloads",
+            Self::Identity => "Identity",
+        }
+    }
+}
+
 /// What is known of a control.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControlState {
@@ -218,6 +237,24 @@ pub enum ControlState {
     Unverifiable,
     /// Not asked for at this level.
     NotRequired,
+}
+
+impl ControlState {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Enforced, Self::Tested, Self::NotEnforced, Self::Unverifiable, Self::NotRequired];
+
+    /// As the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforced => "Enforced",
+            Self::Tested => "Tested",
+            Self::NotEnforced => "NotEnforced",
+            Self::Unverifiable => "Unverifiable",
+            Self::NotRequired => "NotRequired",
+        }
+    }
 }
 
 /// Evidence kept before anything was stopped, in the evidence store, under its own digest.

@@ -125,6 +125,16 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] = [
+        Self::Isolated,
+        Self::PreChecks,
+        Self::Restoring,
+        Self::PostChecks,
+        Self::Reconnecting,
+        Self::Recovered,
+    ];
+
     /// As the API writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

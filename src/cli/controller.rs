@@ -1,6 +1,7 @@
 //! `resurgam controller`: the operator.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,14 +12,17 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::Scheme;
 use axum::routing::get;
+use futures::FutureExt;
 use kube::{Api, Client, Config};
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::clock;
-use crate::controllers::metrics::Metrics;
+use crate::controllers::metrics;
 use crate::controllers::network::ProbeOptions;
+use crate::controllers::process::Process;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
 use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
@@ -79,7 +83,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT=URL", value_parser = route)]
     api_server_route: Vec<(SocketAddr, Uri)>,
 
-    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which.
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which. In a pod, where the kubelet has to reach
+    /// it, `[::]:8080`; whoever reaches it reads names of plans and their services' states.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
@@ -102,12 +107,57 @@ enum LogFormat {
     Json,
 }
 
+/// How long what is under way may take to come to its end, before the lease is given back all the same. With that, it is less than
+/// the 30 s that a kubelet waits.
+const WIND_DOWN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What the health endpoints tell.
 #[derive(Default)]
 struct Health {
-    /// The lease is being looked after: this process leads, or stands by.
-    ready: AtomicBool,
-    metrics: Arc<Metrics>,
+    /// The lease was read: this process leads, or stands by.
+    is_ready: Arc<AtomicBool>,
+    process: Process,
+}
+
+/// Why this process ends.
+enum Ended {
+    /// Somebody asked it to.
+    Asked,
+    /// The health endpoints are gone: nobody could tell whether it lives.
+    Unserved,
+    /// A controller ended, or panicked.
+    Controllers(anyhow::Error),
+    /// The wall clock was set.
+    Clock(String),
+}
+
+impl Ended {
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Asked => {
+                tracing::info!("asked to stop: giving the lease back");
+                ExitCode::SUCCESS
+            }
+            Self::Unserved => {
+                tracing::error!("the health endpoints ended: giving the lease back and ending");
+                ExitCode::FAILURE
+            }
+            Self::Controllers(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "a controller ended: giving the lease back and ending"
+                );
+                ExitCode::FAILURE
+            }
+            Self::Clock(why) => {
+                tracing::error!(
+                    why,
+                    "what rests on the clock as it was begins anew: giving the lease back and ending"
+                );
+                ExitCode::FAILURE
+            }
+        }
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -122,7 +172,8 @@ fn start_logs(format: LogFormat) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => logs.json().init(),
+        // Each line lists its spans: plan, service and attempt, or the Quarantine, that it is about.
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
     }
 }
 
@@ -130,63 +181,97 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let evidence = evidence(args)?;
     let config = super::cluster().await?;
     let client = crate::client::patient(config.clone())?;
+    let seconds = args.lease_duration.0.as_secs();
+    anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
     let health = Arc::new(Health::default());
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let serving = tokio::spawn(serve(listener, health.clone()));
-
-    let seconds = args.lease_duration.0.as_secs();
-    anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
         identity: identity(),
         duration: args.lease_duration.0,
+        is_read: health.is_ready.clone(),
+        heartbeats: health.process.heartbeats.clone(),
     };
-    health.ready.store(true, Ordering::Relaxed);
+    let mut ended = Box::pin(async {
+        tokio::select! {
+            () = stopped() => Ended::Asked,
+            _ = serving => Ended::Unserved,
+        }
+    });
 
-    let mut stop = std::pin::pin!(stopped());
     tracing::info!("waiting to lead");
-    let mut reign = tokio::select! {
-        reign = candidate.lead() => reign.kept(),
-        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    let mut lease = match candidate.lead(&mut ended).await {
+        Ok(reign) => reign.kept(),
+        Err(ended) => return Ok(ended.code()),
     };
     tracing::info!("leading");
-    health.metrics.leader.set(1);
-    let code = tokio::select! {
-        result = lead(args, client, config, evidence, health.metrics.clone()) => {
-            result.context("a controller ended")?;
-            ExitCode::FAILURE
-        }
+    let process = &health.process;
+    process.metrics.begin_leading();
+    let mut controllers = Box::pin(lead(args, client, config, evidence, process.clone()));
+    let ended = tokio::select! {
+        error = &mut controllers => Ended::Controllers(error),
         // Whoever leads no more writes no more: nothing is safer than to end at once.
-        why = reign.lost() => {
-            tracing::error!(why, "nobody knows who leads: ending");
-            return Ok(ExitCode::FAILURE);
-        }
-        why = clock::jumped() => {
-            tracing::error!(why, "what rests on the clock as it was begins anew: giving the lease back and ending");
-            ExitCode::FAILURE
-        }
-        () = &mut stop => {
-            tracing::info!("asked to stop: giving the lease back");
-            ExitCode::SUCCESS
-        }
+        why = lease.lost() => return Ok(lost(&why)),
+        why = clock::jumped() => Ended::Clock(why),
+        ended = &mut ended => ended,
     };
-    // The controllers are dropped by now.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), reign.give_back()).await;
-    serving.abort();
+    let code = ended.code();
+    process.metrics.end_leading();
+    // From here on, nothing new begins.
+    process.stop.cancel();
+    let winding_down = async {
+        // Passes that are under way rest on the clock as it was, or on a controller that failed: only where there is no such reason
+        // do they come to their end.
+        if matches!(ended, Ended::Asked | Ended::Unserved) {
+            controllers.as_mut().await;
+        }
+        drop(controllers);
+        process.writers.close();
+        process.writers.wait().await;
+    };
+    tokio::select! {
+        why = lease.lost() => return Ok(lost(&why)),
+        done = tokio::time::timeout(WIND_DOWN, winding_down) => if done.is_err() {
+            tracing::warn!(after = ?WIND_DOWN, "what is under way is broken off");
+        }
+    }
+    lease.give_back().await;
     Ok(code)
 }
 
-/// All controllers, until one ends.
+fn lost(why: &str) -> ExitCode {
+    tracing::error!(why, "nobody knows who leads: ending");
+    ExitCode::FAILURE
+}
+
+/// All controllers, until they are told to stop and have, or one ends or panics: then returns why.
 async fn lead(
     args: &Args,
     client: Client,
     config: Config,
     evidence: Evidence,
-    metrics: Arc<Metrics>,
+    process: Process,
+) -> anyhow::Error {
+    // A panic must not end the process with the lease in its hand.
+    let ended = AssertUnwindSafe(control(args, client, config, evidence, process)).catch_unwind().await;
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("all controllers ended"),
+        Ok(Err(error)) => error,
+        Err(_) => anyhow::anyhow!("a controller panicked: a bug; the log tells more"),
+    }
+}
+
+async fn control(
+    args: &Args,
+    client: Client,
+    config: Config,
+    evidence: Evidence,
+    process: Process,
 ) -> Result<()> {
     let asker = Asker::new(args.http_allow.clone())?;
     let interval = args.probe_interval.0;
@@ -199,11 +284,19 @@ async fn lead(
     let routes = args.api_server_route.iter().cloned().collect();
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
     options.accepted_policies.clone_from(&args.accept_network_policy);
+    options.process = process.clone();
     let heard = options.heard.clone();
-    tokio::select! {
-        () = quarantine::run(client.clone(), config.clone(), options) => anyhow::bail!("the Quarantine controller ended"),
-        result = plan::run(client, config, asker, metrics, heard) => result.context("the plan controller ended"),
-    }
+    let stop = process.stop.clone();
+    let quarantines = async {
+        quarantine::run(client.clone(), config.clone(), options).await;
+        if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the Quarantine controller ended") }
+    };
+    let plans = async {
+        plan::run(client.clone(), config.clone(), asker, heard, process)
+            .await
+            .context("the plan controller ended")
+    };
+    tokio::try_join!(quarantines, plans).map(drop)
 }
 
 /// `192.0.2.1:6443=https://master-1.example`.
@@ -259,18 +352,26 @@ async fn stopped() {
 }
 
 async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
+    let live = |State(health): State<Arc<Health>>| async move {
+        let stuck = health.process.heartbeats.stuck();
+        if stuck.is_empty() {
+            return (StatusCode::OK, "ok\n".to_owned());
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", stuck.join("\n")))
+    };
     let ready = |State(health): State<Arc<Health>>| async move {
-        if health.ready.load(Ordering::Relaxed) {
+        if health.is_ready.load(Ordering::Relaxed) {
             (StatusCode::OK, "ok\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the lease has not been read yet\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "the lease has not been read yet; the log says why\n")
         }
     };
     let metrics = |State(health): State<Arc<Health>>| async move {
-        health.metrics.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+        let text = health.process.metrics.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        Ok::<_, StatusCode>(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
     };
     let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);

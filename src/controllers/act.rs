@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::try_join_all;
@@ -14,13 +15,14 @@ use serde_json::json;
 
 use super::context::Context;
 use super::dependencies::read_dependencies;
+use super::metrics::Controller;
 use super::observe::{is_tightening, seals};
 use super::running::Running;
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
     Claim, DnsLabel, GROUP, Isolation, ObjectName, PodSecurity, Quarantine, QuarantineSpec, RecoveryPlan,
-    ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, field_manager, service_recovery_name,
+    ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
@@ -72,13 +74,21 @@ impl Act {
 
     /// Writes, acts, and lets go of the service.
     pub(crate) async fn carry_out(mut self, decided: ServiceDecided) {
+        let began = Instant::now();
         // A panic must not leave the service busy for ever, with nothing to say why.
         let result = AssertUnwindSafe(self.try_carry_out(&decided)).catch_unwind().await;
         let result = result.unwrap_or_else(|_| {
             let message = "the operator panicked on this: a bug; its log tells more".to_owned();
             Err(refused("Panicked", message))
         });
-        let refused = result.err().map(|error| self.refusal(&error));
+        if let Some(effect) = &decided.effect {
+            let (name, took) = (effect.name(), began.elapsed());
+            self.context.process.metrics.carried_out(name, took);
+            if result.is_ok() {
+                tracing::info!(effect = name, seconds = took.as_secs_f64(), "effect carried out");
+            }
+        }
+        let refused = result.err().map(|error| self.refusal(&error, decided.effect.as_ref()));
         // Without the status nothing was begun: the engine may want to write it again at once.
         let unwritten = refused.as_ref().filter(|_| decided.write && !self.wrote).map(|r| r.again_at);
         {
@@ -91,8 +101,7 @@ impl Act {
         self.running.wake.notify_one();
     }
 
-    fn refusal(&self, error: &ActError) -> Refusal {
-        let service = &self.service().name;
+    fn refusal(&self, error: &ActError, effect: Option<&Effect>) -> Refusal {
         let (reason, again) = match error {
             ActError::Io(io) if io.is_conflict() => ("Conflict", CONFLICT_AGAIN_AFTER),
             ActError::Refused { reason: "Conflict", .. } => ("Conflict", AGAIN_AFTER),
@@ -104,8 +113,10 @@ impl Act {
             } => (*reason, AGAIN_AFTER),
             ActError::Refused { reason, .. } => (*reason, REFUSED_AGAIN_AFTER),
         };
+        self.context.process.metrics.failed(Controller::Plan, reason);
         if reason != "Conflict" {
-            tracing::warn!(plan = %self.running.key, service, reason, %error, "did not come about");
+            let effect = effect.map_or("write status", Effect::name);
+            tracing::warn!(effect, reason, %error, "effect failed; will retry");
         }
         let now = clock::now();
         let again_at = now.checked_add(again).unwrap_or(now);
@@ -164,6 +175,11 @@ impl Act {
         {
             let mut state = self.running.state();
             state.services.entry(self.service().name.clone()).or_default().written_at = Some(clock::now());
+        }
+        let stage_before = before.as_ref().map(|before| before.stage);
+        if stage_before != Some(status.stage) {
+            let from = stage_before.map_or("none", Stage::as_str);
+            tracing::info!(from, to = status.stage.as_str(), "stage changed");
         }
         self.context.events.stage_changed(&written, before.as_ref(), status);
         self.keep(written);

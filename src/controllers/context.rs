@@ -1,13 +1,11 @@
 //! What everything that is done for plans shares.
 
-use std::sync::Arc;
-
 use kube::{Client, Config};
 
 use super::events::Events;
 use super::gate_tasks::Gatekeeper;
 use super::heard::Heard;
-use super::metrics::Metrics;
+use super::process::Process;
 use super::running::State;
 use super::stores::Stores;
 use crate::plan::Plan;
@@ -18,7 +16,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) events: Events,
     pub(crate) gatekeeper: Gatekeeper,
-    pub(crate) metrics: Arc<Metrics>,
+    /// What is shared with the process: what it counts, signs of life, how it ends.
+    pub(crate) process: Process,
     /// What `client` was made from.
     pub(crate) config: Config,
     /// Told what was heard of services' health.

@@ -1,18 +1,20 @@
 //! Gates being asked: a task for each, which asks at its interval and when something it looks at changes.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
+use tracing::{Instrument, Span};
 
 use super::metrics::Metrics;
 use super::stores::Wakeups;
 use crate::clock;
 use crate::engine::{GateState, Tracker};
-use crate::gates::{Asker, Question, interests};
+use crate::gates::{Asker, Question, interests, type_name};
 use crate::plan::GatePolicy;
 
 /// As many gates are asked at once, over all plans: a recovery must not be what brings the API server down.
@@ -75,25 +77,21 @@ impl Gatekeeper {
         Self { asker: Arc::new(asker), wakeups, slots: Arc::new(Semaphore::new(ASKED_AT_ONCE)), metrics }
     }
 
-    /// Begins to ask. `tell` is woken when the gate says something else than before.
+    /// Begins to ask, and logs within `span`. `tell` is woken when the gate says something else than before.
     pub(crate) fn begin(
         &self,
         client: Client,
         binding: Binding,
         policy: GatePolicy,
         tell: Arc<Notify>,
+        span: Span,
     ) -> GateTask {
         let wake = Arc::new(Notify::new());
         self.wakeups.register(interests(&binding.question), &wake);
         let tracker = Arc::new(Mutex::new(Tracker::new(policy, clock::now())));
-        let task = tokio::spawn(ask_on(
-            self.clone(),
-            client,
-            binding.question.clone(),
-            tracker.clone(),
-            wake.clone(),
-            tell,
-        ));
+        let question = binding.question.clone();
+        let asking = ask_on(self.clone(), client, question, tracker.clone(), wake.clone(), tell);
+        let task = tokio::spawn(asking.instrument(span));
         GateTask { binding, tracker, handle: task.abort_handle(), _wake: wake }
     }
 }
@@ -109,10 +107,12 @@ async fn ask_on(
     loop {
         // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.
         let Ok(slot) = keeper.slots.acquire().await else { return };
+        let began = Instant::now();
         let answer = keeper.asker.ask(&client, &question).await;
         drop(slot);
-        keeper.metrics.gate_answers.get_or_create(&answer.verdict.into()).inc();
+        keeper.metrics.answered(type_name(&question.spec), answer.verdict, began.elapsed());
         let now = clock::now();
+        let said = (answer.verdict, answer.reason.clone());
         let (changed, next) = {
             let mut tracker = tracker.lock().unwrap_or_else(PoisonError::into_inner);
             let before = tracker.state(now);
@@ -123,6 +123,7 @@ async fn ask_on(
             (!same, tracker.next_ask(now))
         };
         if changed {
+            tracing::info!(verdict = said.0.as_str(), reason = %said.1, "gate answered");
             tell.notify_one();
         }
         let pause = next.duration_since(now).unsigned_abs();

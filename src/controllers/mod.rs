@@ -5,6 +5,7 @@ pub mod heard;
 pub mod metrics;
 pub mod network;
 pub mod plan;
+pub mod process;
 pub mod quarantine;
 mod roles;
 

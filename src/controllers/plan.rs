@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -13,6 +13,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::Instrument;
 
 use super::accepted;
 use super::act::{Act, mark_orphaned};
@@ -20,8 +21,9 @@ use super::context::Context;
 use super::events::Events;
 use super::gate_tasks::{Binding, Gatekeeper};
 use super::heard::Heard;
-use super::metrics::Metrics;
+use super::metrics::{Controller, PlanState};
 use super::observe;
+use super::process::Process;
 use super::running::{PlanKey, Running, State};
 use super::stores::{Change, Stores, Wakeups};
 use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
@@ -29,6 +31,7 @@ use crate::calls::call;
 use crate::clock;
 use crate::engine::{self, GateKey, ServiceDecided};
 use crate::gates::Asker;
+use crate::heartbeats;
 use crate::plan::Plan;
 use crate::plan::ratchet::Scope;
 
@@ -36,6 +39,9 @@ use crate::plan::ratchet::Scope;
 const RESYNC: Duration = Duration::from_secs(10 * 60);
 /// Counts in a plan's status are rewritten at most this often; its conditions at once.
 const RECOUNT_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// A look is no more than work for the processor.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// All plans that are attended to.
 struct Plans {
@@ -49,7 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs all plans until the future is dropped. `config` is what `client` was made from: plans act through copies of it that
+/// Runs all plans until `process` is told to stop: tasks that write go on then, until they are done. `config` is what `client` was made from: plans act through copies of it that
 /// impersonate their account.
 ///
 /// # Errors
@@ -58,9 +64,10 @@ pub async fn run(
     client: Client,
     config: Config,
     asker: Asker,
-    metrics: Arc<Metrics>,
     heard: Heard,
+    process: Process,
 ) -> anyhow::Result<()> {
+    let heart = process.heartbeats.watch("plan controller", heartbeats::LIMIT);
     let mut tasks = JoinSet::new();
     let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
     let stores = Stores::start(&client, &mut tasks, move |change| {
@@ -69,21 +76,27 @@ pub async fn run(
     });
     let wakeups = Wakeups::default();
     wakeups.start(&client, &mut tasks);
-    stores.ready().await?;
+    heart.beat_during(stores.ready()).await?;
+    let stop = process.stop.clone();
     let context = Context {
         events: Events::start(client.clone(), &mut tasks),
-        gatekeeper: Gatekeeper::new(asker, wakeups, metrics.clone()),
+        gatekeeper: Gatekeeper::new(asker, wakeups, process.metrics.clone()),
         client,
         stores,
-        metrics,
+        process,
         config,
         heard,
     };
     let plans =
         Arc::new(Plans { context: Arc::new(context), attended: Mutex::default(), tenants: Mutex::default() });
+    plans.export();
     plans.changed(Change::Everything);
+    let mut ticker = heart.ticker();
     loop {
+        heart.beat();
         tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticker.tick() => {}
             change = changed.recv() => match change {
                 Some(change) => plans.changed(change),
                 None => anyhow::bail!("all watches have ended"),
@@ -96,6 +109,12 @@ pub async fn run(
             }
         }
     }
+    // No look begins any more. What is being written is told of by Events still, whose task is one of `tasks`.
+    let writers = plans.context.process.writers.clone();
+    drop(plans);
+    writers.close();
+    heart.beat_during(writers.wait()).await;
+    Ok(())
 }
 
 impl Drop for Plans {
@@ -191,7 +210,7 @@ impl Plans {
     /// Deletes records of accepted requirements whose Incident is gone.
     fn sweep(&self) {
         let context = self.context.clone();
-        tokio::spawn(async move {
+        self.context.process.writers.spawn(async move {
             if let Err(error) = accepted::sweep(&context).await {
                 tracing::warn!(%error, "records of accepted requirements of a deleted Incident stay for now");
             }
@@ -217,7 +236,10 @@ impl Plans {
         let mut plans = lock(&self.attended);
         let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
             let running = Arc::new(Running::new(key.clone()));
-            let task = tokio::spawn(attend(Arc::downgrade(self), running.clone()));
+            let span = tracing::error_span!("plan", plan = %key);
+            let attending = attend(Arc::downgrade(self), running.clone()).instrument(span);
+            // It begins what writes, so that it is waited for as well.
+            let task = self.context.process.writers.spawn(attending);
             (running, task.abort_handle())
         });
         running.wake.notify_one();
@@ -239,11 +261,24 @@ impl Plans {
         waiting.iter().for_each(|other| self.wake_known(other));
     }
 
-    /// Nobody listens for that plan any more.
+    /// Nobody listens for that plan any more, and nothing is known of its services.
     fn unheard(&self, running: &Running) {
-        if let Some(plan) = &running.state().plan {
+        let mut state = running.state();
+        state.counted = None;
+        if let Some(plan) = &state.plan {
             self.context.heard.forget(&plan.uid);
         }
+    }
+
+    /// Has the state of the plans that are attended to exported.
+    fn export(self: &Arc<Self>) {
+        let plans = Arc::downgrade(self);
+        self.context.process.metrics.state.set_plans(move || {
+            let Some(plans) = plans.upgrade() else { return Vec::new() };
+            let attended: Vec<Arc<Running>> =
+                lock(&plans.attended).values().map(|(running, _)| running.clone()).collect();
+            attended.iter().filter_map(|running| running.state().counted.clone()).collect()
+        });
     }
 
     /// The plan as the watch has it, compiled once for each generation.
@@ -288,7 +323,8 @@ impl Plans {
         }
         drop(state);
         let key = running.key.clone();
-        tracing::error!(plan = %key, error, "this plan cannot be read: nothing of it starts");
+        self.context.process.metrics.failed(Controller::Plan, "Unreadable");
+        tracing::error!(error, "this plan cannot be read: nothing of it starts");
         let status = engine::unreadable(meta.generation, error, clock::now());
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
@@ -298,15 +334,16 @@ impl Plans {
         let resource = ApiResource::erase::<RecoveryPlan>(&());
         let plans: Api<DynamicObject> =
             Api::namespaced_with(self.context.client.clone(), &key.namespace, &resource);
-        tokio::spawn(async move {
+        let telling = async move {
             let params = PatchParams::apply(field_manager::PLAN).force();
             let what = format!("write status of RecoveryPlan {key}");
             if let Err(error) =
                 call(what, plans.patch_status(&key.name, &params, &Patch::Apply(&patch))).await
             {
-                tracing::warn!(plan = %key, %error, "the plan was not told that it cannot be read");
+                tracing::warn!(%error, "the plan was not told that it cannot be read");
             }
-        });
+        };
+        self.context.process.writers.spawn(telling.in_current_span());
     }
 }
 
@@ -330,7 +367,8 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
         // A plan that makes us panic is not looked at again before something changes; the others go on.
         let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running)));
         let wake_at = looked.unwrap_or_else(|_| {
-            tracing::error!(plan = %running.key, "the operator panicked on this plan: a bug; nothing of it moves");
+            plans.context.process.metrics.failed(Controller::Plan, "Panicked");
+            tracing::error!("the operator panicked on this plan: a bug; nothing of it moves");
             plans.unheard(&running);
             None
         });
@@ -346,7 +384,8 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         return None;
     };
     let context = &plans.context;
-    context.metrics.looks.inc();
+    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_LOOK);
+    let began = Instant::now();
     let now = clock::now();
     let (decided, records, busy) = {
         let mut state = running.state();
@@ -367,6 +406,9 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         (engine::decide(&plan, &seen), records, busy)
     };
     context.heard.tell(&plan, &decided.services);
+    // One that is Dormant has no service at any stage.
+    running.state().counted =
+        (!decided.services.is_empty()).then(|| PlanState::new(running.key.to_string(), &decided.services));
     let mut wake_at = decided.wake_at;
     for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
         // What is asked follows from the status, which is being written: it is looked at again when that has ended.
@@ -386,7 +428,6 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
                 continue;
             }
             held.busy = true;
-            context.metrics.effects.inc_by(u64::from(decided_one.effect.is_some()));
             let act = Act {
                 context: context.clone(),
                 running: running.clone(),
@@ -395,18 +436,30 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
                 record,
                 wrote: false,
             };
-            tokio::spawn(act.carry_out(decided_one.clone()));
+            let span = tracing::error_span!(
+                // No child of the plan's span, which would say the plan a second time.
+                parent: None,
+                "service",
+                plan = %running.key,
+                service = plan.services[id].name,
+                attempt = decided_one.status.attempt
+            );
+            context.process.writers.spawn(act.carry_out(decided_one.clone()).instrument(span));
         }
     }
     for orphan in observe::orphans(&context.stores, &plan) {
-        let context = context.clone();
-        tokio::spawn(async move {
-            if let Err(error) = mark_orphaned(&context, &orphan).await {
-                tracing::debug!(%error, "not marked as orphaned yet");
+        let marking = {
+            let context = context.clone();
+            async move {
+                if let Err(error) = mark_orphaned(&context, &orphan).await {
+                    tracing::debug!(%error, "not marked as orphaned yet");
+                }
             }
-        });
+        };
+        context.process.writers.spawn(marking.in_current_span());
     }
     let status_due = write_plan_status(context, running, &plan, decided.plan, now);
+    context.process.metrics.reconciled(Controller::Plan, began);
     wake_at.into_iter().chain(status_due).min()
 }
 
@@ -427,8 +480,17 @@ fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, dec
         .collect();
     held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
     for (key, (binding, policy)) in wanted {
-        held.gates.entry(key).or_insert_with(|| {
-            context.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone())
+        held.gates.entry(key).or_insert_with_key(|key| {
+            let span = tracing::error_span!(
+                parent: None,
+                "gate",
+                plan = %running.key,
+                service = service.name,
+                attempt = binding.attempt,
+                phase = key.phase.as_str(),
+                gate = key.name
+            );
+            context.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone(), span)
         });
     }
 }
@@ -461,7 +523,8 @@ fn write_plan_status(
     state.status_busy = true;
     drop(state);
     let (context, running, plan) = (context.clone(), running.clone(), plan.clone());
-    tokio::spawn(async move {
+    let writers = context.process.writers.clone();
+    let writing = async move {
         let plans: Api<RecoveryPlan> = Api::namespaced(context.client.clone(), &plan.namespace);
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
@@ -486,11 +549,14 @@ fn write_plan_status(
         running.wake.notify_one();
         match written {
             Ok(written) => {
-                context.metrics.plan(&running.key.to_string(), &status);
                 context.events.plan_changed(&written, &before, &status);
             }
-            Err(error) => tracing::warn!(%error, "the plan's status was not written"),
+            Err(error) => {
+                context.process.metrics.failed(Controller::Plan, "StatusNotWritten");
+                tracing::warn!(%error, "the plan's status was not written");
+            }
         }
-    });
+    };
+    writers.spawn(writing.in_current_span());
     None
 }

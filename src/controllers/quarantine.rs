@@ -1,8 +1,10 @@
 //! The Quarantine controller: the only writer of isolation. Each pass reads everything live, asks [`target`] what is to be
 //! enforced and what comes next, does it, and writes the status if that changed.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -10,20 +12,25 @@ use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::events::{EventType, Recorder};
+use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::api_servers;
 use super::fence::{self, Fence};
 use super::heard::Heard;
+use super::metrics::{Controller, count_controls};
 use super::network::{Network, ProbeOptions};
+use super::process::Process;
 use super::roles;
 use crate::api::{
     ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
+use crate::heartbeats;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::identity::{self, IdentityError};
@@ -62,6 +69,8 @@ const DEPENDENCIES: Duration = Duration::from_secs(2);
 const ANSWERS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(200));
 /// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// While passes are under way, one ends at least this often: each waits for calls that have deadlines, for its turn, and for snapshots.
+const A_PASS_ENDS: Duration = Duration::from_secs(15 * 60);
 
 /// What the controller needs to know.
 #[derive(Clone, Debug)]
@@ -78,6 +87,8 @@ pub struct QuarantineOptions {
     pub heard: Heard,
     /// Cluster-wide network policies of other APIs that an administrator accepts as they are.
     pub accepted_policies: Vec<AcceptedPolicy>,
+    /// What is shared with the process: what it counts, signs of life, how it ends.
+    pub process: Process,
 }
 
 impl QuarantineOptions {
@@ -91,6 +102,7 @@ impl QuarantineOptions {
             probe: ProbeOptions::default(),
             heard: Heard::default(),
             accepted_policies: Vec::new(),
+            process: Process::default(),
         }
     }
 }
@@ -139,9 +151,11 @@ impl PassError {
     }
 }
 
-/// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled. `config`: what the client was
-/// made from.
+/// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled or until its process is told to
+/// stop: passes that are under way end first. `config`: what the client was made from.
 pub async fn run(client: Client, config: kube::Config, options: QuarantineOptions) {
+    let process = options.process.clone();
+    let heart = process.heartbeats.watch("Quarantine controller", heartbeats::LIMIT);
     let servers = Servers::new(client.clone(), config, options.probe.routes.clone());
     let finder = api_servers::keep(client.clone(), servers.clone(), options.network.clone());
     let keeper = fence::keep(client.clone(), options.fence.clone());
@@ -157,6 +171,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         lists: Lists::new(client.clone()),
         deliverers: Default::default(),
         other_policies: Default::default(),
+        under_way: Default::default(),
     });
     let passes = async {
         // A pass before that would find no fence, or not know where to try it, and say so in every status.
@@ -173,26 +188,61 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
             tracing::error!("it is not known which API servers there are: not all can be tried");
         }
         let (store, queue) = wake::wakes(&client, &context);
-        applier(
+        export(&context, &store);
+        let mut passes = pin!(applier(
             |object, context| Box::pin(reconcile(object, context)),
             |object: Arc<Guarded>, error, context| failed(&object, error, &context),
             context.clone(),
             store,
-            queue,
+            queue.take_until(process.stop.clone().cancelled_owned()),
             Config::default().concurrency(CONCURRENCY),
-        )
-        .for_each(|result| async {
-            if let Err(error) = result {
-                tracing::debug!(%error, "pass");
+        ));
+        let longest = A_PASS_ENDS + 2 * context.options.evidence.snapshot_wait;
+        let heart = process.heartbeats.watch("Quarantine controller: passes", longest);
+        let mut ticker = heart.ticker();
+        loop {
+            tokio::select! {
+                ended = passes.next() => match ended {
+                    Some(Ok(_)) => heart.beat(),
+                    Some(Err(error)) => {
+                        heart.beat();
+                        tracing::debug!(%error, "pass");
+                    }
+                    None => return,
+                },
+                // Nobody waits for the end of a pass where none is under way.
+                _ = ticker.tick() => if context.under_way.load(Ordering::Relaxed) == 0 { heart.beat() },
             }
-        })
-        .await;
+        }
     };
-    futures::join!(keeper, prober, finder, roles::keep(client.clone()), at_once::keep(&context), passes);
+    let keepers = async {
+        futures::join!(keeper, prober, finder, roles::keep(client.clone()), at_once::keep(&context));
+        // None of them ends by itself; the end of one is none of the controller's.
+        std::future::pending::<()>().await;
+    };
+    // All in one task: what blocks it stops the ticker, too.
+    let all = async {
+        tokio::select! {
+            () = keepers => {}
+            () = passes => {}
+        }
+    };
+    heart.beat_during(all).await;
+}
+
+/// Has the state of all Quarantines exported, as the watch has it.
+fn export(context: &Context, store: &Store<Guarded>) {
+    let store = store.clone();
+    context.options.process.metrics.state.set_controls(move || {
+        let all = store.state();
+        count_controls(all.iter().map(|object| object.0.as_ref().ok()))
+    });
 }
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
     let name = object.name_any();
+    let reason = if error.is_conflict() { "Conflict" } else { error.reason() };
+    context.options.process.metrics.failed(Controller::Quarantine, reason);
     let failures = context.remember(&name, |memory| {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
@@ -219,10 +269,21 @@ fn again_after(error: Option<&IoError>, failures: u32) -> Duration {
     Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }
 
+/// One pass, counted, and with the Quarantine's name on each line that it logs.
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
+    let began = Instant::now();
+    let span = tracing::error_span!("quarantine", quarantine = object.name_any());
+    let _under_way = context.under_way();
+    let result = pass(object, context.clone()).instrument(span).await;
+    context.options.process.metrics.reconciled(Controller::Quarantine, began);
+    result
+}
+
+async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let name = object.name_any();
     if let Err(error) = &object.0 {
-        tracing::error!(quarantine = name, %error, "a Quarantine that this version cannot read is left as it is");
+        context.options.process.metrics.failed(Controller::Quarantine, "Unreadable");
+        tracing::error!(%error, "a Quarantine that this version cannot read is left as it is");
         return Ok(Action::requeue(RESYNC));
     }
     let is_new = object.0.as_ref().is_ok_and(|object| target::at_once(object).is_some());
@@ -334,6 +395,7 @@ async fn announce(
     if let Some(ready) =
         ready.filter(|new| old.is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason)))
     {
+        tracing::info!(ready = ready.status, reason = ready.reason, "Ready changed");
         let type_ = match ready.status.as_str() {
             "True" => EventType::Normal,
             "False" => EventType::Warning,
@@ -384,7 +446,7 @@ async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, P
     if let Some(namespace) = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await? {
         // Nothing can be restored in it any more, and while anything is left in it, it stays isolated. Its end wakes us.
         if namespace.metadata.deletion_timestamp.is_some() {
-            tracing::info!(quarantine = name, "is being deleted, as is its namespace: it ends with that");
+            tracing::info!("is being deleted, as is its namespace: it ends with that");
             return Ok(Action::requeue(ending::LOOK_AGAIN));
         }
         let uid = quarantine.uid().unwrap_or_default();

@@ -10,6 +10,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
+use super::metrics::PlanState;
 use crate::api::{RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedSeen, GateKey, Refusal, ResumeSeen, StepOutcome};
 use crate::plan::Plan;
@@ -50,6 +51,8 @@ pub(crate) struct State {
     pub(crate) accepted_own: BTreeMap<String, ConfigMap>,
     /// Records of accepted requirements as last read, and at which resourceVersion.
     pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedSeen)>,
+    /// Where its services stand, for who measures. `None`: it is Dormant, or nothing is known.
+    pub(crate) counted: Option<PlanState>,
     /// A write of the plan's own status is under way.
     pub(crate) status_busy: bool,
     /// This process's own last write of it, until the watch has caught up with it (I6): it is not written twice.

@@ -370,3 +370,22 @@ pub enum Effect {
         dependencies: Vec<ServiceId>,
     },
 }
+
+impl Effect {
+    /// One word for it, for people and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Adopt => "Adopt",
+            Self::Accept { .. } => "Accept",
+            Self::LookAtHostAccess { .. } => "LookAtHostAccess",
+            Self::Quarantine { .. } => "Quarantine",
+            Self::Claim { .. } => "Claim",
+            Self::Ask { .. } => "Ask",
+            Self::Follow { .. } => "Follow",
+            Self::LookAtSuspended { .. } => "LookAtSuspended",
+            Self::Resume { .. } => "Resume",
+            Self::Step { .. } => "Step",
+        }
+    }
+}

@@ -31,12 +31,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of a message; the status has room for as many.
 const MESSAGE_LIMIT: usize = 512;
 
-/// The registry: one line for each gate.
-fn asked(spec: &GateSpec) -> impl Iterator<Item = &dyn Gate> {
+/// The registry: one line for each gate, with its type as a plan writes it.
+fn asked(spec: &GateSpec) -> impl Iterator<Item = (&'static str, &dyn Gate)> {
     [
-        spec.image_digests.as_ref().map(|gate| gate as &dyn Gate),
-        spec.workloads.as_ref().map(|gate| gate as &dyn Gate),
-        spec.http.as_ref().map(|gate| gate as &dyn Gate),
+        spec.image_digests.as_ref().map(|gate| ("imageDigests", gate as &dyn Gate)),
+        spec.workloads.as_ref().map(|gate| ("workloads", gate as &dyn Gate)),
+        spec.http.as_ref().map(|gate| ("http", gate as &dyn Gate)),
     ]
     .into_iter()
     .flatten()
@@ -127,17 +127,23 @@ pub enum Interest {
 /// What a change of would alter the answer, sorted. An HTTP endpoint tells nobody: such a gate is asked at its interval.
 #[must_use]
 pub fn interests(question: &Question) -> Vec<Interest> {
-    let mut interests = only(&question.spec).map_or_else(Vec::new, |gate| gate.interests(question));
+    let mut interests = only(&question.spec).map_or_else(Vec::new, |(_, gate)| gate.interests(question));
     interests.sort();
     interests.dedup();
     interests
 }
 
 /// The one question of a spec.
-fn only(spec: &GateSpec) -> Option<&dyn Gate> {
+fn only(spec: &GateSpec) -> Option<(&'static str, &dyn Gate)> {
     let mut gates = asked(spec);
     let gate = gates.next()?;
     gates.next().is_none().then_some(gate)
+}
+
+/// The type of a gate, as a plan writes it.
+#[must_use]
+pub fn type_name(spec: &GateSpec) -> &'static str {
+    only(spec).map_or("malformed", |(name, _)| name)
 }
 
 /// Asks gates. Built once, and shared.
@@ -158,7 +164,7 @@ impl Asker {
     ///
     /// Never fails and never panics: errors, timeouts and panics are Unknown and say so.
     pub async fn ask(&self, client: &kube::Client, question: &Question) -> Answer {
-        let Some(gate) = only(&question.spec) else {
+        let Some((_, gate)) = only(&question.spec) else {
             return Answer::unknown(
                 "Malformed",
                 format!("gate {} does not ask exactly one question", question.spec.name),

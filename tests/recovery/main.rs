@@ -7,6 +7,7 @@
 mod held;
 mod judged;
 mod killed;
+mod pod;
 mod progress;
 mod stopped;
 

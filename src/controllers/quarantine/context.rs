@@ -1,6 +1,7 @@
 //! What passes share: clients, who takes turns, and what is remembered of each namespace.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub(super) struct Memory {
     pub(super) captured: Option<(Isolation, String)>,
     /// Since when each control has failed.
     pub(super) failing: BTreeMap<ControlName, Instant>,
+    /// How long it took to fence it was counted, or it was fenced before this process led.
+    pub(super) is_timed: bool,
     /// Passes that failed in a row.
     pub(super) failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -83,6 +86,17 @@ pub(super) struct Context {
     pub(super) deliverers: deliverers::Shelf,
     /// What was read of network policies of other APIs.
     pub(super) other_policies: PolicyReader,
+    /// Passes that are under way.
+    pub(super) under_way: AtomicUsize,
+}
+
+/// One pass that is under way, for as long as this is there.
+pub(super) struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Who does how much at once: everything is fenced off before much time goes into anything else.
@@ -160,6 +174,12 @@ impl Turns {
 }
 
 impl Context {
+    /// Counts a pass that is under way.
+    pub(super) fn under_way(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.under_way)
+    }
+
     pub(super) fn remember<T>(&self, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(name.to_owned()).or_default())

@@ -55,7 +55,7 @@ pub(super) async fn tell(context: &Context, quarantine: &Quarantine, why: String
             "namespace {name} stays isolated though its Quarantine is marked as deleted: {why}. To let it out, somebody who \
              may release it removes the label resurgam.dev/isolation from the namespace (docs/isolation.md)"
         );
-        tracing::warn!(quarantine = name, "{note}");
+        tracing::warn!("{note}");
         context.tell(quarantine, EventType::Warning, "StaysIsolated", note).await;
     }
     LOOK_AGAIN

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::context::Uncut;
@@ -280,7 +281,27 @@ impl Work<'_> {
             let seen = Some(Held { seal: seal.clone(), at, probed });
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
         }
+        if pass.found.fenced {
+            self.time_to_fence(seal.level);
+        }
         pass.found.fenced
+    }
+
+    /// Counts how long it took from the Quarantine's creation to here, the first time its fence is verified.
+    fn time_to_fence(&self, level: Isolation) {
+        let is_new = self.before.is_none() && matches!(level, Isolation::Contained | Isolation::Sealed);
+        let is_timed =
+            self.context.remember(self.name, |memory| std::mem::replace(&mut memory.is_timed, true));
+        if !is_new || is_timed {
+            return;
+        }
+        // What is isolated has to be there.
+        let created = |meta: &ObjectMeta| meta.creation_timestamp.as_ref().map(|at| at.0);
+        let since = created(&self.quarantine.metadata).max(created(&self.namespace.metadata));
+        if let Some(since) = since {
+            let took = clock::now().duration_since(since);
+            self.context.options.process.metrics.fenced(took.as_secs_f64());
+        }
     }
 
     /// Notes that the fence was tried in vain. Returns when to try again; once that has gone on for too long, it is trouble.

@@ -12,6 +12,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
 
+use super::super::super::metrics::Controller;
 use super::super::PassError;
 use super::super::status::{self, Failure, Pass, Trouble};
 use super::{Mark, Work};
@@ -131,7 +132,8 @@ impl Work<'_> {
         if error.io().is_some_and(quota::is_exceeded) {
             self.raise_quotas().await;
         }
-        tracing::warn!(quarantine = self.name, ?control, reason, %error, "control not enforced; will retry");
+        self.context.options.process.metrics.failed(Controller::Quarantine, reason);
+        tracing::warn!(?control, reason, %error, "control not enforced; will retry");
         let message = explain(error, &culprit, configuration.as_deref());
         let failure = Failure { reason, message, stalled: false };
         pass.failures.entry(control).and_modify(|first| first.add(&failure)).or_insert(failure);
@@ -141,7 +143,7 @@ impl Work<'_> {
         match quota::raise(&self.context.client, self.name).await {
             Ok(raised) if raised.is_empty() => {}
             Ok(raised) => self.drift.push(format!("ResourceQuota {}", raised.join(", "))),
-            Err(error) => tracing::warn!(quarantine = self.name, %error, "quota not raised; will retry"),
+            Err(error) => tracing::warn!(%error, "quota not raised; will retry"),
         }
         // The quota's controller has to count anew first.
         self.wake_within(Duration::from_millis(500));
