@@ -5,22 +5,15 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::Uri;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::Scheme;
-use axum::routing::get;
 use futures::FutureExt;
 use kube::{Api, Client, Config};
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::clock;
-use crate::controllers::metrics;
 use crate::controllers::network::ProbeOptions;
 use crate::controllers::process::Process;
 use crate::controllers::{plan, quarantine};
@@ -28,6 +21,9 @@ use crate::gates::Asker;
 use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
 use crate::isolation::other_policies::AcceptedPolicy;
 use crate::leader::Candidate;
+use health::Health;
+
+mod health;
 
 /// Name of the Lease by which replicas agree on a leader.
 pub(crate) const LEASE: &str = "resurgam";
@@ -111,14 +107,6 @@ enum LogFormat {
 /// the 30 s that a kubelet waits.
 const WIND_DOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// What the health endpoints tell.
-#[derive(Default)]
-struct Health {
-    /// The lease was read: this process leads, or stands by.
-    is_ready: Arc<AtomicBool>,
-    process: Process,
-}
-
 /// Why this process ends.
 enum Ended {
     /// Somebody asked it to.
@@ -188,7 +176,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
-    let serving = tokio::spawn(serve(listener, health.clone()));
+    let serving = tokio::spawn(health::serve(listener, health.clone()));
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
@@ -257,8 +245,12 @@ async fn lead(
     evidence: Evidence,
     process: Process,
 ) -> anyhow::Error {
-    // A panic must not end the process with the lease in its hand.
-    let ended = AssertUnwindSafe(control(args, client, config, evidence, process)).catch_unwind().await;
+    why_ended(control(args, client, config, evidence, process)).await
+}
+
+/// Why controllers ended. A panic must not end the process with the lease in its hand.
+async fn why_ended(controllers: impl Future<Output = Result<()>>) -> anyhow::Error {
+    let ended = AssertUnwindSafe(controllers).catch_unwind().await;
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("all controllers ended"),
         Ok(Err(error)) => error,
@@ -351,38 +343,17 @@ async fn stopped() {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, health: Arc<Health>) {
-    let live = |State(health): State<Arc<Health>>| async move {
-        let stuck = health.process.heartbeats.stuck();
-        if stuck.is_empty() {
-            return (StatusCode::OK, "ok\n".to_owned());
-        }
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", stuck.join("\n")))
-    };
-    let ready = |State(health): State<Arc<Health>>| async move {
-        if health.is_ready.load(Ordering::Relaxed) {
-            (StatusCode::OK, "ok\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the lease has not been read yet; the log says why\n")
-        }
-    };
-    let metrics = |State(health): State<Arc<Health>>| async move {
-        let text = health.process.metrics.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        Ok::<_, StatusCode>(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
-    };
-    let router = Router::new()
-        .route("/healthz", get(live))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(health);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the health endpoints ended");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_controller_that_fails_or_panics_is_a_reason_to_end_in_order() {
+        let failed = why_ended(async { anyhow::bail!("a watch ended") }).await;
+        assert_eq!(failed.to_string(), "a watch ended");
+        let panicked = why_ended(async { panic!("a bug, as a test has it") }).await;
+        assert_eq!(panicked.to_string(), "a controller panicked: a bug; the log tells more");
+    }
 
     #[test]
     fn a_route_to_an_api_server_is_an_address_and_an_https_url() {
