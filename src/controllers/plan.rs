@@ -55,8 +55,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs all plans until `process` is told to stop: tasks that write go on then, until they are done. `config` is what `client` was made from: plans act through copies of it that
-/// impersonate their account.
+/// Runs all plans until `process` is told to stop: tasks that write go on then, until they are done. `config` is what `client` was
+/// made from: plans act through copies of it that impersonate their account.
 ///
 /// # Errors
 /// A watch ended for good.
@@ -76,8 +76,11 @@ pub async fn run(
     });
     let wakeups = Wakeups::default();
     wakeups.start(&client, &mut tasks);
-    heart.beat_during(stores.ready()).await?;
     let stop = process.stop.clone();
+    tokio::select! {
+        ready = heart.beat_during(stores.ready()) => ready?,
+        () = stop.cancelled() => return Ok(()),
+    }
     let context = Context {
         events: Events::start(client.clone(), &mut tasks),
         gatekeeper: Gatekeeper::new(asker, wakeups, process.metrics.clone()),
@@ -448,15 +451,14 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
         }
     }
     for orphan in observe::orphans(&context.stores, &plan) {
-        let marking = {
-            let context = context.clone();
-            async move {
-                if let Err(error) = mark_orphaned(&context, &orphan).await {
-                    tracing::debug!(%error, "not marked as orphaned yet");
-                }
+        let writers = context.process.writers.clone();
+        let context = context.clone();
+        let marking = async move {
+            if let Err(error) = mark_orphaned(&context, &orphan).await {
+                tracing::debug!(%error, "not marked as orphaned yet");
             }
         };
-        context.process.writers.spawn(marking.in_current_span());
+        writers.spawn(marking.in_current_span());
     }
     let status_due = write_plan_status(context, running, &plan, decided.plan, now);
     context.process.metrics.reconciled(Controller::Plan, began);

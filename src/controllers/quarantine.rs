@@ -180,7 +180,11 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         // What is waited for is let go of at once: kept, nobody could change it any more.
         let laid = async { states.wait_for(|state| state.amiss.is_none()).await.is_ok() };
         let listed = async { epochs.wait_for(|epoch| *epoch > 0).await.is_ok() };
-        let (laid, listed) = futures::join!(timeout(FIRST_LOOK, laid), timeout(FIRST_LOOK, listed));
+        let first_look = async { futures::join!(timeout(FIRST_LOOK, laid), timeout(FIRST_LOOK, listed)) };
+        let (laid, listed) = tokio::select! {
+            found = first_look => found,
+            () = process.stop.cancelled() => return,
+        };
         if laid.is_err() {
             tracing::error!("the admission policies are not in place yet: Quarantines cannot become Ready");
         }

@@ -192,6 +192,12 @@ async fn is_measured(leader: &Replica, admin: &Client) {
     let quarantines = kind(admin, KINDS, "Quarantine", None).list(&ListParams::default()).await.unwrap();
     let controls = sum(&metrics, "resurgam_quarantine_controls", r#"control="Fence""#);
     assert_eq!(controls as usize, quarantines.items.len(), "{metrics}");
+    // What lives has to be on the page as well: the page's own test only has what it samples.
+    let page = std::fs::read_to_string(repository("docs/metrics.md")).unwrap();
+    for (name, type_) in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
+        let name = if type_ == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(page.contains(&format!("| `{name}` | {type_} |")), "{name}");
+    }
     for counted in [
         r#"resurgam_reconciles_total{controller="plan""#,
         r#"resurgam_reconciles_total{controller="quarantine""#,
