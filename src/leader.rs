@@ -4,9 +4,10 @@
 //! unrenewed for its whole duration, by its own steady clock; and a leader ends some time before that. What the Lease says of times is for
 //! people: a wall clock that is wrong, or is set, makes nobody lead, and keeps nobody from it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -39,6 +40,24 @@ pub struct Candidate {
     pub is_read: Arc<AtomicBool>,
     /// Where both loops, that of who stands by and that of who leads, give signs of life.
     pub heartbeats: Heartbeats,
+    /// What it publishes while it leads.
+    pub published: Published,
+}
+
+/// Facts about the leader, as annotations of its Lease: written when it is taken, and with each renewal. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Published(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Published {
+    /// Publishes a fact with the next write of the Lease, in place of an earlier one.
+    pub fn set(&self, annotation: &str, value: String) {
+        let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.insert(annotation.to_owned(), value);
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Whoever leads. It has to be [kept](Reign::kept).
@@ -132,7 +151,9 @@ impl Candidate {
         self.is_read.store(true, Ordering::Relaxed);
         Ok(match found {
             None => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                let annotations = Some(self.published.annotations());
+                let metadata =
+                    ObjectMeta { name: Some(self.name.clone()), annotations, ..ObjectMeta::default() };
                 Some(self.held(Lease { metadata, spec: None }))
             }
             Some(lease) if Sight::may_take(seen, &lease, self.duration, Instant::now()) => {
@@ -180,7 +201,9 @@ impl Candidate {
 
     /// Writes the Lease as it is here, if it still is of the version that it was read at: whoever else writes it comes too late, or we do.
     async fn write(&self, lease: &Lease) -> kube::Result<Lease> {
-        let patch = json!({"metadata": {"resourceVersion": lease.resource_version()}, "spec": lease.spec});
+        let metadata =
+            json!({"resourceVersion": lease.resource_version(), "annotations": self.published.annotations()});
+        let patch = json!({"metadata": metadata, "spec": lease.spec});
         let params = PatchParams::default();
         self.leases.patch(&self.name, &params, &Patch::Merge(patch)).await
     }

@@ -110,6 +110,7 @@ async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
         duration: DURATION,
         is_read: Arc::default(),
         heartbeats: Heartbeats::default(),
+        published: Published::default(),
     };
     (shared, candidate)
 }
@@ -227,4 +228,25 @@ async fn an_api_server_that_is_down_alone_fails_no_liveness() {
     assert!(!is_read.load(Ordering::Relaxed), "and is not ready");
     // Nor if it is silent: so long is a round at most, beside a part of the Lease's duration.
     assert!(2 * crate::calls::DEADLINE < heartbeats::LIMIT);
+}
+
+#[tokio::test]
+async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it() {
+    let (server, candidate) = stage().await;
+    let annotation = |server: &Shared| {
+        server.lock().unwrap().lease.as_ref().unwrap()["metadata"]["annotations"]["resurgam.dev/fact"].clone()
+    };
+    let first = candidate("first");
+    let published = first.published.clone();
+    published.set("resurgam.dev/fact", "one".to_owned());
+    let mut first = lead(first).await;
+    assert_eq!(annotation(&server), "one");
+    published.set("resurgam.dev/fact", "two".to_owned());
+    first.renew().await.map_err(drop).unwrap();
+    assert_eq!(annotation(&server), "two");
+    first.candidate.give_back().await.unwrap();
+    let second = candidate("second");
+    second.published.set("resurgam.dev/fact", "three".to_owned());
+    lead(second).await;
+    assert_eq!(annotation(&server), "three");
 }

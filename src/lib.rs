@@ -23,3 +23,4 @@ pub mod simulate;
 pub mod status;
 pub mod steps;
 mod tls;
+pub mod version;

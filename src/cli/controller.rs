@@ -18,9 +18,12 @@ use crate::controllers::network::ProbeOptions;
 use crate::controllers::process::Process;
 use crate::controllers::{plan, quarantine};
 use crate::gates::Asker;
-use crate::isolation::evidence::{DigestKey, Evidence, LOG_LIMIT, Location, Recipient, Store};
+use crate::isolation::evidence::{
+    DigestKey, Evidence, LOG_LIMIT, Location, Recipient, STORE_ANNOTATION, Store, keep_proving,
+};
 use crate::isolation::other_policies::AcceptedPolicy;
-use crate::leader::Candidate;
+use crate::leader::{Candidate, Published};
+use crate::version;
 use health::Health;
 
 mod health;
@@ -177,13 +180,20 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         .with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let serving = tokio::spawn(health::serve(listener, health.clone()));
+
+    let identity = identity();
+    let published = Published::default();
+    published.set(version::ANNOTATION, version::full());
+    // What an earlier leader found out of its store says nothing of this one's.
+    published.set(STORE_ANNOTATION, String::new());
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
-        identity: identity(),
+        identity: identity.clone(),
         duration: args.lease_duration.0,
         is_read: health.is_ready.clone(),
         heartbeats: health.process.heartbeats.clone(),
+        published: published.clone(),
     };
     let mut ended = Box::pin(async {
         tokio::select! {
@@ -200,9 +210,11 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     tracing::info!("leading");
     let process = &health.process;
     process.metrics.begin_leading();
+    let store = evidence.store.clone();
     let mut controllers = Box::pin(lead(args, client, config, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => Ended::Controllers(error),
+        () = keep_proving(&store, &identity, &published) => Ended::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
         // Whoever leads no more writes no more: nothing is safer than to end at once.
         why = lease.lost() => return Ok(lost(&why)),
         why = clock::jumped() => Ended::Clock(why),

@@ -19,11 +19,13 @@ mod folder;
 mod logs;
 mod manifests;
 mod pages;
+mod proof;
 mod secrets;
 mod snapshots;
 mod store;
 
 pub use encrypt::Recipient;
+pub use proof::{STORE_ANNOTATION, StoreProof, keep_proving, prove};
 pub use secrets::DigestKey;
 pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};

@@ -100,6 +100,12 @@ pub struct Store {
     client: Option<Arc<dyn ObjectStore>>,
 }
 
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.location.fmt(f)
+    }
+}
+
 impl Store {
     /// Evidence into this folder, which is made when it is needed.
     #[must_use]

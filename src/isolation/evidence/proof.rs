@@ -1,0 +1,78 @@
+//! Proof that the store can be written to: found out before the day, and not in the middle of an incident.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::api::OPERATOR_NAMESPACE;
+use crate::leader::Published;
+
+/// Annotation of the operator's Lease: a [`StoreProof`] of its leader, as JSON. Absent or empty: none was tried yet.
+pub const STORE_ANNOTATION: &str = "resurgam.dev/evidence-store";
+/// How often it is proved anew. Each time one small object is kept: nothing in a store is ever overwritten.
+const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How soon it is tried again where it failed.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Whether the store could be written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreProof {
+    /// Where it is.
+    pub store: String,
+    /// When that was tried.
+    pub at: Timestamp,
+    /// Why it could not. Absent: it could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// Keeps one small object, and reads it back. It bears the time, so that it is written anew each time.
+pub async fn prove(store: &Store, identity: &str, at: Timestamp) -> StoreProof {
+    let text = format!("resurgam {identity} could write to this store at {at}\n");
+    let kept = store.keep(OPERATOR_NAMESPACE, "txt", text.into_bytes()).await;
+    StoreProof { store: store.to_string(), at, failure: kept.err().map(|error| error.to_string()) }
+}
+
+/// Proves it for as long as it is polled, and publishes what came of it.
+pub async fn keep_proving(store: &Store, identity: &str, published: &Published) {
+    loop {
+        let proof = prove(store, identity, crate::clock::now()).await;
+        match &proof.failure {
+            None => tracing::info!(store = proof.store, "the evidence store can be written to"),
+            Some(why) => {
+                tracing::error!(store = proof.store, why, "the evidence store cannot be written to");
+            }
+        }
+        let pause = if proof.failure.is_none() { AGAIN } else { RETRY };
+        match serde_json::to_string(&proof) {
+            Ok(text) => published.set(STORE_ANNOTATION, text),
+            Err(error) => tracing::error!(%error, "the proof of the evidence store cannot be published"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_writable_only_where_an_object_was_kept_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Timestamp::UNIX_EPOCH;
+        let store = Store::folder(folder.path());
+        assert_eq!(prove(&store, "one", at).await.failure, None);
+        let kept = || std::fs::read_dir(folder.path().join(OPERATOR_NAMESPACE)).unwrap().count();
+        assert_eq!(kept(), 1);
+        prove(&store, "one", at + Duration::from_secs(1)).await;
+        assert_eq!(kept(), 2, "an object that is there already proves nothing");
+
+        let file = folder.path().join("file");
+        std::fs::write(&file, "no folder").unwrap();
+        let why = prove(&Store::folder(&file), "one", at).await.failure.unwrap();
+        assert!(why.contains("could not be stored"), "{why}");
+    }
+}
