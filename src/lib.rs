@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod calls;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;

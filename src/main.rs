@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    resurgam::cli::Cli::parse().run()
+    resurgam::cli::Cli::read().run()
 }

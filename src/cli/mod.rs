@@ -1,9 +1,13 @@
 //! One file for each subcommand.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod check;
+mod completion;
 mod controller;
 mod crds;
 mod fence;
@@ -13,6 +17,9 @@ mod quarantine;
 mod simulate;
 mod status;
 mod test_fence;
+mod version;
+
+pub(crate) use controller::LEASE;
 
 /// Brings services back after a cyber attack: in dependency order, each only when it is proved healthy and intact, with
 /// everything else kept isolated meanwhile.
@@ -23,6 +30,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// By which name kubectl finds this binary.
+const PLUGIN: &str = "kubectl-resurgam";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Play a plan through in virtual time, without any cluster: order, critical path, makespan.
@@ -30,6 +40,8 @@ enum Command {
     /// Tell what is back, what is next, what is holding it, and which Quarantines are failing. 0: nobody is needed; 1: somebody
     /// is; 2: unknown.
     Status(status::Args),
+    /// Find out whether isolating and recovering would work on this cluster, before the day. 0: they would; 1: they would not; 2: unknown.
+    Check(check::Args),
     /// Isolate namespaces now, as yourself, operator or not. 0: all are, and were seen to refuse; 1: some are not.
     Quarantine(quarantine::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
@@ -41,12 +53,25 @@ enum Command {
     /// Isolate namespace resurgam-test, try ten writes there, and let it out. Changes nothing while an incident is on. 0: all were
     /// refused, or an incident is on; 2: not so.
     TestFence(test_fence::Args),
+    /// Tell of which version this command, the operator, the policies and the kinds are. 0: they fit; 1: they do not; 2: unknown.
+    Version(version::Args),
+    /// Print the completion script of a shell, or install this as `kubectl resurgam`.
+    Completion(completion::Args),
     /// Runs in the pods by which the operator tries the cluster's network.
     #[command(hide = true)]
     Probe(probe::Args),
 }
 
 impl Cli {
+    /// Reads the command line. Help and mistakes end the process.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut arguments = std::env::args_os().peekable();
+        let program = arguments.peek().cloned().unwrap_or_default();
+        let matches = command(&program).get_matches_from(arguments);
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the chosen subcommand. 0: done, and what was asked is so. 1: it is not so. 2: it could not be found out.
     #[must_use]
     pub fn run(self) -> ExitCode {
@@ -58,12 +83,25 @@ impl Cli {
             Command::Crds(args) => crds::run(&args),
             Command::Fence(args) => fence::run(&args),
             Command::TestFence(args) => test_fence::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Version(args) => version::run(&args),
+            Command::Completion(args) => completion::run(&args),
             Command::Probe(args) => probe::run(&args),
         };
         result.unwrap_or_else(|error| {
             anstream::eprintln!("resurgam: {error:#}");
             ExitCode::from(2)
         })
+    }
+}
+
+/// The command line. Started as a plugin of kubectl, it calls itself what people type.
+fn command(program: &OsStr) -> clap::Command {
+    let command = Cli::command();
+    if Path::new(program).file_stem() == Some(OsStr::new(PLUGIN)) {
+        command.bin_name("kubectl resurgam")
+    } else {
+        command
     }
 }
 
@@ -90,4 +128,33 @@ pub(crate) async fn cluster() -> anyhow::Result<kube::Config> {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         anyhow::anyhow!("no cluster is configured: set KUBECONFIG, or run in a pod ({why})")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_of_what_is_run_before_the_day() {
+        let mut root = command(OsStr::new("resurgam")).term_width(110);
+        root.build();
+        for name in ["check", "version", "completion"] {
+            let help = root.find_subcommand_mut(name).unwrap().render_long_help();
+            insta::assert_snapshot!(format!("help_{name}"), help.to_string());
+        }
+    }
+
+    #[test]
+    fn as_a_plugin_of_kubectl_it_calls_itself_what_people_type() {
+        for (program, expected) in [
+            ("/usr/local/bin/kubectl-resurgam", "Usage: kubectl resurgam check"),
+            ("kubectl-resurgam.exe", "Usage: kubectl resurgam check"),
+            ("/usr/local/bin/resurgam", "Usage: resurgam check"),
+        ] {
+            let mut root = command(OsStr::new(program));
+            root.build();
+            let usage = root.find_subcommand_mut("check").unwrap().render_usage().to_string();
+            assert!(usage.starts_with(expected), "{program}: {usage}");
+        }
+    }
 }

@@ -158,7 +158,8 @@ impl View {
     }
 }
 
-fn operator_view(lease: Option<&Lease>, now: Timestamp) -> OperatorView {
+/// Does whoever holds the Lease still lead, by this clock?
+pub(crate) fn operator_view(lease: Option<&Lease>, now: Timestamp) -> OperatorView {
     let Some(spec) = lease.and_then(|l| l.spec.as_ref()) else { return OperatorView::Silent { since: None } };
     let renewed = spec.renew_time.as_ref().map(|t| t.0);
     let holder = spec.holder_identity.clone().filter(|h| !h.is_empty());

@@ -5,6 +5,7 @@
 
 mod alone;
 mod break_glass;
+mod check;
 mod preflight;
 mod status;
 mod support;

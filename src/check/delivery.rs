@@ -1,0 +1,54 @@
+//! What delivers into namespaces and what backs them up, as far as API groups tell: to know, nothing to mend.
+
+use kube::Client;
+
+use super::read::why;
+use super::{Check, Fact, Outcome};
+use crate::calls::call;
+
+const FLUX: Check = Check::warning("flux", "Flux");
+const ARGO_CD: Check = Check::warning("argo-cd", "Argo CD");
+const VELERO: Check = Check::warning("velero", "Velero");
+
+/// In the order in which they are shown.
+pub const CHECKS: [Check; 3] = [FLUX, ARGO_CD, VELERO];
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// API groups that are served.
+    pub groups: Fact<Vec<String>>,
+}
+
+pub(super) async fn gather(client: &Client) -> Facts {
+    let groups = call("list API groups", client.list_api_groups()).await;
+    Facts {
+        groups: groups
+            .map(|list| list.groups.into_iter().map(|group| group.name).collect())
+            .map_err(|error| why(&error)),
+    }
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
+    const SUSPENDED: &str = "what it delivers into an isolated namespace is refused, and suspended where nothing else hangs on it";
+    let groups = match &facts.groups {
+        Ok(groups) => groups,
+        Err(why) => return CHECKS.iter().map(|check| check.unknown(why)).collect(),
+    };
+    let found = |check: Check, wanted: &[&str], then: &str| match groups
+        .iter()
+        .find(|group| wanted.contains(&group.as_str()))
+    {
+        Some(group) => check.passes(format!("installed ({group}): {then}")),
+        None => check.passes("not installed"),
+    };
+    vec![
+        found(FLUX, &["kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"], SUSPENDED),
+        found(ARGO_CD, &["argoproj.io"], SUSPENDED),
+        found(
+            VELERO,
+            &["velero.io"],
+            "its account restores into an isolated namespace only where it is granted recover on that Quarantine by name",
+        ),
+    ]
+}

@@ -1,0 +1,201 @@
+//! The API server: its version, its admission policies, and who its controllers are.
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::read::{some, why};
+use super::{Check, Fact, Outcome};
+use crate::calls::{IoError, call};
+use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
+
+const API_VERSION: Check = Check::fatal("api-version", "the API server is of a version that is supported");
+const ADMISSION: Check =
+    Check::fatal("admission-policies", "the API server serves ValidatingAdmissionPolicies");
+const STATIC: Check = Check::warning("static-policies", "nobody can take the policies away through the API");
+const CONTROLLERS: Check =
+    Check::warning("controller-accounts", "each controller of Kubernetes acts as an account of its own");
+
+/// In the order in which they are shown.
+pub const CHECKS: [Check; 4] = [API_VERSION, ADMISSION, STATIC, CONTROLLERS];
+
+/// The oldest minor version that is meant to work.
+const OLDEST: u32 = 33;
+/// Static manifests of policies: behind a feature gate from the first on, without one from the second on.
+const STATIC_SINCE: (u32, u32) = (36, 37);
+/// Accounts of controllers by whose names the fence lets them go on, as the controller manager makes them.
+const ACCOUNTS: [&str; 4] =
+    ["deployment-controller", "generic-garbage-collector", "namespace-controller", "replicaset-controller"];
+
+/// What the API server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// `v1.37.0`
+    pub git: String,
+    /// 1 and 37, if it says so.
+    pub number: Option<(u32, u32)>,
+}
+
+/// Is the guard of the policies in force as a static manifest?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaticGuard {
+    /// It was seen to refuse.
+    Refuses,
+    /// It was seen not to refuse, or let the caller through, who may release.
+    LetsThrough,
+    /// The policies, on which it is tried, are not there yet.
+    NotTried,
+    /// Nobody can say.
+    Unknown(String),
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Of the API server.
+    pub version: Version,
+    /// Does it serve admission policies?
+    pub admission: Fact<bool>,
+    /// Are ours static?
+    pub static_guard: StaticGuard,
+    /// Accounts of controllers that are not there.
+    pub missing_accounts: Fact<Vec<String>>,
+}
+
+/// The API server's version.
+///
+/// # Errors
+/// It did not say: there is no cluster.
+pub async fn version(client: &Client) -> Result<Version, IoError> {
+    let info = call("ask the API server for its version", client.apiserver_version()).await?;
+    // Some write `37+`.
+    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
+    Ok(Version { number: number(&info.major).zip(number(&info.minor)), git: info.git_version })
+}
+
+pub(super) async fn gather(client: &Client, version: Version) -> Facts {
+    let (admission, static_guard, missing_accounts) =
+        futures::join!(admission(client), static_guard(client), missing_accounts(client));
+    Facts { version, admission, static_guard, missing_accounts }
+}
+
+async fn admission(client: &Client) -> Fact<bool> {
+    let version = "admissionregistration.k8s.io/v1";
+    match call(format!("read {version}"), client.list_api_group_resources(version)).await {
+        Ok(served) => Ok(["validatingadmissionpolicies", "validatingadmissionpolicybindings"]
+            .iter()
+            .all(|name| served.resources.iter().any(|resource| resource.name == *name))),
+        Err(error) if error.is_not_served() => Ok(false),
+        Err(error) => Err(why(&error)),
+    }
+}
+
+/// Static manifests cannot be listed. Their guard is tried by a dry-run that would change nothing.
+async fn static_guard(client: &Client) -> StaticGuard {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patch = Patch::Merge(json!({}));
+    let what = format!("try to patch policy {NAMESPACE_LOCK}");
+    match call(what, policies.patch(NAMESPACE_LOCK, &params, &patch)).await {
+        Ok(_) => StaticGuard::LetsThrough,
+        Err(error) if error.status().is_some_and(|s| s.message.contains(&static_name(POLICY_GUARD))) => {
+            StaticGuard::Refuses
+        }
+        Err(error) if error.is_not_found() => StaticGuard::NotTried,
+        Err(error) => StaticGuard::Unknown(why(&error)),
+    }
+}
+
+async fn missing_accounts(client: &Client) -> Fact<Vec<String>> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "kube-system");
+    let mut missing = Vec::new();
+    for name in ACCOUNTS {
+        let found = crate::calls::call_opt(
+            format!("get ServiceAccount kube-system/{name}"),
+            accounts.get_metadata(name),
+        )
+        .await
+        .map_err(|error| why(&error))?;
+        if found.is_none() {
+            missing.push(name.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
+    vec![
+        version_is_supported(&facts.version),
+        serves_admission(&facts.admission),
+        policies_are_static(facts),
+        controllers_have_accounts(&facts.missing_accounts),
+    ]
+}
+
+/// Is a server of this version supported?
+#[must_use]
+pub fn fits(version: &Version) -> super::Verdict {
+    version_is_supported(version).verdict
+}
+
+fn version_is_supported(version: &Version) -> Outcome {
+    let git = &version.git;
+    match version.number {
+        None => {
+            API_VERSION.unknown(format!("the API server calls its version '{git}', which cannot be read"))
+        }
+        Some(number) if number < (1, OLDEST) => API_VERSION.fails(format!(
+            "the API server is {git}, older than 1.{OLDEST}: the fence cannot do all that it has to. A cluster administrator upgrades it"
+        )),
+        Some(_) => API_VERSION.passes(git.as_str()),
+    }
+}
+
+fn serves_admission(served: &Fact<bool>) -> Outcome {
+    match served {
+        Ok(true) => ADMISSION.passes(""),
+        Ok(false) => ADMISSION.fails(
+            "admissionregistration.k8s.io/v1 has no ValidatingAdmissionPolicy, by which all writes to an isolated namespace are \
+             refused. A cluster administrator puts it into force: --runtime-config and --enable-admission-plugins of kube-apiserver",
+        ),
+        Err(why) => ADMISSION.unknown(why),
+    }
+}
+
+fn policies_are_static(facts: &Facts) -> Outcome {
+    const RISK: &str = "a cluster administrator's account can delete the policies through the API; the operator puts them back, while it runs";
+    const HOW: &str = "Who runs the API servers puts what `resurgam fence --static` prints on their machines (resurgam fence --help)";
+    let minor = facts.version.number.map_or(0, |(_, minor)| minor);
+    match &facts.static_guard {
+        StaticGuard::Refuses => STATIC.passes(format!("{} refuses", static_name(POLICY_GUARD))),
+        _ if minor < STATIC_SINCE.0 => STATIC.fails(format!(
+            "{RISK}. Static policies, which cannot be deleted, take an API server of 1.{} or later",
+            STATIC_SINCE.1
+        )),
+        StaticGuard::Unknown(why) => STATIC.unknown(format!("whether any policy is static: {why}")),
+        StaticGuard::LetsThrough | StaticGuard::NotTried => {
+            let gate = if minor < STATIC_SINCE.1 {
+                ", with the feature gate ManifestBasedAdmissionControlConfig"
+            } else {
+                ""
+            };
+            STATIC.fails(format!("no policy of ours is seen to be static: {RISK}. {HOW}{gate}"))
+        }
+    }
+}
+
+fn controllers_have_accounts(missing: &Fact<Vec<String>>) -> Outcome {
+    match missing {
+        Err(why) => CONTROLLERS.unknown(why),
+        Ok(missing) if missing.is_empty() => {
+            CONTROLLERS.passes("their accounts are in kube-system, which is a trace of it and no proof")
+        }
+        Ok(missing) => CONTROLLERS.fails(format!(
+            "kube-system has no ServiceAccount {}: the controller manager seems to run without --use-service-account-credentials, so that \
+             the fence cannot tell its controllers apart and refuses what a recovery needs of them. Who runs the control plane sets that flag",
+            some(missing, 4)
+        )),
+    }
+}

@@ -1,0 +1,247 @@
+//! Rights of plans' accounts: would each plan recover what it names?
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client, ResourceExt};
+
+use super::read::{account_may, list, right, some, why};
+use super::{Check, Fact, Outcome};
+use crate::api::{GROUP, OPERATOR_NAMESPACE, RecoveryPlan};
+use crate::calls::{call, call_opt};
+
+const ACCOUNT: Check = Check::fatal("plan-accounts", "the account of each plan is there");
+const RECOVER: Check =
+    Check::fatal("plan-recover", "each plan's account may recover the namespaces that it names");
+const IMPERSONATE: Check = Check::fatal("plan-impersonation", "the operator may act as each plan's account");
+
+/// In the order in which they are shown.
+pub const CHECKS: [Check; 3] = [ACCOUNT, RECOVER, IMPERSONATE];
+
+/// As many questions at once.
+const PARALLEL: usize = 16;
+/// Plans that are looked at, and problems that are named.
+const LIMITS: (usize, usize) = (50, 4);
+/// Name of the operator's account.
+const OPERATOR: &str = "resurgam";
+
+/// What was read of one plan's account.
+#[derive(Clone, Debug)]
+pub struct PlanRights {
+    /// `namespace/name`
+    pub plan: String,
+    /// `namespace/name`
+    pub account: String,
+    /// Is it there?
+    pub exists: Fact<bool>,
+    /// Namespaces that it may not recover, and those that it may by a wildcard only.
+    pub recover: Fact<(Vec<String>, Vec<String>)>,
+    /// May the operator act as it?
+    pub impersonate: Fact<bool>,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The plan that was asked for, `namespace/name`, if only one was.
+    pub asked: Option<String>,
+    /// Each plan. `None`: the kind is not installed.
+    pub plans: Fact<Option<Vec<PlanRights>>>,
+}
+
+pub(super) async fn gather(client: &Client, asked: Option<&(String, String)>) -> Facts {
+    let plans = match asked {
+        Some((namespace, name)) => one(client, namespace, name).await,
+        None => match list(&Api::<RecoveryPlan>::all(client.clone()), "RecoveryPlans").await {
+            Ok(plans) if plans.len() > LIMITS.0 => Err(format!(
+                "there are {} plans, and rights of at most {} are asked for at once. Ask for one by --plan NAMESPACE/NAME",
+                plans.len(),
+                LIMITS.0
+            )),
+            Ok(plans) => Ok(Some(plans)),
+            Err(error) if error.is_not_served() => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    };
+    let plans = match plans {
+        Ok(Some(plans)) => {
+            let rights = plans.iter().map(|plan| rights(client, plan));
+            Ok(Some(stream::iter(rights).buffered(2).collect().await))
+        }
+        Ok(None) => Ok(None),
+        Err(why) => Err(why),
+    };
+    Facts { asked: asked.map(|(namespace, name)| format!("{namespace}/{name}")), plans }
+}
+
+async fn one(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<RecoveryPlan>>> {
+    let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
+    match call(format!("get RecoveryPlan {namespace}/{name}"), plans.get(name)).await {
+        Ok(plan) => Ok(Some(vec![plan])),
+        Err(error) if error.is_not_found() => Ok(Some(Vec::new())),
+        Err(error) if error.is_not_served() => Ok(None),
+        Err(error) => Err(why(&error)),
+    }
+}
+
+async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
+    let namespace = plan.namespace().unwrap_or_default();
+    let account = &plan.spec.service_account_name.0;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    let what = format!("get ServiceAccount {namespace}/{account}");
+    let impersonate = ResourceAttributes {
+        namespace: Some(namespace.clone()),
+        name: Some(account.clone()),
+        ..right("impersonate", "", "serviceaccounts")
+    };
+    let named: Vec<String> = namespaces(plan);
+    let (exists, recover, impersonate) = futures::join!(
+        call_opt(what, accounts.get_metadata(account)),
+        recover(client, (&namespace, account), &named),
+        account_may(client, (OPERATOR_NAMESPACE, OPERATOR), impersonate),
+    );
+    PlanRights {
+        plan: format!("{namespace}/{}", plan.name_any()),
+        account: format!("{namespace}/{account}"),
+        exists: exists.map(|found| found.is_some()).map_err(|error| why(&error)),
+        recover,
+        impersonate,
+    }
+}
+
+/// All namespaces of its services.
+fn namespaces(plan: &RecoveryPlan) -> Vec<String> {
+    let of = |service: &crate::api::ServiceSpec| match &service.namespaces {
+        Some(namespaces) => namespaces.iter().map(|namespace| namespace.0.clone()).collect(),
+        None => vec![service.name.clone()],
+    };
+    let mut all: Vec<String> = plan.spec.services.iter().flat_map(of).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+async fn recover(
+    client: &Client,
+    account: (&str, &str),
+    namespaces: &[String],
+) -> Fact<(Vec<String>, Vec<String>)> {
+    let ask = |verb: &'static str, namespace: &str| {
+        let attributes =
+            ResourceAttributes { name: Some(namespace.to_owned()), ..right(verb, GROUP, "quarantines") };
+        account_may(client, account, attributes)
+    };
+    let answers = namespaces.iter().map(|namespace| async move {
+        let (granted, wildcard) =
+            futures::try_join!(ask("recover", namespace), ask("never-granted", namespace))?;
+        Ok::<_, String>((namespace.clone(), granted, wildcard))
+    });
+    let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).collect().await;
+    let (mut refused, mut wild) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer? {
+            (namespace, false, _) => refused.push(namespace),
+            (namespace, true, true) => wild.push(namespace),
+            (_, true, false) => {}
+        }
+    }
+    Ok((refused, wild))
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
+    let plans = match (&facts.plans, &facts.asked) {
+        (Err(why), _) => return CHECKS.iter().map(|check| check.unknown(why)).collect(),
+        (Ok(None), None) => {
+            return CHECKS
+                .iter()
+                .map(|check| check.passes("no RecoveryPlan: the kind is not installed"))
+                .collect();
+        }
+        (Ok(Some(plans)), None) if plans.is_empty() => {
+            return CHECKS.iter().map(|check| check.passes("no RecoveryPlan")).collect();
+        }
+        (Ok(plans), Some(asked)) if plans.as_ref().is_none_or(Vec::is_empty) => {
+            let why =
+                format!("there is no RecoveryPlan {asked}. Whoever wrote it applies it, or names another");
+            return CHECKS.iter().map(|check| check.fails(&why)).collect();
+        }
+        (Ok(plans), _) => plans.as_deref().unwrap_or_default(),
+    };
+    vec![
+        each(ACCOUNT, plans, |plan| match &plan.exists {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(format!(
+                "ServiceAccount {}, as which plan {} acts, is not there. Platform engineers make it",
+                plan.account, plan.plan
+            ))),
+            Err(why) => Err(why.clone()),
+        }),
+        each(RECOVER, plans, |plan| match &plan.recover {
+            Ok((refused, wild)) if refused.is_empty() && wild.is_empty() => Ok(None),
+            Ok((refused, wild)) => Ok(Some(not_granted(plan, refused, wild))),
+            Err(why) => Err(why.clone()),
+        }),
+        each(IMPERSONATE, plans, |plan| match &plan.impersonate {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(format!(
+                "system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR} may not impersonate ServiceAccount {} of plan {}. A cluster \
+                 administrator binds it to a Role with the verb impersonate on that account",
+                plan.account, plan.plan
+            ))),
+            Err(why) => Err(why.clone()),
+        }),
+    ]
+}
+
+fn not_granted(plan: &PlanRights, refused: &[String], wild: &[String]) -> String {
+    let mut said = Vec::new();
+    if !refused.is_empty() {
+        said.push(format!("may not recover {}", some(refused, LIMITS.1)));
+    }
+    if !wild.is_empty() {
+        said.push(format!(
+            "may recover {} by a wildcard only, which the fence takes for no grant",
+            some(wild, LIMITS.1)
+        ));
+    }
+    format!(
+        "account {} of plan {} {}. A cluster administrator binds it to a ClusterRole with the verb recover on \
+         quarantines.resurgam.dev and those names",
+        plan.account,
+        plan.plan,
+        said.join(", and ")
+    )
+}
+
+/// One outcome for all plans: a problem weighs more than what is not known.
+fn each(
+    check: Check,
+    plans: &[PlanRights],
+    problem: impl Fn(&PlanRights) -> Result<Option<String>, String>,
+) -> Outcome {
+    let (mut problems, mut unknown) = (Vec::new(), Vec::new());
+    for plan in plans {
+        match problem(plan) {
+            Ok(None) => {}
+            Ok(Some(problem)) => problems.push(problem),
+            Err(why) => unknown.push(why),
+        }
+    }
+    unknown.dedup();
+    if !problems.is_empty() {
+        return check.fails(join(&problems));
+    }
+    if !unknown.is_empty() {
+        return check.unknown(join(&unknown));
+    }
+    let names: Vec<&str> = plans.iter().map(|plan| plan.plan.as_str()).collect();
+    check.passes(some(&names, LIMITS.1))
+}
+
+fn join(all: &[String]) -> String {
+    let shown = all.iter().take(LIMITS.1).cloned().collect::<Vec<_>>().join("\n");
+    match all.len().saturating_sub(LIMITS.1) {
+        0 => shown,
+        more => format!("{shown}\nand {more} more"),
+    }
+}

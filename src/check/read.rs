@@ -1,0 +1,129 @@
+//! Reads as the caller, with bounds: what cannot be read is kept as such.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::calls::{IoError, call};
+
+/// What was read, or why it could not be.
+pub type Fact<T> = Result<T, String>;
+
+/// Objects in one answer.
+const PAGE: u32 = 500;
+/// Answers of one list that are read.
+const PAGES: usize = 10;
+/// What is told to whoever may not read something.
+const MAY_NOT: &str = "Run this as somebody who may, such as a cluster administrator";
+
+/// Why something is not known, and who can find out.
+pub(super) fn why(error: &IoError) -> String {
+    match error.status().map(|status| status.code) {
+        Some(401 | 403) => format!("{error}. {MAY_NOT}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Lists all objects of a kind: at most [`PAGES`] pages of them, else that is why it is not known.
+pub(super) async fn list<K>(api: &Api<K>, what: &str) -> Result<Vec<K>, IoErrorOrMore>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    for _ in 0..PAGES {
+        let page = call(format!("list {what}"), api.list(&params)).await.map_err(IoErrorOrMore::Io)?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+    Err(IoErrorOrMore::More { what: what.to_owned(), read: all.len() })
+}
+
+/// Why a list is not known.
+#[derive(Debug)]
+pub(super) enum IoErrorOrMore {
+    /// It was refused, or not answered.
+    Io(IoError),
+    /// There are more than are read.
+    More { what: String, read: usize },
+}
+
+impl IoErrorOrMore {
+    /// Is the kind not served?
+    pub(super) fn is_not_served(&self) -> bool {
+        matches!(self, Self::Io(error) if error.is_not_served())
+    }
+}
+
+impl From<IoErrorOrMore> for String {
+    fn from(error: IoErrorOrMore) -> Self {
+        match error {
+            IoErrorOrMore::Io(error) => why(&error),
+            IoErrorOrMore::More { what, read } => {
+                format!("there are more {what} than the {read} that this command reads")
+            }
+        }
+    }
+}
+
+/// Asks whether a service account may do something. The caller needs the right to create SubjectAccessReviews.
+pub(super) async fn account_may(
+    client: &Client,
+    (namespace, account): (&str, &str),
+    attributes: ResourceAttributes,
+) -> Fact<bool> {
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let what = format!("ask for the rights of account {namespace}/{account}");
+    let answer =
+        call(what, reviews.create(&PostParams::default(), &review)).await.map_err(|error| why(&error))?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+/// A verb on a resource, for [`account_may`].
+pub(super) fn right(verb: &str, group: &str, resource: &str) -> ResourceAttributes {
+    let (resource, subresource) = match resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (resource, None),
+    };
+    ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        ..ResourceAttributes::default()
+    }
+}
+
+/// `1 namespace`, `2 namespaces`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// The first few, and how many more.
+pub(super) fn some<T: AsRef<str>>(all: &[T], most: usize) -> String {
+    let shown: Vec<&str> = all.iter().take(most).map(AsRef::as_ref).collect();
+    match all.len().saturating_sub(most) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

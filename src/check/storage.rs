@@ -1,0 +1,120 @@
+//! Volumes and snapshots: can what is on disk be kept before anything is stopped?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::DynamicObject;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, ResourceExt};
+
+use super::read::{count, list, some};
+use super::{Check, Fact, Outcome};
+
+const CLASS: Check = Check::warning("storage-class", "there is a StorageClass");
+const SNAPSHOTS: Check =
+    Check::warning("snapshot-classes", "volumes can be snapshotted before a namespace is sealed");
+
+/// In the order in which they are shown.
+pub const CHECKS: [Check; 2] = [CLASS, SNAPSHOTS];
+
+/// Drivers named in a message.
+const NAMED: usize = 5;
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// StorageClasses by name.
+    pub classes: Fact<Vec<String>>,
+    /// How many volumes each CSI driver has; under an empty name those that are of none.
+    pub volumes: Fact<BTreeMap<String, usize>>,
+    /// Drivers that a VolumeSnapshotClass names. `None`: the kind is not served.
+    pub snapshot_drivers: Fact<Option<BTreeSet<String>>>,
+}
+
+pub(super) async fn gather(client: &Client) -> Facts {
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let (classes, volumes, snapshot_drivers) = futures::join!(
+        list(&classes, "StorageClasses"),
+        list(&volumes, "PersistentVolumes"),
+        snapshot_drivers(client)
+    );
+    let by_driver = |volumes: Vec<PersistentVolume>| {
+        let mut counts = BTreeMap::new();
+        for volume in volumes {
+            let driver = volume.spec.and_then(|spec| spec.csi).map(|csi| csi.driver).unwrap_or_default();
+            *counts.entry(driver).or_default() += 1;
+        }
+        counts
+    };
+    Facts {
+        classes: classes
+            .map(|classes| classes.iter().map(ResourceExt::name_any).collect())
+            .map_err(String::from),
+        volumes: volumes.map(by_driver).map_err(String::from),
+        snapshot_drivers,
+    }
+}
+
+async fn snapshot_drivers(client: &Client) -> Fact<Option<BTreeSet<String>>> {
+    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "volumesnapshotclasses");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+    match list(&api, "VolumeSnapshotClasses").await {
+        Ok(classes) => {
+            let driver = |class: &DynamicObject| class.data["driver"].as_str().map(str::to_owned);
+            Ok(Some(classes.iter().filter_map(driver).collect()))
+        }
+        Err(error) if error.is_not_served() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
+    vec![class(&facts.classes), snapshots(facts)]
+}
+
+fn class(classes: &Fact<Vec<String>>) -> Outcome {
+    match classes {
+        Err(why) => CLASS.unknown(why),
+        Ok(classes) if classes.is_empty() => CLASS.fails(
+            "no StorageClass is there: evidence needs a bucket (--evidence s3://…) or a volume that somebody makes by hand. Who runs the \
+             cluster's storage installs a driver and a StorageClass",
+        ),
+        Ok(classes) => CLASS.passes(some(classes, NAMED)),
+    }
+}
+
+fn snapshots(facts: &Facts) -> Outcome {
+    const LOST: &str = "what is on those volumes is not part of the evidence";
+    let (volumes, drivers) = match (&facts.volumes, &facts.snapshot_drivers) {
+        (Ok(volumes), Ok(drivers)) => (volumes, drivers),
+        (Err(why), _) | (_, Err(why)) => return SNAPSHOTS.unknown(why),
+    };
+    if volumes.is_empty() {
+        return SNAPSHOTS.passes("no PersistentVolume is in use");
+    }
+    let without =
+        |driver: &&String| !driver.is_empty() && drivers.as_ref().is_none_or(|d| !d.contains(*driver));
+    let without: Vec<&String> = volumes.keys().filter(without).collect();
+    let mut problems = Vec::new();
+    if !without.is_empty() {
+        let cause = match drivers {
+            None => "the kind VolumeSnapshotClass is not installed (external-snapshotter)",
+            Some(_) => "no VolumeSnapshotClass names it",
+        };
+        problems.push(format!("{}: {cause}", some(&without, NAMED)));
+    }
+    if let Some(number) = volumes.get("") {
+        problems.push(format!("{} of no CSI driver, which cannot be snapshotted", count(*number, "volume")));
+    }
+    if problems.is_empty() {
+        let drivers: Vec<&String> = volumes.keys().collect();
+        return SNAPSHOTS.passes(some(&drivers, NAMED));
+    }
+    SNAPSHOTS.fails(format!(
+        "{}. Where a namespace is sealed, {LOST}. Who runs the cluster's storage makes a VolumeSnapshotClass for each CSI driver",
+        problems.join("; ")
+    ))
+}
