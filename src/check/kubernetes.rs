@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::read::{some, why};
 use super::{Check, Fact, Outcome};
-use crate::calls::{IoError, call};
+use crate::calls::call;
 use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
 
 const API_VERSION: Check = Check::fatal("api-version", "the API server is of a version that is supported");
@@ -68,8 +68,9 @@ pub struct Facts {
 ///
 /// # Errors
 /// It did not say: there is no cluster.
-pub async fn version(client: &Client) -> Result<Version, IoError> {
-    let info = call("ask the API server for its version", client.apiserver_version()).await?;
+pub async fn version(client: &Client) -> Fact<Version> {
+    let info = call("ask the API server for its version", client.apiserver_version()).await;
+    let info = info.map_err(|error| why(&error))?;
     // Some write `37+`.
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
     Ok(Version { number: number(&info.major).zip(number(&info.minor)), git: info.git_version })
@@ -97,7 +98,7 @@ async fn static_guard(client: &Client) -> StaticGuard {
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({}));
-    let what = format!("try to patch policy {NAMESPACE_LOCK}");
+    let what = format!("patch ValidatingAdmissionPolicy {NAMESPACE_LOCK}, by a dry-run");
     match call(what, policies.patch(NAMESPACE_LOCK, &params, &patch)).await {
         Ok(_) => StaticGuard::LetsThrough,
         Err(error) if error.status().is_some_and(|s| s.message.contains(&static_name(POLICY_GUARD))) => {
@@ -174,7 +175,7 @@ fn policies_are_static(facts: &Facts) -> Outcome {
             "{RISK}. Static policies, which cannot be deleted, take an API server of 1.{} or later",
             STATIC_SINCE.1
         )),
-        StaticGuard::Unknown(why) => STATIC.unknown(format!("whether any policy is static: {why}")),
+        StaticGuard::Unknown(why) => STATIC.unknown(format!("whether any policy of ours is static: {why}")),
         StaticGuard::LetsThrough | StaticGuard::NotTried => {
             let gate = if minor < STATIC_SINCE.1 {
                 ", with the feature gate ManifestBasedAdmissionControlConfig"

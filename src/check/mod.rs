@@ -171,7 +171,7 @@ pub struct Installed {
 ///
 /// # Errors
 /// The API server could not be asked for its version: there is no cluster.
-pub async fn gather(client: &Client, scope: &Scope) -> Result<Facts, crate::calls::IoError> {
+pub async fn gather(client: &Client, scope: &Scope) -> Fact<Facts> {
     let server = kubernetes::version(client).await?;
     let groups = delivery::gather(client).await;
     let installed = async {

@@ -16,14 +16,18 @@ pub type Fact<T> = Result<T, String>;
 const PAGE: u32 = 500;
 /// Answers of one list that are read.
 const PAGES: usize = 10;
-/// What is told to whoever may not read something.
-const MAY_NOT: &str = "Run this as somebody who may, such as a cluster administrator";
 
-/// Why something is not known, and who can find out.
+/// Why something is not known, and who can find out. The API server's words of who may not do what add nothing to what was tried.
 pub(super) fn why(error: &IoError) -> String {
-    match error.status().map(|status| status.code) {
-        Some(401 | 403) => format!("{error}. {MAY_NOT}"),
-        _ => error.to_string(),
+    let (IoError::Api { what, .. } | IoError::Timeout { what, .. }) = error;
+    if error.status().is_some_and(|status| matches!(status.code, 401 | 403)) {
+        return format!(
+            "you may not do this: {what}. Run this command as somebody who may, such as a cluster administrator"
+        );
+    }
+    match error.unanswered() {
+        Some(cause) => format!("{what}: the API server does not answer ({cause})"),
+        None => error.to_string(),
     }
 }
 

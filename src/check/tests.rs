@@ -26,8 +26,7 @@ fn strings(all: &[&str]) -> Vec<String> {
 
 fn forbidden<T>(what: &str) -> Fact<T> {
     Err(format!(
-        "list {what}: {what} is forbidden: User \"on-call-responder\" cannot list resource \"{what}\" at the cluster scope. Run this as \
-         somebody who may, such as a cluster administrator"
+        "you may not do this: list {what}. Run this command as somebody who may, such as a cluster administrator"
     ))
 }
 

@@ -91,6 +91,6 @@ async fn report(args: &Args) -> Result<Report> {
 }
 
 async fn once(client: &Client, scope: &Scope) -> Result<Report> {
-    let facts = gather(client, scope).await?;
+    let facts = gather(client, scope).await.map_err(anyhow::Error::msg)?;
     Ok(judge(&facts, Timestamp::now()))
 }

@@ -154,7 +154,10 @@ impl Ended {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     start_logs(args.log_format);
     let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
-    runtime.block_on(operate(args))
+    let code = runtime.block_on(operate(args));
+    // Whoever leads no more must not live on because a folder of evidence does not answer.
+    runtime.shutdown_background();
+    code
 }
 
 fn start_logs(format: LogFormat) {

@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 async fn parts() -> Result<Vec<Part>> {
     let client = crate::client::patient(super::cluster().await?)?;
-    let server = kubernetes::version(&client).await?;
+    let server = kubernetes::version(&client).await.map_err(anyhow::Error::msg)?;
     let (operator, policies, kinds) =
         futures::join!(operators(&client), installation::policies(&client), installation::kinds(&client));
     let server = Part { name: "server", fits: kubernetes::fits(&server), is: server.git };
@@ -119,7 +119,11 @@ fn of_kinds(kinds: Fact<std::collections::BTreeMap<String, installation::Kind>>)
         Err(why) => unknown(NAME, why),
         Ok(kinds) => {
             let outcome = installation::kinds_fit(&Ok(kinds));
-            Part { name: NAME, is: outcome.message, fits: outcome.verdict }
+            let is = match outcome.verdict {
+                Verdict::Passed => "as this command has them".to_owned(),
+                _ => outcome.message,
+            };
+            Part { name: NAME, is, fits: outcome.verdict }
         }
     }
 }

@@ -68,6 +68,7 @@ async fn check_tells_a_bare_an_installed_and_a_led_cluster_apart() {
     );
     let version = resurgam(cluster.kubeconfig(ADMINISTRATOR), &["version"]).await;
     assert_eq!(version.code, 1, "{}{}", version.out, version.err);
+    rights_of_a_plan(&cluster).await;
 
     let _operator = operator(&cluster);
     let led = check(&cluster, ADMINISTRATOR, &["--wait", "60s"]).await;
@@ -91,6 +92,28 @@ async fn check_tells_a_bare_an_installed_and_a_led_cluster_apart() {
     assert_eq!(isolated.code, 0, "{}", isolated.out);
     assert!(isolated.out.contains("tried by a dry-run in namespace drill"), "{}", isolated.out);
     assert_eq!(results(&isolated)["network-enforced"], "warning", "no image to try it with");
+}
+
+/// A plan whose account is granted nothing yet, and then everything.
+async fn rights_of_a_plan(cluster: &ControlPlane) {
+    let admin = cluster.client(ADMINISTRATOR).await.unwrap();
+    let mut plan = rehearsal::read("examples/smallest.yaml").unwrap();
+    // Nothing is isolated for it.
+    plan.retain(|manifest| !["Incident", "Quarantine"].contains(&manifest["kind"].as_str().unwrap()));
+    let grant = |manifest: &serde_json::Value| manifest["metadata"]["name"] == "library-recover";
+    let (grants, rest): (Vec<_>, Vec<_>) = plan.into_iter().partition(grant);
+    rehearsal::apply(&admin, "platform", &rest).await.unwrap();
+    let asked = ["--plan", "recovery/library"];
+    let refused = check(cluster, ADMINISTRATOR, &asked).await;
+    let plans = ["plan-accounts", "plan-recover", "plan-impersonation"];
+    let found = |ran: &Ran| plans.map(|id| results(ran)[id].clone());
+    assert_eq!(found(&refused), ["passed", "failed", "passed"], "{}", refused.out);
+    assert!(refused.out.contains("may not recover library-db, library-web"), "{}", refused.out);
+    rehearsal::apply(&admin, "platform", &grants).await.unwrap();
+    let granted = check(cluster, ADMINISTRATOR, &asked).await;
+    assert_eq!(found(&granted), ["passed"; 3], "{}", granted.out);
+    let gone = check(cluster, ADMINISTRATOR, &["--plan", "recovery/gone"]).await;
+    assert_eq!(found(&gone), ["failed"; 3], "{}", gone.out);
 }
 
 #[tokio::test]
