@@ -1,6 +1,6 @@
 //! The operator: does it lead, may it do what it has to, and can it keep evidence?
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
@@ -89,8 +89,7 @@ async fn rights(client: &Client) -> Fact<(Vec<String>, bool)> {
         let may = account_may(client, account, attributes).await?;
         Ok::<_, String>((!may).then(|| format!("{verb} {resource}{group}{at}")))
     });
-    let asked: Vec<_> = stream::iter(asked).buffered(PARALLEL).collect().await;
-    let lacking: Vec<Option<String>> = asked.into_iter().collect::<Fact<_>>()?;
+    let lacking: Vec<Option<String>> = stream::iter(asked).buffered(PARALLEL).try_collect().await?;
     let wildcard = account_may(client, account, right("never-granted", GROUP, "quarantines")).await?;
     Ok((lacking.into_iter().flatten().collect(), wildcard))
 }

@@ -1,6 +1,6 @@
 //! Rights of plans' accounts: would each plan recover what it names?
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client, ResourceExt};
@@ -136,10 +136,11 @@ async fn recover(
             futures::try_join!(ask("recover", namespace), ask("never-granted", namespace))?;
         Ok::<_, String>((namespace.clone(), granted, wildcard))
     });
-    let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).collect().await;
+    // Nothing more is asked once one answer is missing.
+    let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).try_collect().await?;
     let (mut refused, mut wild) = (Vec::new(), Vec::new());
     for answer in answers {
-        match answer? {
+        match answer {
             (namespace, false, _) => refused.push(namespace),
             (namespace, true, true) => wild.push(namespace),
             (_, true, false) => {}

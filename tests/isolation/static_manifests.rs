@@ -93,6 +93,9 @@ spec: {isolation: Contained, reason: breach}
         let every = bindings.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
         refused("all bindings", &guard, every);
     }
+    let scope = resurgam::check::Scope { pre: true, plan: None };
+    let facts = resurgam::check::gather(&administrator, &scope).await.unwrap();
+    assert_eq!(facts.kubernetes.static_guard, resurgam::check::kubernetes::StaticGuard::Refuses);
     // Even with all of them gone, by somebody who may release, what needs no parameter holds.
     let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
     for Policy { policy, .. } in policies::all().unwrap() {
