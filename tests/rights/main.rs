@@ -59,6 +59,11 @@ const IDLE: &[(&str, &str, &[&str])] = &[
         "finalizers of pods that have ended, quotas without room: tests/isolation/{pods,quotas}.rs",
         &["patch pods", "patch resourcequotas"],
     ),
+    (
+        "resurgam-operator",
+        "where a key for digests is configured: tests/isolation/evidence.rs",
+        &["list secrets"],
+    ),
     ("resurgam-operator", "where a plan opts into DNS: tests/isolation/room.rs", &["get daemonsets.apps"]),
     (
         "resurgam-operator",
