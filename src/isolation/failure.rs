@@ -65,7 +65,7 @@ pub fn explain(error: &dyn std::fmt::Display, culprit: &Culprit, configuration: 
                 ),
             };
             format!(
-                "webhook {name}{of} refuses it, or does not answer. Whoever runs it repairs it, or a cluster administrator removes \
+                "webhook {name}{of} refuses it, or does not answer. Whoever runs it repairs it, or a recovery lead removes \
                  it ({command}); it is tried again until then"
             )
         }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(
             text,
             "webhook v.example of ValidatingWebhookConfiguration policy refuses it, or does not answer. Whoever runs it repairs it, \
-             or a cluster administrator removes it (kubectl delete validatingwebhookconfiguration/policy); it is tried again until \
+             or a recovery lead removes it (kubectl delete validatingwebhookconfiguration/policy); it is tried again until \
              then: patch: no answer"
         );
         assert!(explain(&"e", &webhook, None).contains("kubectl get validatingwebhookconfigurations"));

@@ -8,6 +8,7 @@ mod evidence;
 mod guard;
 mod identity;
 mod interrupted;
+mod limits;
 mod lists;
 mod meanwhile;
 mod node_network;
