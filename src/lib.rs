@@ -4,6 +4,7 @@
 //! Data goes one way: watch, observe, decide, act, write. `plan` and `engine` decide and are pure; `gates`, `steps`,
 //! `isolation` and `controllers` are the shell.
 
+pub mod access;
 pub mod api;
 pub mod calls;
 pub mod check;

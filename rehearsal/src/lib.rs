@@ -43,6 +43,19 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
+/// The smallest example as one text, in the order in which its comment says to apply it: what is there before the day, what
+/// `resurgam access` prints for its plan, and the day.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn smallest() -> Result<String> {
+    let read = |part: &str| {
+        let file = repository(&format!("examples/smallest{part}.yaml"));
+        std::fs::read_to_string(&file).with_context(|| file.display().to_string())
+    };
+    Ok([read("")?, read("-access")?, read("-incident")?].join("---\n"))
+}
+
 /// Reads the documents of a YAML file of the repository, or of all files of a folder, in the order of their names.
 ///
 /// # Errors

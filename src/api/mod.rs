@@ -118,6 +118,9 @@ pub struct ObjectName {
 /// Account of the operator. Written into the admission policies, which know no parameters.
 pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
 
+/// The operator's ServiceAccount, in its namespace.
+pub const OPERATOR_ACCOUNT: &str = "resurgam";
+
 /// Where records of what was in isolated namespaces are kept: no tenant writes there.
 pub const RECORDS_NAMESPACE: &str = "resurgam-records";
 

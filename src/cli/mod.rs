@@ -4,12 +4,15 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod access;
 mod check;
 mod completion;
 mod controller;
 mod crds;
+mod evidence;
 mod fence;
 pub mod follow;
 mod probe;
@@ -37,6 +40,8 @@ const PLUGIN: &str = "kubectl-resurgam";
 enum Command {
     /// Play a plan through in virtual time, without any cluster: order, critical path, makespan.
     Simulate(simulate::Args),
+    /// Print the RBAC that a plan needs, no more and no less, to apply or to commit. With --check: what of it is missing.
+    Access(access::Args),
     /// Tell what is back, what is next, what is holding it, and which Quarantines are failing. 0: nobody is needed; 1: somebody
     /// is; 2: unknown.
     Status(status::Args),
@@ -46,6 +51,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
+    /// List, get and verify what was captured before anything was stopped.
+    Evidence(evidence::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
     /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
@@ -77,9 +84,11 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Simulate(args) => simulate::run(&args),
+            Command::Access(args) => access::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
+            Command::Evidence(args) => evidence::run(&args),
             Command::Crds(args) => crds::run(&args),
             Command::Fence(args) => fence::run(&args),
             Command::TestFence(args) => test_fence::run(&args),
@@ -115,6 +124,17 @@ pub enum Output {
     Json,
 }
 
+/// A file's name as a person knows it, and its text. `-` is standard input.
+pub(crate) fn read(path: &Path) -> anyhow::Result<(String, String)> {
+    if path.as_os_str() == "-" {
+        let text = std::io::read_to_string(std::io::stdin()).context("reading standard input")?;
+        return Ok(("standard input".to_owned(), text));
+    }
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {file}"))?;
+    Ok((file, text))
+}
+
 /// Columns and lines of the terminal, or 100 by 50 where there is none.
 pub(crate) fn terminal() -> (usize, usize) {
     terminal_size::terminal_size()
@@ -135,10 +155,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_of_what_is_run_before_the_day() {
+    fn help_teaches_and_shows_examples() {
         let mut root = command(OsStr::new("resurgam")).term_width(110);
         root.build();
-        for name in ["check", "version", "completion"] {
+        for name in ["access", "check", "completion", "evidence", "version"] {
             let help = root.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("help_{name}"), help.to_string());
         }

@@ -1,6 +1,5 @@
 //! `resurgam simulate PLAN.yaml`.
 
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,15 +40,7 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let standard_input = args.plan.as_os_str() == "-";
-    let file = if standard_input { "standard input".to_owned() } else { args.plan.display().to_string() };
-    let text = if standard_input {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
-        text
-    } else {
-        std::fs::read_to_string(&args.plan).with_context(|| format!("reading {file}"))?
-    };
+    let (file, text) = super::read(&args.plan)?;
     let assumed = Assumed { step: args.step.0, isolation: args.isolation.0 };
     let mut reports = Vec::new();
     for object in load(&text).context(file)? {

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::addresses::refusal;
 use super::{Answer, Context, Gate, Interest, Question, evidence};
+use crate::access::Right;
 use crate::api::gate::HttpSpec;
 
 /// The status that passes where the plan names none.
@@ -24,6 +25,11 @@ const DEFAULT_STATUS: u16 = 200;
 
 impl Gate for HttpSpec {
     fn interests(&self, _: &Question) -> Vec<Interest> {
+        Vec::new()
+    }
+
+    fn rights(&self, _: &Question) -> Vec<Right> {
+        // The endpoint is asked by the operator, and not the API server.
         Vec::new()
     }
 

@@ -17,6 +17,7 @@ use super::finding::{Finding, worst};
 use super::images::{self, Approved, NoList};
 use super::inventory::{Inventory, ObjectRef, unreadable};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
+use crate::access::Right;
 use crate::api::Phase;
 use crate::api::gate::ImageDigestsSpec;
 
@@ -31,6 +32,14 @@ impl Gate for ImageDigestsSpec {
             name: from.config_map.name.clone(),
         });
         question.namespaces.iter().flat_map(of).chain(list).collect()
+    }
+
+    fn rights(&self, question: &Question) -> Vec<Right> {
+        let list = self
+            .approved_from
+            .iter()
+            .map(|from| Right::get::<ConfigMap>(&question.plan_namespace, &from.config_map.name));
+        Inventory::rights(&question.namespaces).into_iter().chain(list).collect()
     }
 
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {

@@ -14,6 +14,7 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Answer;
+use crate::access::Right;
 
 /// Objects of one answer of the API server.
 const PAGE: u32 = 500;
@@ -32,6 +33,23 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// What [`Inventory::gather`] takes.
+    pub fn rights(namespaces: &[String]) -> Vec<Right> {
+        let of = |namespace: &String| {
+            [
+                Right::list::<Deployment>(namespace),
+                Right::list::<StatefulSet>(namespace),
+                Right::list::<DaemonSet>(namespace),
+                Right::list::<ReplicaSet>(namespace),
+                Right::list::<ReplicationController>(namespace),
+                Right::list::<Job>(namespace),
+                Right::list::<CronJob>(namespace),
+                Right::list::<Pod>(namespace),
+            ]
+        };
+        namespaces.iter().flat_map(of).collect()
+    }
+
     /// Lists everything; what cannot be listed makes the whole an Unknown.
     pub async fn gather(client: &Client, namespaces: &[String]) -> Result<Self, Answer> {
         let mut all = Self::default();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::access::Right;
 use crate::api::{GateSpec, Phase, Verdict};
 pub use crate::engine::Answer;
 
@@ -46,6 +47,8 @@ fn asked(spec: &GateSpec) -> impl Iterator<Item = (&'static str, &dyn Gate)> {
 trait Gate: Sync {
     /// What a change of would alter the answer.
     fn interests(&self, question: &Question) -> Vec<Interest>;
+    /// Which rights of the plan's account it takes to answer: each request that `ask` makes of the API server.
+    fn rights(&self, question: &Question) -> Vec<Right>;
     /// Who is asked, as a person names them: for when they do not answer.
     fn subject(&self) -> String {
         "the API server".to_owned()
@@ -131,6 +134,12 @@ pub fn interests(question: &Question) -> Vec<Interest> {
     interests.sort();
     interests.dedup();
     interests
+}
+
+/// Which rights of the plan's account it takes to answer. A gate that does not ask exactly one question asks nothing.
+#[must_use]
+pub fn rights(question: &Question) -> Vec<Right> {
+    only(&question.spec).map_or_else(Vec::new, |gate| gate.rights(question))
 }
 
 /// The one question of a spec.

@@ -14,6 +14,7 @@ use super::finding::{Finding, worst};
 use super::inventory::{Inventory, ObjectRef, Owners};
 use super::kstatus::{self, Progress, Standing};
 use super::{Answer, Context, Gate, Interest, Question, evidence};
+use crate::access::Right;
 use crate::api::gate::WorkloadsSpec;
 use crate::api::{Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION};
 
@@ -27,6 +28,13 @@ impl Gate for WorkloadsSpec {
             [Interest::Workloads { namespace: namespace.clone() }, Interest::Pods { namespace }]
         };
         question.namespaces.iter().flat_map(of).collect()
+    }
+
+    fn rights(&self, question: &Question) -> Vec<Right> {
+        match question.phase {
+            Phase::BeforeRestore => Vec::new(),
+            Phase::BeforeRelease | Phase::Continuous => Inventory::rights(&question.namespaces),
+        }
     }
 
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::Client;
 
+use crate::access::Right;
 use crate::api::StepSpec;
 use crate::calls::IoError;
 use crate::isolation::workloads::NotRecorded;
@@ -34,6 +35,14 @@ pub enum StepError {
     /// The step names no action that this version knows.
     #[error("step {0} names no action that this version knows")]
     Unknown(String),
+}
+
+/// Which rights of the plan's account it takes to carry a step out.
+#[must_use]
+pub fn rights(step: &StepSpec, context: &StepContext) -> Vec<Right> {
+    // Each action by name: one that is added does not compile before it says what it takes.
+    let StepSpec { name: _, scale } = step;
+    scale.iter().flat_map(|_| scale::rights(context)).collect()
 }
 
 /// Carries a step out. `client` acts as the plan's account. Doing it again changes nothing.

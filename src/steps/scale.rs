@@ -12,10 +12,26 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{StepContext, StepError};
+use crate::access::Right;
 use crate::api::field_manager;
 use crate::api::step::ScaleSpec;
 use crate::calls::{IoError, call};
 use crate::isolation::workloads::{self, Kind, Workload};
+
+/// What [`run`] takes. Which kinds a namespace holds is not known from the plan, so that it is all that can be scaled.
+pub(super) fn rights(context: &StepContext) -> Vec<Right> {
+    let of = |namespace: &String| {
+        let writes = [
+            Right::patch::<Deployment>(namespace, None),
+            Right::patch::<StatefulSet>(namespace, None),
+            Right::patch::<ReplicaSet>(namespace, None),
+            Right::patch::<ReplicationController>(namespace, None),
+            Right::patch::<DaemonSet>(namespace, None),
+        ];
+        workloads::inventory_rights(namespace).into_iter().chain(writes)
+    };
+    context.namespaces.iter().flat_map(of).collect()
+}
 
 /// Everything is read and decided before anything is written, so that what is not known stops the step as a whole.
 pub(super) async fn run(client: &Client, spec: &ScaleSpec, context: &StepContext) -> Result<(), StepError> {

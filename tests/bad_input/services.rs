@@ -177,7 +177,8 @@ async fn the_smallest_example_recovers_next_to_all_of_these() {
             .unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let file = rehearsal::repository("examples/smallest.yaml");
+    let file = cluster.dir().join("smallest.yaml");
+    std::fs::write(&file, rehearsal::smallest().unwrap()).unwrap();
     // The Incident of this name is there already, by another manager.
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()];
     kubectl(Identity::PlatformAdministrator, &apply).await;
@@ -198,9 +199,7 @@ async fn the_smallest_example_recovers_next_to_all_of_these() {
         assert!(quarantine["status"]["capture"]["digest"].is_string(), "it was isolated before");
         assert_eq!(quarantine["status"]["isolation"], "Open");
     }
-    let plan = cluster.dir().join("smallest.yaml");
-    std::fs::copy(&file, &plan).unwrap();
-    let report = judge::judge_files(cluster.audit_log(), &plan, &judge::Options::default()).unwrap();
+    let report = judge::judge_files(cluster.audit_log(), &file, &judge::Options::default()).unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.loosenings, 4);
     operator_is_up().await;

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::judged;
-use crate::manifests::{Manifest, read, three_boroughs};
+use crate::manifests::{Manifest, read, smallest, three_boroughs};
 
 /// How long the control plane may take to bring up what a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -60,7 +60,7 @@ async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready_and
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     rehearsal::install_kinds(&client).await.unwrap();
 
-    let manifests: Vec<Manifest> = three_boroughs().into_iter().chain(read("smallest.yaml")).collect();
+    let manifests: Vec<Manifest> = three_boroughs().into_iter().chain(smallest()).collect();
     for manifest in &manifests {
         apply(&client, manifest, "test").await;
     }

@@ -9,10 +9,13 @@ mod manifests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use resurgam::access::{Access, Right};
 use resurgam::api::{Quarantine, QuarantineLevel, RecoveryPlan, ServiceSpec};
+use resurgam::plan::Plan;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use manifests::{Manifest, SCALABLE, WORKLOADS, lost, plan, read, three_boroughs};
+use manifests::{Manifest, SCALABLE, WORKLOADS, folder, lost, plan, read, smallest, three_boroughs};
 
 /// A service's namespaces: by default the one of its own name.
 fn namespaces(service: &ServiceSpec) -> Vec<String> {
@@ -47,9 +50,7 @@ fn every_manifest_says_only_what_its_type_knows() {
     for manifest in three_boroughs() {
         manifest.check();
     }
-    for file in ["smallest.yaml", "three-boroughs/tampered"] {
-        read(file).iter().for_each(Manifest::check);
-    }
+    smallest().iter().chain(&read("three-boroughs/tampered")).for_each(Manifest::check);
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn a_misspelt_field_would_be_found() {
 
 #[test]
 fn every_namespace_of_a_plan_exists_and_has_a_quarantine_and_belongs_to_one_service() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
+    for manifests in [three_boroughs(), smallest()] {
         let names = |kind: &str| -> BTreeSet<String> {
             manifests.iter().filter(|m| m.kind() == kind).map(|m| m.name().to_owned()).collect()
         };
@@ -105,7 +106,7 @@ fn some_namespaces_are_contained_and_most_are_sealed() {
 
 #[test]
 fn every_edge_leads_to_a_service_and_no_edges_make_a_cycle_once_groups_are_one() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
+    for manifests in [three_boroughs(), smallest()] {
         let services = plan(&manifests).spec.services;
         let node = |service: &ServiceSpec| {
             service.together.as_ref().map_or(service.name.clone(), |group| format!("group {}", group.0))
@@ -137,8 +138,8 @@ fn every_edge_leads_to_a_service_and_no_edges_make_a_cycle_once_groups_are_one()
 
 #[test]
 fn the_operator_finds_nothing_wrong_with_the_plans() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
-        let compiled = resurgam::plan::Plan::from_object(&plan(&manifests));
+    for manifests in [three_boroughs(), smallest()] {
+        let compiled = Plan::from_object(&plan(&manifests));
         assert_eq!(compiled.problems, []);
         assert!(compiled.incident.is_some(), "{} is armed", compiled.name);
     }
@@ -185,7 +186,7 @@ fn the_estate_has_every_workload_kind_and_each_service_something_that_can_be_sca
 
 #[test]
 fn every_image_is_pinned_approved_and_has_the_digest_that_the_comment_says() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
+    for manifests in [three_boroughs(), smallest()] {
         let approved = approved(&manifests);
         let mut used = BTreeSet::new();
         for manifest in &manifests {
@@ -235,9 +236,57 @@ fn the_tampered_variant_changes_two_images_and_nothing_else_and_the_repair_puts_
     assert_eq!(tampered.len(), repairs.len());
 }
 
+/// After `resurgam access examples/smallest.yaml > examples/smallest-access.yaml` it is.
+#[test]
+fn the_committed_access_is_what_the_command_prints() {
+    let file = folder().join("smallest.yaml");
+    let out =
+        std::process::Command::new(env!("CARGO_BIN_EXE_resurgam")).arg("access").arg(file).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
+    let committed = std::fs::read_to_string(folder().join("smallest-access.yaml")).unwrap();
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), committed);
+}
+
+/// What somebody wrote by hand for the larger plan lacks nothing of what that plan needs.
+#[test]
+fn the_rights_of_the_three_boroughs_are_what_its_plan_needs() {
+    let manifests = three_boroughs();
+    let access = Access::of(&Plan::from_object(&plan(&manifests)));
+    let texts = |of: &Value| -> BTreeSet<String> {
+        of.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    // By role, the places in which it is bound to the account. `None`: everywhere.
+    let mut bound: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
+    for binding in manifests.iter().filter(|m| m.kind().ends_with("RoleBinding")) {
+        if binding.text("/subjects/0/name") == access.account {
+            let place = Some(binding.namespace()).filter(|place| !place.is_empty());
+            bound.entry(binding.text("/roleRef/name")).or_default().insert(place);
+        }
+    }
+    let grants = |right: &Right| {
+        let roles = manifests.iter().filter(|m| m.kind().ends_with("Role"));
+        let here = roles.filter(|role| {
+            bound
+                .get(role.name())
+                .is_some_and(|places| places.contains(&None) || places.contains(&right.namespace.as_deref()))
+        });
+        let mut rules = here.flat_map(|role| role.value["rules"].as_array().unwrap());
+        rules.any(|rule| {
+            let names = texts(&rule["resourceNames"]);
+            texts(&rule["apiGroups"]).contains(&right.group)
+                && texts(&rule["resources"]).contains(&right.resource)
+                && texts(&rule["verbs"]).contains(right.verb)
+                && (names.is_empty() || right.name.as_ref().is_some_and(|name| names.contains(name)))
+        })
+    };
+    let lacking: Vec<String> =
+        access.rights.keys().filter(|right| !grants(right)).map(ToString::to_string).collect();
+    assert_eq!(lacking, [""; 0]);
+}
+
 #[test]
 fn no_right_in_the_examples_is_a_wildcard_and_recover_covers_every_quarantine() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
+    for manifests in [three_boroughs(), smallest()] {
         let rules = |m: &Manifest| m.value["rules"].as_array().cloned().unwrap_or_default();
         let mut recover = BTreeSet::new();
         for role in manifests.iter().filter(|m| m.kind().ends_with("Role")) {
@@ -257,7 +306,7 @@ fn no_right_in_the_examples_is_a_wildcard_and_recover_covers_every_quarantine() 
 
 #[test]
 fn what_is_written_into_a_namespace_comes_before_its_quarantine() {
-    for manifests in [three_boroughs(), read("smallest.yaml")] {
+    for manifests in [three_boroughs(), smallest()] {
         for quarantine in manifests.iter().filter(|m| m.kind() == "Quarantine") {
             let at = manifests.iter().position(|m| std::ptr::eq(m, quarantine)).unwrap();
             let last = manifests.iter().rposition(|m| m.namespace() == quarantine.name()).unwrap();

@@ -192,6 +192,11 @@ pub fn three_boroughs() -> Vec<Manifest> {
     .collect()
 }
 
+/// The smallest example, in the order in which its comment says to apply it.
+pub fn smallest() -> Vec<Manifest> {
+    ["", "-access", "-incident"].iter().flat_map(|part| read(&format!("smallest{part}.yaml"))).collect()
+}
+
 /// The one plan among some manifests.
 pub fn plan(manifests: &[Manifest]) -> RecoveryPlan {
     let plans: Vec<&Manifest> = manifests.iter().filter(|m| m.kind() == "RecoveryPlan").collect();

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use resurgam::api::quarantine::{Capture, CaptureMode};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
-use resurgam::isolation::evidence::{CaptureError, Snapshots, Store, Subject, capture};
+use resurgam::isolation::evidence::{CaptureError, Problem, Snapshots, Store, Subject, capture};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -133,6 +133,22 @@ async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
             files += 1;
         }
         assert_eq!(files, 2 + 3, "index, manifests, three logs: {index}");
+
+        // Read back, it is what was kept, until somebody changes it.
+        let recorded = [("evidenced".to_owned(), kept.digest.clone())].into();
+        let found = evidence.store.read_all(None).await.unwrap();
+        assert_eq!((found.objects.len(), found.sealings.len(), found.sealings[0].index.logs()), (5, 1, 3));
+        assert_eq!(found.verify(&recorded)[0].findings, []);
+        let log = main["log"]["kept"]["object"].as_str().unwrap();
+        std::fs::write(folder.join(log), b"forged").unwrap();
+        let found = evidence.store.read_all(Some("evidenced")).await.unwrap();
+        assert!(
+            found.verify(&recorded)[0]
+                .findings
+                .iter()
+                .all(|f| f.problem == Problem::Changed && f.object == log)
+        );
+        assert!(!found.verify(&recorded)[0].is_sound());
     }
 }
 

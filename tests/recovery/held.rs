@@ -3,7 +3,7 @@
 use control_plane::{ControlPlane, Identity};
 use kube::Client;
 use kube::api::{ListParams, Patch, PatchParams};
-use rehearsal::{DEADLINE, condition, documents, eventually, kind, repository, three_boroughs};
+use rehearsal::{DEADLINE, condition, documents, eventually, kind, three_boroughs};
 use serde_json::{Value, json};
 
 use crate::judged::judged;
@@ -11,7 +11,7 @@ use crate::{KINDS, stage, start_operator};
 
 /// The smallest plan, with names of its own.
 fn smallest() -> Vec<Value> {
-    let text = std::fs::read_to_string(repository("examples/smallest.yaml")).unwrap();
+    let text = rehearsal::smallest().unwrap();
     let namespace = "kind: Namespace\nmetadata:\n  name: recovery";
     assert!(text.contains(namespace));
     let text = text.replace(namespace, &namespace.replace("recovery", "held-recovery"));

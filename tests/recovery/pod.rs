@@ -107,7 +107,7 @@ fn told(line: &Value, key: &str) -> Value {
 
 /// The smallest plan, with names of its own.
 fn smallest() -> Vec<Value> {
-    let text = std::fs::read_to_string(repository("examples/smallest.yaml")).unwrap();
+    let text = rehearsal::smallest().unwrap();
     let text = text.replace("name: recovery\n---", &format!("name: {NAMESPACE}\n---"));
     documents(
         &text.replace("namespace: recovery", &format!("namespace: {NAMESPACE}")).replace("library", "pod"),
@@ -127,7 +127,10 @@ async fn an_operator_tells_of_itself_and_gives_the_lease_back() {
     let mut leader = Replica::start(cluster, "leader", &[]);
     in_time("a leader", async || leader.metrics().await.contains("resurgam_leader 1").then_some(())).await;
     let mut follower = Replica::start(cluster, "follower", &[]);
-    rehearsal::apply(&admin, "platform", &smallest()).await.unwrap();
+    // What is granted within comes before what isolates.
+    let (last, first): (Vec<_>, Vec<_>) = smallest().into_iter().partition(|m| m["kind"] == "Quarantine");
+    rehearsal::apply(&admin, "platform", &first).await.unwrap();
+    rehearsal::apply(&admin, "platform", &last).await.unwrap();
     let plans = kind(&admin, KINDS, "RecoveryPlan", Some(NAMESPACE));
     eventually(&plans, "pod", "it to recover", DEADLINE, |p| condition(p, "Ready") == "True").await.unwrap();
 

@@ -21,7 +21,7 @@ pub async fn play() -> ControlPlane {
     respond(&cluster);
     let options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
     let _operator = Operator::start(&cluster, &options).unwrap();
-    recover(&cluster);
+    crate::kubectl(&cluster, Identity::PlatformAdministrator, &rehearsal::smallest().unwrap()).unwrap();
     let isolating = let_out(&cluster);
     let waiting = async {
         let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
@@ -29,19 +29,8 @@ pub async fn play() -> ControlPlane {
         let back = |plan: &Value| condition(plan, "Recovered") == "True";
         eventually(&plans, "library", "the smallest plan to be recovered", DEADLINE, back).await.unwrap();
     };
-    tokio::join!(isolating, waiting);
+    tokio::join!(isolating, waiting, crate::plans::play(&cluster));
     cluster
-}
-
-/// The smallest plan, as its own comment says to apply it.
-fn recover(cluster: &ControlPlane) {
-    let status = Command::new(cluster.binary("kubectl").unwrap())
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig(Identity::PlatformAdministrator))
-        .args(["apply", "--server-side", "-f"])
-        .arg(rehearsal::repository("examples/smallest.yaml"))
-        .status();
-    assert!(status.unwrap().success());
 }
 
 /// Everything that can be in a namespace.

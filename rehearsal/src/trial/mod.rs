@@ -23,7 +23,7 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::estate::{Estate, look};
-use crate::{apply, condition, documents, eventually, kind, object, repository};
+use crate::{apply, condition, documents, eventually, kind, object, smallest};
 
 pub use history::History;
 
@@ -61,8 +61,7 @@ impl<'a> Trial<'a> {
     pub async fn lay_down(cluster: &'a ControlPlane, name: &str) -> Result<Self> {
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         let log_from = std::fs::metadata(cluster.audit_log())?.len();
-        let smallest = std::fs::read_to_string(repository("examples/smallest.yaml"))?;
-        let text = named(&smallest, name)?;
+        let text = named(&smallest()?, name)?;
         let all = documents(&text)?;
         let begins =
             |m: &Value| ["Quarantine", "Incident", "RecoveryPlan"].map(Value::from).contains(&m["kind"]);

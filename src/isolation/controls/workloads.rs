@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::access::Right;
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION, field_manager};
 use crate::calls::{IoError, call_opt, each, list_all};
 use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
@@ -272,6 +273,20 @@ pub struct Inventory {
     pub rollouts: Vec<Workload>,
     /// UIDs of all workloads, those that have ended included: by these a pod's owner is known.
     pub uids: BTreeSet<String>,
+}
+
+/// What [`inventory`] takes.
+#[must_use]
+pub fn inventory_rights(namespace: &str) -> Vec<Right> {
+    vec![
+        Right::list::<Deployment>(namespace),
+        Right::list::<StatefulSet>(namespace),
+        Right::list::<ReplicaSet>(namespace),
+        Right::list::<ReplicationController>(namespace),
+        Right::list::<DaemonSet>(namespace),
+        Right::list::<CronJob>(namespace),
+        Right::list::<Job>(namespace),
+    ]
 }
 
 /// Lists everything in a namespace that starts pods.

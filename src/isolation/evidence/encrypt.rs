@@ -1,11 +1,11 @@
 //! Logs may hold what is personal: they are kept encrypted, for those alone who have an identity (age) that was named.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use age::Encryptor;
 use age::stream::StreamWriter;
+use age::{Decryptor, Encryptor};
 
 /// One who may read what is encrypted, as `--evidence-recipient` takes it: `age1…`.
 #[derive(Clone, Debug)]
@@ -44,6 +44,41 @@ impl Encrypted {
     }
 }
 
+/// Those who read what is encrypted: the identities (`AGE-SECRET-KEY-1…`) of a file, as `age-keygen` writes it.
+pub struct Identities(Vec<age::x25519::Identity>);
+
+impl FromStr for Identities {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lines = text.lines().map(str::trim).enumerate();
+        let said = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        // The line itself is a secret: it is not repeated.
+        let identities = said.map(|(index, line)| {
+            line.parse()
+                .map_err(|why| format!("line {}: no age identity (AGE-SECRET-KEY-1…): {why}", index + 1))
+        });
+        let identities: Vec<_> = identities.collect::<Result<_, _>>()?;
+        if identities.is_empty() {
+            Err("there is no age identity in it".to_owned())
+        } else {
+            Ok(Self(identities))
+        }
+    }
+}
+
+impl Identities {
+    /// The clear text of what is encrypted, as it is read.
+    ///
+    /// # Errors
+    /// It is not encrypted for one of these, or it is broken; here, or while it is read.
+    pub fn decrypt<R: Read>(&self, encrypted: R) -> io::Result<impl Read + use<R>> {
+        let decryptor = Decryptor::new_buffered(io::BufReader::new(encrypted)).map_err(io::Error::other)?;
+        let identities = self.0.iter().map(|identity| identity as &dyn age::Identity);
+        decryptor.decrypt(identities).map_err(io::Error::other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +96,26 @@ mod tests {
             assert_eq!(age::decrypt(who, &text).unwrap(), b"Mrs Miggins, 3 Mitre Square");
         }
         age::decrypt(&age::x25519::Identity::generate(), &text).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_of_identities_reads_what_was_encrypted_for_one_of_them() {
+        use age::secrecy::ExposeSecret;
+        let [one, other] = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
+        let encrypted = age::encrypt(&other.to_public(), b"a log").unwrap();
+        let file = |who: &[&age::x25519::Identity]| {
+            let lines: Vec<String> =
+                who.iter().map(|who| who.to_string().expose_secret().to_owned()).collect();
+            format!("# created: today\n\n{}\n", lines.join("\n")).parse::<Identities>().unwrap()
+        };
+        let mut clear = String::new();
+        file(&[&one, &other]).decrypt(encrypted.as_slice()).unwrap().read_to_string(&mut clear).unwrap();
+        assert_eq!(clear, "a log");
+        assert!(file(&[&one]).decrypt(encrypted.as_slice()).is_err());
+        for text in ["", "# nobody", "AGE-SECRET-KEY-1XYZ"] {
+            let Err(why) = text.parse::<Identities>() else { panic!("{text}") };
+            assert!(why.contains("age identity") && !why.contains("1XYZ"), "{why}");
+        }
     }
 
     #[test]

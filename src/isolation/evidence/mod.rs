@@ -16,19 +16,25 @@ use manifests::Manifests;
 
 mod encrypt;
 mod folder;
+mod index;
 mod logs;
 mod manifests;
 mod pages;
 mod proof;
+mod read;
 mod secrets;
 mod snapshots;
 mod store;
+mod verify;
 
-pub use encrypt::Recipient;
+pub use encrypt::{Identities, Recipient};
+pub use index::{Index, Listed, Sealing};
 pub use proof::{STORE_ANNOTATION, StoreProof, keep_proving, prove};
+pub use read::{Object, ReadError};
 pub use secrets::DigestKey;
 pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};
+pub use verify::{Finding, Found, Problem, Verified};
 
 /// Longest entry, and most entries, of `missing` in the status; the index has them all.
 const MISSING: (usize, usize) = (256, 64);

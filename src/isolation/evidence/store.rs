@@ -14,14 +14,14 @@ use object_store::{
     BackoffConfig, ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     RetryConfig,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::folder;
 use crate::api::conditions::shorten;
 
 /// How long one object may take to be written and read back.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 /// Longest reason. A server may answer with a whole page.
 const WHY: usize = 512;
 
@@ -73,7 +73,7 @@ impl fmt::Display for Location {
 }
 
 /// What is kept, and under which name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// Its name within the store.
     pub object: String,
@@ -95,9 +95,9 @@ pub struct StoreError {
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
-    location: Location,
+    pub(super) location: Location,
     /// The bucket's client, if it is one.
-    client: Option<Arc<dyn ObjectStore>>,
+    pub(super) client: Option<Arc<dyn ObjectStore>>,
 }
 
 impl fmt::Display for Store {
@@ -216,7 +216,7 @@ async fn in_bucket(
 }
 
 /// The whole chain of causes: the outermost says only that a request failed.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,0 +1,263 @@
+//! Rights as manifests: a Role in each namespace, and a ClusterRole for what is of the cluster.
+//!
+//! Names depend on the plan's alone, and roles are never shared: a binding's role cannot be changed, so that a plan that is
+//! amended must find the same names again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Access, Right};
+use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE};
+
+const API: &str = "rbac.authorization.k8s.io";
+/// Longest line of a list.
+const WIDTH: usize = 140;
+
+/// One object to apply. As JSON it is the object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Manifest {
+    /// What it is for, in one line. Empty: it goes with the one before it.
+    #[serde(skip)]
+    pub comment: String,
+    /// The object.
+    pub object: Value,
+    /// What it grants, a binding by its role. `None`: that there is an account.
+    #[serde(skip)]
+    pub grants: BTreeSet<Option<Right>>,
+}
+
+impl Manifest {
+    fn key(&self) -> [&str; 3] {
+        ["/kind", "/metadata/namespace", "/metadata/name"]
+            .map(|at| self.object.pointer(at).and_then(Value::as_str).unwrap_or_default())
+    }
+}
+
+/// What an administrator applies before the day. Plans may share an account.
+#[must_use]
+pub fn manifests(plans: &[Access]) -> Vec<Manifest> {
+    distinct(plans.iter().flat_map(of_plan))
+}
+
+/// What a recovery lead applies while namespaces are isolated: no Role can be written there any more, so that what is read and
+/// written in them is granted by a ClusterRole. RBAC lets a lead write one that grants what the lead holds.
+#[must_use]
+pub fn late(plans: &[Access]) -> Vec<Manifest> {
+    distinct(plans.iter().flat_map(|access| access.of_cluster().into_iter().chain(access.everywhere())))
+}
+
+fn of_plan(access: &Access) -> Vec<Manifest> {
+    let (namespace, account) = (&access.namespace, &access.account);
+    let mut all = vec![Manifest {
+        comment: "The account as which the plan reads and writes.".to_owned(),
+        object: json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": account, "namespace": namespace},
+        }),
+        grants: BTreeSet::from([None]),
+    }];
+    all.extend(grant(
+        "The operator may act as this account.",
+        Some(namespace),
+        &format!("resurgam:impersonate:{account}"),
+        &BTreeSet::from([access.impersonation()]),
+        &json!({
+            "kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE,
+        }),
+    ));
+    all.extend(access.of_cluster());
+    let places: BTreeSet<&str> =
+        access.rights.keys().filter_map(|right| right.namespace.as_deref()).collect();
+    for place in places {
+        let (rights, parts) = access.rights_in(Some(place));
+        let comment = format!("In {place}, for: {parts}.");
+        all.extend(grant(&comment, Some(place), &access.name(), &rights, &access.subject()));
+    }
+    all
+}
+
+impl Access {
+    /// The name of its roles and bindings.
+    fn name(&self) -> String {
+        format!("resurgam:{}:{}", self.namespace, self.plan)
+    }
+
+    /// The rights of one place, `None` for those on what is of the cluster, and which parts of the plan need them.
+    fn rights_in(&self, place: Option<&str>) -> (BTreeSet<Right>, String) {
+        let here = || self.rights.iter().filter(|(right, _)| right.namespace.as_deref() == place);
+        let parts: BTreeSet<&str> = here().flat_map(|(_, parts)| parts).map(String::as_str).collect();
+        (here().map(|(right, _)| right.clone()).collect(), parts.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
+    /// What grants its rights on Quarantines.
+    fn of_cluster(&self) -> Vec<Manifest> {
+        let (rights, parts) = self.rights_in(None);
+        if rights.is_empty() {
+            return Vec::new();
+        }
+        grant(&format!("On Quarantines, for: {parts}."), None, &self.name(), &rights, &self.subject()).into()
+    }
+
+    /// What grants, in all namespaces, its rights in some.
+    fn everywhere(&self) -> Vec<Manifest> {
+        let meant: BTreeSet<&Right> = self.rights.keys().filter(|right| right.namespace.is_some()).collect();
+        if meant.is_empty() {
+            return Vec::new();
+        }
+        let rights = meant.iter().map(|right| Right { namespace: None, ..(*right).clone() }).collect();
+        let comment =
+            "In all namespaces, as no Role can be written any more. Delete it once the plan is Recovered.";
+        let mut both = grant(comment, None, &format!("{}:late", self.name()), &rights, &self.subject());
+        for manifest in &mut both {
+            manifest.grants = meant.iter().map(|right| Some((*right).clone())).collect();
+        }
+        both.into()
+    }
+
+    fn subject(&self) -> Value {
+        json!({"kind": "ServiceAccount", "name": self.account, "namespace": self.namespace})
+    }
+}
+
+/// A role and its binding, both of that name.
+fn grant(
+    comment: &str,
+    namespace: Option<&str>,
+    name: &str,
+    rights: &BTreeSet<Right>,
+    subject: &Value,
+) -> [Manifest; 2] {
+    let (role, binding, metadata) = match namespace {
+        Some(namespace) => ("Role", "RoleBinding", json!({"name": name, "namespace": namespace})),
+        None => ("ClusterRole", "ClusterRoleBinding", json!({"name": name})),
+    };
+    let version = format!("{API}/v1");
+    let grants: BTreeSet<Option<Right>> = rights.iter().cloned().map(Some).collect();
+    [
+        Manifest {
+            comment: comment.to_owned(),
+            object: json!({"apiVersion": version, "kind": role, "metadata": metadata, "rules": rules(rights)}),
+            grants: grants.clone(),
+        },
+        Manifest {
+            comment: String::new(),
+            object: json!({
+                "apiVersion": version, "kind": binding, "metadata": metadata,
+                "roleRef": {"apiGroup": API, "kind": role, "name": name},
+                "subjects": [subject],
+            }),
+            grants,
+        },
+    ]
+}
+
+/// Names, or verbs.
+type Names<'a> = BTreeSet<&'a str>;
+
+/// As few rules as grant these rights and no other: what has the same verbs and names is one rule.
+fn rules(rights: &BTreeSet<Right>) -> Vec<Value> {
+    let mut verbs: BTreeMap<(&str, &str, Option<&str>), Names<'_>> = BTreeMap::new();
+    for right in rights {
+        let on = (right.group.as_str(), right.resource.as_str(), right.name.as_deref());
+        verbs.entry(on).or_default().insert(right.verb);
+    }
+    // An object is named for its own verbs only: what is granted on all of its kind is a rule beside it.
+    let mut names: BTreeMap<(&str, Names<'_>, bool, &str), Names<'_>> = BTreeMap::new();
+    for ((group, resource, name), verbs) in verbs {
+        names.entry((group, verbs, name.is_some(), resource)).or_default().extend(name);
+    }
+    let mut resources: BTreeMap<(&str, Names<'_>, Names<'_>), Names<'_>> = BTreeMap::new();
+    for ((group, verbs, _, resource), names) in names {
+        resources.entry((group, verbs, names)).or_default().insert(resource);
+    }
+    let rule = |((group, verbs, names), resources)| {
+        let (verbs, names, resources): (Names<'_>, Names<'_>, Names<'_>) = (verbs, names, resources);
+        let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+        if !names.is_empty() {
+            rule["resourceNames"] = json!(names);
+        }
+        rule
+    };
+    resources.into_iter().map(rule).collect()
+}
+
+fn distinct(all: impl Iterator<Item = Manifest>) -> Vec<Manifest> {
+    let mut kept: Vec<Manifest> = Vec::new();
+    for manifest in all {
+        if !kept.iter().any(|other| other.key() == manifest.key()) {
+            kept.push(manifest);
+        }
+    }
+    kept
+}
+
+/// The manifests as YAML, each with its comment, to apply or to commit: short enough to be reviewed.
+///
+/// # Errors
+/// A text that is no YAML; none of ours is.
+pub fn yaml(manifests: &[Manifest]) -> Result<String, serde_yaml::Error> {
+    let mut text = String::new();
+    for Manifest { comment, object, .. } in manifests {
+        text.push_str("---\n");
+        if !comment.is_empty() {
+            text.push_str(&format!("# {comment}\n"));
+        }
+        for (key, value) in object.as_object().into_iter().flatten() {
+            match value.as_array() {
+                Some(items) => {
+                    text.push_str(&format!("{key}:\n"));
+                    for item in items {
+                        text.push_str(&entry(item)?);
+                    }
+                }
+                None => text.push_str(&format!("{key}: {}\n", flow(value)?)),
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// One entry of a list: on a line of its own, or, where that would be long, on one for each thing in it.
+fn entry(item: &Value) -> Result<String, serde_yaml::Error> {
+    let line = format!("- {}\n", flow(item)?);
+    if line.len() <= WIDTH {
+        return Ok(line);
+    }
+    let mut text = String::new();
+    for (index, (key, value)) in item.as_object().into_iter().flatten().enumerate() {
+        let indent = if index == 0 { "- " } else { "  " };
+        match value.as_array().filter(|values| values.len() > 1) {
+            Some(values) => {
+                text.push_str(&format!("{indent}{key}:\n"));
+                for value in values {
+                    text.push_str(&format!("  - {}\n", flow(value)?));
+                }
+            }
+            None => text.push_str(&format!("{indent}{key}: {}\n", flow(value)?)),
+        }
+    }
+    Ok(text)
+}
+
+/// A value on one line.
+fn flow(value: &Value) -> Result<String, serde_yaml::Error> {
+    let joined = |parts: Result<Vec<String>, _>| parts.map(|parts| parts.join(", "));
+    Ok(match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| Ok(format!("{key}: {}", flow(value)?)));
+            format!("{{{}}}", joined(fields.collect())?)
+        }
+        Value::Array(values) => format!("[{}]", joined(values.iter().map(flow).collect())?),
+        // Quoted where it would be taken for something else, such as the name `no`.
+        scalar => serde_yaml::to_string(scalar)?.trim_end().to_owned(),
+    })
+}
+
+/// The manifests as one `List`.
+#[must_use]
+pub fn list(manifests: &[Manifest]) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": manifests})
+}

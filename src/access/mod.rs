@@ -1,0 +1,113 @@
+//! The rights that a plan needs, and the manifests that grant them. Pure: a plan in, objects out.
+//!
+//! What a gate, a step or a resume reads and writes is said beside it, by its own `rights`. Nothing is listed here again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::GROUP;
+use crate::gates::{self, Question};
+use crate::plan::{Plan, Service};
+use crate::resume;
+use crate::steps::{self, StepContext};
+
+mod compare;
+mod manifests;
+mod right;
+
+pub use compare::{Answer, Comparison, Gap, Question as CheckQuestion};
+pub use manifests::{Manifest, late, list, manifests, yaml};
+pub use right::Right;
+
+/// What one plan's account needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Namespace of the plan and of its account.
+    pub namespace: String,
+    /// Name of the plan.
+    pub plan: String,
+    /// Name of the account.
+    pub account: String,
+    /// Each right of the account, and which parts of the plan need it.
+    pub rights: BTreeMap<Right, BTreeSet<String>>,
+}
+
+impl Access {
+    /// The rights of a plan's account. Nothing is asked of a cluster.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut access = Self {
+            namespace: plan.namespace.clone(),
+            plan: plan.name.clone(),
+            account: plan.account.clone(),
+            rights: BTreeMap::new(),
+        };
+        for service in &plan.services {
+            access.add_service(plan, service);
+        }
+        access
+    }
+
+    fn add_service(&mut self, plan: &Plan, service: &Service) {
+        for namespace in &service.namespaces {
+            self.add("letting out of quarantine", [Right::on_quarantine("recover", Some(namespace))]);
+        }
+        if plan.creates_quarantines && !service.namespaces.is_empty() {
+            // RBAC cannot limit this by name: of an object that is being created it knows none.
+            self.add("quarantinePolicy: Create", [Right::on_quarantine("create", None)]);
+        }
+        for gate in &service.gates {
+            let question = Question {
+                plan_namespace: plan.namespace.clone(),
+                namespaces: service.namespaces.clone(),
+                phase: gate.phase,
+                spec: gate.spec.clone(),
+                seals: BTreeMap::new(),
+            };
+            self.add(&format!("gate {}", gate.spec.name), gates::rights(&question));
+        }
+        let context = StepContext { namespaces: service.namespaces.clone(), seals: BTreeMap::new() };
+        for step in &service.steps {
+            self.add(&format!("step {}", step.name), steps::rights(step, &context));
+        }
+        self.add("resume", resume::rights(&service.namespaces, &service.resume));
+    }
+
+    fn add(&mut self, part: &str, rights: impl IntoIterator<Item = Right>) {
+        for right in rights {
+            self.rights.entry(right).or_default().insert(part.to_owned());
+        }
+    }
+
+    /// The user that the account is.
+    #[must_use]
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.account)
+    }
+
+    /// The operator's right to act as the account.
+    #[must_use]
+    pub fn impersonation(&self) -> Right {
+        Right {
+            group: String::new(),
+            resource: "serviceaccounts".to_owned(),
+            verb: "impersonate",
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.account.clone()),
+        }
+    }
+}
+
+impl Right {
+    fn on_quarantine(verb: &'static str, name: Option<&str>) -> Self {
+        Self {
+            group: GROUP.to_owned(),
+            resource: "quarantines".to_owned(),
+            verb,
+            namespace: None,
+            name: name.map(str::to_owned),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! One right, in RBAC's terms.
+
+use std::fmt;
+
+use kube::Resource;
+use kube::core::NamespaceResourceScope;
+
+/// One verb on one resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Right {
+    /// Where. `None`: the object is of the cluster, or it is granted in all namespaces.
+    pub namespace: Option<String>,
+    /// API group; empty for the core's.
+    pub group: String,
+    /// Plural name.
+    pub resource: String,
+    /// What is done.
+    pub verb: &'static str,
+    /// On the object of this name. `None`: on all.
+    pub name: Option<String>,
+}
+
+impl Right {
+    /// To list a kind in a namespace.
+    #[must_use]
+    pub fn list<K>(namespace: &str) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self::to::<K>("list", namespace, None)
+    }
+
+    /// To read one object.
+    #[must_use]
+    pub fn get<K>(namespace: &str, name: &str) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self::to::<K>("get", namespace, Some(name))
+    }
+
+    /// To patch the object of that name, or all of the kind in the namespace.
+    #[must_use]
+    pub fn patch<K>(namespace: &str, name: Option<&str>) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self::to::<K>("patch", namespace, name)
+    }
+
+    fn to<K>(verb: &'static str, namespace: &str, name: Option<&str>) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            group: K::group(&()).into_owned(),
+            resource: K::plural(&()).into_owned(),
+            verb,
+            name: name.map(str::to_owned),
+        }
+    }
+}
+
+impl Right {
+    /// On what, as kubectl has it: `deployments.apps/web`.
+    #[must_use]
+    pub fn object(&self) -> String {
+        let Self { group, resource, name, .. } = self;
+        let dot = if group.is_empty() { "" } else { "." };
+        let slash = if name.is_some() { "/" } else { "" };
+        format!("{resource}{dot}{group}{slash}{}", name.as_deref().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, verb, .. } = self;
+        write!(f, "{verb} {}", self.object())?;
+        if let Some(namespace) = namespace {
+            write!(f, " in namespace {namespace}")?;
+        }
+        Ok(())
+    }
+}

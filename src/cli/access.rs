@@ -1,0 +1,186 @@
+//! `resurgam access PLAN.yaml`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use crate::access::{self, Access, Answer, CheckQuestion, Comparison, Right};
+use crate::calls::{call, call_opt};
+use crate::plan::Plan;
+use crate::simulate::load;
+
+mod report;
+
+/// Questions asked of the API server at a time.
+const PARALLEL: usize = 16;
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+A plan acts as an account in its own namespace, and the operator as that account. It may do what is granted here and nothing \
+else: list what its gates look at, patch what its steps start, and `recover` the Quarantines of its namespaces, each by name. In \
+an isolated namespace no Role and no RoleBinding can be written any more: apply this before the day, and again when the plan is \
+changed.
+
+Examples:
+  # Before the day: grant it, or commit it next to the plan.
+  resurgam access plan.yaml | kubectl apply --server-side -f -
+
+  # Is anything missing? What is printed can be applied.
+  resurgam access plan.yaml --check
+
+  # On the day, while namespaces are isolated: what a recovery lead may still grant.
+  resurgam access plan.yaml --late | kubectl apply --server-side -f -
+
+What --late prints grants reading, scaling and resuming in all namespaces, as there is no other way left: delete it afterwards. It \
+grants neither the account nor the right to act as it. Those are in the plan's namespace, which is not isolated, and are an \
+administrator's to apply.
+
+Exit status with --check: 0 nothing is missing; 1 something is, or is held by a wildcard, which lets nothing out; 2 it could not \
+be found out. It takes `create` on subjectaccessreviews.authorization.k8s.io, and `get` on the account.";
+
+/// Arguments of `resurgam access`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Args {
+    /// A file with a RecoveryPlan, as YAML; other kinds in it are passed over. `-` reads standard input.
+    plan: PathBuf,
+
+    /// Namespace of a plan that names none.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Ask the cluster what of it is missing, and print only that.
+    #[arg(long)]
+    check: bool,
+
+    /// What a recovery lead applies when namespaces are isolated already: ClusterRoles, as no Role can be written there.
+    #[arg(long)]
+    late: bool,
+
+    /// How it is written.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// One document for each object, with comments.
+    Yaml,
+    /// One `List`; with --check, what was found for each plan.
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let plans = plans(args)?;
+    if args.check {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        return runtime.block_on(check(args, &plans));
+    }
+    let manifests = if args.late { access::late(&plans) } else { access::manifests(&plans) };
+    match args.output {
+        Format::Yaml => {
+            anstream::print!("{}{}", report::heading(&plans, args.late), access::yaml(&manifests)?)
+        }
+        Format::Json => anstream::println!("{}", serde_json::to_string_pretty(&access::list(&manifests))?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What each plan of the file needs. A problem of a plan is told, and its sound part is granted for.
+fn plans(args: &Args) -> Result<Vec<Access>> {
+    let (file, text) = super::read(&args.plan)?;
+    let mut plans = Vec::new();
+    for mut object in load(&text).context(file.clone())? {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        if object.metadata.namespace.is_none() {
+            object.metadata.namespace.clone_from(&args.namespace);
+        }
+        if object.metadata.namespace.is_none() {
+            bail!("{file}: RecoveryPlan {name} names no namespace: give it with --namespace");
+        }
+        let plan = Plan::from_object(&object);
+        for problem in &plan.problems {
+            anstream::eprintln!("warning: RecoveryPlan {name}: {}", problem.message);
+        }
+        plans.push(Access::of(&plan));
+    }
+    Ok(plans)
+}
+
+async fn check(args: &Args, plans: &[Access]) -> Result<ExitCode> {
+    let client = crate::client::patient(super::cluster().await?)?;
+    let mut found = Vec::new();
+    for access in plans {
+        found.push(compare(&client, access, args.late).await);
+    }
+    match args.output {
+        Format::Yaml => anstream::print!("{}", report::text(&found, args.late)?),
+        Format::Json => anstream::println!("{}", serde_json::to_string_pretty(&found)?),
+    }
+    Ok(if !found.iter().all(Comparison::is_complete) {
+        ExitCode::FAILURE
+    } else if found.iter().any(|found| !found.unknown.is_empty()) {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+async fn compare(client: &Client, access: &Access, late: bool) -> Comparison {
+    let asked = stream::iter(access.questions()).map(|question| async move {
+        let answer = ask(client, access, &question).await;
+        (question, answer)
+    });
+    access.compare(asked.buffered(PARALLEL).collect().await, late)
+}
+
+async fn ask(client: &Client, access: &Access, question: &CheckQuestion) -> Answer {
+    match question {
+        CheckQuestion::Account => {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &access.namespace);
+            let what = format!("get ServiceAccount {}/{}", access.namespace, access.account);
+            let found = call_opt(what, accounts.get(&access.account)).await;
+            found.map(|found| found.is_some()).map_err(|error| error.to_string())
+        }
+        CheckQuestion::May { user, right, .. } => may(client, user, right).await,
+        CheckQuestion::Wildcard(right) => may(client, &access.user(), right).await,
+    }
+}
+
+async fn may(client: &Client, user: &str, right: &Right) -> Answer {
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let namespace = user.split(':').nth(2).unwrap_or_default();
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(user.to_owned()),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(right.group.clone()),
+                resource: Some(right.resource.clone()),
+                namespace: right.namespace.clone(),
+                name: right.name.clone(),
+                verb: Some(right.verb.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let what = format!("ask whether {user} may {right}");
+    let answer =
+        call(what, reviews.create(&PostParams::default(), &review)).await.map_err(|e| e.to_string())?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+#[cfg(test)]
+mod tests;

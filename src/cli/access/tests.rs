@@ -1,0 +1,37 @@
+use super::*;
+
+/// The plan of the smallest example, compared: what is not granted, is granted by a wildcard, or unknown, by its verb.
+fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String {
+    let text = include_str!("../../../examples/smallest.yaml");
+    let access = Access::of(&Plan::from_object(&load(text).unwrap()[0]));
+    let answers = access.questions().into_iter().map(|question| {
+        let answer = match &question {
+            CheckQuestion::Account => Ok(true),
+            CheckQuestion::May { right, .. } if right.verb == unknown => {
+                Err("no answer within 15 s".to_owned())
+            }
+            CheckQuestion::May { right, .. } => Ok(right.verb != missing),
+            CheckQuestion::Wildcard(_) => Ok(wildcard),
+        };
+        (question, answer)
+    });
+    let found = access.compare(answers.collect(), late);
+    anstream::adapter::strip_str(&report::text(&[found], late).unwrap()).to_string()
+}
+
+#[test]
+fn what_is_missing_is_told_and_can_be_applied() {
+    insta::assert_snapshot!("missing", compared("recover", "get", false, false));
+    insta::assert_snapshot!("missing_late", compared("recover", "", false, true));
+    insta::assert_snapshot!("missing_that_no_lead_grants", compared("impersonate", "", false, true));
+    insta::assert_snapshot!("granted", compared("", "", false, false));
+    insta::assert_snapshot!("wildcard", compared("", "", true, false));
+}
+
+#[test]
+fn what_stands_above_the_manifests_says_when_to_apply_them() {
+    let text = include_str!("../../../examples/smallest.yaml");
+    let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
+    insta::assert_snapshot!("heading", report::heading(&plans, false));
+    insta::assert_snapshot!("heading_late", report::heading(&plans, true));
+}
