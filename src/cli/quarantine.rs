@@ -51,7 +51,8 @@ No operator is needed: network policies, the namespace's label and, where they a
 written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing
 here lets anything out again.
 
-Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or the preflight found a blocker;
+Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something that keeps them so is missing, or the
+preflight found a blocker;
 2 it could not be found out, or the command line is wrong.";
 
 /// Arguments of `resurgam quarantine`.
@@ -304,7 +305,12 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
     stream::iter(works)
         .map(|work| async {
             let outcome = work.finish().await;
-            done.tell(&outcome.namespace, if outcome.isolated { "isolated" } else { "NOT isolated" });
+            let what = match &outcome {
+                offline::Outcome { isolated: true, .. } => "isolated",
+                offline::Outcome { contained: true, .. } => "isolated, with problems",
+                _ => "NOT isolated",
+            };
+            done.tell(&outcome.namespace, what);
             outcome
         })
         .buffered(PARALLEL)

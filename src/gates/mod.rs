@@ -139,7 +139,7 @@ pub fn interests(question: &Question) -> Vec<Interest> {
 /// Which rights of the plan's account it takes to answer. A gate that does not ask exactly one question asks nothing.
 #[must_use]
 pub fn rights(question: &Question) -> Vec<Right> {
-    only(&question.spec).map_or_else(Vec::new, |gate| gate.rights(question))
+    only(&question.spec).map_or_else(Vec::new, |(_, gate)| gate.rights(question))
 }
 
 /// The one question of a spec.

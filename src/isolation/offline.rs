@@ -37,8 +37,10 @@ const ATTEMPTS: usize = 6;
 pub struct Outcome {
     /// Which.
     pub namespace: String,
-    /// Cut off, and seen to refuse.
+    /// Cut off, and seen to refuse, and nothing is a problem.
     pub isolated: bool,
+    /// Cut off, and seen to refuse, whatever else is a problem: a webhook that refuses the label leaves the isolation lists in force.
+    pub contained: bool,
     /// What became of its Quarantine.
     pub quarantine: String,
     /// What became of its network.
@@ -130,15 +132,17 @@ impl<'a> Work<'a> {
             let written = self.label(namespace, &spec).await;
             self.problem(written);
         }
-        self.verify().await;
+        let is_fenced = self.verify().await;
         if self.fenced_by_others && (self.request.operator || label_before.is_none()) {
             self.await_operator().await;
         }
+        let problems = self.outcome.problems.len();
         let (network, pods) = (self.look_at_network().await, self.look_at_pods().await);
         self.problem(network);
         self.problem(pods);
         let others = self.look_at_other_policies().await;
         self.problem(others);
+        self.outcome.contained = is_fenced && self.outcome.problems.len() == problems;
         self.outcome.isolated = self.outcome.problems.is_empty();
         self.outcome
     }
@@ -257,7 +261,7 @@ impl<'a> Work<'a> {
     }
 
     /// Tries until the fence is seen to refuse. There is no signal that a label or a policy is in force: only trying tells.
-    async fn verify(&mut self) {
+    async fn verify(&mut self) -> bool {
         let (start, mut pause) = (Instant::now(), Duration::from_millis(5));
         let mut level = Isolation::Contained;
         let fence = loop {
@@ -299,11 +303,12 @@ impl<'a> Work<'a> {
         self.outcome.lock = said(&lock, level);
         if lock != Seen::Refused {
             // Who may release is let through: that is no hole, and nobody can tell it from one.
-            self.outcome.notes.push(format!(
-                "the lock was not seen to refuse you ({}): may you release it?",
-                self.outcome.lock
-            ));
+            let why = if lock == Seen::LetThrough { ": may you release it?" } else { "" };
+            self.outcome
+                .notes
+                .push(format!("the lock was not seen to refuse you ({}){why}", self.outcome.lock));
         }
+        fence == Seen::Refused
     }
 
     /// The operator was faster: it is doing the same, and says when it is done.

@@ -73,6 +73,11 @@ impl fmt::Display for Sabotage {
 }
 
 impl Trick {
+    /// Does it keep everybody from labelling the namespace?
+    pub(super) fn keeps_the_label_off(&self) -> bool {
+        matches!(self, Self::Webhook(Webhook { target: Target::Namespace, .. }))
+    }
+
     /// Plants it.
     ///
     /// # Errors

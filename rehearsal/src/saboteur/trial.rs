@@ -303,7 +303,9 @@ impl<'a> Trial<'a> {
             report.wrong.push(found.to_string());
         }
         let other_policies = self.sabotage.tricks.contains(&Trick::Policies(super::Policies::Cilium));
-        let is_so = broken.is_empty() && !other_policies;
+        // The label is one of two that isolate: without it the namespace is cut off and refuses, and somebody has to know.
+        let is_unlabelled = self.sabotage.tricks.iter().any(Trick::keeps_the_label_off);
+        let is_so = broken.is_empty() && !other_policies && !is_unlabelled;
         let code = output.status.code();
         if is_so && code != Some(0) {
             report.wrong.push(format!("the exit code is {code:?}, and all that the command promises is so"));
@@ -319,6 +321,12 @@ impl<'a> Trial<'a> {
             if !culprits.iter().any(|culprit| said.contains(culprit)) {
                 report.wrong.push(format!("the command names none of {}", culprits.join(", ")));
             }
+        }
+        if is_unlabelled && broken.is_empty() && !other_policies && !said.contains("isolated, with problems")
+        {
+            report
+                .wrong
+                .push("the command does not say that the isolation lists isolate it all the same".to_owned());
         }
         report.said = said;
         scene.remove_webhooks().await?;

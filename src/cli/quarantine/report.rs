@@ -139,7 +139,11 @@ pub(super) fn end(report: &Report) -> String {
     let mut page = String::new();
     policies(&mut page, &report.policies);
     for laid in &report.namespaces {
-        let (style, word) = if laid.isolated { (GOOD, "isolated") } else { (BAD, "NOT isolated") };
+        let (style, word) = match laid {
+            offline::Outcome { isolated: true, .. } => (GOOD, "isolated"),
+            offline::Outcome { contained: true, .. } => (WARN, "isolated, with problems"),
+            _ => (BAD, "NOT isolated"),
+        };
         line!(page, "{style}{word}{style:#}  {BOLD}{}{BOLD:#}", laid.namespace);
         for (what, how) in [
             ("quarantine", &laid.quarantine),
@@ -175,12 +179,20 @@ pub(super) fn end(report: &Report) -> String {
             line!(page, "{GOOD}All isolated{GOOD:#}, and seen to refuse you. {next}");
         }
         Outcome::Incomplete => {
-            let left = report.namespaces.iter().filter(|laid| !laid.isolated).count();
-            line!(
-                page,
-                "{BAD}{left} of {} not isolated.{BAD:#} Running this again does no harm.",
-                report.targets.len()
-            );
+            let all = report.targets.len();
+            let count = |is: fn(&&offline::Outcome) -> bool| report.namespaces.iter().filter(is).count();
+            let left = all - count(|laid| laid.contained);
+            let partly = count(|laid| laid.contained && !laid.isolated);
+            if left > 0 {
+                line!(page, "{BAD}{left} of {all} not isolated.{BAD:#} Running this again does no harm.");
+            }
+            if partly > 0 {
+                line!(
+                    page,
+                    "{WARN}{partly} of {all} isolated, with problems{WARN:#}: cut off and seen to refuse, but not all that keeps them so \
+                     is in place. Clear what is named above, and run this again."
+                );
+            }
         }
         Outcome::Stopped if report.stopped_by.is_none() => stopped(&mut page, report),
         Outcome::Stopped => {}
