@@ -11,6 +11,7 @@ use kube::Client;
 use serde_json::json;
 
 use crate::identity::Server;
+use crate::network;
 use crate::pki::{Authority, Files, token_keys, write_private};
 use crate::process::Process;
 use crate::workdir::Workdir;
@@ -68,12 +69,16 @@ impl Rig<'_> {
         etcd: &Etcd,
         static_policies: Option<&str>,
         further: &[Vec<String>],
+        real_node: bool,
     ) -> anyhow::Result<(Vec<Process>, Vec<Server>)> {
         let certificates = self.workdir.join("certificates");
-        let hosts: Vec<String> = (0..=further.len()).map(|n| listens(n).to_string()).collect();
+        let hosts = (0..=further.len()).map(listens).chain([network::NODE, SERVICE]);
+        let hosts: Vec<String> = hosts.map(|host| host.to_string()).collect();
         let names = hosts.iter().map(String::as_str).chain(["localhost", "kubernetes.default.svc"]);
         let server = self.authority.server_of("kube-apiserver", &names.collect::<Vec<_>>())?;
         let serving = server.write(&certificates, "kube-apiserver")?;
+        let kubelets = self.authority.client("resurgam-rig-kubelet-client", None)?;
+        let kubelets = kubelets.write(&certificates, "kubelet-client")?;
         let (private, public) = token_keys()?;
         write_private(&self.token_key(), &private)?;
         write_private(&certificates.join("service-accounts.pub"), &public)?;
@@ -81,13 +86,19 @@ impl Rig<'_> {
         let admission = static_policies.map(|policies| self.admission(policies)).transpose()?;
         let prober = self.authority.client("resurgam-rig-prober", None)?;
         let start = |number: usize, port: Option<u16>, more: Vec<String>| {
-            let (serving, admission, prober) = (&serving, &admission, &prober);
+            let (serving, kubelets, admission, prober) = (&serving, &kubelets, &admission, &prober);
             let log = if number == 0 { String::new() } else { format!("-{}", number + 1) };
-            // One on its own needs nobody to find it, and tells nobody where it is.
-            let reconciler = if further.is_empty() { "none" } else { "lease" };
+            // One on its own needs nobody to find it, and tells nobody where it is. Pods do.
+            let reconciler = if further.is_empty() && !real_node { "none" } else { "lease" };
+            // In the private network of a real node there is nobody but its pods.
+            let bind = if real_node { Ipv4Addr::UNSPECIFIED } else { listens(number) };
             self.start_at("kube-apiserver", log, port, move |port, command| {
                 self.apiserver(etcd, serving, number, port, command);
                 command
+                    .arg(format!("--bind-address={bind}"))
+                    .arg(format!("--advertise-address={}", advertised(number, real_node)))
+                    .arg(flag("kubelet-client-certificate", &kubelets.certificate))
+                    .arg(flag("kubelet-client-key", &kubelets.key))
                     .arg(format!("--endpoint-reconciler-type={reconciler}"))
                     .args(admission.as_ref().map(|file| flag("admission-control-config-file", file)))
                     .args(&more);
@@ -113,8 +124,6 @@ impl Rig<'_> {
         let issuer = "https://kubernetes.default.svc.cluster.local";
         let public = self.workdir.join("certificates/service-accounts.pub");
         command
-            .arg(format!("--bind-address={}", listens(number)))
-            .arg(format!("--advertise-address={}", advertised(number)))
             .arg(format!("--secure-port={port}"))
             .arg("--service-cluster-ip-range=10.96.0.0/16")
             .arg(format!("--etcd-servers={}", etcd.url))
@@ -287,7 +296,7 @@ impl Rig<'_> {
     }
 
     /// A program with nothing of this process's environment but the path.
-    fn command(&self, name: &str) -> anyhow::Result<Command> {
+    pub(crate) fn command(&self, name: &str) -> anyhow::Result<Command> {
         let program = self.programs.get(name).with_context(|| format!("there is no program {name}"))?;
         let mut command = Command::new(program);
         let home = self.workdir.join("home");
@@ -357,9 +366,15 @@ fn listens(number: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + u32::try_from(number).unwrap_or_default())
 }
 
-/// The address at which it says that it is: Kubernetes advertises no loopback address. This network is for documentation
-/// (RFC 5737), so that nobody is there.
-pub(crate) fn advertised(number: usize) -> Ipv4Addr {
+/// The Service `default/kubernetes`: the first address of those for Services.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// The address at which it says that it is: Kubernetes advertises no loopback address. With a real node that is the node's own. Else the
+/// network is for documentation (RFC 5737), so that nobody is there.
+pub(crate) fn advertised(number: usize, real_node: bool) -> Ipv4Addr {
+    if real_node {
+        return network::NODE;
+    }
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 1).to_bits() + u32::try_from(number).unwrap_or_default())
 }
 
@@ -395,12 +410,16 @@ async fn ready(process: &Process, client: &Client, path: &str) -> anyhow::Result
     }
 }
 
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+fn free_port() -> anyhow::Result<u16> {
+    free_port_at(Ipv4Addr::LOCALHOST)
+}
+
+pub(crate) fn free_port_at(address: Ipv4Addr) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((address, 0)).with_context(|| format!("no free port on {address}"))?;
     Ok(listener.local_addr()?.port())
 }
 
-fn flag(name: &str, path: impl AsRef<Path>) -> std::ffi::OsString {
+pub(crate) fn flag(name: &str, path: impl AsRef<Path>) -> std::ffi::OsString {
     let mut flag = std::ffi::OsString::from(format!("--{name}="));
     flag.push(path.as_ref());
     flag

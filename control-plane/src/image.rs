@@ -1,5 +1,6 @@
-//! Images for the real node: a program of this machine with the libraries that it is linked to, and nothing else.
+//! Images for the real node: files of this machine, with the libraries that they are linked to, and nothing else.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,74 +11,146 @@ use sha2::{Digest, Sha256};
 
 use crate::process::run;
 
-/// Writes an archive with an OCI image of `program` as its entrypoint, followed by `arguments`, and says where it is.
-pub(crate) fn image(
-    folder: &Path,
-    name: &str,
-    program: &Path,
-    arguments: &[&str],
-) -> anyhow::Result<PathBuf> {
-    let file = program.file_name().context("the program has no name")?;
-    let work = folder.join("image").join(file);
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    let (root, layout) = (work.join("root"), work.join("layout"));
-    let entrypoint = Path::new("/usr/bin").join(file);
-    put(&root, program, &entrypoint)?;
-    for library in libraries(program)? {
-        put(&root, &library, &library)?;
-    }
-    fs::create_dir_all(layout.join("blobs/sha256"))?;
-    let layer = work.join("layer.tar");
-    archive(&root, &layer)?;
-    let layer = blob(&layout, &fs::read(&layer)?)?;
-    let mut command = vec![entrypoint.to_string_lossy().into_owned()];
-    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({
-        "architecture": arch, "os": "linux", "config": {"Entrypoint": command},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-    });
-    let of_type = |mut descriptor: Value, media_type: &str| {
-        descriptor["mediaType"] = json!(format!("application/vnd.oci.image.{media_type}"));
-        descriptor
-    };
-    let config = of_type(blob(&layout, config.to_string().as_bytes())?, "config.v1+json");
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config, "layers": [of_type(layer, "layer.v1.tar")],
-    });
-    let mut manifest = of_type(blob(&layout, manifest.to_string().as_bytes())?, "manifest.v1+json");
-    manifest["annotations"] = json!({"io.containerd.image.name": name});
-    fs::write(layout.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())?;
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#)?;
-    let image = work.join("image.tar");
-    archive(&layout, &image)?;
-    Ok(image)
+/// What an image is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    name: String,
+    entrypoint: Vec<String>,
+    user: Option<String>,
+    files: Vec<(PathBuf, PathBuf)>,
+    texts: Vec<(PathBuf, String)>,
 }
 
-/// The libraries that a program is linked to, and the loader that finds them.
-fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
+impl Image {
+    /// An empty image of this name, such as `localhost/web:1`.
+    #[must_use]
+    pub fn new(name: &str) -> Image {
+        Image { name: name.to_owned(), ..Image::default() }
+    }
+
+    /// An image of this name of a program of this machine, with what it is linked to: `arguments` follow it as the entrypoint.
+    #[must_use]
+    pub fn of_program(name: &str, program: &Path, arguments: &[&str]) -> Image {
+        let place = Path::new("/usr/bin").join(program.file_name().unwrap_or_default());
+        let mut image = Image::new(name).put(program, &place);
+        image.entrypoint = vec![place.to_string_lossy().into_owned()];
+        image.entrypoint.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        image
+    }
+
+    /// With a file of this machine at another place, and the libraries that it is linked to.
+    #[must_use]
+    pub fn put(mut self, file: &Path, place: &Path) -> Image {
+        self.files.push((file.to_owned(), place.to_owned()));
+        self
+    }
+
+    /// With a file or a folder of this machine where it is, and the libraries that it is linked to.
+    #[must_use]
+    pub fn with(self, path: impl AsRef<Path>) -> Image {
+        let path = path.as_ref();
+        self.put(path, path)
+    }
+
+    /// With a file of this content.
+    #[must_use]
+    pub fn with_text(mut self, path: &str, content: &str) -> Image {
+        self.texts.push((path.into(), content.to_owned()));
+        self
+    }
+
+    /// Run as this user and group, by number.
+    #[must_use]
+    pub fn run_as(mut self, user: &str) -> Image {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// Writes an archive with it into a folder in `folder`, and says where it is, and what the image is called by its digest.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<(PathBuf, String)> {
+        let work = folder.join("image").join(self.name.replace(['/', ':'], "-"));
+        if work.exists() {
+            fs::remove_dir_all(&work)?;
+        }
+        let (root, layout) = (work.join("root"), work.join("layout"));
+        fs::create_dir_all(layout.join("blobs/sha256"))?;
+        for (file, place) in &self.files {
+            copy(file, &root, place)?;
+        }
+        for library in libraries(self.files.iter().map(|(file, _)| file.as_path()))? {
+            copy(&library, &root, &library)?;
+        }
+        for (place, text) in &self.texts {
+            fs::write(in_root(&root, place)?, text)?;
+        }
+        let layer = work.join("layer.tar");
+        archive(&root, &layer)?;
+        let layer = blob(&layout, &fs::read(&layer)?)?;
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config = json!({
+            "architecture": arch, "os": "linux",
+            "config": {"Entrypoint": self.entrypoint, "User": self.user.as_deref().unwrap_or_default()},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        });
+        let of_type = |mut descriptor: Value, media_type: &str| {
+            descriptor["mediaType"] = json!(format!("application/vnd.oci.image.{media_type}"));
+            descriptor
+        };
+        let config = of_type(blob(&layout, config.to_string().as_bytes())?, "config.v1+json");
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [of_type(layer, "layer.v1.tar")],
+        });
+        let manifest = of_type(blob(&layout, manifest.to_string().as_bytes())?, "manifest.v1+json");
+        let repository = self.name.rsplit_once(':').map_or(self.name.as_str(), |(repository, _)| repository);
+        let pinned = format!("{repository}@{}", manifest["digest"].as_str().unwrap_or_default());
+        let called = |name: &str| {
+            let mut manifest = manifest.clone();
+            manifest["annotations"] = json!({"io.containerd.image.name": name});
+            manifest
+        };
+        let index = json!({"schemaVersion": 2, "manifests": [called(&self.name), called(&pinned)]});
+        fs::write(layout.join("index.json"), index.to_string())?;
+        fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#)?;
+        let image = work.join("image.tar");
+        archive(&layout, &image)?;
+        Ok((image, pinned))
+    }
+}
+
+/// The libraries that files are linked to, and the loader that finds them.
+fn libraries<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let files: Vec<&Path> = files.filter(|file| file.is_file()).collect();
+    if files.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    // It ends with 1 if one of them is linked to nothing.
+    let output = Command::new("ldd").args(&files).output().context("run ldd")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    if String::from_utf8_lossy(&output.stderr).contains("not a dynamic executable") {
-        return Ok(Vec::new());
-    }
-    ensure!(output.status.success(), "ldd {}: {}", program.display(), said.trim());
-    // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, `/lib64/ld-linux-x86-64.so.2 (0x…)`; the kernel's own has no path.
-    Ok(said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+    ensure!(!said.contains("not found"), "ldd: {}", said.trim());
+    // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, `/lib64/ld-linux-x86-64.so.2 (0x…)`, and `FILE:` before those of each of several files; the
+    // kernel's own has no path.
+    let paths = said.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    Ok(paths.map(PathBuf::from).collect())
 }
 
-fn put(root: &Path, from: &Path, to: &Path) -> anyhow::Result<()> {
-    let to = root.join(to.strip_prefix("/").unwrap_or(to));
-    fs::create_dir_all(to.parent().context("a path without a folder")?)?;
-    fs::copy(from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-    Ok(())
+/// Where something of an image is put, with the folders that it is in.
+fn in_root(root: &Path, place: &Path) -> anyhow::Result<PathBuf> {
+    let place = root.join(place.strip_prefix("/").unwrap_or(place));
+    fs::create_dir_all(place.parent().context("a path without a folder")?)?;
+    Ok(place)
 }
 
+fn copy(from: &Path, root: &Path, place: &Path) -> anyhow::Result<()> {
+    let to = in_root(root, place)?;
+    run(Command::new("cp").arg("-RLT").arg(from).arg(to)).with_context(|| format!("copy {}", from.display()))
+}
+
+/// Whoever runs in it may read it, whatever this process's files are like.
 fn archive(folder: &Path, to: &Path) -> anyhow::Result<()> {
-    run(Command::new("tar").args(["--owner=0", "--group=0", "-cf"]).arg(to).arg("-C").arg(folder).arg("."))
+    let mut tar = Command::new("tar");
+    tar.args(["--owner=0", "--group=0", "--mode=a+rX", "-cf"]).arg(to).arg("-C").arg(folder).arg(".");
+    run(&mut tar)
 }
 
 /// Keeps content under its digest, and describes it.

@@ -12,6 +12,7 @@ mod client;
 mod components;
 mod identity;
 mod image;
+mod network;
 mod node;
 mod pki;
 mod process;
@@ -22,14 +23,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use kube::Client;
 use kube::config::Kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use crate::build::{part, part_if_built, part_source, parts};
 pub use crate::identity::Identity;
-pub use crate::node::real_node_lacks;
+pub use crate::image::Image;
+pub use crate::network::enter_private_network;
+pub use crate::node::{NetworkPolicies, build_real_node, real_node_lacks};
 pub use crate::process::{spawn_bound, terminate};
 
 use crate::components::Rig;
@@ -58,8 +61,9 @@ pub struct Options {
     /// advertised in the EndpointSlice of `default/kubernetes`; [`ControlPlane::api_servers`] tells where. Everything else, every
     /// kubeconfig included, goes by the first.
     pub further_api_servers: Vec<Vec<String>>,
-    /// Whether there is a real node too, `real-1`, whose pods are processes on a network. [`real_node_lacks`] says what this
-    /// machine lacks for it.
+    /// Whether there is a real node too, `real-1`, whose pods are processes on a network, with Services. [`real_node_lacks`] says what
+    /// this machine lacks for it. It is started by who has built what it needs ([`build_real_node`]) and then entered a network of their
+    /// own ([`enter_private_network`]), and has no further API servers beside it.
     pub real_node: bool,
 }
 
@@ -109,16 +113,25 @@ impl ControlPlane {
         let prepare =
             move || anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs(options.real_node)?));
         let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
+        if options.real_node {
+            network::ensure_private()?;
+            ensure!(options.further_api_servers.is_empty(), "a real node has one API server");
+        }
         let authority = Authority::new("resurgam-control-plane")?;
         let rig = Rig { workdir: &workdir, programs: &programs, authority: &authority };
         write_private(&rig.ca(), &authority.pem())?;
 
         let (etcd, etcd_access) = rig.etcd().await?;
         let (apiservers, servers) = rig
-            .apiservers(&etcd_access, options.static_policies.as_deref(), &options.further_api_servers)
+            .apiservers(
+                &etcd_access,
+                options.static_policies.as_deref(),
+                &options.further_api_servers,
+                options.real_node,
+            )
             .await?;
         let api_servers = servers.iter().enumerate().map(|(number, server)| {
-            let advertised = (components::advertised(number), server.port()?).into();
+            let advertised = (components::advertised(number, options.real_node), server.port()?).into();
             anyhow::Ok(ApiServer { advertised, url: server.url.clone() })
         });
         let api_servers = api_servers.collect::<anyhow::Result<Vec<_>>>()?;
@@ -153,8 +166,8 @@ impl ControlPlane {
         processes.extend([controller_manager, scheduler, kwok]);
         let mut node = None;
         if options.real_node {
-            let (process, started) = rig.node(&server).await?;
-            processes.push(process);
+            let (started, of_node) = rig.node(&server).await?;
+            processes.extend(of_node);
             node = Some(started);
             nodes.push(node::NAME.to_owned());
         }
@@ -236,20 +249,42 @@ impl ControlPlane {
             .with_context(|| format!("there is no program {name}; there are {}", known()))
     }
 
-    /// Gives the real node an image of a program of this machine, with what it is linked to: `arguments` follow it as the
-    /// entrypoint.
+    /// Gives the real node an image, and returns what pods call it by: its name and digest.
     ///
     /// # Errors
     /// There is no real node, or the image cannot be made.
-    pub fn import_image(&self, name: &str, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-        let node = self.node.as_ref().context("this control plane has no real node")?;
-        node.import(&self.workdir.join("node"), name, program, arguments)
+    pub fn import_image(&self, image: &Image) -> anyhow::Result<String> {
+        let (archive, pinned) = image.write(&self.workdir.join("node"))?;
+        self.import_archive(&archive)?;
+        Ok(pinned)
     }
 
-    /// The bridge that the real node's pods are on, where there is one.
-    #[must_use]
-    pub fn bridge(&self) -> Option<&str> {
-        self.node.as_ref().map(Node::bridge)
+    /// Gives the real node the images of an archive, by the names that it has for them.
+    ///
+    /// # Errors
+    /// There is no real node, or it does not take the archive.
+    pub fn import_archive(&self, archive: &Path) -> anyhow::Result<()> {
+        self.real_node()?.import(archive)
+    }
+
+    /// The names of the containers of a namespace that have a process on the real node, by its container runtime's word.
+    ///
+    /// # Errors
+    /// There is no real node, or it cannot be asked.
+    pub fn running_containers(&self, namespace: &str) -> anyhow::Result<Vec<String>> {
+        self.real_node()?.running_containers(namespace)
+    }
+
+    /// Has NetworkPolicies enforced on the real node, by the part `kube-router`.
+    ///
+    /// # Errors
+    /// There is no real node, or the program cannot be started.
+    pub fn enforce_network_policies(&self, kube_router: &Path) -> anyhow::Result<NetworkPolicies> {
+        self.real_node()?.enforce_network_policies(kube_router, &self.workdir)
+    }
+
+    fn real_node(&self) -> anyhow::Result<&Node> {
+        self.node.as_ref().context("this control plane has no real node")
     }
 
     /// Whether every component is still running.

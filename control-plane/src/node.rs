@@ -1,8 +1,8 @@
-//! A real node on this machine: kubelet, containerd and runc, with a bridge for a network that enforces no NetworkPolicy.
+//! A real node on this machine: kubelet, containerd and runc, kube-proxy for Services, and a bridge for a network that enforces no
+//! NetworkPolicy until kube-router is asked to.
 //!
-//! Everything of it runs in a PID and a mount namespace of its own, which the kernel clears away with its first process: no
-//! shim, container or mount outlives it. What it leaves on the host is an empty bridge, removed when it ends in order, else by
-//! the next node, and empty cgroups.
+//! Everything of it runs in a private network, and in a PID and a mount namespace of its own, which the kernel clears away with
+//! their last process: no shim, container, mount, bridge or rule outlives it. What it leaves on the host is empty cgroups.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,36 @@ use anyhow::{Context, ensure};
 use rustix::process::getuid;
 use serde_json::json;
 
-use crate::components::Rig;
+use crate::components::{Rig, flag, free_port_at};
 use crate::identity::Server;
-use crate::image::image;
+use crate::image::Image;
+use crate::network;
 use crate::pki::write_private;
 use crate::process::{Process, run};
+use crate::workdir::Workdir;
 
 /// The name of the node.
 pub(crate) const NAME: &str = "real-1";
 /// Where Debian keeps the plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
-/// Bridges of ours are called this and the process id.
-const BRIDGE: &str = "rsg";
 /// The image of the process that holds a pod's namespaces.
 const PAUSE: &str = "localhost/pause:1";
-/// Programs of the host that it needs, beside the plugins.
-const PROGRAMS: [&str; 7] = ["ip", "ldd", "mount", "runc", "sleep", "tar", "unshare"];
+/// Programs of the host that it needs beside the plugins, and the Debian packages of those that not every machine has.
+const PROGRAMS: [(&str, &str); 13] = [
+    ("cp", ""),
+    ("conntrack", " (Debian: conntrack)"),
+    ("ip", " (Debian: iproute2)"),
+    ("ipset", " (Debian: ipset)"),
+    ("iptables", " (Debian: iptables)"),
+    ("ldd", ""),
+    ("modprobe", " (Debian: kmod)"),
+    ("mount", ""),
+    ("nft", " (Debian: nftables)"),
+    ("runc", " (Debian: runc)"),
+    ("sleep", ""),
+    ("tar", ""),
+    ("unshare", ""),
+];
 
 /// What this machine lacks to run a real node. Empty: it can.
 #[must_use]
@@ -36,9 +50,8 @@ pub fn real_node_lacks() -> Vec<String> {
     if !getuid().is_root() {
         lacks.push("root".to_owned());
     }
-    lacks.extend(
-        PROGRAMS.iter().filter(|name| program(name).is_none()).map(|name| format!("the program {name}")),
-    );
+    let missing = PROGRAMS.iter().filter(|(name, _)| program(name).is_none());
+    lacks.extend(missing.map(|(name, package)| format!("the program {name}{package}")));
     for plugin in ["bridge", "host-local", "loopback"] {
         if !Path::new(CNI_PLUGINS).join(plugin).is_file() {
             lacks.push(format!("{CNI_PLUGINS}/{plugin} (Debian: containernetworking-plugins)"));
@@ -53,55 +66,92 @@ fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// Builds what a real node needs, where it was not built before. That takes the network outside.
+///
+/// # Errors
+/// It cannot be built.
+pub fn build_real_node() -> anyhow::Result<()> {
+    crate::build::programs(true).map(drop)
+}
+
 /// A node that runs.
 #[derive(Debug)]
 pub(crate) struct Node {
     ctr: PathBuf,
     socket: PathBuf,
-    bridge: Bridge,
+    /// By which kube-router finds the API server.
+    router: PathBuf,
 }
 
-/// Removed with this.
+/// kube-router, which enforces NetworkPolicies. Dropped, it is killed, and what it enforced last stays until the network ends.
 #[derive(Debug)]
-struct Bridge(String);
+pub struct NetworkPolicies(Process);
 
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        let _ = run(Command::new("ip").args(["link", "delete", &self.0]));
+impl NetworkPolicies {
+    /// Ends it, and takes its rules away: nobody enforces anything any more.
+    ///
+    /// # Errors
+    /// The rules cannot be taken away.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.0.kill();
+        // What it has for that itself does not do it.
+        let rules = "iptables-save | grep -vE 'KUBE-(ROUTER|POD-FW|NWPLCY)|kube-router netpol' | iptables-restore && ipset destroy";
+        run(Command::new("sh").args(["-c", rules])).context("take the rules of kube-router away")
     }
 }
 
 impl Node {
-    /// The bridge that its pods are on.
-    pub(crate) fn bridge(&self) -> &str {
-        &self.bridge.0
+    /// `ctr`, in the namespace of the kubelet's containers.
+    fn ctr(&self, arguments: &[&str]) -> Command {
+        let mut ctr = Command::new(&self.ctr);
+        ctr.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io"]).args(arguments);
+        ctr
     }
 
-    /// Makes an image of a program and everything it needs known to the node.
-    pub(crate) fn import(
-        &self,
-        folder: &Path,
-        name: &str,
-        program: &Path,
-        arguments: &[&str],
-    ) -> anyhow::Result<()> {
-        let archive = image(folder, name, program, arguments)?;
-        let mut import = Command::new(&self.ctr);
-        import
-            .arg("--address")
-            .arg(&self.socket)
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(&archive);
-        run(&mut import).with_context(|| format!("import image {name}"))
+    /// Makes the images of an archive known to the node.
+    pub(crate) fn import(&self, archive: &Path) -> anyhow::Result<()> {
+        run(self.ctr(&["images", "import"]).arg(archive))
+            .with_context(|| format!("import {}", archive.display()))
     }
+
+    pub(crate) fn running_containers(&self, namespace: &str) -> anyhow::Result<Vec<String>> {
+        let of_namespace = format!("labels.\"io.kubernetes.pod.namespace\"=={namespace}");
+        let containers = said(&mut self.ctr(&["containers", "list", "--quiet", &of_namespace]))?;
+        let tasks = said(&mut self.ctr(&["tasks", "list"]))?;
+        let is_running = |container: &&str| {
+            tasks.lines().any(|task| task.starts_with(*container) && task.ends_with("RUNNING"))
+        };
+        Ok(containers.lines().filter(is_running).map(str::to_owned).collect())
+    }
+
+    pub(crate) fn enforce_network_policies(
+        &self,
+        kube_router: &Path,
+        workdir: &Workdir,
+    ) -> anyhow::Result<NetworkPolicies> {
+        let mut command = Command::new(kube_router);
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.arg(flag("kubeconfig", &self.router)).arg(format!("--hostname-override={NAME}"));
+        command.args(["--run-firewall=true", "--run-router=false", "--run-service-proxy=false"]);
+        command.args(["--health-port=0", "--metrics-port=0", "-v=1"]);
+        let log = workdir.join("logs/kube-router.log");
+        Ok(NetworkPolicies(Process::start("kube-router", command, &log)?))
+    }
+}
+
+/// What a program says.
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("run {:?}", command.get_program()))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{:?}: {}", command.get_program(), complaint.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Rig<'_> {
     /// Starts a node. Its readiness shows in the API.
-    pub(crate) async fn node(&self, server: &Server) -> anyhow::Result<(Process, Node)> {
+    pub(crate) async fn node(&self, server: &Server) -> anyhow::Result<(Node, [Process; 2])> {
         let lacks = real_node_lacks();
         ensure!(lacks.is_empty(), "a real node cannot run here, for want of {}", lacks.join(", "));
-        remove_stale_bridges();
         let user = format!("system:node:{NAME}");
         let kubeconfig = self.component(server, "kubelet", Some((&user, "system:nodes")))?;
         let files = Files::new(&self.workdir.join("node"), self.programs)?;
@@ -111,8 +161,8 @@ impl Rig<'_> {
         command.arg(files.folder.join("start.sh")).env_clear().env("HOME", &files.folder);
         command.env("PATH", files.path(self.programs)?);
         let process = Process::start("node", command, &self.log("node"))?;
-        let node =
-            Node { ctr: self.program("ctr")?, socket: files.socket(), bridge: Bridge(files.bridge.clone()) };
+        let router = self.component(server, "kube-router", None)?;
+        let node = Node { ctr: self.program("ctr")?, socket: files.socket(), router };
         // Its own first image. containerd takes a moment to listen.
         let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(files.socket()).is_err() {
@@ -121,8 +171,22 @@ impl Rig<'_> {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         let sleep = program("sleep").context("there is no program sleep")?;
-        node.import(&files.folder, PAUSE, &sleep, &["infinity"])?;
-        Ok((process, node))
+        let (pause, _) = Image::of_program(PAUSE, &sleep, &["infinity"]).write(&files.folder)?;
+        node.import(&pause)?;
+        Ok((node, [self.kube_proxy(server)?, process]))
+    }
+
+    /// Starts kube-proxy: pods and the node reach Services.
+    fn kube_proxy(&self, server: &Server) -> anyhow::Result<Process> {
+        let kubeconfig = self.component(server, "kube-proxy", None)?;
+        let mut command = self.command("kube-proxy")?;
+        command.arg(flag("kubeconfig", &kubeconfig)).arg(format!("--hostname-override={NAME}"));
+        command.arg(format!("--cluster-cidr={}", network::PODS)).args(["--proxy-mode=nftables"]);
+        // Limits of the whole kernel, not of a network.
+        command.args(["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s"]);
+        command.args(["--conntrack-tcp-timeout-close-wait=0s"]);
+        command.args(["--metrics-bind-address=", "--healthz-bind-address="]);
+        Process::start("kube-proxy", command, &self.log("kube-proxy"))
     }
 
     fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
@@ -135,7 +199,6 @@ struct Files {
     folder: PathBuf,
     kubelet: PathBuf,
     containerd: PathBuf,
-    bridge: String,
 }
 
 impl Files {
@@ -146,7 +209,6 @@ impl Files {
             folder: folder.to_owned(),
             kubelet: program("kubelet")?,
             containerd: program("containerd")?,
-            bridge: format!("{BRIDGE}{}", std::process::id()),
         })
     }
 
@@ -166,21 +228,21 @@ impl Files {
         let at = |name: &str| self.folder.join(name);
         write_private(&at("containerd.toml"), &self.containerd_config())?;
         std::fs::create_dir_all(at("cni"))?;
-        let [_, _, high, low] = std::process::id().to_be_bytes();
         let network = json!({
             "cniVersion": "1.0.0", "name": "resurgam",
             "plugins": [{
-                "type": "bridge", "bridge": self.bridge,
+                "type": "bridge", "bridge": "pods",
+                // Services are found by way of the node, a pod's own as well.
+                "isGateway": true, "isDefaultGateway": true, "ipMasq": false, "hairpinMode": true,
                 "ipam": {
-                    "type": "host-local", "dataDir": at("ipam"),
-                    "ranges": [[{"subnet": format!("10.{}.{low}.0/24", 128 + high % 64)}]],
+                    "type": "host-local", "dataDir": at("ipam"), "ranges": [[{"subnet": network::PODS}]],
                 },
             }],
         });
         write_private(&at("cni/10-bridge.conflist"), &network.to_string())?;
         let kubelet = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "address": "127.0.0.1", "port": crate::components::free_port()?, "healthzPort": 0, "readOnlyPort": 0,
+            "address": network::NODE, "port": free_port_at(network::NODE)?, "healthzPort": 0, "readOnlyPort": 0,
             "authentication": {
                 "anonymous": {"enabled": false}, "webhook": {"enabled": false}, "x509": {"clientCAFile": ca},
             },
@@ -232,23 +294,13 @@ for folder in /var/log /run/containerd /var/lib/cni; do mkdir -p $folder; mount 
 '{}' --config '{folder}/containerd.toml' &
 while [ ! -S '{}' ]; do kill -0 $!; sleep 0.05; done
 exec '{}' --config='{folder}/kubelet.json' --kubeconfig='{}' --root-dir='{folder}/kubelet' \
- --cert-dir='{folder}/kubelet/pki' --hostname-override={NAME}
+ --cert-dir='{folder}/kubelet/pki' --hostname-override={NAME} --node-ip={}
 ",
             self.containerd.display(),
             self.socket().display(),
             self.kubelet.display(),
-            kubeconfig.display()
+            kubeconfig.display(),
+            network::NODE
         )
-    }
-}
-
-/// Bridges of processes that ended without a chance to remove them.
-fn remove_stale_bridges() {
-    let Ok(links) = std::fs::read_dir("/sys/class/net") else { return };
-    for name in links.flatten().filter_map(|link| link.file_name().into_string().ok()) {
-        let owner = name.strip_prefix(BRIDGE).and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            drop(Bridge(name));
-        }
     }
 }

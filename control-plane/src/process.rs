@@ -82,6 +82,12 @@ fn spawner() -> io::Result<mpsc::Sender<Order>> {
     Ok(orders)
 }
 
+/// Has children started by a thread of the caller's network from now on. The thread before goes on living, as the children that it
+/// started would die with it.
+pub(crate) fn spawn_from_here() {
+    std::mem::forget(lock(&SPAWNER).take());
+}
+
 fn spawner_gone() -> io::Error {
     io::Error::other("the thread that starts child processes has ended")
 }

@@ -5,21 +5,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
-mod standin;
-
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity, Image, Options};
 use kube::Client;
 use kube::api::{DeleteParams, ListParams};
 use rehearsal::{
     Operator, OperatorOptions, condition, decide, documents, eventually, field, kind, object, text,
 };
 use serde_json::{Value, json};
-use standin::StandIn;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, OnceCell};
 
 const KINDS: &str = "resurgam.dev/v1alpha1";
 const IMAGE: &str = "localhost/resurgam:test";
@@ -29,30 +26,46 @@ const PATIENCE: Duration = Duration::from_secs(240);
 static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
 static STAGE: Mutex<()> = Mutex::const_new(());
 
-/// A cluster whose one node is real, for one test at a time. `None`: this machine cannot have one, and may say so.
-async fn stage() -> Option<(&'static ControlPlane, MutexGuard<'static, ()>)> {
-    let mut lacks = control_plane::real_node_lacks();
-    lacks.extend(StandIn::lacks());
-    if !lacks.is_empty() {
-        let forced = std::env::var("RESURGAM_REAL_NODE").is_ok_and(|value| value == "1");
-        assert!(!forced, "RESURGAM_REAL_NODE=1, and this machine lacks {}", lacks.join(", "));
-        // To stderr itself: a test runner captures the rest of what a test that passes says.
-        let _ = writeln!(
-            std::io::stderr(),
-            "\nNOT TESTED: whether the network is tried: no real node, as this machine lacks {}\n",
-            lacks.join(", ")
-        );
+/// Runs a test on a cluster whose one node is real, one test at a time, in a network of their own. It is given kube-router as well.
+fn on_a_real_node(test: impl AsyncFnOnce(&'static ControlPlane, &Path)) {
+    let Some(kube_router) = can_have_a_real_node() else { return };
+    control_plane::enter_private_network().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let _turn = STAGE.lock().await;
+        let start = async || {
+            let cluster =
+                ControlPlane::start(Options { nodes: 0, real_node: true, ..Options::default() }).await?;
+            rehearsal::install(&cluster).await?;
+            let operator = Path::new(env!("CARGO_BIN_EXE_resurgam"));
+            cluster.import_image(&Image::of_program(IMAGE, operator, &[]))?;
+            anyhow::Ok(cluster)
+        };
+        test(CLUSTER.get_or_try_init(start).await.unwrap(), &kube_router).await;
+    });
+}
+
+/// kube-router, where this machine can have a real node.
+fn can_have_a_real_node() -> Option<PathBuf> {
+    if is_lacking(&control_plane::real_node_lacks()) {
         return None;
     }
-    let turn = STAGE.lock().await;
-    let start = async || {
-        let cluster =
-            ControlPlane::start(Options { nodes: 0, real_node: true, ..Options::default() }).await?;
-        rehearsal::install(&cluster).await?;
-        cluster.import_image(IMAGE, Path::new(env!("CARGO_BIN_EXE_resurgam")), &[])?;
-        anyhow::Ok(cluster)
-    };
-    Some((CLUSTER.get_or_try_init(start).await.unwrap(), turn))
+    control_plane::build_real_node().unwrap();
+    control_plane::part_if_built("kube-router").unwrap()
+}
+
+/// Whether something is missing on this machine, which then is told.
+fn is_lacking(lacks: &[String]) -> bool {
+    if lacks.is_empty() {
+        return false;
+    }
+    let forced = std::env::var("RESURGAM_REAL_NODE").is_ok_and(|value| value == "1");
+    assert!(!forced, "RESURGAM_REAL_NODE=1, and this machine lacks {}", lacks.join(", "));
+    // To stderr itself: a test runner captures the rest of what a test that passes says.
+    let lacks = lacks.join(", ");
+    let _ =
+        writeln!(std::io::stderr(), "\nNOT TESTED: what a real node does, as this machine lacks {lacks}\n");
+    true
 }
 
 fn start_operator(cluster: &ControlPlane) -> Operator {
@@ -109,9 +122,12 @@ async fn network_is(admin: &Client, name: &str, state: &str) -> Value {
     eventually(&quarantines, name, &format!("{name}'s network to be {state}"), PATIENCE, is).await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_only_and_with_an_exception() {
-    let Some((cluster, _turn)) = stage().await else { return };
+#[test]
+fn unenforced_network_is_accepted_by_a_decision_only() {
+    on_a_real_node(async |cluster, _| ignores_policies(cluster).await);
+}
+
+async fn ignores_policies(cluster: &ControlPlane) {
     let _operator = start_operator(cluster);
     // Rights are given before the day: nobody gives any over what is isolated.
     let of_the_day = |m: &Value| matches!(text(m, "/kind"), "Incident" | "RecoveryPlan");
@@ -167,23 +183,27 @@ async fn on_a_network_that_ignores_policies_a_recovery_goes_on_by_a_decision_onl
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_network_that_enforces_policies_they_are_tested_and_found_out_again_when_it_stops_to() {
-    let Some((cluster, _turn)) = stage().await else { return };
-    let standin = StandIn::start(cluster).await;
-    let _operator = start_operator(cluster);
-    let admin = quarantined(cluster, "museum").await;
-    let held = network_is(&admin, "museum", "Tested").await;
-    assert_eq!(condition(&held, "Ready"), "True", "{held:#}");
-    let tested = text(&held, "/status/tested").split_once('/');
-    assert!(tested.is_some_and(|(tested, all)| tested == all), "{held:#}");
-    assert!(control(&held, "Network", "message").contains("on 1 of 1 nodes (real-1)"), "{held:#}");
+#[test]
+fn network_is_tested_while_kube_router_enforces_policies() {
+    on_a_real_node(async |cluster, kube_router| {
+        let _operator = start_operator(cluster);
+        let admin = quarantined(cluster, "museum").await;
+        let leaks = network_is(&admin, "museum", "NotEnforced").await;
+        assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
 
-    drop(standin);
-    let leaks = network_is(&admin, "museum", "NotEnforced").await;
-    assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
-    assert_eq!(text(&leaks, "/status/isolation"), "Contained", "nothing is loosened by that");
+        let enforced = cluster.enforce_network_policies(kube_router).unwrap();
+        let held = network_is(&admin, "museum", "Tested").await;
+        assert_eq!(condition(&held, "Ready"), "True", "{held:#}");
+        let tested = text(&held, "/status/tested").split_once('/');
+        assert!(tested.is_some_and(|(tested, all)| tested == all), "{held:#}");
+        assert!(control(&held, "Network", "message").contains("on 1 of 1 nodes (real-1)"), "{held:#}");
 
-    let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
-    kind(&lead, KINDS, "Quarantine", None).delete("museum", &DeleteParams::default()).await.unwrap();
+        enforced.stop().unwrap();
+        let leaks = network_is(&admin, "museum", "NotEnforced").await;
+        assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));
+        assert_eq!(text(&leaks, "/status/isolation"), "Contained", "nothing is loosened by that");
+
+        let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
+        kind(&lead, KINDS, "Quarantine", None).delete("museum", &DeleteParams::default()).await.unwrap();
+    });
 }
