@@ -6,6 +6,7 @@ mod chart;
 mod endpoint;
 pub mod estate;
 mod idle;
+pub mod library;
 mod manifests;
 mod operator;
 mod people;

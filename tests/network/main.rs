@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
+mod library;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,0 +1,88 @@
+//! The images that the library runs, made of Debian's PostgreSQL and Perl as they are on this machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use control_plane::{ControlPlane, Image};
+
+/// Where Debian keeps PostgreSQL: a folder for each version.
+const POSTGRES: &str = "/usr/lib/postgresql";
+/// As whom they run.
+const USER: &str = "999:999";
+const ACCOUNTS: &str = "library:x:999:999::/:/bin/sh\n";
+
+/// What the images are called by their digests.
+#[derive(Clone, Debug)]
+pub(super) struct Images {
+    pub(super) postgres: String,
+    pub(super) catalogue: String,
+    /// The catalogue with something in it that nobody approved.
+    pub(super) tampered: String,
+    /// The folder of PostgreSQL's programs in the images.
+    pub(super) programs: PathBuf,
+}
+
+/// What this machine lacks to make them. Empty: nothing.
+#[must_use]
+pub fn lacks() -> Vec<String> {
+    let mut lacks = Vec::new();
+    if postgres().is_none() {
+        lacks.push(format!("{POSTGRES} (Debian: postgresql)"));
+    }
+    if perl().is_none() {
+        lacks.push("perl-base".to_owned());
+    }
+    lacks
+}
+
+impl Images {
+    /// Makes them, and gives them to the real node.
+    pub(super) fn import(cluster: &ControlPlane) -> Result<Self> {
+        let postgres = postgres().context("PostgreSQL is not installed")?;
+        let perl = perl().context("perl-base is not installed")?;
+        let programs = postgres.join("bin");
+        let of = |name: &str| {
+            let image = Image::new(name).run_as(USER).with_text("/etc/passwd", ACCOUNTS);
+            image.with_text("/etc/nsswitch.conf", "hosts: files\npasswd: files\n").with("/bin/sh")
+        };
+
+        let mut database = of("localhost/postgres:1");
+        for program in ["initdb", "pg_isready", "postgres", "psql"] {
+            database = database.with(programs.join(program));
+        }
+        for entry in std::fs::read_dir(postgres.join("lib"))? {
+            let library = entry?.path();
+            // What compiles queries is ten times as large as all the rest, and is done without where it is not there.
+            let is_jit = library.file_name().is_some_and(|name| name == "llvmjit.so");
+            if library.extension().is_some_and(|extension| extension == "so") && !is_jit {
+                database = database.with(library);
+            }
+        }
+        let version = postgres.file_name().unwrap_or_default();
+        let database =
+            database.with(Path::new("/usr/share/postgresql").join(version)).with("/usr/share/zoneinfo/UTC");
+
+        let catalogue = |name: &str| of(name).with("/usr/bin/perl").with(&perl).with(programs.join("psql"));
+        let tampered =
+            catalogue("localhost/catalogue:tampered").with_text("/usr/share/implant", "it phones home\n");
+        Ok(Self {
+            postgres: cluster.import_image(&database)?,
+            catalogue: cluster.import_image(&catalogue("localhost/catalogue:1"))?,
+            tampered: cluster.import_image(&tampered)?,
+            programs,
+        })
+    }
+}
+
+/// The folder of the newest PostgreSQL.
+fn postgres() -> Option<PathBuf> {
+    let version = |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let folders = std::fs::read_dir(POSTGRES).ok()?.flatten().map(|entry| entry.path());
+    folders.filter(|folder| folder.join("bin/postgres").is_file()).max_by_key(|folder| version(folder))
+}
+
+/// The folder of Perl's own modules.
+fn perl() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("perl-base"));
+    folders.into_iter().find(|folder| folder.join("IO/Socket/INET.pm").is_file())
+}
