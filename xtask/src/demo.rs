@@ -13,6 +13,7 @@ use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
 
 mod attacks;
+mod node;
 mod say;
 
 use say::{note, scene, told};
@@ -26,19 +27,30 @@ pub(crate) struct Args {
     /// The folder for the cluster's data. Default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// A library with a real database instead, on a real node: processes in containers, and a network. Takes root.
+    #[arg(long)]
+    node: bool,
 }
 
 /// How long the recovery may take, people's part included.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // Threads of the runtime are in the network that this one is in.
+    let parts = args.node.then(node::Parts::prepare).transpose()?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(async {
+        let play = async {
+            match &parts {
+                Some(parts) => node::play(args, parts).await,
+                None => play(args).await,
+            }
+        };
         let played = tokio::select! {
-            played = play(args) => played?,
+            played = play => played?,
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
-        played.end(args.keep).await
+        played.end(args.keep, args.node).await
     });
     // A build that was interrupted ends with this process.
     runtime.shutdown_background();
@@ -50,14 +62,17 @@ struct Played {
     report: Report,
     cluster: ControlPlane,
     operator: Operator,
-    /// What the plan's `http` gates go on asking.
-    _endpoint: Endpoint,
+    /// What the plan's `http` gates go on asking, or kube-router.
+    _more: Box<dyn std::any::Any>,
 }
 
 impl Played {
-    async fn end(self, keep: bool) -> Result<ExitCode> {
+    async fn end(self, keep: bool, node: bool) -> Result<ExitCode> {
         if keep {
             let kubeconfig = self.cluster.kubeconfig(Identity::PlatformAdministrator);
+            if node {
+                note(&format!("its network, for a shell: nsenter --net --target {}", std::process::id()));
+            }
             note(&format!("kept running, until Ctrl-C: export KUBECONFIG={}", kubeconfig.display()));
             tokio::signal::ctrl_c().await?;
         }
@@ -144,7 +159,7 @@ async fn play(args: &Args) -> Result<Played> {
         began.elapsed().as_secs_f64(),
         built.elapsed().as_secs_f64()
     ));
-    Ok(Played { report, cluster, operator, _endpoint: endpoint })
+    Ok(Played { report, cluster, operator, _more: Box::new(endpoint) })
 }
 
 /// Everybody who can go on has gone on: who still waits, waits for whoever needs a person.
