@@ -5,6 +5,7 @@
 mod chart;
 mod endpoint;
 pub mod estate;
+mod helm;
 mod idle;
 pub mod library;
 mod manifests;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use chart::{chart, rights};
 pub use endpoint::Endpoint;
+pub use helm::{Helm, operator_image};
 pub use idle::idle;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions, leads};

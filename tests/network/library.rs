@@ -5,7 +5,7 @@ use rehearsal::library::{CATALOGUE, DATABASE, Library, NAMESPACE, PLAN};
 use rehearsal::{condition, eventually, kind, retry, text};
 use serde_json::Value;
 
-use super::{KINDS, PATIENCE, control, is_lacking, on_a_real_node, start_operator};
+use super::{KINDS, PATIENCE, control, is_lacking, on_a_real_node};
 
 #[test]
 fn database_rows_survive_isolation_and_nothing_gets_in_between() {
@@ -14,7 +14,6 @@ fn database_rows_survive_isolation_and_nothing_gets_in_between() {
     }
     on_a_real_node(async |cluster, kube_router| {
         let enforced = cluster.enforce_network_policies(kube_router).unwrap();
-        let _operator = start_operator(cluster);
         from_isolation_to_recovery(cluster).await;
         enforced.stop().unwrap();
     });

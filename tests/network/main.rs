@@ -11,12 +11,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control_plane::{ControlPlane, Identity, Image, Options};
+use control_plane::{ControlPlane, Identity, Options};
 use kube::Client;
 use kube::api::{DeleteParams, ListParams};
-use rehearsal::{
-    Operator, OperatorOptions, condition, decide, documents, eventually, field, kind, object, text,
-};
+use rehearsal::{Helm, condition, decide, documents, eventually, field, kind, object, text};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -28,9 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(240);
 static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
 static STAGE: Mutex<()> = Mutex::const_new(());
 
-/// Runs a test on a cluster whose one node is real, one test at a time, in a network of their own. It is given kube-router as well.
+/// Runs a test on a cluster whose one node is real, one test at a time, in a network of their own. The operator is installed there as its
+/// users install it. The test is given kube-router as well.
 fn on_a_real_node(test: impl AsyncFnOnce(&'static ControlPlane, &Path)) {
-    let Some(kube_router) = can_have_a_real_node() else { return };
+    let Some((helm, kube_router)) = can_have_a_real_node() else { return };
     control_plane::enter_private_network().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -38,22 +37,26 @@ fn on_a_real_node(test: impl AsyncFnOnce(&'static ControlPlane, &Path)) {
         let start = async || {
             let cluster =
                 ControlPlane::start(Options { nodes: 0, real_node: true, ..Options::default() }).await?;
-            rehearsal::install(&cluster).await?;
             let operator = Path::new(env!("CARGO_BIN_EXE_resurgam"));
-            cluster.import_image(&Image::of_program(IMAGE, operator, &[]))?;
+            cluster.import_image(&rehearsal::operator_image(IMAGE, operator))?;
+            Helm::new(&cluster, &helm).install_on_real_node(IMAGE, "5s").await?;
             anyhow::Ok(cluster)
         };
-        test(CLUSTER.get_or_try_init(start).await.unwrap(), &kube_router).await;
+        let cluster = CLUSTER.get_or_try_init(start).await.unwrap();
+        test(cluster, &kube_router).await;
+        Helm::new(cluster, &helm).operator_never_ended().await.unwrap();
     });
 }
 
-/// kube-router, where this machine can have a real node.
-fn can_have_a_real_node() -> Option<PathBuf> {
+/// Helm and kube-router, where this machine can have a real node.
+fn can_have_a_real_node() -> Option<(PathBuf, PathBuf)> {
     if is_lacking(&control_plane::real_node_lacks()) {
         return None;
     }
+    // What is fetched is fetched now: a real node's network has no way out.
     control_plane::build_real_node().unwrap();
-    control_plane::part_if_built("kube-router").unwrap()
+    let part = |name| control_plane::part_if_built(name).unwrap();
+    Some((part("helm")?, part("kube-router")?))
 }
 
 /// Whether something is missing on this machine, which then is told.
@@ -68,12 +71,6 @@ fn is_lacking(lacks: &[String]) -> bool {
     let _ =
         writeln!(std::io::stderr(), "\nNOT TESTED: what a real node does, as this machine lacks {lacks}\n");
     true
-}
-
-fn start_operator(cluster: &ControlPlane) -> Operator {
-    let arguments = ["--probe-image", IMAGE, "--probe-interval", "5s"].map(str::to_owned).to_vec();
-    let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    Operator::start(cluster, &OperatorOptions { lease_seconds: 4, arguments, ..within }).unwrap()
 }
 
 /// A namespace with a process in a pod, quarantined by who is on call.
@@ -130,7 +127,6 @@ fn unenforced_network_is_accepted_by_a_decision_only() {
 }
 
 async fn ignores_policies(cluster: &ControlPlane) {
-    let _operator = start_operator(cluster);
     // Rights are given before the day: nobody gives any over what is isolated.
     let of_the_day = |m: &Value| matches!(text(m, "/kind"), "Incident" | "RecoveryPlan");
     let (plan, rights): (Vec<Value>, Vec<Value>) =
@@ -188,7 +184,6 @@ async fn ignores_policies(cluster: &ControlPlane) {
 #[test]
 fn network_is_tested_while_kube_router_enforces_policies() {
     on_a_real_node(async |cluster, kube_router| {
-        let _operator = start_operator(cluster);
         let admin = quarantined(cluster, "museum").await;
         let leaks = network_is(&admin, "museum", "NotEnforced").await;
         assert_eq!((condition(&leaks, "Ready"), reason(&leaks, "Ready")), ("False", "NetworkNotEnforced"));

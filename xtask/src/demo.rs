@@ -61,7 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 struct Played {
     report: Report,
     cluster: ControlPlane,
-    operator: Operator,
+    /// Where it is a process of its own.
+    operator: Option<Operator>,
     /// What the plan's `http` gates go on asking, or kube-router.
     _more: Box<dyn std::any::Any>,
 }
@@ -159,7 +160,7 @@ async fn play(args: &Args) -> Result<Played> {
         began.elapsed().as_secs_f64(),
         built.elapsed().as_secs_f64()
     ));
-    Ok(Played { report, cluster, operator, _more: Box::new(endpoint) })
+    Ok(Played { report, cluster, operator: Some(operator), _more: Box::new(endpoint) })
 }
 
 /// Everybody who can go on has gone on: who still waits, waits for whoever needs a person.

@@ -1,12 +1,12 @@
 //! `cargo xtask demo --node`: a library with a real database, on a real node, from the attack to the recovery.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use control_plane::{ControlPlane, Identity, Image, Options};
+use control_plane::{ControlPlane, Identity, Options};
 use rehearsal::library::{self, CATALOGUE, DATABASE, Library, NAMESPACE, PLAN};
-use rehearsal::{Operator, OperatorOptions, decisions_needed};
+use rehearsal::{Helm, decisions_needed, operator_image};
 use resurgam::cli::Output;
 use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
@@ -16,11 +16,12 @@ use super::{Args, Played, attacks};
 
 /// How long the recovery may take, people's part included.
 const DEADLINE: Duration = Duration::from_secs(300);
-const IMAGE: &str = "localhost/resurgam:demo";
+const IMAGE: &str = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION"));
 
 /// What is made before the network outside is left.
 pub(super) struct Parts {
     operator: PathBuf,
+    helm: PathBuf,
     kube_router: PathBuf,
 }
 
@@ -31,7 +32,9 @@ impl Parts {
         lacks.extend(library::lacks());
         ensure!(lacks.is_empty(), "a real node cannot run here, for want of {}", lacks.join(", "));
         scene("Building the operator, and what a real node takes");
-        let parts = Self { operator: super::build()?, kube_router: control_plane::part("kube-router")? };
+        let part = control_plane::part;
+        let parts =
+            Self { operator: super::build()?, helm: part("helm")?, kube_router: part("kube-router")? };
         control_plane::build_real_node()?;
         control_plane::enter_private_network()?;
         Ok(parts)
@@ -44,9 +47,13 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     let options = Options { dir: args.dir.clone(), nodes: 0, real_node: true, ..Options::default() };
     let cluster = ControlPlane::start(options).await?;
     let enforced = cluster.enforce_network_policies(&parts.kube_router)?;
-    rehearsal::install(&cluster).await?;
-    cluster.import_image(&Image::of_program(IMAGE, &parts.operator, &[]))?;
     note(&format!("audit log: {}", cluster.audit_log().display()));
+
+    scene("Installing the operator: helm install resurgam charts/resurgam");
+    cluster.import_image(&operator_image(IMAGE, &parts.operator))?;
+    let helm = Helm::new(&cluster, &parts.helm);
+    helm.install_on_real_node(IMAGE, "5s").await?;
+    note("it runs in a pod of its own image");
 
     scene("A library: PostgreSQL with its data on a volume, and a catalogue on the web that reads it");
     let library = Library::lay_down(&cluster).await?;
@@ -57,7 +64,6 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     library.tamper().await?;
     let before = library.before().await?;
 
-    let mut operator = start(&cluster, &parts.operator)?;
     scene("On-call staff contain both: no connection gets through, processes live, as memory is evidence");
     let quarantines = library.isolate("Contained").await?;
     controls(quarantines.last());
@@ -100,7 +106,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
     watch(&admin, Some(seen), done).await.context("the recovery did not come to its end")?;
-    ensure!(operator.ended()?.is_none(), "the operator ended by itself");
+    helm.operator_never_ended().await?;
 
     scene("Is it what it was before?");
     let refused = library.is_back(&before, isolated).await?;
@@ -117,12 +123,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     )?;
     anstream::print!("{report}");
     note(&format!("the whole demo took {:.0} s once everything was built", began.elapsed().as_secs_f64()));
-    Ok(Played { report, cluster, operator, _more: Box::new(enforced) })
-}
-
-fn start(cluster: &ControlPlane, binary: &Path) -> Result<Operator> {
-    let arguments = ["--probe-image", IMAGE, "--probe-interval", "5s"].map(str::to_owned).to_vec();
-    Operator::start(cluster, &OperatorOptions { arguments, ..OperatorOptions::within(cluster, binary) })
+    Ok(Played { report, cluster, operator: None, _more: Box::new(enforced) })
 }
 
 async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -> bool) -> Result<View> {
