@@ -16,8 +16,13 @@ fn now() -> Timestamp {
     "2026-11-30T03:00:00Z".parse().unwrap()
 }
 
+/// The page, without what each release changes.
 fn shown(facts: &Facts) -> String {
-    anstream::adapter::strip_str(&render::text(&judge(facts, now()), WIDTH)).to_string()
+    let page = anstream::adapter::strip_str(&render::text(&judge(facts, now()), WIDTH)).to_string();
+    let own = policies::VERSION;
+    page.replace(&format!("version {own}"), "version N")
+        .replace(&format!("this is {own}"), "this is N")
+        .replace(&format!("version  {}", version()), "version  X.Y.Z")
 }
 
 fn strings(all: &[&str]) -> Vec<String> {
@@ -158,7 +163,7 @@ fn broken() -> Facts {
     let mut policies = states(&State::InPlace);
     policies.insert("resurgam-write-fence".to_owned(), State::Changed);
     policies.insert("resurgam-namespace-lock".to_owned(), State::Missing);
-    policies.insert("resurgam-decision".to_owned(), State::Older(2));
+    policies.insert("resurgam-decision".to_owned(), State::Older(1));
     let mut kinds = kinds(&Kind::Served(schema::Difference::default()));
     let older = schema::Difference { lacking: strings(&[".spec.hold"]), ..schema::Difference::default() };
     kinds.insert("quarantines.resurgam.dev".to_owned(), Kind::Served(older));
