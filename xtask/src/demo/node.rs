@@ -1,12 +1,13 @@
 //! `cargo xtask demo --node`: a library with a real database, on a real node, from the attack to the recovery.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity, Options};
 use rehearsal::library::{self, CATALOGUE, DATABASE, Library, NAMESPACE, PLAN};
-use rehearsal::{Helm, decisions_needed, operator_image};
+use rehearsal::{Helm, decisions_needed};
 use resurgam::cli::Output;
 use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
@@ -20,7 +21,7 @@ const IMAGE: &str = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION"));
 
 /// What is made before the network outside is left.
 pub(super) struct Parts {
-    operator: PathBuf,
+    image: PathBuf,
     helm: PathBuf,
     kube_router: PathBuf,
 }
@@ -31,14 +32,28 @@ impl Parts {
         let mut lacks = control_plane::real_node_lacks();
         lacks.extend(library::lacks());
         ensure!(lacks.is_empty(), "a real node cannot run here, for want of {}", lacks.join(", "));
-        scene("Building the operator, and what a real node takes");
+        scene("Building the operator and its image, and what a real node takes");
         let part = control_plane::part;
-        let parts =
-            Self { operator: super::build()?, helm: part("helm")?, kube_router: part("kube-router")? };
+        let parts = Self { image: image()?, helm: part("helm")?, kube_router: part("kube-router")? };
         control_plane::build_real_node()?;
         control_plane::enter_private_network()?;
         Ok(parts)
     }
+}
+
+/// The archive of the operator's image, as `cargo xtask image` makes it of a debug build.
+fn image() -> Result<PathBuf> {
+    let out = rehearsal::repository("target/demo-image");
+    let mut image = Command::new(std::env::current_exe()?);
+    image.args(["image", "--name", IMAGE, "--binary"]).arg(super::build()?).arg("--out").arg(&out);
+    // Downloaded once.
+    let packages = out.join("packages");
+    if packages.is_dir() {
+        image.arg("--packages").arg(&packages);
+    }
+    let built = image.stdout(Stdio::null()).status().context("cannot run cargo xtask image")?;
+    ensure!(built.success(), "the operator's image cannot be made");
+    Ok(out.join("resurgam.tar"))
 }
 
 pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
@@ -50,7 +65,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     note(&format!("audit log: {}", cluster.audit_log().display()));
 
     scene("Installing the operator: helm install resurgam charts/resurgam");
-    cluster.import_image(&operator_image(IMAGE, &parts.operator))?;
+    cluster.import_archive(&parts.image)?;
     let helm = Helm::new(&cluster, &parts.helm);
     helm.install_on_real_node(IMAGE, "5s").await?;
     note("it runs in a pod of its own image");
