@@ -164,7 +164,7 @@ fn the_manifests_grant_what_is_needed_and_no_more() {
     let access = everything();
     let mut needed = rights(&access);
     let late = needed.iter().map(|right| right.split(" in namespace ").next().unwrap().to_owned()).collect();
-    assert_eq!(granted(&super::late(&[access.clone()])), late, "late");
+    assert_eq!(granted(&super::late(std::slice::from_ref(&access))), late, "late");
     needed.insert("impersonate serviceaccounts/recovery in namespace recovery".to_owned());
     assert_eq!(granted(&manifests(&[access])), needed);
 }

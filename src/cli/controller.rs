@@ -1,6 +1,6 @@
 //! `resurgam controller`: the operator.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use axum::http::Uri;
 use axum::http::uri::Scheme;
 use futures::FutureExt;
 use kube::{Api, Client, Config};
+use tokio::net::TcpListener;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::clock;
@@ -178,9 +179,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
     let health = Arc::new(Health::default());
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("listen on {}", args.listen))?;
+    let listener = listen(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let serving = tokio::spawn(health::serve(listener, health.clone()));
 
@@ -306,6 +305,16 @@ async fn control(
     tokio::try_join!(quarantines, plans).map(drop)
 }
 
+/// Listens. `[::]` is every address of both families; on a machine without IPv6, of the one that it has.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
 /// `192.0.2.1:6443=https://master-1.example`.
 fn route(text: &str) -> Result<(SocketAddr, Uri), String> {
     let (address, url) = text.split_once('=').ok_or("it takes ADDRESS:PORT=URL")?;
@@ -361,6 +370,13 @@ async fn stopped() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_listened_at_by_one_argument() {
+        let listening = listen("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listening.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_controller_that_fails_or_panics_is_a_reason_to_end_in_order() {

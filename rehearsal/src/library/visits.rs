@@ -85,7 +85,7 @@ pub fn opened_at(audit_log: &Path, namespace: &str) -> Result<Timestamp> {
             && is("/objectRef/namespace", namespace)
             && is("/user/username", OPERATOR)
     };
-    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last = events.filter(opens).next_back().with_context(|| format!("{namespace} was never opened"))?;
+    let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let last = events.rfind(opens).with_context(|| format!("{namespace} was never opened"))?;
     text(&last, "/requestReceivedTimestamp").parse().context("an audit event without a time")
 }

@@ -142,7 +142,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
 }
 
 async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -> bool) -> Result<View> {
-    Ok(tokio::time::timeout(DEADLINE, follow(admin, &Scope::default(), Output::Text, seen, until)).await??)
+    tokio::time::timeout(DEADLINE, follow(admin, &Scope::default(), Output::Text, seen, until)).await?
 }
 
 fn controls(quarantine: Option<&serde_json::Value>) {
