@@ -15,3 +15,33 @@ pub fn full() -> String {
         None => VERSION.to_owned(),
     }
 }
+
+/// Whether something of that [`full`] version is of this one: as far as both say from which commit they were built.
+#[must_use]
+pub fn fits(other: &str) -> bool {
+    agree(&full(), other)
+}
+
+fn agree(one: &str, other: &str) -> bool {
+    let parts =
+        |text: &str| text.split_once('+').map(|(version, commit)| (version.to_owned(), commit.to_owned()));
+    match (parts(one), parts(other)) {
+        (Some(one), Some(other)) => one == other,
+        (Some((version, _)), None) => version == other,
+        (None, Some((version, _))) => version == one,
+        (None, None) => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_nobody_told_is_no_difference() {
+        assert!(agree("0.1.0", "0.1.0") && agree("0.1.0+abc", "0.1.0") && agree("0.1.0", "0.1.0+abc"));
+        assert!(
+            !agree("0.1.0+abc", "0.1.0+abd") && !agree("0.1.0", "0.2.0") && !agree("0.1.0+abc", "0.2.0+abc")
+        );
+    }
+}

@@ -168,7 +168,7 @@ fn is_of_this_version(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>) 
     match published(leader, lease, version::ANNOTATION) {
         Err(why) => VERSION.unknown(why),
         Ok(None) => VERSION.unknown("no leader says of which version it is"),
-        Ok(Some(found)) if *found == own => VERSION.passes(own),
+        Ok(Some(found)) if version::fits(found) => VERSION.passes(shorten(found, LIMITS.1)),
         Ok(Some(found)) => VERSION.fails(format!(
             "the operator is {}, this command is {own}: what they say may differ. Use the command of the operator's version",
             shorten(found, LIMITS.1)

@@ -186,6 +186,7 @@ fn compile(root: &Path) -> Result<Binary> {
     let moved = remapped(root)?.map(|(from, to)| format!("--remap-path-prefix={from}={to}"));
     build.env("CARGO_ENCODED_RUSTFLAGS", moved.join("\x1f"));
     build.env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
+    build.env("RESURGAM_COMMIT", &commit.revision);
     run_through(&mut build)?;
     Ok(Binary { path: target.join("release/resurgam"), commit: Some(commit) })
 }
