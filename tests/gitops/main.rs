@@ -150,10 +150,13 @@ async fn flux_delivers_a_plan_and_waits_until_it_has_recovered() {
     apply(&admin, "platform", &[repository, delivery]).await.unwrap();
 
     let deliveries = kind(&admin, KUSTOMIZE, "Kustomization", Some(FLUX));
-    let ready = |delivery: &Value| condition(delivery, "Ready") == "True";
+    // It says Ready first, and which revision that is with its next write.
+    let ready = |delivery: &Value| {
+        condition(delivery, "Ready") == "True" && !text(delivery, "/status/lastAppliedRevision").is_empty()
+    };
     let delivered = eventually(&deliveries, "recovery", "Flux to be content", DEADLINE, ready).await.unwrap();
     let applied = text(&delivered, "/status/lastAppliedRevision");
-    assert!(applied.ends_with(&git.commit()), "{applied}");
+    assert!(applied.ends_with(&git.commit()), "{delivered}");
     // It was not content before the plan had recovered.
     let plans = kind(&admin, "resurgam.dev/v1alpha1", "RecoveryPlan", Some("gitops-recovery"));
     let plan = object(&plans, "gitops").await.unwrap();
