@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use control_plane::{ControlPlane, Identity, Options};
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
@@ -15,6 +16,7 @@ use kube::{Api, Client, Config};
 use rehearsal::{apply, install_kinds};
 use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::ensure;
+use resurgam::isolation::policies::WORKLOAD_LIMIT;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -50,6 +52,9 @@ pub async fn plane() -> &'static ControlPlane {
         install_kinds(&administrator).await.unwrap();
         apply(&administrator, "install", &[operator()]).await.unwrap();
         ensure::ensure(&administrator, false).await.unwrap();
+        // Controls are tried one by one here, in namespaces that nobody isolated. tests/isolation/limits.rs is about what this refuses.
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(administrator);
+        bindings.delete(WORKLOAD_LIMIT, &DeleteParams::default()).await.unwrap();
         plane
     }));
     start.await
