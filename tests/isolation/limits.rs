@@ -1,5 +1,7 @@
 //! What the operator's own accounts may not do, whatever RBAC grants them.
 
+use std::time::Duration;
+
 use control_plane::Identity;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -10,7 +12,9 @@ use resurgam::isolation::policies::{OPERATOR_LIMIT, WORKLOAD_LIMIT};
 use serde_json::{Value, json};
 
 use crate::api;
-use crate::support::{acting_as, apply, client, controller, isolate, namespace, object, ready, refused};
+use crate::support::{
+    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, within,
+};
 
 const WEB: &str = r#"
 apiVersion: apps/v1
@@ -24,6 +28,19 @@ spec:
     spec: {containers: [{name: main, image: registry.example/web}]}
 "#;
 
+/// Waits until the policies are in force: a controller that has just started has just written them. Both are written at once.
+async fn in_force() {
+    let all: Api<Namespace> = Api::all(client(Identity::Operator).await);
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    let label: Patch<Value> = Patch::Merge(json!({"metadata": {"labels": {"mine": "true"}}}));
+    within("the operator's limit to be in force", async {
+        while all.patch("kube-system", &dry, &label).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_stops_workloads_only_and_only_where_it_is_isolated() {
     let _running = controller().await;
@@ -34,6 +51,7 @@ async fn the_operator_stops_workloads_only_and_only_where_it_is_isolated() {
         let up = |web: &Deployment| web.status.as_ref().and_then(|s| s.ready_replicas) == Some(1);
         object(api::<Deployment>(&tenant, name), "web", "web to run", up).await;
     }
+    in_force().await;
     isolate(isolated, QuarantineLevel::Contained).await;
     ready(isolated, Isolation::Contained).await;
 
@@ -68,6 +86,7 @@ async fn the_operator_stops_workloads_only_and_only_where_it_is_isolated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_account_that_tries_the_fence_sends_dry_runs_only() {
     let _running = controller().await;
+    in_force().await;
     let name = "bounded-prober";
     namespace(name).await;
     let prober = acting_as("resurgam-system", "resurgam-prober").await;
