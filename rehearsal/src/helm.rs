@@ -75,6 +75,22 @@ impl<'a> Helm<'a> {
         .await
     }
 
+    /// Runs the chart's own test as somebody, and returns what it found out.
+    ///
+    /// # Errors
+    /// It failed, or its log cannot be read.
+    pub async fn test(&self, who: Identity) -> Result<String> {
+        self.run(who, &["test", "resurgam", "--namespace", "resurgam-system", "--timeout", "3m"]).await?;
+        let mut kubectl = Command::new(self.cluster.binary("kubectl")?);
+        kubectl.args(["logs", "job/resurgam-test", "--namespace", "resurgam-system"]).kill_on_drop(true);
+        kubectl.env("KUBECONFIG", self.cluster.kubeconfig(who)).stdin(Stdio::null());
+        let output =
+            tokio::time::timeout(DEADLINE, kubectl.output()).await.context("kubectl did not end")??;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl logs: {}", complaint.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Whether the operator that it installed runs without ever having ended.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use control_plane::{ControlPlane, Identity};
 use rehearsal::library::{CATALOGUE, DATABASE, Library, NAMESPACE, PLAN};
-use rehearsal::{condition, eventually, kind, retry, text};
+use rehearsal::{Helm, condition, eventually, kind, retry, text};
 use serde_json::Value;
 
 use super::{KINDS, PATIENCE, control, is_lacking, on_a_real_node};
@@ -20,6 +20,10 @@ fn database_rows_survive_isolation_and_nothing_gets_in_between() {
 }
 
 async fn from_isolation_to_recovery(cluster: &ControlPlane) {
+    let helm = Helm::new(cluster, &control_plane::part("helm").unwrap());
+    let said = helm.test(Identity::PlatformAdministrator).await.unwrap();
+    assert_eq!(said.lines().filter(|line| line.starts_with("refused ")).count(), 10, "{said}");
+
     let library = Library::lay_down(cluster).await.unwrap();
     library.add_book().await.unwrap();
     library.tamper().await.unwrap();
@@ -27,6 +31,8 @@ async fn from_isolation_to_recovery(cluster: &ControlPlane) {
 
     library.isolate("Contained").await.unwrap();
     let isolated = library.is_contained(&before).await.unwrap();
+    let said = helm.test(Identity::Upgrader).await.unwrap();
+    assert!(said.contains("An incident is on"), "{said}");
     for quarantine in library.isolate("Sealed").await.unwrap() {
         for name in ["Lock", "Fence", "Network"] {
             assert_eq!(control(&quarantine, name, "state"), "Tested", "{name}: {quarantine:#}");

@@ -69,6 +69,9 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     let helm = Helm::new(&cluster, &parts.helm);
     helm.install_on_real_node(IMAGE, "5s").await?;
     note("it runs in a pod of its own image");
+    for line in helm.test(Identity::PlatformAdministrator).await.context("helm test")?.lines() {
+        told("helm test", line);
+    }
 
     scene("A library: PostgreSQL with its data on a volume, and a catalogue on the web that reads it");
     let library = Library::lay_down(&cluster).await?;
