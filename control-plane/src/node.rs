@@ -43,6 +43,10 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("unshare", ""),
 ];
 
+/// What kube-router and kube-proxy ask of the kernel.
+const FILTERS: &str = "ipset create probe hash:ip && nft add table ip probe && \
+    iptables -w -A FORWARD -m set --match-set probe src -j REJECT";
+
 /// What this machine lacks to run a real node. Empty: it can.
 #[must_use]
 pub fn real_node_lacks() -> Vec<String> {
@@ -56,6 +60,9 @@ pub fn real_node_lacks() -> Vec<String> {
         if !Path::new(CNI_PLUGINS).join(plugin).is_file() {
             lacks.push(format!("{CNI_PLUGINS}/{plugin} (Debian: containernetworking-plugins)"));
         }
+    }
+    if lacks.is_empty() && run(Command::new("unshare").args(["--net", "sh", "-c", FILTERS])).is_err() {
+        lacks.push("a kernel that filters by ip sets and nftables in a network namespace".to_owned());
     }
     lacks
 }
