@@ -1,9 +1,10 @@
 //! The components of the control plane: how each is started, and when it is ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -414,9 +415,18 @@ fn free_port() -> anyhow::Result<u16> {
     free_port_at(Ipv4Addr::LOCALHOST)
 }
 
+/// A port that nobody listens on, and that this process has given to nobody before: of two components with one port, the answer of one
+/// would be taken for that of the other, which has ended.
 pub(crate) fn free_port_at(address: Ipv4Addr) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((address, 0)).with_context(|| format!("no free port on {address}"))?;
-    Ok(listener.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener =
+            TcpListener::bind((address, 0)).with_context(|| format!("no free port on {address}"))?;
+        let port = listener.local_addr()?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
 }
 
 pub(crate) fn flag(name: &str, path: impl AsRef<Path>) -> std::ffi::OsString {
