@@ -13,6 +13,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
+use rehearsal::{DEADLINE, Operator, OperatorOptions, condition, eventually, kind};
 use resurgam::isolation::other_policies::{AcceptedPolicy, OtherPolicies, PolicyReader, observe};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -240,4 +241,38 @@ async fn an_api_server_that_does_not_answer_is_unknown() {
     let found = afresh(&client, &housing).await;
     assert!(!found.is_cut() && found.standing.is_empty());
     assert!(found.unknown[0].starts_with("discover kinds of network policies: "), "{:?}", found.unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_a_namespace_is_isolated_is_told_and_so_is_its_end() {
+    let cluster = ControlPlane::start(Options::default()).await.unwrap();
+    rehearsal::install(&cluster).await.unwrap();
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_resurgam"));
+    let _operator = Operator::start(&cluster, &OperatorOptions::within(&cluster, binary)).unwrap();
+    rehearsal::leads(&cluster).await.unwrap();
+    let administrator = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    namespace(&administrator, "housing", json!({})).await;
+    let quarantine = json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "housing"},
+        "spec": {"reason": "a test of what comes later"},
+    });
+    let responder = cluster.client(Identity::Responder).await.unwrap();
+    rehearsal::apply(&responder, "on-call", &[quarantine]).await.unwrap();
+    let quarantines = kind(&responder, "resurgam.dev/v1alpha1", "Quarantine", None);
+    let is_ready = |ready: &'static str| move |quarantine: &Value| condition(quarantine, "Ready") == ready;
+    eventually(&quarantines, "housing", "it to be isolated", DEADLINE, is_ready("True")).await.unwrap();
+
+    // Neither the kind nor the policy was there.
+    install(&administrator, CILIUM_CLUSTERWIDE).await;
+    let spec = json!({"endpointSelector": {}, "egress": [{"toEntities": ["all"]}]});
+    create(&administrator, CILIUM_CLUSTERWIDE, None, "allow-world", spec).await;
+    let told = eventually(&quarantines, "housing", "the policy to be told", DEADLINE, is_ready("False"))
+        .await
+        .unwrap();
+    assert!(told.to_string().contains("allow-world"), "{told}");
+    objects(&administrator, CILIUM_CLUSTERWIDE, None)
+        .delete("allow-world", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually(&quarantines, "housing", "its end to be told", DEADLINE, is_ready("True")).await.unwrap();
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::{Context, Guarded};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
 use crate::isolation::controls::pods;
+use crate::isolation::other_policies::RECHECK;
 use crate::isolation::{holes, list};
 
 /// What is queued; a watch's own errors are retried within it.
@@ -98,8 +99,18 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
             )
         })
     };
+    let others = {
+        let (reader, context) = (reader.clone(), context.clone());
+        other_policies(client, &context, &reader).flat_map(move |()| {
+            let is_isolated =
+                |q: &Arc<Guarded>| context.level(&q.name_any()).is_some_and(|level| level != Isolation::Open);
+            let isolated = reader.state().into_iter().filter(is_isolated);
+            stream::iter(isolated.map(|q| ObjectRef::from_obj(q.as_ref())).collect::<Vec<_>>())
+        })
+    };
     let everything = vec![
         own.boxed(),
+        others.boxed(),
         claimants.boxed(),
         policies.boxed(),
         holes.boxed(),
@@ -156,6 +167,32 @@ fn hole_changes(client: &Client) -> impl Stream<Item = ()> + Send + use<> {
         .default_backoff()
         .touched_objects()
         .filter_map(|object| async move { object.ok().map(drop) })
+}
+
+/// When network policies of other APIs have come, gone or changed, as far as anything is isolated: one list of each kind that is served
+/// for the whole cluster, and no more.
+fn other_policies(
+    client: &Client,
+    context: &Arc<Context>,
+    reader: &Store<Guarded>,
+) -> BoxStream<'static, ()> {
+    let (client, context, reader) = (client.clone(), context.clone(), reader.clone());
+    let looks = stream::unfold(None, move |before: Option<u64>| {
+        let (client, context, reader) = (client.clone(), context.clone(), reader.clone());
+        async move {
+            tokio::time::sleep(RECHECK).await;
+            let is_isolated =
+                |q: &Arc<Guarded>| context.level(&q.name_any()).is_some_and(|level| level != Isolation::Open);
+            if !reader.state().iter().any(is_isolated) {
+                // A first pass looks by itself.
+                return Some((false, None));
+            }
+            let now = context.other_policies.fingerprint(&client).await;
+            // What was there before the first of these looks is told once too often rather than not at all.
+            Some((before != Some(now), Some(now)))
+        }
+    });
+    looks.filter_map(|has_changed| std::future::ready(has_changed.then_some(()))).boxed()
 }
 
 /// Each change of something that is shared.

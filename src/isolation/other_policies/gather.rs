@@ -1,6 +1,7 @@
 //! Reads the network policies of all other APIs that the API server serves.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use super::judge::{NamespaceLabels, ObservedPolicy, allowance};
 use super::{AGGREGATE_LABEL, AcceptedPolicy, OtherPolicies, StandingPolicy};
 use crate::calls::{IoError, call};
 
-/// How long it is remembered which kinds are served.
-const KINDS_AGE: Duration = Duration::from_secs(60);
+/// How long it is remembered which kinds are served: less than [`RECHECK`], so that each look finds a kind that is new.
+const KINDS_AGE: Duration = Duration::from_secs(25);
 /// Objects in one answer of the API server. Each may be as large as an object can be.
 const PAGE: u32 = 100;
 /// How long all policies of one kind may take: whoever left thousands of them delays nobody.
@@ -116,6 +117,26 @@ pub async fn observe(
 }
 
 impl PolicyReader {
+    /// Reads which policies there are, as a number that is another one once they are others. What cannot be read is part of it.
+    pub async fn fingerprint(&self, client: &Client) -> u64 {
+        let asked = Instant::now();
+        let mut hasher = DefaultHasher::new();
+        match self.kinds(client, asked).await {
+            Ok(kinds) => {
+                kinds.unknown.hash(&mut hasher);
+                if !kinds.served.is_empty() {
+                    let read = self.read(client, &kinds, asked).await;
+                    read.unknown.hash(&mut hasher);
+                    for ReadPolicy { policy, .. } in &read.policies {
+                        (&policy.uid, policy.generation, &policy.why).hash(&mut hasher);
+                    }
+                }
+            }
+            Err(error) => error.to_string().hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
     async fn kinds(&self, client: &Client, asked: Instant) -> Result<Arc<Kinds>, IoError> {
         let mut kinds = self.kinds.lock().await;
         if let Some((_, kinds)) =

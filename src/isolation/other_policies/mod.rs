@@ -15,7 +15,8 @@ pub use judge::{NamespaceLabels, ObservedPolicy, allowance};
 
 /// Label that adds a ClusterRole to what the operator may list.
 pub const AGGREGATE_LABEL: &str = "resurgam.dev/aggregate-to-capture";
-/// Nothing tells the operator that such a policy was removed: while one stands, the namespace is looked at again this often.
+/// No watch tells the operator of such policies, whose kinds come and go: while anything is isolated, all of them are looked at this often,
+/// and while one stands, its namespace.
 pub const RECHECK: Duration = Duration::from_secs(30);
 
 /// Policies that a message names.
