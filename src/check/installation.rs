@@ -201,7 +201,7 @@ fn namespaces_are_there(missing: &Fact<Vec<String>>) -> Outcome {
 /// Do the kinds that are installed fit this binary?
 #[must_use]
 pub fn kinds_fit(kinds: &Fact<BTreeMap<String, Kind>>) -> Outcome {
-    const APPLY: &str = "A cluster administrator applies those of this version: resurgam crds | kubectl apply --server-side -f -";
+    const APPLY: &str = "A cluster administrator installs the chart of this version: helm upgrade --install resurgam charts/resurgam -n resurgam-system";
     let kinds = match kinds {
         Ok(kinds) => kinds,
         Err(why) => return KINDS.unknown(why),

@@ -57,8 +57,8 @@ enum Command {
     Crds(crds::Args),
     /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
     Fence(fence::Args),
-    /// Isolate namespace resurgam-test, try ten writes there, and let it out. Changes nothing while an incident is on. 0: all were
-    /// refused, or an incident is on; 2: not so.
+    /// Isolate namespace resurgam-test, try ten writes there, and let it out: what `helm test` runs, as an account that may. Changes
+    /// nothing while any other namespace is isolated. 0: all were refused, or one is; 2: not so.
     TestFence(test_fence::Args),
     /// Tell of which version this command, the operator, the policies and the kinds are. 0: they fit; 1: they do not; 2: unknown.
     Version(version::Args),

@@ -4,6 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration as StdDuration;
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::api::quarantine::{CaptureMode, ControlName, ControlState};
-use crate::api::{Duration, Quarantine, QuarantineLevel, QuarantineSpec};
+use crate::api::{Duration, GROUP, Quarantine, QuarantineLevel, QuarantineSpec};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::policies::FENCES;
 
@@ -38,6 +41,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             );
             return Ok(ExitCode::SUCCESS);
         }
+        may_release(&client).await?;
         let tried = try_fence(&client, args.timeout.0).await;
         let released = release(&client, args.timeout.0).await;
         tried?;
@@ -65,6 +69,37 @@ async fn incident(client: &Client) -> Result<Option<String>> {
             format!("Namespace {first} is isolated.")
         }
     }))
+}
+
+/// Whoever could not let the namespace out again does not isolate it: that would be an incident.
+async fn may_release(client: &Client) -> Result<()> {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let may = async |verb: &str| -> Result<bool> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(GROUP.to_owned()),
+                    resource: Some("quarantines".to_owned()),
+                    name: Some(NAMESPACE.to_owned()),
+                    verb: Some(verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let what = format!("ask whether you may {verb} quarantines/{NAMESPACE}");
+        let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    };
+    // Nobody is granted this verb: whoever holds it holds a wildcard, which is no grant.
+    if may("never-granted").await? || !may("release").await? || !may("delete").await? {
+        bail!(
+            "you may not release quarantines/{NAMESPACE} by a grant of its own (a wildcard is none), and so could not let it out again: \
+             nothing was done. Run `helm test resurgam -n resurgam-system`, whose account may"
+        );
+    }
+    Ok(())
 }
 
 /// Writes before, isolates, and writes again.
