@@ -35,10 +35,15 @@ pub use spoil::spoiled;
 pub use stages::{Stage, Stages};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
 use kube::Client;
+use kube::api::ListParams;
 use serde_json::Value;
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+/// The role, cluster-wide and in the operator's namespace, of whoever upgrades during an incident.
+const UPGRADE: &str = "resurgam-upgrade";
 
 /// A folder of the repository.
 #[must_use]
@@ -140,9 +145,33 @@ pub async fn upgrade(cluster: &ControlPlane) -> Result<()> {
 }
 
 async fn upgrade_to(cluster: &ControlPlane, checkout: &Path) -> Result<()> {
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
     let upgrader = cluster.client(Identity::Upgrader).await?;
+    let rights = rights_of(checkout).await?;
+    if kind(&admin, RBAC, "ClusterRole", None).get_opt(UPGRADE).await?.is_none() {
+        // An earlier state knows no such role. It holds none of our verbs: an administrator may give it, and its holder the one of the
+        // operator's namespace.
+        let of_upgrade = |wanted: &str| {
+            let is = |right: &&Value| right["kind"] == wanted && text(right, "/metadata/name") == UPGRADE;
+            rights.iter().filter(is).cloned().collect::<Vec<_>>()
+        };
+        apply(&admin, "install", &of_upgrade("ClusterRole")).await?;
+        may_list(&kind(&upgrader, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None)).await?;
+        apply(&upgrader, "install", &of_upgrade("Role")).await?;
+        may_list(&kind(&upgrader, "v1", "ServiceAccount", Some("resurgam-system"))).await?;
+    }
     install_kinds_of(&upgrader, &upgrader, checkout).await?;
-    apply(&upgrader, "install", &rights_of(checkout).await?).await
+    apply(&upgrader, "install", &rights).await
+}
+
+/// Waits until the client may: the API server learns of a role some milliseconds after it was written.
+async fn may_list(objects: &kube::Api<kube::api::DynamicObject>) -> Result<()> {
+    let until = tokio::time::Instant::now() + DEADLINE;
+    while let Err(error) = objects.list(&ListParams::default().limit(1)).await {
+        ensure!(tokio::time::Instant::now() < until, "the right to upgrade does not come: {error}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Who somebody is, by the API server's word.
