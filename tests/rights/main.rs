@@ -100,6 +100,7 @@ fn kubectl(cluster: &ControlPlane, who: Identity, text: &str) -> Result<(), Stri
         .arg(cluster.kubeconfig(who))
         .args(["apply", "--server-side", "-f", "-"])
         .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
