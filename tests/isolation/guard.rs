@@ -370,7 +370,8 @@ async fn volumes_and_snapshots_of_an_isolated_namespace_are_not_given_away() {
 /// The refusal of what two guards refuse: the API server asks all policies, and names whichever answers first.
 fn refused_by_either<T: Debug>(what: &str, outcome: kube::Result<T>) {
     let text = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-    let by = if text.contains(policies::INSTALL_GUARD) { policies::INSTALL_GUARD } else { policies::OWN_GUARD };
+    let by =
+        if text.contains(policies::INSTALL_GUARD) { policies::INSTALL_GUARD } else { policies::OWN_GUARD };
     refused(what, by, outcome);
 }
 
