@@ -4,10 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
+use rehearsal::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,58 +16,12 @@ use super::{BINARY, IMAGE, PACKAGES, sha256, xtask_image};
 const HTPASSWD: &str = r"resurgam:$2y$05$abcdefghijklmnopqrstuu0q3AqWozTSMa1UM96ghNHgnNRe0knkm";
 const ENCODED: &str = "cmVzdXJnYW06cmVzdG9yZWQ=";
 
-/// A registry on a free port, which ends with this process.
-struct Registry {
-    address: String,
-    _folder: TempDir,
-    child: std::process::Child,
-}
-
-impl Registry {
-    fn start(program: &Path, auth: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
-        let root = folder.path().display();
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/blobs}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n\
-             auth: {}\n",
-            auth.replace("FOLDER", &root.to_string())
-        );
-        let path = folder.path().join("registry.yaml");
-        fs::write(&path, config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("serve").arg(&path).env("OTEL_TRACES_EXPORTER", "none");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = control_plane::spawn_bound(command).unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| drop(send.send(line)))
-        });
-        let mut said = Vec::new();
-        let address = loop {
-            let Ok(line) = lines.recv_timeout(Duration::from_secs(30)) else {
-                panic!("the registry does not listen:\n{}", said.join("\n"))
-            };
-            if let Some((_, rest)) = line.split_once("listening on ") {
-                break rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
-            }
-            said.push(line);
-        };
-        Self { address, _folder: folder, child }
-    }
-
-    /// The name to push to.
-    fn named(&self) -> String {
-        format!("{}/team/resurgam:1.2.3", self.address)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A registry with these credentials, and its folder. `FOLDER` in `auth` is that one.
+fn started(program: &Path, auth: &str) -> (Registry, TempDir) {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
+    let auth = auth.replace("FOLDER", &folder.path().display().to_string());
+    (Registry::start(program, folder.path(), Some(&auth)).unwrap(), folder)
 }
 
 /// Pushes as somebody would, with their credentials in a file, and returns what was said on stderr if it failed.
@@ -77,7 +30,13 @@ fn push(registry: &Registry, credentials: &Value) -> Result<String, String> {
     let auth = out.path().join("auth.json");
     fs::write(&auth, credentials.to_string()).unwrap();
     let mut command = xtask_image(&out.path().join("image"), PACKAGES.as_ref().unwrap());
-    command.args(["--binary", BINARY, "--plain-http", "--push", &registry.named()]);
+    command.args([
+        "--binary",
+        BINARY,
+        "--plain-http",
+        "--push",
+        &format!("{}/team/resurgam:1.2.3", registry.address()),
+    ]);
     let output = command.env("REGISTRY_AUTH_FILE", auth).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -90,7 +49,7 @@ fn pull(registry: &Registry, digest: &str, authorization: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let client = reqwest::Client::new();
     let get = |path: String| {
-        let url = format!("http://{}/v2/team/resurgam/{path}", registry.address);
+        let url = format!("http://{}/v2/team/resurgam/{path}", registry.address());
         let request = client.get(url).header("Authorization", authorization);
         let request = request.header("Accept", "application/vnd.oci.image.manifest.v1+json");
         let content = runtime.block_on(async { request.send().await?.error_for_status()?.bytes().await });
@@ -113,11 +72,11 @@ fn pushed_image_comes_back_by_its_digest() {
     else {
         return;
     };
-    let registry = Registry::start(&program, "{htpasswd: {realm: resurgam, path: FOLDER/htpasswd}}");
+    let (registry, _folder) = started(&program, "{htpasswd: {realm: resurgam, path: FOLDER/htpasswd}}");
     let refusal = push(&registry, &serde_json::json!({})).unwrap_err();
-    assert!(refusal.contains(&format!("`skopeo login {}`", registry.address)), "{refusal}");
+    assert!(refusal.contains(&format!("`skopeo login {}`", registry.address())), "{refusal}");
 
-    let credentials = serde_json::json!({"auths": {registry.address.as_str(): {"auth": ENCODED}}});
+    let credentials = serde_json::json!({"auths": {registry.address(): {"auth": ENCODED}}});
     assert_eq!(push(&registry, &credentials).unwrap(), image.digest);
     pull(&registry, &image.digest, &format!("Basic {ENCODED}"));
     // Everything is there already, and that is as good.
@@ -150,8 +109,9 @@ fn registry_that_wants_a_token_gets_one() {
             let _ = send.send(head);
         }
     });
-    let registry = Registry::start(&program, &format!("{{silly: {{realm: \"{realm}\", service: restore}}}}"));
-    let credentials = serde_json::json!({"auths": {registry.address.as_str(): {"auth": ENCODED}}});
+    let (registry, _folder) =
+        started(&program, &format!("{{silly: {{realm: \"{realm}\", service: restore}}}}"));
+    let credentials = serde_json::json!({"auths": {registry.address(): {"auth": ENCODED}}});
     assert_eq!(push(&registry, &credentials).unwrap(), image.digest);
     pull(&registry, &image.digest, "Bearer let-me-in");
     let head = asked.try_recv().expect("nobody asked for a token");
