@@ -1,28 +1,25 @@
 //! Resurgam brings an organisation's services back after a cyber attack: in dependency order, each only after its health
 //! and integrity gates pass, with everything else kept isolated meanwhile.
 //!
-//! Data goes one way: watch, observe, decide, act, write. `plan` and `engine` decide and are pure; `gates`, `steps`,
+//! Data goes one way: watch, observe, decide, act, write. `resurgam-core` decides, and cannot do anything else; `gates`, `steps`,
 //! `isolation` and `controllers` are the shell.
 
 pub mod access;
-pub mod api;
 pub mod calls;
 pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod controllers;
-pub mod engine;
-#[cfg(test)]
-mod fuzz;
 pub mod gates;
 pub mod heartbeats;
 pub mod isolation;
 pub mod leader;
-pub mod plan;
 pub mod resume;
-pub mod simulate;
 pub mod status;
 pub mod steps;
 mod tls;
 pub mod version;
+
+pub use resurgam_api as api;
+pub use resurgam_core::{engine, plan, simulate};

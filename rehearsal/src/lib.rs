@@ -15,7 +15,6 @@ mod random;
 mod registry;
 mod release;
 pub mod saboteur;
-mod spoil;
 mod stages;
 pub mod three_boroughs;
 pub mod trial;
@@ -33,7 +32,6 @@ pub use people::{Asked, asked, decide, decisions_needed, retry};
 pub use random::{SplitMix, seed};
 pub use registry::Registry;
 pub use release::Release;
-pub use spoil::spoiled;
 pub use stages::{Stage, Stages};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 

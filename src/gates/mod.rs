@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::access::Right;
-use crate::api::{GateSpec, Phase, Verdict};
+use crate::api::{GateSpec, Phase};
 pub use crate::engine::Answer;
 
 mod addresses;
@@ -79,30 +79,6 @@ pub struct Question {
     pub spec: GateSpec,
     /// By namespace, the UID of its Quarantine: only what that one recorded counts.
     pub seals: BTreeMap<String, String>,
-}
-
-impl Answer {
-    fn pass(reason: &str, message: impl Into<String>, evidence: String) -> Self {
-        Self {
-            verdict: Verdict::Pass,
-            reason: reason.into(),
-            message: message.into(),
-            evidence: Some(evidence),
-        }
-    }
-
-    fn fail(reason: &str, message: impl Into<String>, evidence: String) -> Self {
-        Self {
-            verdict: Verdict::Fail,
-            reason: reason.into(),
-            message: message.into(),
-            evidence: Some(evidence),
-        }
-    }
-
-    fn unknown(reason: &str, message: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unknown, reason: reason.into(), message: message.into(), evidence: None }
-    }
 }
 
 /// What a change of would alter a gate's answer: for wake-ups through watches.

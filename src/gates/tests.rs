@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::ObjectName;
+use crate::api::Verdict;
 use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
 
 /// A client of an API server that is not there: nothing listens on the port.
@@ -148,12 +149,12 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
             "containerStatuses": [{"name": "web", "image": "web", "imageID": digest, "ready": true, "restartCount": 1}],
             "conditions": [{"type": "Ready", "status": "True"}]}},
     ]);
-    let readable = crate::fuzz::Readable::default();
+    let readable = fuzz_input::Readable::default();
     let approved = images::inline(&[format!("sha256:{}", "0a".repeat(32))]).unwrap();
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
         |(phase, bytes)| {
             let Some((deployment, set, daemons, job, pod)) =
-                readable.read(crate::fuzz::spoiled(&sound, bytes))
+                readable.read(fuzz_input::spoiled(&sound, bytes))
             else {
                 return;
             };
@@ -178,11 +179,11 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
 #[test]
 fn whatever_a_list_of_approved_digests_holds_it_is_read_or_refused() {
     let sound = json!({"metadata": {"name": "approved"}, "data": {"digests": format!("sha256:{}\n", "0a".repeat(32)), "more": ""}});
-    let readable = crate::fuzz::Readable::default();
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(String, Vec<u8>)>().for_each(
+    let readable = fuzz_input::Readable::default();
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(String, Vec<u8>)>().for_each(
         |(image, bytes)| {
             let _ = (images::pinned(image), images::running(image), images::is_digest(image));
-            let Some(list) = readable.read(crate::fuzz::spoiled(&sound, bytes)) else { return };
+            let Some(list) = readable.read(fuzz_input::spoiled(&sound, bytes)) else { return };
             let _ = images::from_config_map(&list);
         },
     );

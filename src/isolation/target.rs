@@ -215,17 +215,6 @@ fn matching<'a>(
     Ok(recovery)
 }
 
-impl Claim {
-    /// For people: what it displays, or the parts of it.
-    fn display_name(&self) -> String {
-        if self.display.is_empty() {
-            format!("{}/{}/{}", self.plan_namespace, self.plan, self.service)
-        } else {
-            self.display.clone()
-        }
-    }
-}
-
 /// What was found of the controls, as the next decision needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {

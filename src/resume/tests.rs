@@ -149,9 +149,9 @@ fn whatever_a_cronjob_and_a_job_say_it_is_told_what_would_fire_or_why_nobody_can
             "spec": {"suspend": true, "template": {}},
         },
     ]);
-    let readable = crate::fuzz::Readable::default();
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
-        let spoiled = crate::fuzz::spoiled(&sound, bytes);
+    let readable = fuzz_input::Readable::default();
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+        let spoiled = fuzz_input::spoiled(&sound, bytes);
         let Some((cronjob, job)) = readable.read::<(CronJob, Job)>(spoiled) else { return };
         let _ = cron::fires(&cronjob, NOW.parse().unwrap());
         let told = judged(&[wanted("nightly", MissedRun::Fire)], vec![cronjob], vec![job]);

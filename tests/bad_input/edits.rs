@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use control_plane::Identity;
+use fuzz_input::spoiled;
 use kube::api::{DeleteParams, PostParams};
-use rehearsal::{SplitMix, eventually, field, kind, seed, spoiled, text};
+use rehearsal::{SplitMix, eventually, field, kind, seed, text};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, DIGEST, KINDS, cluster, decision, incident, operator_is_up};

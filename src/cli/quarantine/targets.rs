@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn whatever_a_selector_says_it_is_understood_or_refused() {
-        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, String)>().for_each(
+        bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, String)>().for_each(
             |(at, text)| {
                 let operators = ["", "=", "!=", " in (", ",", "!", " notin (a,b)", "==", ")"];
                 let _ = parse(&format!("{text}{}{text}", operators[usize::from(*at) % operators.len()]));

@@ -430,9 +430,9 @@ mod tests {
     fn whatever_cluster_roles_say_each_holder_is_one_line() {
         let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
         let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
-        let readable = crate::fuzz::Readable::default();
-        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
-            let Some(roles) = readable.read::<Vec<ClusterRole>>(crate::fuzz::spoiled(&sound, bytes)) else {
+        let readable = fuzz_input::Readable::default();
+        bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+            let Some(roles) = readable.read::<Vec<ClusterRole>>(fuzz_input::spoiled(&sound, bytes)) else {
                 return;
             };
             assert!(holders(&roles).lines().count() <= roles.len());

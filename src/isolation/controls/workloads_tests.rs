@@ -220,10 +220,10 @@ fn whatever_a_workload_says_it_is_stopped_once_and_for_all() {
         {"metadata": meta, "spec": {"selector": {}, "template": {"spec": {"nodeSelector": {"disk": "ssd"}, "containers": []}}}},
         {"metadata": meta, "spec": {"schedule": "@daily", "suspend": false, "jobTemplate": {}}},
     ]);
-    let readable = crate::fuzz::Readable::default();
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+    let readable = fuzz_input::Readable::default();
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
         let Some((set, daemons, cron)) =
-            readable.read::<(StatefulSet, DaemonSet, CronJob)>(crate::fuzz::spoiled(&sound, bytes))
+            readable.read::<(StatefulSet, DaemonSet, CronJob)>(fuzz_input::spoiled(&sound, bytes))
         else {
             return;
         };

@@ -378,10 +378,10 @@ fn whatever_a_policy_says_it_is_judged() {
         ("policy.networking.k8s.io", "ClusterNetworkPolicy"),
         ("crd.antrea.io", "ClusterNetworkPolicy"),
     ];
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, Vec<u8>, String)>().for_each(
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, Vec<u8>, String)>().for_each(
         |(at, bytes, text)| {
             let (group, kind) = kinds[usize::from(*at) % kinds.len()];
-            let mut object = crate::fuzz::spoiled(&full, bytes);
+            let mut object = fuzz_input::spoiled(&full, bytes);
             let _ = judged(group, kind, None, object.clone());
             if object.get("spec").is_some_and(Value::is_object) {
                 object["spec"]["namespaceSelector"] = json!(text);

@@ -155,7 +155,7 @@ fn nodes_take_turns_and_those_that_leak_come_first() {
 
 #[test]
 fn whatever_a_pod_says_at_its_end_only_a_report_of_a_connection_is_one() {
-    bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<String>().for_each(|text| {
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<String>().for_each(|text| {
         for text in [text.clone(), format!("{{\"targets\":{{\"a\":{text}}}}}")] {
             if Link::read(Some(&text), "a") == Link::Connected {
                 assert!(serde_json::from_str::<Report>(&text).unwrap().targets["a"].connected);

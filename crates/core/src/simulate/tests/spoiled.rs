@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use crate::api::RecoveryPlan;
-use crate::fuzz::{ROUNDS, Readable, spoiled};
 use crate::plan::Plan;
 use crate::simulate::load;
+use fuzz_input::{ROUNDS, Readable, spoiled};
 
 fn sound() -> Value {
     let mut plan: Value =
-        serde_yaml::from_str(include_str!("../../../examples/three-boroughs/plan.yaml")).unwrap();
+        serde_yaml::from_str(include_str!("../../../../../examples/three-boroughs/plan.yaml")).unwrap();
     plan["spec"]["services"].as_array_mut().unwrap().truncate(6);
     plan
 }

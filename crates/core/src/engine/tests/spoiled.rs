@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::story::story;
 use crate::engine::decide;
-use crate::fuzz::{ROUNDS, Readable, spoiled};
+use fuzz_input::{ROUNDS, Readable, spoiled};
 
 #[test]
 fn whatever_a_status_says_the_whole_plan_is_decided() {

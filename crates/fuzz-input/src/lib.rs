@@ -1,23 +1,26 @@
-//! Objects gone wrong, for parsers and judges to survive.
+//! Malformed objects, for parsers and judges to survive.
 //!
 //! `cargo test` plays a fixed number of them, always the same (`BOLERO_RANDOM_SEED` plays others); `cargo bolero test NAME`
 //! searches on, guided by coverage.
 
+mod mutate;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub(crate) use rehearsal::spoiled;
+pub use mutate::spoiled;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Rounds of each target in `cargo test`.
-pub(crate) const ROUNDS: usize = 1_000;
+pub const ROUNDS: usize = 1_000;
 
 /// How many sound and half-sound objects a target has seen: one that reads none of them tests nothing.
 #[derive(Default)]
-pub(crate) struct Readable(AtomicUsize);
+pub struct Readable(AtomicUsize);
 
 impl Readable {
-    pub(crate) fn read<T: DeserializeOwned>(&self, value: Value) -> Option<T> {
+    /// The object, where it can be read.
+    pub fn read<T: DeserializeOwned>(&self, value: Value) -> Option<T> {
         let read = serde_json::from_value(value).ok()?;
         self.0.fetch_add(1, Ordering::Relaxed);
         Some(read)

@@ -161,6 +161,18 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// The claimant for people: its `display`, or the names that it is made of.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        if self.display.is_empty() {
+            format!("{}/{}/{}", self.plan_namespace, self.plan, self.service)
+        } else {
+            self.display.clone()
+        }
+    }
+}
+
+impl Claim {
     /// The name of the ServiceRecovery that holds this claim, in `plan_namespace`.
     #[must_use]
     pub fn service_recovery(&self) -> String {

@@ -25,6 +25,27 @@ pub struct Answer {
     pub evidence: Option<String>,
 }
 
+impl Answer {
+    /// The gate passes, judged by `evidence`.
+    pub fn pass(reason: &str, message: impl Into<String>, evidence: String) -> Self {
+        Self::new(Verdict::Pass, reason, message.into(), Some(evidence))
+    }
+
+    /// The gate fails, judged by `evidence`.
+    pub fn fail(reason: &str, message: impl Into<String>, evidence: String) -> Self {
+        Self::new(Verdict::Fail, reason, message.into(), Some(evidence))
+    }
+
+    /// The gate cannot be judged.
+    pub fn unknown(reason: &str, message: impl Into<String>) -> Self {
+        Self::new(Verdict::Unknown, reason, message.into(), None)
+    }
+
+    fn new(verdict: Verdict, reason: &str, message: String, evidence: Option<String>) -> Self {
+        Self { verdict, reason: reason.to_owned(), message, evidence }
+    }
+}
+
 /// Where a gate stands at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateState {

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn any_text_is_a_duration_that_is_written_as_it_is_read_or_none() {
-        bolero::check!().with_iterations(crate::fuzz::ROUNDS).with_type::<(u8, String)>().for_each(
+        bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, String)>().for_each(
             |(unit, text)| {
                 let texts =
                     [text.clone(), format!("{}{}", text.len(), UNITS[usize::from(*unit) % UNITS.len()].0)];
