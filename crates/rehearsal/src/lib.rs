@@ -48,7 +48,7 @@ const UPGRADE: &str = "resurgam-upgrade";
 /// A folder of the repository.
 #[must_use]
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
 /// The smallest example as one text, in the order in which its comment says to apply it: what is there before the day, what
