@@ -9,67 +9,52 @@ use crate::plan::{Plan, ServiceId};
 
 use super::next::{CONTROL_NOT_ENFORCED, Next, missing_quarantine};
 use super::quarantines;
-use super::slots::{UnitView, carries_dependants, holds};
+use super::slots::{UnitView, holds};
 use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// As many blocks as a status holds.
 const BLOCKS_LIMIT: usize = 16;
 
-/// Fills in what each service waits for, from the outside in: first what no service can get round, then the rest.
-pub(super) fn tell(plan: &Plan, seen: &Seen, units: &[UnitView], next: &mut [Next]) {
-    for (id, of) in next.iter_mut().enumerate() {
-        if of.status.stage == Stage::Recovered || seen.services[id].busy {
-            continue;
-        }
-        let mut blocks = outer(plan, seen, units, id, of);
-        if of.status.decision.is_some() {
-            of.blocks.append(&mut blocks);
-        } else {
-            blocks.append(&mut of.blocks);
-            of.blocks = blocks;
-        }
-    }
-    tell_mates(plan, seen, next);
-    let roots = roots(plan, seen, units, next);
-    for id in 0..next.len() {
-        if seen.services[id].busy {
-            continue;
-        }
-        for &dependency in &units[plan.services[id].unit].unmet {
-            let message = dependency_message(plan, seen, next, roots[dependency], dependency);
-            let name = plan.services[dependency].name.clone();
-            next[id].blocks.push(Block { reason: "Dependency".to_owned(), name, message });
-        }
-        let of = &mut next[id];
-        of.blocks.truncate(BLOCKS_LIMIT);
-        let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
-        of.status.blocked_by = if recovered { Vec::new() } else { of.blocks.clone() };
-        of.status.waiting_for = waiting_for(
-            &of.status.blocked_by,
-            roots[id].filter(|&r| r != id).map(|r| (plan.services[r].name.as_str(), r)).map(|(name, _)| name),
-        );
-    }
+/// Who holds others up.
+pub(super) struct Held<'a> {
+    /// For each service the one that holds it up.
+    pub roots: &'a [Option<ServiceId>],
+    /// Whether a service holds things up itself.
+    pub is_stuck: &'a dyn Fn(ServiceId) -> bool,
+    /// What was decided for a service.
+    pub next: &'a dyn Fn(ServiceId) -> &'a Next,
 }
 
-/// One member that is stuck holds all of its group.
-fn tell_mates(plan: &Plan, seen: &Seen, next: &mut [Next]) {
-    for unit in &plan.units {
-        let stuck: Vec<ServiceId> =
-            unit.members.iter().copied().filter(|&m| is_stuck(seen, &next[m], m)).collect();
-        for &member in &unit.members {
-            let of = &mut next[member];
-            if of.status.stage == Stage::Recovered || seen.services[member].busy {
-                continue;
-            }
-            for &mate in stuck.iter().filter(|&&mate| mate != member) {
-                let name = &plan.services[mate].name;
-                if !of.blocks.iter().any(|b| b.reason == "Together" && b.name == *name) {
-                    let message = "goes together with this one, and is held up".to_owned();
-                    of.blocks.push(Block { reason: "Together".to_owned(), name: name.clone(), message });
-                }
+/// Fills in for whom a service waits, after what is wrong with itself.
+pub(super) fn tell(
+    plan: &Plan,
+    seen: &Seen,
+    units: &[UnitView],
+    held: &Held<'_>,
+    id: ServiceId,
+    of: &mut Next,
+) {
+    let unit = plan.services[id].unit;
+    if of.status.stage != Stage::Recovered {
+        // One member that is stuck holds all of its group.
+        for &mate in plan.units[unit].members.iter().filter(|&&mate| mate != id && (held.is_stuck)(mate)) {
+            let name = &plan.services[mate].name;
+            if !of.blocks.iter().any(|b| b.reason == "Together" && b.name == *name) {
+                let message = "goes together with this one, and is held up".to_owned();
+                of.blocks.push(Block { reason: "Together".to_owned(), name: name.clone(), message });
             }
         }
     }
+    for &dependency in units[unit].unmet.iter().take(BLOCKS_LIMIT.saturating_sub(of.blocks.len())) {
+        let message = dependency_message(plan, seen, held, dependency);
+        let name = plan.services[dependency].name.clone();
+        of.blocks.push(Block { reason: "Dependency".to_owned(), name, message });
+    }
+    of.blocks.truncate(BLOCKS_LIMIT);
+    let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
+    of.status.blocked_by = if recovered { Vec::new() } else { of.blocks.clone() };
+    let root = held.roots[id].filter(|&root| root != id).map(|root| plan.services[root].name.as_str());
+    of.status.waiting_for = waiting_for(&of.status.blocked_by, root);
 }
 
 /// Is the namespace isolated, and does that hold, or was what does not accepted?
@@ -77,8 +62,22 @@ fn stands(of: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
     found.isolation.is_some() && holds(of, namespace, found)
 }
 
+/// Puts what is wrong outside the service's own stage before what is wrong within, or behind what a person is asked about.
+pub(super) fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, of: &mut Next) {
+    if of.status.stage == Stage::Recovered || seen.services[id].busy {
+        return;
+    }
+    let mut blocks = around(plan, seen, units, id, of);
+    if of.status.decision.is_some() {
+        of.blocks.append(&mut blocks);
+    } else {
+        blocks.append(&mut of.blocks);
+        of.blocks = blocks;
+    }
+}
+
 /// What is wrong outside the service's own stage.
-fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
+fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
     let service = &plan.services[id];
     let of = &seen.services[id];
     let mut blocks: Vec<Block> = Vec::new();
@@ -173,27 +172,29 @@ pub(super) fn cause(next: &Next) -> Option<&Block> {
 }
 
 /// For each service the nearest one that is stuck and that it, directly or not, waits for; itself if it is.
-pub(super) fn roots(plan: &Plan, seen: &Seen, units: &[UnitView], next: &[Next]) -> Vec<Option<ServiceId>> {
-    let mut roots: Vec<Option<ServiceId>> = vec![None; next.len()];
+pub(super) fn roots(
+    plan: &Plan,
+    units: &[UnitView],
+    stuck: &[bool],
+    satisfies: impl Fn(ServiceId) -> bool,
+    is_recovered: impl Fn(ServiceId) -> bool,
+) -> Vec<Option<ServiceId>> {
+    let mut roots: Vec<Option<ServiceId>> = vec![None; stuck.len()];
     let mut queue: VecDeque<ServiceId> = VecDeque::new();
-    for (id, of) in next.iter().enumerate() {
-        if is_stuck(seen, of, id) {
-            roots[id] = Some(id);
-            queue.push_back(id);
-        }
+    for id in (0..stuck.len()).filter(|&id| stuck[id]) {
+        roots[id] = Some(id);
+        queue.push_back(id);
     }
     while let Some(id) = queue.pop_front() {
         // Who does not wait for it any more is not held by it.
-        if carries_dependants(plan, seen, id) {
+        if satisfies(id) {
             continue;
         }
         let unit = plan.services[id].unit;
-        let mates =
-            plan.units[unit].members.iter().copied().filter(|&m| next[m].status.stage != Stage::Recovered);
+        let mates = plan.units[unit].members.iter().copied().filter(|&m| !is_recovered(m));
         let dependants = plan.units[unit].dependants.iter().copied();
         let waiting = dependants.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
-        let held: Vec<ServiceId> = waiting.flat_map(|d| plan.units[d].members.clone()).chain(mates).collect();
-        for other in held {
+        for other in waiting.flat_map(|d| plan.units[d].members.iter().copied()).chain(mates) {
             if roots[other].is_none() {
                 roots[other] = roots[id];
                 queue.push_back(other);
@@ -203,19 +204,13 @@ pub(super) fn roots(plan: &Plan, seen: &Seen, units: &[UnitView], next: &[Next])
     roots
 }
 
-fn dependency_message(
-    plan: &Plan,
-    seen: &Seen,
-    next: &[Next],
-    root: Option<ServiceId>,
-    dependency: ServiceId,
-) -> String {
+fn dependency_message(plan: &Plan, seen: &Seen, held: &Held<'_>, dependency: ServiceId) -> String {
     // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
     let stage = seen.services[dependency].status.stage;
-    match root {
+    match held.roots[dependency] {
         Some(root) => {
-            let why =
-                cause(&next[root]).map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
+            let why = cause((held.next)(root))
+                .map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
             let owner = plan.services[root]
                 .owner
                 .as_ref()

@@ -1,7 +1,8 @@
 //! Decides. (plan, what is observed, now) → (each service's next status, what to do, when to look again).
 //!
 //! Pure: no client, no clock, no I/O. The operator, the simulator and the property tests run this same code, and nothing
-//! decides anywhere else. [`decide`] looks at a whole plan at once, so that slots and groups need no locks.
+//! decides anywhere else. [`decide`] looks at a whole plan at once, so that slots and groups need no locks. [`Engine`] does the same
+//! at the cost of what has changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::api::{
 use crate::plan::ServiceId;
 use crate::plan::ratchet::{Requirements, Scope};
 
+mod attempts;
 mod blocks;
 mod conditions;
 mod decide;
@@ -25,16 +27,19 @@ mod quarantines;
 mod ratchet;
 mod resumes;
 mod room;
+mod services;
 mod slots;
 mod stages;
 mod summary;
+mod write;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use decide::decide;
+pub use decide::{Engine, decide};
 pub use gate_state::{Answer, GateState, Tracker};
 pub use room::pod_security;
+pub use services::Services;
 pub use summary::{is_news, keep_times, unreadable};
 
 /// All that is known of a plan's world at one moment.
@@ -47,7 +52,7 @@ pub struct Seen {
     /// The service account as which the plan acts.
     pub account: Presence,
     /// One for each service, in the plan's order.
-    pub services: Vec<ServiceSeen>,
+    pub services: Services,
 }
 
 /// Is a thing there?
@@ -282,7 +287,7 @@ pub struct DecisionSeen {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// One for each service, in the plan's order.
+    /// In the plan's order: one for each service, or only for those that had to be decided again ([`Engine::decide`]).
     pub services: Vec<ServiceDecided>,
     /// The plan's own status.
     pub plan: RecoveryPlanStatus,
@@ -293,6 +298,8 @@ pub struct Decided {
 /// What is to be done about one service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceDecided {
+    /// Which.
+    pub service: ServiceId,
     /// Its status from now on.
     pub status: ServiceRecoveryStatus,
     /// Is that to be written now? It is written before `effect` is begun.

@@ -31,7 +31,7 @@ pub fn pod_security(service: &Service) -> PodSecurity {
 
 /// Is it recovered, and does nothing speak against it? A gate that cannot be asked for a moment cuts nobody off; one that
 /// failed for good does.
-fn stands(seen: &Seen, id: ServiceId) -> bool {
+pub(super) fn stands(seen: &Seen, id: ServiceId) -> bool {
     let of = &seen.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()

@@ -4,7 +4,9 @@ use crate::api::{Health, Isolation, Phase, Stage, Verdict};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
 
+use super::decide::Standing;
 use super::ratchet::is_loosened;
+use super::room::stands;
 use super::{ClaimSeen, GateKey, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// One unit as it stands.
@@ -89,41 +91,76 @@ pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
     })
 }
 
-/// Who keeps a slot, `false` first, the first that differs deciding: what has begun, what acts at this moment, what is claimed, whose
-/// claim is on its way.
+/// Who keeps a slot. `false` comes first, and the first field that differs decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence(bool, bool, bool, bool);
+struct Precedence {
+    has_not_begun: bool,
+    does_not_act: bool,
+    is_not_claimed: bool,
+    is_not_being_claimed: bool,
+}
 
-/// All units as they stand. Slots go to those under way first, then by tier, then to what most depends on.
-pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
-    let armed = is_armed(plan, seen);
-    let carries: Vec<bool> = (0..plan.services.len()).map(|id| carries_dependants(plan, seen, id)).collect();
-    let mut wanting: Vec<(Precedence, UnitId)> = Vec::new();
+/// What decides about a unit's slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnitState {
+    /// It wants a slot, and in which order it gets one.
+    wants: Option<Precedence>,
+    /// It is under way, whatever has changed since.
+    acts: bool,
+}
+
+/// What those who depend on a service go by.
+pub(super) fn standing(plan: &Plan, seen: &Seen, id: ServiceId) -> Standing {
+    Standing {
+        satisfies: carries_dependants(plan, seen, id),
+        is_reachable: stands(seen, id),
+        is_recovered: seen.services[id].status.stage == Stage::Recovered,
+    }
+}
+
+/// One unit as it stands, without its slot.
+pub(super) fn unit_state(
+    plan: &Plan,
+    seen: &Seen,
+    satisfies: &impl Fn(ServiceId) -> bool,
+    id: UnitId,
+) -> (UnitState, UnitView) {
+    let unit = &plan.units[id];
+    let unmet: Vec<ServiceId> = unit.dependencies.iter().copied().filter(|&d| !satisfies(d)).collect();
+    let members = || unit.members.iter().map(|&m| &seen.services[m]);
+    let active = members().any(is_active);
+    let begins = members().any(|m| m.status.stage == Stage::Isolated);
+    let wants_slot = is_armed(plan, seen)
+        && unmet.is_empty()
+        && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
+        && members().all(|m| held(m).is_none())
+        && members().all(|m| m.status.decision.is_none() && m.other_plan.is_none() && m.exists)
+        && members().any(|m| m.status.stage != Stage::Recovered)
+        && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)
+        && (active || (begins && !plan.suspend));
+    let acting = members().any(|m| m.busy && is_active(m));
+    let precedence = || Precedence {
+        has_not_begun: !members().any(|m| m.status.stage != Stage::Isolated && is_active(m)),
+        does_not_act: !acting,
+        is_not_claimed: !active,
+        is_not_being_claimed: !members().any(|m| m.busy),
+    };
+    let state = UnitState { wants: wants_slot.then(precedence), acts: acting };
+    (state, UnitView { unmet, go: false, wants_slot })
+}
+
+/// Gives the slots away: to those under way first, then by tier, then to what most depends on.
+pub(super) fn allot(plan: &Plan, states: &[UnitState], views: &mut [UnitView]) {
     let mut slots = plan.max_parallel;
-    let mut views: Vec<UnitView> = Vec::with_capacity(plan.units.len());
-    for (id, unit) in plan.units.iter().enumerate() {
-        let unmet: Vec<ServiceId> = unit.dependencies.iter().copied().filter(|&d| !carries[d]).collect();
-        let members = || unit.members.iter().map(|&m| &seen.services[m]);
-        let active = members().any(is_active);
-        let begins = members().any(|m| m.status.stage == Stage::Isolated);
-        let wants_slot = armed
-            && unmet.is_empty()
-            && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
-            && members().all(|m| held(m).is_none())
-            && members().all(|m| m.status.decision.is_none() && m.other_plan.is_none() && m.exists)
-            && members().any(|m| m.status.stage != Stage::Recovered)
-            && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)
-            && (active || (begins && !plan.suspend));
-        let acting = members().any(|m| m.busy && is_active(m));
-        if wants_slot {
-            let begun = members().any(|m| m.status.stage != Stage::Isolated && is_active(m));
-            let busy = members().any(|m| m.busy);
-            wanting.push((Precedence(!begun, !acting, !active, !busy), id));
-        } else if acting {
+    let mut wanting: Vec<(Precedence, UnitId)> = Vec::new();
+    for (id, (state, view)) in states.iter().zip(&mut *views).enumerate() {
+        view.go = false;
+        match state.wants {
+            Some(precedence) => wanting.push((precedence, id)),
             // What is under way cannot be called back, whatever has changed since.
-            slots = slots.saturating_sub(1);
+            None if state.acts => slots = slots.saturating_sub(1),
+            None => {}
         }
-        views.push(UnitView { unmet, go: false, wants_slot });
     }
     wanting.sort_by_key(|&(precedence, id)| {
         let unit = &plan.units[id];
@@ -132,5 +169,14 @@ pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
     for &(_, id) in wanting.iter().take(slots) {
         views[id].go = true;
     }
+}
+
+/// All units as they stand, slots included.
+#[cfg(test)]
+pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
+    let satisfies = |id: ServiceId| carries_dependants(plan, seen, id);
+    let (states, mut views): (Vec<_>, Vec<_>) =
+        (0..plan.units.len()).map(|id| unit_state(plan, seen, &satisfies, id)).unzip();
+    allot(plan, &states, &mut views);
     views
 }

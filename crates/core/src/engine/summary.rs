@@ -8,8 +8,8 @@ use crate::api::conditions::{
     HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, is_true, set, shorten,
 };
 use crate::api::recovery_plan::Blocker;
-use crate::api::{RecoveryPlanStatus, Stage};
-use crate::plan::Plan;
+use crate::api::{RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
+use crate::plan::{Plan, ServiceId};
 
 use super::next::Next;
 use super::slots::UnitView;
@@ -56,30 +56,56 @@ pub(super) fn dormant(plan: &Plan, seen: &Seen) -> RecoveryPlanStatus {
     status
 }
 
+/// What the plan's status counts of one service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    is_recovered: bool,
+    is_healthy: bool,
+    needs_decision: bool,
+    /// Begun, not ended, and nobody is asked.
+    is_under_way: bool,
+    has_exceptions: bool,
+    first_claim: Option<Time>,
+    recovered_at: Option<Time>,
+}
+
+impl Tally {
+    /// Good news counts once it is in the record, whose write may yet fail; bad news at once.
+    pub(super) fn new(before: &ServiceRecoveryStatus, next: &Next) -> Self {
+        let status = &next.status;
+        let holds = |type_: &str| is_true(&before.conditions, type_) && is_true(&status.conditions, type_);
+        let needs_decision = status.decision.is_some();
+        Self {
+            is_recovered: holds(RECOVERED),
+            is_healthy: holds(HEALTHY),
+            needs_decision,
+            is_under_way: !matches!(status.stage, Stage::Isolated | Stage::Recovered) && !needs_decision,
+            has_exceptions: !status.exceptions.is_empty(),
+            first_claim: first_claim(status),
+            recovered_at: status.recovered_at.clone(),
+        }
+    }
+}
+
 /// Status of an armed plan. Conditions carry no times of their own here: the shell keeps the transition times of those
-/// that did not change.
-pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[UnitView]) -> RecoveryPlanStatus {
-    let total = next.len();
-    // Good news once it is in the record, whose write may yet fail; bad news at once.
-    let holds = |(id, n): (usize, &Next), type_: &str| {
-        is_true(&seen.services[id].status.conditions, type_) && is_true(&n.status.conditions, type_)
-    };
-    let is_recovered = |of: &(usize, &Next)| holds(*of, RECOVERED);
-    let recovered = next.iter().enumerate().filter(is_recovered).count();
-    let healthy = next.iter().enumerate().filter(is_recovered).filter(|of| holds(*of, HEALTHY)).count();
-    let human = next.iter().filter(|n| n.status.decision.is_some()).count();
-    let running = next
-        .iter()
-        .enumerate()
-        .filter(|(id, n)| {
-            n.status.stage != Stage::Recovered
-                && n.status.stage != Stage::Isolated
-                && n.status.decision.is_none()
-                && units[plan.services[*id].unit].unmet.is_empty()
-        })
-        .count();
-    let open_and_human =
-        next.iter().enumerate().filter(is_recovered).filter(|(_, n)| n.status.decision.is_some()).count();
+/// that did not change. `stuck` are the services that hold things up.
+pub(super) fn plan_status<'a>(
+    plan: &Plan,
+    seen: &Seen,
+    tallies: impl Iterator<Item = &'a Tally> + Clone,
+    units: &[UnitView],
+    stuck: &[ServiceId],
+    next: impl Fn(ServiceId) -> &'a Next,
+) -> RecoveryPlanStatus {
+    let total = plan.services.len();
+    let number = |counts: fn(&Tally) -> bool| tallies.clone().filter(|of| counts(of)).count();
+    let recovered = number(|of| of.is_recovered);
+    let healthy = number(|of| of.is_recovered && of.is_healthy);
+    let human = number(|of| of.needs_decision);
+    let open_and_human = number(|of| of.is_recovered && of.needs_decision);
+    let waits_for_none = |(id, _): &(ServiceId, &Tally)| units[plan.services[*id].unit].unmet.is_empty();
+    let running =
+        tallies.clone().enumerate().filter(|(_, of)| of.is_under_way).filter(waits_for_none).count();
     let waiting = total.saturating_sub(recovered + running + human - open_and_human);
     let mut status = RecoveryPlanStatus {
         observed_generation: plan.generation,
@@ -89,16 +115,17 @@ pub(super) fn plan_status(plan: &Plan, seen: &Seen, next: &[Next], units: &[Unit
         running: count(running),
         waiting: count(waiting),
         needs_decision: count(human),
-        blocked_by: blockers(plan, seen, next),
-        started_at: next.iter().filter_map(first_claim).min_by_key(|t| t.0),
+        blocked_by: blockers(plan, stuck, &next),
+        started_at: tallies.clone().filter_map(|of| of.first_claim.as_ref()).min_by_key(|t| t.0).cloned(),
         recovered_at: None,
         conditions: Vec::new(),
     };
     let all = recovered == total;
     if all {
-        status.recovered_at = next.iter().filter_map(|n| n.status.recovered_at.clone()).max_by_key(|t| t.0);
+        status.recovered_at =
+            tallies.clone().filter_map(|of| of.recovered_at.as_ref()).max_by_key(|t| t.0).cloned();
     }
-    let exceptions = next.iter().filter(|n| !n.status.exceptions.is_empty()).count();
+    let exceptions = number(|of| of.has_exceptions);
     let progress = format!(
         "{recovered}/{total} services recovered, {running} running, {waiting} waiting, {human} need a decision"
     );
@@ -184,38 +211,32 @@ fn problems(plan: &Plan) -> Option<(String, String)> {
 }
 
 /// Whom people have to look at, the one that holds most first.
-fn blockers(plan: &Plan, seen: &Seen, next: &[Next]) -> Vec<Blocker> {
-    let mut found: Vec<Blocker> = next
-        .iter()
-        .enumerate()
-        .filter(|(id, n)| blocks::is_stuck(seen, n, *id))
-        .map(|(id, n)| {
-            let unit = plan.services[id].unit;
-            let held = plan.dependants_of(unit);
-            let holds = held
-                .iter()
-                .flat_map(|&u| &plan.units[u].members)
-                .filter(|&&m| next[m].status.stage != Stage::Recovered)
-                .count();
-            let cause = blocks::cause(n);
-            Blocker {
-                name: plan.services[id].name.clone(),
-                reason: cause.map_or_else(String::new, |b| b.reason.clone()),
-                message: cause.map_or_else(String::new, |b| b.message.clone()),
-                holds: count(holds),
-                owner: plan.services[id].owner.clone(),
-                since: n.status.decision.as_ref().map(|d| d.since.clone()),
-            }
-        })
-        .collect();
-    found.sort_by_key(|b| Reverse(b.holds));
+fn blockers<'a>(plan: &Plan, stuck: &[ServiceId], next: impl Fn(ServiceId) -> &'a Next) -> Vec<Blocker> {
+    let holds = |id: ServiceId| {
+        let held = plan.dependants_of(plan.services[id].unit);
+        let members = held.iter().flat_map(|&unit| &plan.units[unit].members);
+        members.filter(|&&member| next(member).status.stage != Stage::Recovered).count()
+    };
+    let mut found: Vec<(usize, ServiceId)> = stuck.iter().map(|&id| (holds(id), id)).collect();
+    found.sort_by_key(|&(holds, _)| Reverse(holds));
     found.truncate(BLOCKERS_LIMIT);
-    found
+    let blocker = |(holds, id): (usize, ServiceId)| {
+        let cause = blocks::cause(next(id));
+        Blocker {
+            name: plan.services[id].name.clone(),
+            reason: cause.map_or_else(String::new, |b| b.reason.clone()),
+            message: cause.map_or_else(String::new, |b| b.message.clone()),
+            holds: count(holds),
+            owner: plan.services[id].owner.clone(),
+            since: next(id).status.decision.as_ref().map(|d| d.since.clone()),
+        }
+    };
+    found.into_iter().map(blocker).collect()
 }
 
-fn first_claim(next: &Next) -> Option<Time> {
-    let past = next.status.history.iter().filter_map(|h| h.claimed_at.clone());
-    past.chain(next.status.claimed_at.clone()).min_by_key(|t| t.0)
+fn first_claim(status: &ServiceRecoveryStatus) -> Option<Time> {
+    let past = status.history.iter().filter_map(|h| h.claimed_at.as_ref());
+    past.chain(status.claimed_at.as_ref()).min_by_key(|t| t.0).cloned()
 }
 
 fn count(n: usize) -> i32 {

@@ -1,6 +1,7 @@
 //! One plan's world, moved by timed events. Events of one moment are applied in the order in which they were scheduled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -9,8 +10,8 @@ use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    AcceptedSeen, Answer, Asked, ClaimSeen, Effect, GateKey, Presence, QuarantineFound, QuarantineSeen,
-    Refusal, ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, decide, pod_security,
+    AcceptedSeen, Answer, Asked, ClaimSeen, Effect, Engine, GateKey, GateState, Presence, QuarantineFound,
+    QuarantineSeen, Refusal, ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, pod_security,
 };
 use crate::plan::{Plan, Resume, ServiceId};
 
@@ -116,6 +117,8 @@ struct Followed {
     trackers: BTreeMap<GateKey, Tracker>,
     /// Gates with an answer on its way.
     pending: BTreeSet<GateKey>,
+    /// Gates that are new: what they say is seen at the next look.
+    fresh: Vec<GateKey>,
     phases: Vec<Phase>,
 }
 
@@ -135,6 +138,10 @@ pub struct World<'a> {
     limits: Limits,
     followed: Vec<Followed>,
     queue: BTreeMap<(Timestamp, u64), Pending>,
+    /// When a gate says something else though it is not asked, and of which service.
+    turns: BTreeSet<(Timestamp, ServiceId)>,
+    /// Services with gates that are new.
+    fresh: Vec<ServiceId>,
     scheduled: u64,
     wake_at: Option<Timestamp>,
     looks: usize,
@@ -206,6 +213,8 @@ impl<'a> World<'a> {
             limits,
             followed: (0..count).map(|_| Followed::default()).collect(),
             queue: BTreeMap::new(),
+            turns: BTreeSet::new(),
+            fresh: Vec::new(),
             scheduled: 0,
             wake_at: None,
             looks: 0,
@@ -218,12 +227,14 @@ impl<'a> World<'a> {
     ///
     /// [`RanAway`] when the limits are reached first.
     pub fn run(&mut self, until: Timestamp) -> Result<(), RanAway> {
+        // Between runs, plan and world may have been changed.
+        let mut engine = Engine::new(Arc::new(self.plan.clone()));
         loop {
             self.looks += 1;
             if self.looks > self.limits.looks {
                 return Err(RanAway { at: self.seen.now, looks: self.limits.looks });
             }
-            self.look();
+            self.look(&mut engine);
             let event = self.queue.first_key_value().map(|((at, _), _)| *at);
             let Some(next) = event.into_iter().chain(self.wake_at).min().filter(|&at| at <= until) else {
                 return Ok(());
@@ -237,20 +248,17 @@ impl<'a> World<'a> {
     }
 
     /// One look: decide, and begin what was decided.
-    fn look(&mut self) {
-        let now = self.seen.now;
-        for (seen, followed) in self.seen.services.iter_mut().zip(&self.followed) {
-            for (key, tracker) in &followed.trackers {
-                let stands = seen.gates.get(key).is_some_and(|s| s.changes_at.is_some_and(|at| at > now));
-                if !stands {
-                    seen.gates.insert(key.clone(), tracker.state(now));
-                }
-            }
-        }
-        let decided = decide(&self.plan, &self.seen);
+    fn look(&mut self, engine: &mut Engine) {
+        self.turn_gates();
+        let decided = engine.decide(&self.seen);
+        #[cfg(test)]
+        super::tests::same_as_from_nothing(&self.plan, &self.seen, &decided, |id| {
+            self.followed[id].phases.clone()
+        });
         self.wake_at = decided.wake_at;
         self.status = decided.plan;
-        for (id, of) in decided.services.into_iter().enumerate() {
+        for of in decided.services {
+            let id = of.service;
             self.ask(id, of.ask);
             if self.seen.services[id].busy || !(of.write || of.effect.is_some()) {
                 continue;
@@ -268,6 +276,38 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Has the gates seen that are new, or that say something else by now without having been asked.
+    fn turn_gates(&mut self) {
+        let now = self.seen.now;
+        for id in std::mem::take(&mut self.fresh) {
+            for key in std::mem::take(&mut self.followed[id].fresh) {
+                let state = self.followed[id].trackers.get(&key).map(|tracker| tracker.state(now));
+                if let Some(state) = state.filter(|_| !self.seen.services[id].gates.contains_key(&key)) {
+                    self.show(id, key, state);
+                }
+            }
+        }
+        while let Some(&(at, id)) = self.turns.first().filter(|(at, _)| *at <= now) {
+            self.turns.remove(&(at, id));
+            let has_turned = |key: &GateKey| {
+                let shown = self.seen.services[id].gates.get(key);
+                shown.is_some_and(|shown| shown.changes_at.is_none_or(|at| at <= now))
+            };
+            let turned: Vec<_> = self.followed[id]
+                .trackers
+                .iter()
+                .filter(|(key, _)| has_turned(key))
+                .map(|(key, tracker)| (key.clone(), tracker.state(now)))
+                .collect();
+            turned.into_iter().for_each(|(key, state)| self.show(id, key, state));
+        }
+    }
+
+    fn show(&mut self, id: ServiceId, key: GateKey, state: GateState) {
+        self.turns.extend(state.changes_at.map(|at| (at, id)));
+        self.seen.services[id].gates.insert(key, state);
+    }
+
     /// Asks the gates of these phases, and no others, from now on.
     fn ask(&mut self, id: ServiceId, phases: Vec<Phase>) {
         let attempt = self.seen.services[id].status.attempt;
@@ -276,10 +316,16 @@ impl<'a> World<'a> {
         let mut begin = Vec::new();
         for gate in self.plan.services[id].gates.iter().filter(|g| followed.phases.contains(&g.phase)) {
             let key = GateKey { phase: gate.phase, name: gate.spec.name.clone() };
-            followed.trackers.entry(key.clone()).or_insert_with(|| Tracker::new(gate.policy, self.seen.now));
+            followed.trackers.entry(key.clone()).or_insert_with(|| {
+                followed.fresh.push(key.clone());
+                Tracker::new(gate.policy, self.seen.now)
+            });
             if followed.pending.insert(key.clone()) {
                 begin.push(key);
             }
+        }
+        if !followed.fresh.is_empty() {
+            self.fresh.push(id);
         }
         for key in begin {
             self.schedule(Takes::Answer, id, Pending::Answer { id, key, attempt });
@@ -488,9 +534,9 @@ impl<'a> World<'a> {
             evidence: None,
         };
         tracker.record(answer, now);
-        self.seen.services[id].gates.insert(key.clone(), tracker.state(now));
-        let again = tracker.next_ask(now);
+        let (state, again) = (tracker.state(now), tracker.next_ask(now));
         followed.pending.insert(key.clone());
+        self.show(id, key.clone(), state);
         self.note(id, Event::Answered(key.clone(), verdict));
         let latency = (self.script.latency)(Takes::Answer, id);
         self.enqueue(after(again, latency), Pending::Answer { id, key, attempt });

@@ -206,7 +206,12 @@ fn look(change: impl FnOnce(&mut ServiceSeen)) -> Decided {
     of.generation = Some(1);
     change(&mut of);
     let now = Timestamp::from_second(1_000).unwrap();
-    let seen = Seen { now, incident: Presence::Present, account: Presence::Present, services: vec![of] };
+    let seen = Seen {
+        now,
+        incident: Presence::Present,
+        account: Presence::Present,
+        services: [of].into_iter().collect(),
+    };
     let decided = decide(&plan("- {name: db}"), &seen);
     kstatus::check_plan(&decided.plan);
     decided
@@ -278,7 +283,7 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
     };
     let mut refused = seen.clone();
     let again_at = seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
-    for of in &mut refused.services {
+    for of in refused.services.iter_mut() {
         of.refused = Some(Refusal { reason: "Conflict".into(), message: "x".into(), again_at });
     }
     assert!(decide(&s.world.plan, &seen).services.iter().all(|of| of.effect.is_some()));

@@ -19,7 +19,7 @@ fn seconds(seconds: i64) -> Timestamp {
 
 /// Somebody who retries whatever a person is asked.
 fn retry_all(world: &mut World<'_>) {
-    for of in &mut world.seen.services {
+    for of in world.seen.services.iter_mut() {
         let Some(needed) = &of.status.decision else { continue };
         let decided_on = needed.digest.clone();
         let name = format!("d{}", of.decisions.len());
@@ -57,7 +57,7 @@ fn can_start(plan: &Plan, spec: &RecoveryPlanSpec) -> Vec<bool> {
 }
 
 /// The same cases each time, so that a red run is red again; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` look further.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let given = ProptestConfig::default();
     let chosen = |name: &str| std::env::var_os(name).is_some();
     ProptestConfig {
