@@ -68,23 +68,28 @@ pub fn set(
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let mut condition = Condition {
-        type_: type_.to_owned(),
-        status: state.as_str().to_owned(),
-        reason: reason.to_owned(),
-        message: shorten(message, MESSAGE_LIMIT),
-        observed_generation: generation,
-        last_transition_time: Time(now),
+    let Some(condition) = conditions.iter_mut().find(|c| c.type_ == type_) else {
+        conditions.push(Condition {
+            type_: type_.to_owned(),
+            status: state.as_str().to_owned(),
+            reason: reason.to_owned(),
+            message: shorten(message, MESSAGE_LIMIT),
+            observed_generation: generation,
+            last_transition_time: Time(now),
+        });
+        return;
     };
-    match conditions.iter_mut().find(|c| c.type_ == type_) {
-        Some(old) => {
-            if old.status == condition.status {
-                condition.last_transition_time = old.last_transition_time.clone();
-            }
-            *old = condition;
-        }
-        None => conditions.push(condition),
+    if condition.status != state.as_str() {
+        state.as_str().clone_into(&mut condition.status);
+        condition.last_transition_time = Time(now);
     }
+    if condition.reason != reason {
+        reason.clone_into(&mut condition.reason);
+    }
+    if condition.message != message {
+        condition.message = shorten(message, MESSAGE_LIMIT);
+    }
+    condition.observed_generation = generation;
 }
 
 /// Takes a condition away. kstatus reads an absent `Reconciling` or `Stalled` as False.

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::api::Stage;
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
+use crate::api::{ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
+use super::decide::{ServiceMemory, Stuck};
 use super::next::{CONTROL_NOT_ENFORCED, Next, missing_quarantine};
 use super::quarantines;
 use super::slots::{UnitView, holds};
@@ -15,29 +16,21 @@ use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
 /// As many blocks as a status holds.
 const BLOCKS_LIMIT: usize = 16;
 
-/// Who holds others up.
-pub(super) struct Held<'a> {
-    /// For each service the one that holds it up.
-    pub roots: &'a [Option<ServiceId>],
-    /// Whether a service holds things up itself.
-    pub is_stuck: &'a dyn Fn(ServiceId) -> bool,
-    /// What was decided for a service.
-    pub next: &'a dyn Fn(ServiceId) -> &'a Next,
-}
-
-/// Fills in for whom a service waits, after what is wrong with itself.
+/// Fills in for whom a service waits, after what is wrong with itself. `roots` has for each service the one that holds it up.
 pub(super) fn tell(
     plan: &Plan,
     seen: &Seen,
     units: &[UnitView],
-    held: &Held<'_>,
+    services: &[ServiceMemory],
+    roots: &[Option<ServiceId>],
     id: ServiceId,
     of: &mut Next,
 ) {
     let unit = plan.services[id].unit;
     if of.status.stage != Stage::Recovered {
         // One member that is stuck holds all of its group.
-        for &mate in plan.units[unit].members.iter().filter(|&&mate| mate != id && (held.is_stuck)(mate)) {
+        let mates = plan.units[unit].members.iter().filter(|&&mate| mate != id);
+        for &mate in mates.filter(|&&mate| services[mate].stuck.is_some()) {
             let name = &plan.services[mate].name;
             if !of.blocks.iter().any(|b| b.reason == "Together" && b.name == *name) {
                 let message = "goes together with this one, and is held up".to_owned();
@@ -46,14 +39,14 @@ pub(super) fn tell(
         }
     }
     for &dependency in units[unit].unmet.iter().take(BLOCKS_LIMIT.saturating_sub(of.blocks.len())) {
-        let message = dependency_message(plan, seen, held, dependency);
+        let message = dependency_message(plan, seen, services, roots[dependency], dependency);
         let name = plan.services[dependency].name.clone();
         of.blocks.push(Block { reason: "Dependency".to_owned(), name, message });
     }
     of.blocks.truncate(BLOCKS_LIMIT);
     let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
-    of.status.blocked_by = if recovered { Vec::new() } else { of.blocks.clone() };
-    let root = held.roots[id].filter(|&root| root != id).map(|root| plan.services[root].name.as_str());
+    of.status.blocked_by = if recovered { Vec::new() } else { std::mem::take(&mut of.blocks) };
+    let root = roots[id].filter(|&root| root != id).map(|root| plan.services[root].name.as_str());
     of.status.waiting_for = waiting_for(&of.status.blocked_by, root);
 }
 
@@ -64,7 +57,7 @@ fn stands(of: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
 
 /// Puts what is wrong outside the service's own stage before what is wrong within, or behind what a person is asked about.
 pub(super) fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, of: &mut Next) {
-    if of.status.stage == Stage::Recovered || seen.services[id].busy {
+    if of.status.stage == Stage::Recovered {
         return;
     }
     let mut blocks = around(plan, seen, units, id, of);
@@ -157,41 +150,38 @@ fn is_asked_about(next: &Next) -> bool {
 const IN_TURN: [&str; 8] =
     ["Dependency", "Slot", "Isolation", "GateUnknown", "GateFailing", "Together", "Steps", "StepAgain"];
 
-/// Does this service itself hold things up, so that somebody has to look at it?
-pub(super) fn is_stuck(seen: &Seen, next: &Next, id: ServiceId) -> bool {
-    next.status.decision.is_some()
-        || (next.status.stage != Stage::Recovered && !seen.services[id].busy && cause(next).is_some())
+/// Why somebody has to look at a service, if it holds things up itself: what is asked about, or else the first that is not merely a
+/// matter of turns.
+pub(super) fn stuck(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<Stuck> {
+    if status.decision.is_some() || status.stage == Stage::Recovered {
+        return asked_about(status, blocks);
+    }
+    let cause = blocks.iter().find(|block| !IN_TURN.contains(&block.reason.as_str()))?;
+    Some(Stuck { cause: Some(cause.clone()), since: None })
 }
 
-/// What somebody has to look at: what is asked about, or else the first that is not merely a matter of turns.
-pub(super) fn cause(next: &Next) -> Option<&Block> {
-    match &next.status.decision {
-        Some(decision) => next.blocks.iter().find(|block| block.reason == decision.reason),
-        None => next.blocks.iter().find(|block| !IN_TURN.contains(&block.reason.as_str())),
-    }
+/// What a person is asked about.
+pub(super) fn asked_about(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<Stuck> {
+    let decision = status.decision.as_ref()?;
+    let cause = blocks.iter().find(|block| block.reason == decision.reason).cloned();
+    Some(Stuck { cause, since: Some(decision.since.clone()) })
 }
 
 /// For each service the nearest one that is stuck and that it, directly or not, waits for; itself if it is.
-pub(super) fn roots(
-    plan: &Plan,
-    units: &[UnitView],
-    stuck: &[bool],
-    satisfies: impl Fn(ServiceId) -> bool,
-    is_recovered: impl Fn(ServiceId) -> bool,
-) -> Vec<Option<ServiceId>> {
-    let mut roots: Vec<Option<ServiceId>> = vec![None; stuck.len()];
+pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory]) -> Vec<Option<ServiceId>> {
+    let mut roots: Vec<Option<ServiceId>> = vec![None; services.len()];
     let mut queue: VecDeque<ServiceId> = VecDeque::new();
-    for id in (0..stuck.len()).filter(|&id| stuck[id]) {
+    for id in (0..services.len()).filter(|&id| services[id].stuck.is_some()) {
         roots[id] = Some(id);
         queue.push_back(id);
     }
     while let Some(id) = queue.pop_front() {
         // Who does not wait for it any more is not held by it.
-        if satisfies(id) {
+        if services[id].standing.satisfies {
             continue;
         }
         let unit = plan.services[id].unit;
-        let mates = plan.units[unit].members.iter().copied().filter(|&m| !is_recovered(m));
+        let mates = plan.units[unit].members.iter().copied().filter(|&m| !services[m].is_recovered);
         let dependants = plan.units[unit].dependants.iter().copied();
         let waiting = dependants.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
         for other in waiting.flat_map(|d| plan.units[d].members.iter().copied()).chain(mates) {
@@ -204,13 +194,19 @@ pub(super) fn roots(
     roots
 }
 
-fn dependency_message(plan: &Plan, seen: &Seen, held: &Held<'_>, dependency: ServiceId) -> String {
+fn dependency_message(
+    plan: &Plan,
+    seen: &Seen,
+    services: &[ServiceMemory],
+    root: Option<ServiceId>,
+    dependency: ServiceId,
+) -> String {
     // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
     let stage = seen.services[dependency].status.stage;
-    match held.roots[dependency] {
+    match root {
         Some(root) => {
-            let why = cause((held.next)(root))
-                .map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
+            let cause = services[root].stuck.as_ref().and_then(|stuck| stuck.cause.as_ref());
+            let why = cause.map_or_else(String::new, |b| format!(" ({}: {})", b.reason, b.message));
             let owner = plan.services[root]
                 .owner
                 .as_ref()

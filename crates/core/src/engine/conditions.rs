@@ -4,23 +4,20 @@
 use crate::api::conditions::{
     HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, set,
 };
-use crate::api::{Health, Phase, Stage, Verdict};
+use crate::api::{Health, Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
+use super::Seen;
 use super::gate_state::{NOT_ASKED, STABILISING};
 use super::next::{HELD, ISOLATED_AGAIN, LOOSENED, Next};
 use super::ratchet::is_loosened;
-use super::{GateKey, Seen};
 
-/// Sets all of them. While its status is being written they stay as they are; what is heard of its health is told all the same.
+/// Sets all of them.
 pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
     let of = &seen.services[id];
     let Healthy { state: healthy, health, reason: healthy_reason, message: healthy_message } =
-        health(plan, seen, id, next);
+        health(plan, seen, id, &next.status);
     next.health = health;
-    if of.busy {
-        return;
-    }
     let status = &mut next.status;
     status.observed_generation = of.generation.or(Some(-1));
     // Whatever is decided about is in the plan (again).
@@ -111,15 +108,20 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
     }
 }
 
+/// What this process has heard of the health of a service whose status is being written.
+pub(super) fn health_of(plan: &Plan, seen: &Seen, id: ServiceId) -> Health {
+    health(plan, seen, id, &seen.services[id].status).health
+}
+
 /// Do its continuous gates pass now?
-fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
+fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatus) -> Healthy {
     let told = |state, health, reason: &str, message: String| Healthy {
         state,
         health,
         reason: reason.to_owned(),
         message,
     };
-    if next.status.stage != Stage::Recovered {
+    if status.stage != Stage::Recovered {
         return told(State::Unknown, Health::Doubtful, "NotRecovered", String::new());
     }
     if is_loosened(plan, seen, id) {
@@ -130,8 +132,7 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
     let (mut doubt, mut unheard) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
         let name = &gate.spec.name;
-        let key = GateKey { phase: Phase::Continuous, name: name.clone() };
-        let Some(state) = seen.services[id].gates.get(&key) else {
+        let Some(state) = seen.services[id].gates.get(&gate.key) else {
             let why =
                 format!("{name}: not asked yet since this operator leads, or since what is asked changed");
             unheard.get_or_insert(told(State::Unknown, Health::Unheard, NOT_ASKED, why));
@@ -157,7 +158,7 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, next: &Next) -> Healthy {
     // It failed as far as anybody knows, until somebody asks.
     if doubt.is_none()
         && unheard.as_ref().is_some_and(|told| told.reason == NOT_ASKED)
-        && let Some(failed) = find(&next.status.conditions, HEALTHY).filter(|c| c.status == "False")
+        && let Some(failed) = find(&status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
         return told(State::False, Health::Doubtful, &failed.reason, failed.message.clone());
     }

@@ -6,16 +6,19 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::attempts::{adopt, retry};
-use super::next::Next;
+use super::next::{Next, phases};
 use super::slots::{self, UnitState, UnitView};
 use super::stages::advance;
-use super::summary::{self, Tally};
+use super::summary::{self, Tally, Totals};
 use super::write::must_write;
 use super::{Decided, Presence, Seen, ServiceDecided, blocks, conditions, quarantines, resumes, room};
-use crate::plan::{Plan, ServiceId};
+use crate::api::service_recovery::Block;
+use crate::api::{ServiceRecoveryStatus, Stage};
+use crate::plan::{Plan, ServiceId, UnitId};
 
 /// Decides for one plan, and remembers what it decided on.
 #[derive(Debug)]
@@ -59,21 +62,34 @@ struct Memory {
     incident: Presence,
     account: Presence,
     services: Vec<ServiceMemory>,
+    /// Of each service, what it was decided on; when it is decided again at the latest; and what counts of it.
+    revisions: Vec<u64>,
+    wake_at: Vec<Option<Timestamp>>,
+    tallies: Vec<Tally>,
+    totals: Totals,
     units: Vec<UnitState>,
     views: Vec<UnitView>,
+    /// For each service the one that holds it up.
     roots: Vec<Option<ServiceId>>,
 }
 
 /// What was decided for a service.
 #[derive(Debug)]
-struct ServiceMemory {
-    revision: u64,
-    standing: Standing,
-    /// As decided, before it is told who holds it up.
-    next: Next,
-    is_stuck: bool,
-    wake_at: Option<Timestamp>,
-    tally: Tally,
+pub(super) struct ServiceMemory {
+    pub standing: Standing,
+    /// It is to be, or stays, recovered.
+    pub is_recovered: bool,
+    /// Why it holds things up itself, if it does.
+    pub stuck: Option<Stuck>,
+}
+
+/// Why somebody has to look at a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stuck {
+    /// What there is to look at. A Decision that is needed for more than this version knows may have none.
+    pub cause: Option<Block>,
+    /// Since when a person is asked.
+    pub since: Option<Time>,
 }
 
 /// What those who depend on a service go by.
@@ -102,11 +118,35 @@ fn look(plan: &Plan, seen: &Seen, memory: &mut Option<Memory>) -> Decided {
     pass.find_roots();
     let services = pass.finish();
     let memory = memory.insert(pass.memory);
-    let next = |id: ServiceId| &memory.services[id].next;
-    let stuck: Vec<ServiceId> = (0..plan.services.len()).filter(|&id| memory.services[id].is_stuck).collect();
-    let tallies = memory.services.iter().map(|of| &of.tally);
-    let status = summary::plan_status(plan, seen, tallies, &memory.views, &stuck, next);
-    Decided { services, plan: status, wake_at: memory.services.iter().filter_map(|of| of.wake_at).min() }
+    let status = summary::plan_status(plan, seen, &memory.totals, &memory.tallies, &memory.services);
+    Decided { services, plan: status, wake_at: memory.wake_at.iter().flatten().min().copied() }
+}
+
+/// Some of the services, or units.
+struct Marks {
+    is_marked: Vec<bool>,
+    marked: Vec<usize>,
+}
+
+impl Marks {
+    fn new(of: usize, all: bool) -> Self {
+        Self { is_marked: vec![all; of], marked: if all { (0..of).collect() } else { Vec::new() } }
+    }
+
+    /// Marks one. Returns whether it was not marked before.
+    fn insert(&mut self, one: usize) -> bool {
+        let is_new = !std::mem::replace(&mut self.is_marked[one], true);
+        if is_new {
+            self.marked.push(one);
+        }
+        is_new
+    }
+
+    /// Those that are marked, in their order.
+    fn sorted(&mut self) -> Vec<usize> {
+        self.marked.sort_unstable();
+        self.marked.clone()
+    }
 }
 
 /// One look.
@@ -117,11 +157,15 @@ struct Pass<'a> {
     is_first: bool,
     memory: Memory,
     /// Services to decide again.
-    dirty: Vec<bool>,
-    /// Services of which something has to be told again.
-    untold: Vec<bool>,
+    dirty: Marks,
+    /// What was decided again, in the plan's order.
+    next: Vec<(ServiceId, Next)>,
+    /// Services that hold others up for another reason than before, or do so no more.
+    turned: Marks,
+    /// Services that are told again who holds them up.
+    untold: Marks,
     /// Units to look at again.
-    units: Vec<bool>,
+    units: Marks,
 }
 
 impl<'a> Pass<'a> {
@@ -131,10 +175,20 @@ impl<'a> Pass<'a> {
             now: seen.now,
             incident: seen.incident.clone(),
             account: seen.account.clone(),
-            services: Vec::with_capacity(plan.services.len()),
+            services: (0..plan.services.len())
+                .map(|id| ServiceMemory {
+                    standing: slots::standing(plan, seen, id),
+                    is_recovered: false,
+                    stuck: None,
+                })
+                .collect(),
+            revisions: seen.services.revisions().to_vec(),
+            wake_at: vec![None; plan.services.len()],
+            tallies: vec![Tally::default(); plan.services.len()],
+            totals: Totals::default(),
             units: Vec::new(),
             views: Vec::new(),
-            roots: Vec::new(),
+            roots: vec![None; plan.services.len()],
         });
         memory.now = seen.now;
         let (services, units) = (plan.services.len(), plan.units.len());
@@ -143,38 +197,30 @@ impl<'a> Pass<'a> {
             seen,
             is_first,
             memory,
-            dirty: vec![is_first; services],
-            untold: vec![false; services],
-            units: vec![is_first; units],
+            dirty: Marks::new(services, is_first),
+            next: Vec::new(),
+            turned: Marks::new(services, false),
+            untold: Marks::new(services, is_first),
+            units: Marks::new(units, is_first),
         }
     }
 
     /// Which services have changed, or have to be looked at because time has passed; and whom that concerns.
     fn observe(&mut self) {
         let (plan, seen) = (self.plan, self.seen);
-        for id in 0..plan.services.len() {
-            let revision = seen.services.revision(id);
-            let Some(of) = self.memory.services.get_mut(id) else {
-                self.memory.services.push(ServiceMemory {
-                    revision,
-                    standing: slots::standing(plan, seen, id),
-                    next: Next::unchanged(&seen.services[id]),
-                    is_stuck: false,
-                    wake_at: None,
-                    tally: Tally::default(),
-                });
-                continue;
-            };
-            if of.wake_at.is_some_and(|at| at <= seen.now) {
-                self.dirty[id] = true;
+        for (id, at) in self.memory.wake_at.iter().enumerate() {
+            if at.is_some_and(|at| at <= seen.now) {
+                self.dirty.insert(id);
             }
-            if of.revision == revision {
+        }
+        for (id, &revision) in seen.services.revisions().iter().enumerate() {
+            if self.memory.revisions[id] == revision {
                 continue;
             }
-            of.revision = revision;
+            self.memory.revisions[id] = revision;
             let standing = slots::standing(plan, seen, id);
-            let falls_or_rises = standing != of.standing;
-            of.standing = standing;
+            let falls_or_rises = standing != self.memory.services[id].standing;
+            self.memory.services[id].standing = standing;
             let unit = plan.services[id].unit;
             self.concern(unit);
             if falls_or_rises {
@@ -184,130 +230,150 @@ impl<'a> Pass<'a> {
     }
 
     /// All of a unit is decided again.
-    fn concern(&mut self, unit: usize) {
-        if !self.units[unit] {
-            self.units[unit] = true;
-            self.plan.units[unit].members.iter().for_each(|&member| self.dirty[member] = true);
+    fn concern(&mut self, unit: UnitId) {
+        if self.units.insert(unit) {
+            self.mark_members(unit);
+        }
+    }
+
+    fn mark_members(&mut self, unit: UnitId) {
+        for &member in &self.plan.units[unit].members {
+            self.dirty.insert(member);
         }
     }
 
     fn allot_slots(&mut self) {
+        if self.units.marked.is_empty() {
+            return;
+        }
         let (plan, seen) = (self.plan, self.seen);
-        let satisfies = |id: ServiceId| self.memory.services[id].standing.satisfies;
-        let mut views = std::mem::take(&mut self.memory.views);
-        let mut states = std::mem::take(&mut self.memory.units);
+        let services = &self.memory.services;
+        let satisfies = |id: ServiceId| services[id].standing.satisfies;
+        let (states, views) = (&mut self.memory.units, &mut self.memory.views);
         if self.is_first {
-            (states, views) =
+            (*states, *views) =
                 (0..plan.units.len()).map(|unit| slots::unit_state(plan, seen, &satisfies, unit)).unzip();
         } else {
-            for unit in (0..plan.units.len()).filter(|&unit| self.units[unit]) {
+            for &unit in &self.units.marked {
                 (states[unit], views[unit]) = slots::unit_state(plan, seen, &satisfies, unit);
             }
         }
+        // What has just been looked at is dirty already.
         let went: Vec<bool> = views.iter().map(|view| view.go).collect();
-        slots::allot(plan, &states, &mut views);
-        for (unit, (view, went)) in views.iter().zip(went).enumerate() {
-            if view.go != went {
-                plan.units[unit].members.iter().for_each(|&member| self.dirty[member] = true);
-            }
+        slots::allot(plan, states, views);
+        let turned = |&unit: &UnitId| self.memory.views[unit].go != went[unit];
+        for unit in (0..went.len()).filter(turned).collect::<Vec<_>>() {
+            self.mark_members(unit);
         }
-        (self.memory.views, self.memory.units) = (views, states);
     }
 
-    /// Takes each service as far as one look allows, and says what is wrong around it.
+    /// Decides again for each service that is dirty.
     fn advance(&mut self) {
         let (plan, seen) = (self.plan, self.seen);
-        for id in 0..plan.services.len() {
-            if !self.dirty[id] {
-                continue;
-            }
-            let units = &self.memory.views;
-            let of = &seen.services[id];
-            let mut next = if of.busy {
-                Next::unchanged(of)
-            } else if let Some(adopted) = adopt(of, seen.now) {
-                adopted
-            } else if let Some(begun) = retry(of, seen.now) {
-                begun
-            } else {
-                let mut next = advance(plan, seen, units, id);
-                room::follow(plan, seen, id, &mut next);
-                quarantines::make(plan, seen, id, &mut next);
-                resumes::resume(plan, seen, units, id, &mut next);
-                next
+        for id in self.dirty.sorted() {
+            let observed = &seen.services[id];
+            // Nothing is decided for what is being written.
+            let next = (!observed.busy).then(|| one(plan, seen, &self.memory.views, id));
+            let stuck = match &next {
+                Some(next) => blocks::stuck(&next.status, &next.blocks),
+                None => blocks::asked_about(&observed.status, &observed.status.blocked_by),
             };
-            blocks::outer(plan, seen, units, id, &mut next);
-            let is_stuck = blocks::is_stuck(seen, &next, id);
             let of = &mut self.memory.services[id];
-            self.untold[id] = true;
-            if is_stuck || of.is_stuck {
+            let status = next.as_ref().map_or(&observed.status, |next| &next.status);
+            of.is_recovered = status.stage == Stage::Recovered;
+            self.untold.insert(id);
+            if of.stuck != stuck {
+                of.stuck = stuck;
+                self.turned.insert(id);
                 let unit = plan.services[id].unit;
-                plan.units[unit].members.iter().for_each(|&mate| self.untold[mate] = true);
+                for &mate in &plan.units[unit].members {
+                    self.untold.insert(mate);
+                }
             }
-            (of.next, of.is_stuck) = (next, is_stuck);
+            self.next.extend(next.map(|next| (id, next)));
         }
     }
 
     /// Who holds whom up. Whoever waits for one that is stuck, or was, is told again where that says something else now.
     fn find_roots(&mut self) {
-        let plan = self.plan;
-        let (none, some) =
-            (vec![None; plan.services.len()], self.memory.services.iter().any(|of| of.is_stuck));
-        let roots = if some { self.roots() } else { none };
-        let before = std::mem::replace(&mut self.memory.roots, roots);
-        if self.is_first {
+        let (plan, memory) = (self.plan, &mut self.memory);
+        let services = &memory.services;
+        let holds_none_up = |roots: &[Option<ServiceId>]| roots.iter().all(Option::is_none);
+        if services.iter().all(|of| of.stuck.is_none()) && holds_none_up(&memory.roots) {
             return;
         }
-        let roots = &self.memory.roots;
-        let changed: Vec<bool> = (0..plan.services.len())
-            .map(|id| before[id] != roots[id] || roots[id].is_some_and(|root| self.dirty[root]))
+        let roots = blocks::roots(plan, &memory.views, services);
+        let before = std::mem::replace(&mut memory.roots, roots);
+        let changed: Vec<bool> = memory
+            .roots
+            .iter()
+            .zip(before)
+            .map(|(root, before)| *root != before || root.is_some_and(|root| self.turned.is_marked[root]))
             .collect();
-        if !changed.contains(&true) {
-            return;
-        }
         for (id, service) in plan.services.iter().enumerate() {
-            if changed[id] || self.memory.views[service.unit].unmet.iter().any(|&d| changed[d]) {
-                self.untold[id] = true;
+            if changed[id] || memory.views[service.unit].unmet.iter().any(|&d| changed[d]) {
+                self.untold.insert(id);
             }
         }
-    }
-
-    fn roots(&self) -> Vec<Option<ServiceId>> {
-        let services = &self.memory.services;
-        let stuck: Vec<bool> = services.iter().map(|of| of.is_stuck).collect();
-        let satisfies = |id: ServiceId| services[id].standing.satisfies;
-        let is_recovered = |id: ServiceId| services[id].next.status.stage == crate::api::Stage::Recovered;
-        blocks::roots(self.plan, &self.memory.views, &stuck, satisfies, is_recovered)
     }
 
     /// Tells who holds a service up, sets its conditions, and says whether that is written.
     fn finish(&mut self) -> Vec<ServiceDecided> {
         let (plan, seen) = (self.plan, self.seen);
         let mut decided = Vec::new();
-        for id in 0..plan.services.len() {
-            if !self.untold[id] {
+        let mut again = std::mem::take(&mut self.next).into_iter().peekable();
+        for id in self.untold.sorted() {
+            let before = &seen.services[id];
+            if before.busy {
+                self.memory.wake_at[id] = None;
+                self.count(id, &before.status);
+                decided.push(ServiceDecided {
+                    service: id,
+                    write: None,
+                    effect: None,
+                    ask: phases(before.status.stage).to_vec(),
+                    health: conditions::health_of(plan, seen, id),
+                });
                 continue;
             }
-            let services = &self.memory.services;
-            let before = &seen.services[id];
-            let mut next = services[id].next.clone();
-            if !before.busy {
-                let held = blocks::Held {
-                    roots: &self.memory.roots,
-                    is_stuck: &|id| services[id].is_stuck,
-                    next: &|id| &services[id].next,
-                };
-                blocks::tell(plan, seen, &self.memory.views, &held, id, &mut next);
-            }
+            let memory = &self.memory;
+            let next = again.next_if(|(of, _)| *of == id).map(|(_, next)| next);
+            let mut next = next.unwrap_or_else(|| one(plan, seen, &memory.views, id));
+            blocks::tell(plan, seen, &memory.views, &memory.services, &memory.roots, id, &mut next);
             conditions::set_all(plan, seen, id, &mut next);
-            let write = must_write(before, &mut next, seen.now) && !before.busy;
-            let of = &mut self.memory.services[id];
-            of.wake_at = next.wake.iter().copied().filter(|&at| at > seen.now).min();
-            of.tally = Tally::new(&before.status, &next);
+            let write = must_write(before, &mut next, seen.now);
+            self.memory.wake_at[id] = next.wake.iter().copied().filter(|&at| at > seen.now).min();
+            self.count(id, &next.status);
             let Next { status, effect, ask, health, .. } = next;
-            let status = if write { status } else { before.status.clone() };
-            decided.push(ServiceDecided { service: id, status, write, effect, ask, health });
+            let write = write.then(|| Box::new(status));
+            decided.push(ServiceDecided { service: id, write, effect, ask, health });
         }
         decided
     }
+
+    /// Counts a service as it will be.
+    fn count(&mut self, id: ServiceId, next: &ServiceRecoveryStatus) {
+        let waits_for_none = self.memory.views[self.plan.services[id].unit].unmet.is_empty();
+        let now = Tally::new(&self.seen.services[id].status, next, waits_for_none);
+        let before = std::mem::replace(&mut self.memory.tallies[id], now);
+        self.memory.totals.replace(&before, &self.memory.tallies[id]);
+    }
+}
+
+/// Takes one service as far as one look allows, and says what is wrong with it and around it.
+fn one(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
+    let of = &seen.services[id];
+    let mut next = if let Some(adopted) = adopt(of, seen.now) {
+        adopted
+    } else if let Some(begun) = retry(of, seen.now) {
+        begun
+    } else {
+        let mut next = advance(plan, seen, units, id);
+        room::follow(plan, seen, id, &mut next);
+        quarantines::make(plan, seen, id, &mut next);
+        resumes::resume(plan, seen, units, id, &mut next);
+        next
+    };
+    blocks::outer(plan, seen, units, id, &mut next);
+    next
 }

@@ -36,6 +36,7 @@ mod write;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crate::plan::GateKey;
 pub use decide::{Engine, decide};
 pub use gate_state::{Answer, GateState, Tracker};
 pub use room::pod_security;
@@ -104,15 +105,6 @@ pub struct ServiceSeen {
     pub busy: bool,
     /// When its status was last written by this process.
     pub written_at: Option<Timestamp>,
-}
-
-/// Which gate of a service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GateKey {
-    /// In which phase.
-    pub phase: Phase,
-    /// Its name.
-    pub name: String,
 }
 
 /// An isolation, as asked in `ServiceRecovery.spec`.
@@ -300,16 +292,22 @@ pub struct Decided {
 pub struct ServiceDecided {
     /// Which.
     pub service: ServiceId,
-    /// Its status from now on.
-    pub status: ServiceRecoveryStatus,
-    /// Is that to be written now? It is written before `effect` is begun.
-    pub write: bool,
+    /// Its status from now on, where that is to be written now: before `effect` is begun.
+    pub write: Option<Box<ServiceRecoveryStatus>>,
     /// What to do once the status is written.
     pub effect: Option<Effect>,
     /// The phases whose gates are to be asked.
     pub ask: Vec<Phase>,
     /// What this process has heard of its continuous gates.
     pub health: Health,
+}
+
+impl ServiceDecided {
+    /// Its status from now on.
+    #[must_use]
+    pub fn status<'a>(&'a self, seen: &'a Seen) -> &'a ServiceRecoveryStatus {
+        self.write.as_deref().unwrap_or(&seen.services[self.service].status)
+    }
 }
 
 /// Something to do in the world. Each may be repeated without harm.

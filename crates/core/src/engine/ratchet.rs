@@ -70,7 +70,7 @@ pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
                 let new = accepting(&scope, Some(revision), now.clone(), &record.exceptions);
                 if !here.is_empty() {
                     lost.extend(here.into_iter().filter(|what| !lost.contains(what)).collect::<Vec<_>>());
-                } else if *record.requirements != **now {
+                } else if record.requirements != *now {
                     tighter.push(new.clone());
                 }
                 before.push(serde_json::to_string(&*record.requirements).unwrap_or_default());
@@ -97,7 +97,7 @@ pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
 pub(super) fn is_accepted(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
     let now = &plan.services[id].requirements;
     scopes(plan, seen, id).all(|(_, accepted)| {
-        matches!(accepted, AcceptedSeen::Record { record, .. } if *record.requirements == **now)
+        matches!(accepted, AcceptedSeen::Record { record, .. } if record.requirements == *now)
     })
 }
 
@@ -107,7 +107,7 @@ pub(super) fn is_loosened(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
     scopes(plan, seen, id).any(|(_, accepted)| match accepted {
         AcceptedSeen::Missing | AcceptedSeen::Outdated { .. } => false,
         AcceptedSeen::Record { record, .. } => {
-            *record.requirements != **now && !loosenings(&record.requirements, now).is_empty()
+            record.requirements != *now && !loosenings(&record.requirements, now).is_empty()
         }
         AcceptedSeen::Unreadable { .. } => true,
     })

@@ -45,9 +45,13 @@ pub(super) fn stands(seen: &Seen, id: ServiceId) -> bool {
 pub(super) fn follow(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
     let of = &seen.services[id];
     let is_room = of.asked.is_some_and(|asked| asked.isolation == Isolation::CleanRoom);
-    next.status.holes = if is_room { of.room.allow_egress.clone() } else { Vec::new() };
+    if !is_room {
+        next.status.holes.clear();
+        return;
+    }
+    next.status.holes.clone_from(&of.room.allow_egress);
     let wanted = wanted(plan, seen, id);
-    if !is_room || wanted == of.room {
+    if wanted == of.room {
         return;
     }
     let kept = both(&of.room, &wanted);

@@ -15,49 +15,52 @@ fn revision() -> u64 {
 
 /// What is observed of each service, in the plan's order. To borrow one for writing gives it the next revision.
 #[derive(Clone, Debug, Default)]
-pub struct Services(Vec<(u64, ServiceSeen)>);
+pub struct Services {
+    observed: Vec<ServiceSeen>,
+    revisions: Vec<u64>,
+}
 
 impl Services {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.observed.len()
     }
 
     /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.observed.is_empty()
     }
 
     /// All of them, in the plan's order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &ServiceSeen> + ExactSizeIterator {
-        self.0.iter().map(|(_, seen)| seen)
+        self.observed.iter()
     }
 
     /// All of them for writing: each counts as changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut ServiceSeen> {
-        self.0.iter_mut().map(|(of, seen)| {
-            *of = revision();
-            seen
-        })
+        self.revisions.iter_mut().for_each(|of| *of = revision());
+        self.observed.iter_mut()
     }
 
     /// Takes the last one away.
     pub fn pop(&mut self) -> Option<ServiceSeen> {
-        self.0.pop().map(|(_, seen)| seen)
+        self.revisions.pop();
+        self.observed.pop()
     }
 
-    /// The revision of one: another than before says that it may have changed.
-    #[must_use]
-    pub fn revision(&self, service: ServiceId) -> u64 {
-        self.0[service].0
+    /// The revision of each, in the plan's order: another than before says that it may have changed.
+    pub(super) fn revisions(&self) -> &[u64] {
+        &self.revisions
     }
 }
 
 impl FromIterator<ServiceSeen> for Services {
     fn from_iter<T: IntoIterator<Item = ServiceSeen>>(services: T) -> Self {
-        Self(services.into_iter().map(|seen| (revision(), seen)).collect())
+        let observed: Vec<ServiceSeen> = services.into_iter().collect();
+        let revisions = observed.iter().map(|_| revision()).collect();
+        Self { observed, revisions }
     }
 }
 
@@ -65,14 +68,13 @@ impl Index<ServiceId> for Services {
     type Output = ServiceSeen;
 
     fn index(&self, service: ServiceId) -> &ServiceSeen {
-        &self.0[service].1
+        &self.observed[service]
     }
 }
 
 impl IndexMut<ServiceId> for Services {
     fn index_mut(&mut self, service: ServiceId) -> &mut ServiceSeen {
-        let (of, seen) = &mut self.0[service];
-        *of = revision();
-        seen
+        self.revisions[service] = revision();
+        &mut self.observed[service]
     }
 }

@@ -7,7 +7,7 @@ use crate::plan::{Plan, ServiceId, UnitId};
 use super::decide::Standing;
 use super::ratchet::is_loosened;
 use super::room::stands;
-use super::{ClaimSeen, GateKey, Presence, QuarantineFound, Seen, ServiceSeen};
+use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
 
 /// One unit as it stands.
 #[derive(Clone, Debug)]
@@ -30,10 +30,9 @@ fn dependency<'a>(plan: &'a Plan, seen: &'a Seen, id: ServiceId) -> Dependency<'
     let (service, of) = (&plan.services[id], &seen.services[id]);
     // Gates that were loosened say less than what its dependants rely on.
     let counts = of.other_plan.is_none() && isolated_again(of).is_none() && !is_loosened(plan, seen, id);
-    let passes = service.gates_of(Phase::Continuous).all(|gate| {
-        let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
-        of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
-    });
+    let passes = service
+        .gates_of(Phase::Continuous)
+        .all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass));
     Dependency {
         service: &service.name,
         record: Some(&of.status).filter(|_| counts),

@@ -16,7 +16,7 @@ use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, held, holds, isolated_again};
 use super::{
-    ClaimSeen, DecisionSeen, Effect, GateKey, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome,
+    ClaimSeen, DecisionSeen, Effect, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome,
 };
 
 /// As many exceptions and accepted controls as a status holds.
@@ -508,12 +508,12 @@ impl At<'_> {
             return;
         }
         for gate in self.service().gates_of(Phase::Continuous) {
-            let key = GateKey { phase: Phase::Continuous, name: gate.spec.name.clone() };
-            let Some(state) = self.of.gates.get(&key) else { continue };
+            let name = &gate.spec.name;
+            let Some(state) = self.of.gates.get(&gate.key) else { continue };
             next.wake.extend(state.changes_at);
             if state.failed {
-                let message = format!("continuous gate '{}' fails: {}", key.name, state.message);
-                self.need(next, "Regressed", &key.name, &message, None);
+                let message = format!("continuous gate '{name}' fails: {}", state.message);
+                self.need(next, "Regressed", name, &message, None);
             }
         }
     }
@@ -524,8 +524,7 @@ impl At<'_> {
         let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
         for gate in self.service().gates_of(phase) {
             let name = &gate.spec.name;
-            let key = GateKey { phase, name: name.clone() };
-            let Some(state) = self.of.gates.get(&key) else {
+            let Some(state) = self.of.gates.get(&gate.key) else {
                 passed = false;
                 next.block("GateUnknown", name, "not asked yet");
                 continue;
@@ -668,10 +667,7 @@ pub(super) fn passes(plan: &Plan, of: &ServiceSeen, id: ServiceId, phase: Phase)
     let service = &plan.services[id];
     let mut gates = service.gates_of(phase).peekable();
     (gates.peek().is_some() || service.ungated.is_some())
-        && gates.all(|gate| {
-            let key = GateKey { phase, name: gate.spec.name.clone() };
-            of.gates.get(&key).is_some_and(|state| state.verdict == Verdict::Pass)
-        })
+        && gates.all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass))
 }
 
 /// Keeps what the gates of one phase said, in place of what they said before.

@@ -11,9 +11,8 @@ use crate::api::recovery_plan::Blocker;
 use crate::api::{RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
-use super::next::Next;
-use super::slots::UnitView;
-use super::{Presence, Seen, blocks};
+use super::decide::{ServiceMemory, Stuck};
+use super::{Presence, Seen};
 
 /// As many blockers as a plan's status holds.
 const BLOCKERS_LIMIT: usize = 10;
@@ -62,8 +61,8 @@ pub(super) struct Tally {
     is_recovered: bool,
     is_healthy: bool,
     needs_decision: bool,
-    /// Begun, not ended, and nobody is asked.
-    is_under_way: bool,
+    /// Begun, not ended, waiting for no dependency, and nobody is asked.
+    is_running: bool,
     has_exceptions: bool,
     first_claim: Option<Time>,
     recovered_at: Option<Time>,
@@ -71,15 +70,20 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Good news counts once it is in the record, whose write may yet fail; bad news at once.
-    pub(super) fn new(before: &ServiceRecoveryStatus, next: &Next) -> Self {
-        let status = &next.status;
+    pub(super) fn new(
+        before: &ServiceRecoveryStatus,
+        status: &ServiceRecoveryStatus,
+        waits_for_none: bool,
+    ) -> Self {
         let holds = |type_: &str| is_true(&before.conditions, type_) && is_true(&status.conditions, type_);
         let needs_decision = status.decision.is_some();
+        let is_under_way = !matches!(status.stage, Stage::Isolated | Stage::Recovered);
+        let is_recovered = holds(RECOVERED);
         Self {
-            is_recovered: holds(RECOVERED),
-            is_healthy: holds(HEALTHY),
+            is_recovered,
+            is_healthy: is_recovered && holds(HEALTHY),
             needs_decision,
-            is_under_way: !matches!(status.stage, Stage::Isolated | Stage::Recovered) && !needs_decision,
+            is_running: is_under_way && !needs_decision && waits_for_none,
             has_exceptions: !status.exceptions.is_empty(),
             first_claim: first_claim(status),
             recovered_at: status.recovered_at.clone(),
@@ -87,25 +91,52 @@ impl Tally {
     }
 }
 
+/// How many services there are of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    recovered: usize,
+    healthy: usize,
+    need_decision: usize,
+    recovered_and_need_decision: usize,
+    running: usize,
+    with_exceptions: usize,
+}
+
+impl Totals {
+    /// Counts a service otherwise than before.
+    pub(super) fn replace(&mut self, before: &Tally, now: &Tally) {
+        let change = |total: &mut usize, counts: fn(&Tally) -> bool| {
+            *total = (*total + usize::from(counts(now))).saturating_sub(usize::from(counts(before)));
+        };
+        change(&mut self.recovered, |of| of.is_recovered);
+        change(&mut self.healthy, |of| of.is_healthy);
+        change(&mut self.need_decision, |of| of.needs_decision);
+        change(&mut self.recovered_and_need_decision, |of| of.is_recovered && of.needs_decision);
+        change(&mut self.running, |of| of.is_running);
+        change(&mut self.with_exceptions, |of| of.has_exceptions);
+    }
+}
+
 /// Status of an armed plan. Conditions carry no times of their own here: the shell keeps the transition times of those
-/// that did not change. `stuck` are the services that hold things up.
-pub(super) fn plan_status<'a>(
+/// that did not change.
+pub(super) fn plan_status(
     plan: &Plan,
     seen: &Seen,
-    tallies: impl Iterator<Item = &'a Tally> + Clone,
-    units: &[UnitView],
-    stuck: &[ServiceId],
-    next: impl Fn(ServiceId) -> &'a Next,
+    totals: &Totals,
+    tallies: &[Tally],
+    services: &[ServiceMemory],
 ) -> RecoveryPlanStatus {
     let total = plan.services.len();
-    let number = |counts: fn(&Tally) -> bool| tallies.clone().filter(|of| counts(of)).count();
-    let recovered = number(|of| of.is_recovered);
-    let healthy = number(|of| of.is_recovered && of.is_healthy);
-    let human = number(|of| of.needs_decision);
-    let open_and_human = number(|of| of.is_recovered && of.needs_decision);
-    let waits_for_none = |(id, _): &(ServiceId, &Tally)| units[plan.services[*id].unit].unmet.is_empty();
-    let running =
-        tallies.clone().enumerate().filter(|(_, of)| of.is_under_way).filter(waits_for_none).count();
+    let &Totals {
+        recovered,
+        healthy,
+        need_decision: human,
+        recovered_and_need_decision: open_and_human,
+        running,
+        with_exceptions: exceptions,
+    } = totals;
+    let started_at = tallies.iter().filter_map(|of| of.first_claim.as_ref()).min_by_key(|at| at.0);
+    let recovered_at = tallies.iter().filter_map(|of| of.recovered_at.as_ref()).max_by_key(|at| at.0);
     let waiting = total.saturating_sub(recovered + running + human - open_and_human);
     let mut status = RecoveryPlanStatus {
         observed_generation: plan.generation,
@@ -115,17 +146,12 @@ pub(super) fn plan_status<'a>(
         running: count(running),
         waiting: count(waiting),
         needs_decision: count(human),
-        blocked_by: blockers(plan, stuck, &next),
-        started_at: tallies.clone().filter_map(|of| of.first_claim.as_ref()).min_by_key(|t| t.0).cloned(),
-        recovered_at: None,
+        blocked_by: blockers(plan, services),
+        started_at: started_at.cloned(),
+        recovered_at: recovered_at.filter(|_| recovered == total).cloned(),
         conditions: Vec::new(),
     };
     let all = recovered == total;
-    if all {
-        status.recovered_at =
-            tallies.clone().filter_map(|of| of.recovered_at.as_ref()).max_by_key(|t| t.0).cloned();
-    }
-    let exceptions = number(|of| of.has_exceptions);
     let progress = format!(
         "{recovered}/{total} services recovered, {running} running, {waiting} waiting, {human} need a decision"
     );
@@ -211,25 +237,24 @@ fn problems(plan: &Plan) -> Option<(String, String)> {
 }
 
 /// Whom people have to look at, the one that holds most first.
-fn blockers<'a>(plan: &Plan, stuck: &[ServiceId], next: impl Fn(ServiceId) -> &'a Next) -> Vec<Blocker> {
+fn blockers(plan: &Plan, services: &[ServiceMemory]) -> Vec<Blocker> {
     let holds = |id: ServiceId| {
         let held = plan.dependants_of(plan.services[id].unit);
         let members = held.iter().flat_map(|&unit| &plan.units[unit].members);
-        members.filter(|&&member| next(member).status.stage != Stage::Recovered).count()
+        members.filter(|&&member| !services[member].is_recovered).count()
     };
-    let mut found: Vec<(usize, ServiceId)> = stuck.iter().map(|&id| (holds(id), id)).collect();
-    found.sort_by_key(|&(holds, _)| Reverse(holds));
+    let stuck = services.iter().enumerate().filter_map(|(id, of)| Some((id, of.stuck.as_ref()?)));
+    let mut found: Vec<(usize, ServiceId, &Stuck)> =
+        stuck.map(|(id, stuck)| (holds(id), id, stuck)).collect();
+    found.sort_by_key(|&(holds, ..)| Reverse(holds));
     found.truncate(BLOCKERS_LIMIT);
-    let blocker = |(holds, id): (usize, ServiceId)| {
-        let cause = blocks::cause(next(id));
-        Blocker {
-            name: plan.services[id].name.clone(),
-            reason: cause.map_or_else(String::new, |b| b.reason.clone()),
-            message: cause.map_or_else(String::new, |b| b.message.clone()),
-            holds: count(holds),
-            owner: plan.services[id].owner.clone(),
-            since: next(id).status.decision.as_ref().map(|d| d.since.clone()),
-        }
+    let blocker = |(holds, id, stuck): (usize, ServiceId, &Stuck)| Blocker {
+        name: plan.services[id].name.clone(),
+        reason: stuck.cause.as_ref().map_or_else(String::new, |cause| cause.reason.clone()),
+        message: stuck.cause.as_ref().map_or_else(String::new, |cause| cause.message.clone()),
+        holds: count(holds),
+        owner: plan.services[id].owner.clone(),
+        since: stuck.since.clone(),
     };
     found.into_iter().map(blocker).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ratchet::Requirements;
-use super::{Gate, GatePolicy, Plan, Problem, Resume, Service, ServiceId, Unit, checks, graph};
+use super::{Gate, GateKey, GatePolicy, Plan, Problem, Resume, Service, ServiceId, Unit, checks, graph};
 use crate::api::gate::GatesSpec;
 use crate::api::recovery_plan::{Order, QuarantinePolicy};
 use crate::api::service_recovery::ResumeKind;
@@ -236,14 +236,18 @@ fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) 
         let inherited = inherited.iter().filter(|gate| !(external && gate.looks_into_namespaces()));
         inherited
             .chain(own.map_or(&[][..], |o| o.of(phase)))
-            .map(|spec| Gate { phase, policy: GatePolicy::of(spec), spec: spec.clone() })
+            .map(|spec| Gate {
+                phase,
+                key: GateKey { phase, name: spec.name.clone() },
+                policy: GatePolicy::of(spec),
+                spec: spec.clone(),
+            })
             .collect()
     };
     let (before_restore, before_release, mut continuous) =
         (of(Phase::BeforeRestore), of(Phase::BeforeRelease), of(Phase::Continuous));
     if continuous.is_empty() {
-        continuous =
-            before_release.iter().cloned().map(|gate| Gate { phase: Phase::Continuous, ..gate }).collect();
+        continuous = before_release.iter().cloned().map(continuously).collect();
     }
     [before_restore, before_release, continuous].concat()
 }
@@ -279,4 +283,10 @@ impl Problem {
     pub(super) fn new(reason: &'static str, culprit: &str, message: String) -> Self {
         Self { reason, culprit: culprit.to_owned(), message }
     }
+}
+
+/// The same question, asked for as long as the service is recovered.
+fn continuously(gate: Gate) -> Gate {
+    let phase = Phase::Continuous;
+    Gate { phase, key: GateKey { phase, ..gate.key }, ..gate }
 }

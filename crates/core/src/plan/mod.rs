@@ -109,10 +109,21 @@ pub struct Resume {
 pub struct Gate {
     /// When it is asked.
     pub phase: Phase,
+    /// Which gate of its service it is.
+    pub key: GateKey,
     /// The question.
     pub spec: GateSpec,
     /// How patiently.
     pub policy: GatePolicy,
+}
+
+/// Which gate of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GateKey {
+    /// In which phase.
+    pub phase: Phase,
+    /// Its name.
+    pub name: String,
 }
 
 /// How patiently a gate is asked, defaults filled in.

@@ -1,6 +1,7 @@
 //! Plays a plan through with everything going well: how long it takes, and what bounds it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -41,6 +42,22 @@ pub struct ServiceRun {
     pub finished: Option<Duration>,
 }
 
+impl Script<'_> {
+    /// Everything goes well, as assumed.
+    #[must_use]
+    pub fn calm(assumed: Assumed) -> Self {
+        Self {
+            gate: Box::new(|_| Verdict::Pass),
+            latency: Box::new(move |takes, _| match takes {
+                Takes::Step(_) => assumed.step,
+                Takes::Isolation => assumed.isolation,
+                Takes::Write | Takes::Claim | Takes::Answer => Duration::ZERO,
+            }),
+            step: Box::new(|_, _, _| StepOutcome::Done),
+        }
+    }
+}
+
 /// Longer than any recovery: a continuous gate that passed is not asked again.
 const NEVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
 /// A plan that has not come to rest by then is not simulated.
@@ -64,15 +81,7 @@ pub fn play(plan: &Plan, assumed: Assumed, max_parallel: usize) -> Result<Run, R
             gate.policy.interval = NEVER;
         }
     }
-    let script = Script {
-        gate: Box::new(|_| Verdict::Pass),
-        latency: Box::new(move |takes, _| match takes {
-            Takes::Step(_) => assumed.step,
-            Takes::Isolation => assumed.isolation,
-            Takes::Write | Takes::Claim | Takes::Answer => Duration::ZERO,
-        }),
-        step: Box::new(|_, _, _| StepOutcome::Done),
-    };
+    let script = Script::calm(assumed);
     let looks = LOOKS_PER_SERVICE.saturating_mul(plan.services.len() + 1);
     let start = Timestamp::UNIX_EPOCH;
     let mut world = World::new(plan, script, Limits { looks }, start);
@@ -99,6 +108,29 @@ fn story(world: &World<'_>, start: Timestamp) -> Run {
 }
 
 impl Run {
+    /// How many units were under way at once, at the most.
+    fn most_at_once(&self, plan: &Plan) -> usize {
+        let mut changes: Vec<(Duration, i64)> = Vec::new();
+        for unit in &plan.units {
+            let members = || unit.members.iter().map(|&member| &self.services[member]);
+            let Some(start) = members().filter_map(|of| of.started).min() else { continue };
+            let end = members().map(|of| of.finished.unwrap_or(Duration::MAX)).max().unwrap_or(Duration::MAX);
+            changes.extend([(start, 1), (end, -1)]);
+        }
+        // One that starts as another ends may have waited for its slot: counted together, to be safe.
+        changes.sort_by_key(|&(at, change)| (at, -change));
+        let mut at_once = 0;
+        let most = changes
+            .iter()
+            .map(|(_, change)| {
+                at_once += change;
+                at_once
+            })
+            .max()
+            .unwrap_or(0);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// From when a unit was claimed until all of it was recovered and healthy; nothing if it never was.
     #[must_use]
     pub fn duration(&self, plan: &Plan, unit: UnitId) -> Duration {
@@ -122,19 +154,55 @@ pub fn sweep(
 ) -> Result<(Vec<(usize, Duration)>, Run), RanAway> {
     let most = plan.units.len().max(1);
     let unlimited = play(plan, assumed, most)?;
-    let mut rows: Vec<(usize, Duration)> = Vec::new();
+    // With as many slots as it took without a limit, nothing goes otherwise.
+    let enough = unlimited.most_at_once(plan).max(1);
     let numbers: BTreeSet<usize> = (1..=most).filter(|&n| is_shown(n, most)).chain([own.0, most]).collect();
+    let wanted: Vec<usize> = numbers.iter().copied().filter(|&n| n < enough && n != own.0).collect();
+    let played = side_by_side(&wanted, |&n| play(plan, assumed, n).map(|run| run.makespan));
+    let mut played = played.into_iter();
+    let mut rows: Vec<(usize, Duration)> = Vec::new();
     for n in numbers {
-        let done = rows.last().is_some_and(|&(_, makespan)| makespan <= unlimited.makespan);
-        if n == own.0 {
-            rows.push(own);
-        } else if n == most && !done {
-            rows.push((n, unlimited.makespan));
-        } else if !done {
-            rows.push((n, play(plan, assumed, n)?.makespan));
+        let makespan = if n == own.0 {
+            own.1
+        } else if n < enough {
+            played.next().transpose()?.unwrap_or_default()
+        } else {
+            unlimited.makespan
+        };
+        let done = rows.last().is_some_and(|&(_, before)| before <= unlimited.makespan);
+        if n == own.0 || !done {
+            rows.push((n, makespan));
         }
     }
     Ok((rows, unlimited))
+}
+
+/// Does something for each item, on as many threads as the machine has cores. Results are in the items' order.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut mine = Vec::new();
+            while let Some((at, item)) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+            {
+                mine.push((at, work(item)));
+            }
+            mine
+        };
+        let threads: Vec<_> = (1..cores.min(items.len())).map(|_| scope.spawn(worker)).collect();
+        let mut all = worker();
+        for thread in threads {
+            match thread.join() {
+                Ok(mine) => all.extend(mine),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Every number up to 12, then ever fewer; of a large plan fewer from the start, as each costs a run.

@@ -260,18 +260,19 @@ impl<'a> World<'a> {
         for of in decided.services {
             let id = of.service;
             self.ask(id, of.ask);
-            if self.seen.services[id].busy || !(of.write || of.effect.is_some()) {
+            if self.seen.services[id].busy || (of.write.is_none() && of.effect.is_none()) {
                 continue;
             }
             self.seen.services[id].busy = true;
             if let Some(effect) = &of.effect {
                 self.note(id, Event::Decided(effect.clone()));
             }
-            if of.write {
-                let write = Pending::Written { id, status: Box::new(of.status), effect: of.effect };
-                self.schedule(Takes::Write, id, write);
-            } else if let Some(effect) = of.effect {
-                self.begin(id, effect);
+            match (of.write, of.effect) {
+                (Some(status), effect) => {
+                    self.schedule(Takes::Write, id, Pending::Written { id, status, effect });
+                }
+                (None, Some(effect)) => self.begin(id, effect),
+                (None, None) => {}
             }
         }
     }
@@ -315,7 +316,7 @@ impl<'a> World<'a> {
         followed.phases = phases;
         let mut begin = Vec::new();
         for gate in self.plan.services[id].gates.iter().filter(|g| followed.phases.contains(&g.phase)) {
-            let key = GateKey { phase: gate.phase, name: gate.spec.name.clone() };
+            let key = gate.key.clone();
             followed.trackers.entry(key.clone()).or_insert_with(|| {
                 followed.fresh.push(key.clone());
                 Tracker::new(gate.policy, self.seen.now)

@@ -3,9 +3,10 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::story::{Story, plan_with, story};
+use super::{Look, look_at};
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, ServiceDecided, StepOutcome, decide};
+use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -109,7 +110,7 @@ fn steps_wait_for_a_mate_that_begins_anew() {
     let db = s.seen("db");
     db.status.stage = Stage::PreChecks;
     db.status.steps.clear();
-    let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(s.id("web"));
+    let decided = look_at(&s.world.plan, &s.world.seen, s.id("web"));
     assert_eq!((decided.effect, decided.status.blocked_by[0].reason.as_str()), (None, "Steps"));
 }
 
@@ -188,7 +189,7 @@ fn a_mate_that_is_behind_and_refused_is_told_once() {
 type Member = (Stage, Isolation, Option<(Isolation, i64)>, Verdict);
 
 /// One look at the first of a group whose members stand so.
-fn first_of(phase: Phase, members: &[Member]) -> ServiceDecided {
+fn first_of(phase: Phase, members: &[Member]) -> Look {
     let names = ["dns", "idp", "ntp"];
     let services: Vec<_> =
         names[..members.len()].iter().map(|name| format!("- {{name: {name}, together: core}}")).collect();
@@ -204,7 +205,7 @@ fn first_of(phase: Phase, members: &[Member]) -> ServiceDecided {
         state.verdict = verdict;
         of.gates.insert(GateKey { phase, name: name.to_owned() }, state);
     }
-    decide(&s.world.plan, &s.world.seen).services.swap_remove(0)
+    look_at(&s.world.plan, &s.world.seen, 0)
 }
 
 /// What `dns` asks for, with `idp` beside it.

@@ -52,7 +52,10 @@ fn a_plan_is_recovered_once_its_records_say_so_and_no_longer_than_its_services_a
         let mut seen = s.world.seen.clone();
         let written = &mut seen.services[s.id("web")].status.conditions;
         written.iter_mut().find(|c| c.type_ == type_).unwrap().status = "False".to_owned();
-        assert!(decide(&s.world.plan, &seen).services[s.id("web")].write, "{type_} is to be written");
+        assert!(
+            decide(&s.world.plan, &seen).services[s.id("web")].write.is_some(),
+            "{type_} is to be written"
+        );
         assert_eq!(ready(&seen, &s), told, "{type_} is not written yet");
     }
     s.says("web", Phase::Continuous, Verdict::Unknown);

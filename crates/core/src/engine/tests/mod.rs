@@ -17,3 +17,29 @@ mod slots;
 mod spoiled;
 mod story;
 mod waiting;
+
+use super::{Effect, Seen, decide};
+use crate::api::{Health, Phase, ServiceRecoveryStatus};
+use crate::plan::{Plan, ServiceId};
+
+/// What one look at a service came to.
+pub(super) struct Look {
+    pub status: ServiceRecoveryStatus,
+    pub write: bool,
+    pub effect: Option<Effect>,
+    pub ask: Vec<Phase>,
+    pub health: Health,
+}
+
+/// Looks at everything from nothing, and returns what came of one service.
+pub(super) fn look_at(plan: &Plan, seen: &Seen, service: ServiceId) -> Look {
+    let decided = decide(plan, seen).services.swap_remove(service);
+    let status = decided.status(seen).clone();
+    Look {
+        status,
+        write: decided.write.is_some(),
+        effect: decided.effect,
+        ask: decided.ask,
+        health: decided.health,
+    }
+}

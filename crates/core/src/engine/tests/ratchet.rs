@@ -1,9 +1,10 @@
 //! The ratchet: a plan that requires less than was accepted goes on only by a Decision on just that.
 
+use super::look_at;
 use super::story::{Story, plan, story};
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Isolation, Phase, PodSecurity, Stage, Verdict};
-use crate::engine::{AcceptedSeen, Effect, decide};
+use crate::engine::{AcceptedSeen, Effect};
 
 const CHAIN: &str = "- {name: db}\n- {name: web, dependsOn: [db]}";
 /// The same without a gate and without a dependency.
@@ -26,7 +27,7 @@ fn records(s: &Story, service: &str) -> usize {
 /// Nothing of it is loosened, begun or resumed by one look at the world as it is.
 fn moves(s: &Story, service: &str) -> Option<Effect> {
     let id = s.id(service);
-    decide(&s.world.plan, &s.world.seen).services.swap_remove(id).effect
+    look_at(&s.world.plan, &s.world.seen, id).effect
 }
 
 #[test]
@@ -88,8 +89,8 @@ fn an_acceptance_is_of_just_what_was_shown() {
     s.world.plan = bare();
     s.decide("web", Action::AcceptLoosening, &digest);
     for action in [Action::Retry, Action::Override] {
-        let now = decide(&s.world.plan, &s.world.seen);
-        let digest = now.services[1].status.decision.as_ref().unwrap().digest.clone();
+        let now = look_at(&s.world.plan, &s.world.seen, 1);
+        let digest = now.status.decision.as_ref().unwrap().digest.clone();
         s.decide("web", action, &digest);
     }
     s.run(120);
@@ -234,7 +235,7 @@ fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
             let mut s = about_to_move().into_iter().find(|(name, _)| *name == stage).unwrap().1;
             change(&mut s);
             let id = s.id("web");
-            let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(id);
+            let decided = look_at(&s.world.plan, &s.world.seen, id);
             match (what, &decided.effect) {
                 ("missing", Some(Effect::Accept { records })) => assert_eq!(records.len(), 1),
                 ("unreadable" | "loosened", None) => {
@@ -338,7 +339,7 @@ fn what_was_found_of_host_access_stands_until_it_is_looked_at_again() {
     assert_eq!(s.needs("web"), Some("HostAccess"));
     // Another process leads: it knows nothing of that yet.
     s.seen("web").host_access = None;
-    let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(0);
+    let decided = look_at(&s.world.plan, &s.world.seen, 0);
     assert_eq!(decided.status.decision, s.status("web").decision);
     assert!(matches!(decided.effect, Some(Effect::LookAtHostAccess { .. })));
 }

@@ -1,10 +1,11 @@
 //! What was recovered and is not healthy now: it holds whoever waits for it, and isolates nobody.
 
 use super::story::{Story, story};
+use super::{Look, look_at};
 use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
 use crate::api::{Health, Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound, ServiceDecided, decide};
+use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
 fn recovered() -> (Story, QuarantineFound) {
@@ -87,7 +88,7 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
         s.seen("db").gates = answered.collect();
         for busy in [true, false] {
             s.seen("db").busy = busy;
-            let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(0);
+            let decided = look_at(&s.world.plan, &s.world.seen, 0);
             assert_eq!(decided.health, health, "{told:?}, busy: {busy}");
             let healthy = find(&decided.status.conditions, HEALTHY).unwrap();
             assert!(busy || (healthy.status.as_str(), healthy.reason.as_str()) == told, "{healthy:?}");
@@ -103,7 +104,7 @@ fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
     s.run(60);
     let failed = s.condition("db", HEALTHY);
     let gates = std::mem::take(&mut s.seen("db").gates);
-    let decided = decide(&s.world.plan, &s.world.seen).services.swap_remove(0);
+    let decided = look_at(&s.world.plan, &s.world.seen, 0);
     let healthy = find(&decided.status.conditions, HEALTHY).unwrap();
     assert_eq!((healthy.status.clone(), healthy.reason.clone(), healthy.message.clone()), failed);
     assert_eq!((failed.0.as_str(), decided.health), ("False", Health::Doubtful));
@@ -198,8 +199,7 @@ fn a_dependency_that_was_just_isolated_again_carries_nobody() {
     let (mut s, quarantine) = recovered();
     s.seen("web").quarantines[0].found = Some(quarantine);
     s.quarantine("db").isolation = Some(Isolation::Contained);
-    let decided = crate::engine::decide(&s.world.plan, &s.world.seen);
-    let web = &decided.services[s.id("web")];
+    let web = look_at(&s.world.plan, &s.world.seen, s.id("web"));
     // What is required of it is put on record, as its Quarantine is there since now. Nothing else is begun.
     assert_eq!(web.status.stage, Stage::Isolated);
     assert!(matches!(web.effect, Some(crate::engine::Effect::Accept { .. })), "{:?}", web.effect);
@@ -242,7 +242,7 @@ fn steps_that_change_while_they_are_carried_out_need_a_decision() {
 }
 
 /// One look at `web` under way, while `db`, which it stands on, is in doubt or not.
-fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> ServiceDecided {
+fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> Look {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.says("web", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -253,7 +253,7 @@ fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> ServiceDecided {
     let verdict = if in_doubt { Verdict::Unknown } else { Verdict::Pass };
     s.seen("db").gates.values_mut().for_each(|state| state.verdict = verdict);
     let id = s.id("web");
-    decide(&s.world.plan, &s.world.seen).services.swap_remove(id)
+    look_at(&s.world.plan, &s.world.seen, id)
 }
 
 /// I1: by the engine alone, before anybody reads anything live.

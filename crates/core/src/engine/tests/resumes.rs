@@ -3,9 +3,10 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::story::{Story, story};
+use super::{Look, look_at};
 use crate::api::service_recovery::ResumeState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceDecided, ServiceSeen, decide};
+use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceSeen};
 
 const ONE: &str = "- {name: db, resume: [{cronJob: nightly}, {job: import}]}\n- {name: web, dependsOn: [db]}";
 
@@ -158,7 +159,7 @@ fn who_needs_a_person_before_it_is_restored_looks_at_nothing() {
 }
 
 /// One look at a service that is about to open, seen so.
-fn about_to_open(change: impl FnOnce(&mut ServiceSeen)) -> ServiceDecided {
+fn about_to_open(change: impl FnOnce(&mut ServiceSeen)) -> Look {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.run(600);
     s.quarantine("db").isolation = Some(Isolation::CleanRoom);
@@ -170,7 +171,7 @@ fn about_to_open(change: impl FnOnce(&mut ServiceSeen)) -> ServiceDecided {
     let passes = of.gates[&up(Phase::Continuous)].clone();
     of.gates.insert(up(Phase::BeforeRelease), passes);
     change(of);
-    decide(&s.world.plan, &s.world.seen).services.remove(0)
+    look_at(&s.world.plan, &s.world.seen, 0)
 }
 
 #[test]

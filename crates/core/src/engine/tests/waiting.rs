@@ -4,6 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
+use super::{Look, look_at};
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
@@ -194,25 +195,29 @@ fn the_first_two_that_are_waited_for_are_named_and_the_others_counted() {
     assert_eq!(waits_for(three), "a, b +1");
 }
 
-/// One look at one service, seen so.
-fn one(change: impl FnOnce(&mut ServiceSeen)) -> crate::engine::ServiceDecided {
-    look(change).services.remove(0)
-}
-
-fn look(change: impl FnOnce(&mut ServiceSeen)) -> Decided {
+/// A moment at which one service is observed so.
+fn observed(change: impl FnOnce(&mut ServiceSeen)) -> Seen {
     let story = story("- {name: db}");
     let mut of = story.world.seen.services[0].clone();
     of.exists = true;
     of.generation = Some(1);
     change(&mut of);
     let now = Timestamp::from_second(1_000).unwrap();
-    let seen = Seen {
+    Seen {
         now,
         incident: Presence::Present,
         account: Presence::Present,
         services: [of].into_iter().collect(),
-    };
-    let decided = decide(&plan("- {name: db}"), &seen);
+    }
+}
+
+/// One look at one service, observed so.
+fn one(change: impl FnOnce(&mut ServiceSeen)) -> Look {
+    look_at(&plan("- {name: db}"), &observed(change), 0)
+}
+
+fn look(change: impl FnOnce(&mut ServiceSeen)) -> Decided {
+    let decided = decide(&plan("- {name: db}"), &observed(change));
     kstatus::check_plan(&decided.plan);
     decided
 }
@@ -324,7 +329,7 @@ fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
         let of = s.seen("db");
         of.status.stage = Stage::Restoring;
         change(&mut of.quarantines[0].found);
-        let decided = decide(&s.world.plan, &s.world.seen).services.remove(0);
+        let decided = look_at(&s.world.plan, &s.world.seen, 0);
         let blocks: Vec<_> =
             decided.status.blocked_by.iter().map(|b| format!("{}: {}", b.reason, b.name)).collect();
         let waits: Vec<_> = blocks.iter().filter(|b| !b.starts_with("Gate")).collect();

@@ -29,8 +29,8 @@ pub(super) fn same_as_from_nothing(
         match again.get(&of.service) {
             Some(again) => assert_eq!(*again, of, "at {}", seen.now),
             None => assert_eq!(
-                (of.write, &of.effect, &of.ask),
-                (false, &None, &asked(of.service)),
+                (&of.write, &of.effect, &of.ask),
+                (&None, &None, &asked(of.service)),
                 "{} was not decided again at {}, and has changed",
                 plan.services[of.service].name,
                 seen.now
