@@ -90,7 +90,8 @@ impl Act {
         }
         let refused = result.err().map(|error| self.refusal(&error, decided.effect.as_ref()));
         // Without the status nothing was begun: the engine may want to write it again at once.
-        let unwritten = refused.as_ref().filter(|_| decided.write && !self.wrote).map(|r| r.again_at);
+        let unwritten =
+            refused.as_ref().filter(|_| decided.write.is_some() && !self.wrote).map(|r| r.again_at);
         {
             let mut state = self.running.state();
             let held = state.services.entry(self.service().name.clone()).or_default();
@@ -98,7 +99,7 @@ impl Act {
             held.refused = refused;
             held.not_before = unwritten;
         }
-        self.running.wake.notify_one();
+        self.running.wake_for(&self.service().name);
     }
 
     fn refusal(&self, error: &ActError, effect: Option<&Effect>) -> Refusal {
@@ -124,13 +125,13 @@ impl Act {
     }
 
     async fn try_carry_out(&mut self, decided: &ServiceDecided) -> Result<(), ActError> {
-        if decided.write {
-            self.write_status(&decided.status).await?;
+        if let Some(status) = &decided.write {
+            self.write_status(status).await?;
             self.wrote = true;
         }
         match &decided.effect {
             None => Ok(()),
-            Some(Effect::Adopt) => self.adopt(&decided.status).await,
+            Some(Effect::Adopt) => self.adopt().await,
             Some(Effect::Accept { records }) => self.accept(records).await,
             Some(Effect::LookAtHostAccess { attempt }) => self.look_at_host_access(*attempt).await,
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
@@ -187,7 +188,7 @@ impl Act {
     }
 
     /// Creates the ServiceRecovery, or takes over the one that an earlier plan of this name left.
-    async fn adopt(&mut self, status: &ServiceRecoveryStatus) -> Result<(), ActError> {
+    async fn adopt(&mut self) -> Result<(), ActError> {
         if self.record.is_none() {
             // Without a resourceVersion to hold on to, an apply would write over what another leader has begun.
             let what = format!("read ServiceRecovery {}", self.name());
@@ -203,7 +204,7 @@ impl Act {
             service: service.name.clone(),
             tier: service.tier,
             namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
-            attempt: before.map_or(status.attempt, |s| s.attempt),
+            attempt: before.map_or(1, |s| s.attempt),
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
             allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),

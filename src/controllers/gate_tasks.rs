@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
 use super::metrics::Metrics;
+use super::running::Wake;
 use super::stores::Wakeups;
 use crate::clock;
 use crate::engine::{GateState, Tracker};
@@ -83,7 +84,7 @@ impl Gatekeeper {
         client: Client,
         binding: Binding,
         policy: GatePolicy,
-        tell: Arc<Notify>,
+        tell: Wake,
         span: Span,
     ) -> GateTask {
         let wake = Arc::new(Notify::new());
@@ -102,7 +103,7 @@ async fn ask_on(
     question: Question,
     tracker: Arc<Mutex<Tracker>>,
     wake: Arc<Notify>,
-    tell: Arc<Notify>,
+    tell: Wake,
 ) {
     loop {
         // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.

@@ -24,11 +24,17 @@ impl Heard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that a look at a plan came to.
+    /// What a look at a plan came to. Of services that were not decided again, what was told before stands.
     pub(crate) fn tell(&self, plan: &Plan, decided: &[ServiceDecided]) {
-        let each = plan.services.iter().zip(decided);
-        let services = each.map(|(service, decided)| (service.name.clone(), decided.health)).collect();
-        self.plans().insert(plan.uid.clone(), OfPlan { generation: plan.generation, services });
+        let mut plans = self.plans();
+        let begun = || OfPlan { generation: plan.generation, services: HashMap::new() };
+        let of_plan = plans.entry(plan.uid.clone()).or_insert_with(begun);
+        if of_plan.generation != plan.generation {
+            *of_plan = begun();
+        }
+        for of in decided {
+            of_plan.services.insert(plan.services[of.service].name.clone(), of.health);
+        }
     }
 
     /// That plan is not looked at any more.
@@ -49,7 +55,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::ServiceRecoveryStatus;
 
     fn plan(uid: &str, generation: i64) -> Plan {
         let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}, {"name": "web"}]});
@@ -57,9 +62,15 @@ mod tests {
         Plan { generation: Some(generation), ..plan }
     }
 
-    fn decided(health: Health) -> ServiceDecided {
-        let status = ServiceRecoveryStatus::default();
-        ServiceDecided { status, write: false, effect: None, ask: Vec::new(), health }
+    fn decided(healths: [Health; 2]) -> [ServiceDecided; 2] {
+        let one = |service: usize| ServiceDecided {
+            service,
+            write: None,
+            effect: None,
+            ask: Vec::new(),
+            health: healths[service],
+        };
+        [one(0), one(1)]
     }
 
     #[test]
@@ -67,14 +78,17 @@ mod tests {
         let heard = Heard::default();
         let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
         assert_eq!(heard.of(&now, "db"), Health::Unheard, "by a new leader");
-        heard.tell(&now, &[decided(Health::Passes), decided(Health::Doubtful)]);
+        heard.tell(&now, &decided([Health::Passes, Health::Doubtful]));
         assert_eq!((heard.of(&now, "db"), heard.of(&now, "web")), (Health::Passes, Health::Doubtful));
         for (plan, service) in [(&amended, "db"), (&other, "db"), (&now, "no such service")] {
             assert_eq!(heard.of(plan, service), Health::Unheard);
         }
-        heard.tell(&amended, &[decided(Health::Unheard), decided(Health::Passes)]);
+        heard.tell(&amended, &decided([Health::Unheard, Health::Passes]));
         assert_eq!((heard.of(&now, "db"), heard.of(&amended, "web")), (Health::Unheard, Health::Passes));
-        heard.tell(&other, &[decided(Health::Passes), decided(Health::Passes)]);
+        // What was not decided again stands, of the same generation.
+        heard.tell(&amended, &decided([Health::Doubtful, Health::Doubtful])[..1]);
+        assert_eq!((heard.of(&amended, "db"), heard.of(&amended, "web")), (Health::Doubtful, Health::Passes));
+        heard.tell(&other, &decided([Health::Passes, Health::Passes]));
         heard.forget("u1");
         assert_eq!((heard.of(&amended, "web"), heard.of(&other, "db")), (Health::Unheard, Health::Passes));
     }

@@ -21,3 +21,4 @@ mod observe;
 mod resume;
 mod running;
 mod stores;
+mod view;

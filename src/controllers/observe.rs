@@ -1,6 +1,6 @@
-//! Gathers what is known of a plan's world into [`Seen`], without a request.
+//! Gathers what is known of a service into [`ServiceSeen`], without a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -16,28 +16,29 @@ use crate::api::{
     Stage, service_recovery_name,
 };
 use crate::engine::{
-    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, Seen,
-    ServiceSeen,
+    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, ServiceSeen,
 };
 use crate::gates::Question;
-use crate::plan::{Gate, Plan, Service};
+use crate::plan::{Gate, Plan, Service, ServiceId};
 
-/// A moment's view of a plan's world.
-pub(crate) fn observe(stores: &Stores, plan: &Plan, state: &mut State, now: Timestamp) -> Seen {
-    let decisions = decisions(stores, plan);
-    let services = plan
-        .services
-        .iter()
-        .enumerate()
-        .map(|(id, service)| {
-            let scopes = plan.scopes(id);
-            let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
-            let held = state.services.entry(service.name.clone()).or_default();
-            let record = record(stores, plan, service, held);
-            ServiceSeen { accepted, ..seen(stores, plan, service, held, record.as_ref(), &decisions, now) }
-        })
-        .collect();
-    Seen { now, incident: incident(stores, plan), account: account(stores, plan), services }
+/// One service as it is at this moment, and whether a gate of it is asked what it is not to be asked any more. `decisions` are those of the
+/// plan, by service.
+pub(crate) fn service(
+    stores: &Stores,
+    plan: &Plan,
+    state: &mut State,
+    id: ServiceId,
+    decisions: &BTreeMap<String, Vec<DecisionSeen>>,
+    now: Timestamp,
+) -> (ServiceSeen, bool) {
+    let service = &plan.services[id];
+    let scopes = plan.scopes(id);
+    let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
+    let held = state.services.entry(service.name.clone()).or_default();
+    let record = record(stores, plan, service, held);
+    let seen = seen(stores, plan, service, held, record.as_ref(), decisions, now);
+    let has_stale_gates = seen.gates.len() < held.gates.len();
+    (ServiceSeen { accepted, ..seen }, has_stale_gates)
 }
 
 /// The newer of what the watch tells and what this process last wrote.
@@ -201,7 +202,7 @@ fn plan_exists(stores: &Stores, claim: &Claim) -> bool {
     })
 }
 
-fn incident(stores: &Stores, plan: &Plan) -> Presence {
+pub(crate) fn incident(stores: &Stores, plan: &Plan) -> Presence {
     let Some(name) = &plan.incident else { return Presence::Missing };
     match stores.incidents.get(&ObjectRef::new(name)) {
         None => Presence::Missing,
@@ -212,16 +213,23 @@ fn incident(stores: &Stores, plan: &Plan) -> Presence {
     }
 }
 
-fn account(stores: &Stores, plan: &Plan) -> Presence {
+pub(crate) fn account(stores: &Stores, plan: &Plan) -> Presence {
     match stores.accounts.get(&ObjectRef::new(&plan.account).within(&plan.namespace)) {
         Some(_) => Presence::Present,
         None => Presence::Missing,
     }
 }
 
-/// Decisions of the plan's namespace that name it, by service.
-fn decisions(stores: &Stores, plan: &Plan) -> BTreeMap<String, Vec<DecisionSeen>> {
+/// Decisions of the plan's namespace that name it, by service: where any of these services is looked at.
+pub(crate) fn decisions(
+    stores: &Stores,
+    plan: &Plan,
+    concerned: &BTreeSet<ServiceId>,
+) -> BTreeMap<String, Vec<DecisionSeen>> {
     let mut found: BTreeMap<String, Vec<DecisionSeen>> = BTreeMap::new();
+    if concerned.is_empty() {
+        return found;
+    }
     for object in stores.decisions.state() {
         let Ok(Decision { metadata, spec }) = &object.0 else { continue };
         if metadata.namespace.as_deref() == Some(&plan.namespace) && spec.plan == plan.name {

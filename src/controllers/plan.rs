@@ -26,14 +26,15 @@ use super::observe;
 use super::process::Process;
 use super::running::{PlanKey, Running, State};
 use super::stores::{Change, Stores, Wakeups};
-use crate::api::{GROUP, RecoveryPlan, RecoveryPlanStatus, field_manager};
+use super::view::View;
+use crate::api::{GROUP, Phase, RecoveryPlan, RecoveryPlanStatus, ServiceRecoveryStatus, field_manager};
 use crate::calls::call;
 use crate::clock;
-use crate::engine::{self, GateKey, ServiceDecided};
+use crate::engine::{self, GateKey};
 use crate::gates::Asker;
 use crate::heartbeats;
-use crate::plan::Plan;
 use crate::plan::ratchet::Scope;
+use crate::plan::{Plan, ServiceId};
 
 /// A plan is looked at this often even if nothing tells of a change: only a safety net.
 const RESYNC: Duration = Duration::from_secs(10 * 60);
@@ -154,12 +155,13 @@ impl Plans {
                         }
                     }
                 }
-                self.wake_known(&key);
+                self.wake_known(&key, |running| running.wake_for(service));
             }
             Change::Quarantine { namespace } => {
                 let keys: Vec<PlanKey> =
                     lock(&self.tenants).get(&namespace).into_iter().flatten().cloned().collect();
-                keys.iter().for_each(|key| self.wake_known(key));
+                keys.iter()
+                    .for_each(|key| self.wake_known(key, |running| running.wake_for_namespace(&namespace)));
             }
             Change::Accepted { name, gone } => self.accepted_changed(&name, gone),
             Change::Incident { name } => {
@@ -206,7 +208,10 @@ impl Plans {
                 }
                 state.accepted_read.remove(name);
             }
-            running.wake.notify_one();
+            match &scope {
+                Scope::Namespace(namespace) => running.wake_for_namespace(namespace),
+                Scope::External { service, .. } => running.wake_for(service),
+            }
         }
     }
 
@@ -220,16 +225,16 @@ impl Plans {
         });
     }
 
-    fn wake_known(&self, key: &PlanKey) {
+    fn wake_known(&self, key: &PlanKey, wake: impl Fn(&Running)) {
         if let Some((running, _)) = lock(&self.attended).get(key) {
-            running.wake.notify_one();
+            wake(running);
         }
     }
 
     fn wake_where(&self, concerned: impl Fn(&PlanKey, &State) -> bool) {
         for (key, (running, _)) in lock(&self.attended).iter() {
             if concerned(key, &running.state()) {
-                running.wake.notify_one();
+                running.wake_for_all();
             }
         }
     }
@@ -245,7 +250,7 @@ impl Plans {
             let task = self.context.process.writers.spawn(attending);
             (running, task.abort_handle())
         });
-        running.wake.notify_one();
+        running.wake_for_all();
     }
 
     /// A plan that is gone is attended to no more. What it isolated stays isolated.
@@ -261,13 +266,13 @@ impl Plans {
             }
         }
         // What it had claimed may be free now.
-        waiting.iter().for_each(|other| self.wake_known(other));
+        waiting.iter().for_each(|other| self.wake_known(other, Running::wake_for_all));
     }
 
     /// Nobody listens for that plan any more, and nothing is known of its services.
     fn unheard(&self, running: &Running) {
         let mut state = running.state();
-        state.counted = None;
+        state.view = None;
         if let Some(plan) = &state.plan {
             self.context.heard.forget(&plan.uid);
         }
@@ -280,7 +285,7 @@ impl Plans {
             let Some(plans) = plans.upgrade() else { return Vec::new() };
             let attended: Vec<Arc<Running>> =
                 lock(&plans.attended).values().map(|(running, _)| running.clone()).collect();
-            attended.iter().filter_map(|running| running.state().counted.clone()).collect()
+            attended.iter().filter_map(|running| count(running)).collect()
         });
     }
 
@@ -358,17 +363,26 @@ fn key_of(object: &super::stores::Guarded<RecoveryPlan>) -> PlanKey {
     }
 }
 
+/// Where the services of a plan stand. One that is Dormant has no service at any stage.
+fn count(running: &Running) -> Option<PlanState> {
+    let state = running.state();
+    let armed = state.plan.as_ref()?.incident.is_some();
+    let services = state.view.as_ref().filter(|_| armed)?.seen.services.iter();
+    Some(PlanState::new(running.key.to_string(), services.map(|of| &of.status)))
+}
+
 /// Looks at one plan whenever it is woken.
 async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
     let mut pause = RESYNC;
+    let mut last_whole = None;
     loop {
         tokio::select! {
-            () = running.wake.notified() => {}
+            () = running.woken() => {}
             () = tokio::time::sleep(pause) => {}
         }
         let Some(plans) = plans.upgrade() else { return };
         // A plan that makes us panic is not looked at again before something changes; the others go on.
-        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running)));
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running, &mut last_whole)));
         let wake_at = looked.unwrap_or_else(|_| {
             plans.context.process.metrics.failed(Controller::Plan, "Panicked");
             tracing::error!("the operator panicked on this plan: a bug; nothing of it moves");
@@ -380,8 +394,9 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
     }
 }
 
-/// One look: observe, decide, start what was decided. Returns when to look again at the latest.
-fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
+/// One look: observe what has changed, decide, start what was decided. Returns when to look again at the latest. `last_whole` is when
+/// everything was observed last.
+fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
     let Some(plan) = plans.compiled(running) else {
         plans.unheard(running);
         return None;
@@ -390,47 +405,43 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
     let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_LOOK);
     let began = Instant::now();
     let now = clock::now();
-    let (decided, records, busy) = {
-        let mut state = running.state();
-        let seen = observe::observe(&context.stores, &plan, &mut state, now);
-        let records: Vec<_> = plan
-            .services
-            .iter()
-            .map(|service| {
-                observe::record(
-                    &context.stores,
-                    &plan,
-                    service,
-                    state.services.entry(service.name.clone()).or_default(),
-                )
-            })
-            .collect();
-        let busy: Vec<bool> = seen.services.iter().map(|service| service.busy).collect();
-        (engine::decide(&plan, &seen), records, busy)
-    };
+    let mut changes = running.take_changes();
+    // Once in a while everything is looked at, whatever the watches have told.
+    changes.all |= last_whole.is_none_or(|at| began.duration_since(at) >= RESYNC);
+    let all = changes.all;
+    if all {
+        *last_whole = Some(began);
+    }
+    let decided = View::look(&context.stores, &plan, &mut running.state(), &changes, now);
     context.heard.tell(&plan, &decided.services);
-    // One that is Dormant has no service at any stage.
-    running.state().counted =
-        (!decided.services.is_empty()).then(|| PlanState::new(running.key.to_string(), &decided.services));
     let mut wake_at = decided.wake_at;
-    for ((id, decided_one), record) in decided.services.iter().enumerate().zip(records) {
+    for of in decided.services {
+        let id = of.service;
+        let service = &plan.services[id];
+        let mut state = running.state();
+        let held = state.services.entry(service.name.clone()).or_default();
         // What is asked follows from the status, which is being written: it is looked at again when that has ended.
-        if busy[id] {
+        if held.busy {
             continue;
         }
-        keep_asking(context, running, &plan, id, decided_one);
-        if decided_one.write || decided_one.effect.is_some() {
+        let record = observe::record(&context.stores, &plan, service, held);
+        drop(state);
+        let before = record.as_ref().and_then(|record| record.status.as_ref());
+        let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
+        let status = of.write.as_deref().or(before).unwrap_or(&first);
+        keep_asking(context, running, &plan, id, &of.ask, status);
+        if of.write.is_some() || of.effect.is_some() {
+            let attempt = status.attempt;
             let mut state = running.state();
-            let held = state.services.entry(plan.services[id].name.clone()).or_default();
-            if held.busy {
-                continue;
-            }
+            let held = state.services.entry(service.name.clone()).or_default();
             // What could not be written is not tried again in a circle.
             if let Some(at) = held.not_before.filter(|&at| at > now) {
                 wake_at = Some(wake_at.map_or(at, |before: Timestamp| before.min(at)));
+                state.view.iter_mut().for_each(|view| view.decide_again(id));
                 continue;
             }
             held.busy = true;
+            state.view.iter_mut().for_each(|view| view.begins(id));
             let act = Act {
                 context: context.clone(),
                 running: running.clone(),
@@ -444,13 +455,14 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
                 parent: None,
                 "service",
                 plan = %running.key,
-                service = plan.services[id].name,
-                attempt = decided_one.status.attempt
+                service = service.name,
+                attempt
             );
-            context.process.writers.spawn(act.carry_out(decided_one.clone()).instrument(span));
+            context.process.writers.spawn(act.carry_out(of).instrument(span));
         }
     }
-    for orphan in observe::orphans(&context.stores, &plan) {
+    let has_others = all || changes.services.iter().any(|name| !plan.index.contains_key(name));
+    for orphan in has_others.then(|| observe::orphans(&context.stores, &plan)).into_iter().flatten() {
         let writers = context.process.writers.clone();
         let context = context.clone();
         let marking = async move {
@@ -466,7 +478,14 @@ fn look(plans: &Plans, running: &Arc<Running>) -> Option<Timestamp> {
 }
 
 /// Starts and ends the asking of gates, so that those which the engine wants asked are.
-fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, decided: &ServiceDecided) {
+fn keep_asking(
+    context: &Context,
+    running: &Arc<Running>,
+    plan: &Plan,
+    id: ServiceId,
+    ask: &[Phase],
+    status: &ServiceRecoveryStatus,
+) {
     let service = &plan.services[id];
     let mut state = running.state();
     let Some(client) = context.account_client(plan, &mut state) else { return };
@@ -474,10 +493,10 @@ fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, dec
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
         .iter()
-        .filter(|gate| decided.ask.contains(&gate.phase))
+        .filter(|gate| ask.contains(&gate.phase))
         .map(|gate| {
-            let binding = observe::binding(&context.stores, plan, service, gate, &decided.status);
-            (GateKey { phase: gate.phase, name: gate.spec.name.clone() }, (binding, gate.policy))
+            let binding = observe::binding(&context.stores, plan, service, gate, status);
+            (gate.key.clone(), (binding, gate.policy))
         })
         .collect();
     held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
@@ -492,7 +511,7 @@ fn keep_asking(context: &Context, running: &Running, plan: &Plan, id: usize, dec
                 phase = key.phase.as_str(),
                 gate = key.name
             );
-            context.gatekeeper.begin(client.clone(), binding, policy, running.wake.clone(), span)
+            context.gatekeeper.begin(client.clone(), binding, policy, running.waker(&service.name), span)
         });
     }
 }
@@ -548,7 +567,7 @@ fn write_plan_status(
                 state.own_status = Some((own, written.status.clone().unwrap_or_default()));
             }
         }
-        running.wake.notify_one();
+        running.wake_for_status();
         match written {
             Ok(written) => {
                 context.events.plan_changed(&written, &before, &status);

@@ -1,7 +1,7 @@
 //! What this process holds of a running plan between two looks: its own last writes, gates being asked, steps done.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
-use super::metrics::PlanState;
+use super::view::View;
 use crate::api::{RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedSeen, GateKey, Refusal, ResumeSeen, StepOutcome};
 use crate::plan::Plan;
@@ -31,9 +31,36 @@ impl std::fmt::Display for PlanKey {
 /// A plan with a task of its own.
 pub(crate) struct Running {
     pub(crate) key: PlanKey,
-    /// Wakes the plan's task.
-    pub(crate) wake: Arc<Notify>,
+    wake: Notify,
+    changes: Mutex<Changes>,
     state: Mutex<State>,
+}
+
+/// What has changed since the last look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Everything may have.
+    pub(crate) all: bool,
+    /// Services, by name.
+    pub(crate) services: BTreeSet<String>,
+    /// Namespaces: all services that live there.
+    pub(crate) namespaces: BTreeSet<String>,
+}
+
+/// Wakes a plan's task for one service.
+#[derive(Clone)]
+pub(crate) struct Wake {
+    running: Weak<Running>,
+    service: String,
+}
+
+impl Wake {
+    /// Says that the service has changed.
+    pub(crate) fn notify_one(&self) {
+        if let Some(running) = self.running.upgrade() {
+            running.wake_for(&self.service);
+        }
+    }
 }
 
 /// What is held between two looks.
@@ -51,8 +78,8 @@ pub(crate) struct State {
     pub(crate) accepted_own: BTreeMap<String, ConfigMap>,
     /// Records of accepted requirements as last read, and at which resourceVersion.
     pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedSeen)>,
-    /// Where its services stand, for who measures. `None`: it is Dormant, or nothing is known.
-    pub(crate) counted: Option<PlanState>,
+    /// What was observed and decided at the last look. `None`: there was none, or it came to nothing.
+    pub(crate) view: Option<View>,
     /// A write of the plan's own status is under way.
     pub(crate) status_busy: bool,
     /// This process's own last write of it, until the watch has caught up with it (I6): it is not written twice.
@@ -88,7 +115,49 @@ pub(crate) struct ServiceState {
 
 impl Running {
     pub(crate) fn new(key: PlanKey) -> Self {
-        Self { key, wake: Arc::new(Notify::new()), state: Mutex::default() }
+        Self { key, wake: Notify::new(), changes: Mutex::default(), state: Mutex::default() }
+    }
+
+    /// Returns once something has changed since the last look.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes the plan's task: anything may have changed.
+    pub(crate) fn wake_for_all(&self) {
+        self.changes().all = true;
+        self.wake.notify_one();
+    }
+
+    /// Wakes the plan's task: this service has changed.
+    pub(crate) fn wake_for(&self, service: &str) {
+        self.changes().services.insert(service.to_owned());
+        self.wake.notify_one();
+    }
+
+    /// Wakes the plan's task: something of this namespace has changed.
+    pub(crate) fn wake_for_namespace(&self, namespace: &str) {
+        self.changes().namespaces.insert(namespace.to_owned());
+        self.wake.notify_one();
+    }
+
+    /// Wakes the plan's task for nothing but the plan's own status.
+    pub(crate) fn wake_for_status(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Wakes the plan's task for a service whenever it is told to.
+    pub(crate) fn waker(self: &Arc<Self>, service: &str) -> Wake {
+        Wake { running: Arc::downgrade(self), service: service.to_owned() }
+    }
+
+    /// What has changed since this was last asked.
+    pub(crate) fn take_changes(&self) -> Changes {
+        std::mem::take(&mut *self.changes())
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, for as short as possible: never across an await.

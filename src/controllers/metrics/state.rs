@@ -11,8 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::api::quarantine::{ControlName, ControlState};
-use crate::api::{Quarantine, Stage};
-use crate::engine::ServiceDecided;
+use crate::api::{Quarantine, ServiceRecoveryStatus, Stage};
 
 /// Where the services of an armed plan stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,12 +27,12 @@ pub struct PlanState {
 impl PlanState {
     /// Counts services.
     #[must_use]
-    pub fn new(plan: String, services: &[ServiceDecided]) -> Self {
+    pub fn new<'a>(plan: String, services: impl Iterator<Item = &'a ServiceRecoveryStatus>) -> Self {
         let mut counted = Self { plan, ..Self::default() };
         counted.stages.extend(Stage::ALL.map(|stage| (stage, 0)));
         for service in services {
-            *counted.stages.entry(service.status.stage).or_default() += 1;
-            if let Some(decision) = &service.status.decision {
+            *counted.stages.entry(service.stage).or_default() += 1;
+            if let Some(decision) = &service.decision {
                 *counted.decisions.entry(decision.reason.clone()).or_default() += 1;
             }
         }

@@ -6,18 +6,16 @@ use serde_json::json;
 
 use super::*;
 use crate::api::service_recovery::DecisionNeeded;
-use crate::api::{Health, Quarantine, ServiceRecoveryStatus, Stage};
-use crate::engine::ServiceDecided;
+use crate::api::{Quarantine, ServiceRecoveryStatus, Stage};
 
-fn service(stage: Stage, decision: Option<&str>) -> ServiceDecided {
+fn service(stage: Stage, decision: Option<&str>) -> ServiceRecoveryStatus {
     let needed = |reason: &str| DecisionNeeded {
         reason: reason.to_owned(),
         digest: String::new(),
         actions: Vec::new(),
         since: Time(Timestamp::UNIX_EPOCH),
     };
-    let status = ServiceRecoveryStatus { stage, decision: decision.map(needed), ..Default::default() };
-    ServiceDecided { status, write: false, effect: None, ask: Vec::new(), health: Health::default() }
+    ServiceRecoveryStatus { stage, decision: decision.map(needed), ..Default::default() }
 }
 
 /// A leader's metrics, with a sample of each.
@@ -30,7 +28,7 @@ fn sampled() -> Metrics {
     metrics.answered("http", Verdict::Unknown, Duration::from_secs(10));
     metrics.fenced(2.0);
     let services = [service(Stage::Isolated, Some("GateFailed")), service(Stage::Recovered, None)];
-    let plan = PlanState::new("recovery/boroughs".to_owned(), &services);
+    let plan = PlanState::new("recovery/boroughs".to_owned(), services.iter());
     metrics.state.set_plans(move || vec![plan.clone()]);
     metrics.state.set_controls(|| count_controls([None].into_iter()));
     REQUESTS.count.get_or_create(&[("verb", "GET"), ("code", "2xx")]).inc();

@@ -68,7 +68,7 @@ pub enum Presence {
 }
 
 /// What is known of one service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceSeen {
     /// Is there a ServiceRecovery?
     pub exists: bool,
