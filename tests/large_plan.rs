@@ -43,7 +43,7 @@ fn service(number: usize) -> Value {
 fn status() -> RecoveryPlanStatus {
     let blocker = |n: usize| Blocker {
         name: format!("council-{n}-line-of-business-system-{n}"),
-        reason: "GateFailed".to_owned(),
+        reason: resurgam::api::Reason::GateFailed,
         message: "m".repeat(512),
         holds: 100,
         owner: Some("o".repeat(256)),

@@ -12,7 +12,7 @@ use super::act::{Act, ActError, refused};
 use super::context::Context;
 use super::running::{State, at_least_as_new};
 use super::stores::Stores;
-use crate::api::{Incident, MANAGED_BY_LABEL, RECORDS_NAMESPACE, field_manager};
+use crate::api::{Incident, MANAGED_BY_LABEL, RECORDS_NAMESPACE, Reason, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
 use crate::engine::{AcceptedRecord, AcceptedSeen, Accepting};
@@ -132,7 +132,7 @@ impl Act {
     pub(super) async fn accept(&self, accepting: &[Accepting]) -> Result<(), ActError> {
         let uid = incident_uid(&self.context.stores, &self.plan);
         let (Some(incident), Some(uid)) = (self.plan.incident.clone(), uid) else {
-            return Err(refused("Conflict", "the plan's Incident is not known yet".to_owned()));
+            return Err(refused(Reason::Conflict, "the plan's Incident is not known yet".to_owned()));
         };
         self.plan_is_current().await?;
         for new in accepting {
@@ -158,7 +158,7 @@ impl Act {
         record: &AcceptedRecord,
     ) -> Result<ConfigMap, ActError> {
         let encode = |value: serde_json::Result<String>| {
-            value.map_err(|error| refused("Refused", format!("{name} cannot be written: {error}")))
+            value.map_err(|error| refused(Reason::Refused, format!("{name} cannot be written: {error}")))
         };
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
@@ -186,7 +186,7 @@ impl Act {
         } else {
             let params = PostParams { dry_run: false, field_manager: manager };
             let object = serde_json::from_value(object)
-                .map_err(|error| refused("Refused", format!("{name} cannot be written: {error}")))?;
+                .map_err(|error| refused(Reason::Refused, format!("{name} cannot be written: {error}")))?;
             call(what, records.create(&params, &object)).await?
         };
         Ok(written)
@@ -204,14 +204,14 @@ impl Act {
         }
         let what = format!("read ConfigMap {RECORDS_NAMESPACE}/{name}");
         let Some(found) = call_opt(what, records(&self.context).get(name)).await? else {
-            return Err(refused("Conflict", format!("ConfigMap {RECORDS_NAMESPACE}/{name} is gone")));
+            return Err(refused(Reason::Conflict, format!("ConfigMap {RECORDS_NAMESPACE}/{name} is gone")));
         };
         let theirs = found.data.as_ref().and_then(|data| data.get(INCIDENT_UID));
         let Some(theirs) = theirs.filter(|theirs| *theirs != uid) else { return Ok(()) };
         if incident_uids(&self.context).await?.contains(theirs) {
             let message =
                 format!("ConfigMap {RECORDS_NAMESPACE}/{name} is of another Incident, which is there");
-            return Err(refused("Conflict", message));
+            return Err(refused(Reason::Conflict, message));
         }
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Act {
                             "what the plan requires for {scope} is not what was last accepted, by a live read of ConfigMap \
                              {RECORDS_NAMESPACE}/{name}"
                         );
-                        Err(refused("NotAccepted", message))
+                        Err(refused(Reason::NotAccepted, message))
                     }
                 }
             }

@@ -21,8 +21,9 @@ use super::running::Running;
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::PlanRef;
 use crate::api::{
-    Claim, DnsLabel, GROUP, Isolation, ObjectName, PodSecurity, Quarantine, QuarantineSpec, RecoveryPlan,
-    ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager, service_recovery_name,
+    Claim, DnsLabel, GROUP, Isolation, ObjectName, PodSecurity, Quarantine, QuarantineSpec, Reason,
+    RecoveryPlan, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage, field_manager,
+    service_recovery_name,
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
@@ -56,7 +57,7 @@ pub(super) enum ActError {
     #[error(transparent)]
     Io(#[from] IoError),
     #[error("{message}")]
-    Refused { reason: &'static str, message: String },
+    Refused { reason: Reason, message: String },
 }
 
 impl Act {
@@ -79,7 +80,7 @@ impl Act {
         let result = AssertUnwindSafe(self.try_carry_out(&decided)).catch_unwind().await;
         let result = result.unwrap_or_else(|_| {
             let message = "the operator panicked on this: a bug; its log tells more".to_owned();
-            Err(refused("Panicked", message))
+            Err(refused(Reason::Panicked, message))
         });
         if let Some(effect) = &decided.effect {
             let (name, took) = (effect.name(), began.elapsed());
@@ -104,24 +105,24 @@ impl Act {
 
     fn refusal(&self, error: &ActError, effect: Option<&Effect>) -> Refusal {
         let (reason, again) = match error {
-            ActError::Io(io) if io.is_conflict() => ("Conflict", CONFLICT_AGAIN_AFTER),
-            ActError::Refused { reason: "Conflict", .. } => ("Conflict", AGAIN_AFTER),
-            ActError::Io(io) if io.is_transient() => ("ApiServer", AGAIN_AFTER),
-            ActError::Io(_) => ("Refused", REFUSED_AGAIN_AFTER),
+            ActError::Io(io) if io.is_conflict() => (Reason::Conflict, CONFLICT_AGAIN_AFTER),
+            ActError::Refused { reason: Reason::Conflict, .. } => (Reason::Conflict, AGAIN_AFTER),
+            ActError::Io(io) if io.is_transient() => (Reason::ApiServer, AGAIN_AFTER),
+            ActError::Io(_) => (Reason::Refused, REFUSED_AGAIN_AFTER),
             ActError::Refused {
-                reason: reason @ ("DependencyNotRecovered" | "PlanChanged" | "NotAccepted"),
+                reason: reason @ (Reason::DependencyNotRecovered | Reason::PlanChanged | Reason::NotAccepted),
                 ..
             } => (*reason, AGAIN_AFTER),
             ActError::Refused { reason, .. } => (*reason, REFUSED_AGAIN_AFTER),
         };
-        self.context.process.metrics.failed(Controller::Plan, reason);
-        if reason != "Conflict" {
+        self.context.process.metrics.failed(Controller::Plan, reason.as_str());
+        if reason != Reason::Conflict {
             let effect = effect.map_or("write status", Effect::name);
-            tracing::warn!(effect, reason, %error, "effect failed; will retry");
+            tracing::warn!(effect, %reason, %error, "effect failed; will retry");
         }
         let now = clock::now();
         let again_at = now.checked_add(again).unwrap_or(now);
-        Refusal { reason: reason.to_owned(), message: error.to_string(), again_at }
+        Refusal { reason, message: error.to_string(), again_at }
     }
 
     async fn try_carry_out(&mut self, decided: &ServiceDecided) -> Result<(), ActError> {
@@ -194,7 +195,7 @@ impl Act {
             let what = format!("read ServiceRecovery {}", self.name());
             if call_opt(what, self.records().get_metadata(&self.name())).await?.is_some() {
                 let message = format!("ServiceRecovery {} is there, and was not seen yet", self.name());
-                return Err(refused("Conflict", message));
+                return Err(refused(Reason::Conflict, message));
             }
         }
         let service = self.service();
@@ -238,7 +239,7 @@ impl Act {
     async fn quarantine(&mut self, namespaces: &[String]) -> Result<(), ActError> {
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
         let (Some(client), Some(incident)) = (client, self.plan.incident.clone()) else {
-            return Err(refused("Conflict", "the plan's account is not known yet".to_owned()));
+            return Err(refused(Reason::Conflict, "the plan's account is not known yet".to_owned()));
         };
         let quarantines: Api<Quarantine> = Api::all(client);
         let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
@@ -266,7 +267,7 @@ impl Act {
                         "{user} may not make quarantines.resurgam.dev/{namespace}: bind it to a ClusterRole with \
                          {{apiGroups: [resurgam.dev], resources: [quarantines], verbs: [create]}}, or make it yourself ({error})"
                     );
-                    return Err(refused("QuarantineNotGranted", message));
+                    return Err(refused(Reason::QuarantineNotGranted, message));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -291,17 +292,23 @@ impl Act {
         for namespace in &service.namespaces {
             let found = call_opt(format!("read Quarantine {namespace}"), quarantines.get(namespace)).await?;
             let Some(found) = found.filter(|q| q.metadata.deletion_timestamp.is_none()) else {
-                return Err(refused("QuarantineMissing", format!("namespace {namespace} has no Quarantine")));
+                return Err(refused(
+                    Reason::QuarantineMissing,
+                    format!("namespace {namespace} has no Quarantine"),
+                ));
             };
             if found.spec.hold.is_some() {
-                return Err(refused("Held", format!("namespace {namespace} is held: nothing begins there")));
+                return Err(refused(
+                    Reason::Held,
+                    format!("namespace {namespace} is held: nothing begins there"),
+                ));
             }
             match found.status.as_ref().and_then(|s| s.claimed_by.as_ref()) {
                 Some(claim) if *claim == wanted => continue,
                 Some(claim) if claim.plan_uid == wanted.plan_uid && claim.service == wanted.service => {}
                 Some(claim) if self.plan_is_there(claim).await? => {
                     let message = format!("namespace {namespace} is claimed by {}", claim.display);
-                    return Err(refused("ClaimedByAnother", message));
+                    return Err(refused(Reason::ClaimedByAnother, message));
                 }
                 Some(_) | None => {}
             }
@@ -345,7 +352,7 @@ impl Act {
         }
         let Some(before) = self.record.as_ref() else {
             return Err(refused(
-                "ServiceRecoveryMissing",
+                Reason::ServiceRecoveryMissing,
                 format!("ServiceRecovery {} is gone", self.name()),
             ));
         };
@@ -374,7 +381,7 @@ impl Act {
     async fn follow(&mut self, room: &Room, dependencies: &[ServiceId]) -> Result<(), ActError> {
         let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
             return Err(refused(
-                "ServiceRecoveryMissing",
+                Reason::ServiceRecoveryMissing,
                 format!("ServiceRecovery {} is gone", self.name()),
             ));
         };
@@ -405,7 +412,7 @@ impl Act {
                 && plan.metadata.generation == self.plan.generation
                 && plan.metadata.deletion_timestamp.is_none()
         });
-        let changed = || refused("PlanChanged", format!("plan {} has just changed", self.running.key));
+        let changed = || refused(Reason::PlanChanged, format!("plan {} has just changed", self.running.key));
         if current { Ok(()) } else { Err(changed()) }
     }
 
@@ -415,7 +422,7 @@ impl Act {
         match allowance(found.iter().map(Dependency::from)) {
             Allowance::Allowed => Ok(()),
             Allowance::Unknown(service) | Allowance::Refused(service) => Err(refused(
-                "DependencyNotRecovered",
+                Reason::DependencyNotRecovered,
                 format!("{service} is not recovered and healthy by a live read"),
             )),
         }
@@ -460,11 +467,11 @@ impl Act {
                 match futures::try_join!(granted, wildcard)? {
                     (true, false) => Ok(()),
                     (false, _) => Err(refused(
-                        "RecoverNotGranted",
+                        Reason::RecoverNotGranted,
                         format!("{user} may not 'recover' quarantines.resurgam.dev/{namespace}: grant it by a ClusterRole with that resourceName"),
                     )),
                     (true, true) => Err(refused(
-                        "RecoverNotGranted",
+                        Reason::RecoverNotGranted,
                         format!("{user} holds 'recover' on quarantines.resurgam.dev/{namespace} by a wildcard only: grant it by name"),
                     )),
                 }
@@ -484,7 +491,7 @@ impl Act {
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
         let (Some(step), Some(client)) = (service.steps.get(index), client) else {
             return Err(refused(
-                "StepMissing",
+                Reason::StepMissing,
                 format!("step {index} of {} is not in the plan any more", service.name),
             ));
         };
@@ -521,7 +528,7 @@ fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec
     }
 }
 
-pub(super) fn refused(reason: &'static str, message: String) -> ActError {
+pub(super) fn refused(reason: Reason, message: String) -> ActError {
     ActError::Refused { reason, message }
 }
 

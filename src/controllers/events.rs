@@ -55,7 +55,7 @@ impl Events {
         {
             let note =
                 find(&now.conditions, crate::api::conditions::NEEDS_DECISION).map_or("", |c| &c.message);
-            self.publish(object.object_ref(&()), EventType::Warning, &decision.reason, note);
+            self.publish(object.object_ref(&()), EventType::Warning, decision.reason.as_str(), note);
         }
         let stood = before.map(|b| (b.stage, b.attempt));
         if stood != Some((now.stage, now.attempt)) {

@@ -12,8 +12,8 @@ use super::stores::Stores;
 use crate::api::conditions::{HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, find};
 use crate::api::quarantine::ControlName;
 use crate::api::{
-    Claim, Decision, Isolation, Quarantine, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus,
-    Stage, service_recovery_name,
+    Claim, Decision, Isolation, Quarantine, Reason, ServiceRecovery, ServiceRecoverySpec,
+    ServiceRecoveryStatus, Stage, service_recovery_name,
 };
 use crate::engine::{
     Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, ServiceSeen,
@@ -72,7 +72,7 @@ fn unreadable(stores: &Stores, plan: &Plan, service: &Service) -> Option<Refusal
     let watched = stores.records.get(&ObjectRef::new(&name).within(&plan.namespace))?;
     let error = watched.0.as_ref().err()?;
     Some(Refusal {
-        reason: "Unreadable".to_owned(),
+        reason: Reason::Unreadable,
         message: format!("ServiceRecovery {name} cannot be read, and is left as it is: {}", error.error),
         again_at: Timestamp::MAX,
     })

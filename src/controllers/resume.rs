@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::act::{Act, ActError, refused};
 use super::observe::seals;
+use crate::api::Reason;
 use crate::api::conditions::shorten;
 use crate::api::field_manager;
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
@@ -78,7 +79,8 @@ impl Act {
 
     fn account(&self) -> Result<Client, ActError> {
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
-        client.ok_or_else(|| refused("AccountUnknown", "the plan's account is not known yet".to_owned()))
+        client
+            .ok_or_else(|| refused(Reason::AccountUnknown, "the plan's account is not known yet".to_owned()))
     }
 
     async fn suspended(&self, client: &Client) -> Result<BTreeMap<Key, Found>, IoError> {

@@ -214,7 +214,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
         waiting_for: status.waiting_for.clone(),
         ready: is_true(&status.conditions, READY),
         decision: status.decision.map(|d| DecisionView {
-            reason: d.reason,
+            reason: d.reason.as_str().to_owned(),
             message,
             by_decision: !d.actions.is_empty(),
             actions: d.actions,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gate::GatesSpec;
-use super::{DnsLabel, Duration, ObjectName, StepSpec};
+use super::{DnsLabel, Duration, ObjectName, Reason, StepSpec};
 
 /// Services in the order of their dependencies, each let out only after its gates pass. Without `incidentRef` it is
 /// Dormant: checked, and never acting. Apply it server-side: a large plan does not fit client-side apply.
@@ -334,7 +334,7 @@ pub struct RecoveryPlanStatus {
 }
 
 /// What holds services back, and who can clear it.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
     /// The service at the root.
@@ -342,7 +342,7 @@ pub struct Blocker {
     pub name: String,
     /// One word for it, such as `GateFailed` or `QuarantineMissing`.
     #[schemars(length(max = 64))]
-    pub reason: String,
+    pub reason: Reason,
     /// The culprit, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::ControlName;
-use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Verdict, conditions};
+use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict, conditions};
 
 /// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -288,7 +288,7 @@ impl Default for ServiceRecoveryStatus {
 pub struct Block {
     /// One word for it, such as `Dependency`, `Slot`, `QuarantineMissing`, `GateUnknown`.
     #[schemars(length(max = 64))]
-    pub reason: String,
+    pub reason: Reason,
     /// The culprit: a service, a namespace, a gate, a step.
     #[schemars(length(max = 128))]
     pub name: String,
@@ -304,7 +304,7 @@ pub struct Block {
 pub struct DecisionNeeded {
     /// Why, such as `GateFailed` or `StepFailed`.
     #[schemars(length(max = 64))]
-    pub reason: String,
+    pub reason: Reason,
     /// What is decided on; a Decision repeats it in `decidedOn`, so that it cannot hit a matter that has moved on.
     #[schemars(length(equal = 71))]
     pub digest: String,

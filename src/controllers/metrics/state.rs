@@ -33,7 +33,7 @@ impl PlanState {
         for service in services {
             *counted.stages.entry(service.stage).or_default() += 1;
             if let Some(decision) = &service.decision {
-                *counted.decisions.entry(decision.reason.clone()).or_default() += 1;
+                *counted.decisions.entry(decision.reason.as_str().to_owned()).or_default() += 1;
             }
         }
         counted

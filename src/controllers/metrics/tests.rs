@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::*;
 use crate::api::service_recovery::DecisionNeeded;
-use crate::api::{Quarantine, ServiceRecoveryStatus, Stage};
+use crate::api::{Quarantine, Reason, ServiceRecoveryStatus, Stage};
 
-fn service(stage: Stage, decision: Option<&str>) -> ServiceRecoveryStatus {
-    let needed = |reason: &str| DecisionNeeded {
-        reason: reason.to_owned(),
+fn service(stage: Stage, decision: Option<Reason>) -> ServiceRecoveryStatus {
+    let needed = |reason: Reason| DecisionNeeded {
+        reason,
         digest: String::new(),
         actions: Vec::new(),
         since: Time(Timestamp::UNIX_EPOCH),
@@ -27,7 +27,7 @@ fn sampled() -> Metrics {
     metrics.carried_out("Claim", Duration::from_millis(20));
     metrics.answered("http", Verdict::Unknown, Duration::from_secs(10));
     metrics.fenced(2.0);
-    let services = [service(Stage::Isolated, Some("GateFailed")), service(Stage::Recovered, None)];
+    let services = [service(Stage::Isolated, Some(Reason::GateFailed)), service(Stage::Recovered, None)];
     let plan = PlanState::new("recovery/boroughs".to_owned(), services.iter());
     metrics.state.set_plans(move || vec![plan.clone()]);
     metrics.state.set_controls(|| count_controls([None].into_iter()));

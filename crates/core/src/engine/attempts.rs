@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::service_recovery::PastAttempt;
-use crate::api::{Action, ServiceRecoveryStatus, Stage};
+use crate::api::{Action, Reason, ServiceRecoveryStatus, Stage};
 
 use super::next::{Next, time};
 use super::{DecisionSeen, Effect, ServiceSeen};
@@ -19,7 +19,7 @@ pub(super) fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     }
     let mut next = Next::begun(of.status.clone());
     if of.exists && of.status.stage != Stage::Recovered && !replaced_already(&of.status) {
-        next.status = next_attempt(&of.status, now, "PlanReplaced", "the plan was made anew");
+        next.status = next_attempt(&of.status, now, Reason::PlanReplaced, "the plan was made anew");
     }
     if of.refused.as_ref().is_some_and(|r| r.again_at > now) {
         next.wake.extend(of.refused.as_ref().map(|r| r.again_at));
@@ -33,7 +33,7 @@ pub(super) fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
 /// operator ended in between) begins no other.
 fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
     status.stage == Stage::Isolated
-        && status.history.first().is_some_and(|past| past.reason == "PlanReplaced")
+        && status.history.first().is_some_and(|past| past.reason == Reason::PlanReplaced.as_str())
 }
 
 /// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
@@ -43,7 +43,7 @@ pub(super) fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
     let fits = |d: &&DecisionSeen| d.action == Action::Retry && d.decided_on == wanted.digest;
     let decision = of.decisions.iter().find(fits).filter(|_| wanted.actions.contains(&Action::Retry))?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
-    let mut next = next_attempt(&of.status, now, &wanted.reason, &message);
+    let mut next = next_attempt(&of.status, now, wanted.reason, &message);
     next.quarantined.clear();
     Some(Next::begun(next))
 }
@@ -52,7 +52,7 @@ pub(super) fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
 fn next_attempt(
     status: &ServiceRecoveryStatus,
     now: Timestamp,
-    reason: &str,
+    reason: Reason,
     message: &str,
 ) -> ServiceRecoveryStatus {
     let mut next = status.clone();
@@ -63,7 +63,7 @@ fn next_attempt(
             claimed_at: status.claimed_at.clone(),
             ended_at: time(now),
             stage: status.stage,
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             message: crate::api::conditions::shorten(message, 600),
         },
     );

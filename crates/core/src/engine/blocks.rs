@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
-use crate::api::{ServiceRecoveryStatus, Stage};
+use crate::api::{Reason, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
 use super::decide::{ServiceMemory, Stuck};
-use super::next::{CONTROL_NOT_ENFORCED, Next, missing_quarantine};
+use super::next::{Next, missing_quarantine};
 use super::quarantines;
 use super::slots::{UnitView, holds};
 use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
@@ -32,16 +32,16 @@ pub(super) fn tell(
         let mates = plan.units[unit].members.iter().filter(|&&mate| mate != id);
         for &mate in mates.filter(|&&mate| services[mate].stuck.is_some()) {
             let name = &plan.services[mate].name;
-            if !of.blocks.iter().any(|b| b.reason == "Together" && b.name == *name) {
+            if !of.blocks.iter().any(|b| b.reason == Reason::Together && b.name == *name) {
                 let message = "goes together with this one, and is held up".to_owned();
-                of.blocks.push(Block { reason: "Together".to_owned(), name: name.clone(), message });
+                of.blocks.push(Block { reason: Reason::Together, name: name.clone(), message });
             }
         }
     }
     for &dependency in units[unit].unmet.iter().take(BLOCKS_LIMIT.saturating_sub(of.blocks.len())) {
         let message = dependency_message(plan, seen, services, roots[dependency], dependency);
         let name = plan.services[dependency].name.clone();
-        of.blocks.push(Block { reason: "Dependency".to_owned(), name, message });
+        of.blocks.push(Block { reason: Reason::Dependency, name, message });
     }
     of.blocks.truncate(BLOCKS_LIMIT);
     let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
@@ -74,12 +74,8 @@ fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Ne
     let service = &plan.services[id];
     let of = &seen.services[id];
     let mut blocks: Vec<Block> = Vec::new();
-    let mut block = |reason: &str, name: &str, message: String| {
-        blocks.push(Block {
-            reason: reason.to_owned(),
-            name: shorten(name, 128),
-            message: shorten(&message, 512),
-        });
+    let mut block = |reason: Reason, name: &str, message: String| {
+        blocks.push(Block { reason, name: shorten(name, 128), message: shorten(&message, 512) });
     };
     for problem in &service.problems {
         block(problem.reason, &problem.culprit, problem.message.clone());
@@ -88,21 +84,21 @@ fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Ne
     match &seen.incident {
         Presence::Present => {}
         Presence::Missing => {
-            block("IncidentMissing", incident, format!("there is no Incident named {incident}"))
+            block(Reason::IncidentMissing, incident, format!("there is no Incident named {incident}"))
         }
-        Presence::Unknown(why) => block("IncidentUnknown", incident, why.clone()),
+        Presence::Unknown(why) => block(Reason::IncidentUnknown, incident, why.clone()),
     }
     match &seen.account {
         Presence::Present => {}
         Presence::Missing => {
             let message =
                 format!("there is no ServiceAccount {} in namespace {}", plan.account, plan.namespace);
-            block("ServiceAccountMissing", &plan.account, message);
+            block(Reason::ServiceAccountMissing, &plan.account, message);
         }
-        Presence::Unknown(why) => block("ServiceAccountUnknown", &plan.account, why.clone()),
+        Presence::Unknown(why) => block(Reason::ServiceAccountUnknown, &plan.account, why.clone()),
     }
     if let Some(refused) = of.refused.as_ref().filter(|_| !of.exists || of.other_plan.is_some()) {
-        block(&refused.reason, &service.name, refused.message.clone());
+        block(refused.reason, &service.name, refused.message.clone());
     }
     let unit = &units[service.unit];
     if of.status.stage == Stage::Isolated {
@@ -110,45 +106,41 @@ fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Ne
             match &q.found {
                 None if quarantines::is_to_be_made(plan, seen, id, q) => {}
                 None if quarantines::was_released(plan, &of.status, q) => {
-                    block("QuarantineReleased", &q.namespace, quarantines::released(&q.namespace));
+                    block(Reason::QuarantineReleased, &q.namespace, quarantines::released(&q.namespace));
                 }
-                None => block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
+                None => block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
                 Some(found) => match &found.claim {
                     ClaimSeen::Other { holder } => {
                         let message = format!(
                             "namespace {} is claimed by {holder}: two plans cannot both recover it",
                             q.namespace
                         );
-                        block("ClaimedByAnother", &q.namespace, message);
+                        block(Reason::ClaimedByAnother, &q.namespace, message);
                     }
                     ClaimSeen::Free | ClaimSeen::Mine { .. }
                         if !stands(of, &q.namespace, found) && !is_asked_about(next) =>
                     {
-                        block("QuarantineNotReady", &q.namespace, found.message.clone());
+                        block(Reason::QuarantineNotReady, &q.namespace, found.message.clone());
                     }
                     ClaimSeen::Free | ClaimSeen::Mine { .. } => {}
                 },
             }
         }
         if plan.suspend && unit.unmet.is_empty() {
-            block("Suspended", &plan.name, "the plan is suspended: it starts nothing new".to_owned());
+            block(Reason::Suspended, &plan.name, "the plan is suspended: it starts nothing new".to_owned());
         }
     }
     if unit.wants_slot && !unit.go {
         let message = format!("{} units are under way, as many as maxParallel allows", plan.max_parallel);
-        block("Slot", "maxParallel", message);
+        block(Reason::Slot, "maxParallel", message);
     }
     blocks
 }
 
 /// Is a person asked about its Quarantines already?
 fn is_asked_about(next: &Next) -> bool {
-    next.status.decision.as_ref().is_some_and(|decision| decision.reason == CONTROL_NOT_ENFORCED)
+    next.status.decision.as_ref().is_some_and(|decision| decision.reason == Reason::ControlNotEnforced)
 }
-
-/// Reasons by which a service is merely in its turn, not stuck.
-const IN_TURN: [&str; 8] =
-    ["Dependency", "Slot", "Isolation", "GateUnknown", "GateFailing", "Together", "Steps", "StepAgain"];
 
 /// Why somebody has to look at a service, if it holds things up itself: what is asked about, or else the first that is not merely a
 /// matter of turns.
@@ -156,7 +148,7 @@ pub(super) fn stuck(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<
     if status.decision.is_some() || status.stage == Stage::Recovered {
         return asked_about(status, blocks);
     }
-    let cause = blocks.iter().find(|block| !IN_TURN.contains(&block.reason.as_str()))?;
+    let cause = blocks.iter().find(|block| !block.reason.is_in_turn())?;
     Some(Stuck { cause: Some(cause.clone()), since: None })
 }
 
@@ -234,9 +226,11 @@ fn waiting_for(blocks: &[Block], root: Option<&str>) -> Option<String> {
         blocks.iter().filter(|b| b.reason == first.reason).map(|b| b.name.as_str()).collect();
     let shown = same.iter().take(2).copied().collect::<Vec<_>>().join(", ");
     let more = if same.len() > 2 { format!(" +{}", same.len() - 2) } else { String::new() };
-    let text = match (first.reason.as_str(), root) {
-        ("Dependency", Some(root)) if !same.contains(&root) => format!("{shown}{more} (held up by {root})"),
-        ("Dependency", _) => format!("{shown}{more}"),
+    let text = match (first.reason, root) {
+        (Reason::Dependency, Some(root)) if !same.contains(&root) => {
+            format!("{shown}{more} (held up by {root})")
+        }
+        (Reason::Dependency, _) => format!("{shown}{more}"),
         (reason, _) => format!("{reason}: {shown}{more}"),
     };
     Some(shorten(&text, 256))

@@ -4,12 +4,12 @@
 use crate::api::conditions::{
     HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, set,
 };
-use crate::api::{Health, Phase, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::{Health, Phase, Reason, ServiceRecoveryStatus, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::Seen;
-use super::gate_state::{NOT_ASKED, STABILISING};
-use super::next::{HELD, ISOLATED_AGAIN, LOOSENED, Next};
+
+use super::next::Next;
 use super::ratchet::is_loosened;
 
 /// Sets all of them.
@@ -28,16 +28,16 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
         set(conditions, type_, state, reason, message, generation, seen.now);
     };
 
-    let closed = status.decision.as_ref().map(|d| d.reason.as_str());
-    let closed = closed.filter(|reason| [HELD, ISOLATED_AGAIN].contains(reason));
+    let closed = status.decision.as_ref().map(|d| d.reason);
+    let closed = closed.filter(|reason| [Reason::Held, Reason::IsolatedAgain].contains(reason));
     let open = status.stage == Stage::Recovered && closed.is_none();
     let recovered_reason = match (open, status.exceptions.is_empty()) {
-        (true, true) => "Recovered",
-        (true, false) => "WithExceptions",
+        (true, true) => Reason::Recovered.as_str(),
+        (true, false) => Reason::WithExceptions.as_str(),
         (false, _) => status.stage.as_str(),
     };
     let exceptions = status.exceptions.join("; ");
-    put(RECOVERED, open.into(), closed.unwrap_or(recovered_reason), &exceptions);
+    put(RECOVERED, open.into(), closed.map_or(recovered_reason, Reason::as_str), &exceptions);
     put(HEALTHY, healthy, &healthy_reason, &healthy_message);
 
     let waiting = status.waiting_for.clone().unwrap_or_default();
@@ -56,18 +56,19 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
                 let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
                 format!("{what}. {who} can clear it with a Decision: {}", actions.join(" or "))
             };
-            put(NEEDS_DECISION, State::True, &decision.reason, &message);
-            put(READY, State::False, &decision.reason, &what);
+            put(NEEDS_DECISION, State::True, decision.reason.as_str(), &message);
+            put(READY, State::False, decision.reason.as_str(), &what);
         }
         None => {
-            put(NEEDS_DECISION, State::False, "NotNeeded", "");
+            put(NEEDS_DECISION, State::False, Reason::NotNeeded.as_str(), "");
             if open && healthy == State::True {
                 put(READY, State::True, recovered_reason, &exceptions);
             } else if open {
                 put(READY, healthy, &healthy_reason, &healthy_message);
             } else {
                 let reason = first.map_or(status.stage.as_str(), |b| {
-                    if b.reason == "Dependency" { "WaitingForDependencies" } else { &b.reason }
+                    let waits = b.reason == Reason::Dependency;
+                    if waits { Reason::WaitingForDependencies.as_str() } else { b.reason.as_str() }
                 });
                 put(READY, State::Unknown, reason, &waiting);
             }
@@ -122,11 +123,11 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
         message,
     };
     if status.stage != Stage::Recovered {
-        return told(State::Unknown, Health::Doubtful, "NotRecovered", String::new());
+        return told(State::Unknown, Health::Doubtful, Reason::NotRecovered.as_str(), String::new());
     }
     if is_loosened(plan, seen, id) {
         let why = "the plan requires less of it than was last accepted, so its gates prove less";
-        return told(State::Unknown, Health::Doubtful, LOOSENED, why.to_owned());
+        return told(State::Unknown, Health::Doubtful, Reason::Loosened.as_str(), why.to_owned());
     }
     // What was answered says more than what was not.
     let (mut doubt, mut unheard) = (None, None);
@@ -135,34 +136,46 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
         let Some(state) = seen.services[id].gates.get(&gate.key) else {
             let why =
                 format!("{name}: not asked yet since this operator leads, or since what is asked changed");
-            unheard.get_or_insert(told(State::Unknown, Health::Unheard, NOT_ASKED, why));
+            unheard.get_or_insert(told(State::Unknown, Health::Unheard, Reason::NotAsked.as_str(), why));
             continue;
         };
         let message = format!("{name}: {}", state.message);
-        match (state.verdict, state.reason.as_str()) {
+        match (state.verdict, state.unsettled) {
             (Verdict::Pass, _) => {}
             (Verdict::Fail, _) if state.failed => {
-                return told(State::False, Health::Doubtful, "GateFailed", message);
+                return told(State::False, Health::Doubtful, Reason::GateFailed.as_str(), message);
             }
-            (Verdict::Unknown, reason @ (NOT_ASKED | STABILISING)) => {
-                unheard.get_or_insert(told(State::Unknown, Health::Unheard, reason, message));
+            (Verdict::Unknown, Some(reason @ (Reason::NotAsked | Reason::Stabilising))) => {
+                unheard.get_or_insert(told(State::Unknown, Health::Unheard, reason.as_str(), message));
             }
             (Verdict::Fail, _) => {
-                doubt.get_or_insert(told(State::Unknown, Health::Doubtful, "GateFailing", message));
+                doubt.get_or_insert(told(
+                    State::Unknown,
+                    Health::Doubtful,
+                    Reason::GateFailing.as_str(),
+                    message,
+                ));
             }
             (Verdict::Unknown, _) => {
-                doubt.get_or_insert(told(State::Unknown, Health::Doubtful, "GateUnknown", message));
+                doubt.get_or_insert(told(
+                    State::Unknown,
+                    Health::Doubtful,
+                    Reason::GateUnknown.as_str(),
+                    message,
+                ));
             }
         }
     }
     // It failed as far as anybody knows, until somebody asks.
     if doubt.is_none()
-        && unheard.as_ref().is_some_and(|told| told.reason == NOT_ASKED)
+        && unheard.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
         && let Some(failed) = find(&status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
         return told(State::False, Health::Doubtful, &failed.reason, failed.message.clone());
     }
-    doubt.or(unheard).unwrap_or_else(|| told(State::True, Health::Passes, "GatesPass", String::new()))
+    doubt
+        .or(unheard)
+        .unwrap_or_else(|| told(State::True, Health::Passes, Reason::GatesPass.as_str(), String::new()))
 }
 
 /// The condition `Healthy`, and what it rests on.

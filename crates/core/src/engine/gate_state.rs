@@ -1,16 +1,12 @@
 //! From a gate's single answers to a settled verdict: stable for long enough, failed often enough, fresh enough.
 
+use crate::api::Reason;
 use std::time::Duration as StdDuration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::Verdict;
 use crate::plan::GatePolicy;
-
-/// Why nothing is known of a gate that has not answered yet.
-pub(super) const NOT_ASKED: &str = "NotAsked";
-/// Why nothing is known of a gate that has passed ever since, and not for long enough yet.
-pub(super) const STABILISING: &str = "Stabilising";
 
 /// One answer of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +51,8 @@ pub struct GateState {
     pub failed: bool,
     /// It has been Unknown for longer than `patience`.
     pub impatient: bool,
+    /// Why nothing is known yet or any more, where that is not the gate's own word.
+    pub unsettled: Option<Reason>,
     /// One word for why.
     pub reason: String,
     /// Why.
@@ -148,22 +146,31 @@ impl Tracker {
     pub fn state(&self, now: Timestamp) -> GateState {
         // A gate that has to be stable for long is not late while it proves that.
         let impatient_at = after(after(self.unsettled_since, self.policy.stable_for), self.policy.patience);
-        let unknown = |reason: &str, message: String, changes_at: Timestamp| GateState {
-            verdict: Verdict::Unknown,
-            failed: false,
-            impatient: now >= impatient_at,
-            reason: reason.to_owned(),
-            message,
-            evidence: None,
-            since: self.unsettled_since,
-            changes_at: [changes_at, impatient_at].into_iter().filter(|&at| at > now).min(),
+        let unknown =
+            |unsettled: Option<Reason>, reason: &str, message: String, changes_at: Timestamp| GateState {
+                verdict: Verdict::Unknown,
+                unsettled,
+                failed: false,
+                impatient: now >= impatient_at,
+                reason: reason.to_owned(),
+                message,
+                evidence: None,
+                since: self.unsettled_since,
+                changes_at: [changes_at, impatient_at].into_iter().filter(|&at| at > now).min(),
+            };
+        let unsettled = |reason: Reason, message: String, changes_at: Timestamp| {
+            unknown(Some(reason), reason.as_str(), message, changes_at)
         };
         let Some((last, at)) = &self.last else {
-            return unknown(NOT_ASKED, "not answered yet".to_owned(), impatient_at);
+            return unsettled(Reason::NotAsked, "not answered yet".to_owned(), impatient_at);
         };
         let stale_at = after(*at, self.policy.freshness());
         if now >= stale_at {
-            return unknown("Stale", format!("not answered since {at}: {}", last.message), impatient_at);
+            return unsettled(
+                Reason::Stale,
+                format!("not answered since {at}: {}", last.message),
+                impatient_at,
+            );
         }
         match (last.verdict, self.passing_since) {
             (Verdict::Pass, Some(since)) => {
@@ -172,10 +179,11 @@ impl Tracker {
                 if *at < stable_at {
                     let message =
                         format!("passes since {since}, to be stable until {stable_at}: {}", last.message);
-                    return unknown(STABILISING, message, stale_at);
+                    return unsettled(Reason::Stabilising, message, stale_at);
                 }
                 GateState {
                     verdict: Verdict::Pass,
+                    unsettled: None,
                     failed: false,
                     impatient: false,
                     reason: last.reason.clone(),
@@ -187,6 +195,7 @@ impl Tracker {
             }
             (Verdict::Fail, _) => GateState {
                 verdict: Verdict::Fail,
+                unsettled: None,
                 failed: self.fails >= self.policy.failure_limit,
                 impatient: false,
                 reason: last.reason.clone(),
@@ -195,7 +204,9 @@ impl Tracker {
                 since: self.failing_since,
                 changes_at: Some(stale_at),
             },
-            (Verdict::Pass | Verdict::Unknown, _) => unknown(&last.reason, last.message.clone(), stale_at),
+            (Verdict::Pass | Verdict::Unknown, _) => {
+                unknown(None, &last.reason, last.message.clone(), stale_at)
+            }
         }
     }
 }

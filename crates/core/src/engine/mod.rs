@@ -12,7 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::ResumeStatus;
 use crate::api::{
-    Action, ClusterService, Health, Isolation, Phase, PodSecurity, RecoveryPlanStatus, ServiceRecoveryStatus,
+    Action, ClusterService, Health, Isolation, Phase, PodSecurity, Reason, RecoveryPlanStatus,
+    ServiceRecoveryStatus,
 };
 use crate::plan::ServiceId;
 use crate::plan::ratchet::{Requirements, Scope};
@@ -253,8 +254,8 @@ pub enum StepOutcome {
 /// An effect that did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One word for it, such as `RecoverNotGranted` or `DependencyNotRecovered`.
-    pub reason: String,
+    /// One word for it.
+    pub reason: Reason,
     /// Why, with the culprit's name.
     pub message: String,
     /// Not to be tried again before this.

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{Effect, ServiceSeen};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
-use crate::api::{Health, Phase, ServiceRecoveryStatus, Stage};
+use crate::api::{Health, Phase, Reason, ServiceRecoveryStatus, Stage};
 
 /// What becomes of one service.
 #[derive(Clone, Debug)]
@@ -45,30 +45,10 @@ impl Next {
         }
     }
 
-    pub(super) fn block(&mut self, reason: &str, name: &str, message: impl Into<String>) {
-        self.blocks.push(Block {
-            reason: reason.to_owned(),
-            name: shorten(name, 128),
-            message: shorten(&message.into(), 512),
-        });
+    pub(super) fn block(&mut self, reason: Reason, name: &str, message: impl Into<String>) {
+        self.blocks.push(Block { reason, name: shorten(name, 128), message: shorten(&message.into(), 512) });
     }
 }
-
-/// Reasons that only a Decision clears. The others clear when what they tell of does.
-pub(super) const LATCHED: [&str; 2] = ["GateFailed", "StepFailed"];
-
-/// Somebody holds its namespace: no Decision clears that, but who may release it.
-pub(super) const HELD: &str = "Held";
-/// It was let in or out, and isolated again since.
-pub(super) const ISOLATED_AGAIN: &str = "IsolatedAgain";
-
-/// The reason for which a person is asked whether to go on although a control does not hold.
-pub(super) const CONTROL_NOT_ENFORCED: &str = "ControlNotEnforced";
-
-/// The plan requires less than was last accepted.
-pub(super) const LOOSENED: &str = "Loosened";
-/// Workloads ask for what Pod Security `baseline` forbids, and nobody has accepted that.
-pub(super) const HOST_ACCESS: &str = "HostAccess";
 
 /// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {

@@ -29,7 +29,7 @@ pub(super) fn make(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
         return;
     }
     if let Some(refused) = &of.refused {
-        next.block(&refused.reason, &plan.services[id].name, refused.message.clone());
+        next.block(refused.reason, &plan.services[id].name, refused.message.clone());
         next.wake.push(refused.again_at);
         if refused.again_at > seen.now {
             return;

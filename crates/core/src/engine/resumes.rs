@@ -66,7 +66,7 @@ fn shown(found: &ResumeSeen, before: &[ResumeStatus]) -> ResumeStatus {
 
 fn begin(seen: &Seen, id: ServiceId, next: &mut Next, effect: Effect) {
     if let Some(refused) = &seen.services[id].refused {
-        next.block(&refused.reason, "resume", refused.message.clone());
+        next.block(refused.reason, "resume", refused.message.clone());
         next.wake.push(refused.again_at);
         if refused.again_at > seen.now {
             return;

@@ -1,10 +1,10 @@
 //! What a clean room may talk to, for as long as it is one. It follows its dependencies: one that regresses or is isolated
 //! again goes out at once, one that recovers comes in.
 
-use crate::api::{Isolation, PodSecurity, Stage};
+use crate::api::{Isolation, PodSecurity, Reason, Stage};
 use crate::plan::{Plan, Service, ServiceId};
 
-use super::next::{LOOSENED, Next};
+use super::next::Next;
 use super::ratchet::is_accepted;
 use super::slots::isolated_again;
 use super::{Effect, Room, Seen};
@@ -36,7 +36,7 @@ pub(super) fn stands(seen: &Seen, id: ServiceId) -> bool {
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
         // A plan that was loosened closes nothing, and cuts nobody off.
-        && of.status.decision.as_ref().is_none_or(|decision| decision.reason == LOOSENED)
+        && of.status.decision.as_ref().is_none_or(|decision| decision.reason == Reason::Loosened)
         && isolated_again(of).is_none()
 }
 

@@ -5,13 +5,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::api::service_recovery::{AcceptedControl, DecisionNeeded, GateStatus, StepState, StepStatus};
-use crate::api::{Action, DnsLabel, Isolation, Phase, Stage, Verdict};
+use crate::api::{Action, DnsLabel, Isolation, Phase, Reason, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::next::{
-    CONTROL_NOT_ENFORCED, HELD, HOST_ACCESS, ISOLATED_AGAIN, LATCHED, LOOSENED, Next, missing_quarantine,
-    phases, time,
-};
+use super::next::{Next, missing_quarantine, phases, time};
 use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, held, holds, isolated_again};
@@ -30,13 +27,13 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
     next.blocks.clear();
     next.status.isolation = loosest(of);
     let at = At { plan, seen, unit: &units[plan.services[id].unit], id, of };
-    if let Some(decision) = of.status.decision.as_ref().filter(|d| LATCHED.contains(&d.reason.as_str())) {
+    if let Some(decision) = of.status.decision.as_ref().filter(|d| d.reason.is_latched()) {
         next.ask.clear();
         // What is wrong around it is told anew at each look.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
         at.records_requirements(&mut next);
         if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, seen, id) {
-            next.block(LOOSENED, &plan.services[id].name, loosened(&lost));
+            next.block(Reason::Loosened, &plan.services[id].name, loosened(&lost));
         }
         return next;
     }
@@ -121,7 +118,7 @@ impl At<'_> {
             .collect::<Vec<_>>()
             .join(", ");
         let message = format!("{why}. Override goes on without that control, as an exception");
-        self.need(next, CONTROL_NOT_ENFORCED, &which, &message, Some(&which));
+        self.need(next, Reason::ControlNotEnforced, &which, &message, Some(&which));
         let Some(needed) = next.status.decision.as_mut() else { return true };
         needed.actions = vec![Action::Override];
         let fits = |d: &&DecisionSeen| d.action == Action::Override && d.decided_on == needed.digest;
@@ -169,8 +166,9 @@ impl At<'_> {
             self.plan.namespace
         );
         let evidence = digest(&(&before, &*self.service().requirements));
-        self.need(next, LOOSENED, &self.service().name, &message, Some(&evidence));
-        let Some(needed) = next.status.decision.as_mut().filter(|needed| needed.reason == LOOSENED) else {
+        self.need(next, Reason::Loosened, &self.service().name, &message, Some(&evidence));
+        let Some(needed) = next.status.decision.as_mut().filter(|needed| needed.reason == Reason::Loosened)
+        else {
             return true;
         };
         needed.actions = vec![Action::AcceptLoosening];
@@ -181,7 +179,7 @@ impl At<'_> {
             let exception = format!("loosened: {what}: accepted by {by}: {}", decision.reason);
             let exception = crate::api::conditions::shorten(&exception, 600);
             next.status.decision = None;
-            next.blocks.retain(|block| block.reason != LOOSENED);
+            next.blocks.retain(|block| block.reason != Reason::Loosened);
             except(next, &exception);
             let records = ratchet::accepted_by(records, &by, &exception);
             self.effect(next, Effect::Accept { records });
@@ -196,11 +194,13 @@ impl At<'_> {
         }
         let Some(found) = &self.of.host_access else {
             // Until it has been looked at again, what was found before stands.
-            let before = self.of.status.decision.as_ref().filter(|before| before.reason == HOST_ACCESS);
+            let before =
+                self.of.status.decision.as_ref().filter(|before| before.reason == Reason::HostAccess);
             if next.status.decision.is_none() && before.is_some() {
                 next.status.decision = before.cloned();
-                next.blocks
-                    .extend(self.of.status.blocked_by.iter().filter(|b| b.reason == HOST_ACCESS).cloned());
+                next.blocks.extend(
+                    self.of.status.blocked_by.iter().filter(|b| b.reason == Reason::HostAccess).cloned(),
+                );
             }
             self.effect(next, Effect::LookAtHostAccess { attempt: self.of.status.attempt });
             return;
@@ -211,7 +211,7 @@ impl At<'_> {
             "{}{more}: Pod Security baseline forbids it. Mend it and Retry, or list cleanRoom.hostAccess in the plan and accept that",
             crate::api::conditions::shorten(culprit, 300)
         );
-        self.need(next, HOST_ACCESS, &self.service().name, &message, Some(&digest(found)));
+        self.need(next, Reason::HostAccess, &self.service().name, &message, Some(&digest(found)));
     }
 
     fn asked(&self) -> Option<Isolation> {
@@ -226,7 +226,7 @@ impl At<'_> {
                 "namespace {namespace} is held at {}: who may release quarantines/{namespace} ends that by taking spec.hold away",
                 level.as_str()
             );
-            self.need(next, HELD, namespace, &message, None);
+            self.need(next, Reason::Held, namespace, &message, None);
             // No Decision moves what the Quarantine itself holds.
             next.status.decision.iter_mut().for_each(|decision| decision.actions.clear());
             if !recovered {
@@ -243,7 +243,7 @@ impl At<'_> {
         let message = format!(
             "namespace {namespace} was held while this attempt was under way: retry brings it back through its gates"
         );
-        self.need(next, ISOLATED_AGAIN, namespace, &message, None);
+        self.need(next, Reason::IsolatedAgain, namespace, &message, None);
         next.ask.clear();
         true
     }
@@ -262,7 +262,7 @@ impl At<'_> {
         let namespace = &lost.namespace;
         let message =
             format!("namespace {namespace} is not claimed for this attempt any more: retry claims it anew");
-        self.need(next, "ClaimLost", namespace, &message, None);
+        self.need(next, Reason::ClaimLost, namespace, &message, None);
         next.ask.clear();
         true
     }
@@ -270,7 +270,8 @@ impl At<'_> {
     /// Its namespace is open, and nobody has decided about it in this plan: the plan bears another name than the one that
     /// recovered it, or somebody deleted its ServiceRecovery. What runs is not stopped for that.
     fn is_open_already(&self, next: &mut Next) -> bool {
-        let decided = self.of.status.history.first().is_some_and(|past| past.reason != "PlanReplaced");
+        let decided =
+            self.of.status.history.first().is_some_and(|past| past.reason != Reason::PlanReplaced.as_str());
         let is_open = |found: &QuarantineFound| found.isolation == Some(Isolation::Open);
         let open = self.of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_open));
         let Some(open) = open.filter(|_| !decided) else { return false };
@@ -278,7 +279,7 @@ impl At<'_> {
         let message = format!(
             "namespace {namespace} is open already: retry seals it and brings it back through its gates"
         );
-        self.need(next, "AlreadyOpen", namespace, &message, None);
+        self.need(next, Reason::AlreadyOpen, namespace, &message, None);
         true
     }
 
@@ -380,7 +381,7 @@ impl At<'_> {
             let done = other.stage > Stage::Restoring
                 || (!other.steps.is_empty() && other.steps.iter().all(|s| s.state == StepState::Done));
             if !done {
-                next.block("Steps", &self.plan.services[before].name, "its steps come first");
+                next.block(Reason::Steps, &self.plan.services[before].name, "its steps come first");
                 return;
             }
         }
@@ -388,7 +389,7 @@ impl At<'_> {
         if !names.eq(next.status.steps.iter().map(|step| step.name.as_str())) {
             let message =
                 "the plan's steps changed while they were being carried out: retry carries out those of now";
-            self.need(next, "StepsChanged", &self.service().name, message, None);
+            self.need(next, Reason::StepsChanged, &self.service().name, message, None);
             return;
         }
         for (index, step) in next.status.steps.iter_mut().enumerate() {
@@ -424,14 +425,14 @@ impl At<'_> {
             dependencies: self.plan.dependencies_of(self.id),
         };
         match step.state {
-            StepState::Failed => self.need(next, "StepFailed", &step.name, &step.message, None),
+            StepState::Failed => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
             StepState::Pending if self.unit.go => {
                 next.status.steps[index].state = StepState::Running;
                 self.effect(next, effect);
             }
             StepState::Running if self.unit.go => match self.of.steps.get(&index) {
                 Some(StepOutcome::Again { message, at }) => {
-                    next.block("StepAgain", &step.name, message.clone());
+                    next.block(Reason::StepAgain, &step.name, message.clone());
                     next.wake.push(*at);
                     if *at <= self.seen.now {
                         self.effect(next, effect);
@@ -504,7 +505,7 @@ impl At<'_> {
         if let Some(namespace) = isolated_again(self.of) {
             let message =
                 format!("namespace {namespace} was isolated again: retry brings it back through its gates");
-            self.need(next, ISOLATED_AGAIN, namespace, &message, None);
+            self.need(next, Reason::IsolatedAgain, namespace, &message, None);
             return;
         }
         for gate in self.service().gates_of(Phase::Continuous) {
@@ -513,7 +514,7 @@ impl At<'_> {
             next.wake.extend(state.changes_at);
             if state.failed {
                 let message = format!("continuous gate '{name}' fails: {}", state.message);
-                self.need(next, "Regressed", name, &message, None);
+                self.need(next, Reason::Regressed, name, &message, None);
             }
         }
     }
@@ -526,7 +527,7 @@ impl At<'_> {
             let name = &gate.spec.name;
             let Some(state) = self.of.gates.get(&gate.key) else {
                 passed = false;
-                next.block("GateUnknown", name, "not asked yet");
+                next.block(Reason::GateUnknown, name, "not asked yet");
                 continue;
             };
             next.wake.extend(state.changes_at);
@@ -543,18 +544,18 @@ impl At<'_> {
                 Verdict::Pass => {}
                 Verdict::Fail if state.failed => {
                     passed = false;
-                    self.need(next, "GateFailed", name, &state.message, state.evidence.as_deref());
+                    self.need(next, Reason::GateFailed, name, &state.message, state.evidence.as_deref());
                 }
                 Verdict::Fail => {
                     passed = false;
-                    next.block("GateFailing", name, state.message.clone());
+                    next.block(Reason::GateFailing, name, state.message.clone());
                 }
                 Verdict::Unknown => {
                     passed = false;
                     if state.impatient {
-                        self.need(next, "GateUnknown", name, &state.message, None);
+                        self.need(next, Reason::GateUnknown, name, &state.message, None);
                     } else {
-                        next.block("GateUnknown", name, state.message.clone());
+                        next.block(Reason::GateUnknown, name, state.message.clone());
                     }
                 }
             }
@@ -566,7 +567,7 @@ impl At<'_> {
     }
 
     /// A person is needed. The first reason stands.
-    fn need(&self, next: &mut Next, reason: &str, culprit: &str, message: &str, evidence: Option<&str>) {
+    fn need(&self, next: &mut Next, reason: Reason, culprit: &str, message: &str, evidence: Option<&str>) {
         next.block(reason, culprit, message);
         if next.status.decision.is_some() {
             return;
@@ -585,19 +586,18 @@ impl At<'_> {
             Some(before) if before.digest == digest => before.since.clone(),
             _ => time(self.seen.now),
         };
-        next.status.decision =
-            Some(DecisionNeeded { reason: reason.to_owned(), digest, actions: vec![Action::Retry], since });
+        next.status.decision = Some(DecisionNeeded { reason, digest, actions: vec![Action::Retry], since });
         next.effect = None;
     }
 
     fn wait_for_isolation(&self, next: &mut Next, level: Isolation) {
         for q in &self.of.quarantines {
             match &q.found {
-                None => next.block("QuarantineMissing", &q.namespace, missing_quarantine(&q.namespace)),
+                None => next.block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
                 Some(found) if !(holds(self.of, &q.namespace, found) && found.isolation == Some(level)) => {
                     let message =
                         format!("{} is on its way to {}: {}", q.namespace, level.as_str(), found.message);
-                    next.block("Isolation", &q.namespace, message);
+                    next.block(Reason::Isolation, &q.namespace, message);
                 }
                 Some(_) => {}
             }
@@ -611,7 +611,7 @@ impl At<'_> {
             if id != self.id && behind {
                 let message =
                     format!("goes together with this one, and is at {}", member.status.stage.as_str());
-                next.block("Together", &self.plan.services[id].name, message);
+                next.block(Reason::Together, &self.plan.services[id].name, message);
             }
         }
     }
@@ -619,7 +619,7 @@ impl At<'_> {
     /// Begins an effect, unless it was refused a moment ago: then says so, and waits.
     fn effect(&self, next: &mut Next, effect: Effect) {
         if let Some(refused) = &self.of.refused {
-            next.block(&refused.reason, &self.service().name, refused.message.clone());
+            next.block(refused.reason, &self.service().name, refused.message.clone());
             next.wake.push(refused.again_at);
             if refused.again_at > self.seen.now {
                 return;

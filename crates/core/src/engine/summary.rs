@@ -8,7 +8,7 @@ use crate::api::conditions::{
     HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, is_true, set, shorten,
 };
 use crate::api::recovery_plan::Blocker;
-use crate::api::{RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
+use crate::api::{Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
 use super::decide::{ServiceMemory, Stuck};
@@ -28,7 +28,7 @@ pub fn unreadable(
     let message =
         format!("this version of the operator cannot read the plan, so nothing of it starts: {error}");
     for (type_, state) in [(READY, State::False), (STALLED, State::True), (RECOVERED, State::False)] {
-        set(&mut status.conditions, type_, state, "Unreadable", &message, generation, now);
+        set(&mut status.conditions, type_, state, Reason::Unreadable.as_str(), &message, generation, now);
     }
     status
 }
@@ -41,17 +41,19 @@ pub(super) fn dormant(plan: &Plan, seen: &Seen) -> RecoveryPlanStatus {
         progress: Some(format!("0/{}", plan.services.len())),
         ..RecoveryPlanStatus::default()
     };
-    let mut put = |type_: &str, state: State, reason: &str, message: &str| {
-        set(&mut status.conditions, type_, state, reason, message, plan.generation, seen.now);
+    let mut put = |type_: &str, state: State, reason: Reason, message: &str| {
+        set(&mut status.conditions, type_, state, reason.as_str(), message, plan.generation, seen.now);
     };
     match problems(plan) {
-        None => put(READY, State::True, "Dormant", "checked, and acting only once it names an incident"),
+        None => {
+            put(READY, State::True, Reason::Dormant, "checked, and acting only once it names an incident")
+        }
         Some((reason, message)) => {
-            put(READY, State::False, &reason, &message);
-            put(STALLED, State::True, &reason, &message);
+            put(READY, State::False, reason, &message);
+            put(STALLED, State::True, reason, &message);
         }
     }
-    put(RECOVERED, State::False, "Dormant", "");
+    put(RECOVERED, State::False, Reason::Dormant, "");
     status
 }
 
@@ -156,23 +158,23 @@ pub(super) fn plan_status(
         "{recovered}/{total} services recovered, {running} running, {waiting} waiting, {human} need a decision"
     );
     let conditions = &mut status.conditions;
-    let mut put = |type_: &str, state: State, reason: &str, message: &str| {
-        set(conditions, type_, state, reason, message, plan.generation, seen.now);
+    let mut put = |type_: &str, state: State, reason: Reason, message: &str| {
+        set(conditions, type_, state, reason.as_str(), message, plan.generation, seen.now);
     };
-    let done = if exceptions > 0 { "WithExceptions" } else { "Recovered" };
-    put(RECOVERED, all.into(), if all { done } else { "Progressing" }, &progress);
+    let done = if exceptions > 0 { Reason::WithExceptions } else { Reason::Recovered };
+    put(RECOVERED, all.into(), if all { done } else { Reason::Progressing }, &progress);
 
     let incident = plan.incident.as_deref().unwrap_or_default();
     let trouble = match (&seen.incident, &seen.account) {
         (Presence::Missing, _) => {
-            Some(("IncidentMissing".to_owned(), format!("there is no Incident named {incident}")))
+            Some((Reason::IncidentMissing, format!("there is no Incident named {incident}")))
         }
-        (Presence::Unknown(why), _) => Some(("IncidentUnknown".to_owned(), why.clone())),
+        (Presence::Unknown(why), _) => Some((Reason::IncidentUnknown, why.clone())),
         (_, Presence::Missing) => Some((
-            "ServiceAccountMissing".to_owned(),
+            Reason::ServiceAccountMissing,
             format!("there is no ServiceAccount {} in namespace {}", plan.account, plan.namespace),
         )),
-        (_, Presence::Unknown(why)) => Some(("ServiceAccountUnknown".to_owned(), why.clone())),
+        (_, Presence::Unknown(why)) => Some((Reason::ServiceAccountUnknown, why.clone())),
         (Presence::Present, Presence::Present) => problems(plan),
     };
     let human_reason = || {
@@ -183,22 +185,27 @@ pub(super) fn plan_status(
     };
     match trouble {
         Some((reason, message)) => {
-            put(READY, State::False, &reason, &message);
-            put(STALLED, State::True, &reason, &message);
+            put(READY, State::False, reason, &message);
+            put(STALLED, State::True, reason, &message);
         }
         None if all && healthy == total => put(READY, State::True, done, &progress),
         None => {
             if human > 0 {
-                put(READY, State::False, "NeedsDecision", &human_reason());
+                put(READY, State::False, Reason::NeedsDecision, &human_reason());
             } else if all {
-                put(READY, State::Unknown, "Unhealthy", "recovered, but continuous gates do not all pass");
+                put(
+                    READY,
+                    State::Unknown,
+                    Reason::Unhealthy,
+                    "recovered, but continuous gates do not all pass",
+                );
             } else {
-                put(READY, State::Unknown, "Progressing", &progress);
+                put(READY, State::Unknown, Reason::Progressing, &progress);
             }
             if human > 0 && running == 0 {
-                put(STALLED, State::True, "NeedsDecision", &human_reason());
+                put(STALLED, State::True, Reason::NeedsDecision, &human_reason());
             } else {
-                put(RECONCILING, State::True, "Progressing", &progress);
+                put(RECONCILING, State::True, Reason::Progressing, &progress);
             }
         }
     }
@@ -229,11 +236,11 @@ pub fn is_news(before: &RecoveryPlanStatus, now: &RecoveryPlanStatus) -> bool {
 }
 
 /// What is wrong with the plan itself, in one condition.
-fn problems(plan: &Plan) -> Option<(String, String)> {
+fn problems(plan: &Plan) -> Option<(Reason, String)> {
     let first = plan.problems.first()?;
     let mut messages: Vec<&str> = plan.problems.iter().map(|p| p.message.as_str()).collect();
     messages.dedup();
-    Some((first.reason.to_owned(), shorten(&messages.join("; "), 1024)))
+    Some((first.reason, shorten(&messages.join("; "), 1024)))
 }
 
 /// Whom people have to look at, the one that holds most first.
@@ -250,7 +257,7 @@ fn blockers(plan: &Plan, services: &[ServiceMemory]) -> Vec<Blocker> {
     found.truncate(BLOCKERS_LIMIT);
     let blocker = |(holds, id, stuck): (usize, ServiceId, &Stuck)| Blocker {
         name: plan.services[id].name.clone(),
-        reason: stuck.cause.as_ref().map_or_else(String::new, |cause| cause.reason.clone()),
+        reason: stuck.cause.as_ref().map_or(Reason::Other, |cause| cause.reason),
         message: stuck.cause.as_ref().map_or_else(String::new, |cause| cause.message.clone()),
         holds: count(holds),
         owner: plan.services[id].owner.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Plan, Problem, ServiceId, graph};
-use crate::api::{Class, Phase, protected_namespace};
+use crate::api::{Class, Phase, Reason, protected_namespace};
 
 /// A dependency that the plan does not have.
 pub(super) fn unknown_service<'a>(
@@ -17,7 +17,7 @@ pub(super) fn unknown_service<'a>(
         |n| format!("did you mean '{n}'?"),
     );
     Problem::new(
-        "UnknownService",
+        Reason::UnknownService,
         missing,
         format!("{service} depends on '{missing}', which the plan does not have: {hint}"),
     )
@@ -25,13 +25,13 @@ pub(super) fn unknown_service<'a>(
 
 /// Under `order: Tiers` every service needs a tier.
 pub(super) fn no_tier(service: &str) -> Problem {
-    Problem::new("TierMissing", service, format!("{service} has no tier, which order: Tiers needs"))
+    Problem::new(Reason::TierMissing, service, format!("{service} has no tier, which order: Tiers needs"))
 }
 
 /// A resume has to name something.
 pub(super) fn resume_of_nothing(service: &str) -> Problem {
     let message = format!("{service} is to resume something that is neither a cronJob nor a job, or both");
-    Problem::new("MalformedResume", service, message)
+    Problem::new(Reason::MalformedResume, service, message)
 }
 
 /// What is resumed is in a namespace of the service.
@@ -42,12 +42,12 @@ pub(super) fn resume_elsewhere(service: &str, name: &str, namespace: Option<&str
         }
         None => format!("{service} is to resume {name}, and does not say in which of its namespaces"),
     };
-    Problem::new("ResumeElsewhere", name, message)
+    Problem::new(Reason::ResumeElsewhere, name, message)
 }
 
 /// Said twice, with another word about a missed run, it would be unclear what holds.
 pub(super) fn resume_twice(service: &str, name: &str) -> Problem {
-    Problem::new("DuplicateResume", name, format!("{service} is to resume {name} twice"))
+    Problem::new(Reason::DuplicateResume, name, format!("{service} is to resume {name} twice"))
 }
 
 /// What one service, or two that share something, can have wrong.
@@ -63,7 +63,8 @@ pub(super) fn services(plan: &mut Plan) {
         if let Some(why) = protected_namespace(namespace) {
             let message = format!("namespace {namespace} is never isolated or recovered: {why}");
             found.extend(
-                of.iter().map(|&id| (id, Problem::new("ProtectedNamespace", namespace, message.clone()))),
+                of.iter()
+                    .map(|&id| (id, Problem::new(Reason::ProtectedNamespace, namespace, message.clone()))),
             );
         }
         if of.len() > 1 {
@@ -71,21 +72,21 @@ pub(super) fn services(plan: &mut Plan) {
             let message =
                 format!("namespace {namespace} belongs to more than one service: {}", names.join(", "));
             found.extend(
-                of.iter().map(|&id| (id, Problem::new("NamespaceShared", namespace, message.clone()))),
+                of.iter().map(|&id| (id, Problem::new(Reason::NamespaceShared, namespace, message.clone()))),
             );
         }
     }
     for (id, service) in plan.services.iter().enumerate() {
         if plan.index.get(&service.name) != Some(&id) {
             let message = format!("the plan has more than one service named {}", service.name);
-            found.push((id, Problem::new("DuplicateService", &service.name, message)));
+            found.push((id, Problem::new(Reason::DuplicateService, &service.name, message)));
         }
         if service.namespaces.is_empty() && !service.steps.is_empty() {
             let message = format!(
                 "{} has no namespaces, so there is nothing that its steps could restore",
                 service.name
             );
-            found.push((id, Problem::new("NothingToRestore", &service.name, message)));
+            found.push((id, Problem::new(Reason::NothingToRestore, &service.name, message)));
         }
         found.extend(gate_problems(service).into_iter().map(|problem| (id, problem)));
         found.extend(step_problems(service).into_iter().map(|problem| (id, problem)));
@@ -108,12 +109,12 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
                     phase.as_str(),
                     gate.spec.name
                 );
-                problems.push(Problem::new("DuplicateGate", &gate.spec.name, message));
+                problems.push(Problem::new(Reason::DuplicateGate, &gate.spec.name, message));
             }
             if gate.spec.class().is_none() {
                 let message =
                     format!("gate '{}' of {name} does not ask exactly one question", gate.spec.name);
-                problems.push(Problem::new("MalformedGate", &gate.spec.name, message));
+                problems.push(Problem::new(Reason::MalformedGate, &gate.spec.name, message));
             }
         }
     }
@@ -132,7 +133,7 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
                 "{name} has {}: empty is not passed. Add one, or say why not in 'ungated: {{reason: …}}'",
                 lacks.join(", ")
             );
-            problems.push(Problem::new("Ungated", name, message));
+            problems.push(Problem::new(Reason::Ungated, name, message));
         }
     }
     problems
@@ -144,11 +145,11 @@ fn step_problems(service: &super::Service) -> Vec<Problem> {
     for step in &service.steps {
         if !seen.insert(&step.name) {
             let message = format!("{} has two steps named '{}'", service.name, step.name);
-            problems.push(Problem::new("DuplicateStep", &step.name, message));
+            problems.push(Problem::new(Reason::DuplicateStep, &step.name, message));
         }
         if step.scale.is_none() {
             let message = format!("step '{}' of {} does nothing that is known", step.name, service.name);
-            problems.push(Problem::new("MalformedStep", &step.name, message));
+            problems.push(Problem::new(Reason::MalformedStep, &step.name, message));
         }
     }
     if service.steps.is_empty() && !service.namespaces.is_empty() {
@@ -156,7 +157,7 @@ fn step_problems(service: &super::Service) -> Vec<Problem> {
             "{} has an empty list of restore steps: leave it out to scale to what was recorded",
             service.name
         );
-        problems.push(Problem::new("NoSteps", &service.name, message));
+        problems.push(Problem::new(Reason::NoSteps, &service.name, message));
     }
     problems
 }
@@ -171,7 +172,11 @@ pub(super) fn groups(plan: &mut Plan) {
                 "the members of group '{group}' are of different tiers: they go as one, so they share one"
             );
             for &member in &unit.members {
-                plan.services[member].problems.push(Problem::new("GroupTiersDiffer", group, message.clone()));
+                plan.services[member].problems.push(Problem::new(
+                    Reason::GroupTiersDiffer,
+                    group,
+                    message.clone(),
+                ));
             }
         }
     }
@@ -179,7 +184,11 @@ pub(super) fn groups(plan: &mut Plan) {
 
 /// A service that depends on itself never shows up between units.
 pub(super) fn itself(name: &str) -> Problem {
-    Problem::new("Cycle", name, format!("{name} depends on itself: take {name} out of its own dependsOn"))
+    Problem::new(
+        Reason::Cycle,
+        name,
+        format!("{name} depends on itself: take {name} out of its own dependsOn"),
+    )
 }
 
 /// Cycles, each with its path and the edge to cut.
@@ -193,7 +202,7 @@ pub(super) fn cycles(plan: &mut Plan) {
     for (component, (culprit, message)) in found {
         for unit in component {
             for member in plan.units[unit].members.clone() {
-                plan.services[member].problems.push(Problem::new("Cycle", &culprit, message.clone()));
+                plan.services[member].problems.push(Problem::new(Reason::Cycle, &culprit, message.clone()));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::api::gate::GatesSpec;
 use crate::api::recovery_plan::{Order, QuarantinePolicy};
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
-use crate::api::{Phase, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
+use crate::api::{Phase, Reason, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
 
 impl Plan {
     /// Reads a plan as the API server has it.
@@ -280,7 +280,7 @@ fn fold(specs: &[ServiceSpec], services: &mut [Service]) -> Vec<Unit> {
 
 impl Problem {
     /// A problem in the words of a condition.
-    pub(super) fn new(reason: &'static str, culprit: &str, message: String) -> Self {
+    pub(super) fn new(reason: Reason, culprit: &str, message: String) -> Self {
         Self { reason, culprit: culprit.to_owned(), message }
     }
 }

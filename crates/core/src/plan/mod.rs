@@ -9,7 +9,7 @@ use std::time::Duration as StdDuration;
 
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::ResumeKind;
-use crate::api::{ClusterService, GateSpec, Phase, StepSpec};
+use crate::api::{ClusterService, GateSpec, Phase, Reason, StepSpec};
 
 mod checks;
 mod compile;
@@ -186,7 +186,7 @@ pub struct Unit {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// One word for it.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The culprit's name.
     pub culprit: String,
     /// What is the matter, and what would mend it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Plan, Problem, checks, graph};
+use crate::api::Reason;
 use crate::api::{Phase, RecoveryPlanSpec};
 
 /// A plan from its spec, with gates that satisfy every check for those who state none.
@@ -143,8 +144,10 @@ fn every_mistake_is_named_with_its_culprit() {
     for (what, services, whose, reason, mentions) in rows {
         let plan = plan(services);
         let found = problems(&plan, whose);
-        let problem =
-            found.iter().find(|p| p.reason == *reason).unwrap_or_else(|| panic!("{what}: {found:?}"));
+        let problem = found
+            .iter()
+            .find(|p| p.reason.as_str() == *reason)
+            .unwrap_or_else(|| panic!("{what}: {found:?}"));
         for mention in *mentions {
             assert!(problem.message.contains(mention), "{what}: {}", problem.message);
         }
@@ -173,7 +176,7 @@ fn the_second_service_of_a_name_has_the_problem_and_the_first_keeps_the_name() {
     let plan =
         plan("- {name: a, namespaces: [x]}\n- {name: a, namespaces: [y]}\n- {name: b, dependsOn: [a]}");
     assert!(plan.services[0].problems.is_empty());
-    assert_eq!(plan.services[1].problems[0].reason, "DuplicateService");
+    assert_eq!(plan.services[1].problems[0].reason, Reason::DuplicateService);
     assert_eq!(plan.services[2].dependencies, [0]);
 }
 
@@ -222,7 +225,7 @@ fn a_service_without_gates_says_what_it_lacks() {
     ] {
         let plan = only(&format!("- {{name: a, gates: {gates}}}"));
         let found = problems(&plan, "a");
-        assert_eq!(found.iter().map(|p| p.reason).collect::<Vec<_>>(), ["Ungated"], "{gates}");
+        assert_eq!(found.iter().map(|p| p.reason).collect::<Vec<_>>(), [Reason::Ungated], "{gates}");
         for phrase in ["no beforeRestore gate", "no beforeRelease gate", "no integrity gate"] {
             assert_eq!(found[0].message.contains(phrase), lacks.contains(&phrase), "{gates}: {phrase}");
         }
@@ -279,11 +282,11 @@ fn under_tiers_each_service_waits_for_the_nearest_lower_tier() {
 #[test]
 fn under_tiers_a_missing_tier_is_named_and_edges_against_the_tiers_are_a_cycle() {
     let plan = with("order: Tiers", "- {name: a, tier: 0}\n- {name: b}");
-    assert_eq!(problems(&plan, "b")[0].reason, "TierMissing");
+    assert_eq!(problems(&plan, "b")[0].reason, Reason::TierMissing);
     assert!(problems(&plan, "a").is_empty());
     let upside_down = with("order: Tiers", "- {name: a, tier: 0, dependsOn: [b]}\n- {name: b, tier: 1}");
     let problem = problems(&upside_down, "a")[0];
-    assert_eq!(problem.reason, "Cycle");
+    assert_eq!(problem.reason, Reason::Cycle);
     assert!(problem.message.contains("such as a → b"), "{}", problem.message);
 }
 
@@ -393,11 +396,11 @@ fn what_is_resumed_is_in_a_namespace_of_the_service_and_named_once() {
         (reasons, plan.services[1].resume.len())
     };
     assert_eq!(found("{cronJob: nightly, namespace: b2}, {job: nightly, namespace: b2}"), (vec![], 2));
-    assert_eq!(found("{cronJob: nightly}"), (vec!["ResumeElsewhere"], 0));
-    assert_eq!(found("{cronJob: nightly, namespace: a}"), (vec!["ResumeElsewhere"], 0));
-    assert_eq!(found("{cronJob: nightly, job: nightly, namespace: b1}"), (vec!["MalformedResume"], 0));
-    assert_eq!(found("{namespace: b1}"), (vec!["MalformedResume"], 0));
+    assert_eq!(found("{cronJob: nightly}"), (vec![Reason::ResumeElsewhere], 0));
+    assert_eq!(found("{cronJob: nightly, namespace: a}"), (vec![Reason::ResumeElsewhere], 0));
+    assert_eq!(found("{cronJob: nightly, job: nightly, namespace: b1}"), (vec![Reason::MalformedResume], 0));
+    assert_eq!(found("{namespace: b1}"), (vec![Reason::MalformedResume], 0));
     let twice = "{cronJob: nightly, namespace: b1}, {cronJob: nightly, namespace: b1, missedRun: Fire}";
-    assert_eq!(found(twice), (vec!["DuplicateResume"], 1));
+    assert_eq!(found(twice), (vec![Reason::DuplicateResume], 1));
     assert_eq!(plan("- {name: a, resume: [{cronJob: nightly}]}").services[0].resume[0].namespace, "a");
 }

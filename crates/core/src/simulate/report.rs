@@ -186,7 +186,7 @@ fn problems(plan: &Plan) -> Vec<Problem> {
     let mut services: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for service in &plan.services {
         for problem in &service.problems {
-            let of = services.entry((problem.reason, &problem.message)).or_default();
+            let of = services.entry((problem.reason.as_str(), &problem.message)).or_default();
             if !of.contains(&service.name) {
                 of.push(service.name.clone());
             }
@@ -204,7 +204,7 @@ fn never_start(plan: &Plan, run: &Run) -> Vec<Held> {
     let finished = |id: usize| run.services[id].finished.is_some();
     let held = |id: usize| {
         let service = &plan.services[id];
-        let own: BTreeSet<&str> = service.problems.iter().map(|p| p.reason).collect();
+        let own: BTreeSet<&str> = service.problems.iter().map(|p| p.reason.as_str()).collect();
         let mates = plan.units[service.unit].members.iter().filter(|&&m| m != id);
         let waits: BTreeSet<&str> = plan.units[service.unit]
             .dependencies

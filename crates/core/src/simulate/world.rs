@@ -8,7 +8,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
-use crate::api::{DnsLabel, Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict};
+use crate::api::{
+    DnsLabel, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict,
+};
 use crate::engine::{
     AcceptedSeen, Answer, Asked, ClaimSeen, Effect, Engine, GateKey, GateState, Presence, QuarantineFound,
     QuarantineSeen, Refusal, ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, pod_security,
@@ -437,7 +439,7 @@ impl<'a> World<'a> {
                         None => Some(format!("{} has no Quarantine", q.namespace)),
                     });
                 if let Some(message) = other {
-                    return self.refuse(id, ("ClaimRefused", message));
+                    return self.refuse(id, (Reason::ClaimedByAnother, message));
                 }
                 for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
                     found.claim = ClaimSeen::Mine { attempt: *attempt };
@@ -544,7 +546,7 @@ impl<'a> World<'a> {
     }
 
     /// Are these, by what is written, recovered and healthy? Names the first that is not.
-    fn live_read(&self, dependencies: &[ServiceId]) -> Option<(&'static str, String)> {
+    fn live_read(&self, dependencies: &[ServiceId]) -> Option<(Reason, String)> {
         let carries = |id: ServiceId| {
             let status = &self.seen.services[id].status;
             status.stage == Stage::Recovered
@@ -553,12 +555,12 @@ impl<'a> World<'a> {
         };
         let culprit = dependencies.iter().find(|&&id| !carries(id))?;
         let name = &self.plan.services[*culprit].name;
-        Some(("DependencyNotRecovered", format!("{name} is not recovered and healthy")))
+        Some((Reason::DependencyNotRecovered, format!("{name} is not recovered and healthy")))
     }
 
-    fn refuse(&mut self, id: ServiceId, (reason, message): (&str, String)) {
+    fn refuse(&mut self, id: ServiceId, (reason, message): (Reason, String)) {
         let again_at = after(self.seen.now, REFUSED_FOR);
-        let refusal = Refusal { reason: reason.to_owned(), message, again_at };
+        let refusal = Refusal { reason, message, again_at };
         self.note(id, Event::Refused(refusal.clone()));
         let of = &mut self.seen.services[id];
         of.busy = false;

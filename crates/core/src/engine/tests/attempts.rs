@@ -1,6 +1,7 @@
 //! Decisions, failed steps, and plans made anew: what begins another attempt, and what does not.
 
 use super::story::{Story, story};
+use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::{ClaimSeen, Effect, Refusal, StepOutcome};
@@ -156,7 +157,7 @@ fn an_adoption_that_is_refused_again_and_again_begins_one_attempt() {
         s.seen("db").busy = false;
         s.seen("db").other_plan = Some("uid-1".to_owned());
         s.seen("db").refused =
-            Some(Refusal { reason: "Conflict".into(), message: "written by another".into(), again_at });
+            Some(Refusal { reason: Reason::Conflict, message: "written by another".into(), again_at });
         s.run(5);
     }
     assert_eq!(s.status("db").attempt, 2);

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::story::{Story, plan_with, story};
 use super::{Look, look_at};
+use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome};
@@ -178,7 +179,7 @@ fn a_mate_that_is_behind_and_refused_is_told_once() {
     while s.stage("idp") != Stage::Restoring {
         s.run(1);
     }
-    let (reason, message) = ("RecoverNotGranted".to_owned(), "may not".to_owned());
+    let (reason, message) = (Reason::RecoverNotGranted, "may not".to_owned());
     s.seen("idp").refused = Some(Refusal { reason, message, again_at: Timestamp::MAX });
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::PostChecks, Stage::Restoring));
@@ -232,7 +233,7 @@ fn only_mates_that_are_behind_are_waited_for() {
     ] {
         let blocks = first_of(Phase::BeforeRelease, &[ready, mate, behind]).status.blocked_by;
         let names: Vec<&str> =
-            blocks.iter().filter(|b| b.reason == "Together").map(|b| b.name.as_str()).collect();
+            blocks.iter().filter(|b| b.reason == Reason::Together).map(|b| b.name.as_str()).collect();
         assert_eq!(names, if is_behind { vec!["idp", "ntp"] } else { vec!["ntp"] }, "{mate:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::story::{Story, story};
 use super::{Look, look_at};
+use crate::api::Reason;
 use crate::api::conditions::{NEEDS_DECISION, RECOVERED};
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::QuarantineFound;
@@ -108,11 +109,7 @@ fn at(stage: Stage, change: impl FnOnce(&mut QuarantineFound)) -> Look {
 fn what_is_held_is_asked_nothing_before_it_is_recovered_and_asked_on_after() {
     for (stage, asks) in [(Stage::PreChecks, false), (Stage::PostChecks, false), (Stage::Recovered, true)] {
         let decided = at(stage, |found| found.hold = Some(Isolation::Sealed));
-        assert_eq!(
-            decided.status.decision.map(|decision| decision.reason),
-            Some("Held".to_owned()),
-            "{stage:?}"
-        );
+        assert_eq!(decided.status.decision.map(|decision| decision.reason), Some(Reason::Held), "{stage:?}");
         assert_eq!(!decided.ask.is_empty(), asks, "{stage:?}");
     }
 }
@@ -121,13 +118,17 @@ fn what_is_held_is_asked_nothing_before_it_is_recovered_and_asked_on_after() {
 fn a_hold_that_has_ended_counts_only_for_what_was_under_way() {
     for (stage, asked) in [
         (Stage::Isolated, None),
-        (Stage::PreChecks, Some("IsolatedAgain")),
-        (Stage::PostChecks, Some("IsolatedAgain")),
+        (Stage::PreChecks, Some(Reason::IsolatedAgain)),
+        (Stage::PostChecks, Some(Reason::IsolatedAgain)),
         (Stage::Recovered, None),
     ] {
         let decided = at(stage, |found| found.overruled = true);
         // Open, it is asked about for another reason where it has not begun.
-        let reason = decided.status.decision.map(|decision| decision.reason).filter(|r| r != "AlreadyOpen");
-        assert_eq!(reason.as_deref(), asked, "{stage:?}");
+        let reason = decided
+            .status
+            .decision
+            .map(|decision| decision.reason)
+            .filter(|reason| *reason != Reason::AlreadyOpen);
+        assert_eq!(reason, asked, "{stage:?}");
     }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 
 use super::story::{Story, plan_with};
+use crate::api::Reason;
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::{Effect, Presence, Refusal};
 
@@ -128,7 +129,7 @@ fn who_may_not_make_one_is_told_and_it_is_tried_again() {
     let mut s = story("- {name: db}");
     (s.seen("db").exists, s.seen("db").generation) = (true, Some(1));
     let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(10)).unwrap();
-    let reason = "QuarantineNotGranted".to_owned();
+    let reason = Reason::QuarantineNotGranted;
     s.seen("db").refused = Some(Refusal { reason, message: "bind it".to_owned(), again_at });
     s.run(5);
     assert_eq!((s.blocks("db"), made(&s, "db").len()), (vec!["QuarantineNotGranted: db".to_owned()], 0));

@@ -2,6 +2,7 @@
 
 use super::look_at;
 use super::story::{Story, plan, story};
+use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Isolation, Phase, PodSecurity, Stage, Verdict};
 use crate::engine::{AcceptedSeen, Effect};
@@ -239,7 +240,7 @@ fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
             match (what, &decided.effect) {
                 ("missing", Some(Effect::Accept { records })) => assert_eq!(records.len(), 1),
                 ("unreadable" | "loosened", None) => {
-                    assert_eq!(decided.status.decision.unwrap().reason, "Loosened", "{stage} {what}");
+                    assert_eq!(decided.status.decision.unwrap().reason, Reason::Loosened, "{stage} {what}");
                 }
                 (_, effect) => panic!("{stage} {what}: {effect:?}"),
             }

@@ -2,6 +2,7 @@
 
 use super::story::{Story, story};
 use super::{Look, look_at};
+use crate::api::Reason;
 use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
 use crate::api::{Health, Isolation, Phase, Stage, Verdict};
@@ -45,7 +46,7 @@ fn a_regression_is_fail_past_the_limit_and_holds_dependants() {
 fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
     for (verdict, reason) in [(Verdict::Fail, "GateFailing"), (Verdict::Unknown, "GateUnknown")] {
         let (mut s, quarantine) = recovered();
-        assert_eq!(s.status("web").blocked_by[0].reason, "QuarantineMissing");
+        assert_eq!(s.status("web").blocked_by[0].reason, Reason::QuarantineMissing);
         s.says("db", Phase::Continuous, verdict);
         s.run(15);
         let (healthy, why, _) = s.condition("db", HEALTHY);

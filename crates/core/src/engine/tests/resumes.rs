@@ -4,6 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::story::{Story, story};
 use super::{Look, look_at};
+use crate::api::Reason;
 use crate::api::service_recovery::ResumeState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
 use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceSeen};
@@ -186,7 +187,7 @@ fn after_a_restart_it_is_looked_at_before_what_would_open_it() {
 fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
     let refused = |again_at: Timestamp| {
         about_to_open(|of| {
-            let (reason, message) = ("Refused".to_owned(), "may not list".to_owned());
+            let (reason, message) = (Reason::Refused, "may not list".to_owned());
             (of.resumes, of.refused) = (None, Some(Refusal { reason, message, again_at }));
         })
     };
@@ -205,7 +206,7 @@ fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
 fn a_recovered_service_whose_cron_job_is_not_resumed_holds_nobody_up() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.run(600);
-    let (reason, message) = ("Forbidden".to_owned(), "cannot list cronjobs".to_owned());
+    let (reason, message) = (Reason::Refused, "cannot list cronjobs".to_owned());
     let seen = s.seen("db");
     (seen.resumes, seen.refused) = (None, Some(Refusal { reason, message, again_at: Timestamp::MAX }));
     s.run(10);

@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 
 use super::story::{Story, plan, story};
+use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{ClusterService, Isolation, Phase, Stage, Verdict};
 use crate::engine::{Effect, Refusal, Room, ServiceSeen, decide};
@@ -163,7 +164,7 @@ fn a_room_that_could_not_be_asked_for_is_asked_for_again_then_and_not_before() {
     for (wait, asks) in [(1, false), (0, true)] {
         let effect = about_to_step(|s| {
             let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(wait)).unwrap();
-            let (reason, message) = ("Refused".to_owned(), "may not".to_owned());
+            let (reason, message) = (Reason::Refused, "may not".to_owned());
             let id = s.id("web");
             s.world.plan.services[id].allow_egress.clear();
             s.seen("web").refused = Some(Refusal { reason, message, again_at });

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::kstatus;
 use super::story::{Story, plan, plan_with, story};
 use super::{Look, look_at};
+use crate::api::Reason;
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
@@ -251,13 +252,13 @@ fn what_an_earlier_plan_recovered_is_asked_on_and_what_it_began_is_asked_once_it
 #[test]
 fn a_refused_effect_waits_until_it_may_be_tried_again_and_says_why() {
     let refusal = |at: i64| Refusal {
-        reason: "RecoverNotGranted".to_owned(),
+        reason: Reason::RecoverNotGranted,
         message: "recovery may not recover quarantine db".to_owned(),
         again_at: Timestamp::from_second(at).unwrap(),
     };
     let waits = one(|of| of.refused = Some(refusal(1_001)));
     assert_eq!(waits.effect, None);
-    assert_eq!(waits.status.blocked_by[0].reason, "RecoverNotGranted");
+    assert_eq!(waits.status.blocked_by[0].reason, Reason::RecoverNotGranted);
     assert_eq!(find(&waits.status.conditions, READY).unwrap().reason, "RecoverNotGranted");
     // A look is never asked for at the very moment of one: it would go on in a circle.
     let now = look(|of| of.refused = Some(refusal(1_000)));
@@ -289,7 +290,7 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
     let mut refused = seen.clone();
     let again_at = seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
     for of in refused.services.iter_mut() {
-        of.refused = Some(Refusal { reason: "Conflict".into(), message: "x".into(), again_at });
+        of.refused = Some(Refusal { reason: Reason::Conflict, message: "x".into(), again_at });
     }
     assert!(decide(&s.world.plan, &seen).services.iter().all(|of| of.effect.is_some()));
     let decided = decide(&s.world.plan, &refused);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::properties::config;
 use super::random::{Case, case};
+use crate::api::Reason;
 use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Verdict};
 use crate::engine::{ClaimSeen, Engine, Presence, Refusal, Seen, ServiceDecided, decide};
@@ -47,7 +48,7 @@ impl Edit {
                 let again_at =
                     now.checked_add(SignedDuration::from_secs(i64::from(self.number % 2))).unwrap();
                 let message = format!("refusal {}", self.number);
-                of.refused = Some(Refusal { reason: "ApiError".to_owned(), message, again_at });
+                of.refused = Some(Refusal { reason: Reason::ApiServer, message, again_at });
             }
             6 => of.refused = None,
             7 => {
