@@ -154,6 +154,7 @@ impl Act {
         let mut state = self.running.state();
         let held = state.services.entry(self.service().name.clone()).or_default();
         held.own = Some(record.clone());
+        held.own_since = Some(Instant::now());
         self.record = Some(record);
     }
 

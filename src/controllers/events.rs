@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 
 use crate::api::conditions::{READY, find, shorten};
@@ -13,14 +13,17 @@ use crate::calls::call;
 /// An Event's note may not be longer.
 const NOTE_LIMIT: usize = 1000;
 
+/// As many Events wait to be published; further ones are lost.
+const WAITING_LIMIT: usize = 1_024;
+
 /// Publishes Events from a task of its own.
-pub(crate) struct Events(UnboundedSender<(Event, ObjectReference)>);
+pub(crate) struct Events(Sender<(Event, ObjectReference)>);
 
 impl Events {
     pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> Self {
         let reporter = Reporter { controller: "resurgam".to_owned(), instance: None };
         let recorder = Recorder::new(client, reporter);
-        let (sender, mut queue) = unbounded_channel::<(Event, ObjectReference)>();
+        let (sender, mut queue) = channel::<(Event, ObjectReference)>(WAITING_LIMIT);
         tasks.spawn(async move {
             while let Some((event, regarding)) = queue.recv().await {
                 if let Err(error) = call("publish an Event", recorder.publish(&event, &regarding)).await {
@@ -40,7 +43,7 @@ impl Events {
             secondary: None,
         };
         // A lost Event is only that: the status has the whole story.
-        let _ = self.0.send((event, regarding));
+        let _ = self.0.try_send((event, regarding));
     }
 
     /// Tells of a service's new stage, attempt, or need of a Decision.

@@ -1,6 +1,7 @@
 //! Gathers what is known of a service into [`ServiceSeen`], without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -20,6 +21,9 @@ use crate::engine::{
 };
 use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service, ServiceId};
+
+/// A watch that lags behind a write of ours for longer than this has lost it.
+const LONGEST_LAG: Duration = Duration::from_secs(5 * 60);
 
 /// One service as it is at this moment, and whether a gate of it is asked what it is not to be asked any more. `decisions` are those of the
 /// plan, by service.
@@ -55,6 +59,8 @@ pub(crate) fn record(
             Some(object) if at_least_as_new(kube::Resource::meta(object.as_ref()), &own.metadata) => {
                 held.own = None
             }
+            // Its deletion may have gone unnoticed, while a watch was broken.
+            None if held.own_since.is_some_and(|at| at.elapsed() > LONGEST_LAG) => held.own = None,
             _ => return Some(own.clone()),
         }
     }

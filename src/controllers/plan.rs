@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use kube::api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Config};
 use serde_json::json;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
@@ -40,6 +42,9 @@ use crate::plan::{Plan, ServiceId};
 const RESYNC: Duration = Duration::from_secs(10 * 60);
 /// Counts in a plan's status are rewritten at most this often; its conditions at once.
 const RECOUNT_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// As many changes wait to be taken in. Were there more, everything is taken to have changed.
+const CHANGES_LIMIT: usize = 4_096;
 
 /// A look is no more than work for the processor.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
@@ -70,10 +75,16 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let heart = process.heartbeats.watch("plan controller", heartbeats::LIMIT);
     let mut tasks = JoinSet::new();
-    let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
-    let stores = Stores::start(&client, &mut tasks, move |change| {
-        // Nobody listens any more only when everything ends.
-        let _ = changes.send(change);
+    let (changes, mut changed) = tokio::sync::mpsc::channel(CHANGES_LIMIT);
+    let overflowed = Arc::new(AtomicBool::new(false));
+    let stores = Stores::start(&client, &mut tasks, {
+        let overflowed = overflowed.clone();
+        move |change| {
+            // Nobody receives any more only when everything ends.
+            if let Err(TrySendError::Full(_)) = changes.try_send(change) {
+                overflowed.store(true, Ordering::Release);
+            }
+        }
     });
     let wakeups = Wakeups::default();
     wakeups.start(&client, &mut tasks);
@@ -102,7 +113,12 @@ pub async fn run(
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
             change = changed.recv() => match change {
-                Some(change) => plans.changed(change),
+                Some(change) => {
+                    plans.changed(change);
+                    if overflowed.swap(false, Ordering::AcqRel) {
+                        plans.changed(Change::Everything);
+                    }
+                }
                 None => anyhow::bail!("all watches have ended"),
             },
             ended = tasks.join_next() => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -93,6 +94,8 @@ pub(crate) struct State {
 pub(crate) struct ServiceState {
     /// This process's own last write, until the watch has caught up with it (I6).
     pub(crate) own: Option<ServiceRecovery>,
+    /// When that was.
+    pub(crate) own_since: Option<Instant>,
     /// An effect or write is under way.
     pub(crate) busy: bool,
     /// Gates being asked.

@@ -71,7 +71,9 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
     let [beat, pulse] = ["beat", "pulse"].map(|name| GateKey { phase: Phase::Continuous, name: name.into() });
     let passes = s.seen("db").gates[&beat].clone();
     let unknown = |reason: &str| {
-        Some(GateState { verdict: Verdict::Unknown, reason: reason.to_owned(), ..passes.clone() })
+        let unsettled = [Reason::NotAsked, Reason::Stabilising].into_iter().find(|r| r.as_str() == reason);
+        let (verdict, reason) = (Verdict::Unknown, reason.to_owned());
+        Some(GateState { verdict, unsettled, reason, ..passes.clone() })
     };
     let passed = Some(passes.clone());
     let failed = |failed| Some(GateState { verdict: Verdict::Fail, failed, ..passes.clone() });
