@@ -12,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use tower::retry::{Policy, Retry};
 
+use crate::leader::Leadership;
+
 /// How often a read is asked again.
 const AGAIN: u32 = 2;
 /// How long that waits at first; each time twice as long.
@@ -23,11 +25,29 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// The configuration makes no client.
 pub fn patient(config: Config) -> kube::Result<Client> {
+    build(config, None)
+}
+
+/// As [`patient`]; besides, nothing but reads is sent while this process does not lead.
+///
+/// # Errors
+/// The configuration makes no client.
+pub fn leading(config: Config, leadership: Leadership) -> kube::Result<Client> {
+    build(config, Some(leadership))
+}
+
+fn build(config: Config, leadership: Option<Leadership>) -> kube::Result<Client> {
     let client = Client::try_from(config)?;
     let (namespace, until) = (client.default_namespace().to_owned(), *client.valid_until());
-    let send = move |request| {
-        let client = client.clone();
-        async move { counted(&client, request).await }
+    let send = move |request: Request<Body>| {
+        let (client, leadership) = (client.clone(), leadership.clone());
+        async move {
+            let is_write = request.method() != Method::GET;
+            if is_write && leadership.is_some_and(|leadership| !leadership.is_held()) {
+                return Err(kube::Error::Service("nothing is written: this process does not lead".into()));
+            }
+            counted(&client, request).await
+        }
     };
     let service = Retry::new(Reads::default(), tower::service_fn(send));
     Ok(ClientBuilder::new(service, namespace).with_valid_until(until).build())

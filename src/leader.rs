@@ -42,6 +42,8 @@ pub struct Candidate {
     pub heartbeats: Heartbeats,
     /// What it publishes while it leads.
     pub published: Published,
+    /// Kept up to date by whoever keeps the Lease: no write is sent without it.
+    pub leadership: Leadership,
 }
 
 /// Facts about the leader, as annotations of its Lease: written when it is taken, and with each renewal. All clones are one.
@@ -57,6 +59,22 @@ impl Published {
 
     fn annotations(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Until when this process may take itself for the leader. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Leadership(Arc<Mutex<Option<Instant>>>);
+
+impl Leadership {
+    /// Returns whether this process leads, by its last confirmed renewal.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 
@@ -119,7 +137,11 @@ impl Candidate {
                 Err(error) => Err(error),
             };
             match taken {
-                Ok(Some((lease, renewed))) => return Ok(Reign { candidate: self, lease, renewed }),
+                Ok(Some((lease, renewed))) => {
+                    let reign = Reign { candidate: self, lease, renewed };
+                    reign.extend();
+                    return Ok(reign);
+                }
                 Ok(None) => {}
                 // Somebody was quicker.
                 Err(error) if error.is_conflict() => {}
@@ -233,6 +255,10 @@ impl Reign {
         self.candidate.duration * 5 / 6
     }
 
+    fn extend(&self) {
+        self.candidate.leadership.set(Some(self.renewed + self.lasts()));
+    }
+
     /// Renews the Lease for as long as it is polled. Resolves, with the reason, when this one must not take itself for the leader any
     /// more: before anybody else may.
     async fn keep(&mut self) -> String {
@@ -268,6 +294,7 @@ impl Reign {
         match call(what("renew"), candidate.write(&lease)).await {
             Ok(lease) => {
                 (self.lease, self.renewed) = (lease, sent);
+                self.extend();
                 Ok(())
             }
             // By whom it was written is to be seen: perhaps by ourselves, and the answer was lost.
@@ -294,7 +321,10 @@ impl Reign {
         let candidate = self.candidate.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
-                why = self.keep() => Some(why),
+                why = self.keep() => {
+                    self.candidate.leadership.set(None);
+                    Some(why)
+                }
                 _ = asked => None,
             }
         });

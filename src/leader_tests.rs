@@ -111,6 +111,7 @@ async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
         is_read: Arc::default(),
         heartbeats: Heartbeats::default(),
         published: Published::default(),
+        leadership: Leadership::default(),
     };
     (shared, candidate)
 }
@@ -249,4 +250,26 @@ async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it()
     second.published.set("resurgam.dev/fact", "three".to_owned());
     lead(second).await;
     assert_eq!(annotation(&server), "three");
+}
+
+#[tokio::test]
+async fn leadership_ends_before_the_lease_does_and_with_it_every_write() {
+    let (server, candidate) = stage().await;
+    let candidate = candidate("one");
+    let leadership = candidate.leadership.clone();
+    assert!(!leadership.is_held(), "nobody leads yet");
+    let mut kept = lead(candidate).await.kept();
+    assert!(leadership.is_held());
+    server.lock().unwrap().silent = true;
+    let began = Instant::now();
+    let why = kept.lost().await;
+    assert!(!leadership.is_held() && began.elapsed() < DURATION, "{why}");
+
+    // Nobody listens at this address: what is refused here is not even sent.
+    let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+    let leases: Api<Lease> = Api::namespaced(crate::client::leading(config, leadership).unwrap(), "system");
+    let refused = leases.create(&PostParams::default(), &lease(1, "one", 2)).await.unwrap_err().to_string();
+    assert!(refused.contains("this process does not lead"), "{refused}");
+    let read = leases.get("lease").await.unwrap_err().to_string();
+    assert!(!read.contains("does not lead"), "{read}");
 }

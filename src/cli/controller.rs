@@ -196,6 +196,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         is_read: health.is_ready.clone(),
         heartbeats: health.process.heartbeats.clone(),
         published: published.clone(),
+        leadership: health.process.leadership.clone(),
     };
     let mut ended = Box::pin(async {
         tokio::select! {
@@ -213,6 +214,8 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let process = &health.process;
     process.metrics.begin_leading();
     let store = evidence.store.clone();
+    // Whatever it does, it writes only while it leads.
+    let client = crate::client::leading(config.clone(), process.leadership.clone())?;
     let mut controllers = Box::pin(lead(args, client, config, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => Ended::Controllers(error),

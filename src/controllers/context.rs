@@ -8,6 +8,7 @@ use super::heard::Heard;
 use super::process::Process;
 use super::running::State;
 use super::stores::Stores;
+use crate::leader::Leadership;
 use crate::plan::Plan;
 
 /// What everything that is done for plans shares.
@@ -32,7 +33,7 @@ impl Context {
         {
             return Some(client.clone());
         }
-        match impersonating(&self.config, &plan.namespace, &plan.account) {
+        match impersonating(&self.config, &plan.namespace, &plan.account, &self.process.leadership) {
             Ok(client) => {
                 state.account = Some((plan.account.clone(), client.clone()));
                 Some(client)
@@ -49,9 +50,14 @@ impl Context {
 ///
 /// # Errors
 /// The account's name fits no header, or no client can be made.
-pub fn impersonating(config: &Config, namespace: &str, account: &str) -> anyhow::Result<Client> {
+pub fn impersonating(
+    config: &Config,
+    namespace: &str,
+    account: &str,
+    leadership: &Leadership,
+) -> anyhow::Result<Client> {
     let mut config = config.clone();
     let user = format!("system:serviceaccount:{namespace}:{account}");
     config.headers.push(("impersonate-user".parse()?, user.parse()?));
-    Ok(crate::client::patient(config)?)
+    Ok(crate::client::leading(config, leadership.clone())?)
 }

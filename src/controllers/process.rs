@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use super::metrics::Metrics;
 use crate::heartbeats::Heartbeats;
+use crate::leader::Leadership;
 
 /// What controllers share with the process that runs them.
 #[derive(Clone, Debug, Default)]
@@ -19,4 +20,6 @@ pub struct Process {
     pub stop: CancellationToken,
     /// Tasks that write. The lease is given back once they have ended.
     pub writers: TaskTracker,
+    /// Whether this process leads: without it, nothing is written.
+    pub leadership: Leadership,
 }
