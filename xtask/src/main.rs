@@ -22,7 +22,7 @@ enum Command {
     Cluster(cluster::Args),
     /// Three boroughs, from the attack to the recovery, on a control plane of its own.
     Demo(demo::Args),
-    /// Write charts/resurgam/files/crds/*.yaml from the types in crates/api.
+    /// Write charts/resurgam/files/crds/*.yaml and docs/api.md from the types in crates/api.
     Crds(crds::Args),
     /// Build third-party programs that some tests need: Helm, a registry, kube-router, Flux.
     Parts(parts::Args),

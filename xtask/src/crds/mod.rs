@@ -1,8 +1,10 @@
-//! `cargo xtask crds`: writes `charts/resurgam/files/crds/*.yaml` from the types.
+//! `cargo xtask crds`: writes `charts/resurgam/files/crds/*.yaml` and `docs/api.md` from the types.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
+
+mod reference;
 
 /// Arguments of `cargo xtask crds`.
 #[derive(clap::Args)]
@@ -12,13 +14,18 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// Writes (or checks) one file for each kind.
+/// Writes (or checks) one file for each kind, and the reference of all.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/resurgam/files/crds");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = root.join("charts/resurgam/files/crds");
     std::fs::create_dir_all(&folder)?;
-    for crd in resurgam::api::crds() {
+    let kinds = resurgam::api::crds();
+    let mut files = vec![(root.join("docs/api.md"), reference::page(&kinds))];
+    for crd in &kinds {
         let path = folder.join(format!("{}.yaml", crd.spec.names.plural));
-        let text = serde_yaml::to_string(&crd)?;
+        files.push((path, serde_yaml::to_string(crd)?));
+    }
+    for (path, text) in files {
         if args.check {
             let found = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
             anyhow::ensure!(found == text, "{} is stale: run `cargo xtask crds`", path.display());
@@ -27,4 +34,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_files_are_as_the_types_say() {
+        run(&Args { check: true }).unwrap();
+    }
 }
