@@ -74,6 +74,12 @@ impl Operator {
         Ok(Self(child))
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// SIGKILL: no goodbye, the lease stays behind.
     ///
     /// # Errors
