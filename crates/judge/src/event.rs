@@ -21,6 +21,8 @@ pub(crate) struct Event {
     pub object: Object,
     /// 0: there was no answer.
     pub code: u16,
+    /// An admission webhook refused it, or could not be called: nothing was stored.
+    pub webhook_refused: bool,
     /// By the query; a deletion may also say so in its body.
     pub dry_run: bool,
     /// It asks for the next page of what was asked for before.
@@ -76,6 +78,8 @@ struct User {
 struct ResponseStatus {
     #[serde(default)]
     code: u16,
+    #[serde(default)]
+    message: String,
 }
 
 impl Event {
@@ -92,6 +96,7 @@ impl Event {
             _ => return Ok(None),
         }
         let account = raw.user.username;
+        let status = raw.response_status.unwrap_or_default();
         Ok(Some(Self {
             line,
             received: time(&raw.request_received_timestamp)?,
@@ -100,7 +105,8 @@ impl Event {
             account,
             verb: raw.verb,
             object,
-            code: raw.response_status.unwrap_or_default().code,
+            code: status.code,
+            webhook_refused: is_webhook_refusal(&status.message),
             dry_run: in_query(&raw.request_uri, "dryRun="),
             continues: in_query(&raw.request_uri, "continue="),
         }))
@@ -120,9 +126,11 @@ impl Event {
         (200..300).contains(&self.code)
     }
 
-    /// The API server said neither that it did it nor that it refused: it may have been done.
+    /// The API server said neither that it did it nor that it refused: it may have been done. Of a collection, some may
+    /// have been deleted before a webhook refused one.
     pub(crate) fn unanswered(&self) -> bool {
-        self.code == 0 || self.code >= 500
+        let refused = self.webhook_refused && self.verb != "deletecollection";
+        self.code == 0 || (self.code >= 500 && !refused)
     }
 
     pub(crate) fn is_of_lease(&self) -> bool {
@@ -154,11 +162,22 @@ impl Bodies {
 }
 
 impl Object {
+    /// The object of this name, the same whichever request named it.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        // A request to a namespace names it in both fields, and one that creates it in neither.
+        let namespace = if self.resource == "namespaces" { "" } else { &self.namespace };
+        Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            subresource: String::new(),
+            ..self.clone()
+        }
+    }
+
     /// `namespaces/x`, `pods/ns/x`.
     pub(crate) fn display(&self, name: &str) -> String {
-        // A namespace refers to itself in both fields.
-        let namespace = if self.resource == "namespaces" { "" } else { &self.namespace };
-        let parts = [self.resource.as_str(), namespace, name];
+        let named = self.named(name);
+        let parts = [named.resource.as_str(), &named.namespace, &named.name];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }
 }
@@ -175,6 +194,20 @@ pub(crate) fn revision(object: &Value) -> Option<u64> {
 
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|error| format!("'{text}' is no time: {error}"))
+}
+
+/// Does a failure come from an admission webhook? Webhooks are asked before anything is stored, so it is a refusal whatever
+/// its code: 500 where the webhook could not be called, and any code where it denied the request.
+fn is_webhook_refusal(message: &str) -> bool {
+    let denied =
+        |rest: &str| rest.split_once("\" denied the request").is_some_and(|(name, _)| !name.contains('"'));
+    message.starts_with("Internal error occurred: failed calling webhook \"")
+        || message.strip_prefix("admission webhook \"").is_some_and(denied)
+}
+
+/// Does an answer show less than the object? `kubectl get` asks for a Table, and some controllers for the metadata only.
+pub(crate) fn is_excerpt(body: &Value) -> bool {
+    matches!(text_at(body, "/kind"), Some("Table" | "PartialObjectMetadata"))
 }
 
 /// Is a parameter given, and not empty?

@@ -295,7 +295,7 @@ fn apply(event: &Event, before: Value, request: &Value) -> Value {
 }
 
 fn key(event: &Event, name: &str) -> Object {
-    Object { name: name.to_owned(), subresource: String::new(), ..event.object.clone() }
+    event.object.named(name)
 }
 
 /// A JSON merge patch (RFC 7396).

@@ -1,6 +1,6 @@
 //! What counts of a log, and which log carries no judgement.
 
-use judge::{CannotJudge, Options, judge};
+use judge::{CannotJudge, Options, Rule, judge};
 use serde_json::json;
 
 use crate::maker::{ADMIN, FLUX, Maker, OPERATOR, PLAN, REPLICASETS};
@@ -17,6 +17,34 @@ fn what_was_refused_or_only_tried_did_not_happen() {
     log.delete("tried last", FLUX, "namespaces//web-a");
     log.change("tried last", |event| event["requestObject"] = json!({"dryRun": ["All"]}));
     assert_eq!(log.messages(), "");
+}
+
+#[test]
+fn table_answer_is_skipped_and_is_no_live_read() {
+    let table =
+        |event: &mut serde_json::Value| event["responseObject"] = json!({"kind": "Table", "rows": []});
+    let mut log = Maker::clean();
+    for key in ["namespaces//dns", "quarantines//dns", "servicerecoveries/recovery/p.dns"] {
+        log.read("table", ADMIN, key);
+    }
+    log.change("table", table);
+    assert!(log.judge().unwrap().is_clean());
+    log.change("table", |event| event["responseObject"] = json!({"kind": "PartialObjectMetadata"}));
+    assert!(log.judge().unwrap().is_clean());
+
+    // The operator's own decision cannot rest on one.
+    let mut log = Maker::clean();
+    log.change("web reads for Open", table);
+    assert!(log.rules().contains(&Rule::Order), "{}", log.messages());
+}
+
+#[test]
+fn created_namespace_is_the_one_that_is_read_later() {
+    let mut log = Maker::clean();
+    log.change("made", |event| event["objectRef"] = json!({"resource": "namespaces"}));
+    log.read("back", ADMIN, "namespaces//dns");
+    let report = log.judge().unwrap();
+    assert!(report.is_clean() && report.figures.recovered == 3, "{report}");
 }
 
 /// The reason for which there is no judgement.

@@ -187,3 +187,35 @@ fn a_refusal_is_an_answer() {
         assert!(report.is_clean() && report.unanswered.is_empty(), "{report}");
     }
 }
+
+#[test]
+fn write_that_a_webhook_refused_was_not_stored() {
+    let messages = [
+        r#"Internal error occurred: failed calling webhook "x.example.org": failed to call webhook: context deadline exceeded"#,
+        r#"admission webhook "x.example.org" denied the request: not now"#,
+        r#"admission webhook "x.example.org" denied the request without explanation"#,
+    ];
+    let refuse = |log: &mut Maker, message: &'static str| {
+        lost(log, "open", 500);
+        log.change("open", |event| event["responseStatus"]["message"] = json!(message));
+    };
+    for message in messages {
+        let mut log = Maker::sealed();
+        log.label("open", LEAD, "web-a", "");
+        refuse(&mut log, message);
+        let report = log.judge().unwrap();
+        assert!(report.is_clean() && report.unanswered.is_empty(), "{report}");
+
+        // Of a collection, one may have been deleted before another was refused.
+        log.change("open", |event| event["verb"] = json!("deletecollection"));
+        assert_eq!(log.judge().unwrap().unanswered.len(), 1, "{message}");
+    }
+    for message in
+        ["x: admission webhook \"y\" denied the request", "Internal error occurred: etcdserver: timeout"]
+    {
+        let mut log = Maker::sealed();
+        log.label("open", LEAD, "web-a", "");
+        refuse(&mut log, message);
+        assert_eq!(came(&log.judge().unwrap()), of("web-a", Came::Unknown), "{message}");
+    }
+}
