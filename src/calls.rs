@@ -1,5 +1,6 @@
 //! Calls to the API server: each has a deadline, and an error that names what was tried.
 
+use std::error::Error;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl IoError {
         if !matches!(source, kube::Error::HyperError(_) | kube::Error::Service(_)) {
             return None;
         }
-        let mut cause: &dyn std::error::Error = source;
+        let mut cause: &dyn Error = source;
         while let Some(inner) = cause.source() {
             cause = inner;
         }
@@ -90,12 +91,48 @@ impl IoError {
 
 /// What the API server said, in its words; else what failed on the way.
 fn reason(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error
-        && !status.message.is_empty()
-    {
-        return status.message.clone();
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => status_line(status),
+        other => other.to_string(),
     }
-    error.to_string()
+}
+
+/// An error with all its causes, on one line for people: each is told once, and what the API server answered as
+/// `message (code reason)`. Errors of `kube` themselves repeat their causes, and print the whole Status for debugging.
+#[must_use]
+pub fn error_line(error: &(dyn Error + 'static)) -> String {
+    let kube_error = error
+        .downcast_ref::<kube::Error>()
+        .or_else(|| error.downcast_ref::<Arc<kube::Error>>().map(AsRef::as_ref));
+    match (kube_error, error.downcast_ref::<IoError>()) {
+        (Some(kube::Error::Api(status)), _) => return status_line(status),
+        (_, Some(IoError::Api { what, source })) => {
+            return format!("{what}: {}", error_line(source.as_ref()));
+        }
+        _ => {}
+    }
+    let text = error.to_string();
+    let Some(cause) = error.source() else { return text };
+    let (repeated, line) = (cause.to_string(), error_line(cause));
+    if text.contains(&line) {
+        text
+    } else if !repeated.is_empty() && text.contains(&repeated) {
+        text.replacen(&repeated, &line, 1)
+    } else {
+        format!("{text}: {line}")
+    }
+}
+
+/// `message (code reason)`.
+fn status_line(status: &Status) -> String {
+    let Status { message, reason, code, .. } = status;
+    let reason = if reason.is_empty() { String::new() } else { format!(" {reason}") };
+    if message.is_empty() {
+        format!("the API server answered {code}{reason}")
+    } else {
+        format!("{message} ({code}{reason})")
+    }
 }
 
 /// Makes one call with a deadline. `what` says what is tried, such as `patch Deployment a/b`.
@@ -183,7 +220,43 @@ where
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context;
+
     use super::*;
+
+    fn api_error(message: &str, reason: &str, code: u16) -> kube::Error {
+        let (message, reason) = (message.to_owned(), reason.to_owned());
+        kube::Error::Api(Box::new(Status { message, reason, code, ..Status::default() }))
+    }
+
+    #[test]
+    fn error_line_tells_each_cause_once() {
+        let forbidden = || api_error("pods is forbidden", "Forbidden", 403);
+        let call = |source| IoError::Api { what: "list pods".to_owned(), source: Arc::new(source) };
+        let watch = kube::runtime::watcher::Error::InitialListFailed(forbidden());
+        let other = |text: &str| kube::Error::Service(std::io::Error::other(text).into());
+        for (error, line) in [
+            (anyhow::Error::new(forbidden()), "pods is forbidden (403 Forbidden)"),
+            (
+                anyhow::Error::new(forbidden()).context("checking"),
+                "checking: pods is forbidden (403 Forbidden)",
+            ),
+            (anyhow::Error::new(call(forbidden())), "list pods: pods is forbidden (403 Forbidden)"),
+            (anyhow::Error::new(api_error("no", "", 500)), "no (500)"),
+            (anyhow::Error::new(api_error("", "", 502)), "the API server answered 502"),
+            (
+                anyhow::Error::new(watch),
+                "failed to perform initial object list: pods is forbidden (403 Forbidden)",
+            ),
+            (anyhow::Error::new(other("refused")), "ServiceError: refused"),
+            (anyhow::Error::new(call(other("refused"))), "list pods: ServiceError: refused"),
+            (anyhow::anyhow!("plain").context("outer"), "outer: plain"),
+        ] {
+            assert_eq!(error_line(error.as_ref()), line);
+        }
+        let absent: anyhow::Result<()> = Err(anyhow::anyhow!("x")).context("outer: x");
+        assert_eq!(error_line(absent.unwrap_err().as_ref()), "outer: x");
+    }
 
     #[test]
     fn only_the_api_servers_own_word_says_that_an_object_is_not_there() {

@@ -9,6 +9,7 @@ use kube::Client;
 
 use super::Output;
 use crate::api::Duration;
+use crate::calls::error_line;
 use crate::check::{Report, Scope, Verdict, gather, judge, render};
 
 /// Pause between two tries of `--wait`.
@@ -79,7 +80,7 @@ async fn report(args: &Args) -> Result<Report> {
         let waiting = match &report {
             Ok(found) if found.verdict() < Verdict::Unknown => return report,
             Ok(found) => found.blocking().map(|outcome| outcome.check.id).collect::<Vec<_>>().join(", "),
-            Err(error) => format!("{error:#}"),
+            Err(error) => error_line(error.as_ref()),
         };
         // On standard error, once for each change: what is waited for.
         if waiting != told {

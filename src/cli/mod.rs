@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::calls::error_line;
+
 mod access;
 mod check;
 mod completion;
@@ -98,7 +100,7 @@ impl Cli {
             Command::Probe(args) => probe::run(&args),
         };
         result.unwrap_or_else(|error| {
-            anstream::eprintln!("resurgam: {error:#}");
+            anstream::eprintln!("resurgam: {}", error_line(error.as_ref()));
             ExitCode::from(2)
         })
     }
