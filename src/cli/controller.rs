@@ -14,6 +14,7 @@ use kube::{Api, Client, Config};
 use tokio::net::TcpListener;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
+use crate::calls::error_line;
 use crate::clock;
 use crate::controllers::network::ProbeOptions;
 use crate::controllers::process::Process;
@@ -136,7 +137,7 @@ impl Ended {
             }
             Self::Controllers(error) => {
                 tracing::error!(
-                    error = format!("{error:#}"),
+                    error = error_line(error.as_ref()),
                     "a controller ended: giving the lease back and ending"
                 );
                 ExitCode::FAILURE
@@ -173,11 +174,15 @@ fn start_logs(format: LogFormat) {
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
+    // Whatever needs no cluster is tried first: a replica that cannot lead must not report ready and wait for its turn.
+    let asker = Asker::new(args.http_allow.clone())?;
     let evidence = evidence(args)?;
-    let config = super::cluster().await?;
-    let client = crate::client::patient(config.clone())?;
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
+    let interval = args.probe_interval;
+    anyhow::ensure!(interval.0.as_secs() >= 1, "--probe-interval {interval} is too short: at least 1s");
+    let config = super::cluster().await?;
+    let client = crate::client::patient(config.clone())?;
     let health = Arc::new(Health::default());
     let listener = listen(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
@@ -216,7 +221,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let store = evidence.store.clone();
     // Whatever it does, it writes only while it leads.
     let client = crate::client::leading(config.clone(), process.leadership.clone())?;
-    let mut controllers = Box::pin(lead(args, client, config, evidence, process.clone()));
+    let mut controllers = Box::pin(lead(args, client, config, asker, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => Ended::Controllers(error),
         () = keep_proving(&store, &identity, &published) => Ended::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
@@ -259,10 +264,11 @@ async fn lead(
     args: &Args,
     client: Client,
     config: Config,
+    asker: Asker,
     evidence: Evidence,
     process: Process,
 ) -> anyhow::Error {
-    why_ended(control(args, client, config, evidence, process)).await
+    why_ended(control(args, client, config, asker, evidence, process)).await
 }
 
 /// Why controllers ended. A panic must not end the process with the lease in its hand.
@@ -279,16 +285,11 @@ async fn control(
     args: &Args,
     client: Client,
     config: Config,
+    asker: Asker,
     evidence: Evidence,
     process: Process,
 ) -> Result<()> {
-    let asker = Asker::new(args.http_allow.clone())?;
     let interval = args.probe_interval.0;
-    anyhow::ensure!(
-        interval.as_secs() >= 1,
-        "--probe-interval {} is too short: at least 1s",
-        args.probe_interval
-    );
     let mut options = quarantine::QuarantineOptions::new(evidence);
     let routes = args.api_server_route.iter().cloned().collect();
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };

@@ -49,10 +49,25 @@ impl Gate for HttpSpec {
     }
 }
 
-/// The client of `http` gates cannot be made.
+/// The client of `http` gates cannot be made: in practice, the system trusts no certificate authority.
 #[derive(Debug, thiserror::Error)]
-#[error("the client of http gates cannot be made")]
-pub struct AskerError(#[from] reqwest::Error);
+#[error(
+    "no client for https can be made: {0}. Whoever builds the image or runs the machine installs a bundle of certificate \
+     authorities (/etc/ssl/certs/ca-certificates.crt, package ca-certificates), or sets SSL_CERT_FILE to one"
+)]
+pub struct AskerError(String);
+
+impl AskerError {
+    fn new(error: &reqwest::Error) -> Self {
+        // The outer errors only say that there is an inner one.
+        let mut cause: &dyn Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let text = cause.to_string();
+        Self(text.trim_start_matches("unexpected error: ").to_owned())
+    }
+}
 
 /// Asks endpoints for their status.
 pub struct Prober {
@@ -87,7 +102,8 @@ impl Prober {
             // Each answer is of a connection of its own: an old one would show less, and skip the check of its address.
             .pool_max_idle_per_host(0)
             .dns_resolver(CheckedResolver { allow: Arc::clone(&allow) })
-            .build()?;
+            .build()
+            .map_err(|error| AskerError::new(&error))?;
         Ok(Self { client, allow })
     }
 
