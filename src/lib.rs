@@ -23,3 +23,4 @@ pub mod version;
 
 pub use resurgam_api as api;
 pub use resurgam_core::{engine, plan, simulate};
+pub(crate) use resurgam_core::text;

@@ -12,13 +12,14 @@ use kube::core::ClusterResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::read::{count, some, why};
+use super::read::{some, why};
 use super::schema::{Difference, compare};
 use super::{Check, Fact, Outcome};
 use crate::api::{self, OPERATOR_NAMESPACE, PROBE_NAMESPACES, RECORDS_NAMESPACE};
 use crate::calls::call_opt;
 use crate::isolation::list;
 use crate::isolation::policies::{self, VERSION, VERSION_ANNOTATION};
+use crate::text::count;
 
 const NAMESPACES: Check = Check::fatal("namespaces", "the operator's namespaces are there");
 const KINDS: Check = Check::fatal("kinds", "the kinds are installed, and fit this version");

@@ -3,13 +3,14 @@
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{count, list, some};
+use super::read::{list, some};
 use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
 use crate::api::{Isolation, Quarantine};
 use crate::isolation::probe::Seen;
 use crate::isolation::verify_as_caller;
+use crate::text::count;
 
 const FENCE: Check = Check::fatal("fence", "you are refused where it is isolated");
 const NETWORK: Check =

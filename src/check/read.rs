@@ -117,12 +117,6 @@ pub(super) fn right(verb: &str, group: &str, resource: &str) -> ResourceAttribut
     }
 }
 
-/// `1 namespace`, `2 namespaces`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
 /// The first few, and how many more.
 pub(super) fn some<T: AsRef<str>>(all: &[T], most: usize) -> String {
     let shown: Vec<&str> = all.iter().take(most).map(AsRef::as_ref).collect();

@@ -8,8 +8,9 @@ use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{count, list, some};
+use super::read::{list, some};
 use super::{Check, Fact, Outcome};
+use crate::text::count;
 
 const CLASS: Check = Check::warning("storage-class", "there is a StorageClass");
 const SNAPSHOTS: Check =

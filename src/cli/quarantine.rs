@@ -23,6 +23,7 @@ use crate::isolation::impact;
 use crate::isolation::list;
 use crate::isolation::offline::{self, Request, Work};
 use crate::isolation::preflight::{self, Kind};
+use crate::text::count;
 use report::{LeftOut, Outcome, Report};
 use targets::Meant;
 
@@ -163,7 +164,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     // All at once, before anything else: from here on nobody writes there.
     let listed = list::add(&client, &report.targets, Isolation::Contained).await;
     if listed.is_ok() && args.output == Output::Text {
-        anstream::eprintln!("{} namespaces on the isolation lists", report.targets.len());
+        anstream::eprintln!("{} on the isolation lists", count(report.targets.len(), "namespace"));
     }
     let unlisted = listed.err().map(|error| error.to_string());
     let request = Request { spec: spec(args), operator: report.operator, unlisted, policies: Arc::default() };
@@ -282,7 +283,7 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
         }
         return Ok(true);
     }
-    anstream::eprint!("Isolate {} namespaces now? [y/N] ", report.targets.len());
+    anstream::eprint!("Isolate {} now? [y/N] ", count(report.targets.len(), "namespace"));
     anstream::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

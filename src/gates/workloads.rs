@@ -238,6 +238,7 @@ pub(super) fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inven
     let Selection { workloads, left_out } = select(spec, question, inventory);
     let besides = match left_out {
         0 => String::new(),
+        1 => " (besides 1 CronJob or suspended Job, left out)".to_owned(),
         count => format!(" (besides {count} CronJobs or suspended Jobs, left out)"),
     };
     // With labels it is the plan's author who says where something is to be found.
@@ -260,7 +261,8 @@ pub(super) fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inven
     let evidence = || evidence::digest(&basis(spec, question.phase, &workloads));
     worst(&findings, evidence).unwrap_or_else(|| {
         let count = workloads.len();
-        Answer::pass("Current", format!("{count} workloads are current{besides}"), evidence())
+        let are = if count == 1 { "workload is" } else { "workloads are" };
+        Answer::pass("Current", format!("{count} {are} current{besides}"), evidence())
     })
 }
 

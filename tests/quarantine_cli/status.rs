@@ -92,7 +92,7 @@ async fn a_failing_quarantine_is_shown_and_is_exit_code_1() {
     let ran = status(responder, &[]).await;
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     let lines: Vec<_> = ran.out.lines().collect();
-    assert_eq!(lines[0], "1 of 1 Quarantines is failing", "{}", ran.out);
+    assert_eq!(lines[0], "1 of 1 Quarantine is failing", "{}", ran.out);
     assert!(lines[2].starts_with("status-web  NetworkNotEnforced for "), "{}", ran.out);
     assert_eq!(lines[3], "  CiliumNetworkPolicy allow-world allows ingress");
     let failing = status(responder, &["--output", "json"]).await.json()["quarantines"]["failing"].clone();

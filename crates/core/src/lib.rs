@@ -7,5 +7,6 @@
 pub mod engine;
 pub mod plan;
 pub mod simulate;
+pub mod text;
 
 use resurgam_api as api;

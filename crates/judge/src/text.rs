@@ -41,20 +41,25 @@ impl fmt::Display for Report {
         let verdict = match self.violations.len() {
             0 if !self.is_clean() => "no violation that can be told".to_owned(),
             0 => "no violation".to_owned(),
-            1 => "1 violation".to_owned(),
-            n => format!("{n} violations"),
+            n => count(n, "violation"),
         };
         writeln!(
             f,
-            "{}: {verdict} in {} events: {} loosenings ({} asked for), {} writes of steps, {} pods under isolation",
-            self.plan, self.events, self.loosenings, self.asks, self.steps, self.pods
+            "{}: {verdict} in {}: {} ({} asked for), {} of steps, {} under isolation",
+            self.plan,
+            count(self.events, "event"),
+            count(self.loosenings, "loosening"),
+            self.asks,
+            count(self.steps, "write"),
+            count(self.pods, "pod")
         )?;
         match &self.quiet {
             Some(quiet) => {
                 writeln!(
                     f,
-                    "quiet window: {:.0} s, {} requests of the operator",
-                    quiet.seconds, quiet.requests
+                    "quiet window: {:.0} s, {} of the operator",
+                    quiet.seconds,
+                    count(quiet.requests, "request")
                 )?;
             }
             None => writeln!(f, "quiet window: none given, so I8 quiet was not judged")?,
@@ -78,6 +83,12 @@ impl fmt::Display for Report {
         }
         self.figures(f)
     }
+}
+
+/// `1 event`, `2 events`.
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 impl Report {

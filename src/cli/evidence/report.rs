@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use crate::isolation::evidence::{Finding, Problem, Sealing, Verified};
+use crate::text::count;
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
@@ -113,8 +114,4 @@ pub(super) fn verified(all: &[Verified], with_cluster: bool) -> String {
         text.push_str("Not compared with what the Quarantines say: a sealing that was taken away as a whole is noticed with --cluster only.\n");
     }
     text
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

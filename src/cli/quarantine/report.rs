@@ -10,6 +10,7 @@ use crate::isolation::ensure::{Found, State};
 use crate::isolation::impact::Impact;
 use crate::isolation::offline;
 use crate::isolation::preflight::{Finding, Kind, Weight};
+use crate::text::count;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -67,9 +68,8 @@ macro_rules! line {
 /// Which namespaces are meant, before anything else.
 pub(super) fn targets(report: &Report) -> String {
     let mut page = String::new();
-    let count = report.targets.len();
-    let many = if count == 1 { "namespace" } else { "namespaces" };
-    line!(page, "{BOLD}{count} {many} to isolate{BOLD:#}: {}", report.targets.join(", "));
+    let many = count(report.targets.len(), "namespace");
+    line!(page, "{BOLD}{many} to isolate{BOLD:#}: {}", report.targets.join(", "));
     for left in &report.left_out {
         line!(page, "{DIM}  left out: {}: {}{DIM:#}", left.namespace, left.why);
     }
@@ -112,7 +112,7 @@ pub(super) fn impacts(report: &Report) -> String {
         };
         let what =
             if impact.workloads.is_empty() { "nothing".to_owned() } else { impact.workloads.join(", ") };
-        line!(page, "  {running}: {what} ({} pods)", impact.pods);
+        line!(page, "  {running}: {what} ({})", count(impact.pods, "pod"));
         for (what, list) in [
             ("loses outside connectivity", &impact.goes_dark),
             ("nothing brings back, once stopped", &impact.unmanaged_pods),

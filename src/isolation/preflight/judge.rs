@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::addresses::{host, own_addresses, serves, service_namespace};
 use super::{Finding, Gathered, Kind, Weight, webhooks};
 use crate::api::protected_namespace;
+use crate::text::count;
 
 /// What speaks against isolating the targets. Empty: nothing that is known.
 #[must_use]
@@ -96,7 +97,7 @@ fn counted(namespaces: &[&str]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!("{} namespaces ({named}{more})", namespaces.len())
+    format!("{} ({named}{more})", count(namespaces.len(), "namespace"))
 }
 
 /// Helpers that every storage driver brings along.

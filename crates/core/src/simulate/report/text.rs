@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Report, Service, Unit};
 use crate::api::{Stage, conditions::shorten};
+use crate::text::count;
 
 const TITLE: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -42,11 +43,11 @@ fn heading(out: &mut String, report: &Report, width: usize) {
     } else {
         format!("{}/{}", report.namespace, report.plan)
     };
-    let mut counts = vec![plural(services, "service")];
+    let mut counts = vec![count(services, "service")];
     if groups > 0 {
-        counts.push(plural(groups, "group"));
+        counts.push(count(groups, "group"));
     }
-    counts.push(plural(report.layers.len(), "layer"));
+    counts.push(count(report.layers.len(), "layer"));
     line(out, &format!("{TITLE}{title}{TITLE:#}: {}", counts.join(", ")));
     let mut notes = Vec::new();
     if report.dormant {
@@ -108,7 +109,7 @@ fn name(unit: &Unit) -> String {
 fn timeline(out: &mut String, report: &Report, width: usize) {
     let total = report.makespan_seconds;
     section(out, "Timeline");
-    let slots = plural(report.max_parallel, "unit");
+    let slots = count(report.max_parallel, "unit");
     let tiers = report.services.iter().any(|s| s.tier.is_some());
     let grouped = report.services.iter().any(|s| s.group.is_some());
     let names = report.services.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).min(NAME_LIMIT);
@@ -236,7 +237,7 @@ fn critical_path(out: &mut String, report: &Report, width: usize) {
         out,
         &format!(
             "  {} in {}: no order is faster.",
-            plural(units.len(), "unit"),
+            count(units.len(), "unit"),
             span(report.critical_path.seconds)
         ),
     );
@@ -298,10 +299,6 @@ fn wrapped(
         }
     }
     flush(&row);
-}
-
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Seconds as people write a duration.
