@@ -162,7 +162,13 @@ async fn recorded(namespace: Option<&str>) -> Result<BTreeMap<String, String>> {
 
 async fn get(store: Store, args: &Get) -> Result<ExitCode> {
     let identities = args.identity.as_deref().map(read_identities).transpose()?;
-    let object = chosen(&args.object, store.objects(None).await?)?;
+    let Some(object) = chosen(&args.object, store.objects(None).await?)? else {
+        anstream::eprintln!(
+            "resurgam: the evidence store {store} holds no {}: resurgam evidence list tells what it holds",
+            args.object
+        );
+        return Ok(ExitCode::FAILURE);
+    };
     // Twice read: nothing is handed out before it is known to be what it was.
     let digest = store.digest_of(&object).await?;
     if object.digest().is_some_and(|said| said != digest) {
@@ -195,19 +201,19 @@ fn read_identities(path: &Path) -> Result<Identities> {
     text.parse().map_err(anyhow::Error::msg).with_context(named)
 }
 
-/// The one object that is meant.
-fn chosen(meant: &str, objects: Vec<Object>) -> Result<Object> {
+/// The one object that is meant. `None`: there is none.
+fn chosen(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
     let digits = meant.strip_prefix("sha256:").unwrap_or(meant);
     let is_meant = |object: &Object| {
         if meant.contains('/') { object.to_string() == meant } else { object.name.starts_with(digits) }
     };
     let mut found: Vec<Object> = objects.into_iter().filter(is_meant).collect();
     match (found.pop(), found.len()) {
-        (Some(object), 0) => Ok(object),
+        (Some(object), 0) => Ok(Some(object)),
         (Some(object), others) => {
             bail!("{meant} begins the names of {} objects, such as {object}", others + 1)
         }
-        (None, _) => bail!("the store holds no {meant}: resurgam evidence list tells what it holds"),
+        (None, _) => Ok(None),
     }
 }
 
