@@ -22,5 +22,5 @@ mod tls;
 pub mod version;
 
 pub use resurgam_api as api;
-pub use resurgam_core::{engine, plan, simulate};
 pub(crate) use resurgam_core::text;
+pub use resurgam_core::{engine, plan, simulate};

@@ -24,14 +24,30 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     (!found.is_empty()).then_some(found)
 }
 
+/// The admission webhook that refused a request or did not answer, by what the API server said.
+fn webhook(message: &str) -> Option<&str> {
+    between(message, "failed calling webhook \"", "\"")
+        .or_else(|| between(message, "admission webhook \"", "\" denied the request"))
+}
+
+/// Who refused somebody else's request, such as a controller's pods, where a message repeats the API server's words. `None`: nobody
+/// is named, or somebody whom the message leaves in no doubt.
+#[must_use]
+pub fn repeated_culprit(message: &str) -> Option<Culprit> {
+    let quota = || between(message, "exceeded quota: ", ",");
+    let policy = || between(message, "ValidatingAdmissionPolicy '", "'");
+    webhook(message)
+        .map(|name| Culprit::Webhook(name.to_owned()))
+        .or_else(|| quota().map(|name| Culprit::Quota(name.to_owned())))
+        .or_else(|| policy().map(|name| Culprit::Policy(name.to_owned())))
+}
+
 /// Who refused a call, by what the API server said.
 #[must_use]
 pub fn culprit(error: &IoError) -> Culprit {
     let Some(status) = error.status() else { return Culprit::ApiServer };
     let message = status.message.as_str();
-    let webhook = between(message, "failed calling webhook \"", "\"")
-        .or_else(|| between(message, "admission webhook \"", "\" denied the request"));
-    if let Some(name) = webhook {
+    if let Some(name) = webhook(message) {
         return Culprit::Webhook(name.to_owned());
     }
     let quota = between(message, "exceeded quota: ", ",")

@@ -5,10 +5,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use crate::api::conditions::{NEEDS_DECISION, READY, STALLED, find, is_true};
+use crate::api::conditions::{NEEDS_DECISION, ORPHANED, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
-use crate::api::service_recovery::ResumeStatus;
-use crate::api::{Action, Quarantine, RecoveryPlan, ServiceRecovery};
+use crate::api::service_recovery::{Block, ResumeStatus};
+use crate::api::{Action, Quarantine, Reason, RecoveryPlan, ServiceRecovery};
+use crate::isolation::failure::{Culprit, repeated_culprit};
 
 mod quarantines;
 mod render;
@@ -73,14 +74,69 @@ pub struct ServiceView {
     pub waiting_for: Option<String>,
     /// Is it recovered, and are its continuous gates passing?
     pub ready: bool,
+    /// The plan names it no more: nothing of it goes on, and its isolation stays.
+    pub orphaned: bool,
     /// What a person is asked, and how to answer.
     pub decision: Option<DecisionView>,
+    /// What does not clear by itself, although no Decision is asked for.
+    pub held_up: Option<HeldUp>,
     /// What was let pass.
     pub exceptions: Vec<String>,
     /// Holes in its clean room.
     pub holes: Vec<String>,
     /// CronJobs and Jobs that isolating suspended.
     pub resumes: Vec<ResumeStatus>,
+}
+
+/// What keeps a service from going on until somebody acts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldUp {
+    /// One word.
+    pub reason: String,
+    /// The culprit: a namespace, a gate, a step, a webhook.
+    pub name: String,
+    /// What is the matter with it, and who can clear it.
+    pub message: String,
+}
+
+impl HeldUp {
+    /// The first block that somebody has to clear: by its reason, or as its message names who refuses what is waited for.
+    fn of(blocks: &[Block]) -> Option<Self> {
+        blocks.iter().find_map(|block| {
+            let Block { reason, name, message } = block;
+            let culprit = repeated_culprit(message);
+            // A Quarantine that is merely on its way is not ready either; one that fails is listed with the Quarantines.
+            if culprit.is_none() && (*reason == Reason::QuarantineNotReady || reason.clears_by_itself()) {
+                return None;
+            }
+            // What a dependency is held up by is told with that one.
+            if matches!(reason, Reason::Dependency | Reason::Together) {
+                return None;
+            }
+            let message = culprit.map_or_else(|| message.clone(), |culprit| refused(&culprit, message));
+            Some(Self { reason: reason.as_str().to_owned(), name: name.clone(), message })
+        })
+    }
+}
+
+/// Who refuses what is waited for, who clears it, and then the API server's own words.
+fn refused(culprit: &Culprit, message: &str) -> String {
+    let who = match culprit {
+        Culprit::Webhook(name) => format!(
+            "webhook {name} refuses what is waited for, or does not answer. Whoever runs the webhook repairs it, or a recovery lead \
+             removes it (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
+        ),
+        Culprit::Quota(name) => {
+            format!("ResourceQuota {name} leaves no room for what is waited for. A recovery lead raises it")
+        }
+        Culprit::Policy(name) => format!(
+            "ValidatingAdmissionPolicy {name} refuses what is waited for. Whoever wrote that policy makes an exemption (kubectl get \
+             validatingadmissionpolicy {name})"
+        ),
+        Culprit::Rights | Culprit::ApiServer => return message.to_owned(),
+    };
+    format!("{who}: {message}")
 }
 
 /// What a person is asked.
@@ -137,6 +193,7 @@ impl View {
         matches!(self.operator, OperatorView::Silent { .. })
             || !self.quarantines.failing.is_empty()
             || self.plans.iter().any(|plan| plan.stalled || plan.needs_decision > 0 || plan.ready == "False")
+            || self.plans.iter().flat_map(|plan| &plan.services).any(|service| service.held_up.is_some())
     }
 
     /// From the objects as the API server has them.
@@ -181,6 +238,10 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
         .filter(|r| r.metadata.namespace == plan.metadata.namespace && r.spec.plan_ref.name == name)
         .map(service_view)
         .collect();
+    // Nothing of a plan that is not armed goes on, so nothing holds it up.
+    if ready.is_some_and(|ready| ready.reason == Reason::Dormant.as_str()) {
+        services.iter_mut().for_each(|service| service.held_up = None);
+    }
     services
         .sort_by(|a, b| (a.tier.unwrap_or(i32::MAX), &a.name).cmp(&(b.tier.unwrap_or(i32::MAX), &b.name)));
     PlanView {
@@ -205,15 +266,26 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
 fn service_view(record: &ServiceRecovery) -> ServiceView {
     let status = record.status.clone().unwrap_or_default();
     let message = find(&status.conditions, NEEDS_DECISION).map_or_else(String::new, |c| c.message.clone());
+    let orphan = find(&status.conditions, ORPHANED).filter(|c| c.status == "True");
+    let ready = is_true(&status.conditions, READY);
+    let held_up = HeldUp::of(&status.blocked_by);
+    let held_up = held_up.filter(|_| orphan.is_none() && status.decision.is_none() && !ready);
+    let waiting_for = match orphan {
+        Some(orphan) => Some(format!("{}: {}", orphan.reason, orphan.message)),
+        None => status.waiting_for.clone(),
+    };
     ServiceView {
         name: record.spec.service.clone(),
         tier: record.spec.tier,
         stage: status.stage.as_str().to_owned(),
         attempt: status.attempt,
         isolation: status.isolation.map(|i| i.as_str().to_owned()),
-        waiting_for: status.waiting_for.clone(),
-        ready: is_true(&status.conditions, READY),
-        decision: status.decision.map(|d| DecisionView {
+        waiting_for,
+        ready,
+        orphaned: orphan.is_some(),
+        held_up,
+        // Nobody is asked about what the plan does not name.
+        decision: status.decision.filter(|_| orphan.is_none()).map(|d| DecisionView {
             reason: d.reason.as_str().to_owned(),
             message,
             by_decision: !d.actions.is_empty(),

@@ -10,6 +10,7 @@ use super::{OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView
 use crate::api::Action;
 use crate::api::Duration;
 use crate::api::conditions::shorten;
+use crate::text::count;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -47,17 +48,17 @@ fn failing_quarantines(page: &mut String, view: &QuarantinesView, now: Timestamp
     if let Some(why) = &view.unreadable {
         line!(page, "{BAD}Which namespaces are isolated is not known.{BAD:#} {}\n", shorten(why, 400));
     }
-    let count = view.failing.len();
-    if count == 0 {
+    let failing = view.failing.len();
+    if failing == 0 {
         return;
     }
-    let verb = if count == 1 { "is" } else { "are" };
-    line!(page, "{BAD}{count} of {} Quarantines {verb} failing{BAD:#}", view.total);
+    let verb = if failing == 1 { "is" } else { "are" };
+    line!(page, "{BAD}{failing} of {} {verb} failing{BAD:#}", count(view.total, "Quarantine"));
     for quarantine in view.failing.iter().take(SHOWN.0) {
         failing_quarantine(page, quarantine, now);
     }
-    if count > SHOWN.0 {
-        line!(page, "\nand {} more", count - SHOWN.0);
+    if failing > SHOWN.0 {
+        line!(page, "\nand {} more", failing - SHOWN.0);
     }
     line!(page, "\n{DIM}Each control: kubectl get quarantine NAMESPACE -o yaml{DIM:#}\n");
 }
@@ -92,8 +93,7 @@ fn quarantines(page: &mut String, view: &QuarantinesView) {
             parts.push(format!("{count} {what}"));
         }
     }
-    let namespaces = if view.isolated == 1 { "namespace" } else { "namespaces" };
-    let mut levels = vec![format!("{} {namespaces} isolated", view.isolated)];
+    let mut levels = vec![format!("{} isolated", count(view.isolated, "namespace"))];
     let neither = view.total.saturating_sub(view.isolated + view.open);
     for (count, what) in [(view.open, "open"), (neither, "not confirmed isolated yet")] {
         if count > 0 {
@@ -147,6 +147,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
     for service in plan.services.iter().filter(|s| s.decision.is_some()) {
         decision(page, plan, service, now);
     }
+    held_up(page, plan);
     if plan.services.is_empty() {
         return;
     }
@@ -195,8 +196,24 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
     }
 }
 
+/// Services that a page says to be held up.
+const HELD_UP: usize = 10;
+
+fn held_up(page: &mut String, plan: &PlanView) {
+    let all: Vec<_> = plan.services.iter().filter_map(|s| Some((&s.name, s.held_up.as_ref()?))).collect();
+    for (service, held) in all.iter().take(HELD_UP) {
+        line!(page, "\n{BAD}{service} is held up{BAD:#}: {}: {}", held.reason, held.name);
+        line!(page, "  {}", shorten(&held.message, 700));
+    }
+    if all.len() > HELD_UP {
+        line!(page, "\nand {} more are held up", all.len() - HELD_UP);
+    }
+}
+
 fn stage_style(service: &ServiceView) -> Style {
-    if service.decision.is_some() {
+    if service.orphaned {
+        DIM
+    } else if service.decision.is_some() || service.held_up.is_some() {
         BAD
     } else if service.ready {
         GOOD
@@ -232,7 +249,8 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
     line!(page, "  {}", shorten(&decision.message, 700));
     let held = plan.blocked_by.iter().find(|b| b.name == service.name).map_or(0, |b| b.holds);
     if held > 0 {
-        line!(page, "  {held} services wait for it.");
+        let verb = if held == 1 { "waits" } else { "wait" };
+        line!(page, "  {} {verb} for it.", count(usize::try_from(held).unwrap_or(0), "service"));
     }
     if !decision.by_decision {
         return;
@@ -273,6 +291,11 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
                         decision.reason,
                         shorten(&decision.message, 300)
                     ))
+                }
+                None if service.held_up.is_some() && old.is_none_or(|o| o.held_up != service.held_up) => {
+                    service.held_up.as_ref().map(|held| {
+                        format!("held up: {}: {}: {}", held.reason, held.name, shorten(&held.message, 300))
+                    })
                 }
                 // That it is isolated to begin with is no news.
                 _ if old.is_none() && service.stage == "Isolated" && service.attempt == 1 => None,

@@ -87,6 +87,65 @@ fn the_page_tells_what_is_back_what_is_next_and_what_holds_it() {
 }
 
 #[test]
+fn service_that_left_the_plan_needs_no_decision() {
+    let mut all = records();
+    let status = all[2].status.as_mut().unwrap();
+    let message = "the plan names this service no more; its isolation stays as it is";
+    let orphaned = condition("Orphaned", "True", "NotInPlan", message);
+    status.conditions.push(serde_json::from_value(orphaned).unwrap());
+    let mut plan = plan();
+    let counts = plan.status.as_mut().unwrap();
+    (counts.needs_decision, counts.conditions) = (0, Vec::new());
+    let view = View::of(&[plan], &all, Ok(&[]), Some(&lease(85)), at(90));
+    assert!(!view.needs_a_person());
+    let page = page(&view, 90);
+    assert!(!page.contains("integration needs a decision"), "{page}");
+    assert!(page.lines().any(|line| line.contains("integration") && line.contains("NotInPlan")), "{page}");
+    assert!(!changes(None, &view).iter().any(|line| line.contains("needs a decision")));
+}
+
+/// What a service waits for, and whether it is said to be held up by it.
+#[test]
+fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
+    const WEBHOOK: &str = "Deployment meshed-app/app: 0 of 1 updated, 0 ready: Internal error occurred: failed calling webhook \
+                           \"injector.mesh.example\": no endpoints available for service \"injector\"";
+    let view = |reason: &str, message: &str, more: serde_json::Value| {
+        let mut status = json!({
+            "stage": "PostChecks", "isolation": "CleanRoom", "waitingFor": format!("{reason}: up"),
+            "blockedBy": [{"reason": "StepAgain", "name": "start"}, {"reason": reason, "name": "up", "message": message}],
+        });
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut plan = plan();
+        let counts = plan.status.as_mut().unwrap();
+        (counts.needs_decision, counts.blocked_by, counts.conditions) = (0, Vec::new(), Vec::new());
+        View::of(&[plan], &[record("meshed-app", 1, &status)], Ok(&[]), Some(&lease(85)), at(90))
+    };
+    for (reason, message, more, held_up) in [
+        ("GateUnknown", WEBHOOK, json!({}), true),
+        ("Isolation", "x is on its way to CleanRoom: exceeded quota: pods, requested: 1", json!({}), true),
+        ("QuarantineMissing", "namespace x has no Quarantine", json!({}), true),
+        ("Suspended", "", json!({}), true),
+        ("GateUnknown", "Deployment meshed-app/app: 0 of 1 updated", json!({}), false),
+        ("QuarantineNotReady", "awaiting pods", json!({}), false),
+        ("Conflict", "", json!({}), false),
+        ("Dependency", WEBHOOK, json!({}), false),
+        (
+            "GateUnknown",
+            WEBHOOK,
+            json!({"conditions": [condition("Orphaned", "True", "NotInPlan", "")]}),
+            false,
+        ),
+    ] {
+        let view = view(reason, message, more);
+        assert_eq!(view.needs_a_person(), held_up, "{reason}: {message}");
+    }
+    let webhook = view("GateUnknown", WEBHOOK, json!({}));
+    insta::assert_snapshot!("held_up", page(&webhook, 90));
+    insta::assert_snapshot!("held_up_lines", changes(None, &webhook).join("\n"));
+    assert!(changes(Some(&webhook), &webhook).is_empty());
+}
+
+#[test]
 fn a_silent_operator_is_told_with_since_when_and_what_it_means() {
     let view = View::of(&[plan()], &[], Ok(&[]), Some(&lease(0)), at(90));
     insta::assert_snapshot!(page(&view, 90));

@@ -200,6 +200,23 @@ impl Reason {
                 | Self::StepAgain
         )
     }
+
+    /// Returns whether what it tells of clears without anybody doing anything: it is the service's turn that is waited for, or the next
+    /// look, as something else was written in between.
+    #[must_use]
+    pub const fn clears_by_itself(self) -> bool {
+        self.is_in_turn()
+            || matches!(
+                self,
+                Self::ApiServer
+                    | Self::Conflict
+                    | Self::PlanChanged
+                    | Self::NotAccepted
+                    | Self::DependencyNotRecovered
+                    | Self::ServiceRecoveryMissing
+                    | Self::StepMissing
+            )
+    }
 }
 
 impl fmt::Display for Reason {
