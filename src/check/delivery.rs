@@ -6,9 +6,13 @@ use super::read::why;
 use super::{Check, Fact, Outcome};
 use crate::calls::call;
 
-const FLUX: Check = Check::warning("flux", "Flux");
-const ARGO_CD: Check = Check::warning("argo-cd", "Argo CD");
-const VELERO: Check = Check::warning("velero", "Velero");
+const FLUX: Check =
+    Check::warning("flux", "Flux delivers here, and is suspended or refused where a namespace is isolated");
+const ARGO_CD: Check = Check::warning(
+    "argo-cd",
+    "Argo CD delivers here, and is suspended or refused where a namespace is isolated",
+);
+const VELERO: Check = Check::warning("velero", "Velero is here, and restores only where it is granted that");
 
 /// In the order in which they are shown.
 pub const CHECKS: [Check; 3] = [FLUX, ARGO_CD, VELERO];
@@ -30,7 +34,7 @@ pub(super) async fn gather(client: &Client) -> Facts {
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
-    const SUSPENDED: &str = "what it delivers into an isolated namespace is refused, and suspended where nothing else hangs on it";
+    const SUSPENDED: &str = "it is suspended where nothing else hangs on it";
     let groups = match &facts.groups {
         Ok(groups) => groups,
         Err(why) => return CHECKS.iter().map(|check| check.unknown(why)).collect(),
@@ -39,8 +43,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         .iter()
         .find(|group| wanted.contains(&group.as_str()))
     {
-        Some(group) => check.passes(format!("installed ({group}): {then}")),
-        None => check.passes("not installed"),
+        Some(group) => check.passes(format!("{group} is served; {then}")),
+        None => check.does_not_apply("it is not installed"),
     };
     vec![
         found(FLUX, &["kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"], SUSPENDED),
@@ -48,7 +52,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         found(
             VELERO,
             &["velero.io"],
-            "its account restores into an isolated namespace only where it is granted recover on that Quarantine by name",
+            "its account needs recover, by name, on the Quarantine of each namespace that it restores into",
         ),
     ]
 }

@@ -12,7 +12,7 @@ use crate::isolation::probe::Seen;
 use crate::isolation::verify_as_caller;
 use crate::text::count;
 
-const FENCE: Check = Check::fatal("fence", "you are refused where it is isolated");
+const FENCE: Check = Check::fatal("fence", "you are refused in a namespace that is isolated");
 const NETWORK: Check =
     Check::fatal("network-enforced", "the network was tried, and cuts off what is isolated");
 
@@ -85,7 +85,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
 
 fn fence(tried: Option<&(String, Seen)>) -> Outcome {
     let Some((namespace, seen)) = tried else {
-        return FENCE.passes("nothing is isolated, so nothing was tried");
+        return FENCE.does_not_apply("nothing is isolated, so nothing was tried");
     };
     match seen {
         Seen::Refused => FENCE.passes(format!("tried by a dry-run in namespace {namespace}")),

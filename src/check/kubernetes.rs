@@ -16,7 +16,7 @@ const ADMISSION: Check =
     Check::fatal("admission-policies", "the API server serves ValidatingAdmissionPolicies");
 const STATIC: Check = Check::warning("static-policies", "nobody can take the policies away through the API");
 const CONTROLLERS: Check =
-    Check::warning("controller-accounts", "each controller of Kubernetes acts as an account of its own");
+    Check::warning("controller-accounts", "controllers of Kubernetes have accounts of their own");
 
 /// In the order in which they are shown.
 pub const CHECKS: [Check; 4] = [API_VERSION, ADMISSION, STATIC, CONTROLLERS];
@@ -191,7 +191,7 @@ fn controllers_have_accounts(missing: &Fact<Vec<String>>) -> Outcome {
     match missing {
         Err(why) => CONTROLLERS.unknown(why),
         Ok(missing) if missing.is_empty() => {
-            CONTROLLERS.passes("their accounts are in kube-system, which is a trace of it and no proof")
+            CONTROLLERS.passes("in kube-system; that each acts as its own is likely, and not proved by that")
         }
         Ok(missing) => CONTROLLERS.fails(format!(
             "kube-system has no ServiceAccount {}: the controller manager seems to run without --use-service-account-credentials, so that \

@@ -47,6 +47,8 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
+    /// There is nothing here that it is about.
+    NotApplicable,
     /// It is so.
     Passed,
     /// It is not, and isolating and recovering work all the same.
@@ -87,6 +89,11 @@ impl Check {
 
     fn passes(self, detail: impl Into<String>) -> Outcome {
         self.outcome(Verdict::Passed, detail)
+    }
+
+    /// Nothing was looked at, as there is nothing to look at.
+    fn does_not_apply(self, why: impl Into<String>) -> Outcome {
+        self.outcome(Verdict::NotApplicable, why)
     }
 
     fn warns(self, message: impl Into<String>) -> Outcome {

@@ -7,7 +7,7 @@ use super::read::{list, some};
 use super::{Check, Fact, Outcome, delivery};
 
 const PLUGIN: Check =
-    Check::warning("network-plugin", "a network plugin that enforces NetworkPolicies is there");
+    Check::warning("network-plugin", "a network plugin that can enforce NetworkPolicies is there");
 
 /// In the order in which they are shown.
 pub const CHECKS: [Check; 1] = [PLUGIN];
@@ -61,7 +61,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
 }
 
 fn plugin(facts: &Facts) -> Outcome {
-    const PROOF: &str = "only a try proves that it enforces";
+    const PROOF: &str = "only a try proves that it does";
     let daemonsets = facts.daemonsets.as_deref().unwrap_or_default();
     let groups = facts.groups.as_deref().unwrap_or_default();
     let runs = |names: &[&str]| {

@@ -155,11 +155,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         (Ok(None), None) => {
             return CHECKS
                 .iter()
-                .map(|check| check.passes("no RecoveryPlan: the kind is not installed"))
+                .map(|check| check.does_not_apply("there is no RecoveryPlan: the kind is not installed"))
                 .collect();
         }
         (Ok(Some(plans)), None) if plans.is_empty() => {
-            return CHECKS.iter().map(|check| check.passes("no RecoveryPlan")).collect();
+            return CHECKS.iter().map(|check| check.does_not_apply("there is no RecoveryPlan")).collect();
         }
         (Ok(plans), Some(asked)) if plans.as_ref().is_none_or(Vec::is_empty) => {
             let why =

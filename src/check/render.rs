@@ -44,6 +44,7 @@ pub fn text(report: &Report, width: usize) -> String {
 /// Sign and colour.
 fn sign(outcome: &Outcome) -> (&'static str, Style) {
     match outcome.verdict {
+        Verdict::NotApplicable => ("-", DIM),
         Verdict::Passed => ("√", GOOD),
         Verdict::Warning => ("‼", WARNING),
         Verdict::Unknown if outcome.check.severity == Severity::Warning => ("?", WARNING),
@@ -55,9 +56,18 @@ fn sign(outcome: &Outcome) -> (&'static str, Style) {
 fn one(page: &mut String, outcome: &Outcome, width: usize) {
     let (sign, style) = sign(outcome);
     let title = outcome.check.title;
-    if outcome.verdict == Verdict::Passed {
-        passed(page, outcome, width);
-        return;
+    match outcome.verdict {
+        Verdict::Passed => return with_detail(page, (sign, style, title), &outcome.message, width),
+        // The title would say what is so where there is something to look at.
+        Verdict::NotApplicable => {
+            let text = format!("{}: {}", outcome.check.id, outcome.message);
+            for (index, row) in wrapped(&text, width - 4).iter().enumerate() {
+                let sign = if index == 0 { sign } else { "   " };
+                line!(page, "{style}{sign} {row}{style:#}");
+            }
+            return;
+        }
+        Verdict::Warning | Verdict::Unknown | Verdict::Failed => {}
     }
     line!(page, "{style}{sign} {title}{style:#}");
     for paragraph in outcome.message.lines() {
@@ -69,14 +79,13 @@ fn one(page: &mut String, outcome: &Outcome, width: usize) {
 }
 
 /// Title and detail in one row where there is room.
-fn passed(page: &mut String, Outcome { check, message, .. }: &Outcome, width: usize) {
-    let title = check.title;
+fn with_detail(page: &mut String, (sign, style, title): (&str, Style, &str), message: &str, width: usize) {
     if message.is_empty() {
-        line!(page, "{GOOD}√{GOOD:#} {title}");
+        line!(page, "{style}{sign}{style:#} {title}");
     } else if 4 + title.chars().count() + message.chars().count() <= width {
-        line!(page, "{GOOD}√{GOOD:#} {title}  {DIM}{message}{DIM:#}");
+        line!(page, "{style}{sign}{style:#} {title}  {DIM}{message}{DIM:#}");
     } else {
-        line!(page, "{GOOD}√{GOOD:#} {title}");
+        line!(page, "{style}{sign}{style:#} {title}");
         for row in wrapped(message, width - 4) {
             line!(page, "    {DIM}{row}{DIM:#}");
         }
@@ -109,6 +118,7 @@ fn summary(page: &mut String, report: &Report) {
         (count(Verdict::Unknown), "not known"),
         (count(Verdict::Warning), if count(Verdict::Warning) == 1 { "warning" } else { "warnings" }),
         (count(Verdict::Passed), "passed"),
+        (count(Verdict::NotApplicable), "not applicable"),
     ];
     let counts: Vec<String> = counts
         .iter()
@@ -116,12 +126,12 @@ fn summary(page: &mut String, report: &Report) {
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
     let (style, result) = match (report.verdict(), report.pre) {
-        (Verdict::Passed | Verdict::Warning, true) => {
+        (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, true) => {
             (GOOD, "Resurgam can be installed here, as far as this can tell.")
         }
         (Verdict::Unknown, true) => (BAD, "Whether Resurgam can be installed here is not known."),
         (Verdict::Failed, true) => (BAD, "Resurgam would not work here."),
-        (Verdict::Passed | Verdict::Warning, false) => {
+        (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, false) => {
             (GOOD, "Isolating and recovering will work, as far as this can tell.")
         }
         (Verdict::Unknown, false) => (BAD, "Whether isolating and recovering work is not known."),

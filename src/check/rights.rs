@@ -7,13 +7,14 @@ use kube::{Api, Client, ResourceExt};
 
 use super::read::{list, some};
 use super::{Check, Fact, Outcome};
-use crate::api::GROUP;
+use crate::api::{GROUP, OPERATOR_NAMESPACE};
 
 const WILDCARDS: Check =
-    Check::warning("wildcards", "nobody relies on a wildcard to write where it is isolated");
+    Check::warning("wildcards", "nobody relies on a wildcard to write in a namespace that is isolated");
+const RELEASE: Check = Check::warning("release-holders", "somebody may let a namespace out again");
 
 /// In the order in which they are shown.
-pub const CHECKS: [Check; 1] = [WILDCARDS];
+pub const CHECKS: [Check; 2] = [WILDCARDS, RELEASE];
 
 /// Holders named in a message.
 const NAMED: usize = 8;
@@ -25,6 +26,8 @@ const MASTERS: &str = "Group system:masters";
 pub struct Facts {
     /// Who holds all verbs on Quarantines, through a ClusterRole and its bindings.
     pub holders: Fact<BTreeSet<String>>,
+    /// Who holds `release` on Quarantines by a grant of their own, beside the accounts of this installation.
+    pub releasers: Fact<BTreeSet<String>>,
 }
 
 pub(super) async fn gather(client: &Client) -> Facts {
@@ -32,32 +35,63 @@ pub(super) async fn gather(client: &Client) -> Facts {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let (roles, bindings) =
         futures::join!(list(&roles, "ClusterRoles"), list(&bindings, "ClusterRoleBindings"));
-    let holders = match (roles, bindings) {
-        (Ok(roles), Ok(bindings)) => Ok(holders(&roles, &bindings)),
+    let read: Fact<_> = match (roles, bindings) {
+        (Ok(roles), Ok(bindings)) => Ok((roles, bindings)),
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     };
-    Facts { holders }
+    let (roles, bindings) = match read {
+        Ok(read) => read,
+        Err(why) => return Facts { holders: Err(why.clone()), releasers: Err(why) },
+    };
+    Facts { holders: Ok(holders(&roles, &bindings)), releasers: Ok(releasers(&roles, &bindings)) }
 }
 
 /// Who is bound to all verbs on Quarantines. Pure.
 fn holders(roles: &[ClusterRole], bindings: &[ClusterRoleBinding]) -> BTreeSet<String> {
-    let wild: BTreeSet<String> = roles
+    bound(roles, bindings, is_wild).map(name).collect()
+}
+
+/// Who is bound to `release`, and not to a wildcard besides, for which the lock refuses them. The operator, and the account of
+/// `helm test`, release nothing for a person. Pure.
+fn releasers(roles: &[ClusterRole], bindings: &[ClusterRoleBinding]) -> BTreeSet<String> {
+    let wild = holders(roles, bindings);
+    let ours = |subject: &&Subject| {
+        subject.kind == "ServiceAccount" && subject.namespace.as_deref() == Some(OPERATOR_NAMESPACE)
+    };
+    let others = bound(roles, bindings, releases).filter(|subject| !ours(subject));
+    others.map(name).filter(|name| !wild.contains(name)).collect()
+}
+
+/// The subjects of ClusterRoles with such a rule.
+fn bound<'a>(
+    roles: &'a [ClusterRole],
+    bindings: &'a [ClusterRoleBinding],
+    wanted: fn(&PolicyRule) -> bool,
+) -> impl Iterator<Item = &'a Subject> {
+    let with: BTreeSet<String> = roles
         .iter()
-        .filter(|role| role.rules.iter().flatten().any(is_wild))
+        .filter(|role| role.rules.iter().flatten().any(wanted))
         .map(ResourceExt::name_any)
         .collect();
-    let bound = bindings.iter().filter(|binding| wild.contains(&binding.role_ref.name));
-    bound.flat_map(|binding| binding.subjects.iter().flatten()).map(name).collect()
+    let bound = bindings.iter().filter(move |binding| with.contains(&binding.role_ref.name));
+    bound.flat_map(|binding| binding.subjects.iter().flatten())
+}
+
+/// Does a rule grant `release` on Quarantines, by that name? A grant on some of them is one, too.
+fn releases(rule: &PolicyRule) -> bool {
+    is_on_quarantines(rule) && rule.verbs.iter().any(|verb| verb == "release")
 }
 
 /// Does a rule grant every verb on Quarantines, that which is never granted included?
 fn is_wild(rule: &PolicyRule) -> bool {
+    is_on_quarantines(rule) && rule.verbs.iter().any(|verb| verb == "*" || verb == "never-granted")
+}
+
+fn is_on_quarantines(rule: &PolicyRule) -> bool {
     let has = |all: &Option<Vec<String>>, wanted: &str| {
         all.iter().flatten().any(|item| item == "*" || item == wanted)
     };
-    has(&rule.api_groups, GROUP)
-        && has(&rule.resources, "quarantines")
-        && rule.verbs.iter().any(|verb| verb == "*" || verb == "never-granted")
+    has(&rule.api_groups, GROUP) && has(&rule.resources, "quarantines")
 }
 
 fn name(subject: &Subject) -> String {
@@ -68,7 +102,22 @@ fn name(subject: &Subject) -> String {
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
-    vec![wildcards(&facts.holders)]
+    vec![wildcards(&facts.holders), release(&facts.releasers)]
+}
+
+fn release(releasers: &Fact<BTreeSet<String>>) -> Outcome {
+    match releasers {
+        Err(why) => RELEASE.unknown(why),
+        Ok(releasers) if releasers.is_empty() => RELEASE.fails(
+            "nobody holds release on Quarantines by a grant of their own, and a wildcard is none: what is isolated could not be let out \
+             again. A cluster administrator names recovery leads before the day, by the chart's value \
+             people.recoveryLeads, or binds them to ClusterRole resurgam-recovery-lead",
+        ),
+        Ok(releasers) => {
+            let names: Vec<&String> = releasers.iter().collect();
+            RELEASE.passes(some(&names, NAMED))
+        }
+    }
 }
 
 fn wildcards(holders: &Fact<BTreeSet<String>>) -> Outcome {
@@ -93,6 +142,33 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn releaser_is_bound_by_a_grant_of_its_own() {
+        let role = |name: &str, verb: &str| {
+            let rule = json!({"apiGroups": ["resurgam.dev"], "resources": ["quarantines"], "verbs": [verb]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "rules": [rule]})).unwrap()
+        };
+        let roles = [role("lead", "release"), role("administrator", "*"), role("responder", "create")];
+        let bind = |role: &str, subjects: Value| {
+            let binding = json!({"metadata": {"name": "b"}, "subjects": subjects,
+                "roleRef": {"apiGroup": "", "kind": "ClusterRole", "name": role}});
+            serde_json::from_value(binding).unwrap()
+        };
+        let (user, both) =
+            (json!({"kind": "User", "name": "lead"}), json!({"kind": "Group", "name": "both"}));
+        let operator = json!({"kind": "ServiceAccount", "namespace": "resurgam-system", "name": "resurgam"});
+        let bindings = [
+            bind("administrator", json!([both])),
+            bind("responder", json!([{"kind": "User", "name": "on-call"}])),
+            bind("lead", json!([operator, both])),
+        ];
+        assert_eq!(releasers(&roles, &bindings), BTreeSet::new());
+        assert_eq!(
+            releasers(&roles, &[bind("lead", json!([user, operator]))]),
+            BTreeSet::from(["User lead".to_owned()])
+        );
+    }
 
     #[test]
     fn whoever_holds_every_verb_on_quarantines_is_named() {

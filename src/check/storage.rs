@@ -12,21 +12,25 @@ use super::read::{list, some};
 use super::{Check, Fact, Outcome};
 use crate::text::count;
 
-const CLASS: Check = Check::warning("storage-class", "there is a StorageClass");
+// A warning, though the default install waits for a volume that nobody provides: values may name another class, a claim that is
+// there or a bucket, and no API tells of them. Once installed, `evidence-store` is fatal where it came to nothing.
+const CLASS: Check = Check::warning("storage-class", "a default StorageClass is there");
 const SNAPSHOTS: Check =
     Check::warning("snapshot-classes", "volumes can be snapshotted before a namespace is sealed");
 
 /// In the order in which they are shown.
 pub const CHECKS: [Check; 2] = [CLASS, SNAPSHOTS];
 
+/// What makes a StorageClass the one of claims that name none.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// Drivers named in a message.
 const NAMED: usize = 5;
 
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// StorageClasses by name.
-    pub classes: Fact<Vec<String>>,
+    /// StorageClasses by name, and whether each is the default one.
+    pub classes: Fact<BTreeMap<String, bool>>,
     /// How many volumes each CSI driver has; under an empty name those that are of none.
     pub volumes: Fact<BTreeMap<String, usize>>,
     /// Drivers that a VolumeSnapshotClass names. `None`: the kind is not served.
@@ -49,9 +53,11 @@ pub(super) async fn gather(client: &Client) -> Facts {
         }
         counts
     };
+    let is_default =
+        |class: &StorageClass| class.annotations().get(DEFAULT_CLASS).is_some_and(|value| value == "true");
     Facts {
         classes: classes
-            .map(|classes| classes.iter().map(ResourceExt::name_any).collect())
+            .map(|classes| classes.iter().map(|class| (class.name_any(), is_default(class))).collect())
             .map_err(String::from),
         volumes: volumes.map(by_driver).map_err(String::from),
         snapshot_drivers,
@@ -76,15 +82,30 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
     vec![class(&facts.classes), snapshots(facts)]
 }
 
-fn class(classes: &Fact<Vec<String>>) -> Outcome {
-    match classes {
-        Err(why) => CLASS.unknown(why),
-        Ok(classes) if classes.is_empty() => CLASS.fails(
-            "no StorageClass is there: evidence needs a bucket (--evidence s3://…) or a volume that somebody makes by hand. Who runs the \
-             cluster's storage installs a driver and a StorageClass",
-        ),
-        Ok(classes) => CLASS.passes(some(classes, NAMED)),
+fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
+    const PENDING: &str = "a default install waits for its evidence volume, and its pod stays Pending";
+    const OTHER: &str = "evidence.s3 (a bucket) or evidence.volume.existingClaim";
+    let classes = match classes {
+        Ok(classes) => classes,
+        Err(why) => return CLASS.unknown(why),
+    };
+    let default: Vec<&String> =
+        classes.iter().filter(|(_, default)| **default).map(|(name, _)| name).collect();
+    if !default.is_empty() {
+        return CLASS.passes(some(&default, NAMED));
     }
+    if classes.is_empty() {
+        return CLASS.fails(format!(
+            "no StorageClass is there: {PENDING}. Who runs the cluster's storage installs a driver and a default StorageClass; or \
+             whoever installs the chart sets {OTHER}"
+        ));
+    }
+    let names: Vec<&String> = classes.keys().collect();
+    CLASS.fails(format!(
+        "no StorageClass is the default one: {PENDING}. Whoever installs the chart sets evidence.volume.storageClass ({}), {OTHER}; \
+         or who runs the cluster's storage makes one the default",
+        some(&names, NAMED)
+    ))
 }
 
 fn snapshots(facts: &Facts) -> Outcome {
@@ -94,7 +115,7 @@ fn snapshots(facts: &Facts) -> Outcome {
         (Err(why), _) | (_, Err(why)) => return SNAPSHOTS.unknown(why),
     };
     if volumes.is_empty() {
-        return SNAPSHOTS.passes("no PersistentVolume is in use");
+        return SNAPSHOTS.does_not_apply("there is no PersistentVolume");
     }
     let without =
         |driver: &&String| !driver.is_empty() && drivers.as_ref().is_none_or(|d| !d.contains(*driver));

@@ -35,6 +35,15 @@ fn forbidden<T>(what: &str) -> Fact<T> {
     ))
 }
 
+fn unread_rights() -> rights::Facts {
+    rights::Facts { holders: forbidden("clusterroles"), releasers: forbidden("clusterroles") }
+}
+
+/// StorageClasses, and whether each is the default one.
+fn classes(all: &[(&str, bool)]) -> BTreeMap<String, bool> {
+    all.iter().map(|(name, default)| ((*name).to_owned(), *default)).collect()
+}
+
 fn lease(seconds_ago: i64, annotations: serde_json::Value) -> Fact<Option<Lease>> {
     let renewed = now() - k8s_openapi::jiff::SignedDuration::from_secs(seconds_ago);
     let lease = json!({
@@ -98,11 +107,14 @@ fn healthy() -> Facts {
             groups: Ok(groups.clone()),
         },
         storage: storage::Facts {
-            classes: Ok(strings(&["fast"])),
+            classes: Ok(classes(&[("fast", true), ("slow", false)])),
             volumes: Ok([("disk.csi.example".to_owned(), 12)].into()),
             snapshot_drivers: Ok(Some(["disk.csi.example".to_owned()].into())),
         },
-        rights: rights::Facts { holders: Ok(["Group system:masters".to_owned()].into()) },
+        rights: rights::Facts {
+            holders: Ok(["Group system:masters".to_owned()].into()),
+            releasers: Ok(["Group recovery-leads".to_owned()].into()),
+        },
         delivery: delivery::Facts { groups: Ok(groups) },
         plans: plans::Facts { asked: None, plans: Ok(Some(vec![plan_rights("three-boroughs")])) },
         installed: Some(Installed {
@@ -134,11 +146,14 @@ fn bare() -> Facts {
             groups: Ok(strings(&["apps"])),
         },
         storage: storage::Facts {
-            classes: Ok(Vec::new()),
+            classes: Ok(classes(&[])),
             volumes: Ok(BTreeMap::new()),
             snapshot_drivers: Ok(None),
         },
-        rights: rights::Facts { holders: Ok(["Group system:masters".to_owned()].into()) },
+        rights: rights::Facts {
+            holders: Ok(["Group system:masters".to_owned()].into()),
+            releasers: Ok(BTreeSet::new()),
+        },
         delivery: delivery::Facts { groups: Ok(strings(&["apps"])) },
         plans: plans::Facts { asked: None, plans: Ok(None) },
         installed: Some(Installed {
@@ -184,11 +199,11 @@ fn broken() -> Facts {
             groups: Ok(Vec::new()),
         },
         storage: storage::Facts {
-            classes: Ok(strings(&["fast"])),
+            classes: Ok(classes(&[("fast", false)])),
             volumes: Ok([("disk.csi.example".to_owned(), 12), (String::new(), 3)].into()),
             snapshot_drivers: Ok(None),
         },
-        rights: rights::Facts { holders: forbidden("clusterroles") },
+        rights: unread_rights(),
         delivery: healthy().delivery,
         plans: plans::Facts { asked: None, plans: Ok(Some(vec![plan_rights("library"), plan])) },
         installed: Some(Installed {
@@ -233,7 +248,7 @@ fn exit_follows_from_fatal_checks_alone() {
     assert_eq!(verdict(&healthy()), Verdict::Passed);
     assert_eq!(verdict(&Facts { installed: None, ..bare() }), Verdict::Passed, "warnings do no harm");
     assert_eq!(verdict(&bare()), Verdict::Failed);
-    let unread = Facts { rights: rights::Facts { holders: forbidden("clusterroles") }, ..healthy() };
+    let unread = Facts { rights: unread_rights(), ..healthy() };
     assert_eq!(verdict(&unread), Verdict::Passed, "a warning that nobody can say is none that stops");
     let plans = plans::Facts { asked: None, plans: forbidden("recoveryplans") };
     assert_eq!(verdict(&Facts { plans, ..healthy() }), Verdict::Unknown, "what is not known is no pass");
@@ -297,10 +312,27 @@ fn verdicts_of_what_is_there_before_the_day() {
             "{daemonsets:?} {groups:?}"
         );
     }
+    for (found, wanted) in [
+        (Ok(&[("fast", true)][..]), Verdict::Passed),
+        (Ok(&[("fast", false)]), Verdict::Warning),
+        (Ok(&[]), Verdict::Warning),
+        (forbidden("storageclasses"), Verdict::Unknown),
+    ] {
+        let storage = storage::Facts { classes: found.clone().map(classes), ..healthy().storage };
+        assert_eq!(of("storage-class", &Facts { storage, ..healthy() }), wanted, "{found:?}");
+    }
+    for (found, wanted) in [
+        (Ok(["User lead".to_owned()].into()), Verdict::Passed),
+        (Ok(BTreeSet::new()), Verdict::Warning),
+        (forbidden("clusterroles"), Verdict::Unknown),
+    ] {
+        let rights = rights::Facts { releasers: found.clone(), ..healthy().rights };
+        assert_eq!(of("release-holders", &Facts { rights, ..healthy() }), wanted, "{found:?}");
+    }
     let drivers = |all: &[&str]| Ok(Some(all.iter().map(|d| (*d).to_owned()).collect::<BTreeSet<_>>()));
     for (volumes, snapshot_drivers, wanted) in [
         (Ok(vec![("a", 1)]), drivers(&["a"]), Verdict::Passed),
-        (Ok(vec![]), Ok(None), Verdict::Passed),
+        (Ok(vec![]), Ok(None), Verdict::NotApplicable),
         (Ok(vec![("a", 1), ("b", 1)]), drivers(&["a"]), Verdict::Warning),
         (Ok(vec![("a", 1)]), Ok(None), Verdict::Warning),
         (Ok(vec![("", 1)]), drivers(&[]), Verdict::Warning),
@@ -376,7 +408,7 @@ fn verdicts_of_what_was_installed() {
         (Some(Seen::Refused), Verdict::Passed),
         (Some(Seen::LetThrough), Verdict::Failed),
         (Some(Seen::Unclear("forbidden".to_owned())), Verdict::Unknown),
-        (None, Verdict::Passed),
+        (None, Verdict::NotApplicable),
     ] {
         let fence = seen.map(|seen| ("drill".to_owned(), seen));
         let facts = installed(&|i| i.isolation.fence = fence.clone());
@@ -400,8 +432,8 @@ fn plan_that_is_asked_for_has_to_be_there() {
         let plans = plans::Facts { asked: asked.map(str::to_owned), plans: Ok(plans) };
         of("plan-recover", &Facts { plans, ..healthy() })
     };
-    assert_eq!(of_plans(None, None), Verdict::Passed);
-    assert_eq!(of_plans(None, Some(vec![])), Verdict::Passed);
+    assert_eq!(of_plans(None, None), Verdict::NotApplicable);
+    assert_eq!(of_plans(None, Some(vec![])), Verdict::NotApplicable);
     assert_eq!(of_plans(Some("recovery/gone"), Some(vec![])), Verdict::Failed);
     assert_eq!(of_plans(Some("recovery/gone"), None), Verdict::Failed);
     let wild = plans::PlanRights { recover: Ok((vec![], strings(&["tax"]))), ..plan_rights("one") };

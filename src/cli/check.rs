@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&render::json(&report))?),
     }
     Ok(match report.verdict() {
-        Verdict::Passed | Verdict::Warning => ExitCode::SUCCESS,
+        Verdict::NotApplicable | Verdict::Passed | Verdict::Warning => ExitCode::SUCCESS,
         Verdict::Failed => ExitCode::FAILURE,
         Verdict::Unknown => ExitCode::from(2),
     })

@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&value(&parts, fits))?),
     }
     Ok(match fits {
-        Verdict::Passed | Verdict::Warning => ExitCode::SUCCESS,
+        Verdict::NotApplicable | Verdict::Passed | Verdict::Warning => ExitCode::SUCCESS,
         Verdict::Failed => ExitCode::FAILURE,
         Verdict::Unknown => ExitCode::from(2),
     })
@@ -133,7 +133,7 @@ fn text(parts: &[Part], fits: Verdict) -> String {
     lines.extend(parts.iter().map(|part| format!("{:<9} {}", part.name, part.is)));
     if !parts.is_empty() {
         lines.push(match fits {
-            Verdict::Passed | Verdict::Warning => "They fit.".to_owned(),
+            Verdict::NotApplicable | Verdict::Passed | Verdict::Warning => "They fit.".to_owned(),
             _ => {
                 let name = |wanted: Verdict| {
                     let names = parts.iter().filter(|part| part.fits == wanted).map(|part| part.name);
