@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
 
@@ -63,6 +64,19 @@ impl Right {
 }
 
 impl Right {
+    /// As a SubjectAccessReview asks for it.
+    #[must_use]
+    pub fn attributes(&self) -> ResourceAttributes {
+        ResourceAttributes {
+            group: Some(self.group.clone()),
+            resource: Some(self.resource.clone()),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            verb: Some(self.verb.to_owned()),
+            ..ResourceAttributes::default()
+        }
+    }
+
     /// On what, as kubectl has it: `deployments.apps/web`.
     #[must_use]
     pub fn object(&self) -> String {

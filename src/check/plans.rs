@@ -1,14 +1,16 @@
 //! Rights of plans' accounts: would each plan recover what it names?
 
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
-use super::read::{account_may, list, right, some, why};
+use super::read::{account_may, list, some, why};
 use super::{Check, Fact, Outcome};
-use crate::api::{GROUP, OPERATOR_NAMESPACE, RecoveryPlan};
+use crate::access::{Access, CheckQuestion as Question};
+use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, RecoveryPlan};
 use crate::calls::{call, call_opt};
+use crate::isolation::OPERATOR;
+use crate::plan::Plan;
 
 const ACCOUNT: Check = Check::fatal("plan-accounts", "the account of each plan is there");
 const RECOVER: Check =
@@ -22,8 +24,6 @@ pub const CHECKS: [Check; 3] = [ACCOUNT, RECOVER, IMPERSONATE];
 const PARALLEL: usize = 16;
 /// Plans that are looked at, and problems that are named.
 const LIMITS: (usize, usize) = (50, 4);
-/// Name of the operator's account.
-const OPERATOR: &str = "resurgam";
 
 /// What was read of one plan's account.
 #[derive(Clone, Debug)]
@@ -85,23 +85,17 @@ async fn one(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<Re
 }
 
 async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
-    let namespace = plan.namespace().unwrap_or_default();
-    let account = &plan.spec.service_account_name.0;
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    let access = Access::of(&Plan::from_object(plan));
+    let Access { namespace, account, .. } = &access;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("get ServiceAccount {namespace}/{account}");
-    let impersonate = ResourceAttributes {
-        namespace: Some(namespace.clone()),
-        name: Some(account.clone()),
-        ..right("impersonate", "", "serviceaccounts")
-    };
-    let named: Vec<String> = namespaces(plan);
     let (exists, recover, impersonate) = futures::join!(
         call_opt(what, accounts.get_metadata(account)),
-        recover(client, (&namespace, account), &named),
-        account_may(client, (OPERATOR_NAMESPACE, OPERATOR), impersonate),
+        recover(client, &access),
+        account_may(client, (OPERATOR_NAMESPACE, OPERATOR_ACCOUNT), access.impersonation().attributes()),
     );
     PlanRights {
-        plan: format!("{namespace}/{}", plan.name_any()),
+        plan: format!("{namespace}/{}", access.plan),
         account: format!("{namespace}/{account}"),
         exists: exists.map(|found| found.is_some()).map_err(|error| why(&error)),
         recover,
@@ -109,41 +103,27 @@ async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
     }
 }
 
-/// All namespaces of its services.
-fn namespaces(plan: &RecoveryPlan) -> Vec<String> {
-    let of = |service: &crate::api::ServiceSpec| match &service.namespaces {
-        Some(namespaces) => namespaces.iter().map(|namespace| namespace.0.clone()).collect(),
-        None => vec![service.name.clone()],
-    };
-    let mut all: Vec<String> = plan.spec.services.iter().flat_map(of).collect();
-    all.sort();
-    all.dedup();
-    all
-}
-
-async fn recover(
-    client: &Client,
-    account: (&str, &str),
-    namespaces: &[String],
-) -> Fact<(Vec<String>, Vec<String>)> {
-    let ask = |verb: &'static str, namespace: &str| {
-        let attributes =
-            ResourceAttributes { name: Some(namespace.to_owned()), ..right(verb, GROUP, "quarantines") };
-        account_may(client, account, attributes)
-    };
-    let answers = namespaces.iter().map(|namespace| async move {
-        let (granted, wildcard) =
-            futures::try_join!(ask("recover", namespace), ask("never-granted", namespace))?;
-        Ok::<_, String>((namespace.clone(), granted, wildcard))
+/// Namespaces that the plan's account may not let out, and those that it may by a wildcard only. What else the plan needs is
+/// many times as many questions: `resurgam access --check` asks them, of one plan.
+async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<String>)> {
+    let asked = access.questions().into_iter().filter_map(|question| match question {
+        Question::May { right, .. } if right.verb == "recover" => Some((right, false)),
+        Question::Wildcard(right) => Some((right, true)),
+        Question::May { .. } | Question::Account => None,
+    });
+    let answers = asked.map(|(right, wildcard)| async move {
+        let account = (access.namespace.as_str(), access.account.as_str());
+        let granted = account_may(client, account, right.attributes()).await?;
+        Ok::<_, String>((right.name.unwrap_or_default(), wildcard, granted))
     });
     // Nothing more is asked once one answer is missing.
     let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).try_collect().await?;
     let (mut refused, mut wild) = (Vec::new(), Vec::new());
     for answer in answers {
         match answer {
-            (namespace, false, _) => refused.push(namespace),
+            (namespace, false, false) => refused.push(namespace),
             (namespace, true, true) => wild.push(namespace),
-            (_, true, false) => {}
+            (_, false, true) | (_, true, false) => {}
         }
     }
     Ok((refused, wild))
@@ -185,7 +165,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         each(IMPERSONATE, plans, |plan| match &plan.impersonate {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(format!(
-                "system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR} may not impersonate ServiceAccount {} of plan {}. A cluster \
+                "{OPERATOR} may not impersonate ServiceAccount {} of plan {}. A cluster \
                  administrator binds it to a Role with the verb impersonate on that account",
                 plan.account, plan.plan
             ))),
