@@ -49,6 +49,25 @@ pub fn late(plans: &[Access]) -> Vec<Manifest> {
     distinct(plans.iter().flat_map(|access| access.of_cluster().into_iter().chain(access.everywhere())))
 }
 
+/// What lets these people or accounts write the plans: the verb `use` on each plan's account, which policy `resurgam-plan-author`
+/// asks for. `subjects` as in a RoleBinding.
+#[must_use]
+pub fn authors(plans: &[Access], subjects: &[Value]) -> Vec<Manifest> {
+    let of = |access: &Access| {
+        let name = format!("resurgam:use:{}", access.account);
+        let mut both = grant(
+            "Whoever writes the plan may use this account.",
+            Some(&access.namespace),
+            &name,
+            &BTreeSet::from([access.authorship()]),
+            &Value::Null,
+        );
+        both[1].object["subjects"] = json!(subjects);
+        both
+    };
+    distinct(plans.iter().flat_map(of))
+}
+
 fn of_plan(access: &Access) -> Vec<Manifest> {
     let (namespace, account) = (&access.namespace, &access.account);
     let mut all = vec![Manifest {

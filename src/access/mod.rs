@@ -15,7 +15,7 @@ mod manifests;
 mod right;
 
 pub use compare::{Answer, Comparison, Gap, Question as CheckQuestion};
-pub use manifests::{Manifest, late, list, manifests, yaml};
+pub use manifests::{Manifest, authors, late, list, manifests, yaml};
 pub use right::Right;
 
 /// What one plan's account needs.
@@ -87,10 +87,20 @@ impl Access {
     /// The operator's right to act as the account.
     #[must_use]
     pub fn impersonation(&self) -> Right {
+        self.on_account("impersonate")
+    }
+
+    /// The right of whoever writes the plan.
+    #[must_use]
+    pub fn authorship(&self) -> Right {
+        self.on_account("use")
+    }
+
+    fn on_account(&self, verb: &'static str) -> Right {
         Right {
             group: String::new(),
             resource: "serviceaccounts".to_owned(),
-            verb: "impersonate",
+            verb,
             namespace: Some(self.namespace.clone()),
             name: Some(self.account.clone()),
         }

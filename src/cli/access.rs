@@ -9,8 +9,10 @@ use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessRevi
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde_json::{Value, json};
 
-use crate::access::{self, Access, Answer, CheckQuestion, Comparison, Right};
+use super::ManifestFormat;
+use crate::access::{self, Access, Answer, CheckQuestion, Comparison, Manifest, Right};
 use crate::calls::{call, call_opt};
 use crate::plan::Plan;
 use crate::simulate::load;
@@ -30,6 +32,9 @@ changed.
 Examples:
   # Before the day: grant it, or commit it next to the plan.
   resurgam access plan.yaml | kubectl apply --server-side -f -
+
+  # Grant as well who writes the plan: GitOps, and the platform engineers.
+  resurgam access plan.yaml --author system:serviceaccount:flux-system:kustomize-controller --author-group platform-engineers
 
   # Is anything missing? What is printed can be applied.
   resurgam access plan.yaml --check
@@ -63,17 +68,24 @@ pub(super) struct Args {
     #[arg(long)]
     late: bool,
 
-    /// How it is written.
-    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
-    output: Format,
+    /// Grant this user the right to write the plan, too (repeatable): `use` on its account. Name all authors each time, as a binding
+    /// is applied as a whole. For an account: system:serviceaccount:NAMESPACE:NAME.
+    #[arg(long, value_name = "USER", conflicts_with_all = ["check", "late"])]
+    author: Vec<String>,
+
+    /// As --author, for a group.
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["check", "late"])]
+    author_group: Vec<String>,
+
+    /// How it is written; with --check, json is what was found for each plan.
+    #[arg(short, long, value_enum, default_value_t = ManifestFormat::Yaml)]
+    output: ManifestFormat,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    /// One document for each object, with comments.
-    Yaml,
-    /// One `List`; with --check, what was found for each plan.
-    Json,
+impl Args {
+    fn has_authors(&self) -> bool {
+        !self.author.is_empty() || !self.author_group.is_empty()
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -82,14 +94,36 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         return runtime.block_on(check(args, &plans));
     }
-    let manifests = if args.late { access::late(&plans) } else { access::manifests(&plans) };
+    let manifests = printed(args, &plans);
     match args.output {
-        Format::Yaml => {
-            anstream::print!("{}{}", report::heading(&plans, args.late), access::yaml(&manifests)?)
+        ManifestFormat::Yaml => {
+            anstream::print!(
+                "{}{}",
+                report::heading(&plans, args.late, args.has_authors()),
+                access::yaml(&manifests)?
+            )
         }
-        Format::Json => anstream::println!("{}", serde_json::to_string_pretty(&access::list(&manifests))?),
+        ManifestFormat::Json => {
+            anstream::println!("{}", serde_json::to_string_pretty(&access::list(&manifests))?)
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The manifests that the arguments ask for.
+fn printed(args: &Args, plans: &[Access]) -> Vec<Manifest> {
+    if args.late {
+        return access::late(plans);
+    }
+    let subject = |kind: &str, name: &String| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
+    let users = args.author.iter().map(|name| subject("User", name));
+    let groups = args.author_group.iter().map(|name| subject("Group", name));
+    let subjects: Vec<Value> = users.chain(groups).collect();
+    let mut manifests = access::manifests(plans);
+    if !subjects.is_empty() {
+        manifests.extend(access::authors(plans, &subjects));
+    }
+    manifests
 }
 
 /// What each plan of the file needs. A problem of a plan is told, and its sound part is granted for.
@@ -120,8 +154,8 @@ async fn check(args: &Args, plans: &[Access]) -> Result<ExitCode> {
         found.push(compare(&client, access, args.late).await);
     }
     match args.output {
-        Format::Yaml => anstream::print!("{}", report::text(&found, args.late)?),
-        Format::Json => anstream::println!("{}", serde_json::to_string_pretty(&found)?),
+        ManifestFormat::Yaml => anstream::print!("{}", report::text(&found, args.late)?),
+        ManifestFormat::Json => anstream::println!("{}", serde_json::to_string_pretty(&found)?),
     }
     Ok(if !found.iter().all(Comparison::is_complete) {
         ExitCode::FAILURE

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::ManifestFormat;
 use crate::isolation::list;
 use crate::isolation::policies::{self, Policy};
 
@@ -12,7 +13,7 @@ const AFTER_HELP: &str = "\
 Applied, in the order printed:
   resurgam fence | kubectl apply --server-side -f -
 
-As static manifests, on each machine that runs an API server of 1.37 or later (1.36: with the feature gate
+As static manifests, on each machine that runs an API server of 1.37 or later (1.36: with the feature gate \
 ManifestBasedAdmissionControlConfig), which nobody can then take away through the API:
   resurgam fence --static > /etc/kubernetes/resurgam/fence.yaml
 and in the file that kube-apiserver's --admission-control-config-file names:
@@ -24,7 +25,7 @@ and in the file that kube-apiserver's --admission-control-config-file names:
       apiVersion: apiserver.config.k8s.io/v1
       kind: ValidatingAdmissionPolicyConfiguration
       staticManifestsDir: /etc/kubernetes/resurgam
-A changed file is taken up without a restart. Static manifests take no parameter, so the guards of accounts, rights, volumes and
+A changed file is taken up without a restart. Static manifests take no parameter, so the guards of accounts, rights, volumes and \
 the installation stay in the API; one policy that is only static keeps them there.";
 
 /// Arguments of `resurgam fence`.
@@ -36,27 +37,19 @@ pub(super) struct Args {
     as_static: bool,
 
     /// How it is written.
-    #[arg(long, value_enum, default_value_t = Format::Yaml)]
-    output: Format,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    /// One document for each object.
-    Yaml,
-    /// One `List`.
-    Json,
+    #[arg(short, long, value_enum, default_value_t = ManifestFormat::Yaml)]
+    output: ManifestFormat,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let manifests = manifests(args.as_static)?;
     match args.output {
-        Format::Yaml => {
+        ManifestFormat::Yaml => {
             for manifest in manifests {
                 anstream::println!("---\n{}", serde_yaml::to_string(&manifest)?.trim_end());
             }
         }
-        Format::Json => {
+        ManifestFormat::Json => {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
             anstream::println!("{}", serde_json::to_string_pretty(&list)?);
         }

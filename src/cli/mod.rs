@@ -126,6 +126,16 @@ pub enum Output {
     Json,
 }
 
+/// How manifests are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ManifestFormat {
+    /// One document for each object.
+    #[default]
+    Yaml,
+    /// One `List`.
+    Json,
+}
+
 /// A file's name as a person knows it, and its text. `-` is standard input.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(String, String)> {
     if path.as_os_str() == "-" {
@@ -160,7 +170,9 @@ mod tests {
     fn help_teaches_and_shows_examples() {
         let mut root = command(OsStr::new("resurgam")).term_width(110);
         root.build();
-        for name in ["access", "check", "completion", "evidence", "version"] {
+        for name in
+            ["access", "check", "completion", "evidence", "fence", "quarantine", "simulate", "version"]
+        {
             let help = root.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("help_{name}"), help.to_string());
         }

@@ -48,13 +48,12 @@ Examples:
   # By labels, and knowing that a webhook of theirs goes away.
   resurgam quarantine --selector borough=rbkc --incident nov-2025 --reason 'ransomware' --accept-risk webhook
 
-No operator is needed: network policies, the namespace's label and, where they are missing, the admission policies are
-written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing
+No operator is needed: network policies, the namespace's label and, where they are missing, the admission policies are \
+written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing \
 here lets anything out again.
 
-Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something that keeps them so is missing, or the
-preflight found a blocker;
-2 it could not be found out, or the command line is wrong.";
+Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something that keeps them so is missing, or the \
+preflight found a blocker; 2 it could not be found out, or the command line is wrong.";
 
 /// Arguments of `resurgam quarantine`.
 #[derive(Debug, clap::Args)]

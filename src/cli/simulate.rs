@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use super::Output;
 use crate::api::Duration;
 use crate::plan::Plan;
 use crate::simulate::report::{self, Report};
@@ -28,15 +29,9 @@ pub(super) struct Args {
     /// So many units at once, instead of what the plan says.
     #[arg(long, value_name = "N")]
     max_parallel: Option<NonZeroUsize>,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How it is written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {

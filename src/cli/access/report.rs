@@ -10,6 +10,10 @@ const WARN: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
 const EARLY: &str = "# Apply it before its namespaces are isolated, and again when the plan is changed.\n";
+const EARLY_WITHOUT_AUTHORS: &str = "\
+# Apply it before its namespaces are isolated, and again when the plan is changed. Whoever writes the plan needs `use` on its
+# account, which this does not grant: --author USER or --author-group GROUP does.
+";
 const LATE: &str = "\
 # For a recovery lead, while namespaces are isolated. The account, and the operator's right to act as it, have to be there
 # already (--check tells): they are an administrator's to apply, in the plan's namespace, which is not isolated.
@@ -25,14 +29,18 @@ const NOT_LATE: &str = "\
 ";
 
 /// What stands above the manifests.
-pub(super) fn heading(plans: &[Access], late: bool) -> String {
+pub(super) fn heading(plans: &[Access], late: bool, authors: bool) -> String {
     let needs = |Access { namespace, plan, account, .. }: &Access| {
         format!(
             "# What RecoveryPlan {namespace}/{plan} needs, acting as ServiceAccount {namespace}/{account}.\n"
         )
     };
     let all: String = plans.iter().map(needs).collect();
-    all + if late { LATE } else { EARLY }
+    all + match (late, authors) {
+        (true, _) => LATE,
+        (false, true) => EARLY,
+        (false, false) => EARLY_WITHOUT_AUTHORS,
+    }
 }
 
 /// What the comparison found, and what to apply.

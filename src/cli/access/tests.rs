@@ -32,6 +32,38 @@ fn what_is_missing_is_told_and_can_be_applied() {
 fn what_stands_above_the_manifests_says_when_to_apply_them() {
     let text = include_str!("../../../examples/smallest.yaml");
     let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
-    insta::assert_snapshot!("heading", report::heading(&plans, false));
-    insta::assert_snapshot!("heading_late", report::heading(&plans, true));
+    insta::assert_snapshot!("heading", report::heading(&plans, false, false));
+    insta::assert_snapshot!("heading_late", report::heading(&plans, true, false));
+}
+
+/// The arguments, as they are typed.
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[test]
+fn authors_are_granted_the_use_of_the_account() {
+    use clap::Parser;
+    let parse = |arguments: &[&str]| {
+        Line::try_parse_from(["access", "plan.yaml"].iter().chain(arguments)).map(|line| line.args)
+    };
+    let text = include_str!("../../../examples/smallest.yaml");
+    let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
+    let args = parse(&[
+        "--author",
+        "system:serviceaccount:flux-system:kustomize-controller",
+        "--author-group",
+        "platform",
+    ]);
+    let args = args.unwrap();
+    let all = printed(&args, &plans);
+    let (own, authors) = all.split_at(access::manifests(&plans).len());
+    assert_eq!(own, access::manifests(&plans));
+    let heading = report::heading(&plans, false, args.has_authors());
+    insta::assert_snapshot!("authors", heading + &access::yaml(authors).unwrap());
+    for refused in ["--check", "--late"] {
+        assert!(parse(&["--author", "x", refused]).is_err(), "{refused}");
+    }
 }
