@@ -4,7 +4,6 @@
 
 pub mod api_servers;
 pub mod controls;
-pub mod deliverers;
 pub mod ensure;
 pub mod evidence;
 pub mod failure;
@@ -13,14 +12,14 @@ pub mod impact;
 pub mod observation;
 pub mod offline;
 pub mod other_policies;
-pub mod pod_security;
 pub mod policies;
 pub mod preflight;
 pub mod probe;
 pub mod records;
 pub mod target;
-pub mod tighten;
 pub mod verify_as_caller;
+
+pub use resurgam_core::isolation::{deliverers, pod_security, tighten};
 
 pub use controls::{identity, label, list, network, workloads};
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::api::conditions::{FENCE_INTACT, HOST_NETWORK_PODS, READY, RECONCILING, STALLED, find, is_true};
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::probe::Seen;
-use crate::isolation::probe::shown::{TRIES, Tried};
+use crate::isolation::probe::admission::{TRIES, Tried};
 
 fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
     let spec =

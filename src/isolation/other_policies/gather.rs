@@ -11,8 +11,10 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Mutex;
 
-use super::judge::{NamespaceLabels, ObservedPolicy, allowance};
-use super::{AGGREGATE_LABEL, AcceptedPolicy, OtherPolicies, StandingPolicy};
+use super::{
+    AGGREGATE_LABEL, AcceptedPolicy, NamespaceLabels, ObservedPolicy, OtherPolicies, StandingPolicy,
+    allowance,
+};
 use crate::calls::{IoError, call};
 
 /// How long it is remembered which kinds are served: less than [`RECHECK`], so that each look finds a kind that is new.

@@ -11,8 +11,8 @@ use kube::core::request::Request;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::admission::{Probed, Seen, TRIES, Tried};
 use super::servers::{Server, Servers};
-use super::shown::{Probed, Seen, TRIES, Tried};
 use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
 use crate::calls::{IoError, call_within};
 use crate::isolation::failure::{Culprit, culprit};

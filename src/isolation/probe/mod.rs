@@ -1,15 +1,15 @@
-//! What tries the controls, so that `Tested` means tried: lock, fence and guard by dry-runs ([`fence`]) on every API server
-//! ([`servers`]; what that means is [`shown`]'s to judge), the network by pods of our own
-//! that must not reach each other ([`network`], as data in [`pods`]).
+//! Verifies the controls: lock, fence and guard by dry-runs ([`fence`]) on every API server ([`servers`]), the network by pods of
+//! our own that must not reach each other ([`attempt`], whose pods are data in [`pods`]). What the results mean is decided in
+//! `resurgam_core::isolation::verify`.
 
 mod attempt;
 pub(super) mod fence;
-pub mod network;
 pub mod pods;
 pub mod servers;
-pub mod shown;
 
 pub use attempt::{AttemptError, attempt};
 pub use fence::{is_open, probe};
+pub use resurgam_core::isolation::verify::{admission, network};
 pub use servers::Servers;
-pub use shown::{Probed, Seen};
+
+pub use admission::{Probed, Seen};

@@ -11,7 +11,7 @@ use http::Uri;
 use kube::{Client, Config};
 use tokio::sync::watch;
 
-use super::shown::{Probed, Seen, Tried};
+use super::admission::{Probed, Seen, Tried};
 use crate::calls::DEADLINE;
 
 /// Every API server's certificate bears this name.

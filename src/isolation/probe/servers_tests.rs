@@ -1,5 +1,5 @@
 use super::*;
-use crate::isolation::probe::shown::TRIES;
+use crate::isolation::probe::admission::TRIES;
 
 fn config(url: &str) -> Config {
     let mut config = Config::new(url.parse().unwrap());

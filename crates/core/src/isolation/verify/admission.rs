@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
-use crate::isolation::policies::{ACCOUNT_GUARD, NAMESPACE_LOCK, RIGHTS_GUARD, WRITE_FENCE};
+use crate::isolation::policy_names::{ACCOUNT_GUARD, NAMESPACE_LOCK, RIGHTS_GUARD, WRITE_FENCE};
 
 /// As many names as a message lists.
 const LISTED: usize = 4;
@@ -179,5 +179,5 @@ fn why(tried: &Tried) -> String {
 }
 
 #[cfg(test)]
-#[path = "shown_tests.rs"]
+#[path = "admission_tests.rs"]
 mod tests;
