@@ -1,57 +1,12 @@
-//! Where the cluster's API servers say that they are: the EndpointSlices of `default/kubernetes`, which they write themselves.
-
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+//! Where the EndpointSlices of `default/kubernetes` are read: they list the cluster's API servers.
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 
-/// Label of the EndpointSlices of `default/kubernetes`.
-pub const LABEL: &str = "kubernetes.io/service-name=kubernetes";
+pub use resurgam_core::isolation::api_servers::{LABEL, addresses};
 
-/// Where those are.
+/// Returns the API of the EndpointSlices in namespace `default`.
 #[must_use]
 pub fn slices(client: &Client) -> Api<EndpointSlice> {
     Api::namespaced(client.clone(), "default")
-}
-
-/// Every address at every port of its slice. One without a port, or by a name only, is none.
-#[must_use]
-pub fn addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> BTreeSet<SocketAddr> {
-    let of = |slice: &EndpointSlice| {
-        let ports: Vec<u16> =
-            slice.ports.iter().flatten().filter_map(|p| u16::try_from(p.port?).ok()).collect();
-        let all = slice.endpoints.iter().flat_map(|e| &e.addresses).filter_map(|a| a.parse::<IpAddr>().ok());
-        all.flat_map(|address| {
-            ports.iter().map(move |port| SocketAddr::new(address, *port)).collect::<Vec<_>>()
-        })
-        .collect::<Vec<_>>()
-    };
-    slices.into_iter().flat_map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    #[test]
-    fn api_servers_are_the_addresses_of_all_slices_each_at_its_own_ports() {
-        let slice = |family: &str, addresses: &[&[&str]], ports: Value| -> EndpointSlice {
-            let endpoints: Vec<_> = addresses.iter().map(|all| json!({"addresses": all})).collect();
-            let value = json!({"addressType": family, "endpoints": endpoints, "ports": ports});
-            serde_json::from_value(value).unwrap()
-        };
-        let slices = [
-            slice("IPv4", &[&["192.0.2.2"], &["192.0.2.1", "192.0.2.2"]], json!([{"port": 6443}])),
-            slice("IPv6", &[&["2001:db8::1"]], json!([{"port": 443}])),
-            slice("IPv4", &[&["192.0.2.9"]], json!([{"name": "none"}])),
-            slice("IPv4", &[&["192.0.2.9"]], Value::Null),
-            slice("FQDN", &[&["api.example"]], json!([{"port": 6443}])),
-            slice("IPv4", &[&["192.0.2.9"]], json!([{"port": 70000}])),
-        ];
-        let found: Vec<_> = addresses(&slices).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["192.0.2.1:6443", "192.0.2.2:6443", "[2001:db8::1]:443"]);
-        assert_eq!(addresses(&[]), BTreeSet::new());
-    }
 }

@@ -250,7 +250,7 @@ async fn a_network_is_written_where_it_differs_and_its_writer_is_on_record() {
     let uid = namespace(name).await.uid().unwrap();
     let before = allow(&of(Identity::TenantAdministrator).await, name, "allow").await;
     let policies = api::<NetworkPolicy>(&operator, name);
-    let room = Room { reachable: vec!["other".into()], holes: Vec::new() };
+    let room = Room { reachable: vec!["other".into()], egress_exceptions: Vec::new() };
     for (what, room, weakened, changed) in [
         ("cut off", None, false, true),
         ("as it is", None, false, false),

@@ -18,7 +18,7 @@ use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::calls::IoError;
 use crate::clock;
 use crate::isolation::controls::{legacy, pod_security, pods, quota};
-use crate::isolation::holes;
+use crate::isolation::egress_exceptions;
 use crate::isolation::identity::{self, Mark};
 use crate::isolation::label;
 use crate::isolation::network::{self, Before, NetworkError, Room, Written};
@@ -346,9 +346,10 @@ impl Work<'_> {
             self.namespace = restore(client, &self.namespace, &uid).await?;
             pass.found.network = true;
         } else {
-            pass.holes = holes::find(client, &pass.target.allow_egress).await?;
-            let holes = pass.holes.iter().filter_map(|hole| hole.rule.clone()).collect();
-            let room = Room { reachable: pass.target.reachable.clone(), holes };
+            pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
+            let exceptions = pass.egress_exceptions.iter().filter_map(|exception| exception.rule.clone());
+            let room =
+                Room { reachable: pass.target.reachable.clone(), egress_exceptions: exceptions.collect() };
             self.write_network(pass, Some(&room)).await?;
         }
         Ok(None)

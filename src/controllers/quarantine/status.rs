@@ -9,7 +9,7 @@ use crate::api::conditions::{self, NETWORK_NOT_ENFORCED, State, shorten};
 use crate::api::quarantine::{Capture, Control, ControlName, ControlState, Deliverer, DelivererState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use crate::controllers::fence::FenceState;
-use crate::isolation::holes::Hole;
+use crate::isolation::egress_exceptions::EgressException;
 use crate::isolation::network;
 use crate::isolation::other_policies::OtherPolicies;
 use crate::isolation::probe::Probed;
@@ -94,7 +94,7 @@ pub(super) struct Pass {
     /// Taken in this pass.
     pub capture: Option<Capture>,
     /// What a clean room may connect out through, as the plan opts into.
-    pub holes: Vec<Hole>,
+    pub egress_exceptions: Vec<EgressException>,
     /// Network policies of other APIs that concern the namespace.
     pub other_policies: OtherPolicies,
     /// Pods that use the network of their node.
@@ -124,7 +124,7 @@ impl Pass {
             tried: None,
             closed: None,
             capture: None,
-            holes: Vec::new(),
+            egress_exceptions: Vec::new(),
             other_policies: OtherPolicies::default(),
             on_node_network: Vec::new(),
             workloads: 0,
@@ -418,8 +418,10 @@ fn controls(
         Some(exceptions) => (network.0, format!("{}, {exceptions}", network.1)),
         None => network,
     };
-    let network =
-        (network.0, pass.holes.iter().fold(network.1, |message, hole| format!("{message}. {hole}")));
+    let network = (
+        network.0,
+        pass.egress_exceptions.iter().fold(network.1, |message, exception| format!("{message}. {exception}")),
+    );
     let workloads = match level {
         Isolation::Sealed if found.stopped && found.empty => {
             (ControlState::Tested, format!("workloads at zero: {}; no pod lives", pass.workloads))

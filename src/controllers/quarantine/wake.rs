@@ -20,7 +20,7 @@ use super::{Context, Guarded};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
 use crate::isolation::controls::pods;
 use crate::isolation::other_policies::RECHECK;
-use crate::isolation::{holes, list};
+use crate::isolation::{egress_exceptions, list};
 
 /// What is queued; a watch's own errors are retried within it.
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
@@ -161,8 +161,8 @@ fn claimed(reader: &Store<Guarded>, object: &DeserializeGuard<ServiceRecovery>) 
 
 /// The cluster's DNS moved: what clean rooms may talk to of it follows. The API servers wake whatever is isolated.
 fn hole_changes(client: &Client) -> impl Stream<Item = ()> + Send + use<> {
-    let dns = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), holes::DNS_NAMESPACE);
-    let (key, value) = holes::DNS_LABEL;
+    let dns = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), egress_exceptions::DNS_NAMESPACE);
+    let (key, value) = egress_exceptions::DNS_LABEL;
     watcher(dns, watcher::Config::default().labels(&format!("{key}={value}")))
         .default_backoff()
         .touched_objects()

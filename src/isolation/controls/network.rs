@@ -1,39 +1,24 @@
-//! Network isolation: default-deny both ways. Policies add up, so each that allows is made to select no pod, in place, and selects
-//! what it did again on release. Nothing has to be recorded for that, nothing can be lost, and no finalizer, owner or name of a
-//! policy keeps it from being neutralised.
+//! Isolates a namespace's network, and releases it: what the core says is read, written and recorded.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, VersionMatch};
-use kube::core::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, field_manager};
+use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt, each, list_all};
-use crate::isolation::MANAGED_BY;
 use crate::isolation::records::{Kind, Record, RecordError};
 
-/// Denies everything, both ways.
-pub const DEFAULT_DENY: &str = "resurgam-default-deny";
-/// Allows what a clean room may talk to.
-pub const CLEAN_ROOM: &str = "resurgam-clean-room";
-/// Label key of the two requirements by which a neutralised policy selects no pod: it is to exist, and not to exist. The write
-/// fence lets who may isolate write just that.
-pub const NEUTRALISED: &str = "resurgam.dev/isolated";
+pub use resurgam_core::isolation::controls::network::*;
+
 /// Policies written at a time.
 const PARALLEL: usize = 8;
 /// Policies listed at a time: each may be as large as an object gets.
 const PAGE: u32 = 50;
 /// How often a policy that changed in between is read afresh.
 const ATTEMPTS: usize = 5;
-/// Names that a message lists.
-const LISTED: usize = 3;
 
 /// Why the network is not as it should be.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,157 +31,10 @@ pub enum NetworkError {
     Record(#[from] RecordError),
 }
 
-/// What a clean room may talk to, beside itself.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Room {
-    /// Namespaces, both ways.
-    pub reachable: Vec<String>,
-    /// Holes that it may connect out through.
-    pub holes: Vec<NetworkPolicyEgressRule>,
-}
-
 /// A policy that was too large to be neutralised in place, as it is restored.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 struct Recorded {
     policy: NetworkPolicy,
-}
-
-/// The policies that are to be there; `room`: what a clean room may talk to, its own namespace included anyway. The operator may
-/// connect to it, as `http` gates are asked from there.
-#[must_use]
-pub fn wanted(namespace: &str, room: Option<&Room>) -> Vec<NetworkPolicy> {
-    let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
-    let mut all = vec![ours(
-        namespace,
-        DEFAULT_DENY,
-        NetworkPolicySpec {
-            pod_selector: Some(LabelSelector::default()),
-            policy_types: both.clone(),
-            ..NetworkPolicySpec::default()
-        },
-    )];
-    if let Some(room) = room {
-        let mut names = room.reachable.clone();
-        names.push(namespace.to_owned());
-        names.sort();
-        names.dedup();
-        let peer = pods_of(names, None);
-        let operator =
-            pods_of(vec![OPERATOR_NAMESPACE.to_owned()], Some(("app.kubernetes.io/name", "resurgam")));
-        let to =
-            |peer| NetworkPolicyEgressRule { to: Some(vec![peer]), ..NetworkPolicyEgressRule::default() };
-        all.push(ours(
-            namespace,
-            CLEAN_ROOM,
-            NetworkPolicySpec {
-                pod_selector: Some(LabelSelector::default()),
-                policy_types: both,
-                ingress: Some(vec![NetworkPolicyIngressRule {
-                    from: Some(vec![peer.clone(), operator]),
-                    ..NetworkPolicyIngressRule::default()
-                }]),
-                egress: Some([vec![to(peer)], room.holes.clone()].concat()),
-            },
-        ));
-    }
-    all
-}
-
-/// Pods of these namespaces: all, or those with a label.
-pub(in crate::isolation) fn pods_of(
-    namespaces: Vec<String>,
-    label: Option<(&str, &str)>,
-) -> NetworkPolicyPeer {
-    NetworkPolicyPeer {
-        namespace_selector: Some(LabelSelector {
-            match_expressions: Some(vec![LabelSelectorRequirement {
-                key: "kubernetes.io/metadata.name".to_owned(),
-                operator: "In".to_owned(),
-                values: Some(namespaces),
-            }]),
-            match_labels: None,
-        }),
-        pod_selector: label.map(|(key, value)| LabelSelector {
-            match_expressions: None,
-            match_labels: Some([(key.to_owned(), value.to_owned())].into()),
-        }),
-        ip_block: None,
-    }
-}
-
-fn ours(namespace: &str, name: &str, spec: NetworkPolicySpec) -> NetworkPolicy {
-    NetworkPolicy {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            labels: Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(spec),
-    }
-}
-
-fn is_ours(policy: &NetworkPolicy) -> bool {
-    matches!(policy.metadata.name.as_deref(), Some(DEFAULT_DENY | CLEAN_ROOM))
-}
-
-/// The requirements that no pod meets.
-fn nothing() -> [LabelSelectorRequirement; 2] {
-    ["Exists", "DoesNotExist"].map(|operator| LabelSelectorRequirement {
-        key: NEUTRALISED.to_owned(),
-        operator: operator.to_owned(),
-        values: None,
-    })
-}
-
-fn requirements(policy: &NetworkPolicy) -> Vec<LabelSelectorRequirement> {
-    let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref());
-    selector.and_then(|selector| selector.match_expressions.clone()).unwrap_or_default()
-}
-
-/// Does a policy select no pod, by our requirements?
-#[must_use]
-pub fn is_neutralised(policy: &NetworkPolicy) -> bool {
-    let there = requirements(policy);
-    nothing().iter().all(|nothing| there.contains(nothing))
-}
-
-/// A policy that selects what it did before it was neutralised.
-pub(super) fn without_marks(mut policy: NetworkPolicy) -> NetworkPolicy {
-    let selector = policy.spec.as_mut().and_then(|spec| spec.pod_selector.as_mut());
-    if let Some(requirements) = selector.and_then(|selector| selector.match_expressions.as_mut()) {
-        requirements.retain(|requirement| requirement.key != NEUTRALISED);
-    }
-    policy
-}
-
-/// The merge patch that neutralises a policy as it was read, or with `back` undoes that. `None`: nothing to do.
-fn change(policy: &NetworkPolicy, back: bool) -> Option<serde_json::Value> {
-    let mut requirements = requirements(policy);
-    let before = requirements.clone();
-    requirements.retain(|requirement| requirement.key != NEUTRALISED);
-    if !back {
-        requirements.extend(nothing());
-    }
-    let metadata = json!({"uid": policy.metadata.uid, "resourceVersion": policy.metadata.resource_version});
-    let requirements = if requirements.is_empty() { json!(null) } else { json!(requirements) };
-    let changed = if back { before.iter().any(|r| r.key == NEUTRALISED) } else { !is_neutralised(policy) };
-    changed
-        .then(|| json!({"metadata": metadata, "spec": {"podSelector": {"matchExpressions": requirements}}}))
-}
-
-fn restorable(policy: &NetworkPolicy) -> NetworkPolicy {
-    NetworkPolicy {
-        metadata: ObjectMeta {
-            name: policy.metadata.name.clone(),
-            namespace: policy.metadata.namespace.clone(),
-            labels: policy.metadata.labels.clone(),
-            annotations: policy.metadata.annotations.clone(),
-            owner_references: policy.metadata.owner_references.clone(),
-            ..ObjectMeta::default()
-        },
-        spec: policy.spec.clone(),
-    }
 }
 
 /// How a namespace was before its network is isolated.
@@ -207,65 +45,6 @@ pub enum Before {
     /// The fence was up: what a few accounts may write wakes us again. The API server's cache will do for the list, which
     /// otherwise waits up to a tenth of a second until it knows that it is current.
     Isolated,
-}
-
-/// What was read of a namespace's network policies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Those of ours that are wanted and are not as wanted.
-    pub missing: Vec<String>,
-    /// Those that still select pods and are not wanted.
-    pub allowing: Vec<String>,
-}
-
-impl Observed {
-    /// Compares what is there with what is wanted.
-    #[must_use]
-    pub fn new(there: &[NetworkPolicy], wanted: &[NetworkPolicy]) -> Self {
-        let name = |policy: &NetworkPolicy| policy.metadata.name.clone().unwrap_or_default();
-        let is_wanted = |policy: &NetworkPolicy| wanted.iter().any(|w| name(w) == name(policy));
-        let is_there =
-            |wanted: &NetworkPolicy| there.iter().any(|p| name(p) == name(wanted) && is_as(p, wanted));
-        Self {
-            missing: wanted.iter().filter(|w| !is_there(w)).map(name).collect(),
-            allowing: there.iter().filter(|p| !is_wanted(p) && !is_neutralised(p)).map(name).collect(),
-        }
-    }
-
-    /// Is everything denied that is to be?
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.missing.is_empty() && self.allowing.is_empty()
-    }
-
-    /// What keeps it from holding, for people.
-    #[must_use]
-    pub fn message(&self) -> String {
-        let list = |names: &[String]| {
-            let more = names.len().saturating_sub(LISTED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("{}{more}", names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", "))
-        };
-        match (self.missing.is_empty(), self.allowing.is_empty()) {
-            (true, true) => "denied both ways".to_owned(),
-            (false, true) => format!("NetworkPolicy {} is not in place", list(&self.missing)),
-            (true, false) => format!("NetworkPolicy {} still allows traffic", list(&self.allowing)),
-            (false, false) => format!(
-                "NetworkPolicy {} is not in place, and {} still allows traffic",
-                list(&self.missing),
-                list(&self.allowing)
-            ),
-        }
-    }
-}
-
-/// Is a policy that is there what is wanted, and does nothing of its metadata take it away?
-fn is_as(there: &NetworkPolicy, wanted: &NetworkPolicy) -> bool {
-    let meta = &there.metadata;
-    there.spec == wanted.spec
-        && meta.deletion_timestamp.is_none()
-        && meta.owner_references.as_ref().is_none_or(Vec::is_empty)
-        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// How fresh a list has to be.
@@ -503,7 +282,3 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
     record.forget().await?;
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "network_tests.rs"]
-mod tests;

@@ -1,47 +1,14 @@
-//! Host access in the clean room: the namespace enforces the Pod Security Standard `baseline` while it is one, so that no pod starts
-//! that uses its node's network, processes or files, unless a person has accepted that. What it enforced before is noted on the
-//! namespace, which is locked, and comes back when it opens.
+//! Has a namespace enforce the Pod Security Standard `baseline` while it is a clean room, and what it enforced before once it opens.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::field_manager;
 use crate::calls::{IoError, call};
 
-/// Label that the API server's Pod Security admission goes by.
-pub const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
-/// Annotation on the namespace: what it enforced before, or [`NOTHING`].
-const BEFORE_ANNOTATION: &str = "resurgam.dev/pod-security";
-const NOTHING: &str = "none";
-
-/// Does the namespace enforce what a clean room has to? `privileged`: a person has accepted host access there.
-#[must_use]
-pub fn is_enforced(namespace: &Namespace, privileged: bool) -> bool {
-    change(namespace, privileged).is_none()
-}
-
-/// The patch that makes it so. `None`: it is.
-fn change(namespace: &Namespace, privileged: bool) -> Option<Value> {
-    let enforced = namespace.labels().get(ENFORCE_LABEL).map(String::as_str);
-    let before = namespace.annotations().get(BEFORE_ANNOTATION).map(String::as_str);
-    match (privileged, enforced) {
-        (false, Some("baseline" | "restricted")) => None,
-        (false, enforced) => Some(patch(namespace, Some("baseline"), before.or(enforced).or(Some(NOTHING)))),
-        // Accepted: what it enforced before the clean room is what it enforces.
-        (true, _) => before.map(|before| patch(namespace, Some(before).filter(|was| *was != NOTHING), None)),
-    }
-}
-
-fn patch(namespace: &Namespace, enforced: Option<&str>, before: Option<&str>) -> Value {
-    json!({"metadata": {
-        "uid": namespace.metadata.uid,
-        "resourceVersion": namespace.metadata.resource_version,
-        "labels": {ENFORCE_LABEL: enforced},
-        "annotations": {BEFORE_ANNOTATION: before},
-    }})
-}
+pub use resurgam_core::isolation::controls::pod_security::*;
 
 /// Has the namespace enforce what a clean room has to. Returns it as it is then.
 ///
@@ -67,50 +34,4 @@ async fn write(client: &Client, namespace: &Namespace, change: Option<Value>) ->
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let what = format!("set Pod Security of namespace {name}");
     call(what, api.patch(&name, &params, &Patch::Merge(change))).await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn namespace(enforced: Option<&str>, before: Option<&str>) -> Namespace {
-        let labels: BTreeMap<_, _> = enforced.map(|value| (ENFORCE_LABEL, value)).into_iter().collect();
-        let annotations: BTreeMap<_, _> =
-            before.map(|value| (BEFORE_ANNOTATION, value)).into_iter().collect();
-        let value = json!({"metadata": {"name": "library", "labels": labels, "annotations": annotations}});
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn after(namespace: &Namespace, privileged: bool) -> Option<(Value, Value)> {
-        let patch = change(namespace, privileged)?;
-        let meta = &patch["metadata"];
-        Some((meta["labels"][ENFORCE_LABEL].clone(), meta["annotations"][BEFORE_ANNOTATION].clone()))
-    }
-
-    #[test]
-    fn a_clean_room_enforces_baseline_and_what_was_enforced_comes_back() {
-        for (enforced, before, expected) in [
-            (None, None, Some((json!("baseline"), json!(NOTHING)))),
-            (Some("privileged"), None, Some((json!("baseline"), json!("privileged")))),
-            (Some("anything"), None, Some((json!("baseline"), json!("anything")))),
-            (Some("baseline"), None, None),
-            (Some("restricted"), None, None),
-            // Somebody loosened it meanwhile: what is noted is what it was.
-            (Some("privileged"), Some(NOTHING), Some((json!("baseline"), json!(NOTHING)))),
-        ] {
-            assert_eq!(after(&namespace(enforced, before), false), expected, "{enforced:?} {before:?}");
-        }
-        for (before, expected) in [
-            (Some(NOTHING), Some((Value::Null, Value::Null))),
-            (Some("privileged"), Some((json!("privileged"), Value::Null))),
-            (None, None),
-        ] {
-            assert_eq!(after(&namespace(Some("baseline"), before), true), expected, "{before:?}");
-        }
-        assert!(is_enforced(&namespace(Some("restricted"), None), false));
-        assert!(!is_enforced(&namespace(None, None), false));
-        assert!(is_enforced(&namespace(None, None), true));
-    }
 }

@@ -1,23 +1,14 @@
-//! Quotas that keep a control from being written: a ResourceQuota of the namespace that leaves no room for what isolates is raised,
-//! with what it was recorded on itself, and set back on release. Nobody else writes it behind the fence.
-
-use std::collections::BTreeMap;
+//! Raises quotas that keep a control from being written, and sets them back on release.
 
 use k8s_openapi::api::core::v1::ResourceQuota;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 
-/// Annotation on a quota that was raised: what it was, as JSON.
-pub const RAISED_ANNOTATION: &str = "resurgam.dev/quota";
-/// What isolating creates.
-const NEEDED: [&str; 2] = ["count/networkpolicies.networking.k8s.io", "count/serviceaccounts"];
-/// What a quota is raised to: more than isolating ever needs.
-const RAISED: &str = "1M";
+pub use resurgam_core::isolation::controls::quota::*;
 
 /// Did a quota of the namespace refuse a write?
 #[must_use]
@@ -66,93 +57,4 @@ async fn write(api: &Api<ResourceQuota>, what: String, name: &str, patch: Value)
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     call_opt(what, api.patch(name, &params, &Patch::Merge(patch))).await?;
     Ok(())
-}
-
-fn hard(quota: &ResourceQuota) -> BTreeMap<String, Quantity> {
-    quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default()
-}
-
-/// The patch that raises a quota. `None`: it bounds nothing that isolating creates, or is raised already.
-fn raising(quota: &ResourceQuota) -> Option<Value> {
-    let hard = hard(quota);
-    let bound: BTreeMap<_, _> = NEEDED
-        .iter()
-        .filter_map(|key| Some((*key, hard.get(*key)?.0.clone())))
-        .filter(|(_, was)| was != RAISED)
-        .collect();
-    if bound.is_empty() {
-        return None;
-    }
-    // What was recorded first is what it was: a tenant cannot write it while it counts.
-    let mut was: BTreeMap<String, String> = recorded(quota).unwrap_or_default();
-    for (key, value) in &bound {
-        was.insert((*key).to_owned(), value.clone());
-    }
-    let raised: BTreeMap<_, _> = bound.keys().map(|key| (*key, RAISED)).collect();
-    Some(json!({
-        "metadata": {
-            "resourceVersion": quota.metadata.resource_version,
-            "annotations": {RAISED_ANNOTATION: json!(was).to_string()},
-        },
-        "spec": {"hard": raised},
-    }))
-}
-
-fn recorded(quota: &ResourceQuota) -> Option<BTreeMap<String, String>> {
-    serde_json::from_str(quota.annotations().get(RAISED_ANNOTATION)?).ok()
-}
-
-/// The patch that sets a quota back. `None`: it was not raised. What somebody changed since stays.
-fn restoring(quota: &ResourceQuota) -> Option<Value> {
-    quota.annotations().get(RAISED_ANNOTATION)?;
-    let hard = hard(quota);
-    let was: BTreeMap<_, _> = recorded(quota)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|(key, _)| NEEDED.contains(&key.as_str()) && hard.get(key).is_some_and(|now| now.0 == RAISED))
-        .collect();
-    Some(json!({
-        "metadata": {
-            "resourceVersion": quota.metadata.resource_version,
-            "annotations": {RAISED_ANNOTATION: null},
-        },
-        "spec": {"hard": was},
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn quota(hard: Value, annotation: Option<&str>) -> ResourceQuota {
-        let annotations: BTreeMap<_, _> =
-            annotation.map(|text| (RAISED_ANNOTATION, text)).into_iter().collect();
-        serde_json::from_value(
-            json!({"metadata": {"name": "q", "annotations": annotations}, "spec": {"hard": hard}}),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_quota_is_raised_once_and_set_back_to_what_it_was() {
-        let key = NEEDED[0];
-        let patch = raising(&quota(json!({key: "0", "pods": "5"}), None)).unwrap();
-        assert_eq!(patch["spec"], json!({"hard": {key: RAISED}}));
-        let recorded = patch["metadata"]["annotations"][RAISED_ANNOTATION].as_str().unwrap().to_owned();
-        let raised = quota(json!({key: RAISED, "pods": "5"}), Some(&recorded));
-        assert_eq!(raising(&raised), None);
-        assert_eq!(restoring(&raised).unwrap()["spec"], json!({"hard": {key: "0"}}));
-        assert_eq!(restoring(&quota(json!({key: "0"}), None)), None, "it was never raised");
-    }
-
-    #[test]
-    fn what_somebody_changed_since_and_what_is_no_record_stay() {
-        let key = NEEDED[0];
-        let record = json!({key: "0", "pods": "7"}).to_string();
-        let changed = quota(json!({key: "9", "pods": "5"}), Some(&record));
-        assert_eq!(restoring(&changed).unwrap()["spec"], json!({"hard": {}}));
-        let planted = quota(json!({key: RAISED}), Some("no JSON"));
-        assert_eq!(restoring(&planted).unwrap()["spec"], json!({"hard": {}}));
-        assert_eq!(raising(&quota(json!({"pods": "0", "requests.cpu": "0"}), None)), None);
-    }
 }

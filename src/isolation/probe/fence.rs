@@ -202,7 +202,7 @@ async fn try_fences(server: &Server, namespace: &str, level: Isolation) -> Resul
 async fn create_pod(server: &Server, namespace: &str) -> Result<(), IoError> {
     let answer = create_a_pod(server, namespace).await;
     match &answer {
-        Err(error) if matches!(culprit(error), Culprit::Webhook(_)) => {
+        Err(error) if matches!(culprit(error.status()), Culprit::Webhook(_)) => {
             create_a_template(server, namespace, "resurgam-refused").await
         }
         _ => answer,

@@ -124,7 +124,7 @@ impl Work<'_> {
             self.wake_within(Duration::from_millis(20));
             return;
         }
-        let culprit = error.io().map_or(Culprit::ApiServer, culprit);
+        let culprit = culprit(error.io().and_then(|error| error.status()));
         let configuration = match &culprit {
             Culprit::Webhook(name) => self.configuration_of(name, &error.to_string()).await,
             _ => None,

@@ -1,16 +1,14 @@
 //! Many ask for a namespace each to be written, and one object takes them all: what is asked for while a write is under way goes with
 //! the next. Two hundred Quarantines at once would else be two hundred conflicting writes of an object that grows with each.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use resurgam_core::isolation::controls::list::Levels;
+
 use crate::api::Isolation;
 use crate::calls::IoError;
-
-/// Namespaces, each with its level; `Open` takes one off.
-pub(super) type Levels = BTreeMap<String, Isolation>;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {

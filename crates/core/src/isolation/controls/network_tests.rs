@@ -1,3 +1,5 @@
+use kube::ResourceExt;
+
 use super::*;
 
 fn policy(name: &str, spec: serde_json::Value) -> NetworkPolicy {
@@ -119,7 +121,10 @@ fn ours_are_those_of_our_names() {
 
 #[test]
 fn a_clean_room_reaches_itself_and_what_is_reachable_only() {
-    let room = Room { reachable: vec!["library-db".to_owned(), "library-web".to_owned()], holes: Vec::new() };
+    let room = Room {
+        reachable: vec!["library-db".to_owned(), "library-web".to_owned()],
+        egress_exceptions: Vec::new(),
+    };
     let all = wanted("library-web", Some(&room));
     let called = |policy: &NetworkPolicy| (policy.namespace().unwrap(), policy.name_any());
     let named = |name: &str| ("library-web".to_owned(), name.to_owned());

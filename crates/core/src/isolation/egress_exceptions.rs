@@ -1,5 +1,5 @@
-//! Holes in a clean room: services of the cluster itself that its pods may connect to, by opt-in in the plan. What cannot be
-//! found is not let through, and that is said.
+//! Egress exceptions of a clean room: services of the cluster itself that its pods may connect to, by opt-in in the plan. What cannot be
+//! found is not let through, and the status says so.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,26 +12,23 @@ use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicyEgressRule, NetworkPolicyPeer, NetworkPolicyPort,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::ListParams;
-use kube::{Api, Client};
 
 use super::api_servers;
-use super::network::pods_of;
+use super::controls::network::pods_of;
 use crate::api::ClusterService;
-use crate::calls::{IoError, call, call_opt};
 
 /// Where the cluster's DNS runs.
 pub const DNS_NAMESPACE: &str = "kube-system";
 /// Label that the cluster's DNS bears, Service and pods, whatever it is called.
 pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
 /// DaemonSet, and label of its pods, of the DNS cache that runs on each node.
-const NODE_LOCAL: &str = "node-local-dns";
+pub const NODE_LOCAL: &str = "node-local-dns";
 /// As many addresses as a rule names.
 const ADDRESSES: usize = 32;
 
-/// One hole, found or not.
+/// One exception, found or not.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hole {
+pub struct EgressException {
     /// What the plan opts into.
     pub service: ClusterService,
     /// What lets it through. `None`: it was not found, and is not let through.
@@ -40,7 +37,7 @@ pub struct Hole {
     pub words: String,
 }
 
-impl fmt::Display for Hole {
+impl fmt::Display for EgressException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.service.as_str();
         match self.rule {
@@ -50,42 +47,14 @@ impl fmt::Display for Hole {
     }
 }
 
-/// Looks for what the plan opts into.
-///
-/// # Errors
-/// [`IoError`] of what could not be read.
-pub async fn find(client: &Client, services: &[ClusterService]) -> Result<Vec<Hole>, IoError> {
-    let mut holes = Vec::new();
-    for service in services {
-        holes.push(match service {
-            ClusterService::Dns => {
-                let services: Api<Service> = Api::namespaced(client.clone(), DNS_NAMESPACE);
-                let caches: Api<DaemonSet> = Api::namespaced(client.clone(), DNS_NAMESPACE);
-                let labelled = ListParams::default().labels(&format!("{}={}", DNS_LABEL.0, DNS_LABEL.1));
-                let (found, cache) = futures::try_join!(
-                    call(format!("list services in namespace {DNS_NAMESPACE}"), services.list(&labelled)),
-                    call_opt(format!("get DaemonSet {DNS_NAMESPACE}/{NODE_LOCAL}"), caches.get(NODE_LOCAL)),
-                )?;
-                dns(&found.items, cache.as_ref())
-            }
-            ClusterService::ApiServer => {
-                let of = ListParams::default().labels(api_servers::LABEL);
-                let slices = api_servers::slices(client);
-                let found = call("list endpointslices of default/kubernetes", slices.list(&of)).await?;
-                api_server(&found.items)
-            }
-        });
-    }
-    Ok(holes)
-}
-
-/// To the pods of the cluster's DNS and, where there is one, to the cache on the node.
-fn dns(services: &[Service], cache: Option<&DaemonSet>) -> Hole {
+/// Returns the exception for the cluster's DNS: to its pods and, where there is one, to the cache on the node.
+#[must_use]
+pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     let service = ClusterService::Dns;
     let (key, value) = DNS_LABEL;
     if services.is_empty() {
         let words = format!("namespace {DNS_NAMESPACE} has no Service labelled {key}={value}");
-        return Hole { service, rule: None, words };
+        return EgressException { service, rule: None, words };
     }
     let mut to = vec![pods_of(vec![DNS_NAMESPACE.to_owned()], Some(DNS_LABEL))];
     let mut words = format!("port 53 of pods labelled {key}={value} in {DNS_NAMESPACE}");
@@ -98,7 +67,11 @@ fn dns(services: &[Service], cache: Option<&DaemonSet>) -> Hole {
         words = format!("{words}, and of the cache on its node ({})", joined(&addresses));
     }
     let ports = ["UDP", "TCP"].map(|protocol| port(protocol, 53));
-    Hole { service, rule: Some(NetworkPolicyEgressRule { to: Some(to), ports: Some(ports.into()) }), words }
+    EgressException {
+        service,
+        rule: Some(NetworkPolicyEgressRule { to: Some(to), ports: Some(ports.into()) }),
+        words,
+    }
 }
 
 /// The addresses on the node at which the DNS cache listens: link-local ones only, so that no other is let through by it.
@@ -121,8 +94,9 @@ fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
         .collect()
 }
 
-/// To the addresses at which the API server says that it is.
-fn api_server(slices: &[EndpointSlice]) -> Hole {
+/// Returns the exception for the API server: to the addresses at which it says that it is.
+#[must_use]
+pub fn api_server(slices: &[EndpointSlice]) -> EgressException {
     let service = ClusterService::ApiServer;
     // Without a port a rule would let all of them through.
     let found = api_servers::addresses(slices);
@@ -130,7 +104,7 @@ fn api_server(slices: &[EndpointSlice]) -> Hole {
     let ports: BTreeSet<i32> = found.iter().map(|at| at.port().into()).collect();
     if found.is_empty() {
         let words = "no EndpointSlice of default/kubernetes names an address and a port".to_owned();
-        return Hole { service, rule: None, words };
+        return EgressException { service, rule: None, words };
     }
     let numbers = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let words = format!("port {numbers} of {}", joined(&addresses));
@@ -138,7 +112,7 @@ fn api_server(slices: &[EndpointSlice]) -> Hole {
         to: Some(addresses.iter().take(ADDRESSES).map(one).collect()),
         ports: Some(ports.iter().map(|&number| port("TCP", number)).collect()),
     };
-    Hole { service, rule: Some(rule), words }
+    EgressException { service, rule: Some(rule), words }
 }
 
 fn one(address: &IpAddr) -> NetworkPolicyPeer {
@@ -176,8 +150,8 @@ mod tests {
 
     #[test]
     fn dns_is_its_pods_on_port_53_only() {
-        let hole = dns(&[kube_dns()], None);
-        let rule = serde_json::to_value(hole.rule.as_ref().unwrap()).unwrap();
+        let exception = dns(&[kube_dns()], None);
+        let rule = serde_json::to_value(exception.rule.as_ref().unwrap()).unwrap();
         assert_eq!(
             rule,
             json!({
@@ -189,7 +163,10 @@ mod tests {
                 "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
             })
         );
-        assert!(hole.to_string().starts_with("Hole, by the plan's cleanRoom: DNS, to port 53"), "{hole}");
+        assert!(
+            exception.to_string().starts_with("Hole, by the plan's cleanRoom: DNS, to port 53"),
+            "{exception}"
+        );
     }
 
     #[test]
@@ -212,8 +189,8 @@ mod tests {
     fn the_api_server_is_its_addresses_at_its_ports() {
         let slice = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.1"]}, {"addresses": ["192.0.2.2"]}], "ports": [{"port": 6443}]}));
-        let hole = api_server(&[slice]);
-        let rule = serde_json::to_value(hole.rule.as_ref().unwrap()).unwrap();
+        let exception = api_server(&[slice]);
+        let rule = serde_json::to_value(exception.rule.as_ref().unwrap()).unwrap();
         assert_eq!(
             rule,
             json!({
@@ -221,7 +198,7 @@ mod tests {
                 "ports": [{"protocol": "TCP", "port": 6443}],
             })
         );
-        assert_eq!(hole.words, "port 6443 of 192.0.2.1, 192.0.2.2");
+        assert_eq!(exception.words, "port 6443 of 192.0.2.1, 192.0.2.2");
     }
 
     #[test]
@@ -235,11 +212,11 @@ mod tests {
     fn what_is_not_found_is_not_let_through_and_that_is_said() {
         let portless = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.1"]}]}));
-        for (hole, name) in
+        for (exception, name) in
             [(dns(&[], None), "DNS"), (api_server(&[]), "APIServer"), (api_server(&[portless]), "APIServer")]
         {
-            assert_eq!(hole.rule, None, "a rule without peers would let everything through");
-            assert!(hole.to_string().starts_with(&format!("{name} is not let through")), "{hole}");
+            assert_eq!(exception.rule, None, "a rule without peers would let everything through");
+            assert!(exception.to_string().starts_with(&format!("{name} is not let through")), "{exception}");
         }
     }
 }

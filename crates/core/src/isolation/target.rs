@@ -236,10 +236,9 @@ pub struct Found {
     pub renewed: bool,
 }
 
-#[cfg(test)]
 impl Found {
     /// All in place.
-    pub(crate) const ALL: Self = Self {
+    pub const ALL: Self = Self {
         listed: true,
         labelled: true,
         fenced: true,

@@ -1,4 +1,4 @@
-//! What was read of a namespace after the last write, and what that shows. Pure: whether a control is in place follows from what was
+//! What was read of a namespace after the last write, and what that shows: whether a control is in place follows from what was
 //! read back, never from what was sent.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};

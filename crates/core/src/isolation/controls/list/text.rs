@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
 
-use super::batch::Levels;
 use crate::api::Isolation;
+
+/// Namespaces, each with its level; `Open` takes one off.
+pub type Levels = BTreeMap<String, Isolation>;
 
 /// Levels that a list knows, the tightest first: where a namespace stands under several, the tightest counts.
 const LEVELS: [Isolation; 3] = [Isolation::Sealed, Isolation::Contained, Isolation::CleanRoom];
@@ -43,9 +45,10 @@ pub fn levels(list: &ConfigMap) -> BTreeMap<String, String> {
     found
 }
 
-/// The data to be merged into a list so that it says this, beside what it says of others. `None`: it does. What an earlier version
+/// Returns the data to be merged into a list so that it says this, beside what it says of others. `None`: it does. What an earlier version
 /// wrote goes.
-pub(super) fn changed(list: &ConfigMap, wanted: &Levels) -> Option<Value> {
+#[must_use]
+pub fn changed(list: &ConfigMap, wanted: &Levels) -> Option<Value> {
     let mut data = Map::new();
     for level in LEVELS {
         let Some(key) = key(level) else { continue };
@@ -64,9 +67,10 @@ pub(super) fn changed(list: &ConfigMap, wanted: &Levels) -> Option<Value> {
     (!data.is_empty()).then_some(Value::Object(data))
 }
 
-/// The data to be merged into a list so that these namespaces are on it, at this level where they are on it at none. What is there
+/// Returns the data to be merged into a list so that these namespaces are on it, at this level where they are on it at none. What is there
 /// stays to the letter, as whoever only isolates may only append. `None`: they are.
-pub(super) fn appended(list: &ConfigMap, namespaces: &[String], level: Isolation) -> Option<Value> {
+#[must_use]
+pub fn appended(list: &ConfigMap, namespaces: &[String], level: Isolation) -> Option<Value> {
     let key = key(level)?;
     let there = levels(list);
     let new: BTreeSet<&str> =

@@ -1,0 +1,214 @@
+//! The isolation lists: ConfigMaps in the operator's namespace with a text for each level, a line for each namespace ([`text`]), and
+//! one for the ClusterRoles that hold our verbs. The list fence and the guards go by them. There are two copies: losing one changes
+//! nothing, and losing both leaves the label.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+
+use crate::api::{Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
+use crate::isolation::MANAGED_BY;
+pub use text::{Levels, appended, changed, levels};
+
+mod text;
+
+/// Names of the lists, in the operator's namespace. Each holds everything.
+pub const CONFIG_MAPS: [&str; 2] = ["resurgam-guard", "resurgam-guard-copy"];
+/// Label by which the policies select the lists.
+pub const LABEL: &str = "resurgam.dev/isolation-list";
+/// The key that is no level: which ClusterRoles hold our verbs, over which namespaces.
+pub const ROLES_KEY: &str = "_roles";
+/// The verbs by which somebody is let through, or lets out.
+const VERBS: [&str; 4] = ["release", "repair", "recover", "operate"];
+/// The resources that they are asked on.
+const RESOURCES: [&str; 2] = ["quarantines", "incidents"];
+
+/// Selects the lists.
+#[must_use]
+pub fn selector() -> LabelSelector {
+    LabelSelector {
+        match_labels: Some([(LABEL.to_owned(), "true".to_owned())].into()),
+        match_expressions: None,
+    }
+}
+
+/// The lists with nothing isolated: they have to be there before the policies are, some of which refuse without them.
+#[must_use]
+pub fn empty() -> Vec<ConfigMap> {
+    CONFIG_MAPS.iter().map(|name| list(name, None)).collect()
+}
+
+/// Returns a list with this data.
+#[must_use]
+pub fn list(name: &str, data: Option<BTreeMap<String, String>>) -> ConfigMap {
+    let labels =
+        [(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()), (LABEL.to_owned(), "true".to_owned())];
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(OPERATOR_NAMESPACE.to_owned()),
+            labels: Some(labels.into()),
+            ..ObjectMeta::default()
+        },
+        data,
+        ..ConfigMap::default()
+    }
+}
+
+/// What the lists say of one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The level on each list that is there; `None`: not on it.
+    each: Vec<Option<String>>,
+}
+
+impl Listed {
+    /// From the level on each list that is there.
+    #[must_use]
+    pub fn new<'a>(each: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        Self { each: each.into_iter().map(|level| level.map(str::to_owned)).collect() }
+    }
+
+    /// Is it on every list that is there, at this level? `Open`: on none.
+    #[must_use]
+    pub fn is_at(&self, level: Isolation) -> bool {
+        !self.each.is_empty() && self.each.iter().all(|listed| listed.as_deref() == level.label())
+    }
+
+    /// Does any list isolate it at this level or a tighter one?
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.each.iter().flatten().any(|level| level == "contained" || level == "sealed")
+    }
+}
+
+/// A line for each ClusterRole that holds one of our verbs explicitly: its name, a blank, and the names that it holds them for,
+/// with commas between, or `*`. A rule with a wildcard verb is no grant, as whoever holds it is refused.
+#[must_use]
+pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
+    let lines: BTreeSet<String> = roles
+        .into_iter()
+        .filter_map(|role| {
+            let rules = role.rules.as_deref().unwrap_or_default();
+            let names: BTreeSet<&str> = rules.iter().flat_map(holds).collect();
+            // The guard reads names so, too: a line break would hide what follows it, or make up a holder.
+            let line = |text: &str| text.replace('\n', "?");
+            let names = if names.contains("*") { "*".to_owned() } else { join(names) };
+            (!names.is_empty()).then(|| format!("{} {}", line(&role.name_any()), line(&names)))
+        })
+        .collect();
+    lines.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+fn join(names: BTreeSet<&str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// For which names a rule holds one of our verbs.
+fn holds(rule: &PolicyRule) -> Vec<&str> {
+    let any = |list: Option<&Vec<String>>, ours: &[&str]| {
+        list.is_some_and(|list| list.iter().any(|one| one == "*" || ours.contains(&one.as_str())))
+    };
+    let explicit = rule.verbs.iter().any(|verb| VERBS.contains(&verb.as_str()));
+    if !explicit
+        || !any(rule.api_groups.as_ref(), &["resurgam.dev"])
+        || !any(rule.resources.as_ref(), &RESOURCES)
+    {
+        return Vec::new();
+    }
+    // The names of Incidents are no namespaces.
+    let quarantines = rule.resources.iter().flatten().all(|resource| resource == "quarantines");
+    match rule.resource_names.as_deref() {
+        Some(names) if quarantines && !names.is_empty() => names.iter().map(String::as_str).collect(),
+        _ => vec!["*"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn role(name: &str, rules: serde_json::Value) -> ClusterRole {
+        serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules})).unwrap()
+    }
+
+    #[test]
+    fn who_holds_our_verbs_explicitly_is_known_with_the_names() {
+        let rule = |verbs: &[&str], resources: &[&str], names: &[&str]| json!({"apiGroups": ["resurgam.dev"], "verbs": verbs, "resources": resources, "resourceNames": names});
+        let roles = [
+            role("view", json!([rule(&["get", "list"], &["quarantines"], &[])])),
+            role("cluster-admin", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}])),
+            role(
+                "plan",
+                json!([
+                    rule(&["recover"], &["quarantines"], &["b", "a"]),
+                    rule(&["operate"], &["quarantines"], &["c"])
+                ]),
+            ),
+            role(
+                "lead",
+                json!([
+                    rule(&["release", "get"], &["quarantines"], &[]),
+                    rule(&["repair"], &["quarantines"], &["a"])
+                ]),
+            ),
+            role("incident", json!([rule(&["release"], &["incidents"], &["nov-2025"])])),
+            role(
+                "sly\nplan x",
+                json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["release"], "resourceNames": ["a"]}]),
+            ),
+            role("named", json!([rule(&["release"], &["quarantines"], &["a\nlead *"])])),
+            role("other", json!([{"apiGroups": ["apps"], "resources": ["*"], "verbs": ["release"]}])),
+            ClusterRole::default(),
+        ];
+        assert_eq!(holders(&roles), "incident *\nlead *\nnamed a?lead *\nplan a,b,c\nsly?plan x *");
+        assert_eq!(holders([]), "");
+    }
+
+    #[test]
+    fn empty_lists_are_labelled_and_in_the_operators_namespace() {
+        let empty = serde_json::to_value(empty()).unwrap();
+        for (list, name) in empty.as_array().unwrap().iter().zip(CONFIG_MAPS) {
+            let metadata = json!({"name": name, "namespace": "resurgam-system",
+                "labels": {"app.kubernetes.io/managed-by": "resurgam", "resurgam.dev/isolation-list": "true"}});
+            assert_eq!((&list["metadata"], list.get("data")), (&metadata, None));
+        }
+    }
+
+    #[test]
+    fn all_lists_have_to_agree_and_any_isolates() {
+        for (each, at, isolates) in [
+            (&[Some("sealed"), Some("sealed")][..], Some(Isolation::Sealed), true),
+            (&[Some("sealed"), Some("contained")], None, true),
+            (&[Some("sealed"), None], None, true),
+            (&[Some("sealed")], Some(Isolation::Sealed), true),
+            (&[Some("clean-room"), Some("clean-room")], Some(Isolation::CleanRoom), false),
+            (&[None, None], Some(Isolation::Open), false),
+            (&[], None, false),
+        ] {
+            let levels = [Isolation::Sealed, Isolation::Contained, Isolation::CleanRoom, Isolation::Open];
+            let listed = Listed::new(each.iter().copied());
+            assert_eq!(levels.into_iter().find(|level| listed.is_at(*level)), at, "{each:?}");
+            assert_eq!(listed.isolates(), isolates, "{each:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_cluster_roles_say_each_holder_is_one_line() {
+        let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
+        let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
+        let readable = fuzz_input::Readable::default();
+        bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+            let Some(roles) = readable.read::<Vec<ClusterRole>>(fuzz_input::spoiled(&sound, bytes)) else {
+                return;
+            };
+            assert!(holders(&roles).lines().count() <= roles.len());
+        });
+    }
+}
