@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::api::{OPERATOR_NAMESPACE, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::list;
+use crate::isolation::pass::FenceState;
 use crate::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
 
 /// Pause before putting the policies back is tried again.
@@ -36,17 +37,6 @@ pub enum FenceError {
     /// A policy of ours does not parse: a mistake of this build.
     #[error("the policies of this build do not parse: {0}")]
     Policies(#[from] serde_yaml::Error),
-}
-
-/// What is known of the policies now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FenceState {
-    /// `None`: as we wrote them. Else what is amiss.
-    pub amiss: Option<String>,
-    /// Some of them were written by a newer version, and are left as they are.
-    pub newer: bool,
-    /// Goes up whenever they were put back: what was seen of the fence before has to be seen again.
-    pub epoch: u64,
 }
 
 /// Shared by whoever keeps the policies and whoever relies on them.

@@ -38,19 +38,19 @@ use crate::isolation::label;
 use crate::isolation::list::Lists;
 use crate::isolation::network::NetworkError;
 use crate::isolation::other_policies::AcceptedPolicy;
+use crate::isolation::pass::PassFailure;
 use crate::isolation::probe::Servers;
 use crate::isolation::records::RecordError;
+use crate::isolation::status;
 use crate::isolation::target::{self, PlanState};
 use context::{Context, Held, Seal, Turns};
 use ending::Ending;
-use status::Trouble;
 
 mod at_once;
 mod context;
 mod deliverers;
 mod ending;
 mod pass;
-mod status;
 mod wake;
 mod wanted;
 
@@ -307,8 +307,8 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");
-        let trouble = Trouble { reason: "Protected", message: why, stalled: true };
-        write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
+        let failure = PassFailure { reason: "Protected", message: why, stalled: true };
+        write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
         return Ok(Action::await_change());
     }
     let (quarantine, unprotected) = match with_finalizer(&context, &quarantine).await {
@@ -329,8 +329,8 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         } else {
             format!("namespace {name} is not there: it is isolated as soon as there is one of that name")
         };
-        let trouble = Trouble { reason: "NamespaceMissing", message, stalled: true };
-        write(&context, &quarantine, status::impossible(&quarantine, &trouble, clock::now())).await?;
+        let failure = PassFailure { reason: "NamespaceMissing", message, stalled: true };
+        write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };
     let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);

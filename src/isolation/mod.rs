@@ -17,7 +17,7 @@ pub mod verify_as_caller;
 
 pub use resurgam_core::isolation::{
     MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, deliverers, failure,
-    observation, pod_security, target, tighten,
+    observation, pass, pod_security, status, target, tighten,
 };
 
 pub use controls::{identity, label, list, network, workloads};

@@ -17,6 +17,7 @@ use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
 use crate::isolation::list::Lists;
 use crate::isolation::other_policies::PolicyReader;
+use crate::isolation::pass::ClusterState;
 use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 
@@ -174,6 +175,11 @@ impl Turns {
 }
 
 impl Context {
+    /// Returns what is observed of the whole cluster now.
+    pub(super) fn cluster_state(&self) -> ClusterState {
+        ClusterState { fence: self.options.fence.state(), network: self.options.network.verdict() }
+    }
+
     /// Counts a pass that is under way.
     pub(super) fn under_way(&self) -> UnderWay<'_> {
         self.under_way.fetch_add(1, Ordering::Relaxed);

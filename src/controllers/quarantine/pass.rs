@@ -11,7 +11,6 @@ use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::context::Uncut;
-use super::status::{self, Known, Pass, Trouble};
 use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
@@ -24,7 +23,9 @@ use crate::isolation::label;
 use crate::isolation::network::{self, Before, NetworkError, Room, Written};
 use crate::isolation::observation::Observation;
 use crate::isolation::other_policies;
+use crate::isolation::pass::{Pass, PassFailure};
 use crate::isolation::probe::{self, Probed};
+use crate::isolation::status;
 use crate::isolation::target::{self, Next, Target};
 
 mod tighten;
@@ -72,7 +73,7 @@ pub(super) async fn run(
         (None, _) => work.go(&mut pass).await,
     };
     match &outcome {
-        // Somebody else wrote in between, or wants something else by now: that is no trouble, and no news.
+        // Somebody else wrote in between, or wants something else by now: that is no failure, and no news.
         Err(error) if error.is_conflict() => return outcome,
         // Half let out, and an answer was lost: as with `is_between`, saying so would take back what was granted.
         Err(error)
@@ -82,8 +83,8 @@ pub(super) async fn run(
             return outcome;
         }
         Err(error) => {
-            pass.trouble =
-                Some(Trouble { reason: error.reason(), message: error.to_string(), stalled: false });
+            pass.failure =
+                Some(PassFailure { reason: error.reason(), message: error.to_string(), stalled: false });
         }
         Ok(_) => {}
     }
@@ -100,7 +101,7 @@ pub(super) async fn run(
         pass.deliverers =
             Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
-    let status = status::after(&work.quarantine, &pass, &Known::of(&context.options), clock::now());
+    let status = status::after(&work.quarantine, &pass, &context.cluster_state(), clock::now());
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
@@ -304,7 +305,7 @@ impl Work<'_> {
         }
     }
 
-    /// Notes that the fence was tried in vain. Returns when to try again; once that has gone on for too long, it is trouble.
+    /// Notes that the fence was tried in vain. Returns when to try again; once that has gone on for too long, it is a failure.
     fn fence_not_verified(&mut self, pass: &mut Pass) -> Duration {
         let (since, tries) = self.context.remember(self.name, |memory| {
             memory.seen = None;
@@ -318,8 +319,8 @@ impl Work<'_> {
         if let Some(probed) = &pass.probed {
             self.context.servers.leaks(self.name, probed);
         }
-        let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unseen(pass));
-        pass.trouble = Some(Trouble { reason: "FenceNotVerified", message, stalled: true });
+        let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unverified_fence(pass));
+        pass.failure = Some(PassFailure { reason: "FenceNotVerified", message, stalled: true });
         PROBE_SLOWLY
     }
 

@@ -236,9 +236,10 @@ pub struct Found {
     pub renewed: bool,
 }
 
+#[cfg(test)]
 impl Found {
     /// All in place.
-    pub const ALL: Self = Self {
+    pub(crate) const ALL: Self = Self {
         listed: true,
         labelled: true,
         fenced: true,

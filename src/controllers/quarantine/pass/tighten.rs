@@ -14,7 +14,6 @@ use kube::{Api, ResourceExt};
 
 use super::super::super::metrics::Controller;
 use super::super::PassError;
-use super::super::status::{self, Failure, Pass, Trouble};
 use super::{Mark, Work};
 use crate::api::Isolation;
 use crate::api::conditions::{STALLED, find};
@@ -25,6 +24,7 @@ use crate::isolation::failure::{Culprit, culprit, explain};
 use crate::isolation::label;
 use crate::isolation::list::Listed;
 use crate::isolation::network::{Before, Written};
+use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
 use crate::isolation::preflight::webhooks_matching;
 use crate::isolation::target::{self, Next};
 
@@ -135,7 +135,7 @@ impl Work<'_> {
         self.context.options.process.metrics.failed(Controller::Quarantine, reason);
         tracing::warn!(?control, reason, %error, "control not enforced; will retry");
         let message = explain(error, &culprit, configuration.as_deref());
-        let failure = Failure { reason, message, stalled: false };
+        let failure = ControlFailure { reason, message, stalled: false };
         pass.failures.entry(control).and_modify(|first| first.add(&failure)).or_insert(failure);
     }
 
@@ -341,7 +341,7 @@ impl Work<'_> {
         let rooted: Vec<_> = rooted.map(ResourceExt::name_any).collect();
         if !rooted.is_empty() {
             let message = format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
-            pass.trouble = Some(Trouble { reason: "StaticPods", message, stalled: true });
+            pass.failure = Some(PassFailure { reason: "StaticPods", message, stalled: true });
         }
         self.observation.pods = Some(found);
     }
@@ -381,9 +381,9 @@ impl Work<'_> {
                 let had_stalled =
                     !memory.failing.contains_key(control) && stalled.as_deref() == Some(failure.reason);
                 let now = Instant::now();
-                let began = if had_stalled { now.checked_sub(status::STALLED_AFTER) } else { None };
+                let began = if had_stalled { now.checked_sub(STALLED_AFTER) } else { None };
                 let since = *memory.failing.entry(*control).or_insert(began.unwrap_or(now));
-                failure.stalled = had_stalled || since.elapsed() >= status::STALLED_AFTER;
+                failure.stalled = had_stalled || since.elapsed() >= STALLED_AFTER;
             }
         });
     }

@@ -3,13 +3,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::super::super::status::{self, Known, Pass};
 use super::super::super::{PassError, read, write};
 use super::super::Work;
 use crate::api::Quarantine;
 use crate::api::quarantine::ControlName;
 use crate::clock;
 use crate::isolation::evidence::{Subject, capture, snapshot};
+use crate::isolation::pass::Pass;
+use crate::isolation::status;
 use crate::isolation::target::Next;
 
 /// A capture that is not done after this is reported.
@@ -69,7 +70,7 @@ impl Work<'_> {
     /// Writes the status as far as it is known. If somebody wrote to the Quarantine since it was read, a claimant for instance,
     /// it is read afresh, and the answer is `false`.
     async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
-        let known = Known::of(&self.context.options);
+        let known = self.context.cluster_state();
         let status = status::after(&self.quarantine, pass, &known, clock::now());
         let conflict = match write(self.context, &self.quarantine, status).await {
             Ok(written) => {

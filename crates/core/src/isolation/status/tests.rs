@@ -1,8 +1,15 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
-use crate::api::conditions::{FENCE_INTACT, HOST_NETWORK_PODS, READY, RECONCILING, STALLED, find, is_true};
+use crate::api::conditions::{
+    FENCE_INTACT, HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, RECONCILING, STALLED, find, is_true,
+};
+use crate::api::quarantine::{Capture, Control, ControlName};
 use crate::api::{QuarantineLevel, QuarantineSpec};
-use crate::isolation::probe::Seen;
-use crate::isolation::probe::admission::{TRIES, Tried};
+use crate::isolation::pass::{ControlFailure, FenceState};
+use crate::isolation::target::{Found, Target};
+use crate::isolation::verify::admission::{Probed, Seen, TRIES, Tried};
+use crate::isolation::verify::network::Verdict;
 
 fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
     let spec =
@@ -57,9 +64,9 @@ fn probed(seen: impl Fn(ControlName) -> Seen) -> Probed {
     Probed { tries: TRIES.map(one).into(), unknown: None }
 }
 
-fn intact() -> Known {
+fn intact() -> ClusterState {
     let fence = FenceState { amiss: None, newer: false, epoch: 1 };
-    Known { fence, network: Some(Verdict::unverifiable("no image")) }
+    ClusterState { fence, network: Some(Verdict::unverifiable("no image")) }
 }
 
 fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
@@ -128,8 +135,8 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
     for stalled in [false, true] {
         let mut troubled =
             pass(Isolation::Sealed, Found { captured: false, stopped: false, empty: false, ..ALL });
-        troubled.trouble =
-            Some(Trouble { reason: "CaptureFailed", message: "no space in /evidence".into(), stalled });
+        troubled.failure =
+            Some(PassFailure { reason: "CaptureFailed", message: "no space in /evidence".into(), stalled });
         let status = after_pass(&quarantine(None, false), &troubled);
         let ready = find(&status.conditions, READY).unwrap();
         assert_eq!(
@@ -142,8 +149,8 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
     }
 }
 
-fn failure(stalled: bool) -> Failure {
-    Failure { reason: "NetworkFailed", message: "webhook v refuses it".into(), stalled }
+fn failure(stalled: bool) -> ControlFailure {
+    ControlFailure { reason: "NetworkFailed", message: "webhook v refuses it".into(), stalled }
 }
 
 /// Whatever else holds: a control that failed is not said to.
@@ -178,7 +185,7 @@ fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
 #[test]
 fn what_policies_of_others_let_through_is_told_though_our_own_cannot_be_written() {
     let mut failing = pass(Isolation::Sealed, ALL);
-    let long = Failure { message: format!("webhook v {}", "x".repeat(600)), ..failure(false) };
+    let long = ControlFailure { message: format!("webhook v {}", "x".repeat(600)), ..failure(false) };
     failing.failures.insert(ControlName::Network, long);
     failing.other_policies.unknown = vec!["list ciliumnetworkpolicies.cilium.io: 500".to_owned()];
     let status = after_pass(&quarantine(None, true), &failing);
@@ -192,7 +199,7 @@ fn what_policies_of_others_let_through_is_told_though_our_own_cannot_be_written(
 
 #[test]
 fn two_culprits_of_one_control_are_both_named() {
-    let of = |webhook: &str| Failure {
+    let of = |webhook: &str| ControlFailure {
         message: format!("webhook {webhook} {}", "x".repeat(400)),
         ..failure(false)
     };
@@ -209,7 +216,7 @@ fn two_culprits_of_one_control_are_both_named() {
 #[test]
 fn what_has_stalled_is_said_before_what_is_tried_again() {
     let mut failing = pass(Isolation::Sealed, ALL);
-    failing.failures.insert(ControlName::Lock, Failure { reason: "LabelFailed", ..failure(false) });
+    failing.failures.insert(ControlName::Lock, ControlFailure { reason: "LabelFailed", ..failure(false) });
     failing.failures.insert(ControlName::Network, failure(true));
     let status = after_pass(&quarantine(None, true), &failing);
     let ready = find(&status.conditions, READY).unwrap();
@@ -226,7 +233,7 @@ fn what_has_stalled_is_said_before_what_is_tried_again() {
 fn a_list_alone_isolates_and_is_not_ready() {
     let mut listed = pass(Isolation::Sealed, Found { labelled: false, ..ALL });
     listed.probed = Some(probed(|_| Seen::Refused));
-    listed.failures.insert(ControlName::Lock, Failure { reason: "LabelFailed", ..failure(true) });
+    listed.failures.insert(ControlName::Lock, ControlFailure { reason: "LabelFailed", ..failure(true) });
     let status = after_pass(&quarantine(None, true), &listed);
     assert_eq!(status.isolation, Some(Isolation::Sealed));
     assert!(!is_true(&status.conditions, READY));
@@ -339,12 +346,12 @@ fn control(status: &QuarantineStatus, name: ControlName) -> &Control {
     status.controls.iter().find(|control| control.name == name).unwrap()
 }
 
-fn network(state: ControlState) -> Known {
+fn network(state: ControlState) -> ClusterState {
     let verdict = Verdict { state, message: "told".into(), tried: Some(Timestamp::from_second(50).unwrap()) };
-    Known { network: Some(verdict), ..intact() }
+    ClusterState { network: Some(verdict), ..intact() }
 }
 
-fn with(quarantine: &Quarantine, level: Isolation, known: &Known) -> QuarantineStatus {
+fn with(quarantine: &Quarantine, level: Isolation, known: &ClusterState) -> QuarantineStatus {
     after(quarantine, &pass(level, ALL), known, Timestamp::from_second(100).unwrap())
 }
 
@@ -373,7 +380,7 @@ fn a_network_that_does_not_isolate_is_not_ready_and_stalls_until_somebody_does_s
 
 #[test]
 fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_forgets_no_verdict() {
-    let trying = Known { network: None, ..intact() };
+    let trying = ClusterState { network: None, ..intact() };
     let mut stood = quarantine(Some(Isolation::Sealed), true);
     let first = with(&stood, Isolation::Sealed, &trying);
     assert_eq!(find(&first.conditions, READY).unwrap().reason, "TryingNetwork");
@@ -463,7 +470,7 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
         told.status = Some(after_pass(&stood, &going));
         assert_eq!(wanted(&told), from);
         // A fence that will not let go is told, and taken back: closed is the safe side.
-        going.trouble = Some(Trouble { reason: "FenceNotSeen", message: String::new(), stalled: true });
+        going.failure = Some(PassFailure { reason: "FenceNotSeen", message: String::new(), stalled: true });
         assert!(!going.is_between(Some(from)));
         assert!(!pass(to, ALL).is_between(Some(from)), "it is there");
         assert!(

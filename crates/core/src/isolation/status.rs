@@ -1,0 +1,123 @@
+//! From what a pass found to the status that is written.
+
+mod controls;
+mod ready;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::pass::{ClusterState, Pass, PassFailure};
+use crate::api::conditions::{self, State};
+use crate::api::quarantine::{ControlState, DelivererState};
+use crate::api::{Isolation, Quarantine, QuarantineStatus};
+use controls::controls;
+use ready::ready;
+pub use ready::unverified_fence;
+
+/// Pods that nothing will bring back, as many as the status names.
+const UNMANAGED: usize = 64;
+
+/// Returns a moment as the API server keeps it: what is read back equals what was written.
+#[must_use]
+pub fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// Returns the status that follows from a pass, with the claim as it is.
+#[must_use]
+pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Timestamp) -> QuarantineStatus {
+    let old = quarantine.status.clone().unwrap_or_default();
+    let generation = quarantine.metadata.generation;
+    let isolation = pass.enforced(old.isolation);
+    let controls = controls(&quarantine.name_any(), pass, known, &old, now);
+    // Evidence of an earlier sealing is no evidence of this one.
+    let stale = isolation == Some(Isolation::Contained)
+        && !pass.found.captured
+        && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
+    let capture = pass.capture.clone().or(if stale { None } else { old.capture });
+    let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
+    let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
+    let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
+    if isolation == Some(Isolation::Open) {
+        // What people have to resume: nothing else is refused any more.
+        deliverers.retain(|deliverer| deliverer.state == DelivererState::Suspended);
+    }
+    // Of this sealing: what was let in again has other pods.
+    let mut unmanaged_pods = if stale { Vec::new() } else { old.unmanaged_pods };
+    unmanaged_pods.extend(pass.unmanaged.iter().cloned());
+    unmanaged_pods.sort();
+    unmanaged_pods.dedup();
+    unmanaged_pods.truncate(UNMANAGED);
+    let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
+    let mut conditions = old.conditions;
+    let mut set = |type_, state, reason: &str, message: &str| {
+        conditions::set(&mut conditions, type_, state, reason, message, generation, now);
+    };
+    match &known.fence.amiss {
+        None if known.fence.newer => set(
+            conditions::FENCE_INTACT,
+            State::True,
+            "Newer",
+            "admission policies of a newer version are in place: this operator leaves them as they are",
+        ),
+        None => set(
+            conditions::FENCE_INTACT,
+            State::True,
+            "AsWritten",
+            "the admission policies are as we wrote them",
+        ),
+        Some(why) => set(conditions::FENCE_INTACT, State::False, "Missing", why),
+    }
+    let (state, reason, message) = ready(pass, &controls);
+    set(conditions::READY, state, reason, &message);
+    match () {
+        () if state == State::False => {
+            set(conditions::STALLED, State::True, reason, &message);
+            conditions::clear(&mut conditions, conditions::RECONCILING);
+        }
+        () if state == State::True => {
+            conditions::clear(&mut conditions, conditions::STALLED);
+            conditions::clear(&mut conditions, conditions::RECONCILING);
+        }
+        () => {
+            set(conditions::RECONCILING, State::True, reason, &message);
+            conditions::clear(&mut conditions, conditions::STALLED);
+        }
+    }
+    QuarantineStatus {
+        observed_generation: generation,
+        isolation,
+        tested: Some(format!("{tested}/{required}")),
+        overruled: overruled.filter(|claim| old.claimed_by.as_ref() == Some(claim)),
+        claimed_by: old.claimed_by,
+        controls,
+        capture,
+        deliverers,
+        unmanaged_pods,
+        conditions,
+    }
+}
+
+/// Returns the status of a Quarantine that cannot be carried out at all.
+#[must_use]
+pub fn impossible(quarantine: &Quarantine, failure: &PassFailure, now: Timestamp) -> QuarantineStatus {
+    let mut status = quarantine.status.clone().unwrap_or_default();
+    let generation = quarantine.metadata.generation;
+    status.observed_generation = generation;
+    let conditions = &mut status.conditions;
+    for (type_, state) in [(conditions::READY, State::False), (conditions::STALLED, State::True)] {
+        conditions::set(conditions, type_, state, failure.reason, &failure.message, generation, now);
+    }
+    conditions::clear(conditions, conditions::RECONCILING);
+    status
+}
+
+/// One of them is enough, and does not change with every other pod that ends: each change would be a write.
+fn still_alive(pods: &[String]) -> String {
+    pods.iter()
+        .min()
+        .map_or_else(|| "pods have yet to end".to_owned(), |pod| format!("pods have yet to end: {pod}"))
+}
+
+#[cfg(test)]
+mod tests;

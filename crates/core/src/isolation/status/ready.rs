@@ -1,0 +1,86 @@
+//! Is a Quarantine ready, and if not, why?
+
+use super::super::pass::Pass;
+use super::super::target::Next;
+use super::super::verify::admission::Probed;
+use super::still_alive;
+use crate::api::Isolation;
+use crate::api::conditions::{self, NETWORK_NOT_ENFORCED, State};
+use crate::api::quarantine::{Control, ControlName, ControlState};
+
+/// Returns status, reason and message of the condition `Ready`.
+pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
+    let level = pass.target.level;
+    if let Some(failed) = failed(pass) {
+        return failed;
+    }
+    let known = controls.iter().find(|control| control.name == ControlName::Network);
+    let host_network = level == Isolation::Contained
+        && pass.found.network
+        && !pass.on_node_network.is_empty()
+        && pass.other_policies.is_cut();
+    if host_network && pass.next() == Next::Done {
+        let message = known.map(|network| network.message.clone()).unwrap_or_default();
+        return (State::False, conditions::HOST_NETWORK_PODS, message);
+    }
+    let waiting = |reason, message: String| (State::Unknown, reason, message);
+    let network = controls.iter().find(|control| control.name == ControlName::Network);
+    match pass.next() {
+        Next::Done if network.is_some_and(|n| n.state == ControlState::NotEnforced) => {
+            let message = network.map(|n| n.message.clone()).unwrap_or_default();
+            (State::False, NETWORK_NOT_ENFORCED, message)
+        }
+        Next::Done if network.is_some_and(|n| n.state == ControlState::Enforced) => waiting(
+            "TryingNetwork",
+            "whether the cluster's network enforces the policies is being tried".into(),
+        ),
+        Next::Done => {
+            let mut message = match level {
+                Isolation::Sealed => "sealed: nobody writes, nobody talks, nothing runs",
+                Isolation::Contained => "contained: nobody writes, nobody talks; processes live",
+                Isolation::CleanRoom => {
+                    "clean room: runs what the plan puts there, talks to recovered dependencies"
+                }
+                Isolation::Open => "open: not isolated",
+            }
+            .to_owned();
+            if let Some(held) = &pass.target.held {
+                message = format!("{message}. {held}");
+            }
+            (State::True, level.as_str(), message)
+        }
+        Next::List => waiting("WritingLists", "the isolation lists are not written yet".into()),
+        Next::Label => waiting("Labelling", "the namespace's label is not written yet".into()),
+        Next::Probe => waiting("TryingFence", unverified_fence(pass)),
+        Next::Network => waiting("WritingPolicies", "network policies are not written yet".into()),
+        Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
+        Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
+        Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
+        Next::Identity => waiting("RenewingIdentities", "ServiceAccounts are not recreated yet".into()),
+    }
+}
+
+/// What went wrong: all of it, and stalled if any of it has.
+fn failed(pass: &Pass) -> Option<(State, &'static str, String)> {
+    let failures = pass.failures.iter().map(|(control, failure)| {
+        (failure.stalled, failure.reason, format!("{control:?}: {}", failure.message))
+    });
+    let failure =
+        pass.failure.iter().map(|failure| (failure.stalled, failure.reason, failure.message.clone()));
+    let mut all: Vec<_> = failures.chain(failure).collect();
+    // What has stalled is said first.
+    all.sort_by_key(|(stalled, ..)| !stalled);
+    let (stalled, reason, _) = all.first()?.clone();
+    let state = if stalled { State::False } else { State::Unknown };
+    let message = all.into_iter().map(|(.., message)| message).collect::<Vec<_>>().join("; and ");
+    Some((state, reason, message))
+}
+
+/// Returns why the fence was not verified, for people.
+#[must_use]
+pub fn unverified_fence(pass: &Pass) -> String {
+    let closed = pass.closed.iter().map(|why| format!("the fence was not seen to let go: {why}"));
+    let amiss = pass.probed.iter().flat_map(Probed::amiss);
+    let unseen: Vec<_> = closed.chain(amiss).collect();
+    if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
+}
