@@ -1,4 +1,4 @@
-//! CronJobs and Jobs that were suspended by isolating, and what becomes of each once its service is recovered. Pure: objects in,
+//! CronJobs and Jobs that were suspended by isolating, and what becomes of each once its service is recovered: objects in,
 //! words and patches out. A resumed CronJob fires the run that it missed, so that only what the plan names is resumed, and only
 //! after it was said what would fire.
 
@@ -9,31 +9,17 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use crate::access::Right;
 use crate::api::conditions::shorten;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::{ResumeKind, ResumeState, ResumeStatus};
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
 use crate::engine::ResumeSeen;
-use crate::isolation::workloads::{has_not_ended, recorded_suspend};
+use crate::isolation::controls::workloads::{has_not_ended, recorded_suspend};
 use crate::plan::Resume;
 
 pub mod cron;
 
 use cron::Fires;
-
-/// Which rights of the plan's account it takes to tell what is suspended in these namespaces, and to resume what is named. Where
-/// nothing is named, nothing is looked at.
-#[must_use]
-pub fn rights(namespaces: &[String], named: &[Resume]) -> Vec<Right> {
-    let looked_at = if named.is_empty() { &[] } else { namespaces };
-    let reads = looked_at.iter().flat_map(|ns| [Right::list::<CronJob>(ns), Right::list::<Job>(ns)]);
-    let writes = named.iter().map(|Resume { kind, namespace, name, .. }| match kind {
-        ResumeKind::CronJob => Right::patch::<CronJob>(namespace, Some(name)),
-        ResumeKind::Job => Right::patch::<Job>(namespace, Some(name)),
-    });
-    reads.chain(writes).collect()
-}
 
 /// As many as a status lists.
 const LIMIT: usize = 64;
