@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -88,7 +89,7 @@ pub(super) struct Args {
     dry_run: bool,
 
     /// Isolate in spite of risks of this kind.
-    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "KIND", value_parser = risk(), value_delimiter = ',')]
     accept_risk: Vec<Kind>,
 
     /// Where the evidence store is, if the operator's Deployment does not say.
@@ -123,6 +124,12 @@ fn reason(text: &str) -> Result<String, String> {
         1..=512 => Ok(text.trim().to_owned()),
         long => Err(format!("{long} characters: 512 at most")),
     }
+}
+
+/// Reads the name of a risk. Help and completion list them all.
+fn risk() -> impl TypedValueParser<Value = Kind> {
+    let names = Kind::RISKS.map(|kind| PossibleValue::new(kind.name()).help(kind.meaning()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Kind>())
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {

@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod isolation;
 pub mod plan;
+pub mod preflight;
 pub mod resume;
 pub mod simulate;
 pub mod text;

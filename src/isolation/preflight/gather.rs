@@ -3,71 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::networking::v1::Ingress;
-use k8s_openapi::api::storage::v1::CSIDriver;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::jiff::Timestamp;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::Login;
+use super::{Gathered, Listed, login};
 use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan};
 use crate::calls::{IoError, call, call_opt};
-
-/// What was listed, or why it could not be.
-pub type Listed<T> = Result<Vec<T>, String>;
-
-/// What the judge looks at: all of the cluster, as far as the caller may read it.
-#[derive(Clone, Debug)]
-pub struct Gathered {
-    /// Workloads that run on every node: network and storage plugins are among them.
-    pub daemonsets: Listed<DaemonSet>,
-    /// Workloads.
-    pub deployments: Listed<Deployment>,
-    /// Workloads.
-    pub statefulsets: Listed<StatefulSet>,
-    /// Services.
-    pub services: Listed<Service>,
-    /// Storage drivers by name.
-    pub csi_drivers: Listed<CSIDriver>,
-    /// Admission webhooks.
-    pub validating: Listed<ValidatingWebhookConfiguration>,
-    /// Admission webhooks.
-    pub mutating: Listed<MutatingWebhookConfiguration>,
-    /// Labels of namespaces, by which webhooks select them.
-    pub namespaces: Listed<PartialObjectMeta<Namespace>>,
-    /// Kinds, for their conversion webhooks.
-    pub crds: Listed<CustomResourceDefinition>,
-    /// Parts of the API that others serve.
-    pub apiservices: Listed<APIService>,
-    /// Which hosts are served from where.
-    pub ingresses: Listed<Ingress>,
-    /// Which hosts are served from where; empty where the kind is not installed.
-    pub routes: Listed<DynamicObject>,
-    /// Who leads what.
-    pub leases: Listed<Lease>,
-    /// Names of the pods of the namespaces in question.
-    pub pods: BTreeMap<String, Listed<String>>,
-    /// Plans; empty where the kind is not installed.
-    pub plans: Listed<RecoveryPlan>,
-    /// How the caller gets in.
-    pub login: Login,
-    /// Addresses of the evidence store, as far as anybody said.
-    pub evidence: Listed<String>,
-    /// When all this was read.
-    pub now: Timestamp,
-}
 
 /// Reads it all. `evidence`: where the evidence store is, if the caller says so.
 pub async fn gather(
@@ -95,7 +43,7 @@ pub async fn gather(
         operators_store(client),
     );
     let namespaces = namespaces(client).await;
-    let mut login = kubeconfig.map(Login::of).unwrap_or_default();
+    let mut login = kubeconfig.map(login::through).unwrap_or_default();
     login.username = whoami
         .map(|review| review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default())
         .map_err(|error| error.to_string());

@@ -1,94 +1,72 @@
-//! How the caller gets into the cluster, by what the kubeconfig says. Pure.
+//! How the caller gets into the cluster, by what the kubeconfig says.
 
 use k8s_openapi::ByteString;
 use kube::config::{AuthInfo, Kubeconfig};
 use serde_json::{Value, json};
 
+use super::Login;
+
 /// Commands that log in with a cloud's own identity, which does not run in this cluster.
 const CLOUD: [&str; 6] =
     ["aws", "aws-iam-authenticator", "gke-gcloud-auth-plugin", "gcloud", "kubelogin", "doctl"];
 
-/// How the caller gets in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// Who the API server says the caller is, or why it did not say.
-    pub username: Result<String, String>,
-    /// What the login goes through: what it is, and its address.
-    pub through: Vec<(String, String)>,
-    /// Other users of the kubeconfig for the same cluster who hold a client certificate: ways in that need nobody.
-    pub others: Vec<String>,
-    /// Why nobody can say what the login goes through.
-    pub unclear: Option<String>,
+/// Returns what the current context of a kubeconfig says.
+#[must_use]
+pub(super) fn through(kubeconfig: &Kubeconfig) -> Login {
+    let mut login = Login::default();
+    let contexts = || kubeconfig.contexts.iter().filter_map(|c| Some((&c.name, c.context.as_ref()?)));
+    let current = contexts().find(|(name, _)| Some(*name) == kubeconfig.current_context.as_ref());
+    let Some((_, current)) = current else {
+        login.unclear = Some("the kubeconfig names no current context".to_owned());
+        return login;
+    };
+    let user = |name: &str| {
+        let named = kubeconfig.auth_infos.iter().find(|user| user.name == name);
+        named.and_then(|user| user.auth_info.as_ref())
+    };
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == current.cluster);
+    if let Some(server) = cluster.and_then(|c| c.cluster.as_ref()?.server.clone()) {
+        login.through.push(("the address of the API server".to_owned(), server));
+    }
+    if let Some(info) = current.user.as_deref().and_then(user) {
+        look_at(&mut login, info);
+    }
+    let others = contexts().filter(|(_, c)| c.cluster == current.cluster && c.user != current.user);
+    let others = others.filter_map(|(context, c)| Some((context, user(c.user.as_deref()?)?)));
+    login.others = others.filter(|(_, info)| has_certificate(info)).map(|(name, _)| name.clone()).collect();
+    login
 }
 
-impl Default for Login {
-    fn default() -> Self {
-        let username = Err("nobody has asked yet".to_owned());
-        Self { username, through: Vec::new(), others: Vec::new(), unclear: None }
+fn look_at(login: &mut Login, info: &AuthInfo) {
+    if has_certificate(info) {
+        return;
     }
-}
-
-impl Login {
-    /// What the current context of a kubeconfig says.
-    #[must_use]
-    pub fn of(kubeconfig: &Kubeconfig) -> Self {
-        let mut login = Self::default();
-        let contexts = || kubeconfig.contexts.iter().filter_map(|c| Some((&c.name, c.context.as_ref()?)));
-        let current = contexts().find(|(name, _)| Some(*name) == kubeconfig.current_context.as_ref());
-        let Some((_, current)) = current else {
-            login.unclear = Some("the kubeconfig names no current context".to_owned());
-            return login;
-        };
-        let user = |name: &str| {
-            let named = kubeconfig.auth_infos.iter().find(|user| user.name == name);
-            named.and_then(|user| user.auth_info.as_ref())
-        };
-        let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == current.cluster);
-        if let Some(server) = cluster.and_then(|c| c.cluster.as_ref()?.server.clone()) {
-            login.through.push(("the address of the API server".to_owned(), server));
+    if let Some(exec) = &info.exec {
+        let command = exec.command.clone().unwrap_or_default();
+        let values = exec.env.iter().flatten().filter_map(|variable| variable.get("value").cloned());
+        let words = exec.args.iter().flatten().cloned().chain(values);
+        let urls: Vec<String> = words.filter_map(|word| url_in(&word)).collect();
+        let base = command.rsplit('/').next().unwrap_or_default();
+        if urls.is_empty() && !CLOUD.contains(&base) {
+            login.unclear =
+                Some(format!("your login is made by the command {command}, which does not say what it asks"));
         }
-        if let Some(info) = current.user.as_deref().and_then(user) {
-            login.look_at(info);
-        }
-        let others = contexts().filter(|(_, c)| c.cluster == current.cluster && c.user != current.user);
-        let others = others.filter_map(|(context, c)| Some((context, user(c.user.as_deref()?)?)));
-        login.others =
-            others.filter(|(_, info)| has_certificate(info)).map(|(name, _)| name.clone()).collect();
-        login
+        let what = format!("your login, by {command}");
+        login.through.extend(urls.into_iter().map(|url| (what.clone(), url)));
     }
-
-    fn look_at(&mut self, info: &AuthInfo) {
-        if has_certificate(info) {
-            return;
-        }
-        if let Some(exec) = &info.exec {
-            let command = exec.command.clone().unwrap_or_default();
-            let values = exec.env.iter().flatten().filter_map(|variable| variable.get("value").cloned());
-            let words = exec.args.iter().flatten().cloned().chain(values);
-            let urls: Vec<String> = words.filter_map(|word| url_in(&word)).collect();
-            let base = command.rsplit('/').next().unwrap_or_default();
-            if urls.is_empty() && !CLOUD.contains(&base) {
-                self.unclear = Some(format!(
-                    "your login is made by the command {command}, which does not say what it asks"
-                ));
-            }
-            let what = format!("your login, by {command}");
-            self.through.extend(urls.into_iter().map(|url| (what.clone(), url)));
-        }
-        if let Some(provider) = &info.auth_provider {
-            match provider.config.get("idp-issuer-url") {
-                Some(url) => self.through.push(("the issuer of your login".to_owned(), url.clone())),
-                None => {
-                    self.unclear = Some(format!("your login's provider {} names no issuer", provider.name));
-                }
+    if let Some(provider) = &info.auth_provider {
+        match provider.config.get("idp-issuer-url") {
+            Some(url) => login.through.push(("the issuer of your login".to_owned(), url.clone())),
+            None => {
+                login.unclear = Some(format!("your login's provider {} names no issuer", provider.name));
             }
         }
-        // The kubeconfig's own notation is the one way to see the token.
-        let token = serde_json::to_value(info).ok();
-        let token = token.as_ref().and_then(|info| info.get("token")).and_then(Value::as_str);
-        if let Some(issuer) = token.and_then(issuer) {
-            self.through.push(("the issuer of your token".to_owned(), issuer));
-        }
+    }
+    // The kubeconfig's own notation is the one way to see the token.
+    let token = serde_json::to_value(info).ok();
+    let token = token.as_ref().and_then(|info| info.get("token")).and_then(Value::as_str);
+    if let Some(issuer) = token.and_then(issuer) {
+        login.through.push(("the issuer of your token".to_owned(), issuer));
     }
 }
 
@@ -141,7 +119,7 @@ mod tests {
             json!({"exec": {"command": "kubectl", "args": ["oidc-login", "--oidc-issuer-url=https://id.example/realm"]}}),
             json!({"exec": {"command": "login", "env": [{"name": "ISSUER", "value": "https://id.example/realm"}]}}),
         ] {
-            let login = Login::of(&kubeconfig(user.clone()));
+            let login = through(&kubeconfig(user.clone()));
             assert_eq!(login.through[0].1, "https://api.example:6443");
             assert_eq!(login.through[1].1, "https://id.example/realm", "{user}");
             assert_eq!((login.others, login.unclear), (vec!["break-glass".to_owned()], None), "{user}");
@@ -161,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_login_that_does_not_say_what_it_asks_is_unclear() {
-        let unclear = |user| Login::of(&kubeconfig(user)).unclear;
+        let unclear = |user| through(&kubeconfig(user)).unclear;
         assert!(unclear(json!({"exec": {"command": "/opt/login"}})).unwrap().contains("/opt/login"));
         assert!(unclear(json!({"auth-provider": {"name": "other", "config": {}}})).is_some());
         assert!(

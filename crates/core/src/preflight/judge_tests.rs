@@ -4,8 +4,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::super::Login;
 use super::*;
+use crate::preflight::Login;
 
 fn nothing() -> Gathered {
     Gathered {

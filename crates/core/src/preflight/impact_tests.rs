@@ -2,7 +2,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::isolation::workloads::Kind;
+use crate::isolation::controls::workloads::Kind;
 
 fn one<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -86,20 +86,27 @@ fn who_refers_to_it_in_an_object_is_told_and_whoever_means_everybody_is_not() {
 }
 
 #[test]
-fn what_could_not_be_read_is_told() {
-    let mut impact = Impact::default();
-    assert_eq!(read(&mut impact, Ok::<_, IoError>(1)), Some(1));
-    assert_eq!(impact.unread, Vec::<String>::new());
-    let silent = IoError::Timeout { what: "list pods".into(), after: std::time::Duration::from_secs(10) };
-    assert_eq!(read::<u8>(&mut impact, Err(silent)), None);
-    assert!(impact.unread[0].contains("list pods"), "{:?}", impact.unread);
+fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
+    let namespace: Namespace =
+        one(json!({"metadata": {"name": "web", "labels": {"resurgam.dev/isolation": "contained"}}}));
+    let read = NamespaceRead {
+        namespace: Ok(namespace),
+        inventory: Ok(Inventory::default()),
+        pods: Err("list pods: no answer".to_owned()),
+        ingresses: Err("list ingresses: forbidden".to_owned()),
+    };
+    let elsewhere = Elsewhere { unread: vec!["list services: forbidden".to_owned()], ..Elsewhere::default() };
+    let impact = judge("web", read, &elsewhere);
+    assert_eq!(impact.already.as_deref(), Some("contained"));
+    let unread = ["list services: forbidden", "list pods: no answer", "list ingresses: forbidden"];
+    assert_eq!(impact.unread, unread);
 }
 
 #[test]
 fn workloads_are_told_by_what_of_them_stops() {
     let workload = |kind, shape| {
         let meta = one(json!({"name": "w"}));
-        describe(&workloads::Workload { kind, meta, shape, drops_claims: false })
+        describe(&Workload { kind, meta, shape, drops_claims: false })
     };
     assert_eq!(workload(Kind::Deployment, Shape::Replicas(3)), "Deployment w ×3");
     assert_eq!(workload(Kind::DaemonSet, Shape::Nodes([].into())), "DaemonSet w on every node it fits");
