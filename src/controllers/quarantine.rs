@@ -32,6 +32,7 @@ use crate::calls::{IoError, call, call_opt};
 use crate::clock;
 use crate::heartbeats;
 use crate::isolation::RELEASE_FINALIZER;
+use crate::isolation::ending::Ending;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::identity::{self, IdentityError};
 use crate::isolation::label;
@@ -44,7 +45,6 @@ use crate::isolation::records::RecordError;
 use crate::isolation::status;
 use crate::isolation::target::{self, PlanState};
 use context::{Context, Held, Seal, Turns};
-use ending::Ending;
 
 mod at_once;
 mod context;

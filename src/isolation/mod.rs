@@ -16,8 +16,8 @@ pub mod records;
 pub mod verify_as_caller;
 
 pub use resurgam_core::isolation::{
-    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, deliverers, failure,
-    observation, pass, pod_security, status, target, tighten,
+    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, deliverers, ending, failure,
+    observation, pass, pod_security, status, target, tighten, wanted,
 };
 
 pub use controls::{identity, label, list, network, workloads};

@@ -1,15 +1,16 @@
-//! What a Quarantine is to enforce, from live reads.
+//! Reads live what a Quarantine is to enforce: the claimant, and its plan and dependencies where they would loosen anything.
 
 use kube::core::DeserializeGuard;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
 use super::Context;
 use crate::api::{Claim, Quarantine, RecoveryPlan, ServiceRecovery};
 use crate::calls::{IoError, call_opt};
 use crate::controllers::dependencies::read_dependencies;
-use crate::isolation::target::{PlanState, Target, loosens, target};
+use crate::isolation::target::{PlanState, Target, target};
+use crate::isolation::wanted::{Wanted, is_plan_of, wanted, wanted_with_plan};
 use crate::plan::Plan;
-use crate::plan::loosening::{Allowance, Dependency, allowance};
+use crate::plan::loosening::{Dependency, allowance};
 
 /// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
 /// `label`: what the namespace bears as ours.
@@ -18,26 +19,17 @@ pub(super) async fn decide(
     quarantine: &Quarantine,
     label: Option<&str>,
 ) -> Result<(Target, PlanState), IoError> {
-    let status = quarantine.status.as_ref();
-    let Some(claim) = status.and_then(|s| s.claimed_by.as_ref()) else {
+    let Some(claim) = quarantine.status.as_ref().and_then(|status| status.claimed_by.as_ref()) else {
         return Ok((target(quarantine, None, PlanState::Gone), PlanState::Gone));
     };
     let api: Api<ServiceRecovery> = Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let recovery = read(&api, &claim.service_recovery()).await?;
-    let granted = target(quarantine, recovery.as_ref(), PlanState::Alive);
-    let careful = target(quarantine, recovery.as_ref(), PlanState::Gone);
-    // Nothing is loosened any more for what is being deleted.
-    if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
-        return Ok((careful, PlanState::Gone));
-    }
-    // Once the label says so it is let in, or out, whether or not somebody lived to tell: what falls then takes that back no more.
-    let is_granted = granted.level.label() == label;
-    let plan = match plan(context, &api, claim, is_granted).await? {
-        // Whatever is heard, it would loosen nothing.
-        PlanState::Unheard if !loosens(status.and_then(|s| s.isolation), granted.level) => PlanState::Waits,
-        plan => plan,
+    let (granted, is_granted) = match wanted(quarantine, recovery.as_ref(), label) {
+        Wanted::Settled(target) => return Ok((target, PlanState::Gone)),
+        Wanted::DependsOnPlan { granted, is_granted } => (granted, is_granted),
     };
-    Ok((target(quarantine, recovery.as_ref(), plan), plan))
+    let plan = plan(context, &api, claim, is_granted).await?;
+    Ok(wanted_with_plan(quarantine, recovery.as_ref(), granted, plan))
 }
 
 /// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
@@ -51,8 +43,7 @@ async fn plan(
         Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
     let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else { return Ok(PlanState::Gone) };
-    let meta = kube::Resource::meta(&found);
-    if meta.uid.as_deref() != Some(&claim.plan_uid) || meta.deletion_timestamp.is_some() {
+    if !is_plan_of(found.meta(), claim) {
         return Ok(PlanState::Gone);
     }
     if is_granted {
@@ -64,11 +55,7 @@ async fn plan(
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
     let dependencies = plan.dependencies_of(service);
     let found = read_dependencies(records, &plan, &dependencies, &context.options.heard).await?;
-    Ok(match allowance(found.iter().map(Dependency::from)) {
-        Allowance::Allowed => PlanState::Alive,
-        Allowance::Unknown(_) => PlanState::Unheard,
-        Allowance::Refused(_) => PlanState::Waits,
-    })
+    Ok(allowance(found.iter().map(Dependency::from)).into())
 }
 
 async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<ServiceRecovery>, IoError> {
@@ -79,7 +66,7 @@ async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<Servi
 pub(super) async fn still_wanted(
     context: &Context,
     quarantine: &Quarantine,
-    wanted: &Target,
+    target: &Target,
     label: Option<&str>,
 ) -> Result<bool, IoError> {
     let (api, name) = (Api::<Quarantine>::all(context.client.clone()), quarantine.name_any());
@@ -89,5 +76,5 @@ pub(super) async fn still_wanted(
     if now.metadata.deletion_timestamp.is_some() || now.metadata.uid != quarantine.metadata.uid {
         return Ok(false);
     }
-    Ok(decide(context, &now, label).await?.0 == *wanted)
+    Ok(decide(context, &now, label).await?.0 == *target)
 }

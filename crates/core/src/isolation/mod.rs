@@ -5,6 +5,7 @@ pub mod api_servers;
 pub mod controls;
 pub mod deliverers;
 pub mod egress_exceptions;
+pub mod ending;
 pub mod failure;
 pub mod observation;
 pub mod other_policies;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod target;
 pub mod tighten;
 pub mod verify;
+pub mod wanted;
 
 /// Label of ours on whatever we make, with [`crate::api::MANAGED_BY_LABEL`] as its key.
 pub const MANAGED_BY: &str = "resurgam";
