@@ -17,9 +17,6 @@ use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
 pub const VERSION: u64 = 4;
 /// Annotation of ours on policies and bindings that bears [`VERSION`].
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
-/// What the API server wants the names of static manifests to end with.
-const STATIC: &str = ".static.k8s.io";
-
 const SOURCES: [&str; 14] = [
     include_str!("policies/namespace-lock.yaml"),
     include_str!("policies/write-fence.yaml"),
@@ -121,12 +118,6 @@ pub fn all_static() -> Result<Vec<Policy>, serde_yaml::Error> {
         policy.metadata.name = Some(name);
     }
     Ok(policies)
-}
-
-/// What a policy is called as a static manifest.
-#[must_use]
-pub fn static_name(policy: &str) -> String {
-    format!("{policy}{STATIC}")
 }
 
 fn read(source: &str) -> Result<Policy, serde_yaml::Error> {

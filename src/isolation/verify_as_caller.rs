@@ -5,11 +5,12 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use resurgam_core::isolation::verify::dry_run::as_caller;
 use serde_json::json;
 
 use super::policies::{FENCES, NAMESPACE_LOCK};
 use super::probe::Seen;
-use super::probe::fence::{judge, pod};
+use super::probe::fence::{answer, pod};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::call;
 
@@ -28,8 +29,7 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     };
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a NetworkPolicy in namespace {namespace}");
-    let answer = call(what, policies.create(&params, &policy)).await.map(drop);
-    let seen = judge(answer, &FENCES, level);
+    let seen = answer(call(what, policies.create(&params, &policy)).await).judge(&FENCES, level);
     if seen == Seen::Refused {
         return seen;
     }
@@ -39,16 +39,8 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
         Ok(pod) => pod,
         Err(error) => return Seen::Unclear(error.to_string()),
     };
-    let by_pod = judge(call(what, pods.create(&params, &pod)).await.map(drop), &FENCES, level);
-    match (by_pod, seen) {
-        (Seen::Unclear(why) | Seen::Unanswered(why), Seen::LetThrough) => Seen::Unclear(format!(
-            "it does not refuse you a NetworkPolicy, which is right if you may repair this Quarantine, and a hole if not; a pod, \
-             which it refuses everybody, could not be tried: {why}"
-        )),
-        // The right to create pods is not needed to respond: the first answer says more.
-        (Seen::Unclear(_) | Seen::Unanswered(_), seen) => seen,
-        (other, _) => other,
-    }
+    let by_pod = answer(call(what, pods.create(&params, &pod)).await).judge(&FENCES, level);
+    as_caller(seen, by_pod)
 }
 
 /// Tries the lock at a level: takes the label away. Who may `release` is let through.
@@ -57,5 +49,5 @@ pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));
     let what = format!("try to unlabel namespace {namespace}");
-    judge(call(what, api.patch(namespace, &params, &patch)).await.map(drop), &[NAMESPACE_LOCK], level)
+    answer(call(what, api.patch(namespace, &params, &patch)).await).judge(&[NAMESPACE_LOCK], level)
 }

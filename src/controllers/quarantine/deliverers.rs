@@ -11,8 +11,9 @@ use tokio::sync::Mutex;
 
 use super::Guarded;
 use crate::api::quarantine::{Deliverer, DelivererState};
-use crate::api::{Isolation, Quarantine, RecoveryPlan, field_manager};
+use crate::api::{Quarantine, RecoveryPlan, field_manager};
 use crate::calls::{IoError, call};
+use crate::isolation::controls::identity::Mark;
 use crate::isolation::deliverers::{Around, Delivery, KINDS, Verdict, delivery, fitting, unread};
 
 /// What was read of the cluster's deliverers, and since when. Quarantines that look at the same time share it.
@@ -86,7 +87,7 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
         }
     };
     // Its own isolation is known better than a list does.
-    let (seal, evidence) = sealing(quarantine);
+    let Mark { seal, evidence } = Mark::of(quarantine);
     around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
     let mut told = read.unread.clone();
     let mut stale = false;
@@ -106,12 +107,6 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
         told.push(found.delivery.told(state, &message));
     }
     Looked { told, stale }
-}
-
-/// Which isolation this is: the Quarantine, and the evidence that was taken when it began.
-fn sealing(quarantine: &Quarantine) -> (String, String) {
-    let capture = quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
-    (quarantine.uid().unwrap_or_default(), capture.map_or_else(String::new, |c| c.digest.clone()))
 }
 
 async fn suspend(client: &Client, found: &Found, seal: &str, evidence: &str) -> Result<(), IoError> {
@@ -168,14 +163,6 @@ async fn surroundings(client: &Client) -> Result<Around, IoError> {
         call("list quarantines", quarantines.list(&params)),
         call("list recoveryplans", plans.list(&params)),
     )?;
-    let isolated = quarantines.items.iter().filter_map(|object| {
-        let quarantine = object.0.as_ref().ok()?;
-        let level = quarantine.status.as_ref().and_then(|status| status.isolation)?;
-        let isolated = level != Isolation::Open && quarantine.metadata.deletion_timestamp.is_none();
-        isolated.then(|| (quarantine.name_any(), sealing(quarantine)))
-    });
-    Ok(Around {
-        isolated: isolated.collect(),
-        plans: plans.items.iter().filter_map(ResourceExt::namespace).collect(),
-    })
+    let readable = quarantines.items.iter().filter_map(|object| object.0.as_ref().ok());
+    Ok(Around::new(readable, plans.items.iter().filter_map(ResourceExt::namespace)))
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt, each, list_all};
+use crate::isolation::failure::is_too_large;
 use crate::isolation::records::{Kind, Record, RecordError};
 
 pub use resurgam_core::isolation::controls::network::*;
@@ -203,7 +204,7 @@ async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Re
             Ok(_) => break,
             Err(error) => error,
         };
-        if is_too_large(&error) {
+        if error.status().is_some_and(is_too_large) {
             record(client, &namespace, uid, &policy).await?;
             remove(&api, &policy).await?;
             return Ok(true);
@@ -223,13 +224,6 @@ async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Re
         tracing::debug!(%error, "neutralised, and not removed");
     }
     Ok(true)
-}
-
-/// There is no room left in it for two requirements more.
-fn is_too_large(error: &IoError) -> bool {
-    error
-        .status()
-        .is_some_and(|s| s.code == 413 || s.message.contains("too large") || s.message.contains("Too long"))
 }
 
 async fn remove(api: &Api<NetworkPolicy>, policy: &NetworkPolicy) -> Result<(), IoError> {

@@ -10,16 +10,6 @@ use crate::calls::{IoError, call, call_opt};
 
 pub use resurgam_core::isolation::controls::quota::*;
 
-/// Did a quota of the namespace refuse a write?
-#[must_use]
-pub fn is_exceeded(error: &IoError) -> bool {
-    error.status().is_some_and(|status| {
-        status.code == 403
-            && (status.message.contains("exceeded quota")
-                || status.message.contains("status unknown for quota"))
-    })
-}
-
 /// Raises every quota of the namespace that bounds what isolating creates. Returns the names of those that were raised.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::calls::{IoError, call_opt, each, list_all};
+use crate::isolation::failure::has_no_room;
 use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
 
 pub use resurgam_core::isolation::controls::workloads::*;
@@ -92,7 +93,7 @@ pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usiz
 /// stopped all the same: its manifest is evidence by then, and the plan says how many.
 async fn stop_one(client: &Client, workload: &Workload, patch: Value, seal: &str) -> Result<(), IoError> {
     match write(client, workload, patch).await {
-        Err(error) if error.status().is_some_and(|status| matches!(status.code, 413 | 422)) => {
+        Err(error) if error.status().is_some_and(has_no_room) => {
             if let Err(error) = record_apart(client, workload, seal).await {
                 tracing::warn!(%workload, %error, "how much of it ran is not recorded");
             }

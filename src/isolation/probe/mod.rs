@@ -4,12 +4,11 @@
 
 mod attempt;
 pub(super) mod fence;
-pub mod pods;
 pub mod servers;
 
 pub use attempt::{AttemptError, attempt};
 pub use fence::{is_open, probe};
-pub use resurgam_core::isolation::verify::{admission, network};
+pub use resurgam_core::isolation::verify::{admission, network, pods};
 pub use servers::Servers;
 
 pub use admission::{Probed, Seen};

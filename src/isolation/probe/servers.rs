@@ -11,7 +11,7 @@ use http::Uri;
 use kube::{Client, Config};
 use tokio::sync::watch;
 
-use super::admission::{Probed, Seen, Tried};
+use super::admission::{Probed, Seen, Tried, silent_to_all};
 use crate::calls::DEADLINE;
 
 /// Every API server's certificate bears this name.
@@ -278,23 +278,6 @@ impl Servers {
         let client = Client::try_from(config).map_err(|error| error.to_string())?;
         Ok(Server { name: address.to_string(), client, deadline: ANSWER, listed: Some(address), at })
     }
-}
-
-/// Why nobody answered any try. Who answers some of them is there, so that those without an answer show nothing.
-fn silent_to_all(tried: &mut [Tried]) -> Option<String> {
-    let silence = |tried: &Tried| match &tried.seen {
-        Seen::Unanswered(why) => Some(why.clone()),
-        Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
-    };
-    if tried.iter().all(|tried| silence(tried).is_some()) {
-        return tried.first().and_then(silence);
-    }
-    for tried in tried {
-        if let Some(why) = silence(tried) {
-            tried.seen = Seen::Unclear(why);
-        }
-    }
-    None
 }
 
 fn host_and_port(url: &Uri) -> (String, u16) {

@@ -4,10 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::controls::identity::Mark;
+use crate::api::conditions::shorten;
 use crate::api::quarantine::{Deliverer, DelivererState};
-use crate::api::{EVIDENCE_ANNOTATION, GROUP, OPERATOR_NAMESPACE, SEAL_ANNOTATION, conditions::shorten};
+use crate::api::{EVIDENCE_ANNOTATION, GROUP, Isolation, OPERATOR_NAMESPACE, Quarantine, SEAL_ANNOTATION};
 
 /// Annotation on what we suspended: what its spec said before.
 pub const WAS_ANNOTATION: &str = "resurgam.dev/was";
@@ -75,6 +78,23 @@ pub struct Around {
     pub isolated: BTreeMap<String, (String, String)>,
     /// Namespaces of RecoveryPlans.
     pub plans: BTreeSet<String>,
+}
+
+impl Around {
+    /// From all Quarantines that can be read, and the namespaces of RecoveryPlans.
+    #[must_use]
+    pub fn new<'a>(
+        quarantines: impl IntoIterator<Item = &'a Quarantine>,
+        plans: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let isolated = quarantines.into_iter().filter_map(|quarantine| {
+            let level = quarantine.status.as_ref().and_then(|status| status.isolation)?;
+            let isolated = level != Isolation::Open && quarantine.metadata.deletion_timestamp.is_none();
+            let Mark { seal, evidence } = Mark::of(quarantine);
+            isolated.then(|| (quarantine.name_any(), (seal, evidence)))
+        });
+        Self { isolated: isolated.collect(), plans: plans.into_iter().collect() }
+    }
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {

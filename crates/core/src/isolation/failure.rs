@@ -64,6 +64,25 @@ pub fn culprit(status: Option<&Status>) -> Culprit {
     Culprit::ApiServer
 }
 
+/// Did a quota of the namespace refuse a write?
+#[must_use]
+pub fn is_quota_exceeded(status: &Status) -> bool {
+    status.code == 403
+        && (status.message.contains("exceeded quota") || status.message.contains("status unknown for quota"))
+}
+
+/// Is there no room left in a network policy for two requirements more?
+#[must_use]
+pub fn is_too_large(status: &Status) -> bool {
+    status.code == 413 || status.message.contains("too large") || status.message.contains("Too long")
+}
+
+/// Is there no room left on a workload for the record?
+#[must_use]
+pub const fn has_no_room(status: &Status) -> bool {
+    matches!(status.code, 413 | 422)
+}
+
 /// What is said of a failure: culprit first, then who clears it and how, then the API server's own words. `configuration`: kind and
 /// name of the configuration that a webhook stands in, where that is known.
 #[must_use]

@@ -34,3 +34,11 @@ pub const OPERATOR_LIMIT: &str = "resurgam-operator-limit";
 pub const WORKLOAD_LIMIT: &str = "resurgam-workload-limit";
 /// Keeps the policies themselves. A static manifest only: policies in the API are not asked about policies.
 pub const POLICY_GUARD: &str = "resurgam-policy-guard";
+/// What the API server wants the names of static manifests to end with.
+pub const STATIC: &str = ".static.k8s.io";
+
+/// What a policy is called as a static manifest.
+#[must_use]
+pub fn static_name(policy: &str) -> String {
+    format!("{policy}{STATIC}")
+}

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use gathered::{Gathered, Listed, Login};
 pub use judge::judge;
-pub use webhooks::{MatchingWebhook, webhooks_matching};
+pub use webhooks::{MatchingWebhook, configuration_of, webhooks_matching};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -148,6 +148,24 @@ pub fn webhooks_matching(
     matching
 }
 
+/// Returns kind and name of the configuration that a webhook stands in: of those that name it so, the one that intercepts what is written
+/// in this namespace. `answer`: what the API server said.
+#[must_use]
+pub fn configuration_of(
+    webhook: &str,
+    answer: &str,
+    (validating, mutating): (&[ValidatingWebhookConfiguration], &[MutatingWebhookConfiguration]),
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Option<String> {
+    let matching = webhooks_matching(validating, mutating, namespace, labels);
+    let intercepts = matching.into_iter().find(|found| found.name == webhook && found.is_named_in(answer));
+    if let Some(found) = intercepts {
+        return Some(found.configuration);
+    }
+    all(validating, mutating).into_iter().find(|hook| hook.name == webhook).map(|hook| hook.configuration)
+}
+
 /// The labels that the namespace may bear while it is isolated: its label is written first, and the API server judges by the new one.
 fn labelled(namespace: &str, labels: &BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
     let mut labels = labels.clone();

@@ -20,12 +20,12 @@ use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
 use crate::calls::{call_opt, list_all};
 use crate::isolation::controls::{identity, pods, quota, workloads};
-use crate::isolation::failure::{Culprit, culprit, explain};
+use crate::isolation::failure::{Culprit, culprit, explain, is_quota_exceeded};
 use crate::isolation::label;
 use crate::isolation::list::Listed;
 use crate::isolation::network::{Before, Written};
 use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
-use crate::isolation::preflight::webhooks_matching;
+use crate::isolation::preflight::configuration_of;
 use crate::isolation::target::{self, Next};
 
 mod capture;
@@ -106,9 +106,7 @@ impl Work<'_> {
 
     /// Which sealing this is.
     fn mark(&self) -> Mark {
-        let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
-        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
-        Mark { seal: self.quarantine.uid().unwrap_or_default(), evidence }
+        Mark::of(&self.quarantine)
     }
 
     /// Reports that a control failed. A quota that stands in the way is raised.
@@ -129,7 +127,7 @@ impl Work<'_> {
             Culprit::Webhook(name) => self.configuration_of(name, &error.to_string()).await,
             _ => None,
         };
-        if error.io().is_some_and(quota::is_exceeded) {
+        if error.io().and_then(|error| error.status()).is_some_and(is_quota_exceeded) {
             self.raise_quotas().await;
         }
         self.context.options.process.metrics.failed(Controller::Quarantine, reason);
@@ -161,20 +159,8 @@ impl Work<'_> {
         );
         let validating = validating.unwrap_or_default();
         let mutating = mutating.unwrap_or_default();
-        let matching = webhooks_matching(&validating, &mutating, self.name, self.namespace.labels());
-        let named = matching.iter().find(|found| found.name == webhook && found.is_named_in(answer));
-        if let Some(found) = named {
-            return Some(found.configuration.clone());
-        }
-        let validating = validating.iter().filter_map(|found| {
-            let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
-            is_named.then(|| format!("ValidatingWebhookConfiguration {}", found.name_any()))
-        });
-        let mutating = mutating.iter().filter_map(|found| {
-            let is_named = found.webhooks.iter().flatten().any(|hook| hook.name == webhook);
-            is_named.then(|| format!("MutatingWebhookConfiguration {}", found.name_any()))
-        });
-        validating.chain(mutating).next()
+        let (name, labels) = (self.name, self.namespace.labels());
+        configuration_of(webhook, answer, (&validating, &mutating), name, labels)
     }
 
     /// The isolation lists come first: they need no webhook's consent, and one write fences.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::api::SEALED_LABEL;
+use crate::api::{Quarantine, SEALED_LABEL};
 
 /// Which sealing an account was recreated by: the Quarantine, and the evidence that was taken before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,14 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Returns the mark of the sealing that a Quarantine is in.
+    #[must_use]
+    pub fn of(quarantine: &Quarantine) -> Self {
+        let capture = quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
+        let evidence = capture.map_or_else(String::new, |capture| capture.digest.clone());
+        Self { seal: quarantine.uid().unwrap_or_default(), evidence }
+    }
+
     /// Value of [`SEALED_LABEL`]. Nobody can guess it beforehand, and a label needs no room among the annotations, which a tenant
     /// may have filled up.
     #[must_use]

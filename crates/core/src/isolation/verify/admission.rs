@@ -139,6 +139,24 @@ impl Probed {
     }
 }
 
+/// Returns why nobody answered any try on one API server. Who answers some of them is there, so that those without an answer show
+/// nothing: they become unclear.
+pub fn silent_to_all(tried: &mut [Tried]) -> Option<String> {
+    let silence = |tried: &Tried| match &tried.seen {
+        Seen::Unanswered(why) => Some(why.clone()),
+        Seen::Refused | Seen::LetThrough | Seen::Unclear(_) => None,
+    };
+    if tried.iter().all(|tried| silence(tried).is_some()) {
+        return tried.first().and_then(silence);
+    }
+    for tried in tried {
+        if let Some(why) = silence(tried) {
+            tried.seen = Seen::Unclear(why);
+        }
+    }
+    None
+}
+
 fn is_refused(seen: &Seen) -> bool {
     *seen == Seen::Refused
 }

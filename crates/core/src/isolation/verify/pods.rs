@@ -1,4 +1,4 @@
-//! The pods that try the network: who listens, who connects, and what their pods say when they end. Pure.
+//! The pods that try the network: who listens, who connects, and what their pods say when they end.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::json;
