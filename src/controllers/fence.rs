@@ -45,7 +45,7 @@ pub struct Fence(Arc<watch::Sender<FenceState>>);
 
 impl Default for Fence {
     fn default() -> Self {
-        let state = FenceState { amiss: Some("not looked at yet".to_owned()), newer: false, epoch: 0 };
+        let state = FenceState { drift: Some("not looked at yet".to_owned()), newer: false, epoch: 0 };
         Self(Arc::new(watch::Sender::new(state)))
     }
 }
@@ -63,18 +63,18 @@ impl Fence {
         self.0.subscribe()
     }
 
-    fn amiss(&self, why: &str) {
+    fn drift(&self, why: &str) {
         self.0.send_if_modified(|state| {
-            let changed = state.amiss.as_deref() != Some(why);
-            state.amiss = Some(why.to_owned());
+            let changed = state.drift.as_deref() != Some(why);
+            state.drift = Some(why.to_owned());
             changed
         });
     }
 
     fn intact(&self, installed: Installed) {
         self.0.send_if_modified(|state| {
-            let changed = state.amiss.is_some() || installed.written || state.newer != installed.newer;
-            state.amiss = None;
+            let changed = state.drift.is_some() || installed.written || state.newer != installed.newer;
+            state.drift = None;
             state.newer = installed.newer;
             state.epoch += u64::from(changed);
             changed
@@ -168,7 +168,7 @@ pub async fn keep(client: Client, fence: Fence) {
     let names: Vec<String> = match policies::all() {
         Ok(all) => all.iter().map(|p| p.policy.name_any()).collect(),
         Err(error) => {
-            fence.amiss(&format!("the policies of this build do not parse: {error}"));
+            fence.drift(&format!("the policies of this build do not parse: {error}"));
             return std::future::pending().await;
         }
     };
@@ -196,7 +196,7 @@ pub async fn keep(client: Client, fence: Fence) {
                 }
                 Err(error) => {
                     tracing::error!(%error, "admission policies cannot be put in place");
-                    fence.amiss(&error.to_string());
+                    fence.drift(&error.to_string());
                     tokio::time::sleep(RETRY).await;
                 }
             }

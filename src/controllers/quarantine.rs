@@ -178,7 +178,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         let mut states = context.options.fence.subscribe();
         let mut epochs = context.servers.subscribe();
         // What is waited for is let go of at once: kept, nobody could change it any more.
-        let laid = async { states.wait_for(|state| state.amiss.is_none()).await.is_ok() };
+        let laid = async { states.wait_for(|state| state.drift.is_none()).await.is_ok() };
         let listed = async { epochs.wait_for(|epoch| *epoch > 0).await.is_ok() };
         let first_look = async { futures::join!(timeout(FIRST_LOOK, laid), timeout(FIRST_LOOK, listed)) };
         let (laid, listed) = tokio::select! {
@@ -344,7 +344,7 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     context.tell_network();
     drop(turn);
     let next = pass::run(&context, quarantine, namespace, wanted, unprotected, uncut).await?;
-    let waits = plan == PlanState::Waits || (plan == PlanState::Unheard && may_be_half_way);
+    let waits = plan == PlanState::Refuses || (plan == PlanState::Unknown && may_be_half_way);
     let waits = waits.then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }

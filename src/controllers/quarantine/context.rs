@@ -45,7 +45,7 @@ pub(super) struct Memory {
     /// Since when, and how often, it has been tried in vain.
     pub(super) probing: Option<(Instant, u32)>,
     /// When it first only had yet to be heard whether what its claimant depends on is healthy.
-    pub(super) unheard: Option<Instant>,
+    pub(super) unknown_since: Option<Instant>,
     /// The level that evidence was last kept for, and its digest. Nothing of it after the namespace was let in or out.
     pub(super) captured: Option<(Isolation, String)>,
     /// Since when each control has failed.
@@ -193,9 +193,9 @@ impl Context {
 
     /// Is it only to be waited for what has yet to be heard?
     pub(super) fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
-        plan == PlanState::Unheard
+        plan == PlanState::Unknown
             && self.remember(name, |memory| {
-                memory.unheard.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+                memory.unknown_since.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
             })
     }
 

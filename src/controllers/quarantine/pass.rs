@@ -97,7 +97,7 @@ pub(super) async fn run(
         went_on(&pass);
         return outcome;
     }
-    if outcome.is_ok() && pass.found.captured && pass.target.level < Isolation::CleanRoom {
+    if outcome.is_ok() && pass.in_place.captured && pass.target.level < Isolation::CleanRoom {
         pass.deliverers =
             Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
     }
@@ -151,14 +151,14 @@ impl Work<'_> {
         let seal = self.fence_seal(level);
         let held = self.verified(&seal);
         pass.tried = held.as_ref().map(|held| held.at);
-        pass.found.labelled =
+        pass.in_place.labelled =
             self.context.lists.is_marked(&self.namespace, &self.quarantine.spec, level).await?;
         if level == Isolation::CleanRoom {
-            pass.found.labelled &= pod_security::is_enforced(&self.namespace, pass.target.privileged);
+            pass.in_place.labelled &= pod_security::is_enforced(&self.namespace, pass.target.privileged);
         }
-        pass.found.fenced = pass.found.labelled && self.still_holds(pass, level);
-        pass.probed = held.filter(|_| pass.found.fenced).map(|held| held.probed);
-        pass.found.captured = true;
+        pass.in_place.fenced = pass.in_place.labelled && self.still_holds(pass, level);
+        pass.probed = held.filter(|_| pass.in_place.fenced).map(|held| held.probed);
+        pass.in_place.captured = true;
         loop {
             let next = pass.next();
             let _turn = self.context.turns.take(next).await;
@@ -197,7 +197,7 @@ impl Work<'_> {
 
     /// Was the fence tried so lately that it need not be tried again?
     fn still_holds(&self, pass: &Pass, level: Isolation) -> bool {
-        self.context.options.fence.state().amiss.is_none()
+        self.context.options.fence.state().drift.is_none()
             && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at))
     }
 
@@ -256,9 +256,9 @@ impl Work<'_> {
         }
         let (lists, spec) = (&self.context.lists, &self.quarantine.spec);
         self.namespace = lists.mark(&self.namespace, spec, level).await?;
-        pass.found.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
+        pass.in_place.labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
         self.drift.push(format!("label and annotations of namespace {}", self.name));
-        Ok((!pass.found.labelled).then(|| Action::requeue(Duration::from_secs(1))))
+        Ok((!pass.in_place.labelled).then(|| Action::requeue(Duration::from_secs(1))))
     }
 
     /// Tries lock, fence and guard once (to open: whether the fence lets go). Returns whether they are as wanted.
@@ -266,26 +266,26 @@ impl Work<'_> {
         let servers = &self.context.servers;
         let probed = if seal.level == Isolation::Open {
             pass.closed = probe::is_open(servers, self.name).await.err();
-            pass.found.fenced = pass.closed.is_none();
+            pass.in_place.fenced = pass.closed.is_none();
             Probed::default()
         } else {
             let probed = probe::probe(servers, self.name, seal.level).await;
             let is_labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, seal.level);
-            pass.found.fenced = if is_labelled { probed.holds() } else { probed.holds_but_for_the_lock() };
+            pass.in_place.fenced = if is_labelled { probed.holds() } else { probed.holds_but_for_the_lock() };
             probed
         };
         pass.probed = Some(probed.clone());
         let is_whole = seal.level == Isolation::Open || probed.holds();
-        if pass.found.fenced && is_whole {
+        if pass.in_place.fenced && is_whole {
             let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(clock::now()));
             pass.tried = Some(at);
             let seen = Some(Held { seal: seal.clone(), at, probed });
             self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
         }
-        if pass.found.fenced {
+        if pass.in_place.fenced {
             self.time_to_fence(seal.level);
         }
-        pass.found.fenced
+        pass.in_place.fenced
     }
 
     /// Counts how long it took from the Quarantine's creation to here, the first time its fence is verified.
@@ -345,7 +345,7 @@ impl Work<'_> {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
             self.namespace = restore(client, &self.namespace, &uid).await?;
-            pass.found.network = true;
+            pass.in_place.network = true;
         } else {
             pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
             let exceptions = pass.egress_exceptions.iter().filter_map(|exception| exception.rule.clone());
@@ -409,9 +409,9 @@ impl Work<'_> {
             self.wake_within(other_policies::RECHECK);
         }
         let on_node_network = pods::on_node_network(&client, self.name).await;
-        pass.on_node_network = on_node_network.as_ref().ok().cloned().unwrap_or_default();
+        pass.host_network_pods = on_node_network.as_ref().ok().cloned().unwrap_or_default();
         let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
-        pass.found.network = observed.as_ref().is_ok_and(network::Observed::holds);
+        pass.in_place.network = observed.as_ref().is_ok_and(network::Observed::holds);
         pass.network = observed.as_ref().ok().cloned();
         self.observation.network = observed.as_ref().ok().cloned();
         observed?;

@@ -47,12 +47,12 @@ async fn plan(
         return Ok(PlanState::Gone);
     }
     if is_granted {
-        return Ok(PlanState::Alive);
+        return Ok(PlanState::Allows);
     }
-    let Ok(found) = found.0 else { return Ok(PlanState::Waits) };
+    let Ok(found) = found.0 else { return Ok(PlanState::Refuses) };
     let plan = Plan::from_object(&found);
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
-    let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Waits) };
+    let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Refuses) };
     let dependencies = plan.dependencies_of(service);
     let found = read_dependencies(records, &plan, &dependencies, &context.options.heard).await?;
     Ok(allowance(found.iter().map(Dependency::from)).into())

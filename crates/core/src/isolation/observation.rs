@@ -7,7 +7,7 @@ use super::controls::identity::Mark;
 use super::controls::list::Listed;
 use super::controls::workloads::Inventory;
 use super::controls::{label, network, pods};
-use super::target::Found;
+use super::target::ControlsInPlace;
 use crate::api::{Isolation, QuarantineSpec};
 
 /// What was read of a namespace. `None`: it was not read, or could not be.
@@ -28,21 +28,21 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What of a level that tightens is in place. What was not read is not. `fenced`: the fence was verified; `captured`: evidence of
+    /// Returns what is in place of a level that tightens. What was not read is not. `fenced`: the fence was verified; `captured`: evidence of
     /// this sealing is kept; `mark`: which sealing this is.
     #[must_use]
-    pub fn found(
+    pub fn in_place(
         &self,
         spec: &QuarantineSpec,
         level: Isolation,
         mark: &Mark,
         fenced: bool,
         captured: bool,
-    ) -> Found {
+    ) -> ControlsInPlace {
         let inventory = self.inventory.as_ref();
         let marked =
             |accounts: &Vec<ServiceAccount>| accounts.iter().all(|account| mark.is_on(&account.metadata));
-        Found {
+        ControlsInPlace {
             listed: self.listed.as_ref().is_some_and(|listed| listed.is_at(level)),
             labelled: self
                 .namespace
@@ -121,10 +121,10 @@ mod tests {
         }
     }
 
-    const ALL: Found = Found::ALL;
+    const ALL: ControlsInPlace = ControlsInPlace::ALL;
 
     /// What is taken away, how, and what is in place then.
-    type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), Found);
+    type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), ControlsInPlace);
 
     #[test]
     fn what_was_not_read_back_is_not_in_place() {
@@ -132,58 +132,66 @@ mod tests {
         let with = |change: &dyn Fn(&mut Observation)| {
             let mut observation = whole();
             change(&mut observation);
-            observation.found(&spec(), Isolation::Sealed, &mark(), true, true)
+            observation.in_place(&spec(), Isolation::Sealed, &mark(), true, true)
         };
         assert_eq!(with(&|_| {}), ALL);
         let rows: [Row; 15] = [
-            ("list not read", &|o| o.listed = None, Found { listed: false, ..ALL }),
+            ("list not read", &|o| o.listed = None, ControlsInPlace { listed: false, ..ALL }),
             (
                 "one list lost its entry",
                 &|o| o.listed = Some(list::Listed::new([Some("sealed"), None])),
-                Found { listed: false, ..ALL },
+                ControlsInPlace { listed: false, ..ALL },
             ),
             (
                 "a list says less",
                 &|o| o.listed = Some(list::Listed::new([Some("contained")])),
-                Found { listed: false, ..ALL },
+                ControlsInPlace { listed: false, ..ALL },
             ),
-            ("namespace not read", &|o| o.namespace = None, Found { labelled: false, ..ALL }),
-            ("label says less", &|o| o.namespace = namespace("contained"), Found { labelled: false, ..ALL }),
-            ("policies not read", &|o| o.network = None, Found { network: false, ..ALL }),
+            ("namespace not read", &|o| o.namespace = None, ControlsInPlace { labelled: false, ..ALL }),
+            (
+                "label says less",
+                &|o| o.namespace = namespace("contained"),
+                ControlsInPlace { labelled: false, ..ALL },
+            ),
+            ("policies not read", &|o| o.network = None, ControlsInPlace { network: false, ..ALL }),
             (
                 "a policy allows",
                 &|o| o.network = Some(network::Observed { allowing: vec!["allow".into()], missing: vec![] }),
-                Found { network: false, ..ALL },
+                ControlsInPlace { network: false, ..ALL },
             ),
             (
                 "ours is missing",
                 &|o| o.network = Some(network::Observed { missing: vec!["deny".into()], allowing: vec![] }),
-                Found { network: false, ..ALL },
+                ControlsInPlace { network: false, ..ALL },
             ),
-            ("workloads not read", &|o| o.inventory = None, Found { stopped: false, ..ALL }),
-            ("a workload runs", &|o| o.inventory = inventory(2), Found { stopped: false, ..ALL }),
+            ("workloads not read", &|o| o.inventory = None, ControlsInPlace { stopped: false, ..ALL }),
+            ("a workload runs", &|o| o.inventory = inventory(2), ControlsInPlace { stopped: false, ..ALL }),
             (
                 "a ReplicaSet that its Deployment does not know",
                 &|o| {
                     o.inventory =
                         Some(Inventory { rollouts: inventory(1).unwrap().workloads, ..Inventory::default() })
                 },
-                Found { stopped: false, ..ALL },
+                ControlsInPlace { stopped: false, ..ALL },
             ),
-            ("pods not read", &|o| o.pods = None, Found { empty: false, ..ALL }),
-            ("a pod lives", &|o| o.pods = Some(vec![read(running.clone())]), Found { empty: false, ..ALL }),
-            ("accounts not read", &|o| o.accounts = None, Found { renewed: false, ..ALL }),
+            ("pods not read", &|o| o.pods = None, ControlsInPlace { empty: false, ..ALL }),
+            (
+                "a pod lives",
+                &|o| o.pods = Some(vec![read(running.clone())]),
+                ControlsInPlace { empty: false, ..ALL },
+            ),
+            ("accounts not read", &|o| o.accounts = None, ControlsInPlace { renewed: false, ..ALL }),
             (
                 "an account of before",
                 &|o| o.accounts = account(Some("another".into())),
-                Found { renewed: false, ..ALL },
+                ControlsInPlace { renewed: false, ..ALL },
             ),
         ];
         for (what, change, expected) in rows {
             assert_eq!(with(change), expected, "{what}");
         }
-        let without_evidence = whole().found(&spec(), Isolation::Sealed, &mark(), true, false);
-        assert_eq!(without_evidence, Found { captured: false, renewed: false, ..ALL });
+        let without_evidence = whole().in_place(&spec(), Isolation::Sealed, &mark(), true, false);
+        assert_eq!(without_evidence, ControlsInPlace { captured: false, renewed: false, ..ALL });
     }
 
     #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::controls::network;
 use super::egress_exceptions::EgressException;
 use super::other_policies::OtherPolicies;
-use super::target::{Found, Next, Target, loosens, next};
+use super::target::{ControlsInPlace, Next, Target, loosens, next};
 use super::verify::admission::Probed;
 use super::verify::network::Verdict;
 use crate::api::Isolation;
@@ -56,8 +56,8 @@ impl ControlFailure {
 /// What is known of the policies now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FenceState {
-    /// `None`: as we wrote them. Else what is amiss.
-    pub amiss: Option<String>,
+    /// How they differ from what we wrote. `None`: not at all.
+    pub drift: Option<String>,
     /// Some of them were written by a newer version, and are left as they are.
     pub newer: bool,
     /// Goes up whenever they were put back: what was seen of the fence before has to be seen again.
@@ -79,7 +79,7 @@ pub struct Pass {
     /// What is to be enforced.
     pub target: Target,
     /// What is in place.
-    pub found: Found,
+    pub in_place: ControlsInPlace,
     /// What was last seen of lock, fence and guard, for the level that is wanted. `None`: they are yet to be tried.
     pub probed: Option<Probed>,
     /// When they were seen to refuse.
@@ -93,7 +93,7 @@ pub struct Pass {
     /// Network policies of other APIs that concern the namespace.
     pub other_policies: OtherPolicies,
     /// Pods that use the network of their node.
-    pub on_node_network: Vec<String>,
+    pub host_network_pods: Vec<String>,
     /// How many workloads there are.
     pub workloads: usize,
     /// Pods that still live.
@@ -118,14 +118,14 @@ impl Pass {
     pub fn new(target: Target) -> Self {
         Self {
             target,
-            found: Found::default(),
+            in_place: ControlsInPlace::default(),
             probed: None,
             tried: None,
             closed: None,
             capture: None,
             egress_exceptions: Vec::new(),
             other_policies: OtherPolicies::default(),
-            on_node_network: Vec::new(),
+            host_network_pods: Vec::new(),
             workloads: 0,
             alive: Vec::new(),
             deliverers: None,
@@ -140,7 +140,7 @@ impl Pass {
     /// Returns what comes next on the way to the target.
     #[must_use]
     pub fn next(&self) -> Next {
-        next(self.target.level, self.found)
+        next(self.target.level, self.in_place)
     }
 
     /// Is the namespace between two levels: let out of the one that stood, and the looser one not seen to hold yet? Of this
@@ -149,15 +149,15 @@ impl Pass {
     #[must_use]
     pub fn is_between(&self, before: Option<Isolation>) -> bool {
         loosens(before, self.target.level)
-            && self.found.labelled
-            && !self.found.fenced
+            && self.in_place.labelled
+            && !self.in_place.fenced
             && self.failure.is_none()
     }
 
     /// Returns what is enforced after this pass. A level is only said to be enforced once it was seen to be.
     #[must_use]
     pub fn enforced(&self, before: Option<Isolation>) -> Option<Isolation> {
-        let Found { labelled, fenced, network, captured, .. } = self.found;
+        let ControlsInPlace { labelled, fenced, network, captured, .. } = self.in_place;
         let level = self.target.level;
         // Where it tightens, label or list is enough to refuse; where it loosens, both have to agree.
         let fenced_off = if level < Isolation::CleanRoom { self.fenced_off } else { labelled };

@@ -1,4 +1,4 @@
-//! What a pod asks of its node that the Pod Security Standard `baseline` forbids. Pure.
+//! What a pod asks of its node that the Pod Security Standard `baseline` forbids.
 //!
 //! The checks are those of <https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline>, with the values that
 //! `k8s.io/pod-security-admission` of Kubernetes 1.37 allows. An API server of another version may allow less: it refuses the pod then.

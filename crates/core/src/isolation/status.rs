@@ -32,7 +32,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     let controls = controls(&quarantine.name_any(), pass, known, &old, now);
     // Evidence of an earlier sealing is no evidence of this one.
     let stale = isolation == Some(Isolation::Contained)
-        && !pass.found.captured
+        && !pass.in_place.captured
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
     let capture = pass.capture.clone().or(if stale { None } else { old.capture });
     let required = controls.iter().filter(|c| c.state != ControlState::NotRequired).count();
@@ -53,7 +53,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     let mut set = |type_, state, reason: &str, message: &str| {
         conditions::set(&mut conditions, type_, state, reason, message, generation, now);
     };
-    match &known.fence.amiss {
+    match &known.fence.drift {
         None if known.fence.newer => set(
             conditions::FENCE_INTACT,
             State::True,

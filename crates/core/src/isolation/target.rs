@@ -1,4 +1,4 @@
-//! Which isolation a Quarantine is to enforce, from its spec, its one claim and what the claimant asks. Pure.
+//! Which isolation a Quarantine is to enforce, from its spec, its one claim and what the claimant asks.
 //!
 //! The rule behind it: tightening needs a clear wish, loosening needs a clear wish *and* proof. Whatever is missing or does
 //! not match leaves the level as it is enforced.
@@ -42,13 +42,13 @@ impl Target {
 /// What is known of the plan that the claim names, from what speaks for loosening to what speaks against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanState {
-    /// It is there, with the UID of the claim, and is not being deleted.
-    Alive,
-    /// It is, and this process has yet to hear whether what the claimant depends on is healthy: nothing is loosened before.
-    Unheard,
-    /// It is, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
-    Waits,
-    /// It is not, or nobody looked: nothing is loosened for it.
+    /// It is there, with the UID of the claim, and is not being deleted; what the claimant depends on is recovered and healthy.
+    Allows,
+    /// It is there, and whether what the claimant depends on is healthy is not known yet: nothing is loosened before.
+    Unknown,
+    /// It is there, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
+    Refuses,
+    /// It is not there, or nobody looked: nothing is loosened for it.
     Gone,
 }
 
@@ -132,9 +132,9 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     let loosens = enforced.is_none_or(|enforced| asked > enforced);
     if loosens && asked > own {
         let against = match plan {
-            PlanState::Alive => None,
-            PlanState::Waits => Some("what it depends on is not all recovered and healthy"),
-            PlanState::Unheard => Some("whether what it depends on is healthy has yet to be heard"),
+            PlanState::Allows => None,
+            PlanState::Refuses => Some("what it depends on is not all recovered and healthy"),
+            PlanState::Unknown => Some("whether what it depends on is healthy has yet to be heard"),
             PlanState::Gone => Some("its plan is gone"),
         };
         if let Some(why) = against {
@@ -180,7 +180,7 @@ pub fn loosens(enforced: Option<Isolation>, level: Isolation) -> bool {
     enforced.is_some_and(|enforced| level > enforced)
 }
 
-/// The claimant's ServiceRecovery, if it is truly the claimant's; else what is amiss.
+/// The claimant's ServiceRecovery, if it is truly the claimant's; else what does not match.
 fn matching<'a>(
     namespace: &str,
     claim: &Claim,
@@ -215,9 +215,9 @@ fn matching<'a>(
     Ok(recovery)
 }
 
-/// What was found of the controls, as the next decision needs it.
+/// Which parts of an isolation are in place, by what was read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ControlsInPlace {
     /// The isolation lists have the namespace at the target.
     pub listed: bool,
     /// The namespace bears label and annotations of the target.
@@ -237,7 +237,7 @@ pub struct Found {
 }
 
 #[cfg(test)]
-impl Found {
+impl ControlsInPlace {
     /// All in place.
     pub(crate) const ALL: Self = Self {
         listed: true,
@@ -278,31 +278,35 @@ pub enum Next {
 /// Where isolation tightens, what fails keeps nothing that comes after it from being done. Into a clean room, and out of it, the
 /// network is ready before the label lets anything in or out.
 #[must_use]
-pub fn next(level: Isolation, found: Found) -> Next {
+pub fn next(level: Isolation, in_place: ControlsInPlace) -> Next {
     let steps: &[(bool, Next)] = match level {
         Isolation::Sealed => &[
-            (found.listed, Next::List),
-            (found.network, Next::Network),
-            (found.labelled, Next::Label),
-            (found.fenced, Next::Probe),
-            (found.captured, Next::Capture),
-            (found.stopped, Next::Stop),
-            (found.empty, Next::AwaitPods),
-            (found.renewed, Next::Identity),
+            (in_place.listed, Next::List),
+            (in_place.network, Next::Network),
+            (in_place.labelled, Next::Label),
+            (in_place.fenced, Next::Probe),
+            (in_place.captured, Next::Capture),
+            (in_place.stopped, Next::Stop),
+            (in_place.empty, Next::AwaitPods),
+            (in_place.renewed, Next::Identity),
         ],
         Isolation::Contained => &[
-            (found.listed, Next::List),
-            (found.network, Next::Network),
-            (found.labelled, Next::Label),
-            (found.fenced, Next::Probe),
-            (found.captured, Next::Capture),
+            (in_place.listed, Next::List),
+            (in_place.network, Next::Network),
+            (in_place.labelled, Next::Label),
+            (in_place.fenced, Next::Probe),
+            (in_place.captured, Next::Capture),
         ],
-        Isolation::CleanRoom => {
-            &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
-        }
-        Isolation::Open => {
-            &[(found.network, Next::Network), (found.labelled, Next::Label), (found.fenced, Next::Probe)]
-        }
+        Isolation::CleanRoom => &[
+            (in_place.network, Next::Network),
+            (in_place.labelled, Next::Label),
+            (in_place.fenced, Next::Probe),
+        ],
+        Isolation::Open => &[
+            (in_place.network, Next::Network),
+            (in_place.labelled, Next::Label),
+            (in_place.fenced, Next::Probe),
+        ],
     };
     steps.iter().find(|(done, _)| !done).map_or(Next::Done, |(_, next)| *next)
 }

@@ -65,7 +65,7 @@ fn to_loosen_is_to_go_up_from_what_is_enforced() {
 #[test]
 fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
     for (own, level) in OWN.into_iter().flat_map(|own| [(own, CleanRoom), (own, Open)]) {
-        for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unheard] {
+        for plan in [PlanState::Gone, PlanState::Refuses, PlanState::Unknown] {
             let got = target(&quarantine(own, Some(level), true, true), Some(&recovery(Some(level))), plan);
             assert_eq!((got.level, got.held), (level, None), "{plan:?}");
             assert_eq!(got.reachable, ["shared-dns"]);
@@ -83,7 +83,7 @@ fn who_asked_is_told_by_the_name_that_it_goes_by_or_else_by_its_plan_and_service
         if let Some(claim) = q.status.as_mut().unwrap().claimed_by.as_mut() {
             display.clone_into(&mut claim.display);
         }
-        let held = target(&q, Some(&recovery(Some(Open))), PlanState::Alive).held.unwrap();
+        let held = target(&q, Some(&recovery(Some(Open))), PlanState::Allows).held.unwrap();
         assert!(held.starts_with(&format!("{shown} asks for Open")), "{held}");
     }
 }
@@ -117,7 +117,7 @@ fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
         (s, Some(CleanRoom), true, None, CleanRoom),
         (s, Some(Open), true, Some(Open), Open),
     ] {
-        let got = target(&quarantine(own, enforced, ready, true), Some(&recovery(asked)), PlanState::Alive);
+        let got = target(&quarantine(own, enforced, ready, true), Some(&recovery(asked)), PlanState::Allows);
         assert_eq!(
             got.level, expected,
             "spec {own:?}, enforced {enforced:?}, ready {ready}, asked {asked:?}"
@@ -184,7 +184,7 @@ fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
         ("of another namespace", Some(elsewhere)),
     ] {
         for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
-            let got = target(&quarantine(own, enforced, true, true), recovery.as_ref(), PlanState::Alive);
+            let got = target(&quarantine(own, enforced, true, true), recovery.as_ref(), PlanState::Allows);
             assert!(got.held.is_some(), "{name}");
             assert!(!loosens(enforced, got.level), "{name}: {enforced:?} became {:?}", got.level);
             if let Some(level @ (CleanRoom | Open)) = enforced {
@@ -199,7 +199,7 @@ fn nothing_is_loosened_for_a_plan_that_is_gone_or_before_what_it_depends_on_stan
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for asked in LEVELS {
             let q = quarantine(own, enforced, true, true);
-            for plan in [PlanState::Gone, PlanState::Waits, PlanState::Unheard] {
+            for plan in [PlanState::Gone, PlanState::Refuses, PlanState::Unknown] {
                 let got = target(&q, Some(&recovery(asked)), plan);
                 assert!(
                     !loosens(enforced, got.level),
@@ -218,7 +218,7 @@ fn a_hold_stands_whatever_is_asked_and_never_loosens() {
             for claimed in [true, false] {
                 let mut q = quarantine(own, enforced, true, claimed);
                 q.spec.hold = Some(hold);
-                let got = target(&q, Some(&recovery(asked)), PlanState::Alive);
+                let got = target(&q, Some(&recovery(asked)), PlanState::Allows);
                 let case = format!("spec {own:?}, enforced {enforced:?}, hold {hold:?}, asked {asked:?}");
                 let expected = if enforced == Some(Sealed) { Sealed } else { hold.into() };
                 assert_eq!(got.level, expected, "{case}");
@@ -238,7 +238,7 @@ fn what_a_hold_took_back_is_not_given_back_to_the_same_attempt() {
             let mut q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);
             let status = q.status.as_mut().unwrap();
             status.overruled = status.claimed_by.clone();
-            let got = target(&q, Some(&recovery(asked)), PlanState::Alive);
+            let got = target(&q, Some(&recovery(asked)), PlanState::Allows);
             assert_eq!((got.level, got.held.is_some()), (enforced, true), "asked {asked:?}");
         }
     }
@@ -246,7 +246,7 @@ fn what_a_hold_took_back_is_not_given_back_to_the_same_attempt() {
     let mut q = quarantine(QuarantineLevel::Contained, Some(Sealed), true, true);
     let status = q.status.as_mut().unwrap();
     status.overruled = status.claimed_by.clone().map(|claim| Claim { attempt: 1, ..claim });
-    assert_eq!(target(&q, Some(&recovery(Some(CleanRoom))), PlanState::Alive).level, CleanRoom);
+    assert_eq!(target(&q, Some(&recovery(Some(CleanRoom))), PlanState::Allows).level, CleanRoom);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn unclaimed_it_is_as_its_spec_says_but_what_recovered_stays_so() {
 fn no_pod_goes_before_fence_network_and_capture_are_done() {
     for bits in 0..=255_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
-        let found = Found {
+        let found = ControlsInPlace {
             labelled: bit(0),
             fenced: bit(1),
             network: bit(2),
@@ -292,13 +292,13 @@ fn no_pod_goes_before_fence_network_and_capture_are_done() {
 
 #[test]
 fn the_label_lets_in_or_out_only_once_the_network_is_ready() {
-    let found = Found { network: false, ..Found::default() };
+    let found = ControlsInPlace { network: false, ..ControlsInPlace::default() };
     assert_eq!(next(CleanRoom, found), Next::Network);
     assert_eq!(next(Open, found), Next::Network);
-    assert_eq!(next(Open, Found { network: true, ..found }), Next::Label);
+    assert_eq!(next(Open, ControlsInPlace { network: true, ..found }), Next::Label);
     assert_eq!(next(Contained, found), Next::List);
-    assert_eq!(next(Contained, Found { listed: true, ..found }), Next::Network);
-    assert_eq!(next(Contained, Found { listed: true, network: true, ..found }), Next::Label);
+    assert_eq!(next(Contained, ControlsInPlace { listed: true, ..found }), Next::Network);
+    assert_eq!(next(Contained, ControlsInPlace { listed: true, network: true, ..found }), Next::Label);
 }
 
 #[test]
@@ -337,14 +337,14 @@ fn whoever_is_not_heeded_gets_no_hole() {
         target(&quarantine, Some(recovery), plan).allow_egress
     };
     let wanted = recovery(Some(CleanRoom));
-    assert_eq!(given(Sealed, &wanted, PlanState::Alive), [ClusterService::Dns]);
+    assert_eq!(given(Sealed, &wanted, PlanState::Allows), [ClusterService::Dns]);
     assert_eq!(given(CleanRoom, &wanted, PlanState::Gone), [ClusterService::Dns], "it stays as it is");
     assert_eq!(given(Sealed, &wanted, PlanState::Gone), []);
-    assert_eq!(given(Sealed, &recovery(Some(Sealed)), PlanState::Alive), []);
-    assert_eq!(given(CleanRoom, &recovery(Some(Open)), PlanState::Alive), []);
+    assert_eq!(given(Sealed, &recovery(Some(Sealed)), PlanState::Allows), []);
+    assert_eq!(given(CleanRoom, &recovery(Some(Open)), PlanState::Allows), []);
     let mut other = recovery(Some(CleanRoom));
     other.spec.attempt = 1;
-    assert_eq!(given(CleanRoom, &other, PlanState::Alive), []);
+    assert_eq!(given(CleanRoom, &other, PlanState::Allows), []);
 }
 
 #[test]
@@ -361,10 +361,10 @@ fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
             let mut stood = quarantine(QuarantineLevel::Sealed, Some(from), false, true);
             stood.status.as_mut().unwrap().conditions[0].reason = reason.into();
             let mut asks = recovery(Some(to));
-            let plain = target(&stood, Some(&asks), PlanState::Alive);
+            let plain = target(&stood, Some(&asks), PlanState::Allows);
             assert_eq!(plain.level, from, "not without a person");
             asks.spec.accepted = vec![AcceptedControl { namespace: DnsLabel(namespace.into()), control }];
-            let accepted = target(&stood, Some(&asks), PlanState::Alive).level;
+            let accepted = target(&stood, Some(&asks), PlanState::Allows).level;
             assert_eq!(accepted == to, granted, "{from:?} to {to:?}: {reason} {namespace} {control:?}");
             assert_eq!(target(&stood, Some(&asks), PlanState::Gone).level, from);
         }

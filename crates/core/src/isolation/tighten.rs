@@ -1,4 +1,4 @@
-//! What becomes of a Quarantine when somebody asks for isolation: made, or tightened, never eased. Pure.
+//! What becomes of a Quarantine when somebody asks for isolation: made, or tightened, never eased.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};

@@ -24,7 +24,7 @@ pub enum Wanted {
 /// Decides what a Quarantine is to enforce, as far as its claimant says so. `label`: what the namespace bears as ours.
 #[must_use]
 pub fn wanted(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, label: Option<&str>) -> Wanted {
-    let granted = target(quarantine, recovery, PlanState::Alive);
+    let granted = target(quarantine, recovery, PlanState::Allows);
     let careful = target(quarantine, recovery, PlanState::Gone);
     // Nothing is loosened any more for what is being deleted.
     if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
@@ -44,7 +44,7 @@ pub fn wanted_with_plan(
 ) -> (Target, PlanState) {
     let enforced = quarantine.status.as_ref().and_then(|status| status.isolation);
     let plan = match plan {
-        PlanState::Unheard if !loosens(enforced, granted) => PlanState::Waits,
+        PlanState::Unknown if !loosens(enforced, granted) => PlanState::Refuses,
         plan => plan,
     };
     (target(quarantine, recovery, plan), plan)
@@ -60,9 +60,9 @@ impl From<Allowance<'_>> for PlanState {
     /// The state of a plan that is there, by what the claimant depends on.
     fn from(dependencies: Allowance<'_>) -> Self {
         match dependencies {
-            Allowance::Allowed => Self::Alive,
-            Allowance::Unknown(_) => Self::Unheard,
-            Allowance::Refused(_) => Self::Waits,
+            Allowance::Allowed => Self::Allows,
+            Allowance::Unknown(_) => Self::Unknown,
+            Allowance::Refused(_) => Self::Refuses,
         }
     }
 }
@@ -121,10 +121,10 @@ mod tests {
     fn unknown_health_is_waited_for_only_where_it_loosens() {
         let (quarantine, recovery) = claimed();
         for (plan, granted, expected, level) in [
-            (PlanState::Alive, Isolation::CleanRoom, PlanState::Alive, Isolation::CleanRoom),
-            (PlanState::Unheard, Isolation::CleanRoom, PlanState::Unheard, Isolation::Sealed),
-            (PlanState::Unheard, Isolation::Sealed, PlanState::Waits, Isolation::Sealed),
-            (PlanState::Waits, Isolation::CleanRoom, PlanState::Waits, Isolation::Sealed),
+            (PlanState::Allows, Isolation::CleanRoom, PlanState::Allows, Isolation::CleanRoom),
+            (PlanState::Unknown, Isolation::CleanRoom, PlanState::Unknown, Isolation::Sealed),
+            (PlanState::Unknown, Isolation::Sealed, PlanState::Refuses, Isolation::Sealed),
+            (PlanState::Refuses, Isolation::CleanRoom, PlanState::Refuses, Isolation::Sealed),
             (PlanState::Gone, Isolation::CleanRoom, PlanState::Gone, Isolation::Sealed),
         ] {
             let (target, state) = wanted_with_plan(&quarantine, Some(&recovery), granted, plan);

@@ -61,17 +61,17 @@ impl Work<'_> {
             self.context.turns.after_cuts().await;
         }
         // Where neither label nor list isolated it, anything may have been started since the last capture.
-        pass.found.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
+        pass.in_place.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
         {
             let _turn = self.context.turns.take(Next::Label).await;
             self.write_label(pass).await;
             self.verify_fence(pass).await;
         }
         self.look_at_network(pass, written).await;
-        if !pass.found.captured && !self.keep_evidence(pass).await? {
+        if !pass.in_place.captured && !self.keep_evidence(pass).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
-        let may_stop = pass.found.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
+        let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
             let _turn = self.context.turns.take(Next::Stop).await;
             self.stop_workloads(pass).await;
@@ -98,9 +98,14 @@ impl Work<'_> {
     /// What is in place, by what was read back, and what has stalled, for a status that is written on the way too.
     fn so_far(&self, pass: &mut Pass) {
         self.mark_stalled(pass);
-        let (fenced, captured) = (pass.found.fenced, pass.found.captured);
-        pass.found =
-            self.observation.found(&self.quarantine.spec, pass.target.level, &self.mark(), fenced, captured);
+        let (fenced, captured) = (pass.in_place.fenced, pass.in_place.captured);
+        pass.in_place = self.observation.in_place(
+            &self.quarantine.spec,
+            pass.target.level,
+            &self.mark(),
+            fenced,
+            captured,
+        );
         pass.fenced_off = self.observation.is_fenced_off();
     }
 
@@ -223,8 +228,8 @@ impl Work<'_> {
         let held = self.verified(&seal);
         pass.tried = held.as_ref().map(|held| held.at);
         let fenced_off = self.observation.is_fenced_off();
-        pass.found.fenced = fenced_off && self.still_holds(pass, pass.target.level);
-        if pass.found.fenced {
+        pass.in_place.fenced = fenced_off && self.still_holds(pass, pass.target.level);
+        if pass.in_place.fenced {
             pass.probed = held.map(|held| held.probed);
             return;
         }
@@ -259,7 +264,7 @@ impl Work<'_> {
     /// Reads back the network, now that nobody can add to it any more.
     async fn look_at_network(&mut self, pass: &mut Pass, written: Option<Written>) {
         // What was read before the fence stood may have changed since.
-        let stood = self.fenced_before() == Before::Isolated && pass.found.fenced;
+        let stood = self.fenced_before() == Before::Isolated && pass.in_place.fenced;
         if let Err(error) = self.observe_network(pass, None, written.filter(|_| stood)).await {
             self.failed(pass, ControlName::Network, "NetworkFailed", &error).await;
         }

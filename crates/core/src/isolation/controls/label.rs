@@ -91,7 +91,7 @@ mod tests {
         let bare = namespace(None, &[("team", "library")]);
         assert!(is_labelled(&sealed, &spec, Isolation::Sealed));
         assert!(is_labelled(&bare, &spec, Isolation::Open));
-        for (amiss, level) in [
+        for (drifted, level) in [
             (sealed.clone(), Isolation::Contained),
             (sealed, Isolation::Open),
             (bare, Isolation::Sealed),
@@ -103,7 +103,7 @@ mod tests {
             (namespace(None, &[incident]), Isolation::Open),
             (namespace(None, &[(SEAL_ANNOTATION, "its-own")]), Isolation::Open),
         ] {
-            assert!(!is_labelled(&amiss, &spec, level), "{level:?}: {:?}", amiss.metadata);
+            assert!(!is_labelled(&drifted, &spec, level), "{level:?}: {:?}", drifted.metadata);
         }
     }
 

@@ -13,14 +13,14 @@ use crate::api::{Isolation, QuarantineStatus};
 /// Names of pods that a message lists.
 const LISTED: usize = 3;
 
-const UNCUT: &str = "policies are written, and do not reach pods that use the network of their node: ";
+const HOST_NETWORK: &str = "policies are written, and do not reach pods that use the network of their node: ";
 
 /// What is said of pods that no network policy cuts off.
-fn uncut(pods: &[String]) -> String {
+fn host_network_message(pods: &[String]) -> String {
     let listed: Vec<_> = pods.iter().take(LISTED).map(String::as_str).collect();
     let more = if pods.len() > LISTED { format!(" and {} more", pods.len() - LISTED) } else { String::new() };
     format!(
-        "{UNCUT}{}{more}. Sealing stops them; at any level, who may repair this Quarantine can delete them",
+        "{HOST_NETWORK}{}{more}. Sealing stops them; at any level, who may repair this Quarantine can delete them",
         listed.join(", ")
     )
 }
@@ -34,7 +34,7 @@ fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, Stri
     }
     let network = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
     // What was said of pods alone ends with them.
-    let said = network.filter(|control| !control.message.starts_with(UNCUT));
+    let said = network.filter(|control| !control.message.starts_with(HOST_NETWORK));
     match said {
         Some(Control { state: state @ (Tested | NotEnforced | Unverifiable), message, .. }) => {
             (*state, message.clone())
@@ -109,7 +109,7 @@ fn failed(name: ControlName, failure: &ControlFailure, others: Option<&str>) -> 
 
 /// Lock, fence or guard: in force at every API server?
 fn admission(name: ControlName, pass: &Pass) -> (ControlState, String) {
-    let (found, level) = (pass.found, pass.target.level);
+    let (found, level) = (pass.in_place, pass.target.level);
     match &pass.probed {
         _ if level == Isolation::Open => (ControlState::NotRequired, "not isolated".to_owned()),
         _ if !found.labelled && (name == ControlName::Lock || !pass.fenced_off) => {
@@ -150,10 +150,10 @@ fn network(
 
 fn own_policies(pass: &Pass, cluster: &ClusterState, before: &QuarantineStatus) -> (ControlState, String) {
     let stood = before.isolation.is_some_and(|level| level != Isolation::Open);
-    match (pass.target.level == Isolation::Open, pass.found.network) {
+    match (pass.target.level == Isolation::Open, pass.in_place.network) {
         (true, _) => (ControlState::NotRequired, "not isolated".to_owned()),
-        (false, true) if !pass.found.empty && !pass.on_node_network.is_empty() => {
-            (ControlState::NotEnforced, uncut(&pass.on_node_network))
+        (false, true) if !pass.in_place.empty && !pass.host_network_pods.is_empty() => {
+            (ControlState::NotEnforced, host_network_message(&pass.host_network_pods))
         }
         (false, true) => of_network(cluster.network.as_ref(), &before.controls),
         (false, false) => match &pass.network {
@@ -169,10 +169,10 @@ fn own_policies(pass: &Pass, cluster: &ClusterState, before: &QuarantineStatus) 
 
 fn workloads(pass: &Pass) -> (ControlState, String) {
     match pass.target.level {
-        Isolation::Sealed if pass.found.stopped && pass.found.empty => {
+        Isolation::Sealed if pass.in_place.stopped && pass.in_place.empty => {
             (ControlState::Tested, format!("workloads at zero: {}; no pod lives", pass.workloads))
         }
-        Isolation::Sealed if pass.found.stopped => (ControlState::Enforced, still_alive(&pass.alive)),
+        Isolation::Sealed if pass.in_place.stopped => (ControlState::Enforced, still_alive(&pass.alive)),
         Isolation::Sealed => (ControlState::NotEnforced, "workloads are not at zero".to_owned()),
         Isolation::Contained | Isolation::CleanRoom | Isolation::Open => {
             (ControlState::NotRequired, "processes may live at this level".to_owned())
@@ -182,7 +182,7 @@ fn workloads(pass: &Pass) -> (ControlState, String) {
 
 fn identity(pass: &Pass) -> (ControlState, String) {
     match pass.target.level {
-        Isolation::Sealed if pass.found.renewed => (
+        Isolation::Sealed if pass.in_place.renewed => (
             ControlState::Enforced,
             "ServiceAccounts are recreated: tokens issued before are void, within the 10 s for which an API server may \
              remember one; not tried, as that would take a right to their tokens"

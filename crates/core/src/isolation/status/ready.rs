@@ -16,8 +16,8 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, 
     }
     let known = controls.iter().find(|control| control.name == ControlName::Network);
     let host_network = level == Isolation::Contained
-        && pass.found.network
-        && !pass.on_node_network.is_empty()
+        && pass.in_place.network
+        && !pass.host_network_pods.is_empty()
         && pass.other_policies.is_cut();
     if host_network && pass.next() == Next::Done {
         let message = known.map(|network| network.message.clone()).unwrap_or_default();
@@ -80,7 +80,7 @@ fn failed(pass: &Pass) -> Option<(State, &'static str, String)> {
 #[must_use]
 pub fn unverified_fence(pass: &Pass) -> String {
     let closed = pass.closed.iter().map(|why| format!("the fence was not seen to let go: {why}"));
-    let amiss = pass.probed.iter().flat_map(Probed::amiss);
-    let unseen: Vec<_> = closed.chain(amiss).collect();
+    let obstacles = pass.probed.iter().flat_map(Probed::obstacles);
+    let unseen: Vec<_> = closed.chain(obstacles).collect();
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }

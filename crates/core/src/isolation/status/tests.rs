@@ -7,7 +7,7 @@ use crate::api::conditions::{
 use crate::api::quarantine::{Capture, Control, ControlName};
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::pass::{ControlFailure, FenceState};
-use crate::isolation::target::{Found, Target};
+use crate::isolation::target::{ControlsInPlace, Target};
 use crate::isolation::verify::admission::{Probed, Seen, TRIES, Tried};
 use crate::isolation::verify::network::Verdict;
 
@@ -35,9 +35,9 @@ fn evidence(digit: &str) -> Capture {
     }
 }
 
-const ALL: Found = Found::ALL;
+const ALL: ControlsInPlace = ControlsInPlace::ALL;
 
-fn pass(level: Isolation, found: Found) -> Pass {
+fn pass(level: Isolation, found: ControlsInPlace) -> Pass {
     let mut pass = Pass::new(Target {
         level,
         reachable: Vec::new(),
@@ -46,7 +46,7 @@ fn pass(level: Isolation, found: Found) -> Pass {
         held: None,
         overrules: false,
     });
-    pass.found = found;
+    pass.in_place = found;
     pass.fenced_off = found.labelled || found.listed;
     pass.probed = (found.labelled && found.fenced).then(|| probed(|_| Seen::Refused));
     pass
@@ -65,7 +65,7 @@ fn probed(seen: impl Fn(ControlName) -> Seen) -> Probed {
 }
 
 fn intact() -> ClusterState {
-    let fence = FenceState { amiss: None, newer: false, epoch: 1 };
+    let fence = FenceState { drift: None, newer: false, epoch: 1 };
     ClusterState { fence, network: Some(Verdict::unverifiable("no image")) }
 }
 
@@ -77,7 +77,7 @@ fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
 fn ready_means_that_everything_was_seen_to_hold() {
     for bits in 0..=255_u8 {
         let bit = |n: u8| bits & (1 << n) != 0;
-        let found = Found {
+        let found = ControlsInPlace {
             labelled: bit(0),
             fenced: bit(1),
             network: bit(2),
@@ -98,14 +98,14 @@ fn ready_means_that_everything_was_seen_to_hold() {
 #[test]
 fn a_level_is_not_said_to_be_enforced_before_it_was_seen_to_be() {
     use Isolation::{CleanRoom, Contained, Open, Sealed};
-    let unseen = Found { fenced: false, ..ALL };
-    let uncaptured = Found { captured: false, stopped: false, empty: false, ..ALL };
+    let unseen = ControlsInPlace { fenced: false, ..ALL };
+    let uncaptured = ControlsInPlace { captured: false, stopped: false, empty: false, ..ALL };
     for (before, level, found, expected) in [
         (None, Sealed, unseen, None),
         (None, Sealed, uncaptured, Some(Contained)),
         (Some(Open), Sealed, uncaptured, Some(Contained)),
         (Some(Contained), Sealed, uncaptured, Some(Contained)),
-        (Some(Contained), Sealed, Found { stopped: false, empty: false, ..ALL }, Some(Sealed)),
+        (Some(Contained), Sealed, ControlsInPlace { stopped: false, empty: false, ..ALL }, Some(Sealed)),
         (Some(Sealed), CleanRoom, unseen, Some(Sealed)),
         (Some(Sealed), CleanRoom, ALL, Some(CleanRoom)),
         (Some(CleanRoom), Open, unseen, Some(CleanRoom)),
@@ -118,7 +118,7 @@ fn a_level_is_not_said_to_be_enforced_before_it_was_seen_to_be() {
 
 #[test]
 fn evidence_of_an_earlier_sealing_is_not_shown_for_this_one() {
-    let uncaptured = Found { captured: false, stopped: false, empty: false, ..ALL };
+    let uncaptured = ControlsInPlace { captured: false, stopped: false, empty: false, ..ALL };
     let again =
         after_pass(&quarantine(Some(Isolation::CleanRoom), true), &pass(Isolation::Sealed, uncaptured));
     assert_eq!(again.capture, None);
@@ -134,7 +134,7 @@ fn evidence_of_an_earlier_sealing_is_not_shown_for_this_one() {
 fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
     for stalled in [false, true] {
         let mut troubled =
-            pass(Isolation::Sealed, Found { captured: false, stopped: false, empty: false, ..ALL });
+            pass(Isolation::Sealed, ControlsInPlace { captured: false, stopped: false, empty: false, ..ALL });
         troubled.failure =
             Some(PassFailure { reason: "CaptureFailed", message: "no space in /evidence".into(), stalled });
         let status = after_pass(&quarantine(None, false), &troubled);
@@ -231,7 +231,7 @@ fn what_has_stalled_is_said_before_what_is_tried_again() {
 /// Either isolates: a webhook that keeps the label from being written hides nothing of what the list does.
 #[test]
 fn a_list_alone_isolates_and_is_not_ready() {
-    let mut listed = pass(Isolation::Sealed, Found { labelled: false, ..ALL });
+    let mut listed = pass(Isolation::Sealed, ControlsInPlace { labelled: false, ..ALL });
     listed.probed = Some(probed(|_| Seen::Refused));
     listed.failures.insert(ControlName::Lock, ControlFailure { reason: "LabelFailed", ..failure(true) });
     let status = after_pass(&quarantine(None, true), &listed);
@@ -239,7 +239,7 @@ fn a_list_alone_isolates_and_is_not_ready() {
     assert!(!is_true(&status.conditions, READY));
     assert_eq!(control(&status, ControlName::Fence).state, ControlState::Tested);
     assert_eq!(control(&status, ControlName::Lock).state, ControlState::NotEnforced);
-    let neither = pass(Isolation::Sealed, Found { labelled: false, listed: false, ..ALL });
+    let neither = pass(Isolation::Sealed, ControlsInPlace { labelled: false, listed: false, ..ALL });
     assert_eq!(after_pass(&quarantine(None, true), &neither).isolation, None);
 }
 
@@ -258,7 +258,10 @@ fn pods_that_nothing_brings_back_stay_named_while_it_is_isolated() {
 #[test]
 fn only_what_was_tried_and_refused_is_tested() {
     let tried = |lock: Seen, fence: Seen| {
-        let mut pass = pass(Isolation::Contained, Found { listed: true, labelled: true, ..Found::default() });
+        let mut pass = pass(
+            Isolation::Contained,
+            ControlsInPlace { listed: true, labelled: true, ..ControlsInPlace::default() },
+        );
         pass.probed = Some(probed(|control| match control {
             ControlName::Lock => lock.clone(),
             ControlName::Fence => fence.clone(),
@@ -281,7 +284,7 @@ fn an_api_server_that_is_down_is_told_of_and_holds_up_nobody() {
     let mut shown = probed(|_| Seen::Refused);
     let away = probed(|_| Seen::Unanswered("Connection refused".into())).tries;
     shown.tries.extend(away.into_iter().map(|tried| Tried { server: "b".into(), ..tried }));
-    reduced.found.fenced = shown.holds();
+    reduced.in_place.fenced = shown.holds();
     reduced.probed = Some(shown);
     let status = after_pass(&quarantine(None, true), &reduced);
     assert!(is_true(&status.conditions, READY));
@@ -305,7 +308,7 @@ fn a_fence_that_is_seen_no_more_says_nothing_wrong_of_the_network() {
         let network = control(&status, ControlName::Network).clone();
         (network.state, network.message, is_true(&status.conditions, READY))
     };
-    let unseen = Found { labelled: true, ..Found::default() };
+    let unseen = ControlsInPlace { labelled: true, ..ControlsInPlace::default() };
     let (state, message, ready) = gone(unseen, Some(Isolation::Sealed));
     let written = "policies were written before, and are not read again yet";
     assert_eq!((state, message.as_str(), ready), (ControlState::Enforced, written, false));
@@ -317,7 +320,7 @@ fn a_fence_that_is_seen_no_more_says_nothing_wrong_of_the_network() {
         );
     }
     // Where they were written in spite of it, they are told of as they are.
-    let (state, _, ready) = gone(Found { network: true, ..unseen }, None);
+    let (state, _, ready) = gone(ControlsInPlace { network: true, ..unseen }, None);
     assert_eq!((state, ready), (ControlState::Unverifiable, false));
 }
 
@@ -333,7 +336,7 @@ fn nothing_new_means_the_same_status_whatever_the_time() {
 #[test]
 fn missing_policies_are_told() {
     let mut known = intact();
-    known.fence.amiss = Some("apply resurgam-write-fence: forbidden".into());
+    known.fence.drift = Some("apply resurgam-write-fence: forbidden".into());
     let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &known, Timestamp::UNIX_EPOCH);
     let told = find(&status.conditions, FENCE_INTACT).unwrap();
     assert_eq!(
@@ -391,8 +394,8 @@ fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_for
         assert_eq!(with(&stood, Isolation::Sealed, &trying), told, "{state:?}");
     }
     // What was said of pods on the network of their node ends with them.
-    let mut uncut = pass(Isolation::Contained, Found { empty: false, ..ALL });
-    uncut.on_node_network = vec!["agent".to_owned()];
+    let mut uncut = pass(Isolation::Contained, ControlsInPlace { empty: false, ..ALL });
+    uncut.host_network_pods = vec!["agent".to_owned()];
     let at = Timestamp::from_second(100).unwrap();
     let told = after(&stood, &uncut, &network(ControlState::Tested), at);
     stood.status = Some(told.clone());
@@ -416,7 +419,7 @@ fn a_control_says_when_it_was_tried_and_keeps_saying_so() {
 
 #[test]
 fn a_pod_that_lingers_is_named_and_the_end_of_others_is_no_news() {
-    let mut waiting = pass(Isolation::Sealed, Found { empty: false, ..ALL });
+    let mut waiting = pass(Isolation::Sealed, ControlsInPlace { empty: false, ..ALL });
     let told = |waiting: &Pass| {
         let status = after_pass(&quarantine(None, true), waiting);
         find(&status.conditions, READY).unwrap().message.clone()
@@ -460,10 +463,10 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
                 accepted: Vec::new(),
             },
         );
-        let wanted = |quarantine: &Quarantine| target(quarantine, Some(&recovery), PlanState::Alive).level;
+        let wanted = |quarantine: &Quarantine| target(quarantine, Some(&recovery), PlanState::Allows).level;
         assert_eq!(wanted(&stood), to);
         // The label is changed, and the first try still met the old level: what stands in the status still grants it.
-        let mut going = pass(to, Found { fenced: false, ..ALL });
+        let mut going = pass(to, ControlsInPlace { fenced: false, ..ALL });
         assert!(going.is_between(Some(from)));
         // Told all the same, it would be taken back.
         let mut told = stood.clone();
@@ -474,10 +477,10 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
         assert!(!going.is_between(Some(from)));
         assert!(!pass(to, ALL).is_between(Some(from)), "it is there");
         assert!(
-            !pass(from, Found { fenced: false, ..ALL }).is_between(Some(to)),
+            !pass(from, ControlsInPlace { fenced: false, ..ALL }).is_between(Some(to)),
             "tightening is told as it goes"
         );
-        assert!(!pass(from, Found { fenced: false, ..ALL }).is_between(None), "so is isolating");
+        assert!(!pass(from, ControlsInPlace { fenced: false, ..ALL }).is_between(None), "so is isolating");
     }
 }
 
@@ -493,8 +496,8 @@ fn pods_on_the_network_of_their_node_are_told_as_not_cut_off_until_they_are_gone
         (Isolation::Contained, false, pods(&[]), None),
         (Isolation::Open, false, pods(&["agent"]), None),
     ] {
-        let mut pass = pass(level, Found { empty, ..ALL });
-        pass.on_node_network = found;
+        let mut pass = pass(level, ControlsInPlace { empty, ..ALL });
+        pass.host_network_pods = found;
         let known = network(ControlState::Tested);
         let status =
             after(&quarantine(Some(level), true), &pass, &known, Timestamp::from_second(100).unwrap());

@@ -121,10 +121,10 @@ impl Probed {
         (if everywhere { ControlState::Tested } else { ControlState::Unverifiable }, message)
     }
 
-    /// What keeps it from holding.
+    /// Returns what keeps it from holding, for people.
     #[must_use]
-    pub fn amiss(&self) -> Vec<String> {
-        let amiss = |(_, policy): &(ControlName, &'static str)| {
+    pub fn obstacles(&self) -> Vec<String> {
+        let obstacle = |(_, policy): &(ControlName, &'static str)| {
             let with = |wanted| self.with(|t| t.policy == *policy, wanted);
             let through = with(is_through);
             if !through.is_empty() {
@@ -135,7 +135,7 @@ impl Probed {
             let first = unclear.first().or(unanswered.first().filter(|_| !refused));
             first.map(|t| format!("{policy} could not be tried at {}", why(t)))
         };
-        TRIES.iter().filter_map(amiss).collect()
+        TRIES.iter().filter_map(obstacle).collect()
     }
 }
 

@@ -70,7 +70,7 @@ fn a_control_is_tested_only_where_every_api_server_was_seen_to_refuse() {
         let probed = probed(shown);
         assert_eq!(probed.of(ControlName::Fence), (state, message.to_owned()), "{shown:?}");
         assert_eq!((probed.holds(), probed.holds_somewhere()), (holds, somewhere), "{shown:?}");
-        assert_eq!(probed.amiss().is_empty(), holds, "what does not hold says why: {shown:?}");
+        assert_eq!(probed.obstacles().is_empty(), holds, "what does not hold says why: {shown:?}");
         for control in [ControlName::Lock, ControlName::Guard] {
             assert_eq!(probed.of(control).0, state, "{shown:?}");
         }
@@ -84,7 +84,7 @@ fn each_policy_counts_for_its_control_and_none_is_left_out() {
         let mut through = probed(&[Seen::Refused, Seen::Refused]);
         through.tries[TRIES.len() + number].seen = Seen::LetThrough;
         assert!(!through.holds());
-        assert_eq!(through.amiss(), [format!("{policy} does not refuse at this level yet at b")]);
+        assert_eq!(through.obstacles(), [format!("{policy} does not refuse at this level yet at b")]);
         for name in [ControlName::Lock, ControlName::Fence, ControlName::Guard] {
             let (state, message) = through.of(name);
             assert_eq!(state, if name == control { NotEnforced } else { Tested }, "{policy}: {message}");

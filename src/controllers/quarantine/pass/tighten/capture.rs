@@ -60,7 +60,7 @@ impl Work<'_> {
                 return Ok(true);
             }
         }
-        pass.found.captured = true;
+        pass.in_place.captured = true;
         self.so_far(pass);
         let recorded = self.record(pass).await?;
         pass.capture = None;
