@@ -48,8 +48,8 @@ use context::{Context, Held, Seal, Turns};
 
 mod at_once;
 mod context;
-mod deliverers;
 mod ending;
+mod gitops;
 mod pass;
 mod wake;
 mod wanted;
@@ -169,7 +169,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         memory: Mutex::default(),
         turns: Turns::default(),
         lists: Lists::new(client.clone()),
-        deliverers: Default::default(),
+        gitops: Default::default(),
         other_policies: Default::default(),
         under_way: Default::default(),
     });

@@ -16,7 +16,7 @@ pub mod records;
 pub mod verify_as_caller;
 
 pub use resurgam_core::isolation::{
-    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, deliverers, ending, failure,
+    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, ending, failure, gitops,
     observation, pass, pod_security, status, target, tighten, wanted,
 };
 

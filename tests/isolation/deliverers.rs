@@ -9,7 +9,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
 use resurgam::api::quarantine::DelivererState::{Denied, Suspended};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel};
-use resurgam::isolation::deliverers::{KINDS, WAS_ANNOTATION};
+use resurgam::isolation::gitops::{KINDS, WAS_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::support::{

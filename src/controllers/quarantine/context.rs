@@ -11,7 +11,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::{ANSWERS, QuarantineOptions, deliverers};
+use super::{ANSWERS, QuarantineOptions, gitops};
 use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
@@ -84,7 +84,7 @@ pub(super) struct Context {
     pub(super) memory: Mutex<HashMap<String, Memory>>,
     pub(super) turns: Turns,
     pub(super) lists: Lists,
-    pub(super) deliverers: deliverers::Shelf,
+    pub(super) gitops: gitops::Shelf,
     /// What was read of network policies of other APIs.
     pub(super) other_policies: PolicyReader,
     /// Passes that are under way.

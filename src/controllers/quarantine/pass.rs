@@ -11,7 +11,7 @@ use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::context::Uncut;
-use super::{Context, Held, PassError, RESYNC, Seal, announce, deliverers, wanted, write};
+use super::{Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::calls::IoError;
@@ -98,8 +98,7 @@ pub(super) async fn run(
         return outcome;
     }
     if outcome.is_ok() && pass.in_place.captured && pass.target.level < Isolation::CleanRoom {
-        pass.deliverers =
-            Some(deliverers::look(&context.client, &context.deliverers, &work.quarantine).await);
+        pass.deliverers = Some(gitops::look(&context.client, &context.gitops, &work.quarantine).await);
     }
     let status = status::after(&work.quarantine, &pass, &context.cluster_state(), clock::now());
     let drift = if settled { work.drift } else { Vec::new() };

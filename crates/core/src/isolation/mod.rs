@@ -3,10 +3,10 @@
 
 pub mod api_servers;
 pub mod controls;
-pub mod deliverers;
 pub mod egress_exceptions;
 pub mod ending;
 pub mod failure;
+pub mod gitops;
 pub mod observation;
 pub mod other_policies;
 pub mod pass;

@@ -1,20 +1,23 @@
 use super::*;
 
-fn around() -> Around {
+fn around() -> Surroundings {
     let of = |name: &str| (name.to_owned(), (format!("seal-of-{name}"), "sha256:now".to_owned()));
-    Around { isolated: [of("library-db"), of("library-web")].into(), plans: ["recovery".to_owned()].into() }
+    Surroundings {
+        isolated: [of("library-db"), of("library-web")].into(),
+        plans: ["recovery".to_owned()].into(),
+    }
 }
 
-fn kustomization(spec: Value, ids: &[&str]) -> Delivery {
+fn kustomization(spec: Value, ids: &[&str]) -> GitOpsSource {
     let entries: Vec<_> = ids.iter().map(|id| json!({"id": id, "v": "v1"})).collect();
     let object = json!({
         "metadata": {"name": "library", "namespace": "flux-system"}, "spec": spec,
         "status": {"inventory": {"entries": entries}},
     });
-    delivery("Kustomization", &object).unwrap()
+    GitOpsSource::from_object("Kustomization", &object).unwrap()
 }
 
-fn verdict(found: &Delivery) -> (Verdict, String) {
+fn verdict(found: &GitOpsSource) -> (Verdict, String) {
     found.judge(&around())
 }
 
@@ -54,7 +57,7 @@ fn names_with_underscores_and_what_is_no_inventory_are_read_as_what_they_are() {
     let found = kustomization(json!({"targetNamespace": "library-web"}), &["nonsense"]);
     assert_eq!(verdict(&found).0, Verdict::Leave);
     let object = json!({"metadata": {"name": "web", "namespace": "library-web"}, "spec": {}});
-    let found = delivery("HelmRelease", &object).unwrap();
+    let found = GitOpsSource::from_object("HelmRelease", &object).unwrap();
     assert!(found.reaches("library-web"), "it installs where it is");
     let (verdict, said) = verdict(&found);
     assert_eq!((verdict, said.as_str()), (Verdict::Leave, "what it carries is not known: it lists nothing"));
@@ -66,12 +69,12 @@ fn what_goes_to_another_cluster_is_none_of_ours() {
         "metadata": {"name": "web", "namespace": "argocd"},
         "spec": {"destination": {"server": "https://elsewhere.example", "namespace": "library-web"}},
     });
-    assert_eq!(delivery("Application", &remote), None);
+    assert_eq!(GitOpsSource::from_object("Application", &remote), None);
     let flux = json!({
         "metadata": {"name": "web", "namespace": "flux-system"},
         "spec": {"targetNamespace": "library-web", "kubeConfig": {"secretRef": {"name": "elsewhere"}}},
     });
-    assert_eq!(delivery("Kustomization", &flux), None);
+    assert_eq!(GitOpsSource::from_object("Kustomization", &flux), None);
 }
 
 fn application(automated: Value) -> Value {
@@ -88,7 +91,7 @@ fn application(automated: Value) -> Value {
 #[test]
 fn an_application_loses_its_automation_and_what_that_was_is_recorded() {
     let automated = json!({"prune": true, "selfHeal": true});
-    let found = delivery("Application", &application(automated.clone())).unwrap();
+    let found = GitOpsSource::from_object("Application", &application(automated.clone())).unwrap();
     assert_eq!(verdict(&found).0, Verdict::Suspend);
     let patch = found.suspend(Some("7"), "seal", "sha256:now");
     assert_eq!(patch["spec"], json!({"syncPolicy": {"automated": null}}));
@@ -97,7 +100,7 @@ fn an_application_loses_its_automation_and_what_that_was_is_recorded() {
     assert_eq!(was, json!({"automated": automated}));
     assert_eq!(patch["metadata"]["resourceVersion"], "7");
     for by_hand in [Value::Null, json!({"enabled": false})] {
-        let found = delivery("Application", &application(by_hand)).unwrap();
+        let found = GitOpsSource::from_object("Application", &application(by_hand)).unwrap();
         assert_eq!(
             verdict(&found),
             (Verdict::Leave, "it delivers only when somebody tells it to".to_owned())
@@ -132,9 +135,9 @@ fn one_namespace_is_named_in_the_singular_and_many_are_counted() {
 
 #[test]
 fn a_status_never_holds_more_than_it_may() {
-    let one = |n: usize| kustomization(json!({}), &[WEB]).told(DelivererState::Denied, &n.to_string());
-    let all = fitting((0..100).map(one).collect());
+    let one = |n: usize| kustomization(json!({}), &[WEB]).report(DelivererState::Denied, &n.to_string());
+    let all = bounded((0..100).map(one).collect());
     assert_eq!(all.len(), 64);
     assert_eq!(all[63].message, "and 37 more, which this list has no room for");
-    assert!(fitting((0..64).map(one).collect()).iter().all(|listed| listed.kind == "Kustomization"));
+    assert!(bounded((0..64).map(one).collect()).iter().all(|listed| listed.kind == "Kustomization"));
 }

@@ -1,6 +1,6 @@
 //! GitOps objects elsewhere that deliver into an isolated namespace. The fence refuses what they write in any case. They are
 //! suspended too, so that they do not fail for ever, but only where all they carry is isolated: whatever else hangs on one
-//! goes on. Pure.
+//! goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +26,9 @@ pub const KINDS: [(&str, &str); 3] = [
     ("argoproj.io", "Application"),
 ];
 
-/// What an object says of what it delivers.
+/// A GitOps object, and what it says of what it delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct GitOpsSource {
     /// `Kustomization`, `HelmRelease` or `Application`.
     pub kind: String,
     /// Where the object itself is.
@@ -71,16 +71,16 @@ struct Carried<'a> {
     name: &'a str,
 }
 
-/// What surrounds the judgement.
+/// What else is isolated, and where plans are: what a GitOps object is judged by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Around {
+pub struct Surroundings {
     /// Namespaces with a Quarantine that is not open, and the UID and evidence of it.
     pub isolated: BTreeMap<String, (String, String)>,
     /// Namespaces of RecoveryPlans.
     pub plans: BTreeSet<String>,
 }
 
-impl Around {
+impl Surroundings {
     /// From all Quarantines that can be read, and the namespaces of RecoveryPlans.
     #[must_use]
     pub fn new<'a>(
@@ -113,75 +113,77 @@ fn inventory(id: &str) -> Option<Carried<'_>> {
     Some(Carried { group, kind, namespace, name })
 }
 
-/// What one object delivers; `None` where that goes to another cluster.
-#[must_use]
-pub fn delivery(kind: &str, object: &Value) -> Option<Delivery> {
-    let at = |pointer: &str| text(object, pointer);
-    let annotation = |key: &str| object.pointer("/metadata/annotations").and_then(|a| a.get(key)?.as_str());
-    let mut found = Delivery {
-        kind: kind.to_owned(),
-        namespace: at("/metadata/namespace").to_owned(),
-        name: at("/metadata/name").to_owned(),
-        into: BTreeSet::new(),
-        owns: BTreeSet::new(),
-        cluster: BTreeSet::new(),
-        recovery: false,
-        listed: false,
-        run: Run::Yes,
-        mark: annotation(SEAL_ANNOTATION)
-            .map(|seal| (seal.to_owned(), annotation(EVIDENCE_ANNOTATION).unwrap_or_default().to_owned())),
-        was: Value::Null,
-    };
-    if kind == "Application" {
-        let (server, cluster) = (at("/spec/destination/server"), at("/spec/destination/name"));
-        if server != "https://kubernetes.default.svc" && cluster != "in-cluster" {
-            return None;
-        }
-        found.into.insert(at("/spec/destination/namespace").to_owned());
-        let resources = items(object, "/status/resources");
-        found.listed = resources.is_some();
-        for resource in resources.into_iter().flatten() {
-            found.carries(&Carried {
-                group: text(resource, "/group"),
-                kind: text(resource, "/kind"),
-                namespace: text(resource, "/namespace"),
-                name: text(resource, "/name"),
-            });
-        }
-        let automated = object.pointer("/spec/syncPolicy/automated").filter(|a| !a.is_null());
-        found.was = json!({"automated": automated});
-        if automated.is_none_or(|a| a["enabled"] == json!(false)) {
-            found.run = if found.mark.is_some() { Run::Suspended } else { Run::ByHand };
-        }
-    } else {
-        if object.pointer("/spec/kubeConfig").is_some_and(|config| !config.is_null()) {
-            return None;
-        }
-        found.into.insert(at("/spec/targetNamespace").to_owned());
-        if kind == "HelmRelease" {
-            found.into.insert(at("/spec/storageNamespace").to_owned());
-            if at("/spec/targetNamespace").is_empty() {
-                found.into.insert(found.namespace.clone());
+impl GitOpsSource {
+    /// Reads what one object delivers. `None`: that goes to another cluster.
+    #[must_use]
+    pub fn from_object(kind: &str, object: &Value) -> Option<Self> {
+        let at = |pointer: &str| text(object, pointer);
+        let annotation =
+            |key: &str| object.pointer("/metadata/annotations").and_then(|a| a.get(key)?.as_str());
+        let mut found = Self {
+            kind: kind.to_owned(),
+            namespace: at("/metadata/namespace").to_owned(),
+            name: at("/metadata/name").to_owned(),
+            into: BTreeSet::new(),
+            owns: BTreeSet::new(),
+            cluster: BTreeSet::new(),
+            recovery: false,
+            listed: false,
+            run: Run::Yes,
+            mark: annotation(SEAL_ANNOTATION).map(|seal| {
+                (seal.to_owned(), annotation(EVIDENCE_ANNOTATION).unwrap_or_default().to_owned())
+            }),
+            was: Value::Null,
+        };
+        if kind == "Application" {
+            let (server, cluster) = (at("/spec/destination/server"), at("/spec/destination/name"));
+            if server != "https://kubernetes.default.svc" && cluster != "in-cluster" {
+                return None;
+            }
+            found.into.insert(at("/spec/destination/namespace").to_owned());
+            let resources = items(object, "/status/resources");
+            found.listed = resources.is_some();
+            for resource in resources.into_iter().flatten() {
+                found.carries(&Carried {
+                    group: text(resource, "/group"),
+                    kind: text(resource, "/kind"),
+                    namespace: text(resource, "/namespace"),
+                    name: text(resource, "/name"),
+                });
+            }
+            let automated = object.pointer("/spec/syncPolicy/automated").filter(|a| !a.is_null());
+            found.was = json!({"automated": automated});
+            if automated.is_none_or(|a| a["enabled"] == json!(false)) {
+                found.run = if found.mark.is_some() { Run::Suspended } else { Run::ByHand };
+            }
+        } else {
+            if object.pointer("/spec/kubeConfig").is_some_and(|config| !config.is_null()) {
+                return None;
+            }
+            found.into.insert(at("/spec/targetNamespace").to_owned());
+            if kind == "HelmRelease" {
+                found.into.insert(at("/spec/storageNamespace").to_owned());
+                if at("/spec/targetNamespace").is_empty() {
+                    found.into.insert(found.namespace.clone());
+                }
+            }
+            let entries = items(object, "/status/inventory/entries");
+            found.listed = entries.is_some();
+            for entry in entries.into_iter().flatten() {
+                match inventory(text(entry, "/id")) {
+                    Some(carried) => found.carries(&carried),
+                    None => found.listed = false,
+                }
+            }
+            found.was = json!({"suspend": false});
+            if object.pointer("/spec/suspend") == Some(&json!(true)) {
+                found.run = Run::Suspended;
             }
         }
-        let entries = items(object, "/status/inventory/entries");
-        found.listed = entries.is_some();
-        for entry in entries.into_iter().flatten() {
-            match inventory(text(entry, "/id")) {
-                Some(carried) => found.carries(&carried),
-                None => found.listed = false,
-            }
-        }
-        found.was = json!({"suspend": false});
-        if object.pointer("/spec/suspend") == Some(&json!(true)) {
-            found.run = Run::Suspended;
-        }
+        found.into.remove("");
+        Some(found)
     }
-    found.into.remove("");
-    Some(found)
-}
 
-impl Delivery {
     fn carries(&mut self, carried: &Carried<'_>) {
         self.recovery |= carried.group == GROUP;
         if !carried.namespace.is_empty() {
@@ -199,9 +201,9 @@ impl Delivery {
         self.into.contains(namespace) || self.owns.contains(namespace)
     }
 
-    /// What is to be done about it, and what to say of it.
+    /// Returns what is to be done about it, and what to say of it.
     #[must_use]
-    pub fn judge(&self, around: &Around) -> (Verdict, String) {
+    pub fn judge(&self, around: &Surroundings) -> (Verdict, String) {
         let left = |why: String| (Verdict::Leave, why);
         match (self.run, &self.mark) {
             (Run::Suspended, Some(_)) => return (Verdict::Suspended, "by us; people resume it".to_owned()),
@@ -235,7 +237,7 @@ impl Delivery {
         (Verdict::Suspend, "by us; people resume it".to_owned())
     }
 
-    /// The merge patch that suspends it, with what its spec said and whose isolation it is for.
+    /// Returns the merge patch that suspends it, with what its spec said and whose isolation it is for.
     #[must_use]
     pub fn suspend(&self, version: Option<&str>, seal: &str, evidence: &str) -> Value {
         let spec = if self.kind == "Application" {
@@ -249,9 +251,9 @@ impl Delivery {
         json!({"metadata": {"resourceVersion": version, "annotations": annotations}, "spec": spec})
     }
 
-    /// As the status tells of it.
+    /// Returns it as the status has it.
     #[must_use]
-    pub fn told(&self, state: DelivererState, message: &str) -> Deliverer {
+    pub fn report(&self, state: DelivererState, message: &str) -> Deliverer {
         Deliverer {
             kind: self.kind.clone(),
             namespace: self.namespace.clone(),
@@ -282,9 +284,9 @@ fn some<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> String {
     format!("{what}{plural} {shown}{rest}")
 }
 
-/// What cannot be read is told, as nobody knows what it delivers.
+/// Returns what the status says of a kind that could not be read: nobody knows what its objects deliver.
 #[must_use]
-pub fn unread(kind: &str, error: &str) -> Deliverer {
+pub fn unreadable(kind: &str, error: &str) -> Deliverer {
     Deliverer {
         kind: kind.to_owned(),
         namespace: "*".to_owned(),
@@ -294,19 +296,19 @@ pub fn unread(kind: &str, error: &str) -> Deliverer {
     }
 }
 
-/// In a steady order, and no more than a status holds.
+/// Returns them in a steady order, and no more than a status holds.
 #[must_use]
-pub fn fitting(mut all: Vec<Deliverer>) -> Vec<Deliverer> {
+pub fn bounded(mut all: Vec<Deliverer>) -> Vec<Deliverer> {
     all.sort();
     if all.len() > LIMITS.0 {
         let more = all.len() - (LIMITS.0 - 1);
         all.truncate(LIMITS.0 - 1);
         let message = format!("and {more} more, which this list has no room for");
-        all.push(Deliverer { message, ..unread("Others", "") });
+        all.push(Deliverer { message, ..unreadable("Others", "") });
     }
     all
 }
 
 #[cfg(test)]
-#[path = "deliverers_tests.rs"]
+#[path = "gitops_tests.rs"]
 mod tests;

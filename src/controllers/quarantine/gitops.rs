@@ -14,15 +14,15 @@ use crate::api::quarantine::{Deliverer, DelivererState};
 use crate::api::{Quarantine, RecoveryPlan, field_manager};
 use crate::calls::{IoError, call};
 use crate::isolation::controls::identity::Mark;
-use crate::isolation::deliverers::{Around, Delivery, KINDS, Verdict, delivery, fitting, unread};
+use crate::isolation::gitops::{GitOpsSource, KINDS, Surroundings, Verdict, bounded, unreadable};
 
-/// What was read of the cluster's deliverers, and since when. Quarantines that look at the same time share it.
+/// What was read of the cluster's GitOps objects, and since when. Quarantines that look at the same time share it.
 pub(super) type Shelf = Mutex<Option<(Instant, Arc<Read>)>>;
 
 /// One that delivers, and how to write to it.
 #[derive(Debug)]
 struct Found {
-    delivery: Delivery,
+    delivery: GitOpsSource,
     version: Option<String>,
     resource: ApiResource,
 }
@@ -47,7 +47,7 @@ pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine
         }
         looked = once(client, shelf, quarantine).await;
     }
-    fitting(looked.told)
+    bounded(looked.told)
 }
 
 /// What one look gave.
@@ -82,7 +82,7 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
         // Who else hangs on them is not known: none is touched.
         Err(error) => {
             let why = format!("whom else it carries is not known: {error}");
-            let told = reaching.iter().map(|f| f.delivery.told(DelivererState::Denied, &why)).collect();
+            let told = reaching.iter().map(|f| f.delivery.report(DelivererState::Denied, &why)).collect();
             return Looked { told, stale: false };
         }
     };
@@ -104,7 +104,7 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
                 }
             },
         };
-        told.push(found.delivery.told(state, &message));
+        told.push(found.delivery.report(state, &message));
     }
     Looked { told, stale }
 }
@@ -127,7 +127,7 @@ async fn read(client: &Client) -> Read {
     let discovery = match call("discover what delivers", discovery).await {
         Ok(discovery) => discovery,
         Err(error) => {
-            read.unread = KINDS.map(|(_, kind)| unread(kind, &error.to_string())).into();
+            read.unread = KINDS.map(|(_, kind)| unreadable(kind, &error.to_string())).into();
             return read;
         }
     };
@@ -138,7 +138,7 @@ async fn read(client: &Client) -> Read {
         let Some(resource) = resource else { continue };
         match objects(client, &resource).await {
             Ok(found) => read.found.extend(found),
-            Err(error) => read.unread.push(unread(kind, &error.to_string())),
+            Err(error) => read.unread.push(unreadable(kind, &error.to_string())),
         }
     }
     read
@@ -150,13 +150,13 @@ async fn objects(client: &Client, resource: &ApiResource) -> Result<Vec<Found>, 
     let found = call(what, api.list(&params)).await?.items.into_iter().filter_map(|object| {
         let version = object.resource_version();
         let object = serde_json::to_value(object).ok()?;
-        let delivery = delivery(&resource.kind, &object)?;
+        let delivery = GitOpsSource::from_object(&resource.kind, &object)?;
         Some(Found { delivery, version, resource: resource.clone() })
     });
     Ok(found.collect())
 }
 
-async fn surroundings(client: &Client) -> Result<Around, IoError> {
+async fn surroundings(client: &Client) -> Result<Surroundings, IoError> {
     let (params, quarantines) = (ListParams::default(), Api::<Guarded>::all(client.clone()));
     let plans = Api::<PartialObjectMeta<RecoveryPlan>>::all(client.clone());
     let (quarantines, plans) = futures::try_join!(
@@ -164,5 +164,5 @@ async fn surroundings(client: &Client) -> Result<Around, IoError> {
         call("list recoveryplans", plans.list(&params)),
     )?;
     let readable = quarantines.items.iter().filter_map(|object| object.0.as_ref().ok());
-    Ok(Around::new(readable, plans.items.iter().filter_map(ResourceExt::namespace)))
+    Ok(Surroundings::new(readable, plans.items.iter().filter_map(ResourceExt::namespace)))
 }
