@@ -1,4 +1,4 @@
-//! Addresses, and what serves them. Pure.
+//! Addresses, and what serves them.
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;

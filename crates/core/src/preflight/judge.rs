@@ -1,4 +1,4 @@
-//! What isolating these namespaces would take down, by what was read. Pure: ordered checks, each a few lines.
+//! What isolating these namespaces would take down, by what was read: ordered checks, each a few lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 

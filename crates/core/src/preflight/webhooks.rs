@@ -1,4 +1,4 @@
-//! Which admission webhooks intercept the writes that isolating a namespace makes. Pure.
+//! Which admission webhooks intercept the writes that isolating a namespace makes.
 
 use std::collections::BTreeMap;
 use std::fmt;

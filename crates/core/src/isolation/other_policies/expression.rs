@@ -1,4 +1,4 @@
-//! Selector expressions of Calico, as far as they can be decided by the labels of a namespace. Pure.
+//! Selector expressions of Calico, as far as they can be decided by the labels of a namespace.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Whether a policy of another API lets traffic in or out of a namespace. Pure.
+//! Whether a policy of another API lets traffic in or out of a namespace.
 //!
 //! Only what is demonstrably harmless is let pass: a field, a rule or a kind that is not known here counts as an allow, and a
 //! selector that cannot be decided counts as selecting.

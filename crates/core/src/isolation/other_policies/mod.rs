@@ -1,6 +1,6 @@
 //! Network policies of other APIs (Cilium, Calico, Antrea, `policy.networking.k8s.io`, whatever the API server serves) that apply to an
 //! isolated namespace. What they allow adds to our NetworkPolicies, or overrides them. They are reported and never changed: their
-//! owners remove them, or an administrator accepts a cluster-wide one as it is. Pure.
+//! owners remove them, or an administrator accepts a cluster-wide one as it is.
 
 mod expression;
 mod judge;

@@ -1,4 +1,4 @@
-//! What trying lock, fence and guard on every API server shows, and what that means. Pure.
+//! What trying lock, fence and guard on every API server shows, and what that means.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Does the cluster's network enforce a default-deny NetworkPolicy? What trying it showed, and what that means. Pure.
+//! Does the cluster's network enforce a default-deny NetworkPolicy? What trying it showed, and what that means.
 //!
 //! Pods of ours try it, in two namespaces of ours: a listener and a connector where no policy applies, a listener and a connector
 //! on each tried node in the other one. Everybody must reach everybody first. Then the same default-deny policy as in
