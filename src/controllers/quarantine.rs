@@ -42,6 +42,7 @@ use crate::isolation::other_policies::AcceptedPolicy;
 use crate::isolation::pass::PassFailure;
 use crate::isolation::probe::Servers;
 use crate::isolation::records::RecordError;
+use crate::isolation::retry;
 use crate::isolation::status;
 use crate::isolation::target::{self, PlanState};
 use context::{Context, Held, Seal, Turns};
@@ -251,26 +252,19 @@ fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    if !is_conflict(error.io(), failures) {
+    if !retry::is_conflict(cause(error.io()), failures) {
         tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
     }
-    Action::requeue(again_after(error.io(), failures))
+    Action::requeue(retry::pass_again_after(cause(error.io()), failures))
 }
 
-/// Somebody wrote in between, and not for ever: read afresh, at once.
-fn is_conflict(error: Option<&IoError>, failures: u32) -> bool {
-    failures < 10 && error.is_some_and(IoError::is_conflict)
-}
-
-/// When a pass is tried again, of which so many in a row have failed.
-fn again_after(error: Option<&IoError>, failures: u32) -> Duration {
-    if is_conflict(error, failures) {
-        return Duration::from_millis(20);
+/// Returns why a pass failed, as far as that says when it is tried again.
+fn cause(error: Option<&IoError>) -> retry::Cause {
+    match error {
+        Some(error) if error.is_conflict() => retry::Cause::Conflict,
+        Some(error) if error.is_transient() => retry::Cause::Transient,
+        Some(_) | None => retry::Cause::Refused,
     }
-    // A pass makes many calls: where a few in a hundred fail, many passes in a row do, and a namespace must not wait a minute each
-    // time to be isolated. What somebody has to change first can.
-    let most = if error.is_some_and(IoError::is_transient) { 5 } else { 8 };
-    Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }
 
 /// One pass, counted, and with the Quarantine's name on each line that it logs.
@@ -475,24 +469,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_that_failed_on_the_way_is_tried_again_within_seconds_and_one_that_was_refused_within_a_minute_or_so()
-     {
+    fn cause_of_a_failed_pass_is_what_the_api_server_says() {
         let error = |code, reason: &str| {
             let status = Status { code, reason: reason.to_owned(), ..Status::default() };
             IoError::Api { what: "try".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }
         };
-        let (lost, refused, conflict) =
-            (error(500, "InternalError"), error(403, "Forbidden"), error(409, "Conflict"));
-        for (error, failures, milliseconds) in [
-            (&lost, 1, 500),
-            (&lost, 100, 8_000),
-            (&refused, 1, 500),
-            (&refused, 100, 64_000),
-            (&conflict, 9, 20),
-            (&conflict, 10, 8_000),
-        ] {
-            let after = again_after(Some(error), failures);
-            assert_eq!(after, Duration::from_millis(milliseconds), "{error}, {failures} times");
-        }
+        assert_eq!(cause(Some(&error(500, "InternalError"))), retry::Cause::Transient);
+        assert_eq!(cause(Some(&error(403, "Forbidden"))), retry::Cause::Refused);
+        assert_eq!(cause(Some(&error(409, "Conflict"))), retry::Cause::Conflict);
+        assert_eq!(cause(None), retry::Cause::Refused);
     }
 }

@@ -17,7 +17,7 @@ pub mod verify_as_caller;
 
 pub use resurgam_core::isolation::{
     MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, ending, failure, gitops,
-    observation, pass, pod_security, status, target, tighten, wanted,
+    observation, pass, pod_security, retry, status, target, tighten, wanted,
 };
 
 pub use controls::{identity, label, list, network, workloads};

@@ -12,7 +12,7 @@ use kube::runtime::controller::Action;
 
 use super::context::Uncut;
 use super::{Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
-use crate::api::quarantine::{Control, ControlName, ControlState};
+use crate::api::quarantine::ControlName;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
 use crate::calls::IoError;
 use crate::clock;
@@ -205,13 +205,8 @@ impl Work<'_> {
     fn told_lately(&self, level: Isolation) -> Option<Timestamp> {
         let anew =
             self.context.remember(self.name, |memory| memory.seen.is_none() && memory.probing.is_none());
-        let status = self.quarantine.status.as_ref().filter(|s| anew && s.isolation == Some(level))?;
-        let stood =
-            |control: &&Control| matches!(control.state, ControlState::Tested | ControlState::Unverifiable);
-        let of = |name| status.controls.iter().find(|control| control.name == name).filter(stood);
-        let tried = [ControlName::Lock, ControlName::Fence, ControlName::Guard]
-            .map(|name| Some(of(name)?.tried.as_ref()?.0));
-        tried.into_iter().min()?.filter(|at| !self.is_due(*at))
+        let status = self.quarantine.status.as_ref().filter(|_| anew)?;
+        status::last_verified(status, level).filter(|at| !self.is_due(*at))
     }
 
     /// Has the interval passed after which controls are tried again?

@@ -12,6 +12,7 @@ pub mod other_policies;
 pub mod pass;
 pub mod pod_security;
 pub mod policy_names;
+pub mod retry;
 pub mod status;
 pub mod target;
 pub mod tighten;

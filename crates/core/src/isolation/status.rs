@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::pass::{ClusterState, Pass, PassFailure};
 use crate::api::conditions::{self, State};
-use crate::api::quarantine::{ControlState, DelivererState};
+use crate::api::quarantine::{Control, ControlName, ControlState, DelivererState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 use controls::controls;
 use ready::ready;
@@ -110,6 +110,17 @@ pub fn impossible(quarantine: &Quarantine, failure: &PassFailure, now: Timestamp
     }
     conditions::clear(conditions, conditions::RECONCILING);
     status
+}
+
+/// Returns when lock, fence and guard were last tried, all of them, by a status that says that they stand at this level.
+#[must_use]
+pub fn last_verified(status: &QuarantineStatus, level: Isolation) -> Option<Timestamp> {
+    let stands =
+        |control: &&Control| matches!(control.state, ControlState::Tested | ControlState::Unverifiable);
+    let of = |name| status.controls.iter().find(|control| control.name == name).filter(stands);
+    let tried = [ControlName::Lock, ControlName::Fence, ControlName::Guard]
+        .map(|name| Some(of(name)?.tried.as_ref()?.0));
+    tried.into_iter().min()?.filter(|_| status.isolation == Some(level))
 }
 
 /// One of them is enough, and does not change with every other pod that ends: each change would be a write.

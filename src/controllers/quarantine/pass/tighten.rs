@@ -26,6 +26,7 @@ use crate::isolation::list::Listed;
 use crate::isolation::network::{Before, Written};
 use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
 use crate::isolation::preflight::configuration_of;
+use crate::isolation::retry::control_again_after;
 use crate::isolation::target::{self, Next};
 
 mod capture;
@@ -34,8 +35,6 @@ mod capture;
 const VERIFYING: Duration = Duration::from_secs(1);
 /// How often a namespace that changed in between is read afresh.
 const ATTEMPTS: u32 = 5;
-/// Longest pause before a control that failed is tried again: within a minute of what stood in its way.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Webhook configurations read at a time.
 const PAGE: u32 = 100;
 /// Pods that the status names.
@@ -386,7 +385,7 @@ impl Work<'_> {
                 memory.failures = memory.failures.saturating_add(1);
                 memory.failures
             });
-            self.wake_within(Duration::from_millis(250 * 2_u64.pow(failures.min(7))).min(LONGEST_PAUSE));
+            self.wake_within(control_again_after(failures));
         }
         match self.again {
             Some(again) => Action::requeue(again),

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::conditions::{
     FENCE_INTACT, HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, RECONCILING, STALLED, find, is_true,
 };
-use crate::api::quarantine::{Capture, Control, ControlName};
+use crate::api::quarantine::Capture;
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::pass::{ControlFailure, FenceState};
 use crate::isolation::target::{ControlsInPlace, Target};
@@ -513,4 +513,33 @@ fn pods_on_the_network_of_their_node_are_told_as_not_cut_off_until_they_are_gone
         let blocked = message.is_some() && level != Isolation::Sealed;
         assert_eq!(ready.reason == reason, blocked, "{level:?} {ready:?}");
     }
+}
+
+#[test]
+fn controls_are_verified_since_the_one_tried_longest_ago() {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let control = |(name, seconds): (ControlName, Option<i64>)| Control {
+        name,
+        state: ControlState::Tested,
+        message: String::new(),
+        since: None,
+        tried: seconds.map(|seconds| Time(at(seconds))),
+    };
+    let status = |tried: [Option<i64>; 3]| QuarantineStatus {
+        isolation: Some(Isolation::Sealed),
+        controls: [ControlName::Lock, ControlName::Fence, ControlName::Guard]
+            .into_iter()
+            .zip(tried)
+            .map(control)
+            .collect(),
+        ..QuarantineStatus::default()
+    };
+    let whole = status([Some(3), Some(1), Some(2)]);
+    assert_eq!(last_verified(&whole, Isolation::Sealed), Some(at(1)));
+    assert_eq!(last_verified(&whole, Isolation::Contained), None, "that is another level");
+    assert_eq!(last_verified(&status([Some(3), None, Some(2)]), Isolation::Sealed), None);
+    let mut broken = whole;
+    broken.controls[2].state = ControlState::NotEnforced;
+    assert_eq!(last_verified(&broken, Isolation::Sealed), None);
+    assert_eq!(last_verified(&QuarantineStatus::default(), Isolation::Sealed), None);
 }
