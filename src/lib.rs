@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cluster_cache;
 pub mod controllers;
 pub mod gates;
 pub mod heartbeats;

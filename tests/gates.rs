@@ -19,7 +19,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use resurgam::api::gate::{ApprovedFrom, ImageDigestsSpec, WorkloadsSpec};
 use resurgam::api::{GateSpec, ObjectName, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict, Verdict::*};
 use resurgam::engine::Answer;
-use resurgam::gates::{Asker, Question};
+use resurgam::gates::{Account, Asker, Question};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ struct Bench {
     namespace: &'static str,
     administrator: Client,
     /// Acts as the service account `recovery` of the namespace.
-    account: Client,
+    account: Account,
     asker: Asker,
 }
 
@@ -52,7 +52,8 @@ impl Bench {
     /// A bench whose account may do what `rules` say, in its namespace.
     async fn new(namespace: &'static str, rules: Value) -> Bench {
         let administrator = control_plane().await.client(Identity::PlatformAdministrator).await.unwrap();
-        let account = impersonating(&format!("system:serviceaccount:{namespace}:recovery")).await;
+        let user = format!("system:serviceaccount:{namespace}:recovery");
+        let account = Account { client: impersonating(&user).await, user };
         let bench = Bench { namespace, administrator, account, asker: Asker::new(Vec::new()).unwrap() };
         let own = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         let namespaces: Api<Namespace> = Api::all(bench.administrator.clone());

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::api::{Duration, OPERATOR_NAMESPACE};
 use crate::calls::error_line;
 use crate::clock;
+use crate::cluster_cache::ClusterCache;
 use crate::controllers::network::ProbeOptions;
 use crate::controllers::process::Process;
 use crate::controllers::{plan, quarantine};
@@ -295,6 +296,8 @@ async fn control(
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
     options.accepted_policies.clone_from(&args.accept_network_policy);
     options.process = process.clone();
+    let cache = ClusterCache::start(&client);
+    options.cache = Some(cache.clone());
     let heard = options.heard.clone();
     let stop = process.stop.clone();
     let quarantines = async {
@@ -302,7 +305,7 @@ async fn control(
         if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the Quarantine controller ended") }
     };
     let plans = async {
-        plan::run(client.clone(), config.clone(), asker, heard, process)
+        plan::run(client.clone(), config.clone(), asker, cache, heard, process)
             .await
             .context("the plan controller ended")
     };

@@ -46,6 +46,11 @@ impl Context {
     }
 }
 
+/// Returns the name of a service account, as the API server knows it.
+pub(crate) fn account_user(namespace: &str, account: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{account}")
+}
+
 /// A client that acts as a service account, by impersonation.
 ///
 /// # Errors
@@ -57,7 +62,7 @@ pub fn impersonating(
     leadership: &Leadership,
 ) -> anyhow::Result<Client> {
     let mut config = config.clone();
-    let user = format!("system:serviceaccount:{namespace}:{account}");
+    let user = account_user(namespace, account);
     config.headers.push(("impersonate-user".parse()?, user.parse()?));
     Ok(crate::client::leading(config, leadership.clone())?)
 }

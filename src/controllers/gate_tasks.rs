@@ -1,11 +1,13 @@
 //! Gates being asked: a task for each, which asks at its interval and when something it looks at changes.
+//!
+//! A gate that the cache can answer is asked there. Where its answer would let something through, or count against a service, before
+//! it is Recovered, the gate is asked once more by live reads, and that answer counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
@@ -13,18 +15,25 @@ use tracing::{Instrument, Span};
 use super::metrics::Metrics;
 use super::running::Wake;
 use super::stores::Wakeups;
+use crate::api::{Phase, Verdict};
 use crate::clock;
-use crate::engine::{GateState, Tracker};
-use crate::gates::{Asker, Question, interests, type_name};
+use crate::cluster_cache::ClusterCache;
+use crate::engine::{Answer, GateState, Tracker};
+use crate::gates::{Account, Asker, Question, interests, type_name};
 use crate::plan::GatePolicy;
 
 /// As many gates are asked at once, over all plans: a recovery must not be what brings the API server down.
 const ASKED_AT_ONCE: usize = 64;
+/// A gate is not asked again sooner than this after it was last asked, however much changes: changes come in bursts.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The same for live reads, which cost requests.
+const LIVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// What all gates share.
 #[derive(Clone)]
 pub(crate) struct Gatekeeper {
     asker: Arc<Asker>,
+    cache: ClusterCache,
     wakeups: Wakeups,
     slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
@@ -74,14 +83,15 @@ impl GateTask {
 }
 
 impl Gatekeeper {
-    pub(crate) fn new(asker: Asker, wakeups: Wakeups, metrics: Arc<Metrics>) -> Self {
-        Self { asker: Arc::new(asker), wakeups, slots: Arc::new(Semaphore::new(ASKED_AT_ONCE)), metrics }
+    pub(crate) fn new(asker: Asker, cache: ClusterCache, wakeups: Wakeups, metrics: Arc<Metrics>) -> Self {
+        let slots = Arc::new(Semaphore::new(ASKED_AT_ONCE));
+        Self { asker: Arc::new(asker), cache, wakeups, slots, metrics }
     }
 
     /// Begins to ask, and logs within `span`. `tell` is woken when the gate says something else than before.
     pub(crate) fn begin(
         &self,
-        client: Client,
+        account: Account,
         binding: Binding,
         policy: GatePolicy,
         tell: Wake,
@@ -90,32 +100,81 @@ impl Gatekeeper {
         let wake = Arc::new(Notify::new());
         self.wakeups.register(interests(&binding.question), &wake);
         let tracker = Arc::new(Mutex::new(Tracker::new(policy, clock::now())));
-        let question = binding.question.clone();
-        let asking = ask_on(self.clone(), client, question, tracker.clone(), wake.clone(), tell);
-        let task = tokio::spawn(asking.instrument(span));
+        let asking = Asking {
+            keeper: self.clone(),
+            account,
+            question: binding.question.clone(),
+            interval: policy.interval,
+            tracker: tracker.clone(),
+            tell,
+            live: None,
+        };
+        let task = tokio::spawn(asking.run(wake.clone()).instrument(span));
         GateTask { binding, tracker, handle: task.abort_handle(), _wake: wake }
     }
 }
 
-async fn ask_on(
+/// One gate, as it is asked.
+struct Asking {
     keeper: Gatekeeper,
-    client: Client,
+    account: Account,
     question: Question,
+    interval: Duration,
     tracker: Arc<Mutex<Tracker>>,
-    wake: Arc<Notify>,
     tell: Wake,
-) {
-    loop {
-        // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.
-        let Ok(slot) = keeper.slots.acquire().await else { return };
+    /// When it was last asked by live reads, where the cache is asked first.
+    live: Option<Timestamp>,
+}
+
+impl Asking {
+    async fn run(mut self, wake: Arc<Notify>) {
+        loop {
+            // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.
+            let Ok(slot) = self.keeper.slots.clone().acquire_owned().await else { return };
+            let asked = tokio::time::Instant::now();
+            let next = self.ask().await;
+            drop(slot);
+            let pause = next.duration_since(clock::now());
+            let pause = Duration::try_from(pause).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = wake.notified() => tokio::time::sleep_until(asked + DEBOUNCE).await,
+            }
+        }
+    }
+
+    /// Asks once. Returns when to ask again, if nothing wakes it before.
+    async fn ask(&mut self) -> Timestamp {
         let began = Instant::now();
-        let answer = keeper.asker.ask(&client, &question).await;
-        drop(slot);
-        keeper.metrics.answered(type_name(&question.spec), answer.verdict, began.elapsed());
+        let Some(cached) =
+            self.keeper.asker.ask_cached(&self.keeper.cache, &self.account, &self.question).await
+        else {
+            let answer = self.keeper.asker.ask(&self.account, &self.question).await;
+            return self.record(answer, began);
+        };
+        let now = clock::now();
+        let use_of_it = {
+            let tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+            usage(self.question.phase, &tracker, &cached, (self.interval, self.live), now)
+        };
+        match use_of_it {
+            Usage::Counts => self.record(cached, began),
+            Usage::IsKnown { until } | Usage::AskLiveLater { at: until } => until,
+            Usage::AskLive => {
+                let answer = self.keeper.asker.ask(&self.account, &self.question).await;
+                self.live = Some(clock::now());
+                self.record(answer, began)
+            }
+        }
+    }
+
+    /// Takes an answer in, and tells of it where it says something else than before. Returns when to ask again.
+    fn record(&self, answer: Answer, began: Instant) -> Timestamp {
+        self.keeper.metrics.answered(type_name(&self.question.spec), answer.verdict, began.elapsed());
         let now = clock::now();
         let said = (answer.verdict, answer.reason.clone());
         let (changed, next) = {
-            let mut tracker = tracker.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
             let before = tracker.state(now);
             tracker.record(answer, now);
             let after = tracker.state(now);
@@ -125,12 +184,150 @@ async fn ask_on(
         };
         if changed {
             tracing::info!(verdict = said.0.as_str(), reason = %said.1, "gate answered");
-            tell.notify_one();
+            self.tell.notify_one();
         }
-        let pause = next.duration_since(now).unsigned_abs();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = wake.notified() => {}
+        next
+    }
+}
+
+/// What the cache's answer is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    /// It counts.
+    Counts,
+    /// It says what a live read has said: nothing is recorded, and that one stands until then.
+    IsKnown { until: Timestamp },
+    /// The gate is to be asked by live reads, whose answer counts.
+    AskLive,
+    /// The same, but not before.
+    AskLiveLater { at: Timestamp },
+}
+
+/// Decides what the cache's answer is good for. `live`: when the gate was last asked by live reads, which lasts for `interval`.
+///
+/// What is Recovered is watched by the cache alone. Before that, the cache may say what nothing rests on: that nobody knows, that a gate
+/// has yet to be stable, that it fails as it did.
+fn usage(
+    phase: Phase,
+    tracker: &Tracker,
+    cached: &Answer,
+    (interval, live): (Duration, Option<Timestamp>),
+    now: Timestamp,
+) -> Usage {
+    if phase == Phase::Continuous || cached.verdict == Verdict::Unknown {
+        return Usage::Counts;
+    }
+    let state = tracker.state(now);
+    let live_until = live.map(|at| after(at, interval)).filter(|until| *until > now);
+    let recorded = {
+        let mut tracker = tracker.clone();
+        tracker.record(cached.clone(), now);
+        tracker.state(now)
+    };
+    match (cached.verdict, live_until) {
+        (Verdict::Pass, _) if recorded.verdict != Verdict::Pass => return Usage::Counts,
+        (Verdict::Pass, Some(until))
+            if state.verdict == Verdict::Pass && state.evidence == cached.evidence =>
+        {
+            return Usage::IsKnown { until };
+        }
+        // Within an interval, failures count once.
+        (Verdict::Fail, Some(_)) if state.verdict == Verdict::Fail => return Usage::Counts,
+        _ => {}
+    }
+    match live.map(|at| after(at, LIVE_DEBOUNCE)).filter(|at| *at > now) {
+        Some(at) => Usage::AskLiveLater { at },
+        None => Usage::AskLive,
+    }
+}
+
+/// `at` plus a duration, staying within time.
+fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(millis).unwrap()
+    }
+
+    fn answer(verdict: Verdict, evidence: &str) -> Answer {
+        Answer { verdict, reason: "R".into(), message: "m".into(), evidence: Some(evidence.into()) }
+    }
+
+    fn tracker(stable_ms: u64) -> Tracker {
+        let ms = Duration::from_millis;
+        let policy = GatePolicy {
+            stable_for: ms(stable_ms),
+            interval: ms(10_000),
+            timeout: ms(500),
+            failure_limit: 2,
+            patience: ms(60_000),
+        };
+        Tracker::new(policy, at(0))
+    }
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn nothing_passes_before_release_without_a_live_read() {
+        let mut gate = tracker(300);
+        let (pass, phase) = (answer(Verdict::Pass, "a"), Phase::BeforeRelease);
+        let used = |gate: &Tracker, live, now| usage(phase, gate, &pass, (INTERVAL, live), at(now));
+        assert_eq!(used(&gate, None, 0), Usage::Counts, "it begins to be stable");
+        gate.record(pass.clone(), at(0));
+        assert_eq!(used(&gate, None, 299), Usage::Counts, "it has yet to be stable");
+        assert_eq!(used(&gate, None, 300), Usage::AskLive);
+        gate.record(pass.clone(), at(310));
+        let live = Some(at(310));
+        assert_eq!(used(&gate, live, 400), Usage::IsKnown { until: at(10_310) });
+        assert_eq!(used(&gate, live, 10_310), Usage::AskLive, "a live read lasts for an interval");
+        for phase in [Phase::BeforeRestore, Phase::BeforeRelease] {
+            let gate = tracker(0);
+            assert_eq!(usage(phase, &gate, &pass, (INTERVAL, None), at(0)), Usage::AskLive);
+        }
+    }
+
+    #[test]
+    fn other_evidence_is_read_live_at_most_once_a_second() {
+        let mut gate = tracker(0);
+        gate.record(answer(Verdict::Pass, "a"), at(0));
+        let other = answer(Verdict::Pass, "b");
+        let used = |now| usage(Phase::BeforeRelease, &gate, &other, (INTERVAL, Some(at(0))), at(now));
+        assert_eq!(used(400), Usage::AskLiveLater { at: at(1000) });
+        assert_eq!(used(1000), Usage::AskLive);
+    }
+
+    #[test]
+    fn failures_that_count_are_read_live() {
+        let mut gate = tracker(0);
+        let fail = answer(Verdict::Fail, "a");
+        let used =
+            |gate: &Tracker, live, now| usage(Phase::BeforeRestore, gate, &fail, (INTERVAL, live), at(now));
+        assert_eq!(used(&gate, None, 0), Usage::AskLive);
+        gate.record(fail.clone(), at(0));
+        assert_eq!(used(&gate, Some(at(0)), 2000), Usage::Counts);
+        let mut within = gate.clone();
+        within.record(fail.clone(), at(2000));
+        assert!(!within.state(at(2000)).failed, "one failure within an interval");
+        assert_eq!(used(&gate, Some(at(0)), 10_000), Usage::AskLive);
+        gate.record(answer(Verdict::Pass, "a"), at(3000));
+        assert_eq!(used(&gate, Some(at(3000)), 5000), Usage::AskLive, "the first of a row counts");
+    }
+
+    #[test]
+    fn unknown_and_what_is_recovered_are_judged_by_the_cache_alone() {
+        let gate = tracker(0);
+        let unknown = Answer::unknown("CacheStale", "m");
+        for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {
+            assert_eq!(usage(phase, &gate, &unknown, (INTERVAL, None), at(0)), Usage::Counts);
+        }
+        for verdict in [Verdict::Pass, Verdict::Fail] {
+            let answer = answer(verdict, "a");
+            assert_eq!(usage(Phase::Continuous, &gate, &answer, (INTERVAL, None), at(0)), Usage::Counts);
         }
     }
 }

@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::accepted;
 use super::act::{Act, mark_orphaned};
-use super::context::Context;
+use super::context::{Context, account_user};
 use super::events::Events;
 use super::gate_tasks::{Binding, Gatekeeper};
 use super::heard::Heard;
@@ -32,8 +32,9 @@ use super::view::View;
 use crate::api::{GROUP, Phase, RecoveryPlan, RecoveryPlanStatus, ServiceRecoveryStatus, field_manager};
 use crate::calls::call;
 use crate::clock;
+use crate::cluster_cache::ClusterCache;
 use crate::engine::{self, GateKey};
-use crate::gates::Asker;
+use crate::gates::{Account, Asker};
 use crate::heartbeats;
 use crate::plan::ratchet::Scope;
 use crate::plan::{Plan, ServiceId};
@@ -70,6 +71,7 @@ pub async fn run(
     client: Client,
     config: Config,
     asker: Asker,
+    cache: ClusterCache,
     heard: Heard,
     process: Process,
 ) -> anyhow::Result<()> {
@@ -87,7 +89,7 @@ pub async fn run(
         }
     });
     let wakeups = Wakeups::default();
-    wakeups.start(&client, &mut tasks);
+    tasks.spawn(wakeups.clone().follow(cache.subscribe()));
     let stop = process.stop.clone();
     tokio::select! {
         ready = heart.beat_during(stores.ready()) => ready?,
@@ -95,7 +97,7 @@ pub async fn run(
     }
     let context = Context {
         events: Events::start(client.clone(), &mut tasks),
-        gatekeeper: Gatekeeper::new(asker, wakeups, process.metrics.clone()),
+        gatekeeper: Gatekeeper::new(asker, cache, wakeups, process.metrics.clone()),
         client,
         stores,
         process,
@@ -505,6 +507,7 @@ fn keep_asking(
     let service = &plan.services[id];
     let mut state = running.state();
     let Some(client) = context.account_client(plan, &mut state) else { return };
+    let account = Account { user: account_user(&plan.namespace, &plan.account), client };
     let held = state.services.entry(service.name.clone()).or_default();
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
@@ -527,7 +530,7 @@ fn keep_asking(
                 phase = key.phase.as_str(),
                 gate = key.name
             );
-            context.gatekeeper.begin(client.clone(), binding, policy, running.waker(&service.name), span)
+            context.gatekeeper.begin(account.clone(), binding, policy, running.waker(&service.name), span)
         });
     }
 }

@@ -30,6 +30,7 @@ use crate::api::{
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
+use crate::cluster_cache::ClusterCache;
 use crate::heartbeats;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::ending::Ending;
@@ -88,6 +89,8 @@ pub struct QuarantineOptions {
     pub heard: Heard,
     /// Cluster-wide network policies of other APIs that an administrator accepts as they are.
     pub accepted_policies: Vec<AcceptedPolicy>,
+    /// What is in the cluster, shared with who judges gates. `None`: the controller begins to watch it by itself.
+    pub cache: Option<ClusterCache>,
     /// What is shared with the process: what it counts, signs of life, how it ends.
     pub process: Process,
 }
@@ -103,6 +106,7 @@ impl QuarantineOptions {
             probe: ProbeOptions::default(),
             heard: Heard::default(),
             accepted_policies: Vec::new(),
+            cache: None,
             process: Process::default(),
         }
     }
@@ -192,7 +196,8 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         if listed.is_err() {
             tracing::error!("it is not known which API servers there are: not all can be tried");
         }
-        let (store, queue) = wake::wakes(&client, &context);
+        let cache = context.options.cache.clone().unwrap_or_else(|| ClusterCache::start(&client));
+        let (store, queue) = wake::wakes(&client, &cache, &context);
         export(&context, &store);
         let mut passes = pin!(applier(
             |object, context| Box::pin(reconcile(object, context)),

@@ -1,24 +1,24 @@
-//! What is watched: our kinds in full, so that deciding needs no reads; what gates look at as metadata, only to wake them.
+//! What is watched of our own: kinds in full, so that deciding needs no reads. And who is woken by what changes in the cluster's cache.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ReplicationController, ServiceAccount};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use super::accepted;
 use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
+use crate::cluster_cache::{Change as CacheChange, Kind};
 use crate::gates::Interest;
 
 /// An object that may not be what its kind says: one that cannot be read stops none of the others.
@@ -190,51 +190,31 @@ impl Wakeups {
             .for_each(|notify| notify.notify_one());
     }
 
-    fn wake_all(&self) {
-        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        index.values().flatten().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
-    }
-
-    /// Starts the watches that wake gates.
-    pub(crate) fn start(&self, client: &Client, tasks: &mut JoinSet<()>) {
-        self.watch::<Deployment>(client, tasks);
-        self.watch::<StatefulSet>(client, tasks);
-        self.watch::<DaemonSet>(client, tasks);
-        self.watch::<ReplicaSet>(client, tasks);
-        self.watch::<ReplicationController>(client, tasks);
-        self.watch::<Job>(client, tasks);
-        self.watch::<CronJob>(client, tasks);
-        self.watch::<Pod>(client, tasks);
-        self.watch::<ConfigMap>(client, tasks);
-    }
-
-    fn watch<K>(&self, client: &Client, tasks: &mut JoinSet<()>)
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    {
-        let wakeups = self.clone();
-        let stream = watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
-            .default_backoff();
-        tasks.spawn(async move {
-            let mut stream = std::pin::pin!(stream.into_stream());
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(Event::Apply(object) | Event::Delete(object)) => {
-                        let namespace = object.namespace().unwrap_or_default();
-                        let interest = match K::kind(&()).as_ref() {
-                            "Pod" => Interest::Pods { namespace },
-                            "ConfigMap" => Interest::ConfigMap { namespace, name: object.name_any() },
-                            _ => Interest::Workloads { namespace },
-                        };
-                        wakeups.wake(&interest);
-                    }
-                    Ok(Event::InitDone) => wakeups.wake_all(),
-                    Ok(Event::Init | Event::InitApply(_)) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, kind = %K::kind(&()), "a watch broke; it is begun again")
-                    }
-                }
+    /// Wakes gates by what changes in the cache, for as long as it is polled.
+    pub(crate) async fn follow(self, mut changes: UnboundedReceiver<CacheChange>) {
+        while let Some(change) = changes.recv().await {
+            if change.is_judged
+                && let Some(interest) = interest(change)
+            {
+                self.wake(&interest);
             }
-        });
+        }
+    }
+}
+
+/// The interest that a change concerns.
+fn interest(change: CacheChange) -> Option<Interest> {
+    let CacheChange { kind, namespace, name, .. } = change;
+    match kind {
+        Kind::Pod => Some(Interest::Pods { namespace }),
+        Kind::ConfigMap => Some(Interest::ConfigMap { namespace, name }),
+        Kind::ServiceAccount => None,
+        Kind::Deployment
+        | Kind::StatefulSet
+        | Kind::DaemonSet
+        | Kind::ReplicaSet
+        | Kind::ReplicationController
+        | Kind::Job
+        | Kind::CronJob => Some(Interest::Workloads { namespace }),
     }
 }

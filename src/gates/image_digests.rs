@@ -9,13 +9,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodSpec, PodTemplateSpec};
-use kube::api::Api;
-use kube::{Client, Resource};
+use kube::Resource;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
 use super::images::{self, Approved, NoList};
-use super::inventory::{Inventory, ObjectRef, unreadable};
+use super::inventory::{Inventory, ObjectRef};
+use super::reads::Reads;
 use super::{Answer, Context, Gate, Interest, Question, evidence};
 use crate::access::Right;
 use crate::api::Phase;
@@ -42,15 +42,20 @@ impl Gate for ImageDigestsSpec {
         Inventory::rights(&question.namespaces).into_iter().chain(list).collect()
     }
 
+    fn is_cached(&self) -> bool {
+        true
+    }
+
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
-            let Context { client, question, .. } = context;
-            let approved = match approved(self, client, &question.plan_namespace).await {
-                Ok(approved) => approved,
-                Err(unknown) => return unknown,
-            };
-            match Inventory::gather(client, &question.namespaces).await {
-                Ok(inventory) => judge(&approved, question, &inventory),
+            let Context { reads, question, .. } = context;
+            // At the same time, so that a live inventory is shared with the gates that are asked along with this one.
+            let (approved, inventory) = futures::join!(
+                approved(self, reads, &question.plan_namespace),
+                reads.inventory(&question.namespaces)
+            );
+            match approved.and_then(|approved| Ok((approved, inventory?))) {
+                Ok((approved, inventory)) => judge(&approved, question, &inventory),
                 Err(unknown) => unknown,
             }
         }
@@ -59,19 +64,15 @@ impl Gate for ImageDigestsSpec {
 }
 
 /// Gathers the approved list.
-async fn approved(spec: &ImageDigestsSpec, client: &Client, namespace: &str) -> Result<Approved, Answer> {
+async fn approved(spec: &ImageDigestsSpec, reads: Reads<'_>, namespace: &str) -> Result<Approved, Answer> {
     match (&spec.approved, &spec.approved_from) {
         (Some(digests), None) => images::inline(digests).map_err(|error| no_list("the plan", error)),
         (None, Some(from)) => {
             let name = &from.config_map.name;
             let what = format!("ConfigMap {namespace}/{name}");
-            let found = Api::<ConfigMap>::namespaced(client.clone(), namespace)
-                .get_opt(name)
-                .await
-                .map_err(|error| unreadable(&format!("cannot read {what}"), &error))?
-                .ok_or_else(|| {
-                    Answer::unknown("ListMissing", format!("{what} of approved digests is missing"))
-                })?;
+            let found = reads.config_map(namespace, name).await?.ok_or_else(|| {
+                Answer::unknown("ListMissing", format!("{what} of approved digests is missing"))
+            })?;
             images::from_config_map(&found).map_err(|error| no_list(&what, error))
         }
         _ => Err(Answer::unknown("Malformed", "the gate names not exactly one of approved, approvedFrom")),

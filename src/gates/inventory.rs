@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -15,12 +16,13 @@ use serde::de::DeserializeOwned;
 
 use super::Answer;
 use crate::access::Right;
+use crate::cluster_cache::{ClusterCache, Entry, STALE_AFTER, Stale};
 
 /// Objects of one answer of the API server.
 const PAGE: u32 = 500;
 
-/// All workloads of some namespaces, from the API server itself and not from a cache.
-#[derive(Debug, Default)]
+/// All workloads of some namespaces.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
     pub deployments: Vec<Deployment>,
     pub stateful_sets: Vec<StatefulSet>,
@@ -48,6 +50,43 @@ impl Inventory {
             ]
         };
         namespaces.iter().flat_map(of).collect()
+    }
+
+    /// Returns what the cache holds, which is no more than gates judge.
+    ///
+    /// # Errors
+    /// An Unknown: a kind is not confirmed any more, or an object could not be read.
+    pub fn from_cache(cache: &ClusterCache, namespaces: &[String]) -> Result<Self, Answer> {
+        fn checked<T>(fresh: Result<T, Stale>) -> Result<T, Answer> {
+            fresh.map_err(|error| stale(&error))
+        }
+        fn readable<T: Clone>(entries: &[Arc<Entry<T>>]) -> Result<Vec<T>, Answer> {
+            let one = |entry: &Arc<Entry<T>>| {
+                entry.as_ref().clone().map_err(|error| Answer::unknown("Unreadable", error))
+            };
+            entries.iter().map(one).collect()
+        }
+        let kinds = cache.kinds();
+        checked(kinds.deployments.is_fresh(STALE_AFTER))?;
+        checked(kinds.stateful_sets.is_fresh(STALE_AFTER))?;
+        checked(kinds.daemon_sets.is_fresh(STALE_AFTER))?;
+        checked(kinds.replica_sets.is_fresh(STALE_AFTER))?;
+        checked(kinds.replication_controllers.is_fresh(STALE_AFTER))?;
+        checked(kinds.jobs.is_fresh(STALE_AFTER))?;
+        checked(kinds.cron_jobs.is_fresh(STALE_AFTER))?;
+        checked(kinds.pods.is_fresh(STALE_AFTER))?;
+        let mut all = Self::default();
+        for namespace in namespaces {
+            all.deployments.extend(readable(&kinds.deployments.within(namespace))?);
+            all.stateful_sets.extend(readable(&kinds.stateful_sets.within(namespace))?);
+            all.daemon_sets.extend(readable(&kinds.daemon_sets.within(namespace))?);
+            all.replica_sets.extend(readable(&kinds.replica_sets.within(namespace))?);
+            all.replication_controllers.extend(readable(&kinds.replication_controllers.within(namespace))?);
+            all.jobs.extend(readable(&kinds.jobs.within(namespace))?);
+            all.cron_jobs.extend(readable(&kinds.cron_jobs.within(namespace))?);
+            all.pods.extend(readable(&kinds.pods.within(namespace))?);
+        }
+        Ok(all)
     }
 
     /// Lists everything; what cannot be listed makes the whole an Unknown.
@@ -228,6 +267,16 @@ where
             None => return Ok(objects),
         }
     }
+}
+
+/// The Unknown that a kind is whose watch does not work.
+pub fn stale(stale: &Stale) -> Answer {
+    let since = stale.since.map_or_else(
+        || "has not been read yet".to_owned(),
+        |at| format!("was last confirmed by the API server at {at}"),
+    );
+    let why = stale.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    Answer::unknown("CacheStale", format!("the operator's cache of {} {since}{why}", stale.resource))
 }
 
 /// The Unknown that a failed read is. The API server's own message names account, verb, resource and namespace.

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 
 use crate::access::Right;
 use crate::api::{GateSpec, Phase};
+use crate::cluster_cache::ClusterCache;
 pub use crate::engine::Answer;
 
 mod addresses;
@@ -23,9 +24,13 @@ mod image_digests;
 mod images;
 mod inventory;
 mod kstatus;
+mod permission;
+mod reads;
 mod workloads;
 
 pub use http::AskerError;
+pub use reads::Account;
+use reads::{Reads, SharedReads};
 
 /// How long an answer may take where the plan does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +58,10 @@ trait Gate: Sync {
     fn subject(&self) -> String {
         "the API server".to_owned()
     }
+    /// Is all that it reads in the cache?
+    fn is_cached(&self) -> bool {
+        false
+    }
     /// Gathers, then judges.
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
 }
@@ -61,8 +70,7 @@ trait Gate: Sync {
 #[derive(Clone, Copy)]
 struct Context<'a> {
     asker: &'a Asker,
-    /// Acts as the plan's account.
-    client: &'a kube::Client,
+    reads: Reads<'a>,
     question: &'a Question,
 }
 
@@ -134,6 +142,7 @@ pub fn type_name(spec: &GateSpec) -> &'static str {
 /// Asks gates. Built once, and shared.
 pub struct Asker {
     http: http::Prober,
+    shared: SharedReads,
 }
 
 impl Asker {
@@ -142,23 +151,40 @@ impl Asker {
     /// # Errors
     /// TLS cannot be set up, for instance because the machine has no certificate authorities.
     pub fn new(http_allow: Vec<ipnet::IpNet>) -> Result<Self, AskerError> {
-        Ok(Self { http: http::Prober::new(http_allow)? })
+        Ok(Self { http: http::Prober::new(http_allow)?, shared: SharedReads::default() })
     }
 
-    /// Asks one gate as the account that `client` acts as, within `spec.timeout` (default 10 s).
+    /// Asks one gate by live reads as an account, within `spec.timeout` (default 10 s).
     ///
     /// Never fails and never panics: errors, timeouts and panics are Unknown and say so.
-    pub async fn ask(&self, client: &kube::Client, question: &Question) -> Answer {
+    pub async fn ask(&self, account: &Account, question: &Question) -> Answer {
         let Some((_, gate)) = only(&question.spec) else {
             return Answer::unknown(
                 "Malformed",
                 format!("gate {} does not ask exactly one question", question.spec.name),
             );
         };
+        self.ask_at(gate, question, Reads { shared: &self.shared, account, cache: None }).await
+    }
+
+    /// The same by the cache, once a review has said that the account may read there what the cache answers with. `None` for a gate
+    /// that reads anything else.
+    pub async fn ask_cached(
+        &self,
+        cache: &ClusterCache,
+        account: &Account,
+        question: &Question,
+    ) -> Option<Answer> {
+        let (_, gate) = only(&question.spec).filter(|(_, gate)| gate.is_cached())?;
+        let reads = Reads { shared: &self.shared, account, cache: Some(cache) };
+        Some(self.ask_at(gate, question, reads).await)
+    }
+
+    async fn ask_at(&self, gate: &dyn Gate, question: &Question, reads: Reads<'_>) -> Answer {
         let timeout = question.spec.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
         let answer = async {
             // Within an async block, so that a panic before the first await is caught as well.
-            gate.ask(Context { asker: self, client, question }).await
+            gate.ask(Context { asker: self, reads, question }).await
         };
         guarded(timeout, || gate.subject(), answer).await
     }

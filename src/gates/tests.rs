@@ -4,11 +4,12 @@ use super::*;
 use crate::api::ObjectName;
 use crate::api::Verdict;
 use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
+use crate::cluster_cache::Reduce;
 
 /// A client of an API server that is not there: nothing listens on the port.
-fn nobody() -> kube::Client {
+fn nobody() -> Account {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-    kube::Client::try_from(config).unwrap()
+    Account { user: "nobody".to_owned(), client: kube::Client::try_from(config).unwrap() }
 }
 
 fn question(spec: GateSpec) -> Question {
@@ -125,6 +126,23 @@ async fn a_message_is_cut_where_the_status_has_no_more_room() {
     assert!(message.ends_with("ä…"));
 }
 
+/// An inventory as the cache keeps it.
+fn reduced(inventory: &inventory::Inventory) -> inventory::Inventory {
+    fn all<K: Reduce + Clone>(objects: &[K]) -> Vec<K> {
+        objects.iter().cloned().map(Reduce::reduced).collect()
+    }
+    inventory::Inventory {
+        deployments: all(&inventory.deployments),
+        stateful_sets: all(&inventory.stateful_sets),
+        daemon_sets: all(&inventory.daemon_sets),
+        replica_sets: all(&inventory.replica_sets),
+        replication_controllers: all(&inventory.replication_controllers),
+        jobs: all(&inventory.jobs),
+        cron_jobs: all(&inventory.cron_jobs),
+        pods: all(&inventory.pods),
+    }
+}
+
 #[test]
 fn whatever_objects_say_of_themselves_every_gate_answers() {
     let meta = |name: &str| {
@@ -148,12 +166,15 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
         {"metadata": meta("pod"), "spec": template["spec"], "status": {"phase": "Running",
             "containerStatuses": [{"name": "web", "image": "web", "imageID": digest, "ready": true, "restartCount": 1}],
             "conditions": [{"type": "Ready", "status": "True"}]}},
+        [{"metadata": meta("rs"), "spec": {"replicas": 2, "selector": {}, "template": template}, "status": replicas}],
+        [{"metadata": meta("rc"), "spec": {"replicas": 2, "selector": {"app": "web"}, "template": template}, "status": replicas}],
+        [{"metadata": meta("cron"), "spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": template}}}}],
     ]);
     let readable = fuzz_input::Readable::default();
     let approved = images::inline(&[format!("sha256:{}", "0a".repeat(32))]).unwrap();
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
         |(phase, bytes)| {
-            let Some((deployment, set, daemons, job, pod)) =
+            let Some((deployment, set, daemons, job, pod, replica_sets, replication_controllers, cron_jobs)) =
                 readable.read(fuzz_input::spoiled(&sound, bytes))
             else {
                 return;
@@ -164,14 +185,22 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
                 daemon_sets: vec![daemons],
                 jobs: vec![job],
                 pods: vec![pod],
-                ..Default::default()
+                replica_sets,
+                replication_controllers,
+                cron_jobs,
             };
             let phases = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
             let seals = BTreeMap::from([("a".to_owned(), "seal".to_owned())]);
             let phase = phases[usize::from(*phase) % phases.len()];
             let question = Question { phase, namespaces: vec!["a".into()], seals, ..question(workloads()) };
-            workloads::judge(&WorkloadsSpec::default(), &question, &inventory);
-            image_digests::judge(&approved, &question, &inventory);
+            let judged = |inventory: &inventory::Inventory| {
+                [
+                    workloads::judge(&WorkloadsSpec::default(), &question, inventory),
+                    image_digests::judge(&approved, &question, inventory),
+                ]
+            };
+            // What the cache keeps is judged as the whole is.
+            assert_eq!(judged(&inventory), judged(&reduced(&inventory)));
         },
     );
 }

@@ -37,6 +37,10 @@ impl Gate for WorkloadsSpec {
         }
     }
 
+    fn is_cached(&self) -> bool {
+        true
+    }
+
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
             let question = context.question;
@@ -46,7 +50,7 @@ impl Gate for WorkloadsSpec {
                     "before restore nothing runs: the workloads gate belongs to beforeRelease or continuous",
                 );
             }
-            match Inventory::gather(context.client, &question.namespaces).await {
+            match context.reads.inventory(&question.namespaces).await {
                 Ok(inventory) => judge(self, question, &inventory),
                 Err(unknown) => unknown,
             }

@@ -106,7 +106,7 @@ async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
     let claim = at(cluster, &lead, "held-db", "Open").await["status"].clone();
     assert_eq!((&claim["claimedBy"]["attempt"], &claim["overruled"]), (&json!(2), &Value::Null));
     service(&lead, "held-web", "back too", |r| condition(r, "Ready") == "True").await;
-    let report = judged(cluster, "held", &plan, "held-web").await;
+    let report = judged(cluster, "held", &plan).await;
     drop(operator);
     assert_eq!((report.loosened["held-db"], report.loosened["held-web"]), (4, 2), "{report}");
 }

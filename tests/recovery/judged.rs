@@ -4,9 +4,9 @@ use control_plane::ControlPlane;
 use judge::{Options, Report, Window, judge_files};
 use serde_json::{Value, json};
 
-/// Judges the plan by all that has been logged so far. `namespace` is one of its recovered services'; the operator is running.
-pub async fn judged(cluster: &ControlPlane, name: &str, plan: &str, namespace: &str) -> Report {
-    let (from, until) = rehearsal::idle(cluster, namespace).await.unwrap();
+/// Judges the plan by all that has been logged so far. The operator is running.
+pub async fn judged(cluster: &ControlPlane, name: &str, plan: &str) -> Report {
+    let (from, until) = rehearsal::idle(cluster).await.unwrap();
     let file = cluster.dir().join(format!("{name}.yaml"));
     std::fs::write(&file, plan).unwrap();
     let quiet = Some(Window::new(from, until).unwrap());

@@ -87,7 +87,7 @@ async fn three_boroughs_recovers_although_the_operator_is_killed_at_five_seeded_
         evidence_is_kept(cluster, namespace, &quarantine);
     }
 
-    let report = judged(cluster, "three-boroughs", &plan, "shared-logging").await;
+    let report = judged(cluster, "three-boroughs", &plan).await;
     drop(crew);
     // To the clean room and out of it, each once, however often the operator died: what it died in the midst of is counted too.
     let twice = namespaces.iter().map(|namespace| (namespace.clone(), 2)).collect();

@@ -9,6 +9,7 @@ mod judged;
 mod killed;
 mod pod;
 mod progress;
+mod requests;
 mod stopped;
 
 use control_plane::{ControlPlane, Options};

@@ -144,8 +144,8 @@ async fn play(args: &Args) -> Result<Played> {
         .context("the recovery did not come to its end")??;
     ensure!(operator.ended()?.is_none(), "the operator ended by itself");
 
-    scene("Nothing is left to do: the operator is watched while it only asks its gates, twice");
-    let (from, until) = rehearsal::idle(&cluster, "shared-logging").await?;
+    scene("Nothing is left to do: the operator is watched while it rests");
+    let (from, until) = rehearsal::idle(&cluster).await?;
     let quiet = Some(judge::Window::new(from, until).map_err(anyhow::Error::msg)?);
 
     scene("The judge reads the API server's audit log and the plan, and nothing else");

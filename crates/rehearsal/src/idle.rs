@@ -1,7 +1,7 @@
 //! A span of time in which there is nothing to do, so that somebody can judge whether the operator kept quiet in it.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use control_plane::ControlPlane;
@@ -12,57 +12,43 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use crate::wait::text;
 
 const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
-/// So often are the gates asked in between, for anything to be said of it.
-const ROUNDS: usize = 2;
+/// Longer than the interval at which gates are asked, where a plan does not say, and than a watch lasts.
+const REST: Duration = Duration::from_secs(20);
 /// Longer than any text waits to be written, on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(300);
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Waits until the operator has written nothing for some rounds of asking the gates of `namespace`, and then for some more
-/// rounds, whatever it does in them. Returns when those began and ended.
+/// Waits until the operator has written nothing for a while, and then for as long again, whatever it does then. Returns when that began
+/// and ended.
 ///
 /// # Errors
-/// The operator does not come to rest, or asks its gates no more.
-pub async fn idle(cluster: &ControlPlane, namespace: &str) -> Result<(SystemTime, SystemTime)> {
+/// The operator does not come to rest.
+pub async fn idle(cluster: &ControlPlane) -> Result<(SystemTime, SystemTime)> {
     let mut log = Tail::of(cluster.audit_log()).await?;
-    let watched = async {
-        let mut rounds = 0;
-        while rounds < ROUNDS {
-            for event in log.more().await? {
-                if writes(&event) {
-                    rounds = 0;
-                } else if asks(&event, namespace) {
-                    rounds += 1;
-                }
+    let rested = async {
+        let mut since = Instant::now();
+        while since.elapsed() < REST {
+            if log.more().await?.iter().any(writes) {
+                since = Instant::now();
             }
         }
-        let from = SystemTime::now();
-        let mut rounds = 0;
-        while rounds < ROUNDS {
-            rounds += log.more().await?.iter().filter(|event| asks(event, namespace)).count();
-        }
-        anyhow::Ok((from, SystemTime::now()))
+        anyhow::Ok(())
     };
-    tokio::time::timeout(DEADLINE, watched).await.context("the operator did not come to rest")?
+    tokio::time::timeout(DEADLINE, rested).await.context("the operator did not come to rest")??;
+    let from = SystemTime::now();
+    tokio::time::sleep(REST).await;
+    Ok((from, SystemTime::now()))
 }
 
 /// Does the operator write anything but its lease?
 fn writes(event: &Value) -> bool {
     let tried = text(event, "/requestURI").contains("dryRun=All");
     let verbs = ["create", "update", "patch", "delete", "deletecollection"];
-    let kept = !["leases", "subjectaccessreviews"].contains(&text(event, "/objectRef/resource"));
+    // Reviews of access are kept nowhere.
+    let kept = text(event, "/objectRef/resource") != "leases"
+        && text(event, "/objectRef/apiGroup") != "authorization.k8s.io";
     text(event, "/user/username") == OPERATOR && verbs.contains(&text(event, "/verb")) && kept && !tried
-}
-
-/// Does a gate look into a namespace? Each lists the pods there, as the plan's account.
-fn asks(event: &Value, namespace: &str) -> bool {
-    let at = |pointer, wanted| text(event, pointer) == wanted;
-    at("/verb", "list")
-        && at("/objectRef/resource", "pods")
-        && at("/objectRef/namespace", namespace)
-        && at("/user/username", OPERATOR)
-        && event["impersonatedUser"].is_object()
 }
 
 /// What comes to a log from now on.

@@ -14,6 +14,7 @@ mod people;
 mod random;
 mod registry;
 mod release;
+mod requests;
 pub mod saboteur;
 mod stages;
 pub mod three_boroughs;
@@ -32,6 +33,7 @@ pub use people::{Asked, asked, decide, decisions_needed, retry};
 pub use random::{SplitMix, seed};
 pub use registry::Registry;
 pub use release::Release;
+pub use requests::{Mark, Requests};
 pub use stages::{Stage, Stages};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 

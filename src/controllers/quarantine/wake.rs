@@ -1,24 +1,20 @@
 //! What wakes a Quarantine: itself, its namespace, its claimant, what is in its namespace, the policies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{Context, Guarded};
 use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
-use crate::isolation::controls::pods;
+use crate::cluster_cache::{ClusterCache, Kind};
 use crate::isolation::other_policies::RECHECK;
 use crate::isolation::{egress_exceptions, list};
 
@@ -26,7 +22,11 @@ use crate::isolation::{egress_exceptions, list};
 pub(super) type Wake = Result<ObjectRef<Guarded>, watcher::Error>;
 
 /// The store of Quarantines, and everything that wakes one of them.
-pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>, BoxStream<'static, Wake>) {
+pub(super) fn wakes(
+    client: &Client,
+    cache: &ClusterCache,
+    context: &Arc<Context>,
+) -> (Store<Guarded>, BoxStream<'static, Wake>) {
     let (reader, writer) = store();
     let quarantines: Api<Guarded> = Api::all(client.clone());
     let mut seen = HashMap::new();
@@ -117,17 +117,8 @@ pub(super) fn wakes(client: &Client, context: &Arc<Context>) -> (Store<Guarded>,
         cluster.boxed(),
         namespaces(client).filter_map(ready(any.clone())).boxed(),
         guarded(client).filter_map(ready(any)).boxed(),
-        within::<NetworkPolicy>(client).filter_map(ready(isolated.clone())).boxed(),
-        on_node_network(client).filter_map(ready(isolated)).boxed(),
-        within::<Pod>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<ServiceAccount>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<Deployment>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<StatefulSet>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<ReplicaSet>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<ReplicationController>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<DaemonSet>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<CronJob>(client).filter_map(ready(sealed.clone())).boxed(),
-        within::<Job>(client).filter_map(ready(sealed)).boxed(),
+        network_policies(client).filter_map(ready(isolated.clone())).boxed(),
+        within(cache, isolated, sealed),
     ];
     (reader, stream::select_all(everything).map(Ok).boxed())
 }
@@ -232,24 +223,41 @@ fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
         })
 }
 
-/// Namespaces in which a pod that uses the network of its node changed, came or went.
-fn on_node_network(client: &Client) -> impl Stream<Item = String> + Send + use<> {
-    watcher(
-        Api::<PartialObjectMeta<Pod>>::all(client.clone()),
-        watcher::Config::default().fields(pods::NODE_NETWORK),
-    )
-    .default_backoff()
-    .touched_objects()
-    .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })
-}
-
-/// Namespaces in which something of a kind changed, came or went.
-fn within<K>(client: &Client) -> impl Stream<Item = String> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
-{
-    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
+/// Namespaces in which network policies changed, came or went.
+fn network_policies(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+    watcher(Api::<PartialObjectMeta<NetworkPolicy>>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .touched_objects()
         .filter_map(|object| async move { object.ok().and_then(|object| object.namespace()) })
+}
+
+/// Namespaces in which something that was to be stopped, or an account, changed, came or went, where they are sealed; and a pod on the
+/// network of its node, where they are isolated.
+fn within(
+    cache: &ClusterCache,
+    isolated: impl Fn(String) -> Option<ObjectRef<Guarded>> + Send + 'static,
+    sealed: impl Fn(String) -> Option<ObjectRef<Guarded>> + Send + 'static,
+) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let changes = stream::unfold(cache.subscribe(), |mut changes| async move {
+        changes.recv().await.map(|change| (change, changes))
+    });
+    changes
+        .filter_map(move |change| {
+            let concerned = match change.kind {
+                Kind::Pod if change.on_node_network => isolated(change.namespace),
+                // What is in a ConfigMap isolates nothing.
+                Kind::ConfigMap => None,
+                Kind::Pod
+                | Kind::Deployment
+                | Kind::StatefulSet
+                | Kind::DaemonSet
+                | Kind::ReplicaSet
+                | Kind::ReplicationController
+                | Kind::Job
+                | Kind::CronJob
+                | Kind::ServiceAccount => sealed(change.namespace),
+            };
+            std::future::ready(concerned)
+        })
+        .boxed()
 }

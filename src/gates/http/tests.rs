@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::{Asker, Question};
+use super::super::{Account, Asker, Question};
 use super::*;
 use crate::api::{GateSpec, Phase, Verdict};
 
@@ -31,6 +31,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret";
 async fn ask(url: &str, status: Option<u16>, allow: &[&str]) -> Answer {
     // As the operator does it, with an API server that is not there: nobody asks it.
     let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+    let account = Account { user: "nobody".to_owned(), client };
     let asker = Asker::new(allow.iter().map(|net| net.parse().unwrap()).collect()).unwrap();
     let spec = GateSpec {
         name: "login".into(),
@@ -45,7 +46,7 @@ async fn ask(url: &str, status: Option<u16>, allow: &[&str]) -> Answer {
         spec,
         seals: Default::default(),
     };
-    asker.ask(&client, &question).await
+    asker.ask(&account, &question).await
 }
 
 fn says(answer: &Answer) -> (Verdict, &str, &str) {

@@ -7,7 +7,7 @@
 //! - the same read (verb, object, as whom; all pages are one) is made no oftener than its interval allows, and once more, as a window may begin
 //!   just before: a service's namespaces by the gates that its stage asks, each at its own interval; what several gates
 //!   share (a list of approved images) by all that may ask for it; everything else once in `own_interval`;
-//! - a watch ends and begins again no oftener than once a minute, the lease is seen to no oftener than six times while it lasts.
+//! - a watch ends and begins again no oftener than once in ten seconds (a connection that is dead says nothing), the lease is seen to no oftener than six times while it lasts.
 //!
 //! Reads as the account of another plan are not judged: their intervals are in that plan. Writes are.
 //!
@@ -25,7 +25,7 @@ use crate::what::What;
 use crate::{CannotJudge, Options, Window};
 
 /// A watch may end, and begin again, this often.
-const WATCHES: Duration = Duration::from_secs(60);
+const WATCHES: Duration = Duration::from_secs(10);
 /// In the time that a lease lasts it is renewed, and read, this often at most: a few times, by two who must not be wrong.
 const LEASE: u32 = 6;
 

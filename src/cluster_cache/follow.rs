@@ -1,0 +1,203 @@
+//! Keeps the cache of one kind: lists it page by page, then watches it.
+//!
+//! A connection that is dead says nothing. So each watch ends after [`RENEWED_AFTER`] and is begun again where it ended, and the API
+//! server's answer to that confirms the cache: how old it can be is known without any error being reported.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::kind::{Difference, Entry, KindCache, moment};
+use super::{Change, Kind, Subscribers};
+
+/// Objects of one answer to a list.
+const PAGE: u32 = 500;
+/// How long one page, or the beginning of a watch, may take.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long a watch lasts, in seconds.
+const RENEWED_AFTER: u32 = 10;
+/// How much later than it should end a watch is taken for dead.
+const GRACE: Duration = Duration::from_secs(3);
+/// A watch that ends at once is not begun again at once.
+const SHORTEST: Duration = Duration::from_millis(200);
+/// Pause after a first failure; twice as long after each further one.
+const RETRY: Duration = Duration::from_millis(100);
+/// Longest pause after a failure.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// Why a list or a watch ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    #[error("no answer within {} s", ANSWER.as_secs())]
+    Unanswered,
+    #[error("the watch did not end when it should have: the connection is taken for dead")]
+    Silent,
+}
+
+impl Broken {
+    /// Has the API server forgotten the version from which the watch was to go on?
+    fn is_expired(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 410)
+    }
+}
+
+/// A kind that is cached.
+pub(super) trait Source: 'static {
+    /// An object as it arrives.
+    type Arrived: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + 'static;
+    /// What is kept of it.
+    type Kept: PartialEq + Send + Sync + 'static;
+
+    /// The kind.
+    const KIND: Kind;
+
+    /// Returns what is kept of an object.
+    fn keep(arrived: Self::Arrived) -> Entry<Self::Kept>;
+
+    /// Does an object use the network of its node?
+    fn is_on_node_network(_: &Entry<Self::Kept>) -> bool {
+        false
+    }
+}
+
+/// The cache of one kind, being kept.
+pub(super) struct Follower<S: Source> {
+    api: Api<S::Arrived>,
+    cache: Arc<KindCache<S::Kept>>,
+    subscribers: Subscribers,
+    /// From where the next watch goes on. `None`: everything is listed first.
+    version: Option<String>,
+}
+
+impl<S: Source> Follower<S> {
+    pub(super) fn new(client: &Client, cache: Arc<KindCache<S::Kept>>, subscribers: Subscribers) -> Self {
+        Self { api: Api::all(client.clone()), cache, subscribers, version: None }
+    }
+
+    /// Keeps the cache for as long as it is polled.
+    pub(super) async fn run(mut self) {
+        let mut pause = RETRY;
+        loop {
+            let began = Instant::now();
+            match self.follow().await {
+                Ok(()) => {
+                    pause = RETRY;
+                    sleep_until(began + SHORTEST).await;
+                }
+                Err(error) => {
+                    if error.is_expired() {
+                        self.version = None;
+                    }
+                    tracing::warn!(%error, kind = %S::KIND, "a watch broke; it is begun again");
+                    self.cache.failed(error.to_string());
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// Lists, if need be, and watches until the watch ends.
+    async fn follow(&mut self) -> Result<(), Broken> {
+        let version = match self.version.clone() {
+            Some(version) => version,
+            None => {
+                let version = self.list().await?;
+                self.version = Some(version.clone());
+                version
+            }
+        };
+        let params = WatchParams::default().timeout(RENEWED_AFTER);
+        let asked = moment();
+        let watch = timeout(ANSWER, self.api.watch(&params, &version)).await;
+        let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered)??);
+        self.cache.confirm(asked);
+        let dead_at = Instant::now() + Duration::from_secs(RENEWED_AFTER.into()) + GRACE;
+        loop {
+            match timeout_at(dead_at, events.next()).await {
+                Ok(Some(event)) => self.apply(event?)?,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(Broken::Silent),
+            }
+        }
+    }
+
+    /// Reads everything, and returns as of which version.
+    async fn list(&self) -> Result<String, Broken> {
+        let asked = moment();
+        let mut gone: BTreeSet<(String, String)> = self.cache.names().into_iter().collect();
+        let mut params = ListParams::default().limit(PAGE);
+        let version = loop {
+            let page = timeout(ANSWER, self.api.list(&params)).await.map_err(|_| Broken::Unanswered)??;
+            for object in page.items {
+                gone.remove(&key(&object));
+                self.put(object);
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break page.metadata.resource_version.unwrap_or_default(),
+            }
+        };
+        for (namespace, name) in gone {
+            self.remove(namespace, name);
+        }
+        self.cache.confirm(asked);
+        Ok(version)
+    }
+
+    fn apply(&mut self, event: WatchEvent<S::Arrived>) -> Result<(), Broken> {
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                self.version = object.resource_version();
+                self.put(object);
+            }
+            WatchEvent::Deleted(object) => {
+                self.version = object.resource_version();
+                let (namespace, name) = key(&object);
+                self.remove(namespace, name);
+            }
+            WatchEvent::Bookmark(bookmark) => self.version = Some(bookmark.metadata.resource_version),
+            WatchEvent::Error(status) => return Err(Broken::Api(kube::Error::Api(status))),
+        }
+        Ok(())
+    }
+
+    fn put(&self, object: S::Arrived) {
+        let (namespace, name) = key(&object);
+        let entry = S::keep(object);
+        let on_node_network = S::is_on_node_network(&entry);
+        let difference = self.cache.put(&namespace, &name, entry);
+        self.tell(namespace, name, on_node_network, difference);
+    }
+
+    fn remove(&self, namespace: String, name: String) {
+        let removed = self.cache.remove(&namespace, &name);
+        let on_node_network = removed.is_some_and(|entry| S::is_on_node_network(&entry));
+        self.tell(namespace, name, on_node_network, Difference::Judged);
+    }
+
+    fn tell(&self, namespace: String, name: String, on_node_network: bool, difference: Difference) {
+        let is_judged = difference == Difference::Judged;
+        self.subscribers.tell(&Change { kind: S::KIND, namespace, name, on_node_network, is_judged });
+    }
+}
+
+/// Returns namespace and name of an object.
+fn key<K: Resource>(object: &K) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}

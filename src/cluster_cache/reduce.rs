@@ -1,0 +1,201 @@
+//! What the cache keeps of each object: the fields that gates judge. Everything else is dropped as it arrives.
+
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet,
+    StatefulSetSpec,
+};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, EphemeralContainer, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
+    ReplicationController, ReplicationControllerSpec, Volume,
+};
+use kube::api::ObjectMeta;
+
+use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+
+/// An object of which less can be kept.
+pub(crate) trait Reduce {
+    /// Returns the object without what no gate reads.
+    fn reduced(self) -> Self;
+}
+
+/// Metadata that gates read. The resourceVersion is dropped, so that an object in which nothing that gates read has changed is equal
+/// to the one before.
+fn metadata(meta: ObjectMeta) -> ObjectMeta {
+    let annotations = meta.annotations.map(|mut annotations| {
+        annotations.retain(|key, _| [SEAL_ANNOTATION, RECORDED_ANNOTATION].contains(&key.as_str()));
+        annotations
+    });
+    ObjectMeta {
+        name: meta.name,
+        namespace: meta.namespace,
+        uid: meta.uid,
+        generation: meta.generation,
+        deletion_timestamp: meta.deletion_timestamp,
+        labels: meta.labels,
+        owner_references: meta.owner_references,
+        annotations: annotations.filter(|annotations| !annotations.is_empty()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn container(container: Container) -> Container {
+    Container { name: container.name, image: container.image, ..Container::default() }
+}
+
+/// Images, and whether the pod uses its node's network.
+fn pod_spec(spec: PodSpec) -> PodSpec {
+    let ephemeral = |container: EphemeralContainer| EphemeralContainer {
+        name: container.name,
+        image: container.image,
+        ..EphemeralContainer::default()
+    };
+    let volume = |volume: Volume| {
+        let image = Some(volume.image?);
+        Some(Volume { name: volume.name, image, ..Volume::default() })
+    };
+    PodSpec {
+        containers: spec.containers.into_iter().map(container).collect(),
+        init_containers: spec.init_containers.map(|all| all.into_iter().map(container).collect()),
+        ephemeral_containers: spec.ephemeral_containers.map(|all| all.into_iter().map(ephemeral).collect()),
+        volumes: spec
+            .volumes
+            .map(|all| all.into_iter().filter_map(volume).collect::<Vec<_>>())
+            .filter(|all| !all.is_empty()),
+        host_network: spec.host_network,
+        ..PodSpec::default()
+    }
+}
+
+fn template(template: PodTemplateSpec) -> PodTemplateSpec {
+    PodTemplateSpec { metadata: None, spec: template.spec.map(pod_spec) }
+}
+
+fn job_spec(spec: JobSpec) -> JobSpec {
+    JobSpec { suspend: spec.suspend, template: template(spec.template), ..JobSpec::default() }
+}
+
+fn container_status(status: ContainerStatus) -> ContainerStatus {
+    let state = status.state.map(|state| ContainerState {
+        running: state.running.map(|_| ContainerStateRunning::default()),
+        terminated: state.terminated.map(|_| ContainerStateTerminated::default()),
+        waiting: state
+            .waiting
+            .map(|waiting| ContainerStateWaiting { reason: waiting.reason, ..Default::default() }),
+    });
+    ContainerStatus { name: status.name, image_id: status.image_id, state, ..ContainerStatus::default() }
+}
+
+fn pod_status(status: PodStatus) -> PodStatus {
+    let statuses = |all: Option<Vec<ContainerStatus>>| {
+        all.map(|all| all.into_iter().map(container_status).collect::<Vec<_>>())
+    };
+    let condition = |condition: PodCondition| {
+        let is_read = ["Ready", "PodScheduled"].contains(&condition.type_.as_str());
+        is_read.then(|| PodCondition {
+            type_: condition.type_,
+            status: condition.status,
+            message: condition.message,
+            ..PodCondition::default()
+        })
+    };
+    PodStatus {
+        phase: status.phase,
+        message: status.message,
+        reason: status.reason,
+        conditions: status.conditions.map(|all| all.into_iter().filter_map(condition).collect()),
+        init_container_statuses: statuses(status.init_container_statuses),
+        container_statuses: statuses(status.container_statuses),
+        ephemeral_container_statuses: statuses(status.ephemeral_container_statuses),
+        ..PodStatus::default()
+    }
+}
+
+impl Reduce for Deployment {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| DeploymentSpec {
+            replicas: spec.replicas,
+            selector: spec.selector,
+            template: template(spec.template),
+            ..DeploymentSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: self.status }
+    }
+}
+
+impl Reduce for StatefulSet {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| StatefulSetSpec {
+            replicas: spec.replicas,
+            update_strategy: spec.update_strategy,
+            template: template(spec.template),
+            ..StatefulSetSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: self.status }
+    }
+}
+
+impl Reduce for DaemonSet {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| DaemonSetSpec {
+            update_strategy: spec.update_strategy,
+            template: template(spec.template),
+            ..DaemonSetSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: self.status }
+    }
+}
+
+impl Reduce for ReplicaSet {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| ReplicaSetSpec {
+            replicas: spec.replicas,
+            template: spec.template.map(template),
+            ..ReplicaSetSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: self.status }
+    }
+}
+
+impl Reduce for ReplicationController {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| ReplicationControllerSpec {
+            replicas: spec.replicas,
+            template: spec.template.map(template),
+            ..ReplicationControllerSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: self.status }
+    }
+}
+
+impl Reduce for Job {
+    fn reduced(self) -> Self {
+        let status = self.status.map(|mut status| {
+            // Thousands of names of pods, for a large Job.
+            status.uncounted_terminated_pods = None;
+            status
+        });
+        Self { metadata: metadata(self.metadata), spec: self.spec.map(job_spec), status }
+    }
+}
+
+impl Reduce for CronJob {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| CronJobSpec {
+            job_template: JobTemplateSpec { metadata: None, spec: spec.job_template.spec.map(job_spec) },
+            ..CronJobSpec::default()
+        });
+        Self { metadata: metadata(self.metadata), spec, status: None }
+    }
+}
+
+impl Reduce for Pod {
+    fn reduced(self) -> Self {
+        Self {
+            metadata: metadata(self.metadata),
+            spec: self.spec.map(pod_spec),
+            status: self.status.map(pod_status),
+        }
+    }
+}

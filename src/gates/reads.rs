@@ -1,0 +1,154 @@
+//! Where gates read: live, as the plan's account, or in the shared cache, for an account that may list there.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::Api;
+
+use super::Answer;
+use super::inventory::{Inventory, unreadable};
+use super::permission::Permissions;
+use crate::cluster_cache::{ClusterCache, STALE_AFTER};
+
+/// How long a live inventory waits for others who ask for the same. All of them are asked for before it begins.
+const GATHERED: Duration = Duration::from_millis(2);
+/// How long what was read as the account stands for its right to read it.
+pub(super) const AUTHORIZED_FOR: Duration = Duration::from_secs(55);
+/// How long the first lists of the cache are waited for.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// As whom a gate is asked.
+#[derive(Clone)]
+pub struct Account {
+    /// Its name, as the API server knows it.
+    pub user: String,
+    /// Acts as it.
+    pub client: Client,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Account").field(&self.user).finish()
+    }
+}
+
+/// What gates share that read at the same moment, or soon after one another.
+#[derive(Default)]
+pub(super) struct SharedReads {
+    inventories: Arc<Mutex<HashMap<Asked, Gathering>>>,
+    permissions: Permissions,
+    /// By user, namespace and name.
+    config_maps: Mutex<HashMap<[String; 3], Arc<ReadConfigMap>>>,
+}
+
+/// As whom, and for which namespaces.
+type Asked = (String, Vec<String>);
+type Gathering = Shared<BoxFuture<'static, Result<Arc<Inventory>, Answer>>>;
+
+/// Locked while it is read, so that those who ask for the same wait for one read.
+type ReadConfigMap = tokio::sync::Mutex<Option<KeptConfigMap>>;
+
+/// A ConfigMap as an account read it.
+struct KeptConfigMap {
+    read_at: Instant,
+    version: Option<String>,
+    object: Option<Arc<ConfigMap>>,
+}
+
+/// Where one gate reads.
+#[derive(Clone, Copy)]
+pub(super) struct Reads<'a> {
+    pub(super) shared: &'a SharedReads,
+    pub(super) account: &'a Account,
+    /// `None`: live.
+    pub(super) cache: Option<&'a ClusterCache>,
+}
+
+impl Reads<'_> {
+    /// Returns all workloads of some namespaces; what cannot be read makes the whole an Unknown.
+    pub(super) async fn inventory(&self, namespaces: &[String]) -> Result<Arc<Inventory>, Answer> {
+        let Some(cache) = self.cache else {
+            return self.shared.gather(self.account, namespaces).await;
+        };
+        for namespace in namespaces {
+            self.shared.permissions.may_list(self.account, namespace).await?;
+        }
+        // What is not there in time is named.
+        let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
+        Inventory::from_cache(cache, namespaces).map(Arc::new)
+    }
+
+    /// Returns a ConfigMap, by a read as the account. With a cache, what was read counts until the object changes, for up to
+    /// [`AUTHORIZED_FOR`].
+    pub(super) async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<ConfigMap>>, Answer> {
+        let Some(cache) = self.cache else { return self.get_config_map(namespace, name).await };
+        let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
+        let kind = &cache.kinds().config_maps;
+        kind.is_fresh(STALE_AFTER).map_err(|stale| super::inventory::stale(&stale))?;
+        let kept = self.shared.kept_config_map([self.account.user.clone(), namespace.into(), name.into()]);
+        let mut kept = kept.lock().await;
+        let watched = kind.get(namespace, name);
+        let watched = watched.and_then(|entry| entry.as_ref().as_ref().ok().and_then(|v| v.0.clone()));
+        if let Some(kept) = kept.as_ref()
+            && kept.version == watched
+            && kept.read_at.elapsed() < AUTHORIZED_FOR
+        {
+            return Ok(kept.object.clone());
+        }
+        *kept = None;
+        let read_at = Instant::now();
+        let object = self.get_config_map(namespace, name).await?;
+        let version = object.as_ref().and_then(|object| object.metadata.resource_version.clone());
+        *kept = Some(KeptConfigMap { read_at, version, object: object.clone() });
+        Ok(object)
+    }
+
+    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, Answer> {
+        let api = Api::<ConfigMap>::namespaced(self.account.client.clone(), namespace);
+        let what = || format!("cannot read ConfigMap {namespace}/{name}");
+        let found = api.get_opt(name).await.map_err(|error| unreadable(&what(), &error))?;
+        Ok(found.map(Arc::new))
+    }
+}
+
+impl SharedReads {
+    /// Gathers an inventory live. Gates that ask for the same at the same moment share it; nobody joins one that has begun, whose
+    /// reads may be older than the question.
+    fn gather(&self, account: &Account, namespaces: &[String]) -> Gathering {
+        let asked: Asked = (account.user.clone(), namespaces.to_vec());
+        let mut gathering = self.inventories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gathering) = gathering.get(&asked) {
+            return gathering.clone();
+        }
+        let (all, key, client) = (self.inventories.clone(), asked.clone(), account.client.clone());
+        let new = async move {
+            tokio::time::sleep(GATHERED).await;
+            all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            Inventory::gather(&client, &key.1).await.map(Arc::new)
+        };
+        let new = new.boxed().shared();
+        gathering.insert(asked, new.clone());
+        new
+    }
+
+    fn kept_config_map(&self, key: [String; 3]) -> Arc<ReadConfigMap> {
+        let mut all = self.config_maps.lock().unwrap_or_else(PoisonError::into_inner);
+        // What nobody asks for any more is let go of.
+        all.retain(|_, kept| {
+            let is_current = |kept: &KeptConfigMap| kept.read_at.elapsed() < AUTHORIZED_FOR;
+            Arc::strong_count(kept) > 1
+                || kept.try_lock().is_ok_and(|kept| kept.as_ref().is_some_and(is_current))
+        });
+        all.entry(key).or_default().clone()
+    }
+}
