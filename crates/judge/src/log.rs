@@ -27,6 +27,10 @@ pub(crate) struct Log {
     pub live_reads: BTreeMap<String, Vec<LiveRead>>,
     /// When the plan's account listed the pods of a namespace, as each gate that looks into it does.
     pub looks: BTreeMap<String, Vec<Span>>,
+    /// When the operator began to list or watch the pods of the cluster: what continuous gates are judged by.
+    pub watches: Vec<Span>,
+    /// When the plan's account was asked what it may do in a namespace.
+    pub reviews: BTreeMap<String, Vec<Span>>,
     /// What the operator asked of the API server in the quiet window.
     pub requests: Vec<Event>,
     /// How long its lease lasts, as it renewed it in that window.
@@ -89,6 +93,10 @@ impl Log {
     }
 }
 
+fn span(event: &Event) -> Span {
+    Span { received: event.received, completed: event.completed }
+}
+
 struct Reader<'a> {
     plan: &'a Plan,
     options: &'a Options,
@@ -112,8 +120,15 @@ impl Reader<'_> {
             && self.plan.account.as_ref() == Some(&event.user)
             && event.succeeded()
         {
-            let span = Span { received: event.received, completed: event.completed };
-            self.log.looks.entry(event.object.namespace.clone()).or_default().push(span);
+            self.log.looks.entry(event.object.namespace.clone()).or_default().push(span(&event));
+        } else if self.is_watch_of_pods(&event) {
+            self.log.watches.push(span(&event));
+        } else if self.is_review(&event) {
+            let review = Bodies::parse(text)?.request_object;
+            let places = ["/spec/namespace", "/spec/resourceAttributes/namespace"];
+            if let Some(namespace) = places.iter().find_map(|place| text_at(&review, place)) {
+                self.log.reviews.entry(namespace.to_owned()).or_default().push(span(&event));
+            }
         }
         if event.account != self.options.operator {
             return Ok(());
@@ -130,6 +145,21 @@ impl Reader<'_> {
             self.log.requests.push(event);
         }
         Ok(())
+    }
+
+    fn is_watch_of_pods(&self, event: &Event) -> bool {
+        ["list", "watch"].contains(&event.verb.as_str())
+            && event.object.resource == "pods"
+            && event.object.namespace.is_empty()
+            && event.user == self.options.operator
+            && event.succeeded()
+    }
+
+    fn is_review(&self, event: &Event) -> bool {
+        event.object.group == "authorization.k8s.io"
+            && event.object.resource.starts_with("selfsubject")
+            && self.plan.account.as_ref() == Some(&event.user)
+            && event.succeeded()
     }
 
     fn write(&mut self, event: &Event, bodies: Bodies) -> Result<(), String> {

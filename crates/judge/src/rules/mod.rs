@@ -4,8 +4,11 @@
 //! own text what a log can prove of its invariant, and what not. Its tests are in `tests/judge/NAME.rs`: for each thing that it
 //! forbids, a run that breaks just that.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
+use crate::gates::Gate;
 use crate::log::{LiveRead, Log};
 use crate::plan::{Phase, Plan, Service};
 use crate::report::{Findings, Rule as Name, Violation};
@@ -19,6 +22,9 @@ mod opener;
 mod order;
 mod pods;
 pub(crate) mod quiet;
+
+/// What an account may do is asked again after this.
+const REVIEWED: Duration = Duration::from_secs(60);
 
 /// A rule.
 trait Rule {
@@ -130,9 +136,21 @@ impl<'a> Now<'a> {
         let stale = pairs.find(|(gate, namespace)| {
             let since = at.checked_sub(gate.freshness()).unwrap_or(Timestamp::MIN);
             let mut looked = self.log.looks.get(namespace.as_str()).into_iter().flatten();
-            !looked.any(|look| look.received >= since && look.completed <= self.write.completed)
+            let looked = looked.any(|look| look.received >= since && look.completed <= self.write.completed);
+            !looked && (phase != Phase::Continuous || !self.is_watched(gate, namespace))
         });
         stale.map(|(gate, namespace)| (gate.name.as_str(), namespace.as_str()))
+    }
+
+    /// Had the operator begun to watch the pods of the cluster within the gate's freshness, and asked as the plan's account what that
+    /// may list in the namespace, within a minute of asking the gate?
+    fn is_watched(&self, gate: &Gate, namespace: &str) -> bool {
+        let within = |time: Duration| self.write.received.checked_sub(time).unwrap_or(Timestamp::MIN);
+        let (watched, reviewed) = (within(gate.freshness()), within(REVIEWED + gate.interval));
+        let mut reviews = self.log.reviews.get(namespace).into_iter().flatten();
+        // A watch is logged once it has ended.
+        self.log.watches.iter().any(|w| w.received >= watched && w.received <= self.write.completed)
+            && reviews.any(|r| r.received >= reviewed && r.completed <= self.write.completed)
     }
 
     fn broken(&self, rule: Name, message: String) -> Violation {

@@ -5,7 +5,9 @@
 //! - when a namespace's label is loosened, by whomever: it was last written as Recovered and Healthy;
 //! - when the operator asks for a looser isolation, or the plan's account writes to a workload: its ServiceRecovery was read
 //!   live since the service's own last write, and what was answered said Recovered and Healthy;
-//! - at the same moments: each of its continuous gates that looks into namespaces had listed pods there within its freshness.
+//! - at the same moments: each of its continuous gates that looks into namespaces had listed pods there within its freshness; or the
+//!   operator, which judges such gates by what it watches, had begun to watch pods within it, and had asked within a minute as the plan's
+//!   account what that may list there.
 //!
 //! What it does not: what a gate concluded from what it read (Healthy says what the operator made of all of them), and when an
 //! `http` gate was asked, which does not go by the API server. Gates of one service that look alike are not told apart.

@@ -3,7 +3,7 @@
 use judge::Rule;
 use serde_json::json;
 
-use crate::maker::{LEAD, Maker, OPERATOR, conditions, key};
+use crate::maker::{ACCOUNT, LEAD, Maker, OPERATOR, conditions, key};
 
 /// What is amiss, and what makes it so at a moment.
 type Case = (&'static str, fn(&mut Maker, &str));
@@ -81,6 +81,28 @@ fn a_dependency_whose_gates_have_not_looked_lately_carries_nobody() {
     let mut log = Maker::core();
     log.at(59_000).look("db looks on", "db").recover("web", 60_000, 63_000);
     assert_eq!(log.messages(), "");
+
+    // By what the operator watches, and what its plan's account may list: neither is enough without the other.
+    let review = |log: &mut Maker| {
+        let object = json!({"resource": "selfsubjectrulesreviews", "apiGroup": "authorization.k8s.io"});
+        log.event("review", ACCOUNT, "create", object, (201, json!({})));
+        log.change("review", |event| event["requestObject"] = json!({"spec": {"namespace": "db"}}));
+    };
+    let watch = |log: &mut Maker| {
+        log.list("watch", OPERATOR, "pods", "").change("watch", |event| event["verb"] = json!("watch"));
+    };
+    for (watches, reviews) in [(true, true), (true, false), (false, true)] {
+        let mut log = Maker::core();
+        log.at(59_000);
+        if watches {
+            watch(&mut log);
+        }
+        if reviews {
+            review(&mut log);
+        }
+        log.recover("web", 60_000, 63_000);
+        assert_eq!(log.messages().is_empty(), watches && reviews, "{}", log.messages());
+    }
 }
 
 #[test]
