@@ -18,6 +18,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use resurgam::api::gate::{ApprovedFrom, ImageDigestsSpec, WorkloadsSpec};
 use resurgam::api::{GateSpec, ObjectName, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict, Verdict::*};
+use resurgam::cluster_cache::ClusterCache;
 use resurgam::engine::Answer;
 use resurgam::gates::{Account, Asker, Question};
 use serde::Serialize;
@@ -46,6 +47,7 @@ struct Bench {
     /// Acts as the service account `recovery` of the namespace.
     account: Account,
     asker: Asker,
+    cache: ClusterCache,
 }
 
 impl Bench {
@@ -54,7 +56,9 @@ impl Bench {
         let administrator = control_plane().await.client(Identity::PlatformAdministrator).await.unwrap();
         let user = format!("system:serviceaccount:{namespace}:recovery");
         let account = Account { client: impersonating(&user).await, user };
-        let bench = Bench { namespace, administrator, account, asker: Asker::new(Vec::new()).unwrap() };
+        let cache = ClusterCache::start(&administrator);
+        let asker = Asker::new(Vec::new()).unwrap();
+        let bench = Bench { namespace, administrator, account, asker, cache };
         let own = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         let namespaces: Api<Namespace> = Api::all(bench.administrator.clone());
         namespaces.create(&PostParams::default(), &own).await.unwrap();
@@ -110,7 +114,27 @@ impl Bench {
             spec,
             seals: BTreeMap::from([(self.namespace.to_owned(), seal.to_owned())]),
         };
-        self.asker.ask(&self.account, &question).await
+        let live = self.asker.ask(&self.account, &question).await;
+        self.says_the_same(&question, &live).await;
+        live
+    }
+
+    /// Waits until the cache answers as the live reads did.
+    async fn says_the_same(&self, question: &Question, live: &Answer) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let cached = self.asker.ask_cached(&self.cache, &self.account, question).await.unwrap();
+            let mut expected = live.clone();
+            // Of all lists that are refused, each names its first.
+            if live.reason == "Forbidden" {
+                expected.message.clone_from(&cached.message);
+            }
+            if cached == expected {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the cache says {cached:?}, and not {live:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -350,6 +374,20 @@ async fn an_account_that_may_not_read_is_unknown_and_named() {
     for named in [account, "cannot list resource", "namespace \"gates-forbidden\""] {
         assert!(answer.message.contains(named), "{named}: {answer:?}");
     }
+    let question = Question {
+        plan_namespace: bench.namespace.into(),
+        namespaces: vec![bench.namespace.into()],
+        phase: Phase::Continuous,
+        spec: workloads(),
+        seals: BTreeMap::new(),
+    };
+    let cached = bench.asker.ask_cached(&bench.cache, &bench.account, &question).await.unwrap();
+    let refused = bench.account.client.clone();
+    let refused = Api::<Deployment>::namespaced(refused, bench.namespace).list(&Default::default()).await;
+    let Err(kube::Error::Api(status)) = refused else { panic!("the account may list") };
+    // Word for word.
+    let expected = format!("cannot list deployments in namespace gates-forbidden: {}", status.message);
+    assert_eq!((says(&cached), &cached.message), ((Unknown, "Forbidden"), &expected));
     let answer = bench.ask(images("approved"), Phase::BeforeRestore, "seal").await;
     assert_eq!(says(&answer), (Unknown, "Forbidden"), "{answer:?}");
     for named in [account, "cannot get resource \"configmaps\"", "ConfigMap gates-forbidden/approved"] {
