@@ -26,6 +26,15 @@ impl Mark {
         Ok(Self(std::fs::metadata(cluster.audit_log())?.len()))
     }
 
+    /// The same after some time.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn count_after(self, cluster: &ControlPlane, time: std::time::Duration) -> Result<Requests> {
+        tokio::time::sleep(time).await;
+        self.count(cluster)
+    }
+
     /// Counts what the operator has asked for since, in its own name or another's, but for watches and its lease.
     ///
     /// # Errors
