@@ -20,8 +20,10 @@ use super::{Change, Kind, Subscribers};
 
 /// Objects of one answer to a list.
 const PAGE: u32 = 500;
-/// How long one page, or the beginning of a watch, may take.
-const ANSWER: Duration = Duration::from_secs(15);
+/// How long one page of a list may take.
+const PAGE_WITHIN: Duration = Duration::from_secs(15);
+/// How long a watch may take to begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a watch lasts, in seconds.
 const RENEWED_AFTER: u32 = 10;
 /// How much later than it should end a watch is taken for dead.
@@ -38,8 +40,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 enum Broken {
     #[error("{0}")]
     Api(#[from] kube::Error),
-    #[error("no answer within {} s", ANSWER.as_secs())]
-    Unanswered,
+    #[error("no answer within {} s", .0.as_secs())]
+    Unanswered(Duration),
     #[error("the watch did not end when it should have: the connection is taken for dead")]
     Silent,
 }
@@ -124,8 +126,8 @@ impl<S: Source> Follower<S> {
         };
         let params = WatchParams::default().timeout(RENEWED_AFTER);
         let asked = moment();
-        let watch = timeout(ANSWER, self.api.watch(&params, &version)).await;
-        let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered)??);
+        let watch = timeout(BEGINS_WITHIN, self.api.watch(&params, &version)).await;
+        let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered(BEGINS_WITHIN))??);
         self.cache.confirm(asked);
         let dead_at = Instant::now() + Duration::from_secs(RENEWED_AFTER.into()) + GRACE;
         loop {
@@ -143,7 +145,8 @@ impl<S: Source> Follower<S> {
         let mut gone: BTreeSet<(String, String)> = self.cache.names().into_iter().collect();
         let mut params = ListParams::default().limit(PAGE);
         let version = loop {
-            let page = timeout(ANSWER, self.api.list(&params)).await.map_err(|_| Broken::Unanswered)??;
+            let page = timeout(PAGE_WITHIN, self.api.list(&params)).await;
+            let page = page.map_err(|_| Broken::Unanswered(PAGE_WITHIN))??;
             for object in page.items {
                 gone.remove(&key(&object));
                 self.put(object);

@@ -28,6 +28,8 @@ const ASKED_AT_ONCE: usize = 64;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The same for live reads, which cost requests.
 const LIVE_DEBOUNCE: Duration = Duration::from_secs(1);
+/// How long a live Pass stands at least, while the cache says the same. Below the freshness of every gate.
+const LIVE_LASTS: Duration = Duration::from_secs(10);
 
 /// What all gates share.
 #[derive(Clone)]
@@ -203,7 +205,7 @@ enum Usage {
     AskLiveLater { at: Timestamp },
 }
 
-/// Decides what the cache's answer is good for. `live`: when the gate was last asked by live reads, which lasts for `interval`.
+/// Decides what the cache's answer is good for. `live`: when the gate was last asked by live reads.
 ///
 /// What is Recovered is watched by the cache alone. Before that, the cache may say what nothing rests on: that nobody knows, that a gate
 /// has yet to be stable, that it fails as it did.
@@ -218,24 +220,25 @@ fn usage(
         return Usage::Counts;
     }
     let state = tracker.state(now);
-    let live_until = live.map(|at| after(at, interval)).filter(|until| *until > now);
+    let within = |lasts| live.map(|at| after(at, lasts)).filter(|until| *until > now);
     let recorded = {
         let mut tracker = tracker.clone();
         tracker.record(cached.clone(), now);
         tracker.state(now)
     };
-    match (cached.verdict, live_until) {
-        (Verdict::Pass, _) if recorded.verdict != Verdict::Pass => return Usage::Counts,
-        (Verdict::Pass, Some(until))
-            if state.verdict == Verdict::Pass && state.evidence == cached.evidence =>
-        {
-            return Usage::IsKnown { until };
+    let is_same = state.verdict == cached.verdict;
+    match cached.verdict {
+        Verdict::Pass if recorded.verdict != Verdict::Pass => return Usage::Counts,
+        Verdict::Pass if is_same && state.evidence == cached.evidence => {
+            if let Some(until) = within(interval.max(LIVE_LASTS)) {
+                return Usage::IsKnown { until };
+            }
         }
         // Within an interval, failures count once.
-        (Verdict::Fail, Some(_)) if state.verdict == Verdict::Fail => return Usage::Counts,
-        _ => {}
+        Verdict::Fail if is_same && within(interval).is_some() => return Usage::Counts,
+        Verdict::Pass | Verdict::Fail | Verdict::Unknown => {}
     }
-    match live.map(|at| after(at, LIVE_DEBOUNCE)).filter(|at| *at > now) {
+    match within(LIVE_DEBOUNCE) {
         Some(at) => Usage::AskLiveLater { at },
         None => Usage::AskLive,
     }
