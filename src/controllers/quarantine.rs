@@ -16,6 +16,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::api_servers;
@@ -200,7 +201,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         let (store, queue) = wake::wakes(&client, &cache, &context);
         export(&context, &store);
         let mut passes = pin!(applier(
-            |object, context| Box::pin(reconcile(object, context)),
+            |object, context| Box::pin(spawned(object, context)),
             |object: Arc<Guarded>, error, context| failed(&object, error, &context),
             context.clone(),
             store,
@@ -269,6 +270,20 @@ fn cause(error: Option<&IoError>) -> retry::Cause {
         Some(error) if error.is_conflict() => retry::Cause::Conflict,
         Some(error) if error.is_transient() => retry::Cause::Transient,
         Some(_) | None => retry::Cause::Refused,
+    }
+}
+
+/// One pass in a task of its own: hundreds of them take all processors there are. It ends with whoever waits for it, and a panic is
+/// theirs.
+async fn spawned(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
+    let task = AbortOnDropHandle::new(tokio::spawn(reconcile(object, context)));
+    match task.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Nobody else ends it.
+            Err(_) => Ok(Action::requeue(Duration::ZERO)),
+        },
     }
 }
 

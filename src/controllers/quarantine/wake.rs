@@ -116,7 +116,7 @@ pub(super) fn wakes(
         holes.boxed(),
         cluster.boxed(),
         namespaces(client).filter_map(ready(any.clone())).boxed(),
-        guarded(client).filter_map(ready(any)).boxed(),
+        guarded(client, context).filter_map(ready(any)).boxed(),
         network_policies(client).filter_map(ready(isolated.clone())).boxed(),
         within(cache, isolated, sealed),
     ];
@@ -200,12 +200,15 @@ fn namespaces(client: &Client) -> impl Stream<Item = String> + Send + use<> {
 }
 
 /// Namespaces of which an isolation list says something else than before.
-fn guarded(client: &Client) -> impl Stream<Item = String> + Send + use<> {
+fn guarded(client: &Client, context: &Arc<Context>) -> impl Stream<Item = String> + Send + use<> {
+    let context = context.clone();
     let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     let mut before: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     watcher(Api::<ConfigMap>::namespaced(client.clone(), OPERATOR_NAMESPACE), only)
         .default_backoff()
         .flat_map(move |event| {
+            // Before anybody is woken, who would read what was there before.
+            context.lists.changed();
             let (name, now) = match event {
                 Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
                     (map.name_any(), list::levels(&map))

@@ -1,8 +1,8 @@
 //! Reads and writes the isolation lists. The policy `resurgam-own-guard` lets others only append namespaces; the operator alone takes
 //! them out.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -23,6 +23,8 @@ mod batch;
 
 /// So often a list is read anew that somebody wrote in between.
 const ATTEMPTS: u32 = 20;
+/// How long what was read of the lists stands, though nothing tells of a change: a watch may be broken.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long is waited before that, at first.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -99,23 +101,44 @@ pub struct Lists {
     client: Client,
     batch: Batch,
     seen: Mutex<Option<(Instant, Seen)>>,
+    /// When something was last known to have changed.
+    changed_at: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Lists {
     /// Nothing waits to be written.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, batch: Batch::default(), seen: Mutex::default() }
+        Self {
+            client,
+            batch: Batch::default(),
+            seen: Mutex::default(),
+            changed_at: std::sync::Mutex::default(),
+        }
     }
 
-    /// What the lists say of a namespace. Whoever asks at about the same time shares one read, which began after they asked.
+    /// Notes that a list has changed: what was read before counts no more. A watch tells of it, or this process wrote.
+    pub fn changed(&self) {
+        *self.changed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Does what was read of the lists, from then on, still stand?
+    fn is_current(&self, began: Instant) -> bool {
+        let changed_at = *self.changed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        began.elapsed() < READ_AGAIN_AFTER && changed_at.is_none_or(|at| at < began)
+    }
+
+    /// What the lists say of a namespace. Whoever asks at about the same time shares one read, which began after they asked; and what was
+    /// read stands for some seconds, until something changes.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn of(&self, namespace: &str) -> Result<Listed, IoError> {
         let asked = Instant::now();
         let mut seen = self.seen.lock().await;
-        let lists = match seen.as_ref().filter(|(began, _)| *began >= asked) {
+        let stands =
+            |(began, read): &&(Instant, Seen)| *began >= asked || (read.is_ok() && self.is_current(*began));
+        let lists = match seen.as_ref().filter(stands) {
             Some((_, lists)) => lists.clone()?,
             None => {
                 let began = Instant::now();
@@ -145,7 +168,9 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set_all(&self, levels: &Levels) -> Result<(), IoError> {
-        self.batch.alone(|| write(&self.client, levels)).await
+        let written = self.batch.alone(|| write(&self.client, levels)).await;
+        self.changed();
+        written
     }
 
     /// Puts a namespace on the lists at a level; `Open` takes it off.
@@ -153,7 +178,10 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set(&self, namespace: &str, level: Isolation) -> Result<(), IoError> {
-        self.batch.write(namespace, level, async |levels| write(&self.client, &levels).await).await
+        let written =
+            self.batch.write(namespace, level, |levels| write_owned(self.client.clone(), levels)).await;
+        self.changed();
+        written
     }
 
     /// Writes the lists, and label and annotations. The lists come first, and a namespace is taken off them last.
@@ -196,6 +224,10 @@ pub async fn set_holders(client: &Client, holders: &str) -> Result<(), IoError> 
     }
     let change = |_: &ConfigMap| Some(json!({ROLES_KEY: holders}));
     join_all(CONFIG_MAPS.map(|name| write_one(client, name, change))).await.into_iter().collect()
+}
+
+async fn write_owned(client: Client, wanted: Levels) -> Result<(), IoError> {
+    write(&client, &wanted).await
 }
 
 /// Writes these levels into every list. One that fails keeps none of the others.

@@ -130,7 +130,8 @@ pub async fn isolate(
         Ok(there) => {
             let is_wanted = |p: &NetworkPolicy| wanted.iter().any(|w| w.name_any() == p.name_any());
             let others = there.iter().filter(|p| !is_wanted(p) && !is_neutralised(p)).cloned();
-            match each(PARALLEL, others.map(|policy| neutralise(client, uid, policy))).await {
+            let all: Vec<_> = others.map(|policy| neutralise(client, uid, policy)).collect();
+            match each(PARALLEL, all).await {
                 Ok(changed) => written.changed |= changed.contains(&true),
                 Err(error) => failed = failed.or(Some(error)),
             }

@@ -45,7 +45,7 @@ pub async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<Str
 /// The first refusal or failure; the other pods were written all the same.
 pub async fn end(client: &Client, namespace: &str, pods: &[Pod]) -> Result<usize, IoError> {
     let writes = pods.iter().filter_map(|pod| Some((pod, todo(pod)?)));
-    let all = writes.map(|(pod, todo)| write(client, namespace, pod, todo));
+    let all: Vec<_> = writes.map(|(pod, todo)| write(client, namespace, pod, todo)).collect();
     Ok(each(PARALLEL, all).await?.len())
 }
 

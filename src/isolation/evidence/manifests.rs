@@ -127,7 +127,8 @@ async fn list(
         return secrets::list(client, namespace, key).await;
     }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);
-    pages(&full_name(kind), async |params| {
+    let api = &api;
+    pages(&full_name(kind), |params| async move {
         let page = api.list(&params).await?;
         let next = page.metadata.continue_.clone();
         let values = page.items.into_iter().map(|mut object| {

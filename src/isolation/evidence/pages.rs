@@ -17,10 +17,11 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A whole list, page by page.
-pub(super) async fn pages<T>(
-    kind: &str,
-    page: impl AsyncFn(ListParams) -> kube::Result<(Vec<T>, Option<String>)>,
-) -> Result<Vec<T>, IoError> {
+pub(super) async fn pages<T, F>(kind: &str, page: impl Fn(ListParams) -> F) -> Result<Vec<T>, IoError>
+where
+    // No AsyncFn: the compiler could not tell that what calls it may be spawned.
+    F: Future<Output = kube::Result<(Vec<T>, Option<String>)>>,
+{
     let mut limit = PAGE;
     let mut params = ListParams::default().limit(limit);
     let mut all = Vec::new();
@@ -63,10 +64,12 @@ mod tests {
     /// Two pages; each answer is the next of `answers`: 0, or the code it is refused with. Returns the codes that are left, too.
     async fn read(answers: &[u16]) -> (Option<Vec<u32>>, usize) {
         let left = Mutex::new(answers.iter().copied());
-        let page = async |params: ListParams| match left.lock().unwrap().next().unwrap_or_default() {
-            0 if params.continue_token.is_some() => Ok((vec![2], None)),
-            0 => Ok((vec![1], Some("more".to_owned()))),
-            code => Err(kube::Error::Api(Box::new(Status { code, ..Status::default() }))),
+        let page = |params: ListParams| {
+            std::future::ready(match left.lock().unwrap().next().unwrap_or_default() {
+                0 if params.continue_token.is_some() => Ok((vec![2], None)),
+                0 => Ok((vec![1], Some("more".to_owned()))),
+                code => Err(kube::Error::Api(Box::new(Status { code, ..Status::default() }))),
+            })
         };
         let all = pages("things", page).await.ok();
         (all, left.into_inner().unwrap().count())

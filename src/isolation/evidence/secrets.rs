@@ -68,7 +68,8 @@ impl DigestKey {
 /// All Secrets of a namespace: metadata, and a digest of each value.
 pub(super) async fn list(client: &Client, namespace: &str, key: &DigestKey) -> Result<Vec<Value>, IoError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    pages("secrets", async |params: ListParams| {
+    let api = &api;
+    pages("secrets", |params: ListParams| async move {
         let page = api.list(&params).await?;
         let next = page.metadata.continue_.clone();
         let digested = |secret: Secret| described(secret.metadata, &digests(key, secret.data));

@@ -162,7 +162,8 @@ async fn ask(client: &Client, subject: Subject<'_>, taken: &mut Snapshots) -> Re
 
 async fn claims(client: &Client, namespace: &str) -> Result<Vec<PersistentVolumeClaim>, IoError> {
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    pages("persistentvolumeclaims", async |params: ListParams| {
+    let api = &api;
+    pages("persistentvolumeclaims", |params: ListParams| async move {
         let page = api.list(&params).await?;
         Ok((page.items, page.metadata.continue_))
     })
@@ -334,7 +335,8 @@ struct Class {
 
 async fn classes(client: &Client, kind: &ApiResource) -> Result<Vec<Class>, IoError> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), kind);
-    let all = pages(&kind.plural, async |params: ListParams| {
+    let api = &api;
+    let all = pages(&kind.plural, |params: ListParams| async move {
         let page = api.list(&params).await?;
         let next = page.metadata.continue_.clone();
         let class = |class: DynamicObject| {

@@ -26,6 +26,7 @@ use crate::isolation::list::Listed;
 use crate::isolation::network::{Before, Written};
 use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
 use crate::isolation::preflight::configuration_of;
+use crate::isolation::probe;
 use crate::isolation::retry::control_again_after;
 use crate::isolation::target::{self, Next};
 
@@ -239,8 +240,14 @@ impl Work<'_> {
         let mut pause = Duration::from_millis(5);
         // Once it was tried in vain, a pass tries it once: what comes next is not delayed each time.
         let in_vain = self.context.remember(self.name, |memory| memory.probing.is_some());
-        while !self.try_fence(pass, &seal).await {
-            if in_vain || began.elapsed() > VERIFYING {
+        loop {
+            let is_last = in_vain || began.elapsed() > VERIFYING;
+            // While it does not even refuse a pod, there is no need to try everything. Of a failure, everything is reported.
+            let is_open = !is_last && probe::is_open(&self.context.servers, self.name).await.is_ok();
+            if !is_open && self.try_fence(pass, &seal).await {
+                return;
+            }
+            if is_last {
                 let again = self.fence_not_verified(pass);
                 self.wake_within(again);
                 return;
