@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
@@ -276,7 +276,7 @@ fn cause(error: Option<&IoError>) -> retry::Cause {
 /// One pass in a task of its own: hundreds of them take all processors there are. It ends with whoever waits for it, and a panic is
 /// theirs.
 async fn spawned(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
-    let task = AbortOnDropHandle::new(tokio::spawn(reconcile(object, context)));
+    let task = AbortOnDropHandle::new(tokio::spawn(reconcile(object, context).boxed()));
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
