@@ -1,7 +1,7 @@
 //! Reads and writes the isolation lists. The policy `resurgam-own-guard` lets others only append namespaces; the operator alone takes
 //! them out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
