@@ -24,15 +24,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// The configuration makes no client.
-pub fn patient(config: Config) -> kube::Result<Client> {
+pub fn with_read_retries(config: Config) -> kube::Result<Client> {
     build(config, None)
 }
 
-/// As [`patient`]; besides, nothing but reads is sent while this process does not lead.
+/// As [`with_read_retries`]; besides, nothing but reads is sent while this process does not lead.
 ///
 /// # Errors
 /// The configuration makes no client.
-pub fn leading(config: Config, leadership: Leadership) -> kube::Result<Client> {
+pub fn while_leading(config: Config, leadership: Leadership) -> kube::Result<Client> {
     build(config, Some(leadership))
 }
 
@@ -174,7 +174,7 @@ mod tests {
         let shared: Shared = (asked.clone(), Arc::new(Mutex::new(answers.into_iter())));
         let app = Router::new().fallback(answer).with_state(shared);
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (patient(Config::new(url)).unwrap(), asked)
+        (with_read_retries(Config::new(url)).unwrap(), asked)
     }
 
     const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;

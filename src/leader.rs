@@ -27,7 +27,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 
 /// Whoever may lead.
 #[derive(Clone)]
-pub struct Candidate {
+pub struct LeaderElector {
     /// Where the Lease is.
     pub leases: Api<Lease>,
     /// Its name.
@@ -78,9 +78,9 @@ impl Leadership {
     }
 }
 
-/// Whoever leads. It has to be [kept](Reign::kept).
-pub struct Reign {
-    candidate: Candidate,
+/// Whoever leads. It has to be [kept](LeaderLease::kept).
+pub struct LeaderLease {
+    candidate: LeaderElector,
     /// As it was last written by us, or found to be ours.
     lease: Lease,
     /// When the last renewal that the API server confirmed was sent.
@@ -88,12 +88,12 @@ pub struct Reign {
 }
 
 /// What a Lease looked like, and since when it does so.
-struct Sight {
+struct ObservedLease {
     version: Option<String>,
     since: Instant,
 }
 
-impl Sight {
+impl ObservedLease {
     /// May whoever stands by take the Lease now? `seen` is what it looked like at the last look.
     fn may_take(seen: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
         let spec = lease.spec.as_ref();
@@ -112,12 +112,12 @@ impl Sight {
     }
 }
 
-impl Candidate {
+impl LeaderElector {
     /// Stands by until it leads, or until `stop`. The API server's errors are told, and waited out.
     ///
     /// # Errors
     /// What `stop` resolved to. This one does not hold the Lease then, as far as the API server answered.
-    pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<Reign, S> {
+    pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<LeaderLease, S> {
         let mut stop = std::pin::pin!(stop);
         let heart = self.heart();
         let (mut seen, mut has_tried) = (None, false);
@@ -138,9 +138,9 @@ impl Candidate {
             };
             match taken {
                 Ok(Some((lease, renewed))) => {
-                    let reign = Reign { candidate: self, lease, renewed };
-                    reign.extend();
-                    return Ok(reign);
+                    let held = LeaderLease { candidate: self, lease, renewed };
+                    held.extend();
+                    return Ok(held);
                 }
                 Ok(None) => {}
                 // Somebody was quicker.
@@ -155,7 +155,7 @@ impl Candidate {
     }
 
     /// Leads no more before it knew that it did: the answer to a write may have been lost.
-    async fn stand_down<S>(&self, has_tried: bool, why: S) -> Result<Reign, S> {
+    async fn stand_down<S>(&self, has_tried: bool, why: S) -> Result<LeaderLease, S> {
         if has_tried {
             self.release().await;
         }
@@ -168,7 +168,7 @@ impl Candidate {
     }
 
     /// Reads the Lease. Returns it as it is to be written, if this one may take it now.
-    async fn look(&self, seen: &mut Option<Sight>) -> Result<Option<Lease>, IoError> {
+    async fn look(&self, seen: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
         let found = call_opt(format!("get Lease {}", self.name), self.leases.get(&self.name)).await?;
         self.is_read.store(true, Ordering::Relaxed);
         Ok(match found {
@@ -178,7 +178,7 @@ impl Candidate {
                     ObjectMeta { name: Some(self.name.clone()), annotations, ..ObjectMeta::default() };
                 Some(self.held(Lease { metadata, spec: None }))
             }
-            Some(lease) if Sight::may_take(seen, &lease, self.duration, Instant::now()) => {
+            Some(lease) if ObservedLease::may_take(seen, &lease, self.duration, Instant::now()) => {
                 Some(self.held(lease))
             }
             Some(_) => None,
@@ -199,14 +199,14 @@ impl Candidate {
 
     /// Gives the Lease back where this one holds it, so that a successor need not wait. If that fails, it runs out.
     async fn release(&self) {
-        match tokio::time::timeout(RELEASE, self.give_back()).await {
+        match tokio::time::timeout(RELEASE, self.release_lease()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the lease runs out"),
             Err(_) => tracing::warn!("the lease runs out: giving it back took too long"),
         }
     }
 
-    async fn give_back(&self) -> Result<(), IoError> {
+    async fn release_lease(&self) -> Result<(), IoError> {
         let Self { leases, name, identity, .. } = self;
         // As it is now: a renewal may have been under way.
         let Some(mut lease) = call_opt(format!("get Lease {name}"), leases.get(name)).await? else {
@@ -249,7 +249,7 @@ impl Candidate {
     }
 }
 
-impl Reign {
+impl LeaderLease {
     /// For how long it leads without a renewal that is confirmed. The rest of the Lease is for whatever is under way then.
     fn lasts(&self) -> Duration {
         self.candidate.duration * 5 / 6
@@ -332,12 +332,12 @@ impl Reign {
     }
 }
 
-/// A reign that goes on by itself.
+/// A lease that is renewed by a task of its own.
 pub struct Kept {
     task: JoinHandle<Option<String>>,
     /// Dropped, it ends the keeping.
     let_go: oneshot::Sender<Never>,
-    candidate: Candidate,
+    candidate: LeaderElector,
 }
 
 enum Never {}
@@ -355,7 +355,7 @@ impl Kept {
 
     /// Gives the Lease back, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
     /// runs out.
-    pub async fn give_back(self) {
+    pub async fn release_lease(self) {
         drop(self.let_go);
         // Whoever renews it is done first, or the Lease is lost.
         if let Ok(None) = self.task.await {

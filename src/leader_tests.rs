@@ -26,7 +26,7 @@ fn a_lease_is_taken_once_it_was_seen_unrenewed_for_as_long_as_it_lasts_whatever_
     let at = |seconds| began + Duration::from_secs(seconds);
     let mut seen = None;
     let mut may = |version, holder, seconds, now| {
-        Sight::may_take(&mut seen, &lease(version, holder, seconds), DURATION, at(now))
+        ObservedLease::may_take(&mut seen, &lease(version, holder, seconds), DURATION, at(now))
     };
     assert!(!may(1, "them", 2, 0), "however old it says that it is, it may have been renewed just now");
     assert!(!may(1, "them", 2, 1));
@@ -97,13 +97,13 @@ async fn serve(State(server): State<Shared>, request: Request) -> Response {
 }
 
 /// Candidates for a lease that nobody holds.
-async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
+async fn stage() -> (Shared, impl Fn(&str) -> LeaderElector) {
     let shared = Shared::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: axum::http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let app = Router::new().fallback(serve).with_state(shared.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let candidate = move |identity: &str| Candidate {
+    let candidate = move |identity: &str| LeaderElector {
         leases: Api::namespaced(Client::try_from(Config::new(url.clone())).unwrap(), "system"),
         name: "lease".to_owned(),
         identity: identity.to_owned(),
@@ -117,7 +117,7 @@ async fn stage() -> (Shared, impl Fn(&str) -> Candidate) {
 }
 
 /// Stands by until it leads.
-async fn lead(candidate: Candidate) -> Reign {
+async fn lead(candidate: LeaderElector) -> LeaderLease {
     candidate.lead(std::future::pending::<()>()).await.ok().unwrap()
 }
 
@@ -135,7 +135,7 @@ async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
     assert!(stood_by.is_err(), "it stands by");
     assert_eq!(holder(&server), "first");
     let began = Instant::now();
-    let (given, second) = tokio::join!(first.candidate.give_back(), lead(candidate("second")));
+    let (given, second) = tokio::join!(first.candidate.release_lease(), lead(candidate("second")));
     given.unwrap();
     assert!(began.elapsed() < DURATION, "what is given back is not waited for");
     assert_eq!(second.lease.spec.unwrap().lease_transitions, Some(2));
@@ -169,10 +169,10 @@ async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_i
         (None, "the lease is gone"),
     ] {
         let (server, candidate) = stage().await;
-        let mut reign = lead(candidate("first")).await;
+        let mut held = lead(candidate("first")).await;
         let left = left.map(|holder| serde_json::to_value(lease(7, holder, 2)).unwrap());
         server.lock().unwrap().lease = left;
-        assert_eq!(reign.keep().await, why);
+        assert_eq!(held.keep().await, why);
     }
 }
 
@@ -187,7 +187,7 @@ async fn whoever_is_not_looked_after_any_more_leads_no_more() {
 
     server.lock().unwrap().lease = None;
     let kept = lead(candidate("second")).await.kept();
-    kept.give_back().await;
+    kept.release_lease().await;
     assert_eq!(holder(&server), "");
 }
 
@@ -245,7 +245,7 @@ async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it()
     published.set("resurgam.dev/fact", "two".to_owned());
     first.renew().await.map_err(drop).unwrap();
     assert_eq!(annotation(&server), "two");
-    first.candidate.give_back().await.unwrap();
+    first.candidate.release_lease().await.unwrap();
     let second = candidate("second");
     second.published.set("resurgam.dev/fact", "three".to_owned());
     lead(second).await;
@@ -267,7 +267,8 @@ async fn leadership_ends_before_the_lease_does_and_with_it_every_write() {
 
     // Nobody listens at this address: what is refused here is not even sent.
     let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-    let leases: Api<Lease> = Api::namespaced(crate::client::leading(config, leadership).unwrap(), "system");
+    let leases: Api<Lease> =
+        Api::namespaced(crate::client::while_leading(config, leadership).unwrap(), "system");
     let refused = leases.create(&PostParams::default(), &lease(1, "one", 2)).await.unwrap_err().to_string();
     assert!(refused.contains("this process does not lead"), "{refused}");
     let read = leases.get("lease").await.unwrap_err().to_string();

@@ -148,7 +148,7 @@ fn plans(args: &Args) -> Result<Vec<Access>> {
 }
 
 async fn check(args: &Args, plans: &[Access]) -> Result<ExitCode> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     let mut found = Vec::new();
     for access in plans {
         found.push(compare(&client, access, args.late).await);

@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn report(args: &Args) -> Result<Report> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     let scope = Scope { pre: args.pre, plan: args.plan.clone() };
     let end = Instant::now() + args.wait.map_or(StdDuration::ZERO, |wait| wait.0);
     let mut told = String::new();

@@ -25,7 +25,7 @@ use crate::isolation::evidence::{
     DigestKey, Evidence, LOG_LIMIT, Location, Recipient, STORE_ANNOTATION, Store, keep_proving,
 };
 use crate::isolation::other_policies::AcceptedPolicy;
-use crate::leader::{Candidate, Published};
+use crate::leader::{LeaderElector, Published};
 use crate::version;
 use health::Health;
 
@@ -183,7 +183,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let interval = args.probe_interval;
     anyhow::ensure!(interval.0.as_secs() >= 1, "--probe-interval {interval} is too short: at least 1s");
     let config = super::cluster().await?;
-    let client = crate::client::patient(config.clone())?;
+    let client = crate::client::with_read_retries(config.clone())?;
     let health = Arc::new(Health::default());
     let listener = listen(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
@@ -194,7 +194,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     published.set(version::ANNOTATION, version::full());
     // What an earlier leader found out of its store says nothing of this one's.
     published.set(STORE_ANNOTATION, String::new());
-    let candidate = Candidate {
+    let candidate = LeaderElector {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
         identity: identity.clone(),
@@ -213,7 +213,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
 
     tracing::info!("waiting to lead");
     let mut lease = match candidate.lead(&mut ended).await {
-        Ok(reign) => reign.kept(),
+        Ok(held) => held.kept(),
         Err(ended) => return Ok(ended.code()),
     };
     tracing::info!("leading");
@@ -221,7 +221,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     process.metrics.begin_leading();
     let store = evidence.store.clone();
     // Whatever it does, it writes only while it leads.
-    let client = crate::client::leading(config.clone(), process.leadership.clone())?;
+    let client = crate::client::while_leading(config.clone(), process.leadership.clone())?;
     let mut controllers = Box::pin(lead(args, client, config, asker, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => Ended::Controllers(error),
@@ -251,7 +251,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
             tracing::warn!(after = ?WIND_DOWN, "what is under way is broken off");
         }
     }
-    lease.give_back().await;
+    lease.release_lease().await;
     Ok(code)
 }
 
@@ -298,14 +298,14 @@ async fn control(
     options.process = process.clone();
     let cache = ClusterCache::start(&client);
     options.cache = Some(cache.clone());
-    let heard = options.heard.clone();
+    let health = options.health.clone();
     let stop = process.stop.clone();
     let quarantines = async {
         quarantine::run(client.clone(), config.clone(), options).await;
         if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the Quarantine controller ended") }
     };
     let plans = async {
-        plan::run(client.clone(), config.clone(), asker, cache, heard, process)
+        plan::run(client.clone(), config.clone(), asker, cache, health, process)
             .await
             .context("the plan controller ended")
     };

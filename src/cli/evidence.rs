@@ -147,7 +147,7 @@ async fn verify(store: &Store, args: &Verify) -> Result<ExitCode> {
 
 /// By namespace, the digest that its Quarantine's status says.
 async fn recorded(namespace: Option<&str>) -> Result<BTreeMap<String, String>> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     let mut only = ListParams::default();
     if let Some(namespace) = namespace {
         only = only.fields(&format!("metadata.name={namespace}"));

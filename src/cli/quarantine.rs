@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn quarantine(args: &Args) -> Result<ExitCode> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     // In a pod there is none: then the login is the account's.
     let kubeconfig = Kubeconfig::read().ok();
     let mut report = begin(args, &client).await?;

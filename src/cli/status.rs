@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn show(args: &Args) -> Result<ExitCode> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     let scope = Scope {
         plan: args.plan.clone(),
         namespace: args.namespace.clone(),

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn parts() -> Result<Vec<Part>> {
-    let client = crate::client::patient(super::cluster().await?)?;
+    let client = crate::client::with_read_retries(super::cluster().await?)?;
     let server = kubernetes::version(&client).await.map_err(anyhow::Error::msg)?;
     let (operator, policies, kinds) =
         futures::join!(operators(&client), installation::policies(&client), installation::kinds(&client));

@@ -15,7 +15,7 @@ use super::stores::Stores;
 use crate::api::{Incident, MANAGED_BY_LABEL, RECORDS_NAMESPACE, Reason, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
-use crate::engine::{AcceptedRecord, AcceptedSeen, Accepting};
+use crate::engine::{AcceptedRecord, AcceptedState, Accepting};
 use crate::isolation::MANAGED_BY;
 use crate::plan::Plan;
 use crate::plan::ratchet::{Requirements, Scope};
@@ -59,7 +59,7 @@ pub(crate) fn selector() -> String {
 }
 
 /// What is on record for a scope, by the watch or by this process's own last write, whichever is newer (I6).
-pub(super) fn observe(stores: &Stores, state: &mut State, scope: &Scope) -> AcceptedSeen {
+pub(super) fn observe(stores: &Stores, state: &mut State, scope: &Scope) -> AcceptedState {
     let name = name(scope);
     let watched = stores.accepted.get(&ObjectRef::new(&name).within(RECORDS_NAMESPACE));
     if let (Some(watched), Some(own)) = (&watched, state.accepted_own.get(&name))
@@ -68,11 +68,11 @@ pub(super) fn observe(stores: &Stores, state: &mut State, scope: &Scope) -> Acce
         state.accepted_own.remove(&name);
     }
     let Some(object) = state.accepted_own.get(&name).cloned().map(Arc::new).or(watched) else {
-        return AcceptedSeen::Missing;
+        return AcceptedState::Missing;
     };
     let uid = object.data.as_ref().and_then(|data| data.get(INCIDENT_UID));
     if uid.is_some_and(|uid| !incident_is_there(stores, uid)) {
-        return AcceptedSeen::Outdated { revision: object.resource_version().unwrap_or_default() };
+        return AcceptedState::Outdated { revision: object.resource_version().unwrap_or_default() };
     }
     // Read once for each version: a plan is looked at often.
     let read = state.accepted_read.entry(name);
@@ -93,11 +93,11 @@ fn incident_is_there(stores: &Stores, uid: &str) -> bool {
 }
 
 /// Reads a record. One that is not as this version writes them is unreadable, which blocks.
-fn parse(object: &ConfigMap) -> AcceptedSeen {
+fn parse(object: &ConfigMap) -> AcceptedState {
     let revision = object.resource_version().unwrap_or_default();
     match try_parse(object) {
-        Ok(record) => AcceptedSeen::Record { revision, record },
-        Err(why) => AcceptedSeen::Unreadable {
+        Ok(record) => AcceptedState::Record { revision, record },
+        Err(why) => AcceptedState::Unreadable {
             revision,
             why: format!("ConfigMap {RECORDS_NAMESPACE}/{}: {why}", object.name_any()),
         },
@@ -233,7 +233,7 @@ impl Act {
                 let accepted = found.filter(of_this_incident).map(|object| parse(&object));
                 let now = &self.service().requirements;
                 match accepted {
-                    Some(AcceptedSeen::Record { record, .. }) if *record.requirements == **now => Ok(()),
+                    Some(AcceptedState::Record { record, .. }) if *record.requirements == **now => Ok(()),
                     _ => {
                         let message = format!(
                             "what the plan requires for {scope} is not what was last accepted, by a live read of ConfigMap \

@@ -19,7 +19,7 @@ fn sound() -> serde_json::Value {
 
 #[test]
 fn a_record_is_read_back_as_it_was_written() {
-    let AcceptedSeen::Record { revision, record } = parse(&object(sound())) else { panic!("not read") };
+    let AcceptedState::Record { revision, record } = parse(&object(sound())) else { panic!("not read") };
     assert_eq!((revision.as_str(), record.by.as_str()), ("7", "plan recovery/p"));
     assert_eq!((record.requirements.incident.as_str(), record.exceptions.len()), ("nov", 1));
 }
@@ -39,7 +39,7 @@ fn a_record_that_is_not_as_it_was_written_is_unreadable() {
         if value.is_null() {
             data.as_object_mut().unwrap().remove(key);
         }
-        let AcceptedSeen::Unreadable { why, .. } = parse(&object(data)) else { panic!("{key}: {value}") };
+        let AcceptedState::Unreadable { why, .. } = parse(&object(data)) else { panic!("{key}: {value}") };
         assert!(why.contains("resurgam-accepted.db") && why.contains(key), "{why}");
     }
     // A field of a newer version.
@@ -48,7 +48,7 @@ fn a_record_that_is_not_as_it_was_written_is_unreadable() {
         serde_json::from_str(data[REQUIREMENTS].as_str().unwrap()).unwrap();
     requirements["evidence"] = json!("required");
     data[REQUIREMENTS] = json!(requirements.to_string());
-    assert!(matches!(parse(&object(data)), AcceptedSeen::Unreadable { .. }));
+    assert!(matches!(parse(&object(data)), AcceptedState::Unreadable { .. }));
 }
 
 #[test]

@@ -419,7 +419,8 @@ impl Act {
 
     /// I1: by a live read, every dependency is recovered and healthy.
     pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceId]) -> Result<(), ActError> {
-        let found = read_dependencies(&self.records(), &self.plan, dependencies, &self.context.heard).await?;
+        let found =
+            read_dependencies(&self.records(), &self.plan, dependencies, &self.context.health).await?;
         match allowance(found.iter().map(Dependency::from)) {
             Allowance::Allowed => Ok(()),
             Allowance::Unknown(service) | Allowance::Refused(service) => Err(refused(

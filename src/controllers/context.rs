@@ -4,7 +4,7 @@ use kube::{Client, Config};
 
 use super::events::Events;
 use super::gate_tasks::Gatekeeper;
-use super::heard::Heard;
+use super::health_cache::HealthCache;
 use super::process::Process;
 use super::running::State;
 use super::stores::Stores;
@@ -22,7 +22,7 @@ pub(crate) struct Context {
     /// What `client` was made from.
     pub(crate) config: Config,
     /// Told what was heard of services' health.
-    pub(crate) heard: Heard,
+    pub(crate) health: HealthCache,
 }
 
 impl Context {
@@ -64,5 +64,5 @@ pub fn impersonating(
     let mut config = config.clone();
     let user = account_user(namespace, account);
     config.headers.push(("impersonate-user".parse()?, user.parse()?));
-    Ok(crate::client::leading(config, leadership.clone())?)
+    Ok(crate::client::while_leading(config, leadership.clone())?)
 }

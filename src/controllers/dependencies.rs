@@ -3,7 +3,7 @@
 use futures::future::try_join_all;
 use kube::Api;
 
-use super::heard::Heard;
+use super::health_cache::HealthCache;
 use crate::api::{Health, ServiceRecovery, service_recovery_name};
 use crate::calls::{IoError, call_opt};
 use crate::plan::loosening::Dependency;
@@ -32,14 +32,14 @@ pub(super) async fn read_dependencies(
     records: &Api<ServiceRecovery>,
     plan: &Plan,
     dependencies: &[ServiceId],
-    heard: &Heard,
+    health: &HealthCache,
 ) -> Result<Vec<ReadDependency>, IoError> {
     let reads = dependencies.iter().map(|&id| async move {
         let service = plan.services[id].name.clone();
         let name = service_recovery_name(&plan.name, &service);
         let found = call_opt(format!("get ServiceRecovery {name}"), records.get(&name)).await?;
         let record = found.filter(|record| record.spec.plan_ref.uid == plan.uid);
-        Ok(ReadDependency { health: heard.of(plan, &service), service, record })
+        Ok(ReadDependency { health: health.of(plan, &service), service, record })
     });
     try_join_all(reads).await
 }

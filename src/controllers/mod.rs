@@ -1,7 +1,7 @@
 //! The shell: watch, gather, ask the pure half, write. It decides nothing.
 
 pub mod fence;
-pub mod heard;
+pub mod health_cache;
 pub mod metrics;
 pub mod network;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! Gathers what is known of a service into [`ServiceSeen`], without a request.
+//! Gathers what is known of a service into [`ServiceObservation`], without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::api::{
     ServiceRecoveryStatus, Stage, service_recovery_name,
 };
 use crate::engine::{
-    Asked, ClaimSeen, DecisionSeen, Presence, QuarantineFound, QuarantineSeen, Refusal, Room, ServiceSeen,
+    Asked, ClaimState, DecisionObservation, Presence, QuarantineObservation, QuarantineState, Refusal, Room,
+    ServiceObservation,
 };
 use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service, ServiceId};
@@ -32,9 +33,9 @@ pub(crate) fn service(
     plan: &Plan,
     state: &mut State,
     id: ServiceId,
-    decisions: &BTreeMap<String, Vec<DecisionSeen>>,
+    decisions: &BTreeMap<String, Vec<DecisionObservation>>,
     now: Timestamp,
-) -> (ServiceSeen, bool) {
+) -> (ServiceObservation, bool) {
     let service = &plan.services[id];
     let scopes = plan.scopes(id);
     let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
@@ -42,7 +43,7 @@ pub(crate) fn service(
     let record = record(stores, plan, service, held);
     let seen = seen(stores, plan, service, held, record.as_ref(), decisions, now);
     let has_stale_gates = seen.gates.len() < held.gates.len();
-    (ServiceSeen { accepted, ..seen }, has_stale_gates)
+    (ServiceObservation { accepted, ..seen }, has_stale_gates)
 }
 
 /// The newer of what the watch tells and what this process last wrote.
@@ -90,14 +91,14 @@ fn seen(
     service: &Service,
     held: &ServiceState,
     record: Option<&ServiceRecovery>,
-    decisions: &BTreeMap<String, Vec<DecisionSeen>>,
+    decisions: &BTreeMap<String, Vec<DecisionObservation>>,
     now: Timestamp,
-) -> ServiceSeen {
+) -> ServiceObservation {
     let status = record
         .and_then(|r| r.status.clone())
         .unwrap_or_else(|| ServiceRecoveryStatus { attempt: 1, ..Default::default() });
     let attempt = status.attempt;
-    ServiceSeen {
+    ServiceObservation {
         exists: record.is_some(),
         other_plan: record.map(|r| r.spec.plan_ref.uid.clone()).filter(|uid| *uid != plan.uid),
         generation: record.and_then(|r| r.metadata.generation),
@@ -153,7 +154,7 @@ fn quarantine(
     service: &Service,
     namespace: &str,
     stage: &Stage,
-) -> QuarantineSeen {
+) -> QuarantineObservation {
     let object = stores.quarantines.get(&ObjectRef::new(namespace));
     let exists = object.is_some();
     let found = object.and_then(|object| {
@@ -162,14 +163,14 @@ fn quarantine(
         let leaving = quarantine.metadata.deletion_timestamp.is_some() && *stage < Stage::Recovered;
         (!leaving).then(|| found(stores, plan, service, quarantine))
     });
-    QuarantineSeen { namespace: namespace.to_owned(), exists, found }
+    QuarantineObservation { namespace: namespace.to_owned(), exists, found }
 }
 
-fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantine) -> QuarantineFound {
+fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantine) -> QuarantineState {
     let status = quarantine.status.clone().unwrap_or_default();
     let ready = find(&status.conditions, READY);
     let current = status.observed_generation == quarantine.metadata.generation;
-    QuarantineFound {
+    QuarantineState {
         isolation: status.isolation,
         // Pods on the network of their nodes end with the sealing, which comes before anything is let in.
         ready: current
@@ -190,15 +191,15 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
     }
 }
 
-fn claim(stores: &Stores, plan: &Plan, service: &Service, claim: Option<&Claim>) -> ClaimSeen {
+fn claim(stores: &Stores, plan: &Plan, service: &Service, claim: Option<&Claim>) -> ClaimState {
     match claim {
-        None => ClaimSeen::Free,
+        None => ClaimState::Free,
         Some(claim) if claim.plan_uid == plan.uid && claim.service == service.name => {
-            ClaimSeen::Mine { attempt: claim.attempt }
+            ClaimState::Mine { attempt: claim.attempt }
         }
         // Taking it is preceded by a live read of that plan.
-        Some(claim) if !plan_exists(stores, claim) => ClaimSeen::Free,
-        Some(claim) => ClaimSeen::Other { holder: claim.display.clone() },
+        Some(claim) if !plan_exists(stores, claim) => ClaimState::Free,
+        Some(claim) => ClaimState::Other { holder: claim.display.clone() },
     }
 }
 
@@ -231,15 +232,15 @@ pub(crate) fn decisions(
     stores: &Stores,
     plan: &Plan,
     concerned: &BTreeSet<ServiceId>,
-) -> BTreeMap<String, Vec<DecisionSeen>> {
-    let mut found: BTreeMap<String, Vec<DecisionSeen>> = BTreeMap::new();
+) -> BTreeMap<String, Vec<DecisionObservation>> {
+    let mut found: BTreeMap<String, Vec<DecisionObservation>> = BTreeMap::new();
     if concerned.is_empty() {
         return found;
     }
     for object in stores.decisions.state() {
         let Ok(Decision { metadata, spec }) = &object.0 else { continue };
         if metadata.namespace.as_deref() == Some(&plan.namespace) && spec.plan == plan.name {
-            found.entry(spec.service.clone()).or_default().push(DecisionSeen {
+            found.entry(spec.service.clone()).or_default().push(DecisionObservation {
                 name: metadata.name.clone().unwrap_or_default(),
                 by: spec.by.clone(),
                 action: spec.action,

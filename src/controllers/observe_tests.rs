@@ -9,7 +9,7 @@ use super::*;
 use crate::api::{Phase, RecoveryPlanSpec, Verdict};
 use crate::controllers::gate_tasks::GateTask;
 use crate::controllers::stores::Guarded;
-use crate::engine::{Answer, GateKey, Seen, StepOutcome};
+use crate::engine::{Answer, GateKey, Observation, StepOutcome};
 
 /// A cluster in which there is nothing but these ServiceRecoveries.
 fn stores(records: &[serde_json::Value]) -> Stores {
@@ -32,7 +32,7 @@ fn stores(records: &[serde_json::Value]) -> Stores {
 }
 
 /// The first service of a plan as it is now, and whether a gate of it is asked what it is not to be asked any more.
-fn first(stores: &Stores, plan: &Plan, state: &mut State) -> (ServiceSeen, bool) {
+fn first(stores: &Stores, plan: &Plan, state: &mut State) -> (ServiceObservation, bool) {
     service(stores, plan, state, 0, &BTreeMap::new(), Timestamp::now())
 }
 
@@ -132,7 +132,8 @@ fn a_service_recovery_that_cannot_be_read_blocks_and_is_not_written_over() {
         refused.message
     );
     let (incident, account) = (Presence::Present, Presence::Present);
-    let seen = Seen { now: Timestamp::now(), incident, account, services: [seen].into_iter().collect() };
+    let seen =
+        Observation { now: Timestamp::now(), incident, account, services: [seen].into_iter().collect() };
     let decided = crate::engine::decide(&plan, &seen);
     assert_eq!((decided.services[0].effect.as_ref(), decided.services[0].write.as_ref()), (None, None));
     assert!(

@@ -22,7 +22,7 @@ use super::act::{Act, mark_orphaned};
 use super::context::{Context, account_user};
 use super::events::Events;
 use super::gate_tasks::{Binding, Gatekeeper};
-use super::heard::Heard;
+use super::health_cache::HealthCache;
 use super::metrics::{Controller, PlanState};
 use super::observe;
 use super::process::Process;
@@ -50,12 +50,12 @@ const CHANGES_LIMIT: usize = 4_096;
 /// A look is no more than work for the processor.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
-/// All plans that are attended to.
+/// All plans that are tasks to.
 struct Plans {
     context: Arc<Context>,
-    attended: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
+    tasks: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
     /// By namespace, the plans whose services live there.
-    tenants: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
+    plans_by_namespace: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,7 +72,7 @@ pub async fn run(
     config: Config,
     asker: Asker,
     cache: ClusterCache,
-    heard: Heard,
+    health: HealthCache,
     process: Process,
 ) -> anyhow::Result<()> {
     let heart = process.heartbeats.watch("plan controller", heartbeats::LIMIT);
@@ -102,10 +102,13 @@ pub async fn run(
         stores,
         process,
         config,
-        heard,
+        health,
     };
-    let plans =
-        Arc::new(Plans { context: Arc::new(context), attended: Mutex::default(), tenants: Mutex::default() });
+    let plans = Arc::new(Plans {
+        context: Arc::new(context),
+        tasks: Mutex::default(),
+        plans_by_namespace: Mutex::default(),
+    });
     plans.export();
     plans.changed(Change::Everything);
     let mut ticker = heart.ticker();
@@ -141,7 +144,7 @@ pub async fn run(
 
 impl Drop for Plans {
     fn drop(&mut self) {
-        for (_, task) in lock(&self.attended).values() {
+        for (_, task) in lock(&self.tasks).values() {
             task.abort();
         }
     }
@@ -159,7 +162,7 @@ impl Plans {
                 // `<plan>.<service>`: neither carries a dot.
                 let Some((plan, service)) = name.split_once('.') else { return };
                 let key = PlanKey { namespace, name: plan.to_owned() };
-                if let (Some(version), Some((running, _))) = (gone, lock(&self.attended).get(&key)) {
+                if let (Some(version), Some((running, _))) = (gone, lock(&self.tasks).get(&key)) {
                     let mut state = running.state();
                     if let Some(held) = state.services.get_mut(service) {
                         let deleted =
@@ -177,7 +180,7 @@ impl Plans {
             }
             Change::Quarantine { namespace } => {
                 let keys: Vec<PlanKey> =
-                    lock(&self.tenants).get(&namespace).into_iter().flatten().cloned().collect();
+                    lock(&self.plans_by_namespace).get(&namespace).into_iter().flatten().cloned().collect();
                 keys.iter()
                     .for_each(|key| self.wake_known(key, |running| running.wake_for_namespace(&namespace)));
             }
@@ -195,7 +198,7 @@ impl Plans {
                 self.sweep();
                 let there: BTreeSet<PlanKey> =
                     self.context.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
-                let known: Vec<PlanKey> = lock(&self.attended).keys().cloned().collect();
+                let known: Vec<PlanKey> = lock(&self.tasks).keys().cloned().collect();
                 known.iter().filter(|key| !there.contains(key)).for_each(|key| self.forget(key));
                 there.iter().for_each(|key| self.wake(key));
             }
@@ -207,17 +210,17 @@ impl Plans {
         let Some(scope) = accepted::scope(name) else { return };
         let keys: Vec<PlanKey> = match &scope {
             Scope::Namespace(namespace) => {
-                lock(&self.tenants).get(namespace).into_iter().flatten().cloned().collect()
+                lock(&self.plans_by_namespace).get(namespace).into_iter().flatten().cloned().collect()
             }
             Scope::External { plan_namespace, .. } => {
-                let keys = lock(&self.attended);
+                let keys = lock(&self.tasks);
                 keys.keys().filter(|key| key.namespace == *plan_namespace).cloned().collect()
             }
         };
         let deleted =
             gone.map(|version| ObjectMeta { resource_version: Some(version), ..ObjectMeta::default() });
         for key in &keys {
-            let Some((running, _)) = lock(&self.attended).get(key).cloned() else { continue };
+            let Some((running, _)) = lock(&self.tasks).get(key).cloned() else { continue };
             if let Some(deleted) = &deleted {
                 let mut state = running.state();
                 let is_older = |own: &ConfigMap| super::running::at_least_as_new(deleted, &own.metadata);
@@ -244,13 +247,13 @@ impl Plans {
     }
 
     fn wake_known(&self, key: &PlanKey, wake: impl Fn(&Running)) {
-        if let Some((running, _)) = lock(&self.attended).get(key) {
+        if let Some((running, _)) = lock(&self.tasks).get(key) {
             wake(running);
         }
     }
 
     fn wake_where(&self, concerned: impl Fn(&PlanKey, &State) -> bool) {
-        for (key, (running, _)) in lock(&self.attended).iter() {
+        for (key, (running, _)) in lock(&self.tasks).iter() {
             if concerned(key, &running.state()) {
                 running.wake_for_all();
             }
@@ -259,26 +262,26 @@ impl Plans {
 
     /// Wakes a plan's task, which begins with its first change.
     fn wake(self: &Arc<Self>, key: &PlanKey) {
-        let mut plans = lock(&self.attended);
+        let mut plans = lock(&self.tasks);
         let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
             let running = Arc::new(Running::new(key.clone()));
             let span = tracing::error_span!("plan", plan = %key);
-            let attending = attend(Arc::downgrade(self), running.clone()).instrument(span);
+            let running_plan = run_plan(Arc::downgrade(self), running.clone()).instrument(span);
             // It begins what writes, so that it is waited for as well.
-            let task = self.context.process.writers.spawn(attending);
+            let task = self.context.process.writers.spawn(running_plan);
             (running, task.abort_handle())
         });
         running.wake_for_all();
     }
 
-    /// A plan that is gone is attended to no more. What it isolated stays isolated.
+    /// A plan that is gone is tasks to no more. What it isolated stays isolated.
     fn forget(&self, key: &PlanKey) {
-        if let Some((running, task)) = lock(&self.attended).remove(key) {
+        if let Some((running, task)) = lock(&self.tasks).remove(key) {
             task.abort();
-            self.unheard(&running);
+            self.clear_health(&running);
         }
         let mut waiting = BTreeSet::new();
-        for keys in lock(&self.tenants).values_mut() {
+        for keys in lock(&self.plans_by_namespace).values_mut() {
             if keys.remove(key) {
                 waiting.extend(keys.iter().cloned());
             }
@@ -288,22 +291,22 @@ impl Plans {
     }
 
     /// Nobody listens for that plan any more, and nothing is known of its services.
-    fn unheard(&self, running: &Running) {
+    fn clear_health(&self, running: &Running) {
         let mut state = running.state();
         state.view = None;
         if let Some(plan) = &state.plan {
-            self.context.heard.forget(&plan.uid);
+            self.context.health.forget(&plan.uid);
         }
     }
 
-    /// Has the state of the plans that are attended to exported.
+    /// Has the state of the plans that are tasks to exported.
     fn export(self: &Arc<Self>) {
         let plans = Arc::downgrade(self);
         self.context.process.metrics.state.set_plans(move || {
             let Some(plans) = plans.upgrade() else { return Vec::new() };
-            let attended: Vec<Arc<Running>> =
-                lock(&plans.attended).values().map(|(running, _)| running.clone()).collect();
-            attended.iter().filter_map(|running| count(running)).collect()
+            let tasks: Vec<Arc<Running>> =
+                lock(&plans.tasks).values().map(|(running, _)| running.clone()).collect();
+            tasks.iter().filter_map(|running| count(running)).collect()
         });
     }
 
@@ -314,7 +317,7 @@ impl Plans {
         let object = match &object.0 {
             Ok(object) => object,
             Err(error) => {
-                self.tell_unreadable(running, &error.metadata, &error.error);
+                self.report_unreadable(running, &error.metadata, &error.error);
                 return None;
             }
         };
@@ -327,11 +330,11 @@ impl Plans {
             return Some(plan.clone());
         }
         let plan = Arc::new(Plan::from_object(object));
-        let mut tenants = lock(&self.tenants);
+        let mut plans_by_namespace = lock(&self.plans_by_namespace);
         for namespace in plan.services.iter().flat_map(|s| &s.namespaces) {
-            tenants.entry(namespace.clone()).or_default().insert(key.clone());
+            plans_by_namespace.entry(namespace.clone()).or_default().insert(key.clone());
         }
-        drop(tenants);
+        drop(plans_by_namespace);
         if state.plan.as_ref().is_some_and(|before| before.uid != plan.uid) {
             *state = State::default();
         }
@@ -341,7 +344,7 @@ impl Plans {
     }
 
     /// A plan that this version cannot read, such as one with a field of a newer version, is told so, once.
-    fn tell_unreadable(&self, running: &Running, meta: &kube::api::ObjectMeta, error: &str) {
+    fn report_unreadable(&self, running: &Running, meta: &kube::api::ObjectMeta, error: &str) {
         let mut state = running.state();
         let told = Some((meta.generation, error.to_owned()));
         if std::mem::replace(&mut state.unreadable, told.clone()) == told {
@@ -390,7 +393,7 @@ fn count(running: &Running) -> Option<PlanState> {
 }
 
 /// Looks at one plan whenever it is woken.
-async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
+async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
     let mut pause = RESYNC;
     let mut last_whole = None;
     loop {
@@ -404,7 +407,7 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
         let wake_at = looked.unwrap_or_else(|_| {
             plans.context.process.metrics.failed(Controller::Plan, "Panicked");
             tracing::error!("the operator panicked on this plan: a bug; nothing of it moves");
-            plans.unheard(&running);
+            plans.clear_health(&running);
             None
         });
         let until = wake_at.map(|at| at.duration_since(clock::now()));
@@ -416,7 +419,7 @@ async fn attend(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
 /// everything was observed last.
 fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
     let Some(plan) = plans.compiled(running) else {
-        plans.unheard(running);
+        plans.clear_health(running);
         return None;
     };
     let context = &plans.context;
@@ -431,7 +434,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
         *last_whole = Some(began);
     }
     let decided = View::look(&context.stores, &plan, &mut running.state(), &changes, now);
-    context.heard.tell(&plan, &decided.services);
+    context.health.publish(&plan, &decided.services);
     let mut wake_at = decided.wake_at;
     for of in decided.services {
         let id = of.service;
@@ -447,7 +450,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
         let before = record.as_ref().and_then(|record| record.status.as_ref());
         let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
         let status = of.write.as_deref().or(before).unwrap_or(&first);
-        keep_asking(context, running, &plan, id, &of.ask, status);
+        update_gate_tasks(context, running, &plan, id, &of.ask, status);
         if of.write.is_some() || of.effect.is_some() {
             let attempt = status.attempt;
             let mut state = running.state();
@@ -496,7 +499,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
 }
 
 /// Starts and ends the asking of gates, so that those which the engine wants asked are.
-fn keep_asking(
+fn update_gate_tasks(
     context: &Context,
     running: &Arc<Running>,
     plan: &Plan,

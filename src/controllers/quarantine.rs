@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use super::api_servers;
 use super::fence::{self, Fence};
-use super::heard::Heard;
+use super::health_cache::HealthCache;
 use super::metrics::{Controller, count_controls};
 use super::network::{Network, ProbeOptions};
 use super::process::Process;
@@ -87,7 +87,7 @@ pub struct QuarantineOptions {
     /// How that, and every other control, is tried.
     pub probe: ProbeOptions,
     /// What is heard of the health of what a claimant depends on. Nothing is loosened on a record's word alone.
-    pub heard: Heard,
+    pub health: HealthCache,
     /// Cluster-wide network policies of other APIs that an administrator accepts as they are.
     pub accepted_policies: Vec<AcceptedPolicy>,
     /// What is in the cluster, shared with who judges gates. `None`: the controller begins to watch it by itself.
@@ -105,7 +105,7 @@ impl QuarantineOptions {
             fence: Fence::default(),
             network: Network::default(),
             probe: ProbeOptions::default(),
-            heard: Heard::default(),
+            health: HealthCache::default(),
             accepted_policies: Vec::new(),
             cache: None,
             process: Process::default(),

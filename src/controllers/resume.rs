@@ -17,7 +17,7 @@ use crate::api::field_manager;
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::calls::{IoError, call};
 use crate::clock;
-use crate::engine::ResumeSeen;
+use crate::engine::ResumeObservation;
 use crate::isolation::workloads::list_kind;
 use crate::plan::ServiceId;
 use crate::resume::{self, Found, Key};
@@ -96,12 +96,12 @@ impl Act {
         Ok(resume::found(cronjobs, jobs))
     }
 
-    fn judged(&self, found: &BTreeMap<Key, Found>) -> Vec<ResumeSeen> {
+    fn judged(&self, found: &BTreeMap<Key, Found>) -> Vec<ResumeObservation> {
         let service = self.service();
         resume::judge(&service.resume, found, &seals(&self.context.stores, service), clock::now())
     }
 
-    fn keep_resumes(&self, attempt: i64, all: Vec<ResumeSeen>) {
+    fn keep_resumes(&self, attempt: i64, all: Vec<ResumeObservation>) {
         let mut state = self.running.state();
         let held = state.services.entry(self.service().name.clone()).or_default();
         held.resumes = Some((attempt, self.plan.generation, all));

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::gate_tasks::GateTask;
 use super::view::View;
 use crate::api::{RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{AcceptedSeen, GateKey, Refusal, ResumeSeen, StepOutcome};
+use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepOutcome};
 use crate::plan::Plan;
 
 /// A plan by namespace and name.
@@ -78,7 +78,7 @@ pub(crate) struct State {
     /// Records of accepted requirements that this process wrote, until the watch has caught up with them (I6), by name.
     pub(crate) accepted_own: BTreeMap<String, ConfigMap>,
     /// Records of accepted requirements as last read, and at which resourceVersion.
-    pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedSeen)>,
+    pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedState)>,
     /// What was observed and decided at the last look. `None`: there was none, or it came to nothing.
     pub(crate) view: Option<View>,
     /// A write of the plan's own status is under way.
@@ -105,7 +105,7 @@ pub(crate) struct ServiceState {
     /// Which attempt `steps` belongs to.
     pub(crate) steps_of: i64,
     /// What is suspended, as last looked at: in which attempt, and for which generation of the plan.
-    pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeSeen>)>,
+    pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeObservation>)>,
     /// What its workloads ask of their node, as last looked at: in which attempt, and for which generation of the plan.
     pub(crate) host_access: Option<(i64, Option<i64>, Vec<String>)>,
     /// Why the last effect was refused.

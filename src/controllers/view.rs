@@ -8,12 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 use super::observe;
 use super::running::{Changes, State};
 use super::stores::Stores;
-use crate::engine::{Decided, Engine, Seen, Services};
+use crate::engine::{Decided, Engine, Observation, Services};
 use crate::plan::{Plan, ServiceId};
 
 /// What was observed at the last look, and an engine that remembers what it decided on that.
 pub(crate) struct View {
-    pub(crate) seen: Seen,
+    pub(crate) seen: Observation,
     engine: Engine,
     /// For each service, when one of its gates says something else though nothing is heard.
     turns: Vec<Option<Timestamp>>,
@@ -65,10 +65,10 @@ impl View {
             }
         }
         let services: Services =
-            plan.services.iter().map(|_| crate::engine::ServiceSeen::default()).collect();
+            plan.services.iter().map(|_| crate::engine::ServiceObservation::default()).collect();
         let unknown = || crate::engine::Presence::Unknown(String::new());
         Self {
-            seen: Seen { now, incident: unknown(), account: unknown(), services },
+            seen: Observation { now, incident: unknown(), account: unknown(), services },
             engine: Engine::new(plan.clone()),
             turns: vec![None; plan.services.len()],
             by_namespace,

@@ -36,12 +36,12 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// They pass.
-    Passes,
+    Healthy,
     /// One does not, or nobody can say.
-    Doubtful,
+    Unhealthy,
     /// None says anything else than that it passes, and not all of them have said that, or for long enough, yet.
     #[default]
-    Unheard,
+    Unknown,
 }
 
 /// When in a service's life a gate is asked.
@@ -51,7 +51,7 @@ pub enum Phase {
     BeforeRestore,
     /// On what runs in the clean room, before it is open.
     BeforeRelease,
-    /// For as long as the service is recovered. Dependants need these to pass.
+    /// For as long as the service is recovered. Dependents need these to pass.
     Continuous,
 }
 

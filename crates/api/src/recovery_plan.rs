@@ -275,7 +275,7 @@ pub struct Ungated {
 /// What happens when a recovered service's continuous gate fails.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRegression {
-    /// It stays open, its dependants are held, and a person is asked.
+    /// It stays open, its dependents are held, and a person is asked.
     #[default]
     Hold,
 }

@@ -10,7 +10,7 @@
 //!   dependency's Recovered and the claim (waiting for a slot included), and for a service without dependencies between
 //!   the first claim of all and its own; people's time is taken out of it too. So a person's delay goes out where it
 //!   arose and for everything it held up, and nothing else goes out. `wall` is what the clock says, nothing taken out.
-//! - **Edge**: from the last dependency's write with `Recovered=True` to the dependant's claim, answer to answer. Not counted
+//! - **Edge**: from the last dependency's write with `Recovered=True` to the dependent's claim, answer to answer. Not counted
 //!   where, between the two, all `maxParallel` slots were taken or a person was waited for; how many is told.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,7 +215,7 @@ fn runs<'a>(plan: &'a Plan, services: &BTreeMap<&str, Times>) -> BTreeMap<&'a st
     plan.nodes.iter().filter_map(|(name, node)| Some((name.as_str(), run(node)?))).collect()
 }
 
-/// Dependencies before their dependants. What is in a cycle, or waits for one, is left out.
+/// Dependencies before their dependents. What is in a cycle, or waits for one, is left out.
 fn in_order<'a>(plan: &'a Plan, runs: &BTreeMap<&'a str, Run<'a>>) -> Vec<&'a str> {
     let mut waits: BTreeMap<&str, BTreeSet<&str>> = runs
         .iter()

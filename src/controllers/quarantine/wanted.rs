@@ -54,7 +54,7 @@ async fn plan(
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Refuses) };
     let dependencies = plan.dependencies_of(service);
-    let found = read_dependencies(records, &plan, &dependencies, &context.options.heard).await?;
+    let found = read_dependencies(records, &plan, &dependencies, &context.options.health).await?;
     Ok(allowance(found.iter().map(Dependency::from)).into())
 }
 

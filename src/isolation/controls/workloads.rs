@@ -85,8 +85,11 @@ const PARALLEL: usize = 8;
 /// # Errors
 /// The first refusal or failure; the other workloads were written all the same.
 pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usize, IoError> {
-    let all: Vec<_> =
-        found.stops(seal).into_iter().map(|(workload, patch)| stop_one(client, workload, patch, seal)).collect();
+    let all: Vec<_> = found
+        .stops(seal)
+        .into_iter()
+        .map(|(workload, patch)| stop_one(client, workload, patch, seal))
+        .collect();
     Ok(each(PARALLEL, all).await?.len())
 }
 

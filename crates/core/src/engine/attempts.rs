@@ -6,14 +6,14 @@ use crate::api::service_recovery::PastAttempt;
 use crate::api::{Action, Reason, ServiceRecoveryStatus, Stage};
 
 use super::next::{Next, time};
-use super::{DecisionSeen, Effect, ServiceSeen};
+use super::{DecisionObservation, Effect, ServiceObservation};
 
 /// Attempts kept in a ServiceRecovery's history.
 const HISTORY_LIMIT: usize = 20;
 
 /// A service without a ServiceRecovery gets one; one that an earlier plan of this name left is continued with the next
 /// attempt, at the stage where it stood if it is recovered, as a re-applied plan must not stop what runs.
-pub(super) fn adopt(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
+pub(super) fn adopt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     if of.exists && of.other_plan.is_none() {
         return None;
     }
@@ -38,9 +38,9 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
 
 /// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
 /// made once more.
-pub(super) fn retry(of: &ServiceSeen, now: Timestamp) -> Option<Next> {
+pub(super) fn retry(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     let wanted = of.status.decision.as_ref()?;
-    let fits = |d: &&DecisionSeen| d.action == Action::Retry && d.decided_on == wanted.digest;
+    let fits = |d: &&DecisionObservation| d.action == Action::Retry && d.decided_on == wanted.digest;
     let decision = of.decisions.iter().find(fits).filter(|_| wanted.actions.contains(&Action::Retry))?;
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
     let mut next = next_attempt(&of.status, now, wanted.reason, &message);

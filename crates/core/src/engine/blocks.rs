@@ -11,7 +11,7 @@ use super::decide::{ServiceMemory, Stuck};
 use super::next::{Next, missing_quarantine};
 use super::quarantines;
 use super::slots::{UnitView, holds};
-use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
+use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};
 
 /// As many blocks as a status holds.
 const BLOCKS_LIMIT: usize = 16;
@@ -19,7 +19,7 @@ const BLOCKS_LIMIT: usize = 16;
 /// Fills in for whom a service waits, after what is wrong with itself. `roots` has for each service the one that holds it up.
 pub(super) fn tell(
     plan: &Plan,
-    seen: &Seen,
+    seen: &Observation,
     units: &[UnitView],
     services: &[ServiceMemory],
     roots: &[Option<ServiceId>],
@@ -51,12 +51,12 @@ pub(super) fn tell(
 }
 
 /// Is the namespace isolated, and does that hold, or was what does not accepted?
-fn stands(of: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
+fn stands(of: &ServiceObservation, namespace: &str, found: &QuarantineState) -> bool {
     found.isolation.is_some() && holds(of, namespace, found)
 }
 
 /// Puts what is wrong outside the service's own stage before what is wrong within, or behind what a person is asked about.
-pub(super) fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, of: &mut Next) {
+pub(super) fn outer(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, of: &mut Next) {
     if of.status.stage == Stage::Recovered {
         return;
     }
@@ -70,7 +70,7 @@ pub(super) fn outer(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId,
 }
 
 /// What is wrong outside the service's own stage.
-fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
+fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
     let service = &plan.services[id];
     let of = &seen.services[id];
     let mut blocks: Vec<Block> = Vec::new();
@@ -110,19 +110,19 @@ fn around(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &Ne
                 }
                 None => block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
                 Some(found) => match &found.claim {
-                    ClaimSeen::Other { holder } => {
+                    ClaimState::Other { holder } => {
                         let message = format!(
                             "namespace {} is claimed by {holder}: two plans cannot both recover it",
                             q.namespace
                         );
                         block(Reason::ClaimedByAnother, &q.namespace, message);
                     }
-                    ClaimSeen::Free | ClaimSeen::Mine { .. }
+                    ClaimState::Free | ClaimState::Mine { .. }
                         if !stands(of, &q.namespace, found) && !is_asked_about(next) =>
                     {
                         block(Reason::QuarantineNotReady, &q.namespace, found.message.clone());
                     }
-                    ClaimSeen::Free | ClaimSeen::Mine { .. } => {}
+                    ClaimState::Free | ClaimState::Mine { .. } => {}
                 },
             }
         }
@@ -174,8 +174,8 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
         }
         let unit = plan.services[id].unit;
         let mates = plan.units[unit].members.iter().copied().filter(|&m| !services[m].is_recovered);
-        let dependants = plan.units[unit].dependants.iter().copied();
-        let waiting = dependants.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
+        let dependents = plan.units[unit].dependents.iter().copied();
+        let waiting = dependents.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
         for other in waiting.flat_map(|d| plan.units[d].members.iter().copied()).chain(mates) {
             if roots[other].is_none() {
                 roots[other] = roots[id];
@@ -188,7 +188,7 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
 
 fn dependency_message(
     plan: &Plan,
-    seen: &Seen,
+    seen: &Observation,
     services: &[ServiceMemory],
     root: Option<ServiceId>,
     dependency: ServiceId,

@@ -7,13 +7,13 @@ use crate::api::conditions::{
 use crate::api::{Health, Phase, Reason, ServiceRecoveryStatus, Stage, Verdict};
 use crate::plan::{Plan, ServiceId};
 
-use super::Seen;
+use super::Observation;
 
 use super::next::Next;
 use super::ratchet::is_loosened;
 
 /// Sets all of them.
-pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
+pub(super) fn set_all(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut Next) {
     let of = &seen.services[id];
     let Healthy { state: healthy, health, reason: healthy_reason, message: healthy_message } =
         health(plan, seen, id, &next.status);
@@ -110,12 +110,12 @@ pub(super) fn set_all(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) 
 }
 
 /// What this process has heard of the health of a service whose status is being written.
-pub(super) fn health_of(plan: &Plan, seen: &Seen, id: ServiceId) -> Health {
+pub(super) fn health_of(plan: &Plan, seen: &Observation, id: ServiceId) -> Health {
     health(plan, seen, id, &seen.services[id].status).health
 }
 
 /// Do its continuous gates pass now?
-fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatus) -> Healthy {
+fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecoveryStatus) -> Healthy {
     let told = |state, health, reason: &str, message: String| Healthy {
         state,
         health,
@@ -123,11 +123,11 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
         message,
     };
     if status.stage != Stage::Recovered {
-        return told(State::Unknown, Health::Doubtful, Reason::NotRecovered.as_str(), String::new());
+        return told(State::Unknown, Health::Unhealthy, Reason::NotRecovered.as_str(), String::new());
     }
     if is_loosened(plan, seen, id) {
         let why = "the plan requires less of it than was last accepted, so its gates prove less";
-        return told(State::Unknown, Health::Doubtful, Reason::Loosened.as_str(), why.to_owned());
+        return told(State::Unknown, Health::Unhealthy, Reason::Loosened.as_str(), why.to_owned());
     }
     // What was answered says more than what was not.
     let (mut doubt, mut unheard) = (None, None);
@@ -136,22 +136,22 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
         let Some(state) = seen.services[id].gates.get(&gate.key) else {
             let why =
                 format!("{name}: not asked yet since this operator leads, or since what is asked changed");
-            unheard.get_or_insert(told(State::Unknown, Health::Unheard, Reason::NotAsked.as_str(), why));
+            unheard.get_or_insert(told(State::Unknown, Health::Unknown, Reason::NotAsked.as_str(), why));
             continue;
         };
         let message = format!("{name}: {}", state.message);
         match (state.verdict, state.unsettled) {
             (Verdict::Pass, _) => {}
             (Verdict::Fail, _) if state.failed => {
-                return told(State::False, Health::Doubtful, Reason::GateFailed.as_str(), message);
+                return told(State::False, Health::Unhealthy, Reason::GateFailed.as_str(), message);
             }
             (Verdict::Unknown, Some(reason @ (Reason::NotAsked | Reason::Stabilising))) => {
-                unheard.get_or_insert(told(State::Unknown, Health::Unheard, reason.as_str(), message));
+                unheard.get_or_insert(told(State::Unknown, Health::Unknown, reason.as_str(), message));
             }
             (Verdict::Fail, _) => {
                 doubt.get_or_insert(told(
                     State::Unknown,
-                    Health::Doubtful,
+                    Health::Unhealthy,
                     Reason::GateFailing.as_str(),
                     message,
                 ));
@@ -159,7 +159,7 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
             (Verdict::Unknown, _) => {
                 doubt.get_or_insert(told(
                     State::Unknown,
-                    Health::Doubtful,
+                    Health::Unhealthy,
                     Reason::GateUnknown.as_str(),
                     message,
                 ));
@@ -171,11 +171,11 @@ fn health(plan: &Plan, seen: &Seen, id: ServiceId, status: &ServiceRecoveryStatu
         && unheard.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
         && let Some(failed) = find(&status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
-        return told(State::False, Health::Doubtful, &failed.reason, failed.message.clone());
+        return told(State::False, Health::Unhealthy, &failed.reason, failed.message.clone());
     }
     doubt
         .or(unheard)
-        .unwrap_or_else(|| told(State::True, Health::Passes, Reason::GatesPass.as_str(), String::new()))
+        .unwrap_or_else(|| told(State::True, Health::Healthy, Reason::GatesPass.as_str(), String::new()))
 }
 
 /// The condition `Healthy`, and what it rests on.

@@ -15,7 +15,7 @@ use super::slots::{self, UnitState, UnitView};
 use super::stages::advance;
 use super::summary::{self, Tally, Totals};
 use super::write::must_write;
-use super::{Decided, Presence, Seen, ServiceDecided, blocks, conditions, quarantines, resumes, room};
+use super::{Decided, Observation, Presence, ServiceDecided, blocks, conditions, quarantines, resumes, room};
 use crate::api::service_recovery::Block;
 use crate::api::{ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId, UnitId};
@@ -43,7 +43,7 @@ impl Engine {
     /// Decides. `seen.services` follows the plan's services; if it does not, nothing is decided. Only services are returned for
     /// which something may have changed since the last look: for all others what was decided then stands.
     #[must_use]
-    pub fn decide(&mut self, seen: &Seen) -> Decided {
+    pub fn decide(&mut self, seen: &Observation) -> Decided {
         look(&self.plan, seen, &mut self.memory)
     }
 }
@@ -51,7 +51,7 @@ impl Engine {
 /// Decides for a whole plan, from nothing but what is observed. `seen.services` follows `plan.services`; if it does not, nothing is
 /// decided.
 #[must_use]
-pub fn decide(plan: &Plan, seen: &Seen) -> Decided {
+pub fn decide(plan: &Plan, seen: &Observation) -> Decided {
     look(plan, seen, &mut None)
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Standing {
     pub is_recovered: bool,
 }
 
-fn look(plan: &Plan, seen: &Seen, memory: &mut Option<Memory>) -> Decided {
+fn look(plan: &Plan, seen: &Observation, memory: &mut Option<Memory>) -> Decided {
     if seen.services.len() != plan.services.len() || plan.incident.is_none() {
         *memory = None;
         return Decided { services: Vec::new(), plan: summary::dormant(plan, seen), wake_at: None };
@@ -152,7 +152,7 @@ impl Marks {
 /// One look.
 struct Pass<'a> {
     plan: &'a Plan,
-    seen: &'a Seen,
+    seen: &'a Observation,
     /// Nothing is remembered: everything is decided.
     is_first: bool,
     memory: Memory,
@@ -169,7 +169,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(plan: &'a Plan, seen: &'a Seen, before: Option<Memory>) -> Self {
+    fn new(plan: &'a Plan, seen: &'a Observation, before: Option<Memory>) -> Self {
         let is_first = before.is_none();
         let mut memory = before.unwrap_or_else(|| Memory {
             now: seen.now,
@@ -224,7 +224,7 @@ impl<'a> Pass<'a> {
             let unit = plan.services[id].unit;
             self.concern(unit);
             if falls_or_rises {
-                plan.units[unit].dependants.iter().for_each(|&dependant| self.concern(dependant));
+                plan.units[unit].dependents.iter().for_each(|&dependent| self.concern(dependent));
             }
         }
     }
@@ -361,7 +361,7 @@ impl<'a> Pass<'a> {
 }
 
 /// Takes one service as far as one look allows, and says what is wrong with it and around it.
-fn one(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
+fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Next {
     let of = &seen.services[id];
     let mut next = if let Some(adopted) = adopt(of, seen.now) {
         adopted

@@ -46,7 +46,7 @@ pub use summary::{is_news, keep_times, unreadable};
 
 /// All that is known of a plan's world at one moment.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Observation {
     /// The moment.
     pub now: Timestamp,
     /// The incident that the plan names, if it names one.
@@ -70,7 +70,7 @@ pub enum Presence {
 
 /// What is known of one service.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServiceSeen {
+pub struct ServiceObservation {
     /// Is there a ServiceRecovery?
     pub exists: bool,
     /// UID of the plan that it was last written for, where that is another than this plan.
@@ -84,24 +84,24 @@ pub struct ServiceSeen {
     /// What its clean room may talk to, as it was last asked for.
     pub room: Room,
     /// The Quarantine of each of its namespaces, in their order.
-    pub quarantines: Vec<QuarantineSeen>,
+    pub quarantines: Vec<QuarantineObservation>,
     /// What the gates of this attempt say, as far as they have been asked.
     pub gates: BTreeMap<GateKey, GateState>,
     /// What came of the steps that this process ran in this attempt.
     pub steps: BTreeMap<usize, StepOutcome>,
     /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
     /// changed since.
-    pub resumes: Option<Vec<ResumeSeen>>,
+    pub resumes: Option<Vec<ResumeObservation>>,
     /// The requirements last accepted, for each of its scopes ([`crate::plan::Plan::scopes`]), in their order. One that is not
     /// here has none.
-    pub accepted: Vec<AcceptedSeen>,
+    pub accepted: Vec<AcceptedState>,
     /// What its workloads ask for that Pod Security `baseline` forbids, as this process looked at them in this attempt. `None`: it
     /// did not, or the plan has changed since.
     pub host_access: Option<Vec<String>>,
     /// Why the last effect was refused, if it was.
     pub refused: Option<Refusal>,
     /// Decisions that name it, whether or not they fit what is asked.
-    pub decisions: Vec<DecisionSeen>,
+    pub decisions: Vec<DecisionObservation>,
     /// An effect or a write for it is under way: nothing new is decided until it has ended.
     pub busy: bool,
     /// When its status was last written by this process.
@@ -130,7 +130,7 @@ pub struct Room {
 
 /// What is on record of the requirements last accepted for a namespace or an external system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AcceptedSeen {
+pub enum AcceptedState {
     /// Nothing.
     #[default]
     Missing,
@@ -179,7 +179,7 @@ pub struct Accepting {
 
 /// A CronJob or Job that isolating suspended, as it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResumeSeen {
+pub struct ResumeObservation {
     /// What to say of it.
     pub status: ResumeStatus,
     /// From then on that is true no more.
@@ -188,18 +188,18 @@ pub struct ResumeSeen {
 
 /// One namespace's Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuarantineSeen {
+pub struct QuarantineObservation {
     /// The namespace.
     pub namespace: String,
     /// An object of that name is there, even if it is being deleted or cannot be read.
     pub exists: bool,
     /// `None`: there is no Quarantine that could be claimed.
-    pub found: Option<QuarantineFound>,
+    pub found: Option<QuarantineState>,
 }
 
 /// A Quarantine that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuarantineFound {
+pub struct QuarantineState {
     /// What it enforces now.
     pub isolation: Option<Isolation>,
     /// Is all that this level needs in place and tried, for what is asked of it now?
@@ -209,7 +209,7 @@ pub struct QuarantineFound {
     /// The only thing that keeps it from being ready is a control that was tried and does not hold: which.
     pub lacking: Option<ControlName>,
     /// Who has claimed it.
-    pub claim: ClaimSeen,
+    pub claim: ClaimState,
     /// Somebody holds it at this level, whatever a recovery asks for.
     pub hold: Option<Isolation>,
     /// The claim was held: this attempt gets nothing looser any more, though nobody holds it now.
@@ -220,7 +220,7 @@ pub struct QuarantineFound {
 
 /// Who has claimed a Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimSeen {
+pub enum ClaimState {
     /// Nobody, or a plan that is gone.
     Free,
     /// This service, in this attempt.
@@ -264,7 +264,7 @@ pub struct Refusal {
 
 /// A Decision object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecisionSeen {
+pub struct DecisionObservation {
     /// Its name.
     pub name: String,
     /// Who decided.
@@ -306,7 +306,7 @@ pub struct ServiceDecided {
 impl ServiceDecided {
     /// Its status from now on.
     #[must_use]
-    pub fn status<'a>(&'a self, seen: &'a Seen) -> &'a ServiceRecoveryStatus {
+    pub fn status<'a>(&'a self, seen: &'a Observation) -> &'a ServiceRecoveryStatus {
         self.write.as_deref().unwrap_or(&seen.services[self.service].status)
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Effect, ServiceSeen};
+use super::{Effect, ServiceObservation};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
 use crate::api::{Health, Phase, Reason, ServiceRecoveryStatus, Stage};
@@ -21,7 +21,7 @@ pub(super) struct Next {
 
 impl Next {
     /// Everything as it was.
-    pub(super) fn unchanged(of: &ServiceSeen) -> Self {
+    pub(super) fn unchanged(of: &ServiceObservation) -> Self {
         Self {
             status: of.status.clone(),
             effect: None,

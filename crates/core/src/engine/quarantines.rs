@@ -6,13 +6,13 @@
 
 use super::next::Next;
 use super::slots::is_armed;
-use super::{Effect, QuarantineSeen, Seen};
+use super::{Effect, Observation, QuarantineObservation};
 use crate::api::{DnsLabel, ServiceRecoveryStatus, Stage, protected_namespace};
 use crate::plan::{Plan, ServiceId};
 
 /// Remembers what was seen, and makes what is missing. Nothing else comes first: isolating waits for no dependency, no slot and
 /// no correction of the plan.
-pub(super) fn make(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
+pub(super) fn make(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut Next) {
     if !plan.creates_quarantines {
         return;
     }
@@ -39,7 +39,12 @@ pub(super) fn make(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
 }
 
 /// Is this the plan's to make, now?
-pub(super) fn is_to_be_made(plan: &Plan, seen: &Seen, id: ServiceId, q: &QuarantineSeen) -> bool {
+pub(super) fn is_to_be_made(
+    plan: &Plan,
+    seen: &Observation,
+    id: ServiceId,
+    q: &QuarantineObservation,
+) -> bool {
     let status = &seen.services[id].status;
     plan.creates_quarantines
         && is_armed(plan, seen)
@@ -50,7 +55,7 @@ pub(super) fn is_to_be_made(plan: &Plan, seen: &Seen, id: ServiceId, q: &Quarant
 }
 
 /// Was there one in this attempt, which somebody has deleted since?
-pub(super) fn was_released(plan: &Plan, status: &ServiceRecoveryStatus, q: &QuarantineSeen) -> bool {
+pub(super) fn was_released(plan: &Plan, status: &ServiceRecoveryStatus, q: &QuarantineObservation) -> bool {
     plan.creates_quarantines && status.quarantined.iter().any(|name| name.0 == q.namespace)
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::slots::is_armed;
-use super::{AcceptedRecord, AcceptedSeen, Accepting, ClaimSeen, Seen};
+use super::{AcceptedRecord, AcceptedState, Accepting, ClaimState, Observation};
 use crate::api::Stage;
 use crate::plan::ratchet::{Requirements, Scope, loosenings};
 use crate::plan::{Plan, ServiceId};
@@ -35,14 +35,18 @@ pub(super) enum Ratchet {
 }
 
 /// What is known of one scope of a service.
-fn scopes<'a>(plan: &Plan, seen: &'a Seen, id: ServiceId) -> impl Iterator<Item = (Scope, &'a AcceptedSeen)> {
-    const MISSING: AcceptedSeen = AcceptedSeen::Missing;
+fn scopes<'a>(
+    plan: &Plan,
+    seen: &'a Observation,
+    id: ServiceId,
+) -> impl Iterator<Item = (Scope, &'a AcceptedState)> {
+    const MISSING: AcceptedState = AcceptedState::Missing;
     let accepted = seen.services[id].accepted.iter().chain(std::iter::repeat(&MISSING));
     plan.scopes(id).into_iter().zip(accepted)
 }
 
 /// Compares what is required now with what was accepted, scope by scope.
-pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
+pub(super) fn judge(plan: &Plan, seen: &Observation, id: ServiceId) -> Ratchet {
     let now = &plan.services[id].requirements;
     if is_accepted(plan, seen, id) {
         return Ratchet::Accepted;
@@ -59,13 +63,13 @@ pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
     let (mut tighter, mut all, mut lost, mut before) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (scope, accepted) in scopes(plan, seen, id) {
         match accepted {
-            AcceptedSeen::Missing => {
+            AcceptedState::Missing => {
                 tighter.push(accepting(&scope, None, Arc::new(now.baseline()), &[]));
             }
-            AcceptedSeen::Outdated { revision } => {
+            AcceptedState::Outdated { revision } => {
                 tighter.push(accepting(&scope, Some(revision), Arc::new(now.baseline()), &[]));
             }
-            AcceptedSeen::Record { revision, record } => {
+            AcceptedState::Record { revision, record } => {
                 let here = loosenings(&record.requirements, now);
                 let new = accepting(&scope, Some(revision), now.clone(), &record.exceptions);
                 if !here.is_empty() {
@@ -76,7 +80,7 @@ pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
                 before.push(serde_json::to_string(&*record.requirements).unwrap_or_default());
                 all.push(new);
             }
-            AcceptedSeen::Unreadable { revision, why } => {
+            AcceptedState::Unreadable { revision, why } => {
                 lost.push(format!("what was accepted for {scope} cannot be read, so nobody can say what would be lost ({why})"));
                 before.push(format!("{scope} at {revision}"));
                 all.push(accepting(&scope, Some(revision), now.clone(), &[]));
@@ -94,40 +98,40 @@ pub(super) fn judge(plan: &Plan, seen: &Seen, id: ServiceId) -> Ratchet {
 }
 
 /// Is what is required now on record for all of it?
-pub(super) fn is_accepted(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
+pub(super) fn is_accepted(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
     let now = &plan.services[id].requirements;
     scopes(plan, seen, id).all(|(_, accepted)| {
-        matches!(accepted, AcceptedSeen::Record { record, .. } if record.requirements == *now)
+        matches!(accepted, AcceptedState::Record { record, .. } if record.requirements == *now)
     })
 }
 
 /// Would something be lost that was accepted?
-pub(super) fn is_loosened(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
+pub(super) fn is_loosened(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
     let now = &plan.services[id].requirements;
     scopes(plan, seen, id).any(|(_, accepted)| match accepted {
-        AcceptedSeen::Missing | AcceptedSeen::Outdated { .. } => false,
-        AcceptedSeen::Record { record, .. } => {
+        AcceptedState::Missing | AcceptedState::Outdated { .. } => false,
+        AcceptedState::Record { record, .. } => {
             record.requirements != *now && !loosenings(&record.requirements, now).is_empty()
         }
-        AcceptedSeen::Unreadable { .. } => true,
+        AcceptedState::Unreadable { .. } => true,
     })
 }
 
 /// The loosenings of it that people have accepted since its Incident began.
-pub(super) fn exceptions(seen: &Seen, id: ServiceId) -> impl Iterator<Item = &String> {
+pub(super) fn exceptions(seen: &Observation, id: ServiceId) -> impl Iterator<Item = &String> {
     seen.services[id].accepted.iter().flat_map(|accepted| match accepted {
-        AcceptedSeen::Record { record, .. } => record.exceptions.as_slice(),
-        AcceptedSeen::Missing | AcceptedSeen::Outdated { .. } | AcceptedSeen::Unreadable { .. } => &[],
+        AcceptedState::Record { record, .. } => record.exceptions.as_slice(),
+        AcceptedState::Missing | AcceptedState::Outdated { .. } | AcceptedState::Unreadable { .. } => &[],
     })
 }
 
 /// Is this what a plan may be held to? What is not sound never begins, and what is another's is not for it to say.
-fn may_record(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
+fn may_record(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
     let of = &seen.services[id];
     let begins = of.status.stage == Stage::Isolated;
     let is_its_own = of.quarantines.iter().all(|q| match &q.found {
         None => !begins,
-        Some(found) => !begins || !matches!(found.claim, ClaimSeen::Other { .. }),
+        Some(found) => !begins || !matches!(found.claim, ClaimState::Other { .. }),
     });
     is_armed(plan, seen) && plan.services[id].problems.is_empty() && is_its_own
 }

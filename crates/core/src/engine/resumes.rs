@@ -1,16 +1,16 @@
 //! CronJobs and Jobs that come back with their service: shown before it opens, resumed once it is recovered and carries its
-//! dependants. Each is judged where it is looked at ([`crate::resume`]); here is decided when.
+//! dependents. Each is judged where it is looked at ([`crate::resume`]); here is decided when.
 
 use super::next::Next;
 use super::ratchet::is_accepted;
-use super::slots::{UnitView, carries_dependants, is_armed};
-use super::{Effect, ResumeSeen, Seen};
+use super::slots::{UnitView, is_armed, satisfies_dependents};
+use super::{Effect, Observation, ResumeObservation};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{Isolation, Stage};
 use crate::plan::{Plan, ServiceId};
 
 /// Looks, shows, and resumes.
-pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId, next: &mut Next) {
+pub(super) fn resume(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, next: &mut Next) {
     let (of, service) = (&seen.services[id], &plan.services[id]);
     if service.resume.is_empty() {
         next.status.resumes.clear();
@@ -23,7 +23,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
     if next.effect.is_some() && !opens {
         return;
     }
-    let passed = |found: &ResumeSeen| found.changes_at.is_some_and(|at| at <= seen.now);
+    let passed = |found: &ResumeObservation| found.changes_at.is_some_and(|at| at <= seen.now);
     let found = of.resumes.as_ref().filter(|found| !found.iter().any(passed));
     let Some(found) = found else {
         // What it may fire is known before it opens.
@@ -38,7 +38,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
         && is_armed(plan, seen)
         && is_accepted(plan, seen, id)
         && units[service.unit].unmet.is_empty()
-        && carries_dependants(plan, seen, id);
+        && satisfies_dependents(plan, seen, id);
     if !may {
         return;
     }
@@ -52,7 +52,7 @@ pub(super) fn resume(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId
 }
 
 /// As it was looked at; an intent that was written down stands until it has been carried out.
-fn shown(found: &ResumeSeen, before: &[ResumeStatus]) -> ResumeStatus {
+fn shown(found: &ResumeObservation, before: &[ResumeStatus]) -> ResumeStatus {
     let status = &found.status;
     let same =
         |b: &&ResumeStatus| (b.kind, &b.namespace, &b.name) == (status.kind, &status.namespace, &status.name);
@@ -64,7 +64,7 @@ fn shown(found: &ResumeSeen, before: &[ResumeStatus]) -> ResumeStatus {
     shown
 }
 
-fn begin(seen: &Seen, id: ServiceId, next: &mut Next, effect: Effect) {
+fn begin(seen: &Observation, id: ServiceId, next: &mut Next, effect: Effect) {
     if let Some(refused) = &seen.services[id].refused {
         next.block(refused.reason, "resume", refused.message.clone());
         next.wake.push(refused.again_at);

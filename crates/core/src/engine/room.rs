@@ -7,10 +7,10 @@ use crate::plan::{Plan, Service, ServiceId};
 use super::next::Next;
 use super::ratchet::is_accepted;
 use super::slots::isolated_again;
-use super::{Effect, Room, Seen};
+use super::{Effect, Observation, Room};
 
 /// What it may talk to now: its group, the dependencies that stand, and the holes that the plan opts into.
-pub(super) fn wanted(plan: &Plan, seen: &Seen, id: ServiceId) -> Room {
+pub(super) fn wanted(plan: &Plan, seen: &Observation, id: ServiceId) -> Room {
     let members = plan.units[plan.services[id].unit].members.iter().copied();
     let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
     let mut reachable: Vec<String> =
@@ -31,7 +31,7 @@ pub fn pod_security(service: &Service) -> PodSecurity {
 
 /// Is it recovered, and does nothing speak against it? A gate that cannot be asked for a moment cuts nobody off; one that
 /// failed for good does.
-pub(super) fn stands(seen: &Seen, id: ServiceId) -> bool {
+pub(super) fn stands(seen: &Observation, id: ServiceId) -> bool {
     let of = &seen.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
@@ -42,7 +42,7 @@ pub(super) fn stands(seen: &Seen, id: ServiceId) -> bool {
 
 /// Asks for the clean room that is wanted now, where another is asked for. What is taken away goes first, before anything else
 /// that was to be done, and waits for no proof; what is added waits its turn.
-pub(super) fn follow(plan: &Plan, seen: &Seen, id: ServiceId, next: &mut Next) {
+pub(super) fn follow(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut Next) {
     let of = &seen.services[id];
     let is_room = of.asked.is_some_and(|asked| asked.isolation == Isolation::CleanRoom);
     if !is_room {

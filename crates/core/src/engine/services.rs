@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ServiceSeen;
+use super::ServiceObservation;
 use crate::plan::ServiceId;
 
 /// Never given twice in a process: two observations that differ never bear the same one, clones included.
@@ -16,7 +16,7 @@ fn revision() -> u64 {
 /// What is observed of each service, in the plan's order. To borrow one for writing gives it the next revision.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
-    observed: Vec<ServiceSeen>,
+    observed: Vec<ServiceObservation>,
     revisions: Vec<u64>,
 }
 
@@ -34,18 +34,18 @@ impl Services {
     }
 
     /// All of them, in the plan's order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &ServiceSeen> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &ServiceObservation> + ExactSizeIterator {
         self.observed.iter()
     }
 
     /// All of them for writing: each counts as changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut ServiceSeen> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut ServiceObservation> {
         self.revisions.iter_mut().for_each(|of| *of = revision());
         self.observed.iter_mut()
     }
 
     /// Takes the last one away.
-    pub fn pop(&mut self) -> Option<ServiceSeen> {
+    pub fn pop(&mut self) -> Option<ServiceObservation> {
         self.revisions.pop();
         self.observed.pop()
     }
@@ -56,24 +56,24 @@ impl Services {
     }
 }
 
-impl FromIterator<ServiceSeen> for Services {
-    fn from_iter<T: IntoIterator<Item = ServiceSeen>>(services: T) -> Self {
-        let observed: Vec<ServiceSeen> = services.into_iter().collect();
+impl FromIterator<ServiceObservation> for Services {
+    fn from_iter<T: IntoIterator<Item = ServiceObservation>>(services: T) -> Self {
+        let observed: Vec<ServiceObservation> = services.into_iter().collect();
         let revisions = observed.iter().map(|_| revision()).collect();
         Self { observed, revisions }
     }
 }
 
 impl Index<ServiceId> for Services {
-    type Output = ServiceSeen;
+    type Output = ServiceObservation;
 
-    fn index(&self, service: ServiceId) -> &ServiceSeen {
+    fn index(&self, service: ServiceId) -> &ServiceObservation {
         &self.observed[service]
     }
 }
 
 impl IndexMut<ServiceId> for Services {
-    fn index_mut(&mut self, service: ServiceId) -> &mut ServiceSeen {
+    fn index_mut(&mut self, service: ServiceId) -> &mut ServiceObservation {
         self.revisions[service] = revision();
         &mut self.observed[service]
     }

@@ -7,7 +7,7 @@ use crate::plan::{Plan, ServiceId, UnitId};
 use super::decide::Standing;
 use super::ratchet::is_loosened;
 use super::room::stands;
-use super::{ClaimSeen, Presence, QuarantineFound, Seen, ServiceSeen};
+use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};
 
 /// One unit as it stands.
 #[derive(Clone, Debug)]
@@ -20,15 +20,15 @@ pub(super) struct UnitView {
     pub wants_slot: bool,
 }
 
-/// Is a service recovered and healthy, so that dependants may go on? By its written status *and* its gates now.
-pub(super) fn carries_dependants(plan: &Plan, seen: &Seen, id: ServiceId) -> bool {
+/// Is a service recovered and healthy, so that dependents may go on? By its written status *and* its gates now.
+pub(super) fn satisfies_dependents(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
     allowance([dependency(plan, seen, id)]) == Allowance::Allowed
 }
 
 /// What is known of a service that others depend on.
-fn dependency<'a>(plan: &'a Plan, seen: &'a Seen, id: ServiceId) -> Dependency<'a> {
+fn dependency<'a>(plan: &'a Plan, seen: &'a Observation, id: ServiceId) -> Dependency<'a> {
     let (service, of) = (&plan.services[id], &seen.services[id]);
-    // Gates that were loosened say less than what its dependants rely on.
+    // Gates that were loosened say less than what its dependents rely on.
     let counts = of.other_plan.is_none() && isolated_again(of).is_none() && !is_loosened(plan, seen, id);
     let passes = service
         .gates_of(Phase::Continuous)
@@ -36,56 +36,56 @@ fn dependency<'a>(plan: &'a Plan, seen: &'a Seen, id: ServiceId) -> Dependency<'
     Dependency {
         service: &service.name,
         record: Some(&of.status).filter(|_| counts),
-        health: if passes { Health::Passes } else { Health::Doubtful },
+        health: if passes { Health::Healthy } else { Health::Unhealthy },
     }
 }
 
 /// The namespace of a recovered service that somebody isolated again, if there is one.
-pub(super) fn isolated_again(of: &ServiceSeen) -> Option<&str> {
-    let is_closed = |found: &QuarantineFound| {
+pub(super) fn isolated_again(of: &ServiceObservation) -> Option<&str> {
+    let is_closed = |found: &QuarantineState| {
         found.hold.is_some() || found.isolation.is_some_and(|i| i != Isolation::Open)
     };
     of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_closed)).map(|q| q.namespace.as_str())
 }
 
 /// The namespace that somebody holds, and where, if there is one.
-pub(super) fn held(of: &ServiceSeen) -> Option<(&str, Isolation)> {
+pub(super) fn held(of: &ServiceObservation) -> Option<(&str, Isolation)> {
     of.quarantines.iter().find_map(|q| Some((q.namespace.as_str(), q.found.as_ref()?.hold?)))
 }
 
 /// May anything begin under this plan at all?
-pub(super) fn is_armed(plan: &Plan, seen: &Seen) -> bool {
+pub(super) fn is_armed(plan: &Plan, seen: &Observation) -> bool {
     plan.incident.is_some() && seen.incident == Presence::Present && seen.account == Presence::Present
 }
 
 /// Has this attempt begun, without having ended?
-fn is_active(service: &ServiceSeen) -> bool {
+fn is_active(service: &ServiceObservation) -> bool {
     let attempt = service.status.attempt;
     match service.status.stage {
         Stage::Isolated => service
             .quarantines
             .iter()
-            .any(|q| q.found.as_ref().is_some_and(|found| found.claim == ClaimSeen::Mine { attempt })),
+            .any(|q| q.found.as_ref().is_some_and(|found| found.claim == ClaimState::Mine { attempt })),
         Stage::PreChecks | Stage::Restoring | Stage::PostChecks | Stage::Reconnecting => true,
         Stage::Recovered => false,
     }
 }
 
 /// Is all in place that the level of a Quarantine needs, but for what a person has accepted in this attempt?
-pub(super) fn holds(service: &ServiceSeen, namespace: &str, found: &QuarantineFound) -> bool {
+pub(super) fn holds(service: &ServiceObservation, namespace: &str, found: &QuarantineState) -> bool {
     let accepted =
         |control| service.status.accepted.iter().any(|a| a.namespace.0 == namespace && a.control == control);
     found.ready || found.lacking.is_some_and(accepted)
 }
 
 /// Could this member be claimed, as far as its Quarantines go?
-pub(super) fn is_claimable(service: &ServiceSeen) -> bool {
+pub(super) fn is_claimable(service: &ServiceObservation) -> bool {
     service.quarantines.iter().all(|q| {
         q.found.as_ref().is_some_and(|found| {
             holds(service, &q.namespace, found)
                 && found.hold.is_none()
                 && found.isolation.is_some()
-                && !matches!(found.claim, ClaimSeen::Other { .. })
+                && !matches!(found.claim, ClaimState::Other { .. })
         })
     })
 }
@@ -109,9 +109,9 @@ pub(super) struct UnitState {
 }
 
 /// What those who depend on a service go by.
-pub(super) fn standing(plan: &Plan, seen: &Seen, id: ServiceId) -> Standing {
+pub(super) fn standing(plan: &Plan, seen: &Observation, id: ServiceId) -> Standing {
     Standing {
-        satisfies: carries_dependants(plan, seen, id),
+        satisfies: satisfies_dependents(plan, seen, id),
         is_reachable: stands(seen, id),
         is_recovered: seen.services[id].status.stage == Stage::Recovered,
     }
@@ -120,7 +120,7 @@ pub(super) fn standing(plan: &Plan, seen: &Seen, id: ServiceId) -> Standing {
 /// One unit as it stands, without its slot.
 pub(super) fn unit_state(
     plan: &Plan,
-    seen: &Seen,
+    seen: &Observation,
     satisfies: &impl Fn(ServiceId) -> bool,
     id: UnitId,
 ) -> (UnitState, UnitView) {
@@ -172,8 +172,8 @@ pub(super) fn allot(plan: &Plan, states: &[UnitState], views: &mut [UnitView]) {
 
 /// All units as they stand, slots included.
 #[cfg(test)]
-pub(super) fn views(plan: &Plan, seen: &Seen) -> Vec<UnitView> {
-    let satisfies = |id: ServiceId| carries_dependants(plan, seen, id);
+pub(super) fn views(plan: &Plan, seen: &Observation) -> Vec<UnitView> {
+    let satisfies = |id: ServiceId| satisfies_dependents(plan, seen, id);
     let (states, mut views): (Vec<_>, Vec<_>) =
         (0..plan.units.len()).map(|id| unit_state(plan, seen, &satisfies, id)).unzip();
     allot(plan, &states, &mut views);

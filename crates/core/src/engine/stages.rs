@@ -13,7 +13,8 @@ use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, held, holds, isolated_again};
 use super::{
-    ClaimSeen, DecisionSeen, Effect, QuarantineFound, QuarantineSeen, Seen, ServiceSeen, StepOutcome,
+    ClaimState, DecisionObservation, Effect, Observation, QuarantineObservation, QuarantineState,
+    ServiceObservation, StepOutcome,
 };
 
 /// As many exceptions and accepted controls as a status holds.
@@ -21,7 +22,7 @@ const EXCEPTIONS_LIMIT: usize = 16;
 const ACCEPTED_LIMIT: usize = 32;
 
 /// Takes one service as far as one look allows.
-pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceId) -> Next {
+pub(super) fn advance(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Next {
     let of = &seen.services[id];
     let mut next = Next::unchanged(of);
     next.blocks.clear();
@@ -58,17 +59,17 @@ pub(super) fn advance(plan: &Plan, seen: &Seen, units: &[UnitView], id: ServiceI
 }
 
 /// The loosest isolation that its Quarantines enforce.
-fn loosest(of: &ServiceSeen) -> Option<Isolation> {
+fn loosest(of: &ServiceObservation) -> Option<Isolation> {
     of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max()
 }
 
 /// One service in its plan.
 struct At<'a> {
     plan: &'a Plan,
-    seen: &'a Seen,
+    seen: &'a Observation,
     unit: &'a UnitView,
     id: ServiceId,
-    of: &'a ServiceSeen,
+    of: &'a ServiceObservation,
 }
 
 /// What the gates of one phase say together.
@@ -82,7 +83,7 @@ impl At<'_> {
         &self.plan.services[self.id]
     }
 
-    fn members(&self) -> impl Iterator<Item = (ServiceId, &ServiceSeen)> {
+    fn members(&self) -> impl Iterator<Item = (ServiceId, &ServiceObservation)> {
         self.plan.units[self.service().unit].members.iter().map(|&m| (m, &self.seen.services[m]))
     }
 
@@ -121,7 +122,7 @@ impl At<'_> {
         self.need(next, Reason::ControlNotEnforced, &which, &message, Some(&which));
         let Some(needed) = next.status.decision.as_mut() else { return true };
         needed.actions = vec![Action::Override];
-        let fits = |d: &&DecisionSeen| d.action == Action::Override && d.decided_on == needed.digest;
+        let fits = |d: &&DecisionObservation| d.action == Action::Override && d.decided_on == needed.digest;
         if let Some(decision) = self.of.decisions.iter().find(fits) {
             let exception = format!(
                 "not enforced: {which}: accepted by {} (Decision {}): {}",
@@ -172,7 +173,8 @@ impl At<'_> {
             return true;
         };
         needed.actions = vec![Action::AcceptLoosening];
-        let fits = |d: &&DecisionSeen| d.action == Action::AcceptLoosening && d.decided_on == needed.digest;
+        let fits =
+            |d: &&DecisionObservation| d.action == Action::AcceptLoosening && d.decided_on == needed.digest;
         if let Some(decision) = self.of.decisions.iter().find(fits) {
             let by = format!("{} (Decision {})", decision.by, decision.name);
             let what = crate::api::conditions::shorten(&lost.join("; "), 300);
@@ -234,7 +236,7 @@ impl At<'_> {
             }
             return true;
         }
-        let was = |q: &&QuarantineSeen| q.found.as_ref().is_some_and(|found| found.overruled);
+        let was = |q: &&QuarantineObservation| q.found.as_ref().is_some_and(|found| found.overruled);
         if recovered || self.of.status.stage == Stage::Isolated {
             return false;
         }
@@ -254,8 +256,8 @@ impl At<'_> {
         if matches!(self.of.status.stage, Stage::Isolated | Stage::Recovered) {
             return false;
         }
-        let mine = ClaimSeen::Mine { attempt: self.of.status.attempt };
-        let is_lost = |found: &QuarantineFound| found.claim != mine;
+        let mine = ClaimState::Mine { attempt: self.of.status.attempt };
+        let is_lost = |found: &QuarantineState| found.claim != mine;
         let Some(lost) = self.of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_lost)) else {
             return false;
         };
@@ -272,7 +274,7 @@ impl At<'_> {
     fn is_open_already(&self, next: &mut Next) -> bool {
         let decided =
             self.of.status.history.first().is_some_and(|past| past.reason != Reason::PlanReplaced.as_str());
-        let is_open = |found: &QuarantineFound| found.isolation == Some(Isolation::Open);
+        let is_open = |found: &QuarantineState| found.isolation == Some(Isolation::Open);
         let open = self.of.quarantines.iter().find(|q| q.found.as_ref().is_some_and(is_open));
         let Some(open) = open.filter(|_| !decided) else { return false };
         let namespace = &open.namespace;
@@ -288,7 +290,7 @@ impl At<'_> {
             return;
         }
         let attempt = self.of.status.attempt;
-        let mine = |q: Option<&QuarantineFound>| q.is_some_and(|q| q.claim == ClaimSeen::Mine { attempt });
+        let mine = |q: Option<&QuarantineState>| q.is_some_and(|q| q.claim == ClaimState::Mine { attempt });
         // A unit that has not begun may have its slot only because a member is just being written: the others wait for that.
         if !self.unit.go || self.members().any(|(_, m)| m.busy) {
             return;
@@ -351,7 +353,7 @@ impl At<'_> {
             }
             return;
         }
-        let ready = |id: ServiceId, m: &ServiceSeen| {
+        let ready = |id: ServiceId, m: &ServiceObservation| {
             let in_clean_room =
                 m.asked.is_some_and(|a| a.attempt == m.status.attempt && a.isolation >= Isolation::CleanRoom);
             m.status.stage > Stage::Restoring
@@ -640,7 +642,7 @@ impl At<'_> {
 }
 
 /// What is said of pods that were stopped and that nothing brings back: whoever ran them has to start them.
-fn lost_pods(quarantine: &QuarantineSeen) -> Option<String> {
+fn lost_pods(quarantine: &QuarantineObservation) -> Option<String> {
     let pods = &quarantine.found.as_ref().filter(|found| !found.unmanaged_pods.is_empty())?.unmanaged_pods;
     let text = format!(
         "namespace {}: pods were stopped that no workload brings back: {}",
@@ -651,19 +653,19 @@ fn lost_pods(quarantine: &QuarantineSeen) -> Option<String> {
 }
 
 /// Has the Quarantine of every namespace of a service reached this level, with all that belongs to it?
-fn enforced(of: &ServiceSeen, level: Isolation) -> bool {
+fn enforced(of: &ServiceObservation, level: Isolation) -> bool {
     of.quarantines.iter().all(|q| {
         q.found.as_ref().is_some_and(|found| holds(of, &q.namespace, found) && found.isolation == Some(level))
     })
 }
 
 /// The Quarantines of a service, `None` for one that is missing.
-fn found(of: &ServiceSeen) -> impl Iterator<Item = Option<&QuarantineFound>> {
+fn found(of: &ServiceObservation) -> impl Iterator<Item = Option<&QuarantineState>> {
     of.quarantines.iter().map(|q| q.found.as_ref())
 }
 
 /// Do all gates of a phase pass now? Empty is not passed, unless the plan says so out loud.
-pub(super) fn passes(plan: &Plan, of: &ServiceSeen, id: ServiceId, phase: Phase) -> bool {
+pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase: Phase) -> bool {
     let service = &plan.services[id];
     let mut gates = service.gates_of(phase).peekable();
     (gates.peek().is_some() || service.ungated.is_some())
@@ -677,7 +679,7 @@ fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
 }
 
 /// Does nothing of it ask for what Pod Security `baseline` forbids, or was that accepted along with its requirements?
-fn has_host_clearance(plan: &Plan, of: &ServiceSeen, id: ServiceId) -> bool {
+fn has_host_clearance(plan: &Plan, of: &ServiceObservation, id: ServiceId) -> bool {
     let service = &plan.services[id];
     service.namespaces.is_empty()
         || service.host_access.is_some()

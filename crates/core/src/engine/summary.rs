@@ -12,7 +12,7 @@ use crate::api::{Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
 use super::decide::{ServiceMemory, Stuck};
-use super::{Presence, Seen};
+use super::{Observation, Presence};
 
 /// As many blockers as a plan's status holds.
 const BLOCKERS_LIMIT: usize = 10;
@@ -34,7 +34,7 @@ pub fn unreadable(
 }
 
 /// Status of a plan that names no incident: checked, never acting.
-pub(super) fn dormant(plan: &Plan, seen: &Seen) -> RecoveryPlanStatus {
+pub(super) fn dormant(plan: &Plan, seen: &Observation) -> RecoveryPlanStatus {
     let mut status = RecoveryPlanStatus {
         observed_generation: plan.generation,
         total: count(plan.services.len()),
@@ -123,7 +123,7 @@ impl Totals {
 /// that did not change.
 pub(super) fn plan_status(
     plan: &Plan,
-    seen: &Seen,
+    seen: &Observation,
     totals: &Totals,
     tallies: &[Tally],
     services: &[ServiceMemory],
@@ -246,7 +246,7 @@ fn problems(plan: &Plan) -> Option<(Reason, String)> {
 /// Whom people have to look at, the one that holds most first.
 fn blockers(plan: &Plan, services: &[ServiceMemory]) -> Vec<Blocker> {
     let holds = |id: ServiceId| {
-        let held = plan.dependants_of(plan.services[id].unit);
+        let held = plan.dependents_of(plan.services[id].unit);
         let members = held.iter().flat_map(|&unit| &plan.units[unit].members);
         members.filter(|&&member| !services[member].is_recovered).count()
     };

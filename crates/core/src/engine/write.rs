@@ -5,14 +5,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::ServiceRecoveryStatus;
 
 use super::next::Next;
-use super::{Effect, ServiceSeen};
+use super::{Effect, ServiceObservation};
 
 /// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
 /// its services once for every link.
 const STATUS_DEBOUNCE: SignedDuration = SignedDuration::from_secs(10);
 
 /// Is the difference worth a write now? What only tells what is waited for can wait a little.
-pub(super) fn must_write(before: &ServiceSeen, decided: &mut Next, now: Timestamp) -> bool {
+pub(super) fn must_write(before: &ServiceObservation, decided: &mut Next, now: Timestamp) -> bool {
     let next = &decided.status;
     if !before.exists || before.status == *next {
         return false;

@@ -126,12 +126,12 @@ impl Plan {
             (0..self.units.len()).map(|u| self.dependency_units(u).collect()).collect();
         for (unit, of) in needs.iter().enumerate() {
             for &dependency in of {
-                self.units[dependency].dependants.push(unit);
+                self.units[dependency].dependents.push(unit);
             }
         }
         for unit in graph::topological(self.units.len(), |u| needs[u].clone()).into_iter().rev() {
             self.units[unit].height =
-                self.units[unit].dependants.iter().map(|&d| self.units[d].height + 1).max().unwrap_or(0);
+                self.units[unit].dependents.iter().map(|&d| self.units[d].height + 1).max().unwrap_or(0);
         }
     }
 }
@@ -267,7 +267,7 @@ fn fold(specs: &[ServiceSpec], services: &mut [Service]) -> Vec<Unit> {
                 group: group.map(str::to_owned),
                 members: Vec::new(),
                 dependencies: Vec::new(),
-                dependants: Vec::new(),
+                dependents: Vec::new(),
                 tier: spec.tier,
                 height: 0,
             });

@@ -97,20 +97,20 @@ pub fn shortest_cycle(component: &[usize], edges: impl Fn(usize) -> Vec<usize>) 
 pub fn topological(nodes: usize, dependencies: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let needs: Vec<Vec<usize>> = (0..nodes).map(dependencies).collect();
     let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut dependants = vec![Vec::new(); nodes];
+    let mut dependents = vec![Vec::new(); nodes];
     for (node, of) in needs.iter().enumerate() {
         for &dependency in of {
-            dependants[dependency].push(node);
+            dependents[dependency].push(node);
         }
     }
     let mut ready: VecDeque<usize> = (0..nodes).filter(|&n| open[n] == 0).collect();
     let mut order = Vec::with_capacity(nodes);
     while let Some(node) = ready.pop_front() {
         order.push(node);
-        for &dependant in &dependants[node] {
-            open[dependant] -= 1;
-            if open[dependant] == 0 {
-                ready.push_back(dependant);
+        for &dependent in &dependents[node] {
+            open[dependent] -= 1;
+            if open[dependent] == 0 {
+                ready.push_back(dependent);
             }
         }
     }

@@ -35,11 +35,11 @@ pub fn allowance<'a>(dependencies: impl IntoIterator<Item = Dependency<'a>>) -> 
             record.stage == Stage::Recovered && is_true(&record.conditions, RECOVERED)
         };
         match (health, record) {
-            (_, None) | (Health::Doubtful, Some(_)) => Allowance::Refused(service),
+            (_, None) | (Health::Unhealthy, Some(_)) => Allowance::Refused(service),
             (_, Some(record)) if !is_open(record) => Allowance::Refused(service),
-            (Health::Passes, Some(record)) if is_true(&record.conditions, HEALTHY) => Allowance::Allowed,
+            (Health::Healthy, Some(record)) if is_true(&record.conditions, HEALTHY) => Allowance::Allowed,
             // It has yet to be heard, or to be written.
-            (Health::Passes | Health::Unheard, Some(_)) => Allowance::Unknown(service),
+            (Health::Healthy | Health::Unknown, Some(_)) => Allowance::Unknown(service),
         }
     });
     each.max().unwrap_or(Allowance::Allowed)
@@ -62,27 +62,27 @@ mod tests {
 
     #[test]
     fn record_and_this_process_both_have_to_say_that_a_dependency_is_healthy() {
-        use Health::{Doubtful, Passes, Unheard};
+        use Health::{Healthy, Unhealthy, Unknown};
         use State::{False, True};
         let (allowed, unknown, refused) =
             (Allowance::Allowed, Allowance::Unknown("db"), Allowance::Refused("db"));
         let recovered = Stage::Recovered;
         for (health, of, expected) in [
-            (Passes, Some(record(recovered, True, True)), allowed),
-            (Passes, Some(record(recovered, True, False)), unknown),
-            (Passes, Some(record(recovered, True, State::Unknown)), unknown),
-            (Passes, Some(record(recovered, False, True)), refused),
-            (Passes, Some(record(Stage::Reconnecting, True, True)), refused),
-            (Passes, None, refused),
-            (Unheard, Some(record(recovered, True, True)), unknown),
-            (Unheard, Some(record(Stage::PostChecks, True, True)), refused),
-            (Unheard, None, refused),
-            (Doubtful, Some(record(recovered, True, True)), refused),
+            (Healthy, Some(record(recovered, True, True)), allowed),
+            (Healthy, Some(record(recovered, True, False)), unknown),
+            (Healthy, Some(record(recovered, True, State::Unknown)), unknown),
+            (Healthy, Some(record(recovered, False, True)), refused),
+            (Healthy, Some(record(Stage::Reconnecting, True, True)), refused),
+            (Healthy, None, refused),
+            (Unknown, Some(record(recovered, True, True)), unknown),
+            (Unknown, Some(record(Stage::PostChecks, True, True)), refused),
+            (Unknown, None, refused),
+            (Unhealthy, Some(record(recovered, True, True)), refused),
         ] {
             let of_db = Dependency { service: "db", record: of.as_ref(), health };
             assert_eq!(allowance([of_db]), expected, "{health:?} {of:?}");
             let sound = record(recovered, True, True);
-            let other = Dependency { service: "dns", record: Some(&sound), health: Passes };
+            let other = Dependency { service: "dns", record: Some(&sound), health: Healthy };
             assert_eq!(allowance([other, of_db, other]), expected, "whatever the others say");
         }
         assert_eq!(allowance([]), Allowance::Allowed, "it depends on nobody");

@@ -175,10 +175,10 @@ pub struct Unit {
     /// Services outside that all of it waits for: the union over its members.
     pub dependencies: Vec<ServiceId>,
     /// Units that wait for it.
-    pub dependants: Vec<UnitId>,
+    pub dependents: Vec<UnitId>,
     /// Its tier, for ties; none sorts last.
     pub tier: Option<i32>,
-    /// Units on the longest chain of dependants that hangs on it, for ties.
+    /// Units on the longest chain of dependents that hangs on it, for ties.
     pub height: usize,
 }
 
@@ -196,11 +196,11 @@ pub struct Problem {
 impl Plan {
     /// The services that, directly or not, wait for this one.
     #[must_use]
-    pub fn dependants_of(&self, unit: UnitId) -> BTreeSet<UnitId> {
+    pub fn dependents_of(&self, unit: UnitId) -> BTreeSet<UnitId> {
         let mut seen = BTreeSet::new();
         let mut stack = vec![unit];
         while let Some(at) = stack.pop() {
-            for &next in &self.units[at].dependants {
+            for &next in &self.units[at].dependents {
                 if seen.insert(next) {
                     stack.push(next);
                 }

@@ -251,7 +251,7 @@ fn a_group_is_one_unit_that_waits_for_all_that_any_member_waits_for() {
     );
     assert_eq!(plan.unit_name(unit), "g");
     let after = plan.services[plan.index["after"]].unit;
-    assert_eq!(plan.units[unit].dependants, [after]);
+    assert_eq!(plan.units[unit].dependents, [after]);
     assert_eq!((plan.units[unit].height, plan.units[after].height), (1, 0));
     assert_eq!(plan.problems, []);
 }
@@ -376,7 +376,7 @@ fn a_chain_of_5000_and_a_cycle_of_5000_overflow_no_stack() {
     let straight = plan(&chain);
     assert_eq!(straight.problems, []);
     assert_eq!(straight.units[0].height, 4_999);
-    assert_eq!(straight.dependants_of(0).len(), 4_999);
+    assert_eq!(straight.dependents_of(0).len(), 4_999);
     assert_eq!(straight.critical_path(|_| Duration::from_secs(1)).0, Duration::from_secs(5_000));
 
     let nodes = 5_000;

@@ -13,7 +13,7 @@ use crate::api::conditions::shorten;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::{ResumeKind, ResumeState, ResumeStatus};
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
-use crate::engine::ResumeSeen;
+use crate::engine::ResumeObservation;
 use crate::isolation::controls::workloads::{has_not_ended, recorded_suspend};
 use crate::plan::Resume;
 
@@ -92,8 +92,8 @@ pub fn judge(
     found: &BTreeMap<Key, Found>,
     seals: &BTreeMap<String, String>,
     now: Timestamp,
-) -> Vec<ResumeSeen> {
-    let mut all: Vec<ResumeSeen> = named
+) -> Vec<ResumeObservation> {
+    let mut all: Vec<ResumeObservation> = named
         .iter()
         .map(|wanted| {
             let object = found.get(&(wanted.kind, wanted.namespace.clone(), wanted.name.clone()));
@@ -114,7 +114,12 @@ pub fn judge(
     all
 }
 
-fn wanted_one(wanted: &Resume, object: Option<&Found>, seal: Option<&str>, now: Timestamp) -> ResumeSeen {
+fn wanted_one(
+    wanted: &Resume,
+    object: Option<&Found>,
+    seal: Option<&str>,
+    now: Timestamp,
+) -> ResumeObservation {
     let key = (wanted.kind, wanted.namespace.clone(), wanted.name.clone());
     let held =
         |fires: &str, why: &str, changes_at| seen(key.clone(), ResumeState::Held, fires, why, changes_at);
@@ -186,14 +191,14 @@ fn seen(
     fires: &str,
     message: &str,
     changes_at: Option<Timestamp>,
-) -> ResumeSeen {
+) -> ResumeObservation {
     let (fires, message) = (shorten(fires, 256), shorten(message, 512));
-    ResumeSeen { status: ResumeStatus { kind, namespace, name, state, fires, message }, changes_at }
+    ResumeObservation { status: ResumeStatus { kind, namespace, name, state, fires, message }, changes_at }
 }
 
 /// What to say of those that the plan names where nothing could be read.
 #[must_use]
-pub fn unreadable(named: &[Resume], why: &str) -> Vec<ResumeSeen> {
+pub fn unreadable(named: &[Resume], why: &str) -> Vec<ResumeObservation> {
     let key = |wanted: &Resume| (wanted.kind, wanted.namespace.clone(), wanted.name.clone());
     named.iter().map(|wanted| seen(key(wanted), ResumeState::Held, "", why, None)).collect()
 }

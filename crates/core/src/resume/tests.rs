@@ -24,7 +24,7 @@ fn wanted(name: &str, missed_run: MissedRun) -> Resume {
     Resume { kind: ResumeKind::CronJob, namespace: "library".into(), name: name.into(), missed_run }
 }
 
-fn judged(named: &[Resume], cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> Vec<ResumeSeen> {
+fn judged(named: &[Resume], cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> Vec<ResumeObservation> {
     let seals = [("library".to_owned(), SEAL.to_owned())].into();
     judge(named, &found(cronjobs, jobs), &seals, NOW.parse().unwrap())
 }

@@ -12,8 +12,9 @@ use crate::api::{
     DnsLabel, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict,
 };
 use crate::engine::{
-    AcceptedSeen, Answer, Asked, ClaimSeen, Effect, Engine, GateKey, GateState, Presence, QuarantineFound,
-    QuarantineSeen, Refusal, ResumeSeen, Room, Seen, ServiceSeen, StepOutcome, Tracker, pod_security,
+    AcceptedState, Answer, Asked, ClaimState, Effect, Engine, GateKey, GateState, Observation, Presence,
+    QuarantineObservation, QuarantineState, Refusal, ResumeObservation, Room, ServiceObservation,
+    StepOutcome, Tracker, pod_security,
 };
 use crate::plan::{Plan, Resume, ServiceId};
 
@@ -129,7 +130,7 @@ pub struct World<'a> {
     /// The plan.
     pub plan: Plan,
     /// All there is to see. Change it between runs to play what people and attackers do.
-    pub seen: Seen,
+    pub seen: Observation,
     /// The plan's own status at the last look.
     pub status: RecoveryPlanStatus,
     /// All that happened, in order.
@@ -155,7 +156,7 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
 }
 
 /// What is to be said of one that the plan names.
-fn suspended(of: &Resume, already: &[ResumeSeen]) -> ResumeSeen {
+fn suspended(of: &Resume, already: &[ResumeObservation]) -> ResumeObservation {
     let status = ResumeStatus {
         kind: of.kind,
         namespace: of.namespace.clone(),
@@ -164,13 +165,13 @@ fn suspended(of: &Resume, already: &[ResumeSeen]) -> ResumeSeen {
         fires: String::new(),
         message: String::new(),
     };
-    let same = |seen: &&ResumeSeen| seen.status.name == status.name && seen.status.kind == status.kind;
-    already.iter().find(same).cloned().unwrap_or(ResumeSeen { status, changes_at: None })
+    let same = |seen: &&ResumeObservation| seen.status.name == status.name && seen.status.kind == status.kind;
+    already.iter().find(same).cloned().unwrap_or(ResumeObservation { status, changes_at: None })
 }
 
 /// A Quarantine that nobody has claimed.
-fn contained() -> QuarantineFound {
-    QuarantineFound {
+fn contained() -> QuarantineState {
+    QuarantineState {
         isolation: Some(Isolation::Contained),
         hold: None,
         overruled: false,
@@ -178,7 +179,7 @@ fn contained() -> QuarantineFound {
         ready: true,
         message: String::new(),
         lacking: None,
-        claim: ClaimSeen::Free,
+        claim: ClaimState::Free,
     }
 }
 
@@ -189,16 +190,16 @@ impl<'a> World<'a> {
     pub fn new(plan: Plan, script: Script<'a>, limits: Limits, now: Timestamp) -> Self {
         // A plan that makes its Quarantines is played from where there is none.
         let exists = !plan.creates_quarantines;
-        let quarantine = |namespace: &String| QuarantineSeen {
+        let quarantine = |namespace: &String| QuarantineObservation {
             namespace: namespace.clone(),
             exists,
             found: exists.then(contained),
         };
-        let services = plan.services.iter().map(|service| ServiceSeen {
+        let services = plan.services.iter().map(|service| ServiceObservation {
             quarantines: service.namespaces.iter().map(quarantine).collect(),
-            ..ServiceSeen::default()
+            ..ServiceObservation::default()
         });
-        let seen = Seen {
+        let seen = Observation {
             now,
             incident: Presence::Present,
             account: Presence::Present,
@@ -411,11 +412,11 @@ impl<'a> World<'a> {
             }
             Effect::Accept { records } => {
                 let scopes = self.plan.scopes(id);
-                of.accepted.resize(scopes.len(), AcceptedSeen::Missing);
+                of.accepted.resize(scopes.len(), AcceptedState::Missing);
                 for (scope, seen) in scopes.iter().zip(&mut of.accepted) {
                     if let Some(new) = records.iter().find(|new| new.scope == *scope) {
                         let revision = self.seen.now.as_millisecond().to_string();
-                        *seen = AcceptedSeen::Record { revision, record: new.record.clone() };
+                        *seen = AcceptedState::Record { revision, record: new.record.clone() };
                     }
                 }
             }
@@ -434,15 +435,15 @@ impl<'a> World<'a> {
             Effect::Claim { attempt } => {
                 let other =
                     of.quarantines.iter().find_map(|q| match q.found.as_ref().map(|found| &found.claim) {
-                        Some(ClaimSeen::Free | ClaimSeen::Mine { .. }) => None,
-                        Some(ClaimSeen::Other { holder }) => Some(format!("claimed by {holder}")),
+                        Some(ClaimState::Free | ClaimState::Mine { .. }) => None,
+                        Some(ClaimState::Other { holder }) => Some(format!("claimed by {holder}")),
                         None => Some(format!("{} has no Quarantine", q.namespace)),
                     });
                 if let Some(message) = other {
                     return self.refuse(id, (Reason::ClaimedByAnother, message));
                 }
                 for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
-                    found.claim = ClaimSeen::Mine { attempt: *attempt };
+                    found.claim = ClaimState::Mine { attempt: *attempt };
                 }
             }
             // Everything that the plan names is there, and nothing was missed.

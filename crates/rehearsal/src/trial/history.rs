@@ -87,7 +87,7 @@ impl History {
         self.states.get(what).map_or(&[], Vec::as_slice)
     }
 
-    /// What no fault on the way may change. A dependency that is silent for a moment has its dependants ask for less, and have
+    /// What no fault on the way may change. A dependency that is silent for a moment has its dependents ask for less, and have
     /// their network closed, until it speaks again. Of an isolation that could not be gone on with it is said how far it came.
     #[must_use]
     pub fn essence(mut self) -> Self {

@@ -4,7 +4,7 @@ use super::story::{Story, story};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, Refusal, StepOutcome};
+use crate::engine::{ClaimState, Effect, Refusal, StepOutcome};
 
 fn failed_before_restore() -> Story {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
@@ -105,7 +105,7 @@ fn a_step_that_may_work_later_is_tried_again_then_and_not_before() {
 fn made_anew(s: &mut Story, service: &str) {
     s.world.plan.uid = "uid-2".to_owned();
     s.seen(service).other_plan = Some("uid-1".to_owned());
-    s.quarantine(service).claim = ClaimSeen::Free;
+    s.quarantine(service).claim = ClaimState::Free;
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Somebody on call holds a namespace: no recovery moves it, none goes on where it stood, and dependants wait.
+//! Somebody on call holds a namespace: no recovery moves it, none goes on where it stood, and dependents wait.
 
 use super::story::{Story, story};
 use super::{Look, look_at};
 use crate::api::Reason;
 use crate::api::conditions::{NEEDS_DECISION, RECOVERED};
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::QuarantineFound;
+use crate::engine::QuarantineState;
 
 /// As the Quarantine controller does: at the level held, and the claim overruled.
 fn hold(s: &mut Story, service: &str, level: Isolation) {
@@ -97,7 +97,7 @@ fn nothing_begins_in_what_is_held_and_it_begins_by_itself_after() {
 }
 
 /// One look at a service at this stage, whose Quarantine was changed so.
-fn at(stage: Stage, change: impl FnOnce(&mut QuarantineFound)) -> Look {
+fn at(stage: Stage, change: impl FnOnce(&mut QuarantineState)) -> Look {
     let mut s = story("- {name: db}");
     s.run(60);
     s.seen("db").status.stage = stage;

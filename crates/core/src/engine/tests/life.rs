@@ -4,7 +4,7 @@ use super::story::{Story, plan, story};
 use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Seen, decide};
+use crate::engine::{Effect, Observation, decide};
 use crate::simulate::Event;
 
 #[test]
@@ -43,7 +43,7 @@ fn a_service_goes_through_all_stages_and_each_isolation_in_turn() {
 fn a_plan_is_recovered_once_its_records_say_so_and_no_longer_than_its_services_are() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(120);
-    let ready = |seen: &Seen, s: &Story| {
+    let ready = |seen: &Observation, s: &Story| {
         let status = decide(&s.world.plan, seen).plan;
         [RECOVERED, READY].map(|type_| find(&status.conditions, type_).unwrap().status.clone())
     };

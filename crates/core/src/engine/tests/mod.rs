@@ -18,7 +18,7 @@ mod spoiled;
 mod story;
 mod waiting;
 
-use super::{Effect, Seen, decide};
+use super::{Effect, Observation, decide};
 use crate::api::{Health, Phase, ServiceRecoveryStatus};
 use crate::plan::{Plan, ServiceId};
 
@@ -32,7 +32,7 @@ pub(super) struct Look {
 }
 
 /// Looks at everything from nothing, and returns what came of one service.
-pub(super) fn look_at(plan: &Plan, seen: &Seen, service: ServiceId) -> Look {
+pub(super) fn look_at(plan: &Plan, seen: &Observation, service: ServiceId) -> Look {
     let decided = decide(plan, seen).services.swap_remove(service);
     let status = decided.status(seen).clone();
     Look {

@@ -5,7 +5,7 @@ use super::story::{Story, plan, story};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Isolation, Phase, PodSecurity, Stage, Verdict};
-use crate::engine::{AcceptedSeen, Effect};
+use crate::engine::{AcceptedState, Effect};
 
 const CHAIN: &str = "- {name: db}\n- {name: web, dependsOn: [db]}";
 /// The same without a gate and without a dependency.
@@ -208,7 +208,7 @@ fn about_to_move() -> Vec<(&'static str, Story)> {
 
 #[test]
 fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
-    let unreadable = || AcceptedSeen::Unreadable { revision: "7".to_owned(), why: "not JSON".to_owned() };
+    let unreadable = || AcceptedState::Unreadable { revision: "7".to_owned(), why: "not JSON".to_owned() };
     for (stage, s) in about_to_move() {
         let sound = moves(&s, "web");
         assert!(
@@ -223,7 +223,7 @@ fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
             (
                 "loosened",
                 Box::new(|s| {
-                    let AcceptedSeen::Record { record, .. } = &mut s.seen("web").accepted[0] else {
+                    let AcceptedState::Record { record, .. } = &mut s.seen("web").accepted[0] else {
                         panic!()
                     };
                     let mut more = (*record.requirements).clone();
@@ -254,7 +254,7 @@ fn a_record_of_a_deleted_incident_counts_for_nothing_and_is_written_over() {
     let mut s = story("- {name: web}");
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);
-    s.seen("web").accepted = vec![AcceptedSeen::Outdated { revision: "7".to_owned() }];
+    s.seen("web").accepted = vec![AcceptedState::Outdated { revision: "7".to_owned() }];
     let Some(Effect::Accept { records }) = moves(&s, "web") else { panic!("{:?}", moves(&s, "web")) };
     assert_eq!(records[0].over.as_deref(), Some("7"));
 }
@@ -262,7 +262,7 @@ fn a_record_of_a_deleted_incident_counts_for_nothing_and_is_written_over() {
 #[test]
 fn another_plans_namespace_is_not_recorded_for() {
     let mut s = story("- {name: web}");
-    s.quarantine("web").claim = crate::engine::ClaimSeen::Other { holder: "a/b/c".to_owned() };
+    s.quarantine("web").claim = crate::engine::ClaimState::Other { holder: "a/b/c".to_owned() };
     s.run(30);
     assert_eq!(records(&s, "web"), 0);
     assert_eq!(s.blocks("web"), ["ClaimedByAnother: web"]);

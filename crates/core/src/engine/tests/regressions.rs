@@ -6,10 +6,10 @@ use crate::api::Reason;
 use crate::api::conditions::{HEALTHY, READY, RECOVERED, find};
 use crate::api::service_recovery::StepState;
 use crate::api::{Health, Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimSeen, Effect, GateKey, GateState, QuarantineFound};
+use crate::engine::{ClaimState, Effect, GateKey, GateState, QuarantineState};
 
 /// `db` is recovered; `web`, which waits for it, is held by its Quarantine until the test lets it go.
-fn recovered() -> (Story, QuarantineFound) {
+fn recovered() -> (Story, QuarantineState) {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     let quarantine = s.seen("web").quarantines[0].found.take().unwrap();
     s.run(60);
@@ -78,13 +78,13 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
     let passed = Some(passes.clone());
     let failed = |failed| Some(GateState { verdict: Verdict::Fail, failed, ..passes.clone() });
     for (of_beat, of_pulse, told, health) in [
-        (passed.clone(), passed.clone(), ("True", "GatesPass"), Health::Passes),
-        (None, passed.clone(), ("Unknown", "NotAsked"), Health::Unheard),
-        (unknown("NotAsked"), passed.clone(), ("Unknown", "NotAsked"), Health::Unheard),
-        (passed.clone(), unknown("Stabilising"), ("Unknown", "Stabilising"), Health::Unheard),
-        (None, unknown("TimedOut"), ("Unknown", "GateUnknown"), Health::Doubtful),
-        (unknown("Stabilising"), failed(false), ("Unknown", "GateFailing"), Health::Doubtful),
-        (None, failed(true), ("False", "GateFailed"), Health::Doubtful),
+        (passed.clone(), passed.clone(), ("True", "GatesPass"), Health::Healthy),
+        (None, passed.clone(), ("Unknown", "NotAsked"), Health::Unknown),
+        (unknown("NotAsked"), passed.clone(), ("Unknown", "NotAsked"), Health::Unknown),
+        (passed.clone(), unknown("Stabilising"), ("Unknown", "Stabilising"), Health::Unknown),
+        (None, unknown("TimedOut"), ("Unknown", "GateUnknown"), Health::Unhealthy),
+        (unknown("Stabilising"), failed(false), ("Unknown", "GateFailing"), Health::Unhealthy),
+        (None, failed(true), ("False", "GateFailed"), Health::Unhealthy),
     ] {
         let gates = [(&beat, of_beat), (&pulse, of_pulse)];
         let answered = gates.into_iter().filter_map(|(key, state)| Some((key.clone(), state?)));
@@ -110,7 +110,7 @@ fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
     let decided = look_at(&s.world.plan, &s.world.seen, 0);
     let healthy = find(&decided.status.conditions, HEALTHY).unwrap();
     assert_eq!((healthy.status.clone(), healthy.reason.clone(), healthy.message.clone()), failed);
-    assert_eq!((failed.0.as_str(), decided.health), ("False", Health::Doubtful));
+    assert_eq!((failed.0.as_str(), decided.health), ("False", Health::Unhealthy));
     s.seen("db").gates = gates;
     s.says("db", Phase::Continuous, Verdict::Pass);
     s.run(60);
@@ -184,7 +184,7 @@ fn a_retry_after_a_regression_takes_it_through_its_gates_again() {
 fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
     let (mut s, quarantine) = recovered();
     let of = s.quarantine("db");
-    (of.isolation, of.claim) = (Some(Isolation::Contained), ClaimSeen::Free);
+    (of.isolation, of.claim) = (Some(Isolation::Contained), ClaimState::Free);
     s.run(1);
     assert_eq!((s.needs("db"), s.condition("db", RECOVERED).0.as_str()), (Some("IsolatedAgain"), "False"));
     s.seen("web").quarantines[0].found = Some(quarantine);
@@ -218,7 +218,7 @@ fn a_claim_that_is_lost_half_way_needs_a_decision() {
     assert_eq!(s.stage("db"), Stage::PostChecks);
     s.says("db", Phase::BeforeRelease, Verdict::Pass);
     let quarantine = s.quarantine("db");
-    (quarantine.claim, quarantine.isolation) = (ClaimSeen::Free, Some(Isolation::Contained));
+    (quarantine.claim, quarantine.isolation) = (ClaimState::Free, Some(Isolation::Contained));
     s.run(60);
     assert_eq!((s.needs("db"), s.stage("db")), (Some("ClaimLost"), Stage::PostChecks));
     assert!(!s.asked("db").contains(&Isolation::Open));

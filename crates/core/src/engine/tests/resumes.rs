@@ -7,7 +7,7 @@ use super::{Look, look_at};
 use crate::api::Reason;
 use crate::api::service_recovery::ResumeState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceSeen};
+use crate::engine::{Asked, Effect, GateKey, Refusal, Room, ServiceObservation};
 
 const ONE: &str = "- {name: db, resume: [{cronJob: nightly}, {job: import}]}\n- {name: web, dependsOn: [db]}";
 
@@ -160,7 +160,7 @@ fn who_needs_a_person_before_it_is_restored_looks_at_nothing() {
 }
 
 /// One look at a service that is about to open, seen so.
-fn about_to_open(change: impl FnOnce(&mut ServiceSeen)) -> Look {
+fn about_to_open(change: impl FnOnce(&mut ServiceObservation)) -> Look {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.run(600);
     s.quarantine("db").isolation = Some(Isolation::CleanRoom);

@@ -6,7 +6,7 @@ use super::story::{Story, plan, story};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{ClusterService, Isolation, Phase, Stage, Verdict};
-use crate::engine::{Effect, Refusal, Room, ServiceSeen, decide};
+use crate::engine::{Effect, Refusal, Room, ServiceObservation, decide};
 use crate::plan::ServiceId;
 
 const CHAIN: &str = "- {name: dns}\n- {name: db}\n- {name: web, dependsOn: [db, dns], cleanRoom: {allowEgress: [APIServer, DNS]}}";
@@ -65,7 +65,7 @@ fn a_dependency_that_is_isolated_again_goes_out_at_once() {
 
 #[test]
 fn a_dependency_that_is_not_back_or_belongs_to_another_plan_is_not_reached() {
-    let changes: [fn(&mut ServiceSeen); 2] =
+    let changes: [fn(&mut ServiceObservation); 2] =
         [|of| of.status.stage = Stage::Reconnecting, |of| of.other_plan = Some("uid-0".to_owned())];
     for change in changes {
         let mut s = in_the_clean_room();

@@ -3,10 +3,10 @@
 use super::story::{Story, plan_with, story};
 use crate::api::conditions::{HEALTHY, RECOVERED};
 use crate::api::{Isolation, Stage, Verdict};
-use crate::engine::slots::{carries_dependants, views};
-use crate::engine::{ClaimSeen, ServiceSeen};
+use crate::engine::slots::{satisfies_dependents, views};
+use crate::engine::{ClaimState, ServiceObservation};
 
-type State = (&'static str, fn(&mut ServiceSeen));
+type State = (&'static str, fn(&mut ServiceObservation));
 
 /// A service as it may be found, the one that keeps its slot before all that follow first.
 const STATES: [State; 6] = [
@@ -21,8 +21,8 @@ const STATES: [State; 6] = [
     ("waits", |_| {}),
 ];
 
-fn claim(of: &mut ServiceSeen) {
-    of.quarantines[0].found.as_mut().unwrap().claim = ClaimSeen::Mine { attempt: 1 };
+fn claim(of: &mut ServiceObservation) {
+    of.quarantines[0].found.as_mut().unwrap().claim = ClaimState::Mine { attempt: 1 };
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn whoever_is_further_on_keeps_its_slot_whatever_else_speaks_for_the_other() {
     }
 }
 
-fn says_false(of: &mut ServiceSeen, type_: &str) {
+fn says_false(of: &mut ServiceObservation, type_: &str) {
     let condition = of.status.conditions.iter_mut().find(|condition| condition.type_ == type_);
     condition.unwrap().status = "False".to_owned();
 }
@@ -52,11 +52,11 @@ fn says_false(of: &mut ServiceSeen, type_: &str) {
 /// Its status and what is seen of it agree, or nobody builds on it.
 #[test]
 fn dependants_go_on_only_while_everything_says_that_a_service_stands() {
-    let carries = |change: fn(&mut ServiceSeen)| {
+    let carries = |change: fn(&mut ServiceObservation)| {
         let mut s = story("- {name: db}");
         s.run(60);
         change(s.seen("db"));
-        carries_dependants(&s.world.plan, &s.world.seen, 0)
+        satisfies_dependents(&s.world.plan, &s.world.seen, 0)
     };
     assert!(carries(|_| {}));
     let doubts: [State; 7] = [

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::kstatus;
 use crate::api::conditions::find;
 use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{DecisionSeen, Effect, QuarantineFound, ServiceSeen, StepOutcome};
+use crate::engine::{DecisionObservation, Effect, QuarantineState, ServiceObservation, StepOutcome};
 use crate::plan::Plan;
 use crate::simulate::{Event, Limits, Script, Takes, World};
 
@@ -99,7 +99,7 @@ impl Story {
         self.world.plan.index[service]
     }
 
-    pub(super) fn seen(&mut self, service: &str) -> &mut ServiceSeen {
+    pub(super) fn seen(&mut self, service: &str) -> &mut ServiceObservation {
         let id = self.id(service);
         &mut self.world.seen.services[id]
     }
@@ -123,7 +123,7 @@ impl Story {
         find(&self.world.status.conditions, type_).map_or(("", ""), |c| (&c.status, &c.reason))
     }
 
-    pub(super) fn quarantine(&mut self, service: &str) -> &mut QuarantineFound {
+    pub(super) fn quarantine(&mut self, service: &str) -> &mut QuarantineState {
         self.seen(service).quarantines[0].found.as_mut().unwrap()
     }
 
@@ -159,7 +159,7 @@ impl Story {
 
     pub(super) fn decide(&mut self, service: &str, action: Action, digest: &str) {
         let name = format!("d{}", self.seen(service).decisions.len());
-        self.seen(service).decisions.push(DecisionSeen {
+        self.seen(service).decisions.push(DecisionObservation {
             name,
             by: "wren".to_owned(),
             action,

@@ -9,7 +9,8 @@ use crate::api::Reason;
 use crate::api::conditions::{READY, RECONCILING, RECOVERED, STALLED, find};
 use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::{
-    ClaimSeen, Decided, Effect, Presence, QuarantineFound, Refusal, Seen, ServiceSeen, decide, unreadable,
+    ClaimState, Decided, Effect, Observation, Presence, QuarantineState, Refusal, ServiceObservation, decide,
+    unreadable,
 };
 
 /// Makes the Quarantine of `db` unfit before the story begins, and tells what must be said of it.
@@ -22,7 +23,7 @@ fn an_unfit_quarantine_holds_its_service_and_no_other() {
         ("QuarantineNotReady: db", |s| s.quarantine("db").ready = false),
         ("QuarantineNotReady: db", |s| s.quarantine("db").isolation = None),
         ("ClaimedByAnother: db", |s| {
-            s.quarantine("db").claim = ClaimSeen::Other { holder: "recovery/other/db".to_owned() };
+            s.quarantine("db").claim = ClaimState::Other { holder: "recovery/other/db".to_owned() };
         }),
     ];
     for (block, make_unfit) in rows {
@@ -197,14 +198,14 @@ fn the_first_two_that_are_waited_for_are_named_and_the_others_counted() {
 }
 
 /// A moment at which one service is observed so.
-fn observed(change: impl FnOnce(&mut ServiceSeen)) -> Seen {
+fn observed(change: impl FnOnce(&mut ServiceObservation)) -> Observation {
     let story = story("- {name: db}");
     let mut of = story.world.seen.services[0].clone();
     of.exists = true;
     of.generation = Some(1);
     change(&mut of);
     let now = Timestamp::from_second(1_000).unwrap();
-    Seen {
+    Observation {
         now,
         incident: Presence::Present,
         account: Presence::Present,
@@ -213,11 +214,11 @@ fn observed(change: impl FnOnce(&mut ServiceSeen)) -> Seen {
 }
 
 /// One look at one service, observed so.
-fn one(change: impl FnOnce(&mut ServiceSeen)) -> Look {
+fn one(change: impl FnOnce(&mut ServiceObservation)) -> Look {
     look_at(&plan("- {name: db}"), &observed(change), 0)
 }
 
-fn look(change: impl FnOnce(&mut ServiceSeen)) -> Decided {
+fn look(change: impl FnOnce(&mut ServiceObservation)) -> Decided {
     let decided = decide(&plan("- {name: db}"), &observed(change));
     kstatus::check_plan(&decided.plan);
     decided
@@ -276,14 +277,14 @@ fn a_refused_effect_waits_until_it_may_be_tried_again_and_says_why() {
 fn a_look_that_was_refused_ends_with_a_wake_up() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(600);
-    let seen = Seen {
+    let seen = Observation {
         now: s.world.seen.now.checked_add(SignedDuration::from_secs(5)).unwrap(),
         services: s
             .world
             .seen
             .services
             .iter()
-            .map(|of| ServiceSeen { exists: false, ..of.clone() })
+            .map(|of| ServiceObservation { exists: false, ..of.clone() })
             .collect(),
         ..s.world.seen.clone()
     };
@@ -316,7 +317,7 @@ fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
 
 #[test]
 fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
-    type Change = fn(&mut Option<QuarantineFound>);
+    type Change = fn(&mut Option<QuarantineState>);
     let rows: [(Change, &[&str]); 4] = [
         (|_| {}, &[]),
         (|found| found.as_mut().unwrap().isolation = Some(Isolation::Sealed), &["Isolation: a"]),

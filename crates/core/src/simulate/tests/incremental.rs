@@ -10,7 +10,7 @@ use super::random::{Case, case};
 use crate::api::Reason;
 use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Verdict};
-use crate::engine::{ClaimSeen, Engine, Presence, Refusal, Seen, ServiceDecided, decide};
+use crate::engine::{ClaimState, Engine, Observation, Presence, Refusal, ServiceDecided, decide};
 
 /// What happens to one service, or to the plan.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 }
 
 impl Edit {
-    fn apply(&self, seen: &mut Seen) {
+    fn apply(&self, seen: &mut Observation) {
         let now = seen.now;
         let id = self.service.index(seen.services.len());
         if self.what < 2 {
@@ -73,7 +73,7 @@ impl Edit {
                         10 => found.hold = even.then_some(Isolation::Sealed),
                         11 => found.lacking = even.then_some(ControlName::Network),
                         _ => {
-                            found.claim = ClaimSeen::Other { holder: format!("holder {}", self.number) };
+                            found.claim = ClaimState::Other { holder: format!("holder {}", self.number) };
                         }
                     }
                 }

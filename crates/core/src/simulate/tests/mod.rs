@@ -10,14 +10,14 @@ mod spoiled;
 use std::collections::BTreeMap;
 
 use crate::api::Phase;
-use crate::engine::{Decided, Seen, decide};
+use crate::engine::{Decided, Observation, decide};
 use crate::plan::{Plan, ServiceId};
 
 /// Every look in every simulation: what is decided of what has changed alone is what would be decided of everything from nothing.
 /// `asked` are the phases that are asked by what was decided before.
 pub(super) fn same_as_from_nothing(
     plan: &Plan,
-    seen: &Seen,
+    seen: &Observation,
     decided: &Decided,
     asked: impl Fn(ServiceId) -> Vec<Phase>,
 ) {

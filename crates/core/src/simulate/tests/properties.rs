@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 use super::judge::judge;
 use super::random::{Case, case, needs, plan};
 use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, Stage, Verdict};
-use crate::engine::{DecisionSeen, Effect, ServiceSeen};
+use crate::engine::{DecisionObservation, Effect, ServiceObservation};
 use crate::plan::Plan;
 use crate::simulate::{Assumed, Event, World, play};
 
@@ -24,7 +24,7 @@ fn retry_all(world: &mut World<'_>) {
         let decided_on = needed.digest.clone();
         let name = format!("d{}", of.decisions.len());
         let (by, reason) = ("wren".into(), "try again".into());
-        of.decisions.push(DecisionSeen { name, by, action: Action::Retry, reason, decided_on });
+        of.decisions.push(DecisionObservation { name, by, action: Action::Retry, reason, decided_on });
     }
 }
 
@@ -32,7 +32,7 @@ fn retry_all(world: &mut World<'_>) {
 fn run_until_settled(world: &mut World<'_>, can: &[bool], limit: i64) {
     for until in (60..=limit).step_by(60) {
         world.run(seconds(until)).unwrap();
-        let settled = |(of, can): (&ServiceSeen, &bool)| {
+        let settled = |(of, can): (&ServiceObservation, &bool)| {
             of.status.decision.is_none() && (of.status.stage == Stage::Recovered || !can)
         };
         // Scripts change their minds until 90 s.
@@ -116,7 +116,7 @@ proptest! {
         }
     }
 
-    /// I3: one gate that only ever says Unknown opens neither its service nor any dependant, whatever people retry.
+    /// I3: one gate that only ever says Unknown opens neither its service nor any dependent, whatever people retry.
     #[test]
     fn a_gate_that_only_ever_says_unknown_opens_nothing_behind_it(
         mut case in case(), pick in any::<prop::sample::Index>(),

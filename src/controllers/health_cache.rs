@@ -1,0 +1,98 @@
+//! Health of services by their continuous gates: published by the plan controller, read by the quarantine controller. It is of this process
+//! alone, as a record may say what an earlier leader wrote.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::api::Health;
+use crate::engine::ServiceDecided;
+use crate::plan::Plan;
+
+/// What is health, by the plan's UID.
+#[derive(Clone, Debug, Default)]
+pub struct HealthCache(Arc<Mutex<HashMap<String, PlanHealth>>>);
+
+/// Of one generation of a plan, by the service's name.
+#[derive(Debug)]
+struct PlanHealth {
+    generation: Option<i64>,
+    services: HashMap<String, Health>,
+}
+
+impl HealthCache {
+    fn plans(&self) -> MutexGuard<'_, HashMap<String, PlanHealth>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a look at a plan came to. Of services that were not decided again, what was told before stands.
+    pub(crate) fn publish(&self, plan: &Plan, decided: &[ServiceDecided]) {
+        let mut plans = self.plans();
+        let begun = || PlanHealth { generation: plan.generation, services: HashMap::new() };
+        let health = plans.entry(plan.uid.clone()).or_insert_with(begun);
+        if health.generation != plan.generation {
+            *health = begun();
+        }
+        for of in decided {
+            health.services.insert(plan.services[of.service].name.clone(), of.health);
+        }
+    }
+
+    /// That plan is not looked at any more.
+    pub(crate) fn forget(&self, plan_uid: &str) {
+        self.plans().remove(plan_uid);
+    }
+
+    /// Of one service of that plan, as it is now: another generation of it may ask other gates.
+    pub(crate) fn of(&self, plan: &Plan, service: &str) -> Health {
+        let plans = self.plans();
+        let health = plans.get(&plan.uid).filter(|health| health.generation == plan.generation);
+        health.and_then(|health| health.services.get(service)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plan(uid: &str, generation: i64) -> Plan {
+        let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}, {"name": "web"}]});
+        let plan = Plan::compile("council", "plan", uid, &serde_json::from_value(spec).unwrap());
+        Plan { generation: Some(generation), ..plan }
+    }
+
+    fn decided(healths: [Health; 2]) -> [ServiceDecided; 2] {
+        let one = |service: usize| ServiceDecided {
+            service,
+            write: None,
+            effect: None,
+            ask: Vec::new(),
+            health: healths[service],
+        };
+        [one(0), one(1)]
+    }
+
+    #[test]
+    fn what_is_heard_is_of_one_generation_of_a_plan_and_forgotten_with_it() {
+        let health = HealthCache::default();
+        let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
+        assert_eq!(health.of(&now, "db"), Health::Unknown, "by a new leader");
+        health.publish(&now, &decided([Health::Healthy, Health::Unhealthy]));
+        assert_eq!((health.of(&now, "db"), health.of(&now, "web")), (Health::Healthy, Health::Unhealthy));
+        for (plan, service) in [(&amended, "db"), (&other, "db"), (&now, "no such service")] {
+            assert_eq!(health.of(plan, service), Health::Unknown);
+        }
+        health.publish(&amended, &decided([Health::Unknown, Health::Healthy]));
+        assert_eq!((health.of(&now, "db"), health.of(&amended, "web")), (Health::Unknown, Health::Healthy));
+        // What was not decided again stands, of the same generation.
+        health.publish(&amended, &decided([Health::Unhealthy, Health::Unhealthy])[..1]);
+        assert_eq!(
+            (health.of(&amended, "db"), health.of(&amended, "web")),
+            (Health::Unhealthy, Health::Healthy)
+        );
+        health.publish(&other, &decided([Health::Healthy, Health::Healthy]));
+        health.forget("u1");
+        assert_eq!((health.of(&amended, "web"), health.of(&other, "db")), (Health::Unknown, Health::Healthy));
+    }
+}
