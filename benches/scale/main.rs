@@ -1,6 +1,6 @@
 //! `cargo bench --bench scale`: a recovery of many services on simulated nodes, whose pods run at once: what the operator itself takes.
 //!
-//! `RESURGAM_SCALE=chain:100,fan:100,layers:500` plays other estates than a chain, a fan and layers of 100 services. The API server's audit log
+//! `RESURGAM_BINARY=FILE` measures another build of the operator. `RESURGAM_SCALE=chain:100,fan:100,layers:500` plays other estates than a chain, a fan and layers of 100 services. The API server's audit log
 //! is the witness, and the judge measures.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -67,7 +67,8 @@ fn estates() -> Result<Vec<(Shape, usize)>> {
 async fn one(shape: Shape, size: usize) -> Result<()> {
     let cluster = ControlPlane::start(Options { nodes: 8, ..Options::default() }).await?;
     rehearsal::install(&cluster).await?;
-    let within = OperatorOptions::within(&cluster, Path::new(RESURGAM));
+    let binary = std::env::var("RESURGAM_BINARY").unwrap_or_else(|_| RESURGAM.to_owned());
+    let within = OperatorOptions::within(&cluster, Path::new(&binary));
     let options = OperatorOptions { lease_seconds: 30, ..within };
     let operator = Operator::start(&cluster, &options)?;
     rehearsal::leads(&cluster).await?;
