@@ -22,6 +22,9 @@ use crate::calls::{IoError, call, call_opt};
 use crate::clock;
 use crate::heartbeats::{self, Heart, Heartbeats};
 
+/// Name of the Lease by which replicas agree on a leader.
+pub(crate) const LEASE: &str = "resurgam";
+
 /// How long giving the Lease back may take. Then it runs out.
 const RELEASE: Duration = Duration::from_secs(5);
 

@@ -11,8 +11,8 @@ use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::{GROUP, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
 use crate::calls::call_opt;
-use crate::cli::LEASE;
 use crate::isolation::evidence::{STORE_ANNOTATION, StoreProof};
+use crate::leader::LEASE;
 use crate::status::{OperatorView, operator_view};
 use crate::version;
 

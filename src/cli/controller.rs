@@ -25,14 +25,11 @@ use crate::isolation::evidence::{
     DigestKey, Evidence, LOG_LIMIT, Location, Recipient, STORE_ANNOTATION, Store, keep_proving,
 };
 use crate::isolation::other_policies::AcceptedPolicy;
-use crate::leader::{LeaderElector, Published};
+use crate::leader::{LEASE, LeaderElector, Published};
 use crate::version;
 use health::Health;
 
 mod health;
-
-/// Name of the Lease by which replicas agree on a leader.
-pub(crate) const LEASE: &str = "resurgam";
 
 /// Arguments of `resurgam controller`.
 #[derive(Debug, clap::Args)]

@@ -14,9 +14,9 @@ use kube::runtime::watcher::{Config, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use super::Output;
-use super::controller::LEASE;
 use crate::api::{OPERATOR_NAMESPACE, Quarantine, RecoveryPlan, ServiceRecovery};
 use crate::calls::{IoError, call, call_opt};
+use crate::leader::LEASE;
 use crate::status::{View, changes, render};
 
 /// At the shortest between two drawings.

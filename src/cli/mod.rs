@@ -24,8 +24,6 @@ mod status;
 mod test_fence;
 mod version;
 
-pub(crate) use controller::LEASE;
-
 /// Brings services back after a cyber attack: in dependency order, each only when it is proved healthy and intact, with
 /// everything else kept isolated meanwhile.
 #[derive(Debug, Parser)]

@@ -16,7 +16,6 @@ use kube::config::Kubeconfig;
 use kube::{Api, Client};
 
 use super::Output;
-use super::controller::LEASE;
 use crate::api::{Incident, Isolation, OPERATOR_NAMESPACE, ObjectName, QuarantineLevel, QuarantineSpec};
 use crate::calls::{call, call_opt};
 use crate::isolation::ensure::{self, ensure};
@@ -24,6 +23,7 @@ use crate::isolation::impact;
 use crate::isolation::list;
 use crate::isolation::offline::{self, Request, Work};
 use crate::isolation::preflight::{self, Kind};
+use crate::leader::LEASE;
 use crate::text::count;
 use report::{LeftOut, Outcome, Report};
 use targets::Meant;

@@ -7,7 +7,7 @@ use crate::api::service_recovery::Block;
 use crate::api::{Reason, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
-use super::decide::{ServiceMemory, Stuck};
+use super::memory::{ServiceMemory, Stuck};
 use super::next::{Next, missing_quarantine};
 use super::quarantines;
 use super::slots::{UnitView, holds};

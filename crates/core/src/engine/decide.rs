@@ -6,17 +6,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::attempts::{adopt, retry};
+use super::memory::ServiceMemory;
 use super::next::{Next, phases};
 use super::slots::{self, UnitState, UnitView};
 use super::stages::advance;
 use super::summary::{self, Tally, Totals};
 use super::write::must_write;
 use super::{Decided, Observation, Presence, ServiceDecided, blocks, conditions, quarantines, resumes, room};
-use crate::api::service_recovery::Block;
 use crate::api::{ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId, UnitId};
 
@@ -71,36 +70,6 @@ struct Memory {
     views: Vec<UnitView>,
     /// For each service the one that holds it up.
     roots: Vec<Option<ServiceId>>,
-}
-
-/// What was decided for a service.
-#[derive(Debug)]
-pub(super) struct ServiceMemory {
-    pub standing: Standing,
-    /// It is to be, or stays, recovered.
-    pub is_recovered: bool,
-    /// Why it holds things up itself, if it does.
-    pub stuck: Option<Stuck>,
-}
-
-/// Why somebody has to look at a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stuck {
-    /// What there is to look at. A Decision that is needed for more than this version knows may have none.
-    pub cause: Option<Block>,
-    /// Since when a person is asked.
-    pub since: Option<Time>,
-}
-
-/// What those who depend on a service go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// It satisfies its dependents.
-    pub satisfies: bool,
-    /// A clean room may talk to it.
-    pub is_reachable: bool,
-    /// Its stage is `Recovered`.
-    pub is_recovered: bool,
 }
 
 fn look(plan: &Plan, seen: &Observation, memory: &mut Option<Memory>) -> Decided {

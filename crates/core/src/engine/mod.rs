@@ -23,6 +23,7 @@ mod blocks;
 mod conditions;
 mod decide;
 mod gate_state;
+mod memory;
 mod next;
 mod quarantines;
 mod ratchet;

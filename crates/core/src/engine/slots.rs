@@ -4,7 +4,7 @@ use crate::api::{Health, Isolation, Phase, Stage, Verdict};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
 
-use super::decide::Standing;
+use super::memory::Standing;
 use super::ratchet::is_loosened;
 use super::room::stands;
 use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};

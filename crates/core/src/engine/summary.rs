@@ -11,7 +11,7 @@ use crate::api::recovery_plan::Blocker;
 use crate::api::{Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
-use super::decide::{ServiceMemory, Stuck};
+use super::memory::{ServiceMemory, Stuck};
 use super::{Observation, Presence};
 
 /// As many blockers as a plan's status holds.
