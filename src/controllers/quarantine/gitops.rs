@@ -1,7 +1,7 @@
 //! Reads what delivers into an isolated namespace, suspends what may be, and tells of the rest.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
@@ -34,20 +34,18 @@ pub(super) struct Read {
     unread: Vec<Deliverer>,
 }
 
-/// How long what was read of the cluster stands.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How often it is looked again because somebody wrote to what was to be suspended, another Quarantine's pass for instance.
 const LOOKS: u32 = 4;
 
 /// Looks at everything that delivers into this Quarantine's namespace, suspends what may be, and gives what to tell of each.
 /// It isolates nothing: the fence does, and whatever fails here is only told.
 pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Vec<Deliverer> {
-    let mut looked = once(client, shelf, quarantine, false).await;
+    let mut looked = once(client, shelf, quarantine).await;
     for _ in 1..LOOKS {
         if !looked.stale {
             break;
         }
-        looked = once(client, shelf, quarantine, true).await;
+        looked = once(client, shelf, quarantine).await;
     }
     bounded(looked.told)
 }
@@ -59,17 +57,13 @@ struct Looked {
     stale: bool,
 }
 
-async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine, again: bool) -> Looked {
+async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked {
     let name = quarantine.name_any();
     let asked = Instant::now();
     let read = {
         let mut shelf = shelf.lock().await;
-        // Reading is discovery, and a list of each kind for the whole cluster: not once for each of many Quarantines. Who judged by
-        // what had changed since has it read afresh.
-        let stands = |(began, _): &&(Instant, Arc<Read>)| {
-            *began >= asked || (!again && began.elapsed() < READ_AGAIN_AFTER)
-        };
-        match shelf.as_ref().filter(stands) {
+        // Who waited while another read began has no need of a read of its own. What is older may lack what came since.
+        match shelf.as_ref().filter(|(began, _)| *began >= asked) {
             Some((_, read)) => read.clone(),
             None => {
                 let began = Instant::now();
