@@ -15,7 +15,7 @@ pub struct HealthCache(Arc<Mutex<HashMap<String, PlanHealth>>>);
 /// Of one generation of a plan, by the service's name.
 #[derive(Debug)]
 struct PlanHealth {
-    generation: Option<i64>,
+    plan: Arc<Plan>,
     services: HashMap<String, Health>,
 }
 
@@ -25,11 +25,11 @@ impl HealthCache {
     }
 
     /// What a look at a plan came to. Of services that were not decided again, what was told before stands.
-    pub(crate) fn publish(&self, plan: &Plan, decided: &[ServiceDecided]) {
+    pub(crate) fn publish(&self, plan: &Arc<Plan>, decided: &[ServiceDecided]) {
         let mut plans = self.plans();
-        let begun = || PlanHealth { generation: plan.generation, services: HashMap::new() };
+        let begun = || PlanHealth { plan: plan.clone(), services: HashMap::new() };
         let health = plans.entry(plan.uid.clone()).or_insert_with(begun);
-        if health.generation != plan.generation {
+        if health.plan.generation != plan.generation {
             *health = begun();
         }
         for of in decided {
@@ -42,10 +42,16 @@ impl HealthCache {
         self.plans().remove(plan_uid);
     }
 
+    /// That generation of a plan, as the plan controller has compiled it.
+    pub(crate) fn plan(&self, uid: &str, generation: Option<i64>) -> Option<Arc<Plan>> {
+        let plans = self.plans();
+        plans.get(uid).map(|of| &of.plan).filter(|plan| plan.generation == generation).cloned()
+    }
+
     /// Of one service of that plan, as it is now: another generation of it may ask other gates.
     pub(crate) fn of(&self, plan: &Plan, service: &str) -> Health {
         let plans = self.plans();
-        let health = plans.get(&plan.uid).filter(|health| health.generation == plan.generation);
+        let health = plans.get(&plan.uid).filter(|health| health.plan.generation == plan.generation);
         health.and_then(|health| health.services.get(service)).copied().unwrap_or_default()
     }
 }
@@ -56,10 +62,10 @@ mod tests {
 
     use super::*;
 
-    fn plan(uid: &str, generation: i64) -> Plan {
+    fn plan(uid: &str, generation: i64) -> Arc<Plan> {
         let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}, {"name": "web"}]});
         let plan = Plan::compile("council", "plan", uid, &serde_json::from_value(spec).unwrap());
-        Plan { generation: Some(generation), ..plan }
+        Arc::new(Plan { generation: Some(generation), ..plan })
     }
 
     fn decided(healths: [Health; 2]) -> [ServiceDecided; 2] {
@@ -79,6 +85,8 @@ mod tests {
         let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
         assert_eq!(health.of(&now, "db"), Health::Unknown, "by a new leader");
         health.publish(&now, &decided([Health::Healthy, Health::Unhealthy]));
+        let known = |uid: &str, generation| health.plan(uid, Some(generation)).is_some();
+        assert_eq!((known("u1", 1), known("u1", 2), known("u2", 1)), (true, false, false));
         assert_eq!((health.of(&now, "db"), health.of(&now, "web")), (Health::Healthy, Health::Unhealthy));
         for (plan, service) in [(&amended, "db"), (&other, "db"), (&now, "no such service")] {
             assert_eq!(health.of(plan, service), Health::Unknown);

@@ -1,5 +1,7 @@
 //! Reads live what a Quarantine is to enforce: the claimant, and its plan and dependencies where they would loosen anything.
 
+use std::sync::Arc;
+
 use kube::core::DeserializeGuard;
 use kube::{Api, Resource, ResourceExt};
 
@@ -42,15 +44,27 @@ async fn plan(
     let plans: Api<DeserializeGuard<RecoveryPlan>> =
         Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
-    let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else { return Ok(PlanState::Gone) };
-    if !is_plan_of(found.meta(), claim) {
+    // A large plan is some hundred kilobytes: it is read only where the plan controller has not compiled that generation.
+    let found = call_opt(what.clone(), plans.get_metadata(&claim.plan)).await?;
+    let Some(meta) = found.map(|found| found.metadata).filter(|meta| is_plan_of(meta, claim)) else {
         return Ok(PlanState::Gone);
-    }
+    };
     if is_granted {
         return Ok(PlanState::Allows);
     }
-    let Ok(found) = found.0 else { return Ok(PlanState::Refuses) };
-    let plan = Plan::from_object(&found);
+    let plan = match context.options.health.plan(&claim.plan_uid, meta.generation) {
+        Some(plan) => plan,
+        None => {
+            let Some(found) = call_opt(what, plans.get(&claim.plan)).await? else {
+                return Ok(PlanState::Gone);
+            };
+            if !is_plan_of(found.meta(), claim) {
+                return Ok(PlanState::Gone);
+            }
+            let Ok(found) = found.0 else { return Ok(PlanState::Refuses) };
+            Arc::new(Plan::from_object(&found))
+        }
+    };
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Refuses) };
     let dependencies = plan.dependencies_of(service);
