@@ -187,7 +187,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .current_dir(rehearsal::repository("."))
-        .args(["build", "--quiet", "--package", "resurgam", "--bin", "resurgam"])
+        // All members, as tests are built: else their dependencies have other features, and half of them is compiled again.
+        .args(["build", "--quiet", "--workspace", "--bin", "resurgam"])
         .status()
         .context("cargo cannot be run")?;
     ensure!(built.success(), "the operator does not build");
