@@ -10,7 +10,7 @@ mod process;
 mod requests;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use control_plane::{ControlPlane, Identity, Options};
@@ -99,13 +99,6 @@ async fn one(shape: Shape, size: usize) -> Result<()> {
     ensure!(report.is_clean(), "{:?}", report.violations);
     let figures = &report.figures;
 
-    operator.kill()?;
-    let restarted = Instant::now();
-    let operator = Operator::start(&cluster, &options)?;
-    eventually(&plans, &estate.plan, "the plan to be Ready again", DEADLINE, recovered).await?;
-    let steady = restarted.elapsed();
-    let (after_restart, _) = process::taken(operator.id())?;
-
     let floor = floor.as_secs_f64() * 1000.0;
     let in_floors = |ms: Option<f64>| {
         ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms = {:.1} floors", ms / floor))
@@ -125,11 +118,10 @@ async fn one(shape: Shape, size: usize) -> Result<()> {
         times.get(times.len() / 2).copied().unwrap_or_default()
     );
     println!(
-        "  {:.1} requests a service, {:.2} a second at rest; {memory:.0} MiB, {after_restart:.0} MiB after a restart; {:.0} ms of the processor a service; restart to Ready {:.1} s",
+        "  {:.1} requests a service, {:.2} a second at rest; {memory:.0} MiB; {:.0} ms of the processor a service",
         requests.total() as f64 / size as f64,
         rest.total() as f64 / REST.as_secs_f64(),
         (cpu - cpu_before) * 1000.0 / size as f64,
-        steady.as_secs_f64(),
     );
     print!("  requests a service:\n{}  at rest, all:\n{}", requests.most(30, size), rest.most(10, 1));
     operator.kill()?;
