@@ -9,6 +9,9 @@ use control_plane::{ControlPlane, Identity, Options};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -63,7 +66,7 @@ impl Bench {
         let namespaces: Api<Namespace> = Api::all(bench.administrator.clone());
         namespaces.create(&PostParams::default(), &own).await.unwrap();
         bench.create::<ServiceAccount>(json!({"metadata": {"name": "recovery"}})).await;
-        bench.create::<Role>(json!({"metadata": {"name": "recovery"}, "rules": rules})).await;
+        bench.create::<Role>(json!({"metadata": {"name": "recovery"}, "rules": &rules})).await;
         bench
             .create::<RoleBinding>(json!({
                 "metadata": {"name": "recovery"},
@@ -71,7 +74,32 @@ impl Bench {
                 "subjects": [{"kind": "ServiceAccount", "name": "recovery", "namespace": namespace}],
             }))
             .await;
+        if let Some(rule) = rules.get(0) {
+            bench.is_granted(rule).await;
+        }
         bench
+    }
+
+    /// Waits until the API server knows of a rule: it learns of Roles and RoleBindings by watches.
+    async fn is_granted(&self, rule: &Value) {
+        let first = |field: &str| rule[field][0].as_str().map(ToOwned::to_owned);
+        let asked = ResourceAttributes {
+            group: first("apiGroups"),
+            resource: first("resources"),
+            name: first("resourceNames"),
+            verb: first("verbs"),
+            namespace: Some(self.namespace.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(asked), ..Default::default() };
+        let review = SelfSubjectAccessReview { spec, ..Default::default() };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.account.client.clone());
+        within("the account's rights", async {
+            while !reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
     }
 
     fn api<K>(&self) -> Api<K>
