@@ -26,16 +26,8 @@ use crate::plan::{Gate, Plan, Service, ServiceId};
 /// A watch that lags behind a write of ours for longer than this has lost it.
 const LONGEST_LAG: Duration = Duration::from_secs(5 * 60);
 
-/// One service as it is at this moment.
-pub(crate) struct Observed {
-    pub(crate) service: ServiceObservation,
-    /// The resourceVersion of its ServiceRecovery: nothing is written over another one by what was decided on this.
-    pub(crate) version: Option<String>,
-    /// A gate of it is asked what it is not to be asked any more.
-    pub(crate) has_stale_gates: bool,
-}
-
-/// Observes one service. `decisions` are those of the plan, by service.
+/// One service as it is at this moment, and whether a gate of it is asked what it is not to be asked any more. `decisions` are those of the
+/// plan, by service.
 pub(crate) fn service(
     stores: &Stores,
     plan: &Plan,
@@ -43,7 +35,7 @@ pub(crate) fn service(
     id: ServiceId,
     decisions: &BTreeMap<String, Vec<DecisionObservation>>,
     now: Timestamp,
-) -> Observed {
+) -> (ServiceObservation, bool) {
     let service = &plan.services[id];
     let scopes = plan.scopes(id);
     let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
@@ -51,8 +43,7 @@ pub(crate) fn service(
     let record = record(stores, plan, service, held);
     let seen = seen(stores, plan, service, held, record.as_ref(), decisions, now);
     let has_stale_gates = seen.gates.len() < held.gates.len();
-    let version = record.and_then(|record| record.metadata.resource_version);
-    Observed { service: ServiceObservation { accepted, ..seen }, version, has_stale_gates }
+    (ServiceObservation { accepted, ..seen }, has_stale_gates)
 }
 
 /// The newer of what the watch tells and what this process last wrote.

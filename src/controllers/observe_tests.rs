@@ -33,8 +33,7 @@ fn stores(records: &[serde_json::Value]) -> Stores {
 
 /// The first service of a plan as it is now, and whether a gate of it is asked what it is not to be asked any more.
 fn first(stores: &Stores, plan: &Plan, state: &mut State) -> (ServiceObservation, bool) {
-    let observed = service(stores, plan, state, 0, &BTreeMap::new(), Timestamp::now());
-    (observed.service, observed.has_stale_gates)
+    service(stores, plan, state, 0, &BTreeMap::new(), Timestamp::now())
 }
 
 fn plan(account: &str, approved: &str) -> Plan {

@@ -446,14 +446,6 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
             continue;
         }
         let record = observe::record(&context.stores, &plan, service, held);
-        let version = record.as_ref().and_then(|record| record.metadata.resource_version.as_deref());
-        // It was written since it was observed: what was decided rests on another one.
-        if let Some(view) = state.view.as_mut().filter(|view| !view.is_of(id, version)) {
-            view.decide_again(id);
-            drop(state);
-            running.wake_for(&service.name);
-            continue;
-        }
         drop(state);
         let before = record.as_ref().and_then(|record| record.status.as_ref());
         let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
