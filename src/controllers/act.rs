@@ -10,6 +10,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -278,7 +279,8 @@ impl Act {
         self.write_status(&status).await
     }
 
-    /// Claims the Quarantine of each namespace, in their order, each over what was just read.
+    /// Claims the Quarantine of each namespace, in their order. Each is written only over the version that was observed: where somebody
+    /// has written since (a hold, another claim), it is a conflict.
     async fn claim(&mut self, attempt: i64) -> Result<(), ActError> {
         let service = self.service();
         let wanted = Claim {
@@ -291,13 +293,11 @@ impl Act {
         };
         let quarantines: Api<Quarantine> = Api::all(self.context.client.clone());
         for namespace in &service.namespaces {
-            let found = call_opt(format!("read Quarantine {namespace}"), quarantines.get(namespace)).await?;
-            let Some(found) = found.filter(|q| q.metadata.deletion_timestamp.is_none()) else {
-                return Err(refused(
-                    Reason::QuarantineMissing,
-                    format!("namespace {namespace} has no Quarantine"),
-                ));
-            };
+            let missing =
+                || refused(Reason::QuarantineMissing, format!("namespace {namespace} has no Quarantine"));
+            let watched = self.context.stores.quarantines.get(&ObjectRef::new(namespace)).ok_or_else(missing)?;
+            let found = watched.0.as_ref().ok().filter(|q| q.metadata.deletion_timestamp.is_none());
+            let found = found.ok_or_else(missing)?;
             if found.spec.hold.is_some() {
                 return Err(refused(
                     Reason::Held,
@@ -319,11 +319,14 @@ impl Act {
                 "status": {"claimedBy": wanted},
             });
             let params = PatchParams::apply(field_manager::CLAIM).force();
-            call(
+            let claimed = call(
                 format!("claim Quarantine {namespace}"),
                 quarantines.patch_status(namespace, &params, &Patch::Apply(&patch)),
             )
             .await?;
+            let mut state = self.running.state();
+            let held = state.services.entry(service.name.clone()).or_default();
+            held.claimed.insert(namespace.clone(), claimed);
         }
         Ok(())
     }

@@ -26,8 +26,16 @@ use crate::plan::{Gate, Plan, Service, ServiceId};
 /// A watch that lags behind a write of ours for longer than this has lost it.
 const LONGEST_LAG: Duration = Duration::from_secs(5 * 60);
 
-/// One service as it is at this moment, and whether a gate of it is asked what it is not to be asked any more. `decisions` are those of the
-/// plan, by service.
+/// One service as it is at this moment.
+pub(crate) struct Observed {
+    pub(crate) service: ServiceObservation,
+    /// The resourceVersion of its ServiceRecovery: nothing is written over another one by what was decided on this.
+    pub(crate) version: Option<String>,
+    /// A gate of it is asked what it is not to be asked any more.
+    pub(crate) has_stale_gates: bool,
+}
+
+/// Observes one service. `decisions` are those of the plan, by service.
 pub(crate) fn service(
     stores: &Stores,
     plan: &Plan,
@@ -35,15 +43,23 @@ pub(crate) fn service(
     id: ServiceId,
     decisions: &BTreeMap<String, Vec<DecisionObservation>>,
     now: Timestamp,
-) -> (ServiceObservation, bool) {
+) -> Observed {
     let service = &plan.services[id];
     let scopes = plan.scopes(id);
     let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
     let held = state.services.entry(service.name.clone()).or_default();
     let record = record(stores, plan, service, held);
+    // One that the watch does not have was deleted: it was claimed as the watch had it.
+    held.claimed.retain(|namespace, claimed| {
+        let watched = stores.quarantines.get(&ObjectRef::new(namespace));
+        watched.is_some_and(|watched| {
+            !at_least_as_new(kube::Resource::meta(watched.as_ref()), &claimed.metadata)
+        })
+    });
     let seen = seen(stores, plan, service, held, record.as_ref(), decisions, now);
     let has_stale_gates = seen.gates.len() < held.gates.len();
-    (ServiceObservation { accepted, ..seen }, has_stale_gates)
+    let version = record.and_then(|record| record.metadata.resource_version);
+    Observed { service: ServiceObservation { accepted, ..seen }, version, has_stale_gates }
 }
 
 /// The newer of what the watch tells and what this process last wrote.
@@ -108,7 +124,7 @@ fn seen(
         quarantines: service
             .namespaces
             .iter()
-            .map(|n| quarantine(stores, plan, service, n, &status.stage))
+            .map(|n| quarantine(stores, plan, service, n, held.claimed.get(n), status.stage))
             .collect(),
         gates: held
             .gates
@@ -148,20 +164,22 @@ fn room(spec: &ServiceRecoverySpec) -> Room {
     }
 }
 
+/// The Quarantine of a namespace: as the watch has it, or as this process has `claimed` it since.
 fn quarantine(
     stores: &Stores,
     plan: &Plan,
     service: &Service,
     namespace: &str,
-    stage: &Stage,
+    claimed: Option<&Quarantine>,
+    stage: Stage,
 ) -> QuarantineObservation {
-    let object = stores.quarantines.get(&ObjectRef::new(namespace));
-    let exists = object.is_some();
-    let found = object.and_then(|object| {
-        let quarantine = object.0.as_ref().ok()?;
+    let watched = stores.quarantines.get(&ObjectRef::new(namespace));
+    let exists = watched.is_some();
+    let readable = watched.as_ref().and_then(|watched| watched.0.as_ref().ok());
+    let found = claimed.or(readable).and_then(|quarantine| {
         // One that is being deleted is being released: no recovery begins on it.
-        let leaving = quarantine.metadata.deletion_timestamp.is_some() && *stage < Stage::Recovered;
-        (!leaving).then(|| found(stores, plan, service, quarantine))
+        let is_leaving = quarantine.metadata.deletion_timestamp.is_some() && stage < Stage::Recovered;
+        (!is_leaving).then(|| found(stores, plan, service, quarantine))
     });
     QuarantineObservation { namespace: namespace.to_owned(), exists, found }
 }

@@ -33,7 +33,8 @@ fn stores(records: &[serde_json::Value]) -> Stores {
 
 /// The first service of a plan as it is now, and whether a gate of it is asked what it is not to be asked any more.
 fn first(stores: &Stores, plan: &Plan, state: &mut State) -> (ServiceObservation, bool) {
-    service(stores, plan, state, 0, &BTreeMap::new(), Timestamp::now())
+    let observed = service(stores, plan, state, 0, &BTreeMap::new(), Timestamp::now());
+    (observed.service, observed.has_stale_gates)
 }
 
 fn plan(account: &str, approved: &str) -> Plan {
@@ -141,4 +142,32 @@ fn a_service_recovery_that_cannot_be_read_blocks_and_is_not_written_over() {
         "{:?}",
         decided.plan.blocked_by
     );
+}
+
+/// A record that was written between observing and acting is not written over by what was decided on the one before.
+#[test]
+fn decision_on_an_older_record_is_taken_back() {
+    use super::super::running::Changes;
+    use super::super::view::View;
+    let plan = std::sync::Arc::new(plan("recovery", "list"));
+    let (mut state, everything) = (State::default(), Changes { all: true, ..Changes::default() });
+    let before = stores(&[record()]);
+    let _decided = View::look(&before, &plan, &mut state, &everything, Timestamp::now());
+    let mut newer = record();
+    newer["metadata"]["resourceVersion"] = json!("8");
+    let after = stores(&[newer]);
+    let mut newest =
+        |stores: &Stores| super::record(stores, &plan, &plan.services[0], &mut ServiceState::default());
+    let (old, new) = (newest(&before), newest(&after));
+    let rests_on = |state: &mut State, record: Option<&ServiceRecovery>| {
+        state.view.as_mut().unwrap().rests_on(0, record)
+    };
+    assert!(rests_on(&mut state, old.as_ref()));
+    assert!(!rests_on(&mut state, new.as_ref()), "it was written since");
+    assert!(!rests_on(&mut state, None), "it was deleted since");
+    let decided = View::look(&after, &plan, &mut state, &Changes::default(), Timestamp::now());
+    assert_eq!(decided.services.len(), 1, "it is decided again though nothing woke it");
+    let by_name = Changes { services: ["db".to_owned()].into(), ..Changes::default() };
+    let _decided = View::look(&after, &plan, &mut state, &by_name, Timestamp::now());
+    assert!(rests_on(&mut state, new.as_ref()));
 }

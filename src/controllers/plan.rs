@@ -446,6 +446,12 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
             continue;
         }
         let record = observe::record(&context.stores, &plan, service, held);
+        // Written since it was observed: what was decided must not be written over it.
+        if !state.view.as_mut().is_none_or(|view| view.rests_on(id, record.as_ref())) {
+            drop(state);
+            running.wake_for(&service.name);
+            continue;
+        }
         drop(state);
         let before = record.as_ref().and_then(|record| record.status.as_ref());
         let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };

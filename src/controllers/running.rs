@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
 use super::view::View;
-use crate::api::{RecoveryPlanStatus, ServiceRecovery};
+use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepOutcome};
 use crate::plan::Plan;
 
@@ -96,6 +96,8 @@ pub(crate) struct ServiceState {
     pub(crate) own: Option<ServiceRecovery>,
     /// When that was.
     pub(crate) own_since: Option<Instant>,
+    /// Quarantines as this process claimed them, by namespace, until the watch has caught up with that (I6).
+    pub(crate) claimed: BTreeMap<String, Quarantine>,
     /// An effect or write is under way.
     pub(crate) busy: bool,
     /// Gates being asked.

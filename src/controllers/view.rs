@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::observe;
+use super::observe::{self, Observed};
 use super::running::{Changes, State};
 use super::stores::Stores;
+use crate::api::ServiceRecovery;
 use crate::engine::{Decided, Engine, Observation, Services};
 use crate::plan::{Plan, ServiceId};
 
@@ -15,6 +16,8 @@ use crate::plan::{Plan, ServiceId};
 pub(crate) struct View {
     pub(crate) seen: Observation,
     engine: Engine,
+    /// For each service, the resourceVersion of the ServiceRecovery that it was observed by.
+    versions: Vec<Option<String>>,
     /// For each service, when one of its gates says something else though nothing is heard.
     turns: Vec<Option<Timestamp>>,
     /// The services of each namespace.
@@ -43,7 +46,9 @@ impl View {
         };
         let decisions = observe::decisions(stores, plan, &concerned);
         for id in concerned {
-            let (observed, has_stale_gates) = observe::service(stores, plan, state, id, &decisions, now);
+            let Observed { service: observed, version, has_stale_gates } =
+                observe::service(stores, plan, state, id, &decisions, now);
+            view.versions[id] = version;
             view.turns[id] = observed.gates.values().filter_map(|gate| gate.changes_at).min();
             // What is as it was is not decided again. Gates that ask what is not to be asked any more are begun anew with a decision.
             if is_new || changes.all || has_stale_gates || view.seen.services[id] != observed {
@@ -70,6 +75,7 @@ impl View {
         Self {
             seen: Observation { now, incident: unknown(), account: unknown(), services },
             engine: Engine::new(plan.clone()),
+            versions: vec![None; plan.services.len()],
             turns: vec![None; plan.services.len()],
             by_namespace,
         }
@@ -82,6 +88,17 @@ impl View {
         let living = changes.namespaces.iter().filter_map(|name| self.by_namespace.get(name)).flatten();
         let turned = self.turns.iter().enumerate().filter(|(_, at)| at.is_some_and(|at| at <= now));
         named.chain(living.copied()).chain(turned.map(|(id, _)| id)).collect()
+    }
+
+    /// Returns whether what was decided for a service rests on this ServiceRecovery. Where it rests on an older one, the service is decided
+    /// again at the next look.
+    pub(crate) fn rests_on(&mut self, id: ServiceId, record: Option<&ServiceRecovery>) -> bool {
+        let version = record.and_then(|record| record.metadata.resource_version.as_deref());
+        let is_current = self.versions[id].as_deref() == version;
+        if !is_current {
+            self.decide_again(id);
+        }
+        is_current
     }
 
     /// Has a service decided again at the next look, though it is as it was.
