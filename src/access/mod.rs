@@ -65,8 +65,12 @@ impl Access {
             };
             self.add(&format!("gate {}", gate.spec.name), gates::rights(&question));
         }
-        let context = StepContext { namespaces: service.namespaces.clone(), seals: BTreeMap::new() };
         for step in &service.steps {
+            let context = StepContext {
+                step: step.name.clone(),
+                namespaces: service.namespaces.clone(),
+                ..StepContext::default()
+            };
             self.add(&format!("step {}", step.name), steps::rights(step, &context));
         }
         self.add("resume", resume::rights(&service.namespaces, &service.resume));

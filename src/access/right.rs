@@ -40,6 +40,24 @@ impl Right {
         Self::to::<K>("get", namespace, Some(name))
     }
 
+    /// To read any object of a kind in a namespace, where its name is not known in advance.
+    #[must_use]
+    pub fn get_any<K>(namespace: &str) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self::to::<K>("get", namespace, None)
+    }
+
+    /// To create objects of a kind in a namespace. RBAC knows no name of one that is being created.
+    #[must_use]
+    pub fn create<K>(namespace: &str) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self::to::<K>("create", namespace, None)
+    }
+
     /// To patch the object of that name, or all of the kind in the namespace.
     #[must_use]
     pub fn patch<K>(namespace: &str, name: Option<&str>) -> Self

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::context::Context;
 use super::dependencies::read_dependencies;
 use super::metrics::Controller;
-use super::observe::{is_tightening, seals};
+use super::observe::{self, is_tightening};
 use super::running::Running;
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::PlanRef;
@@ -28,10 +28,10 @@ use crate::api::{
 };
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
-use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepOutcome, pod_security};
+use crate::engine::{Effect, Refusal, Room, ServiceDecided, StepProgress, pod_security};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, Service, ServiceId};
-use crate::steps::{self, StepContext, StepError};
+use crate::steps::{self, StepError};
 
 /// Somebody else wrote in between: what that was arrives by the watch about now.
 const CONFLICT_AGAIN_AFTER: SignedDuration = SignedDuration::from_millis(20);
@@ -295,7 +295,8 @@ impl Act {
         for namespace in &service.namespaces {
             let missing =
                 || refused(Reason::QuarantineMissing, format!("namespace {namespace} has no Quarantine"));
-            let watched = self.context.stores.quarantines.get(&ObjectRef::new(namespace)).ok_or_else(missing)?;
+            let watched =
+                self.context.stores.quarantines.get(&ObjectRef::new(namespace)).ok_or_else(missing)?;
             let found = watched.0.as_ref().ok().filter(|q| q.metadata.deletion_timestamp.is_none());
             let found = found.ok_or_else(missing)?;
             if found.spec.hold.is_some() {
@@ -485,7 +486,7 @@ impl Act {
         try_join_all(checks).await.map(|_| ())
     }
 
-    /// Runs a step as the plan's account. Its intent has been written.
+    /// Starts a step as the plan's account. Its intent has been written.
     async fn step(&mut self, index: usize, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
         futures::try_join!(
             self.plan_is_current(),
@@ -500,18 +501,17 @@ impl Act {
                 format!("step {index} of {} is not in the plan any more", service.name),
             ));
         };
-        let known = StepContext {
-            namespaces: service.namespaces.clone(),
-            seals: seals(&self.context.stores, service),
-        };
-        let outcome = match steps::run(&client, step, &known).await {
-            Ok(()) => StepOutcome::Done,
+        let status = self.record.as_ref().and_then(|record| record.status.as_ref());
+        let status = status.filter(|status| status.attempt == attempt).cloned().unwrap_or_default();
+        let of = observe::step_context(&self.context.stores, &self.plan, service, step, &status);
+        let progress = match steps::start(&client, step, &of).await {
+            Ok(progress) => progress,
             Err(StepError::Io(error)) if error.is_transient() => {
                 let now = clock::now();
                 let at = now.checked_add(AGAIN_AFTER).unwrap_or(now);
-                StepOutcome::Again { message: error.to_string(), at }
+                StepProgress::Retry { message: error.to_string(), at }
             }
-            Err(error) => StepOutcome::Failed(error.to_string()),
+            Err(error) => StepProgress::Failed(error.to_string()),
         };
         let mut state = self.running.state();
         let held = state.services.entry(service.name.clone()).or_default();
@@ -519,7 +519,7 @@ impl Act {
             held.steps.clear();
             held.steps_of = attempt;
         }
-        held.steps.insert(index, outcome);
+        held.steps.insert(index, progress);
         Ok(())
     }
 }

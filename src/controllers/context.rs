@@ -7,7 +7,7 @@ use super::gate_tasks::Gatekeeper;
 use super::health_cache::HealthCache;
 use super::process::Process;
 use super::running::State;
-use super::stores::Stores;
+use super::stores::{Stores, Wakeups};
 use crate::leader::Leadership;
 use crate::plan::Plan;
 
@@ -17,6 +17,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     pub(crate) events: Events,
     pub(crate) gatekeeper: Gatekeeper,
+    /// Wakes who looks at objects of the cluster when they change.
+    pub(crate) wakeups: Wakeups,
     /// What is shared with the process: what it counts, signs of life, how it ends.
     pub(crate) process: Process,
     /// What `client` was made from.

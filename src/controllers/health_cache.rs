@@ -74,6 +74,7 @@ mod tests {
             write: None,
             effect: None,
             ask: Vec::new(),
+            observe_step: None,
             health: healths[service],
         };
         [one(0), one(1)]

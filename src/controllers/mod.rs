@@ -20,5 +20,6 @@ mod host_access;
 mod observe;
 mod resume;
 mod running;
+mod step_tasks;
 mod stores;
 mod view;

@@ -14,7 +14,7 @@ use crate::api::conditions::{HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, fin
 use crate::api::quarantine::ControlName;
 use crate::api::{
     Claim, Decision, Isolation, Quarantine, Reason, ServiceRecovery, ServiceRecoverySpec,
-    ServiceRecoveryStatus, Stage, service_recovery_name,
+    ServiceRecoveryStatus, Stage, StepSpec, service_recovery_name,
 };
 use crate::engine::{
     Asked, ClaimState, DecisionObservation, Presence, QuarantineObservation, QuarantineState, Refusal, Room,
@@ -22,6 +22,7 @@ use crate::engine::{
 };
 use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service, ServiceId};
+use crate::steps::StepContext;
 
 /// A watch that lags behind a write of ours for longer than this has lost it.
 const LONGEST_LAG: Duration = Duration::from_secs(5 * 60);
@@ -291,6 +292,25 @@ pub(crate) fn binding(
         claimed_at: status.claimed_at.clone(),
         account: plan.account.clone(),
         compromised_since: compromised_since(stores, plan),
+    }
+}
+
+/// What a step may know of the service that it restores, whose status says this.
+pub(crate) fn step_context(
+    stores: &Stores,
+    plan: &Plan,
+    service: &Service,
+    step: &StepSpec,
+    status: &ServiceRecoveryStatus,
+) -> StepContext {
+    StepContext {
+        plan_uid: plan.uid.clone(),
+        service: service.name.clone(),
+        step: step.name.clone(),
+        attempt: status.attempt,
+        claimed_at: status.claimed_at.as_ref().map(|at| at.0),
+        namespaces: service.namespaces.clone(),
+        seals: seals(stores, service),
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::api::{Phase, RecoveryPlanSpec, Verdict};
 use crate::controllers::gate_tasks::GateTask;
 use crate::controllers::stores::Guarded;
-use crate::engine::{Answer, GateKey, Observation, StepOutcome};
+use crate::engine::{Answer, GateKey, Observation, StepProgress};
 
 /// A cluster in which there is nothing but these ServiceRecoveries.
 fn stores(records: &[serde_json::Value]) -> Stores {
@@ -113,7 +113,7 @@ fn what_came_of_a_step_is_forgotten_with_its_service_recovery() {
     let mut state = State::default();
     let held = state.services.entry("db".to_owned()).or_default();
     held.steps_of = 1;
-    held.steps.insert(0, StepOutcome::Done);
+    held.steps.insert(0, StepProgress::Succeeded);
     first(&stores(&[]), &plan, &mut state);
     let (seen, _) = first(&stores(&[record()]), &plan, &mut state);
     assert!(seen.exists && seen.steps.is_empty(), "the new first attempt runs its steps");
@@ -156,7 +156,7 @@ fn decision_on_an_older_record_is_taken_back() {
     let mut newer = record();
     newer["metadata"]["resourceVersion"] = json!("8");
     let after = stores(&[newer]);
-    let mut newest =
+    let newest =
         |stores: &Stores| super::record(stores, &plan, &plan.services[0], &mut ServiceState::default());
     let (old, new) = (newest(&before), newest(&after));
     let rests_on = |state: &mut State, record: Option<&ServiceRecovery>| {

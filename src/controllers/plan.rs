@@ -27,6 +27,7 @@ use super::metrics::{Controller, PlanState};
 use super::observe;
 use super::process::Process;
 use super::running::{PlanKey, Running, State};
+use super::step_tasks;
 use super::stores::{Change, Stores, Wakeups};
 use super::view::View;
 use crate::api::{GROUP, Phase, RecoveryPlan, RecoveryPlanStatus, ServiceRecoveryStatus, field_manager};
@@ -97,7 +98,8 @@ pub async fn run(
     }
     let context = Context {
         events: Events::start(client.clone(), &mut tasks),
-        gatekeeper: Gatekeeper::new(asker, cache, wakeups, process.metrics.clone()),
+        gatekeeper: Gatekeeper::new(asker, cache, wakeups.clone(), process.metrics.clone()),
+        wakeups,
         client,
         stores,
         process,
@@ -457,6 +459,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
         let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
         let status = of.write.as_deref().or(before).unwrap_or(&first);
         update_gate_tasks(context, running, &plan, id, &of.ask, status);
+        step_tasks::update(context, running, &plan, id, of.observe_step, status);
         if of.write.is_some() || of.effect.is_some() {
             let attempt = status.attempt;
             let mut state = running.state();

@@ -11,9 +11,10 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
+use super::step_tasks::StepTask;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepOutcome};
+use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepProgress};
 use crate::plan::Plan;
 
 /// A plan by namespace and name.
@@ -102,10 +103,12 @@ pub(crate) struct ServiceState {
     pub(crate) busy: bool,
     /// Gates being asked.
     pub(crate) gates: BTreeMap<GateKey, GateTask>,
-    /// What came of the steps of `steps_of`.
-    pub(crate) steps: BTreeMap<usize, StepOutcome>,
+    /// How far the steps of `steps_of` are.
+    pub(crate) steps: BTreeMap<usize, StepProgress>,
     /// Which attempt `steps` belongs to.
     pub(crate) steps_of: i64,
+    /// A step being observed.
+    pub(crate) step_task: Option<StepTask>,
     /// What is suspended, as last looked at: in which attempt, and for which generation of the plan.
     pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeObservation>)>,
     /// What its workloads ask of their node, as last looked at: in which attempt, and for which generation of the plan.

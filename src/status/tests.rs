@@ -112,7 +112,7 @@ fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
     let view = |reason: &str, message: &str, more: serde_json::Value| {
         let mut status = json!({
             "stage": "PostChecks", "isolation": "CleanRoom", "waitingFor": format!("{reason}: up"),
-            "blockedBy": [{"reason": "StepAgain", "name": "start"}, {"reason": reason, "name": "up", "message": message}],
+            "blockedBy": [{"reason": "StepPending", "name": "start"}, {"reason": reason, "name": "up", "message": message}],
         });
         status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let mut plan = plan();

@@ -52,6 +52,15 @@ pub async fn operator_is_up() {
     assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
+/// Kills the operator, and starts another one.
+pub async fn restart_operator() {
+    let stage = stage().await;
+    let options = OperatorOptions::within(&stage.cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+    let mut operator = stage.operator.lock().unwrap_or_else(PoisonError::into_inner);
+    let killed = std::mem::replace(&mut *operator, Operator::start(&stage.cluster, &options).unwrap());
+    killed.kill().unwrap();
+}
+
 /// The estate of one test. Plan and account live in the namespace `<case>`, service `x` in `<case>-x`.
 pub struct Bench {
     pub case: &'static str,

@@ -1,4 +1,4 @@
-//! What a plan does only where it says so: makes Quarantines, resumes CronJobs. One control plane and one operator for all.
+//! What a plan does only where it says so: makes Quarantines, resumes CronJobs, runs Jobs. One control plane and one operator for all.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
 
@@ -7,3 +7,4 @@
 mod bench;
 mod quarantines;
 mod resume;
+mod steps;

@@ -3,6 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 /// Made once, never changed. The API server vouches for `by`: an admission policy refuses any other name than the creator's,
 /// and anyone without the verb of the action on that plan.
@@ -53,7 +54,20 @@ pub struct DecisionSpec {
 }
 
 /// What can be decided. Each is an RBAC verb of its own on `recoveryplans`.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum Action {
     /// Begin the next attempt: all gates are asked afresh. Loosens nothing.
     Retry,
@@ -66,12 +80,8 @@ pub enum Action {
 impl Action {
     /// As the API writes it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Retry => "Retry",
-            Self::Override => "Override",
-            Self::AcceptLoosening => "AcceptLoosening",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// The RBAC verb that permits it.

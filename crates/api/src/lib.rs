@@ -26,7 +26,7 @@ pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, Quarant
 pub use reason::Reason;
 pub use recovery_plan::{ClusterService, RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
 pub use service_recovery::{PodSecurity, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage};
-pub use step::StepSpec;
+pub use step::{StepAction, StepPhase, StepSpec};
 
 /// API group of all kinds.
 pub const GROUP: &str = "resurgam.dev";

@@ -30,8 +30,10 @@ pub enum Reason {
     GateUnknown,
     /// The steps of another member of its group come first.
     Steps,
-    /// A step is tried again later.
-    StepAgain,
+    /// A step runs.
+    StepRunning,
+    /// A step is started again later.
+    StepPending,
     /// The API server did not answer, or was busy.
     ApiServer,
     /// Somebody else wrote in between.
@@ -197,7 +199,8 @@ impl Reason {
                 | Self::GateFailing
                 | Self::Together
                 | Self::Steps
-                | Self::StepAgain
+                | Self::StepRunning
+                | Self::StepPending
         )
     }
 

@@ -352,7 +352,7 @@ pub struct StepStatus {
     pub name: String,
     /// How far it has come.
     pub state: StepState,
-    /// What went wrong, with the culprit's name.
+    /// What it is doing, or what went wrong, with the culprit's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
@@ -364,10 +364,10 @@ pub struct StepStatus {
 pub enum StepState {
     /// Not begun.
     Pending,
-    /// About to act, acting, or perhaps done: doing it again changes nothing.
+    /// About to start, or running: starting it again changes nothing.
     Running,
-    /// Done.
-    Done,
+    /// It has done what it was to do.
+    Succeeded,
     /// Refused or failed.
     Failed,
 }

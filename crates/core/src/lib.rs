@@ -10,6 +10,7 @@ pub mod plan;
 pub mod preflight;
 pub mod resume;
 pub mod simulate;
+pub mod steps;
 pub mod text;
 
 use resurgam_api as api;

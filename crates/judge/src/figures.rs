@@ -183,6 +183,7 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
             | What::Pod { .. }
             | What::Quarantine { quarantine: None, .. }
             | What::Workload { .. }
+            | What::Restored { .. }
             | What::Carried { .. }
             | What::Plan { .. } => {}
         }

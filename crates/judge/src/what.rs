@@ -23,6 +23,8 @@ pub(crate) enum What {
     Retry { service: String, decided_on: String },
     /// Something that starts pods.
     Workload { namespace: String, key: String, workload: Box<Workload> },
+    /// Anything else in a service's namespace, as the plan's account wrote or deleted it.
+    Restored { namespace: String, key: String },
     /// A NetworkPolicy or a ServiceAccount, which isolating may take away: is it there?
     Carried { namespace: String, key: String, there: bool },
     /// The plan, by its UID; not there any more.
@@ -177,11 +179,20 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
         ("resurgam.dev", "recoveryplans") => plain && (object.namespace == plan.namespace || event.deletes()),
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
-        ("apps" | "batch", _) | ("", "replicationcontrollers") => {
-            is_workload(&object.resource) && ours(object, plan)
+        _ => {
+            let starts_pods = is_workload_group(&object.group) && is_workload(&object.resource);
+            ours(object, plan) && (starts_pods || by_account(event, plan))
         }
-        _ => false,
     }
+}
+
+/// The plan's account wrote it: whatever kind it is of, a step did.
+fn by_account(event: &Event, plan: &Plan) -> bool {
+    plan.account.as_ref() == Some(&event.user)
+}
+
+fn is_workload_group(group: &str) -> bool {
+    matches!(group, "apps" | "batch" | "")
 }
 
 /// Of these, whatever is read singly has to be logged with what was read.
@@ -269,6 +280,7 @@ pub(crate) fn what(
         resource if is_workload(resource) && object.subresource.is_empty() && !deletes => {
             Some(What::Workload { namespace, key: key(), workload: Box::new(workload(body)) })
         }
+        _ if by_account(event, plan) && ours(object, plan) => Some(What::Restored { namespace, key: key() }),
         _ => None,
     })
 }

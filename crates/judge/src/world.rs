@@ -193,7 +193,7 @@ impl World {
             What::Plan { uid, there: false } => {
                 self.gone_plans.insert(uid.clone());
             }
-            What::Pod { .. } | What::Workload { .. } | What::Carried { .. } => {}
+            What::Pod { .. } | What::Workload { .. } | What::Restored { .. } | What::Carried { .. } => {}
         }
     }
 }

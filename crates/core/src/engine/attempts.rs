@@ -3,10 +3,10 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::service_recovery::PastAttempt;
-use crate::api::{Action, Reason, ServiceRecoveryStatus, Stage};
+use crate::api::{Reason, ServiceRecoveryStatus, Stage};
 
 use super::next::{Next, time};
-use super::{DecisionObservation, Effect, ServiceObservation};
+use super::{Effect, ServiceObservation};
 
 /// Attempts kept in a ServiceRecovery's history.
 const HISTORY_LIMIT: usize = 20;
@@ -36,20 +36,8 @@ fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
         && status.history.first().is_some_and(|past| past.reason == Reason::PlanReplaced.as_str())
 }
 
-/// A fitting Decision begins the next attempt. Whoever makes it wants the service isolated: a Quarantine that is missing may be
-/// made once more.
-pub(super) fn retry(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
-    let wanted = of.status.decision.as_ref()?;
-    let fits = |d: &&DecisionObservation| d.action == Action::Retry && d.decided_on == wanted.digest;
-    let decision = of.decisions.iter().find(fits).filter(|_| wanted.actions.contains(&Action::Retry))?;
-    let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
-    let mut next = next_attempt(&of.status, now, wanted.reason, &message);
-    next.quarantined.clear();
-    Some(Next::begun(next))
-}
-
 /// The next attempt: everything is proved afresh. Isolation stays as it is.
-fn next_attempt(
+pub(super) fn next_attempt(
     status: &ServiceRecoveryStatus,
     now: Timestamp,
     reason: Reason,

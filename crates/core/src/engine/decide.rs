@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::attempts::{adopt, retry};
+use super::attempts::adopt;
+use super::decisions;
 use super::memory::ServiceMemory;
 use super::next::{Next, phases};
 use super::slots::{self, UnitState, UnitView};
@@ -301,6 +302,7 @@ impl<'a> Pass<'a> {
                     write: None,
                     effect: None,
                     ask: phases(before.status.stage).to_vec(),
+                    observe_step: None,
                     health: conditions::health_of(plan, seen, id),
                 });
                 continue;
@@ -313,9 +315,9 @@ impl<'a> Pass<'a> {
             let write = must_write(before, &mut next, seen.now);
             self.memory.wake_at[id] = next.wake.iter().copied().filter(|&at| at > seen.now).min();
             self.count(id, &next.status);
-            let Next { status, effect, ask, health, .. } = next;
+            let Next { status, effect, ask, observe_step, health, .. } = next;
             let write = write.then(|| Box::new(status));
-            decided.push(ServiceDecided { service: id, write, effect, ask, health });
+            decided.push(ServiceDecided { service: id, write, effect, ask, observe_step, health });
         }
         decided
     }
@@ -334,7 +336,7 @@ fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Ne
     let of = &seen.services[id];
     let mut next = if let Some(adopted) = adopt(of, seen.now) {
         adopted
-    } else if let Some(begun) = retry(of, seen.now) {
+    } else if let Some(begun) = decisions::end_attempt(of, seen.now) {
         begun
     } else {
         let mut next = advance(plan, seen, units, id);

@@ -21,10 +21,15 @@ use crate::plan::ratchet::{Requirements, Scope};
 mod attempts;
 mod blocks;
 mod conditions;
+mod context;
 mod decide;
+mod decisions;
 mod gate_state;
+mod host_access;
+mod interruptions;
 mod memory;
 mod next;
+mod phase_gates;
 mod quarantines;
 mod ratchet;
 mod resumes;
@@ -32,6 +37,7 @@ mod room;
 mod services;
 mod slots;
 mod stages;
+mod steps;
 mod summary;
 mod write;
 
@@ -88,8 +94,8 @@ pub struct ServiceObservation {
     pub quarantines: Vec<QuarantineObservation>,
     /// What the gates of this attempt say, as far as they have been asked.
     pub gates: BTreeMap<GateKey, GateState>,
-    /// What came of the steps that this process ran in this attempt.
-    pub steps: BTreeMap<usize, StepOutcome>,
+    /// How far the steps are that this process has started in this attempt.
+    pub steps: BTreeMap<usize, StepProgress>,
     /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
     /// changed since.
     pub resumes: Option<Vec<ResumeObservation>>,
@@ -236,15 +242,17 @@ pub enum ClaimState {
     },
 }
 
-/// What came of running a step.
+/// How far a step is that this process has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StepOutcome {
-    /// It is done.
-    Done,
+pub enum StepProgress {
+    /// It runs, and what it says of itself.
+    Running(String),
+    /// It has done what it was to do.
+    Succeeded,
     /// It was refused, or cannot work: a person is asked.
     Failed(String),
-    /// It may work when tried again.
-    Again {
+    /// It may work when it is started again.
+    Retry {
         /// What went wrong.
         message: String,
         /// Not before.
@@ -300,6 +308,8 @@ pub struct ServiceDecided {
     pub effect: Option<Effect>,
     /// The phases whose gates are to be asked.
     pub ask: Vec<Phase>,
+    /// The step that runs and is to be observed.
+    pub observe_step: Option<usize>,
     /// What this process has heard of its continuous gates.
     pub health: Health,
 }
@@ -367,7 +377,7 @@ pub enum Effect {
         /// Must be recovered and healthy by a live read.
         dependencies: Vec<ServiceId>,
     },
-    /// Run a step, after a live read of every dependency.
+    /// Start a step, after a live read of every dependency. Starting one that was started before changes nothing.
     Step {
         /// Which.
         index: usize,

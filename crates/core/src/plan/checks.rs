@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Plan, Problem, ServiceId, graph};
 use crate::api::{Class, Phase, Reason, protected_namespace};
+use crate::steps;
 
 /// A dependency that the plan does not have.
 pub(super) fn unknown_service<'a>(
@@ -147,8 +148,8 @@ fn step_problems(service: &super::Service) -> Vec<Problem> {
             let message = format!("{} has two steps named '{}'", service.name, step.name);
             problems.push(Problem::new(Reason::DuplicateStep, &step.name, message));
         }
-        if step.scale.is_none() {
-            let message = format!("step '{}' of {} does nothing that is known", step.name, service.name);
+        if let Some(problem) = steps::problem(step, &service.namespaces) {
+            let message = format!("step '{}' of {} {problem}", step.name, service.name);
             problems.push(Problem::new(Reason::MalformedStep, &step.name, message));
         }
     }

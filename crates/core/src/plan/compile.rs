@@ -225,7 +225,7 @@ fn resumes(spec: &ServiceSpec, namespaces: &[String]) -> (Vec<Resume>, Vec<Probl
 
 /// What restores a service that does not say how.
 fn scale_step() -> StepSpec {
-    StepSpec { name: "start".to_owned(), scale: Some(ScaleSpec::default()) }
+    StepSpec { name: "start".to_owned(), scale: Some(ScaleSpec::default()), ..StepSpec::default() }
 }
 
 /// The plan's default gates and the service's own. Without continuous gates, those before release go on being asked.

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::{Phase, Stage, Verdict};
-use crate::engine::StepOutcome;
+use crate::engine::StepProgress;
 use crate::plan::{Plan, UnitId};
 
 use super::world::{Event, Limits, RanAway, Script, Takes, World};
@@ -53,7 +53,7 @@ impl Script<'_> {
                 Takes::Isolation => assumed.isolation,
                 Takes::Write | Takes::Claim | Takes::Answer => Duration::ZERO,
             }),
-            step: Box::new(|_, _, _| StepOutcome::Done),
+            step: Box::new(|_, _, _| StepProgress::Succeeded),
         }
     }
 }

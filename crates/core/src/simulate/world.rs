@@ -14,7 +14,7 @@ use crate::api::{
 use crate::engine::{
     AcceptedState, Answer, Asked, ClaimState, Effect, Engine, GateKey, GateState, Observation, Presence,
     QuarantineObservation, QuarantineState, Refusal, ResumeObservation, Room, ServiceObservation,
-    StepOutcome, Tracker, pod_security,
+    StepProgress, Tracker, pod_security,
 };
 use crate::plan::{Plan, Resume, ServiceId};
 
@@ -28,7 +28,7 @@ pub struct Script<'a> {
     /// How long something takes.
     pub latency: Box<dyn FnMut(Takes, ServiceId) -> Duration + 'a>,
     /// What comes of a step.
-    pub step: Box<dyn FnMut(ServiceId, usize, Timestamp) -> StepOutcome + 'a>,
+    pub step: Box<dyn FnMut(ServiceId, usize, Timestamp) -> StepProgress + 'a>,
 }
 
 /// A gate that is asked.
@@ -101,7 +101,7 @@ pub enum Event {
     /// A gate answered.
     Answered(GateKey, Verdict),
     /// A step ended.
-    StepEnded(usize, StepOutcome),
+    StepEnded(usize, StepProgress),
     /// A live read or another's claim stood in the way.
     Refused(Refusal),
 }
@@ -110,7 +110,7 @@ enum Pending {
     Written { id: ServiceId, status: Box<ServiceRecoveryStatus>, effect: Option<Effect> },
     Apply { id: ServiceId, effect: Effect },
     Enforced { id: ServiceId, namespace: usize, asked: Asked },
-    StepEnded { id: ServiceId, index: usize, attempt: i64 },
+    StepEnded { id: ServiceId, index: usize, attempt: i64, starts: bool },
     Answer { id: ServiceId, key: GateKey, attempt: i64 },
 }
 
@@ -357,7 +357,11 @@ impl<'a> World<'a> {
                     return;
                 }
                 self.note(id, Event::Done(effect));
-                self.schedule(Takes::Step(index), id, Pending::StepEnded { id, index, attempt });
+                self.schedule(
+                    Takes::Step(index),
+                    id,
+                    Pending::StepEnded { id, index, attempt, starts: true },
+                );
             }
         }
     }
@@ -388,13 +392,18 @@ impl<'a> World<'a> {
                 self.take_place(id, effect);
             }
             Pending::Enforced { id, namespace, asked } => self.enforced(id, namespace, asked),
-            Pending::StepEnded { id, index, attempt } => {
+            Pending::StepEnded { id, index, attempt, starts } => {
                 let outcome = (self.script.step)(id, index, self.seen.now);
                 self.note(id, Event::StepEnded(index, outcome.clone()));
                 let of = &mut self.seen.services[id];
-                of.busy = false;
+                of.busy &= !starts;
                 if of.status.attempt == attempt {
+                    let runs = matches!(outcome, StepProgress::Running(_));
                     of.steps.insert(index, outcome);
+                    if runs {
+                        let observed = Pending::StepEnded { id, index, attempt, starts: false };
+                        self.schedule(Takes::Step(index), id, observed);
+                    }
                 }
             }
             Pending::Answer { id, key, attempt } => self.answer(id, key, attempt),

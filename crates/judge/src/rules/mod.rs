@@ -108,9 +108,11 @@ impl<'a> Now<'a> {
         (level.is_some() || more).then_some(Ask { name, service, record, level })
     }
 
-    /// The write is one of the plan's account, to a workload of a service: a step, or what resumes a job.
+    /// The write is one of the plan's account, to anything in a service's namespace: a step, or what resumes a job.
     fn acts(&self) -> Option<(&'a str, &'a Service)> {
-        let What::Workload { namespace, .. } = &self.write.what else { return None };
+        let (What::Workload { namespace, .. } | What::Restored { namespace, .. }) = &self.write.what else {
+            return None;
+        };
         let mine = self.plan.account.as_ref() == Some(&self.write.user);
         self.plan.service_of(namespace).filter(|_| mine)
     }

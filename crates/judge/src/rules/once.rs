@@ -1,8 +1,8 @@
 //! **I5, once**: intent is written before an irreversible step; a crash anywhere repeats nothing and loses nothing.
 //!
 //! What the log proves of what the operator, and the plan's account, did:
-//! - **intent**: a step writes to a workload only in a clean room, while its service is Restoring with a step written as
-//!   Running; a CronJob or Job is resumed only once that is written as Resuming;
+//! - **intent**: a step writes, whatever it writes, only while one is written as Running: in a clean room while its service is
+//!   Restoring, or in the open while it is Reconnecting; a CronJob or Job is resumed only once that is written as Resuming;
 //! - **once**: within one attempt each workload is changed by steps, and each job resumed, at most once;
 //! - **record**: what is stopped bears what it was like and by whose seal, in the same write; no record of a seal is ever
 //!   written over with another under the same seal;
@@ -43,10 +43,16 @@ impl Rule for Once {
             What::Workload { key, workload, .. } => {
                 if let Some((name, service)) = now.acts() {
                     findings.steps += 1;
-                    self.step(now, name, service, key, workload, &mut amiss);
+                    self.step(now, name, service, key, workload.generation, &mut amiss);
                 }
                 self.recorded(now, key, workload, &mut amiss);
                 self.workloads.insert(key.clone(), (**workload).clone());
+            }
+            What::Restored { key, .. } => {
+                if let Some((name, service)) = now.acts() {
+                    findings.steps += 1;
+                    self.step(now, name, service, key, None, &mut amiss);
+                }
             }
             What::Carried { namespace, key, there } => {
                 let taken = self.taken.entry(namespace.clone()).or_default();
@@ -85,36 +91,37 @@ impl Rule for Once {
 }
 
 impl Once {
-    /// A step, or what resumes a job, writes to a workload.
+    /// A step, or what resumes a job, writes.
     fn step(
         &mut self,
         now: &Now<'_>,
         name: &str,
         service: &Service,
         key: &str,
-        workload: &Workload,
+        generation: Option<u64>,
         amiss: &mut Vec<String>,
     ) {
         let record = now.world.record(name).cloned().unwrap_or_default();
-        let job = key.starts_with("cronjobs/") || key.starts_with("jobs/");
-        if job && !record.resuming.iter().any(|one| one == key) {
-            amiss.push(format!("{key} is resumed before that was written down"));
-        }
-        if !job {
-            if record.stage != "Restoring" || record.running.is_empty() {
+        if !record.resuming.iter().any(|one| one == key) {
+            let wanted = match record.stage.as_str() {
+                "Restoring" => Some(Level::CleanRoom),
+                "Reconnecting" => Some(Level::Open),
+                _ => None,
+            };
+            if wanted.is_none() || record.running.is_empty() {
                 amiss.push(format!("a step of {name} writes to {key} before its intent was written"));
             }
-            let mut namespaces = service.namespaces.iter();
-            if let Some(closed) = namespaces.find(|namespace| now.world.level(namespace) != Level::CleanRoom)
-            {
-                let level = now.world.level(closed).as_str();
+            let is_elsewhere =
+                |namespace: &&String| wanted.is_some_and(|wanted| now.world.level(namespace) != wanted);
+            if let (Some(other), Some(wanted)) = (service.namespaces.iter().find(is_elsewhere), wanted) {
+                let (level, wanted) = (now.world.level(other).as_str(), wanted.as_str());
                 amiss.push(format!(
-                    "a step of {name} writes to {key} while {closed} is {level}, and no clean room"
+                    "a step of {name} writes to {key} while {other} is {level}, and not {wanted}"
                 ));
             }
         }
         // Written over itself, it is as it was: its generation tells.
-        let Some(generation) = workload.generation else { return };
+        let Some(generation) = generation else { return };
         match self.acted.insert((key.to_owned(), record.attempt), generation) {
             Some(before) if before != generation => {
                 amiss.push(format!("{key} is changed twice in attempt {} of {name}", record.attempt));

@@ -101,6 +101,9 @@ impl Maker {
             "cronjobs" => "CronJob",
             "networkpolicies" => "NetworkPolicy",
             "serviceaccounts" => "ServiceAccount",
+            "jobs" => "Job",
+            "configmaps" => "ConfigMap",
+            "databases" => "Database",
             other => panic!("{other}"),
         };
         let before = self.objects.get(key).cloned();
@@ -201,6 +204,8 @@ pub fn reference(key: &str) -> Value {
     let group = match parts[0] {
         "servicerecoveries" | "quarantines" | "recoveryplans" | "decisions" => "resurgam.dev",
         "deployments" => "apps",
+        "jobs" => "batch",
+        "databases" => "example.org",
         "cronjobs" => "batch",
         "networkpolicies" => "networking.k8s.io",
         _ => "",
@@ -318,7 +323,7 @@ impl Maker {
                 None => status["gates"] = json!([said]),
             }
             status["stage"] = json!(stage);
-            let state = if stage == "Restoring" { "Running" } else { "Done" };
+            let state = if stage == "Restoring" { "Running" } else { "Succeeded" };
             status["steps"] = json!([{"name": "start", "state": state}]);
         });
     }

@@ -34,8 +34,49 @@ fn a_step_writes_once_its_intent_is_written_and_only_in_a_clean_room() {
     log.label("back", OPERATOR, "dns", "sealed");
     scale(&mut log, 2);
     let expected =
-        "I5 once: a step of dns writes to deployments/dns/app while dns is sealed, and no clean room\n";
+        "I5 once: a step of dns writes to deployments/dns/app while dns is sealed, and not clean-room\n";
     assert_eq!(log.messages(), expected);
+}
+
+/// A step of a kind that this judge has never heard of is judged alike.
+#[test]
+fn whatever_a_step_creates_is_judged_as_its_write() {
+    for object in ["jobs/dns/step-load-1-0a1b2c3d", "configmaps/dns/settings", "databases/dns/main"] {
+        let mut log = entered();
+        log.write("create", ACCOUNT, object, |_| {});
+        assert_eq!(log.messages(), "", "{object}");
+        let mut log = entered();
+        log.label("back", OPERATOR, "dns", "sealed").write("create", ACCOUNT, object, |_| {});
+        let expected =
+            format!("I5 once: a step of dns writes to {object} while dns is sealed, and not clean-room\n");
+        assert_eq!(log.messages(), expected);
+        let mut log = entered();
+        log.status("done", "dns", |status| {
+            status["steps"] = json!([{"name": "start", "state": "Succeeded"}]);
+        });
+        log.write("create", ACCOUNT, object, |_| {});
+        assert_eq!(
+            log.messages(),
+            format!("I5 once: a step of dns writes to {object} before its intent was written\n")
+        );
+    }
+}
+
+#[test]
+fn step_after_release_writes_while_its_service_is_open_and_reconnecting() {
+    let released = |level: &str| {
+        let mut log = Maker::sealed();
+        log.at(10_000).begin("dns", 1).enter("dns").step("dns").open("dns");
+        log.status("tells", "dns", |status| {
+            status["steps"] =
+                json!([{"name": "start", "state": "Succeeded"}, {"name": "tell", "state": "Running"}]);
+        });
+        log.label("level", OPERATOR, "dns", level);
+        log.write("tell", ACCOUNT, "configmaps/dns/told", |_| {}).messages()
+    };
+    assert_eq!(released(""), "");
+    let message = released("clean-room");
+    assert!(message.contains("while dns is clean-room, and not open"), "{message}");
 }
 
 #[test]
@@ -212,5 +253,8 @@ fn a_cron_job_is_resumed_once_that_is_written_down_and_not_before() {
         log.messages()
     };
     assert_eq!(resumed(true), "");
-    assert_eq!(resumed(false), "I5 once: cronjobs/dns/nightly is resumed before that was written down\n");
+    assert_eq!(
+        resumed(false),
+        "I5 once: a step of dns writes to cronjobs/dns/nightly before its intent was written\n"
+    );
 }

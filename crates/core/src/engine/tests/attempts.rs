@@ -4,7 +4,7 @@ use super::story::{Story, story};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{ClaimState, Effect, Refusal, StepOutcome};
+use crate::engine::{ClaimState, Effect, Refusal, StepProgress};
 
 fn failed_before_restore() -> Story {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
@@ -64,7 +64,7 @@ fn a_decision_on_something_else_has_no_effect() {
 #[test]
 fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
     let mut s = story("- {name: db}");
-    s.steps_end("db", StepOutcome::Failed("recovery may not patch deployments/scale in db".to_owned()));
+    s.steps_end("db", StepProgress::Failed("recovery may not patch deployments/scale in db".to_owned()));
     s.run(60);
     assert_eq!(
         (s.needs("db"), s.stage("db"), s.isolation("db")),
@@ -73,7 +73,7 @@ fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
     let step = &s.status("db").steps[0];
     assert_eq!(step.state, StepState::Failed);
     assert!(s.status("db").blocked_by[0].message.contains("may not patch deployments/scale"));
-    s.steps_end("db", StepOutcome::Done);
+    s.steps_end("db", StepProgress::Succeeded);
     s.run(600);
     assert_eq!(s.steps_begun("db"), 1, "nothing is tried before somebody decides");
     s.retry("db");
@@ -89,11 +89,11 @@ fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
 fn a_step_that_may_work_later_is_tried_again_then_and_not_before() {
     let mut s = story("- {name: db}");
     let at = s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(40)).unwrap();
-    s.steps_end("db", StepOutcome::Again { message: "deployment db is not there yet".to_owned(), at });
+    s.steps_end("db", StepProgress::Retry { message: "deployment db is not there yet".to_owned(), at });
     s.run(30);
-    assert_eq!((s.steps_begun("db"), s.blocks("db")), (1, vec!["StepAgain: start".to_owned()]));
+    assert_eq!((s.steps_begun("db"), s.blocks("db")), (1, vec!["StepPending: start".to_owned()]));
     assert_eq!(s.needs("db"), None);
-    s.steps_end("db", StepOutcome::Done);
+    s.steps_end("db", StepProgress::Succeeded);
     s.run(60);
     assert_eq!((s.steps_begun("db"), s.stage("db")), (2, Stage::Recovered));
     let second =

@@ -7,7 +7,7 @@ use super::{Look, look_at};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, Verdict};
-use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepOutcome};
+use crate::engine::{Asked, Effect, GateKey, Presence, Refusal, StepProgress};
 
 const CORE: &str = "- {name: dns, together: core}\n- {name: idp, together: core}";
 
@@ -154,7 +154,7 @@ fn whoever_depends_on_a_member_learns_which_mate_holds_it_up() {
 #[test]
 fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
     let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
-    s.steps_end("db", StepOutcome::Failed("no such Deployment".to_owned()));
+    s.steps_end("db", StepProgress::Failed("no such Deployment".to_owned()));
     s.run(300);
     assert_eq!(s.blocks("web"), ["Steps: db", "Together: db"]);
 }

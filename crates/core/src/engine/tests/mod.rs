@@ -15,6 +15,7 @@ mod resumes;
 mod room;
 mod slots;
 mod spoiled;
+mod steps;
 mod story;
 mod waiting;
 
@@ -28,6 +29,7 @@ pub(super) struct Look {
     pub write: bool,
     pub effect: Option<Effect>,
     pub ask: Vec<Phase>,
+    pub(super) observe_step: Option<usize>,
     pub health: Health,
 }
 
@@ -40,6 +42,7 @@ pub(super) fn look_at(plan: &Plan, seen: &Observation, service: ServiceId) -> Lo
         write: decided.write.is_some(),
         effect: decided.effect,
         ask: decided.ask,
+        observe_step: decided.observe_step,
         health: decided.health,
     }
 }

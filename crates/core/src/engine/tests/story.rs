@@ -10,12 +10,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::kstatus;
 use crate::api::conditions::find;
 use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{DecisionObservation, Effect, QuarantineState, ServiceObservation, StepOutcome};
+use crate::engine::{DecisionObservation, Effect, QuarantineState, ServiceObservation, StepProgress};
 use crate::plan::Plan;
 use crate::simulate::{Event, Limits, Script, Takes, World};
 
 type Verdicts = Rc<RefCell<BTreeMap<(String, Phase), Verdict>>>;
-type Outcomes = Rc<RefCell<BTreeMap<String, StepOutcome>>>;
+type Outcomes = Rc<RefCell<BTreeMap<String, StepProgress>>>;
 
 /// A running world.
 pub(super) struct Story {
@@ -64,7 +64,9 @@ impl Story {
                 says.borrow().get(&key).copied().unwrap_or(Verdict::Pass)
             }),
             latency: Box::new(|takes, _| latency(takes)),
-            step: Box::new(move |id, _, _| ends.borrow().get(&of[id]).cloned().unwrap_or(StepOutcome::Done)),
+            step: Box::new(move |id, _, _| {
+                ends.borrow().get(&of[id]).cloned().unwrap_or(StepProgress::Succeeded)
+            }),
         };
         let world = World::new(plan, script, Limits { looks: 20_000 }, Timestamp::UNIX_EPOCH);
         Self { world, verdicts, outcomes }
@@ -76,7 +78,7 @@ impl Story {
     }
 
     /// From now on, all steps of this service end so.
-    pub(super) fn steps_end(&mut self, service: &str, outcome: StepOutcome) {
+    pub(super) fn steps_end(&mut self, service: &str, outcome: StepProgress) {
         self.outcomes.borrow_mut().insert(service.to_owned(), outcome);
     }
 

@@ -7,8 +7,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::random::{Case, needs};
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, Verdict};
-use crate::engine::{Effect, GateKey};
+use crate::api::{Isolation, Phase, ServiceRecoveryStatus, Stage, StepPhase, Verdict};
+use crate::engine::{Effect, GateKey, StepProgress};
 use crate::plan::Plan;
 use crate::simulate::{Event, Fact};
 
@@ -74,7 +74,9 @@ impl Judge<'_> {
             }
             Event::Decided(effect) => self.decided(id, effect, at),
             Event::Done(effect) => self.done(id, effect, at),
-            Event::StepEnded(..) => self.known[id].step_running = false,
+            Event::StepEnded(_, progress) => {
+                self.known[id].step_running = matches!(progress, StepProgress::Running(_));
+            }
             Event::Refused(_) => {}
         }
     }
@@ -120,16 +122,17 @@ impl Judge<'_> {
                 }
                 self.known[id].asked = Some(*isolation);
             }
-            Effect::Step { .. } => {
+            Effect::Step { index, .. } => {
                 self.judged.steps += 1;
                 needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
-                let rooms = &self.known[id].enforced;
+                let (service, rooms) = (&self.plan.services[id], &self.known[id].enforced);
+                let wanted = match service.steps[*index].phase {
+                    StepPhase::CleanRoom => Isolation::CleanRoom,
+                    StepPhase::AfterRelease => Isolation::Open,
+                };
                 assert!(
-                    self.plan.services[id]
-                        .namespaces
-                        .iter()
-                        .all(|n| rooms.get(n) == Some(&Isolation::CleanRoom)),
-                    "s{id}: a step outside the clean room"
+                    service.namespaces.iter().all(|n| rooms.get(n) == Some(&wanted)),
+                    "s{id}: a step outside of {wanted:?}"
                 );
                 self.known[id].step_running = true;
                 let units: BTreeSet<usize> = (0..self.known.len())

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use crate::api::{Phase, RecoveryPlanSpec, ServiceSpec, Verdict};
-use crate::engine::StepOutcome;
+use crate::engine::StepProgress;
 use crate::plan::Plan;
 use crate::simulate::{Limits, Script, Takes, World};
 
@@ -37,6 +37,11 @@ fn shape() -> impl Strategy<Value = Shape> {
         .prop_map(|(edges, group, tier, steps)| Shape { edges, group, tier, steps })
 }
 
+/// Every third service ends with a step after its release.
+fn after(id: usize, step: usize) -> &'static str {
+    if id % 3 == 2 && step > 0 { ", phase: AfterRelease" } else { "" }
+}
+
 /// Plans of up to nine services, each depending on earlier ones only; groups may still close a cycle.
 pub(super) fn plan() -> impl Strategy<Value = RecoveryPlanSpec> {
     (prop::collection::vec(shape(), 1..10), 1..5_i32, prop::bool::weighted(0.2)).prop_map(
@@ -51,7 +56,7 @@ pub(super) fn plan() -> impl Strategy<Value = RecoveryPlanSpec> {
                 let needs: Vec<String> = earlier.map(|e| format!("s{e}")).collect();
                 let together = shape.group.map_or_else(String::new, |g| format!(", together: g{g}"));
                 let steps: Vec<String> =
-                    (0..shape.steps).map(|step| format!("{{name: t{step}, scale: {{}}}}")).collect();
+                    (0..shape.steps).map(|step| format!("{{name: t{step}, scale: {{}}{}}}", after(id, step))).collect();
                 format!(
                     "- {{name: s{id}, tier: {}{together}, dependsOn: [{}], restore: [{}]}}\n",
                     tier_of(id),
@@ -132,8 +137,9 @@ impl Case {
                 *times += 1;
                 let again = at.checked_add(SignedDuration::from_secs(3)).unwrap();
                 match (self.flaky.get(id), *times) {
-                    (Some(true), 1) => StepOutcome::Again { message: "not yet".to_owned(), at: again },
-                    _ => StepOutcome::Done,
+                    (Some(true), 1) => StepProgress::Retry { message: "not yet".to_owned(), at: again },
+                    (Some(true), 2) | (Some(false), 1) => StepProgress::Running("at it".to_owned()),
+                    _ => StepProgress::Succeeded,
                 }
             }),
         };

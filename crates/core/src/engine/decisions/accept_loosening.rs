@@ -1,0 +1,59 @@
+//! `AcceptLoosening`: a person accepts that the plan requires less than was last accepted. From then on it is an exception.
+
+use crate::api::conditions::shorten;
+use crate::api::{Action, Reason, Stage};
+
+use super::super::Effect;
+use super::super::context::{ServiceContext, digest, except};
+use super::super::next::Next;
+use super::super::ratchet::{self, Ratchet};
+use super::{DecisionObservation, Row, Takes};
+
+pub(super) const ROW: Row = Row {
+    action: Action::AcceptLoosening,
+    answers: |reason| reason == Reason::Loosened,
+    takes: Takes::OnTheQuestion(accept),
+};
+
+fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
+    let Ratchet::Loosened { lost, records, .. } = ratchet::judge(service.plan, service.seen, service.id)
+    else {
+        return;
+    };
+    let by = format!("{} (Decision {})", decision.by, decision.name);
+    let what = shorten(&lost.join("; "), 300);
+    let exception = shorten(&format!("loosened: {what}: accepted by {by}: {}", decision.reason), 600);
+    next.status.decision = None;
+    next.blocks.retain(|block| block.reason != Reason::Loosened);
+    except(next, &exception);
+    let records = ratchet::accepted_by(records, &by, &exception);
+    service.effect(next, Effect::Accept { records });
+}
+
+impl ServiceContext<'_> {
+    /// The plan requires less than was last accepted: nothing is loosened any further until a person has accepted just that. What is recovered stays so; who isolated it again, or which of its gates fails, comes first.
+    pub(in super::super) fn is_loosened(&self, next: &mut Next) -> bool {
+        let Ratchet::Loosened { lost, before, .. } = ratchet::judge(self.plan, self.seen, self.id) else {
+            // Nothing is on record that could be compared: nothing moves.
+            return false;
+        };
+        if self.of.status.stage == Stage::Recovered {
+            self.recovered(next);
+        }
+        let message = format!(
+            "{}. AcceptLoosening takes the verb acceptloosening on recoveryplans/{} in namespace {}; or put it back in the plan",
+            loosened(&lost),
+            self.plan.name,
+            self.plan.namespace
+        );
+        let evidence = digest(&(&before, &*self.service().requirements));
+        self.need(next, Reason::Loosened, &self.service().name, &message, Some(&evidence));
+        true
+    }
+}
+
+/// What would be lost, in one sentence that leaves room for who may accept it.
+pub(in super::super) fn loosened(lost: &[String]) -> String {
+    let what = crate::api::conditions::shorten(&lost.join("; "), 280);
+    format!("the plan requires less than was last accepted: {what}")
+}

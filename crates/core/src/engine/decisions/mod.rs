@@ -1,0 +1,70 @@
+//! What a Decision does: one file and one row for each action. A Decision answers one published question, which it names by digest, and
+//! has no effect once another is asked.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Action, Reason};
+
+use super::context::ServiceContext;
+use super::next::Next;
+use super::{DecisionObservation, ServiceObservation};
+
+mod accept_loosening;
+mod override_control;
+mod retry;
+
+pub(super) use accept_loosening::loosened;
+
+/// All actions.
+const TABLE: [Row; 3] = [retry::ROW, override_control::ROW, accept_loosening::ROW];
+
+/// What a Decision of one action does.
+struct Row {
+    action: Action,
+    /// Whether it answers a question that is asked for this reason.
+    answers: fn(Reason) -> bool,
+    takes: Takes,
+}
+
+/// When an action takes effect.
+enum Takes {
+    /// On the question as it is on record, before anything else is decided: it ends the attempt.
+    OnTheRecord(fn(&ServiceObservation, Reason, &DecisionObservation, Timestamp) -> Next),
+    /// Once this look has asked the same question again: the attempt goes on.
+    OnTheQuestion(fn(&ServiceContext<'_>, &mut Next, &DecisionObservation)),
+}
+
+/// The actions that answer a question asked for this reason.
+pub(super) fn offered(reason: Reason) -> Vec<Action> {
+    TABLE.iter().filter(|row| (row.answers)(reason)).map(|row| row.action).collect()
+}
+
+/// The Decision for an action that answers this question.
+fn fitting<'a>(of: &'a ServiceObservation, row: &Row, digest: &str) -> Option<&'a DecisionObservation> {
+    of.decisions.iter().find(|decision| decision.action == row.action && decision.decided_on == digest)
+}
+
+/// Ends the attempt where a Decision on the recorded question says so.
+pub(super) fn end_attempt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
+    let question = of.status.decision.as_ref()?;
+    TABLE.iter().filter(|row| question.actions.contains(&row.action)).find_map(|row| {
+        let Takes::OnTheRecord(begin) = row.takes else { return None };
+        Some(begin(of, question.reason, fitting(of, row, &question.digest)?, now))
+    })
+}
+
+/// Goes on where a Decision answers the question that this look has asked.
+pub(super) fn answer(service: &ServiceContext<'_>, next: &mut Next) {
+    let Some(question) = next.status.decision.clone() else { return };
+    for row in TABLE.iter().filter(|row| question.actions.contains(&row.action)) {
+        if let Takes::OnTheQuestion(go_on) = row.takes
+            && let Some(decision) = fitting(service.of, row, &question.digest)
+        {
+            go_on(service, next, decision);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! `Override`: a person accepts that a control does not hold, in the very namespaces that were shown. From then on it is an exception.
+
+use crate::api::conditions::shorten;
+use crate::api::service_recovery::AcceptedControl;
+use crate::api::{Action, DnsLabel, Reason, Stage};
+
+use super::super::context::{ServiceContext, except};
+use super::super::next::Next;
+use super::super::slots::holds;
+use super::{DecisionObservation, Row, Takes};
+
+/// As many accepted controls as a status holds.
+const ACCEPTED_LIMIT: usize = 32;
+
+pub(super) const ROW: Row = Row {
+    action: Action::Override,
+    answers: |reason| reason == Reason::ControlNotEnforced,
+    takes: Takes::OnTheQuestion(accept),
+};
+
+fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
+    let lacking = service.lacking_controls();
+    let exception = format!(
+        "not enforced: {}: accepted by {} (Decision {}): {}",
+        listed(&lacking),
+        decision.by,
+        decision.name,
+        decision.reason
+    );
+    next.status.decision = None;
+    next.blocks.clear();
+    next.status.accepted.extend(lacking);
+    next.status.accepted.truncate(ACCEPTED_LIMIT);
+    except(next, &shorten(&exception, 600));
+}
+
+fn listed(lacking: &[AcceptedControl]) -> String {
+    let each = lacking.iter().map(|l| format!("{}/{:?}", l.namespace.0, l.control));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+impl ServiceContext<'_> {
+    /// A control does not hold, and nobody has accepted that in this attempt: it goes no further.
+    pub(in super::super) fn lacks_a_control(&self, next: &mut Next) -> bool {
+        let begins = self.of.status.stage == Stage::Isolated;
+        let its_turn = self.unit.unmet.is_empty() && self.service().problems.is_empty() && !self.plan.suspend;
+        if self.of.status.stage == Stage::Recovered || (begins && !its_turn) {
+            return false;
+        }
+        let lacking = self.lacking_controls();
+        let Some(first) = lacking.first() else { return false };
+        let why = self.of.quarantines.iter().find(|q| q.namespace == first.namespace.0);
+        let why = why.and_then(|q| q.found.as_ref()).map_or("", |found| &found.message);
+        let which = listed(&lacking);
+        let message = format!("{why}. Override goes on without that control, as an exception");
+        self.need(next, Reason::ControlNotEnforced, &which, &message, Some(&which));
+        true
+    }
+
+    /// Controls that were tried and do not hold, and that nobody has accepted.
+    fn lacking_controls(&self) -> Vec<AcceptedControl> {
+        self.of
+            .quarantines
+            .iter()
+            .filter_map(|q| Some((q, q.found.as_ref()?)))
+            .filter(|(q, found)| !holds(self.of, &q.namespace, found))
+            .filter_map(|(q, found)| {
+                Some(AcceptedControl { namespace: DnsLabel(q.namespace.clone()), control: found.lacking? })
+            })
+            .collect()
+    }
+}

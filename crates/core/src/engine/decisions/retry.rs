@@ -1,0 +1,24 @@
+//! `Retry`: the next attempt begins, and everything is proved afresh. Loosens nothing.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Action, Reason};
+
+use super::super::ServiceObservation;
+use super::super::attempts::next_attempt;
+use super::super::next::Next;
+use super::{DecisionObservation, Row, Takes};
+
+pub(super) const ROW: Row = Row {
+    action: Action::Retry,
+    answers: |reason| !matches!(reason, Reason::ControlNotEnforced | Reason::Loosened | Reason::Held),
+    takes: Takes::OnTheRecord(begin),
+};
+
+/// Whoever tries again wants the service isolated: a Quarantine that is missing may be created once more.
+fn begin(of: &ServiceObservation, reason: Reason, decision: &DecisionObservation, now: Timestamp) -> Next {
+    let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
+    let mut next = next_attempt(&of.status, now, reason, &message);
+    next.quarantined.clear();
+    Next::begun(next)
+}

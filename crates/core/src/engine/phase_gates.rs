@@ -1,0 +1,78 @@
+//! What the gates of one phase say together.
+
+use crate::api::service_recovery::GateStatus;
+use crate::api::{Phase, Reason, Verdict};
+use crate::plan::{Plan, ServiceId};
+
+use super::ServiceObservation;
+use super::context::ServiceContext;
+use super::next::{Next, time};
+
+/// What the gates of one phase say together.
+pub(super) struct PhaseGates {
+    pub passed: bool,
+    pub statuses: Vec<GateStatus>,
+}
+
+impl ServiceContext<'_> {
+    /// Asks the gates of a phase; says what blocks; a gate that failed for good needs a Decision.
+    pub(super) fn ask(&self, next: &mut Next, phase: Phase) -> PhaseGates {
+        let mut statuses = Vec::new();
+        let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
+        for gate in self.service().gates_of(phase) {
+            let name = &gate.spec.name;
+            let Some(state) = self.of.gates.get(&gate.key) else {
+                passed = false;
+                next.block(Reason::GateUnknown, name, "not asked yet");
+                continue;
+            };
+            next.wake.extend(state.changes_at);
+            statuses.push(GateStatus {
+                phase,
+                name: name.clone(),
+                verdict: state.verdict,
+                reason: crate::api::conditions::shorten(&state.reason, 64),
+                message: crate::api::conditions::shorten(&state.message, 512),
+                evidence: state.evidence.clone(),
+                since: time(state.since),
+            });
+            match state.verdict {
+                Verdict::Pass => {}
+                Verdict::Fail if state.failed => {
+                    passed = false;
+                    self.need(next, Reason::GateFailed, name, &state.message, state.evidence.as_deref());
+                }
+                Verdict::Fail => {
+                    passed = false;
+                    next.block(Reason::GateFailing, name, state.message.clone());
+                }
+                Verdict::Unknown => {
+                    passed = false;
+                    if state.impatient {
+                        self.need(next, Reason::GateUnknown, name, &state.message, None);
+                    } else {
+                        next.block(Reason::GateUnknown, name, state.message.clone());
+                    }
+                }
+            }
+        }
+        if next.status.decision.is_some() {
+            keep(&mut next.status.gates, phase, statuses.clone());
+        }
+        PhaseGates { passed, statuses }
+    }
+}
+
+/// Returns whether all gates of a phase pass now. No gate is no pass, unless the plan says `ungated`.
+pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase: Phase) -> bool {
+    let service = &plan.services[id];
+    let mut gates = service.gates_of(phase).peekable();
+    (gates.peek().is_some() || service.ungated.is_some())
+        && gates.all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass))
+}
+
+/// Keeps what the gates of one phase said, in place of what they said before.
+pub(super) fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
+    gates.retain(|gate| gate.phase != phase);
+    gates.extend(statuses);
+}

@@ -1,0 +1,122 @@
+//! Steps: in their order, one at a time, each with its intent written before it starts. A step that runs is observed; it takes as
+//! long as it takes, and nothing else of the plan waits for it but its dependents.
+
+use crate::api::conditions::shorten;
+use crate::api::service_recovery::{StepState, StepStatus};
+use crate::api::{Reason, StepPhase, StepSpec};
+use crate::plan::ServiceId;
+
+use super::context::ServiceContext;
+use super::next::Next;
+use super::{Effect, StepProgress};
+
+/// Characters of a step's message.
+const MESSAGE_LIMIT: usize = 512;
+
+/// How far the steps of one phase are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PhaseSteps {
+    /// All have succeeded.
+    Succeeded,
+    /// One has not, or a person is asked.
+    Unfinished,
+}
+
+impl ServiceContext<'_> {
+    /// Takes the steps of one phase as far as one look allows.
+    pub(super) fn run_steps(&self, next: &mut Next, phase: StepPhase) -> PhaseSteps {
+        let steps = &self.service().steps;
+        if phase == StepPhase::AfterRelease && steps.iter().all(|step| step.phase != phase) {
+            return PhaseSteps::Succeeded;
+        }
+        if !steps.iter().map(|step| &step.name).eq(next.status.steps.iter().map(|step| &step.name)) {
+            let message =
+                "the plan's steps changed while they were being carried out: retry carries out those of now";
+            self.need(next, Reason::StepsChanged, &self.service().name, message, None);
+            return PhaseSteps::Unfinished;
+        }
+        for (index, step) in next.status.steps.iter_mut().enumerate() {
+            if step.state == StepState::Running
+                && let Some(progress) = self.of.steps.get(&index)
+            {
+                follow(step, progress);
+            }
+        }
+        let is_left = |(step, status): (&StepSpec, &StepStatus)| {
+            step.phase == phase && status.state != StepState::Succeeded
+        };
+        let Some(index) = steps.iter().zip(&next.status.steps).position(is_left) else {
+            return PhaseSteps::Succeeded;
+        };
+        self.run_step(next, index);
+        PhaseSteps::Unfinished
+    }
+
+    fn run_step(&self, next: &mut Next, index: usize) {
+        let step = next.status.steps[index].clone();
+        let start = Effect::Step {
+            index,
+            attempt: self.of.status.attempt,
+            dependencies: self.plan.dependencies_of(self.id),
+        };
+        match (step.state, self.of.steps.get(&index)) {
+            (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
+            // Started by this process: it goes on whatever has become of its plan, and is only observed.
+            (StepState::Running, Some(StepProgress::Running { .. })) => {
+                next.observe_step = Some(index);
+                let message = if step.message.is_empty() { "it runs" } else { &step.message };
+                next.block(Reason::StepRunning, &step.name, message);
+            }
+            (StepState::Running, Some(StepProgress::Retry { message, at })) if self.unit.go => {
+                next.block(Reason::StepPending, &step.name, message.clone());
+                next.wake.push(*at);
+                if *at <= self.seen.now {
+                    self.effect(next, start);
+                }
+            }
+            // Written as running, and nothing is known of it: starting it again changes nothing if it was started before.
+            (StepState::Running, _) if self.unit.go => self.effect(next, start),
+            (StepState::Pending, _) if self.unit.go => {
+                next.status.steps[index].state = StepState::Running;
+                self.effect(next, start);
+            }
+            (StepState::Pending | StepState::Running | StepState::Succeeded, _) => {}
+        }
+    }
+
+    /// Returns whether all steps of another service that run in its clean room have succeeded.
+    pub(super) fn has_restored(&self, other: ServiceId) -> bool {
+        let (steps, statuses) = (&self.plan.services[other].steps, &self.seen.services[other].status.steps);
+        let mut in_clean_room =
+            steps.iter().zip(statuses).filter(|(step, _)| step.phase == StepPhase::CleanRoom);
+        !statuses.is_empty() && in_clean_room.all(|(_, status)| status.state == StepState::Succeeded)
+    }
+}
+
+/// Writes down what is known of a step that runs.
+fn follow(step: &mut StepStatus, progress: &StepProgress) {
+    let (state, message) = match progress {
+        StepProgress::Succeeded => (StepState::Succeeded, ""),
+        StepProgress::Failed(message) => (StepState::Failed, message.as_str()),
+        StepProgress::Running(message) | StepProgress::Retry { message, .. } => {
+            (StepState::Running, message.as_str())
+        }
+    };
+    step.state = state;
+    step.message = shorten(message, MESSAGE_LIMIT);
+}
+
+/// The steps of a service as they begin: the intent of the first is written along, if it runs before the release, which saves a write.
+pub(super) fn pending(steps: &[StepSpec]) -> Vec<StepStatus> {
+    let pending = |step: &StepSpec| StepStatus {
+        name: step.name.clone(),
+        state: StepState::Pending,
+        message: String::new(),
+    };
+    let mut pending: Vec<StepStatus> = steps.iter().map(pending).collect();
+    let first = steps.iter().position(|step| step.phase == StepPhase::CleanRoom);
+    if let Some(first) = first {
+        pending[first].state = StepState::Running;
+    }
+    pending
+}

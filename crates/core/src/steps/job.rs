@@ -1,0 +1,214 @@
+//! `job`: which Job it is, and how far that Job is.
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
+
+use super::{StepContext, StepProblem};
+use crate::api::step::JobStepSpec;
+use crate::engine::StepProgress;
+
+/// Says which step a Job belongs to.
+const STEP_LABEL: &str = "resurgam.dev/step";
+/// Says for what exactly a Job was created.
+const MADE_FOR_ANNOTATION: &str = "resurgam.dev/step-of";
+/// Characters of the step's name in the Job's. Kubernetes adds to it for pods and their labels, within 63.
+const NAME_LIMIT: usize = 36;
+
+/// What keeps this Job from ever being created.
+pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<String> {
+    if let Err(error) = namespace(spec, namespaces) {
+        return Some(error.to_string());
+    }
+    let parsed = serde_json::from_value::<JobSpec>(spec.spec.clone().into());
+    parsed.err().map(|error| format!("is no Job: spec: {error}"))
+}
+
+/// The namespace that the Job runs in.
+///
+/// # Errors
+/// It is none of the service's, or it is not said and the service has several.
+pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<&'a str, StepProblem> {
+    match (&spec.namespace, namespaces) {
+        (Some(named), _) if namespaces.contains(&named.0) => Ok(&named.0),
+        (Some(named), _) => {
+            Err(StepProblem::Unusable(format!("names namespace {}, which is none of the service's", named.0)))
+        }
+        (None, [only]) => Ok(only),
+        (None, _) => {
+            let all = namespaces.join(", ");
+            Err(StepProblem::Unusable(format!("must name the namespace of its Job: one of {all}")))
+        }
+    }
+}
+
+/// The Job's name: the same for each start within one attempt, and another in the next.
+#[must_use]
+pub fn name(context: &StepContext) -> String {
+    // Not `resurgam-`: what begins so in an isolated namespace is the operator's own.
+    let step: String = context.step.chars().take(NAME_LIMIT).collect();
+    format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &made_for(context)[..8])
+}
+
+/// Digest of what the Job is created for.
+fn made_for(context: &StepContext) -> String {
+    let StepContext { plan_uid, service, step, attempt, .. } = context;
+    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The Job to create.
+///
+/// # Errors
+/// The plan's `spec` is no Job's, or names no namespace.
+pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProblem> {
+    let namespace = namespace(spec, &context.namespaces)?;
+    let parsed = serde_json::from_value(spec.spec.clone().into())
+        .map_err(|error| StepProblem::Unusable(format!("is no Job: spec: {error}")))?;
+    let metadata = ObjectMeta {
+        name: Some(name(context)),
+        namespace: Some(namespace.to_owned()),
+        labels: Some([(STEP_LABEL.to_owned(), context.step.clone())].into()),
+        annotations: Some([(MADE_FOR_ANNOTATION.to_owned(), made_for(context))].into()),
+        ..ObjectMeta::default()
+    };
+    Ok(Job { metadata, spec: Some(parsed), status: None })
+}
+
+/// How far the Job is. One that was there before this attempt, or was created for something else, is not the step's.
+#[must_use]
+pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
+    let name = name(context);
+    let Some(job) = job else {
+        return StepProgress::Failed(format!("Job {name} was deleted before it ended"));
+    };
+    let annotations = job.metadata.annotations.as_ref();
+    let is_made_for_it = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION)) == Some(&made_for(context));
+    let created = job.metadata.creation_timestamp.as_ref().map(|at| at.0);
+    if !is_made_for_it || created.is_none() || created < context.claimed_at {
+        return StepProgress::Failed(format!(
+            "Job {name} is there, and not created by this attempt: delete it"
+        ));
+    }
+    let status = job.status.clone().unwrap_or_default();
+    let holds =
+        |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
+    if let Some(failed) = holds("Failed") {
+        let why = failed.message.as_deref().or(failed.reason.as_deref()).unwrap_or("no reason given");
+        return StepProgress::Failed(format!("Job {name} failed: {why}"));
+    }
+    if holds("Complete").is_some() {
+        return StepProgress::Succeeded;
+    }
+    if job.metadata.deletion_timestamp.is_some() {
+        return StepProgress::Failed(format!("Job {name} is being deleted before it ended"));
+    }
+    if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
+        return StepProgress::Running(format!("Job {name} is suspended"));
+    }
+    let (active, failed) = (status.active.unwrap_or(0), status.failed.unwrap_or(0));
+    let failures = if failed > 0 { format!(", {failed} failed so far") } else { String::new() };
+    StepProgress::Running(format!("Job {name}: {active} of its pods run{failures}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn context() -> StepContext {
+        StepContext {
+            plan_uid: "u".to_owned(),
+            service: "db".to_owned(),
+            step: "import".to_owned(),
+            attempt: 2,
+            claimed_at: Some("2026-11-30T10:00:00Z".parse().unwrap()),
+            namespaces: vec!["db".to_owned()],
+            ..StepContext::default()
+        }
+    }
+
+    fn spec(namespace: Option<&str>) -> JobStepSpec {
+        let spec = json!({"backoffLimit": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}});
+        let namespace = namespace.map(|name| crate::api::DnsLabel(name.to_owned()));
+        JobStepSpec { namespace, spec: spec.as_object().unwrap().clone() }
+    }
+
+    #[test]
+    fn name_is_derived_from_plan_service_attempt_and_step() {
+        let names = |change: fn(&mut StepContext)| {
+            let mut other = context();
+            change(&mut other);
+            name(&other)
+        };
+        let own = name(&context());
+        assert!(own.starts_with("step-import-2-"), "{own}");
+        assert_eq!(own, names(|_| {}), "starting twice creates one Job");
+        let others = [
+            names(|c| c.plan_uid = "v".to_owned()),
+            names(|c| c.service = "web".to_owned()),
+            names(|c| c.attempt = 3),
+            names(|c| c.step = "export".to_owned()),
+        ];
+        assert!(!others.contains(&own), "{others:?}");
+        assert!(names(|c| c.step = "x".repeat(63)).len() <= 58, "a pod's suffix has room");
+    }
+
+    #[test]
+    fn job_that_no_service_namespace_can_hold_is_a_problem_of_the_plan() {
+        let namespaces = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(problem(&spec(Some("b")), &namespaces), None);
+        assert_eq!(problem(&spec(None), &namespaces[..1]), None);
+        let message = problem(&spec(None), &namespaces).unwrap();
+        assert_eq!(message, "must name the namespace of its Job: one of a, b");
+        let message = problem(&spec(Some("c")), &namespaces).unwrap();
+        assert_eq!(message, "names namespace c, which is none of the service's");
+        let mut malformed = spec(None);
+        malformed.spec.insert("backoffLimit".to_owned(), json!("many"));
+        let message = problem(&malformed, &namespaces[..1]).unwrap();
+        assert!(message.starts_with("is no Job: spec: "), "{message}");
+    }
+
+    #[test]
+    fn job_is_judged_by_its_conditions_and_only_if_this_attempt_created_it() {
+        let context = context();
+        let created = |status: serde_json::Value| {
+            let mut job = wanted(&spec(None), &context).unwrap();
+            job.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                "2026-11-30T10:00:00Z".parse().unwrap(),
+            ));
+            job.status = serde_json::from_value(status).unwrap();
+            job
+        };
+        let condition =
+            |type_: &str| json!({"conditions": [{"type": type_, "status": "True", "message": "as it said"}]});
+        let name = name(&context);
+        for (status, expected) in [
+            (json!(null), StepProgress::Running(format!("Job {name}: 0 of its pods run"))),
+            (
+                json!({"active": 1, "failed": 2}),
+                StepProgress::Running(format!("Job {name}: 1 of its pods run, 2 failed so far")),
+            ),
+            (
+                condition("SuccessCriteriaMet"),
+                StepProgress::Running(format!("Job {name}: 0 of its pods run")),
+            ),
+            (condition("Complete"), StepProgress::Succeeded),
+            (condition("Failed"), StepProgress::Failed(format!("Job {name} failed: as it said"))),
+        ] {
+            assert_eq!(judge(Some(&created(status.clone())), &context), expected, "{status}");
+        }
+        let failed = |job: Option<&Job>| matches!(judge(job, &context), StepProgress::Failed(_));
+        assert!(failed(None), "it was deleted");
+        let complete = created(condition("Complete"));
+        let mut older = complete.clone();
+        older.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            "2026-11-30T09:59:59Z".parse().unwrap(),
+        ));
+        assert!(failed(Some(&older)), "it was planted before the attempt began");
+        let mut other = complete;
+        other.metadata.annotations = None;
+        assert!(failed(Some(&other)), "it was created for something else");
+    }
+}
