@@ -1,13 +1,13 @@
 //! What a service depends on, read live right before anything is loosened for it.
 
 use futures::future::try_join_all;
-use kube::Api;
+use kube::{Api, Client};
 
 use super::health_cache::HealthCache;
-use crate::api::{Health, ServiceRecovery, service_recovery_name};
+use crate::api::{Health, ServiceKey, ServiceRecovery};
 use crate::calls::{IoError, call_opt};
+use crate::plan::Plan;
 use crate::plan::loosening::Dependency;
-use crate::plan::{Plan, ServiceId};
 
 /// One dependency, as it was read.
 pub(super) struct ReadDependency {
@@ -29,16 +29,17 @@ impl<'a> From<&'a ReadDependency> for Dependency<'a> {
 /// # Errors
 /// The API server refused, or did not answer: nothing may be loosened.
 pub(super) async fn read_dependencies(
-    records: &Api<ServiceRecovery>,
+    client: &Client,
     plan: &Plan,
-    dependencies: &[ServiceId],
+    dependencies: &[ServiceKey],
     health: &HealthCache,
 ) -> Result<Vec<ReadDependency>, IoError> {
-    let reads = dependencies.iter().map(|&id| async move {
-        let service = plan.services[id].name.clone();
-        let name = service_recovery_name(&plan.name, &service);
+    let reads = dependencies.iter().map(|key| async move {
+        let records: Api<ServiceRecovery> = Api::namespaced(client.clone(), &key.namespace);
+        let name = key.service_recovery();
         let found = call_opt(format!("get ServiceRecovery {name}"), records.get(&name)).await?;
         let record = found.filter(|record| record.spec.plan_ref.uid == plan.uid);
+        let service = key.service.clone();
         Ok(ReadDependency { health: health.of(plan, &service), service, record })
     });
     try_join_all(reads).await

@@ -53,6 +53,7 @@ pub async fn operator_is_up() {
 }
 
 /// Kills the operator, and starts another one.
+#[allow(dead_code, reason = "only the tests of steps do")]
 pub async fn restart_operator() {
     let stage = stage().await;
     let options = OperatorOptions::within(&stage.cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));

@@ -113,13 +113,8 @@ async fn failed_job_asks_a_person_and_retry_runs_another() {
     bench.apply(&plan).await;
     let first =
         bench.says("plan", "db", "StepFailed", &["load", "active longer than specified deadline"]).await;
-    let lead = bench.lead().await;
-    let retry = json!({
-        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": "again", "namespace": "stepfail"},
-        "spec": {"by": "recovery-lead", "plan": "plan", "service": "db", "action": "Retry", "reason": "a test",
-            "decidedOn": text(&first, "/status/decision/digest")},
-    });
-    rehearsal::apply(&lead, "lead", &[retry]).await.unwrap();
+    assert_eq!(text(&first, "/status/decision/reason"), "StepFailed");
+    rehearsal::retry(&bench.lead().await, "stepfail", "plan", "db", "a test").await.unwrap();
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("stepfail"));
     let failed = |o: &Value| field(o, "/status/attempt") == 2 && step(o, 1).0 == "Failed";
     eventually(&records, "plan.db", "the second attempt's step to fail", rehearsal::DEADLINE, failed)

@@ -15,6 +15,7 @@ pub mod incident;
 pub mod quarantine;
 pub mod reason;
 pub mod recovery_plan;
+mod service_key;
 pub mod service_recovery;
 pub mod step;
 
@@ -25,6 +26,7 @@ pub use incident::{Incident, IncidentSpec};
 pub use quarantine::{Claim, Quarantine, QuarantineLevel, QuarantineSpec, QuarantineStatus};
 pub use reason::Reason;
 pub use recovery_plan::{ClusterService, RecoveryPlan, RecoveryPlanSpec, RecoveryPlanStatus, ServiceSpec};
+pub use service_key::ServiceKey;
 pub use service_recovery::{PodSecurity, ServiceRecovery, ServiceRecoverySpec, ServiceRecoveryStatus, Stage};
 pub use step::{StepAction, StepPhase, StepSpec};
 

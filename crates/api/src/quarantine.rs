@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Isolation, ObjectName};
+use super::{Isolation, ObjectName, ServiceKey};
 
 /// Isolates the namespace of its own name, for as long as it exists. Easy to make; deleting it is a release and needs
 /// the right to `release` it.
@@ -164,15 +164,21 @@ impl Claim {
     /// The claimant for people: its `display`, or the names that it is made of.
     #[must_use]
     pub fn display_name(&self) -> String {
-        if self.display.is_empty() {
-            format!("{}/{}/{}", self.plan_namespace, self.plan, self.service)
-        } else {
-            self.display.clone()
-        }
+        if self.display.is_empty() { self.key().to_string() } else { self.display.clone() }
     }
 }
 
 impl Claim {
+    /// The service that holds this claim.
+    #[must_use]
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey {
+            namespace: self.plan_namespace.clone(),
+            plan: self.plan.clone(),
+            service: self.service.clone(),
+        }
+    }
+
     /// The name of the ServiceRecovery that holds this claim, in `plan_namespace`.
     #[must_use]
     pub fn service_recovery(&self) -> String {

@@ -30,17 +30,12 @@ pub(super) async fn decide(
         Wanted::Settled(target) => return Ok((target, PlanState::Gone)),
         Wanted::DependsOnPlan { granted, is_granted } => (granted, is_granted),
     };
-    let plan = plan(context, &api, claim, is_granted).await?;
+    let plan = plan(context, claim, is_granted).await?;
     Ok(wanted_with_plan(quarantine, recovery.as_ref(), granted, plan))
 }
 
 /// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
-async fn plan(
-    context: &Context,
-    records: &Api<ServiceRecovery>,
-    claim: &Claim,
-    is_granted: bool,
-) -> Result<PlanState, IoError> {
+async fn plan(context: &Context, claim: &Claim, is_granted: bool) -> Result<PlanState, IoError> {
     let plans: Api<DeserializeGuard<RecoveryPlan>> =
         Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
@@ -67,8 +62,8 @@ async fn plan(
     };
     // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Refuses) };
-    let dependencies = plan.dependencies_of(service);
-    let found = read_dependencies(records, &plan, &dependencies, &context.options.health).await?;
+    let dependencies = plan.dependency_keys(service);
+    let found = read_dependencies(&context.client, &plan, &dependencies, &context.options.health).await?;
     Ok(allowance(found.iter().map(Dependency::from)).into())
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::quarantine::ControlName;
 use crate::api::service_recovery::ResumeStatus;
 use crate::api::{
-    Action, ClusterService, Health, Isolation, Phase, PodSecurity, Reason, RecoveryPlanStatus,
+    Action, ClusterService, Health, Isolation, Phase, PodSecurity, Reason, RecoveryPlanStatus, ServiceKey,
     ServiceRecoveryStatus,
 };
 use crate::plan::ServiceId;
@@ -356,14 +356,14 @@ pub enum Effect {
         /// Namespaces that the clean room may talk to.
         reachable: Vec<String>,
         /// Must be recovered and healthy by a live read.
-        dependencies: Vec<ServiceId>,
+        dependencies: Vec<ServiceKey>,
     },
     /// Ask for another clean room than the one that there is: its dependencies changed, or the plan did.
     Follow {
         /// What it is to talk to from now on.
         room: Room,
         /// Those that come in anew: must be recovered and healthy by a live read. Taking away needs no proof.
-        dependencies: Vec<ServiceId>,
+        dependencies: Vec<ServiceKey>,
     },
     /// Look at what isolating suspended. Changes nothing.
     LookAtSuspended {
@@ -375,7 +375,7 @@ pub enum Effect {
         /// In this attempt.
         attempt: i64,
         /// Must be recovered and healthy by a live read.
-        dependencies: Vec<ServiceId>,
+        dependencies: Vec<ServiceKey>,
     },
     /// Start a step, after a live read of every dependency. Starting one that was started before changes nothing.
     Step {
@@ -384,7 +384,7 @@ pub enum Effect {
         /// In this attempt.
         attempt: i64,
         /// Must be recovered and healthy by a live read.
-        dependencies: Vec<ServiceId>,
+        dependencies: Vec<ServiceKey>,
     },
 }
 

@@ -46,7 +46,7 @@ pub(super) fn resume(plan: &Plan, seen: &Observation, units: &[UnitView], id: Se
         entry.state = ResumeState::Resuming;
     }
     if next.status.resumes.iter().any(|entry| entry.state == ResumeState::Resuming) {
-        let dependencies = plan.dependencies_of(id);
+        let dependencies = plan.dependency_keys(id);
         begin(seen, id, next, Effect::Resume { attempt: of.status.attempt, dependencies });
     }
 }

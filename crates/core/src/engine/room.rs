@@ -70,7 +70,10 @@ pub(super) fn follow(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut 
         Effect::Follow { room: kept, dependencies: Vec::new() }
     } else {
         let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
-        Effect::Follow { room: wanted, dependencies: standing.filter(is_new).collect() }
+        Effect::Follow {
+            room: wanted,
+            dependencies: standing.filter(is_new).map(|id| plan.key(id)).collect(),
+        }
     });
 }
 

@@ -275,7 +275,7 @@ impl ServiceContext<'_> {
     }
 
     fn asking(&self, isolation: Isolation) -> Effect {
-        let dependencies = self.plan.dependencies_of(self.id);
+        let dependencies = self.plan.dependency_keys(self.id);
         let reachable = if isolation == Isolation::CleanRoom {
             room::wanted(self.plan, self.seen, self.id).reachable
         } else {

@@ -57,7 +57,7 @@ impl ServiceContext<'_> {
         let start = Effect::Step {
             index,
             attempt: self.of.status.attempt,
-            dependencies: self.plan.dependencies_of(self.id),
+            dependencies: self.plan.dependency_keys(self.id),
         };
         match (step.state, self.of.steps.get(&index)) {
             (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),

@@ -9,7 +9,7 @@ use std::time::Duration as StdDuration;
 
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::ResumeKind;
-use crate::api::{ClusterService, GateSpec, Phase, Reason, StepSpec};
+use crate::api::{ClusterService, GateSpec, Phase, Reason, ServiceKey, StepSpec};
 
 mod checks;
 mod compile;
@@ -220,6 +220,22 @@ impl Plan {
     #[must_use]
     pub fn dependencies_of(&self, service: ServiceId) -> Vec<ServiceId> {
         self.units[self.services[service].unit].dependencies.clone()
+    }
+
+    /// How a service is addressed.
+    #[must_use]
+    pub fn key(&self, service: ServiceId) -> ServiceKey {
+        ServiceKey {
+            namespace: self.namespace.clone(),
+            plan: self.name.clone(),
+            service: self.services[service].name.clone(),
+        }
+    }
+
+    /// How the services are addressed that a service waits for ([`Plan::dependencies_of`]).
+    #[must_use]
+    pub fn dependency_keys(&self, service: ServiceId) -> Vec<ServiceKey> {
+        self.units[self.services[service].unit].dependencies.iter().map(|&id| self.key(id)).collect()
     }
 
     /// How a unit is called: its group's name, or its service's.

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{
-    DnsLabel, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict,
+    DnsLabel, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceKey, ServiceRecoveryStatus, Stage, Verdict,
 };
 use crate::engine::{
     AcceptedState, Answer, Asked, ClaimState, Effect, Engine, GateKey, GateState, Observation, Presence,
@@ -556,15 +556,16 @@ impl<'a> World<'a> {
     }
 
     /// Are these, by what is written, recovered and healthy? Names the first that is not.
-    fn live_read(&self, dependencies: &[ServiceId]) -> Option<(Reason, String)> {
-        let carries = |id: ServiceId| {
-            let status = &self.seen.services[id].status;
-            status.stage == Stage::Recovered
-                && is_true(&status.conditions, RECOVERED)
-                && is_true(&status.conditions, HEALTHY)
+    fn live_read(&self, dependencies: &[ServiceKey]) -> Option<(Reason, String)> {
+        let carries = |key: &&ServiceKey| {
+            let id = self.plan.index.get(&key.service);
+            id.map(|&id| &self.seen.services[id].status).is_some_and(|status| {
+                status.stage == Stage::Recovered
+                    && is_true(&status.conditions, RECOVERED)
+                    && is_true(&status.conditions, HEALTHY)
+            })
         };
-        let culprit = dependencies.iter().find(|&&id| !carries(id))?;
-        let name = &self.plan.services[*culprit].name;
+        let name = &dependencies.iter().find(|key| !carries(key))?.service;
         Some((Reason::DependencyNotRecovered, format!("{name} is not recovered and healthy")))
     }
 

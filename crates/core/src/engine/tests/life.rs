@@ -107,7 +107,7 @@ fn the_clean_room_reaches_only_itself_and_its_dependencies_which_are_read_live()
         "- {name: db, namespaces: [data]}\n- {name: other}\n- {name: web, namespaces: [front, api], dependsOn: [db]}",
     );
     s.run(60);
-    let (db, asks) = (s.id("db"), s.done("web"));
+    let (db, asks) = (s.world.plan.key(s.id("db")), s.done("web"));
     let room = asks.iter().find_map(|e| match e {
         Effect::Ask { isolation: Isolation::CleanRoom, reachable, dependencies, .. } => {
             Some((reachable, dependencies))

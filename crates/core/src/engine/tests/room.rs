@@ -26,7 +26,9 @@ fn reachable(s: &mut Story) -> Vec<String> {
 
 fn follows(s: &Story) -> Vec<(Room, Vec<ServiceId>)> {
     let follow = |effect| match effect {
-        Effect::Follow { room, dependencies } => Some((room, dependencies)),
+        Effect::Follow { room, dependencies } => {
+            Some((room, dependencies.iter().map(|key| s.id(&key.service)).collect()))
+        }
         _ => None,
     };
     s.done("web").into_iter().filter_map(follow).collect()

@@ -145,7 +145,7 @@ impl Judge<'_> {
                 needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
             }
             Effect::Follow { dependencies, .. } => {
-                dependencies.iter().for_each(|&d| self.carries(id, d));
+                dependencies.iter().for_each(|key| self.carries(id, self.plan.index[&key.service]));
             }
             Effect::Resume { .. } => self.carries(id, id),
             Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}

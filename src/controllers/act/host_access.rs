@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use kube::{Client, Resource, ResourceExt};
 
-use super::act::{Act, ActError};
+use super::{Act, ActError};
 use crate::api::service_recovery::ResumeKind;
 use crate::calls::IoError;
 use crate::isolation::pod_security::of_template;

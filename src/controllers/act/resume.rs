@@ -9,17 +9,16 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::act::{Act, ActError, refused};
-use super::observe::seals;
-use crate::api::Reason;
+use super::super::observe::seals;
+use super::{Act, ActError, refused};
 use crate::api::conditions::shorten;
 use crate::api::field_manager;
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
+use crate::api::{Reason, ServiceKey};
 use crate::calls::{IoError, call};
 use crate::clock;
 use crate::engine::ResumeObservation;
 use crate::isolation::workloads::list_kind;
-use crate::plan::ServiceId;
 use crate::resume::{self, Found, Key};
 
 impl Act {
@@ -37,7 +36,7 @@ impl Act {
     }
 
     /// Resumes what the plan names, each as it is read now. Its intent has been written.
-    pub(super) async fn resume(&self, attempt: i64, dependencies: &[ServiceId]) -> Result<(), ActError> {
+    pub(super) async fn resume(&self, attempt: i64, dependencies: &[ServiceKey]) -> Result<(), ActError> {
         futures::try_join!(
             self.plan_is_current(),
             self.requirements_are_accepted(),

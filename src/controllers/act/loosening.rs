@@ -1,0 +1,205 @@
+//! Asks for an isolation. Before anything is loosened, all that it rests on is read live.
+
+use futures::future::try_join_all;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::PostParams;
+
+use super::super::dependencies::read_dependencies;
+use super::super::observe::is_tightening;
+use super::{Act, ActError, refused};
+use crate::api::{
+    DnsLabel, GROUP, Isolation, PodSecurity, Reason, RecoveryPlan, ServiceKey, ServiceRecoverySpec,
+};
+use crate::calls::{call, call_opt};
+use crate::engine::{Room, pod_security};
+use crate::plan::Service;
+use crate::plan::loosening::{Allowance, Dependency, allowance};
+
+impl Act {
+    /// Asks for an isolation. To loosen, every dependency is read live, and the plan's account must be granted it.
+    pub(super) async fn ask(
+        &mut self,
+        isolation: Isolation,
+        attempt: i64,
+        reachable: &[String],
+        dependencies: &[ServiceKey],
+    ) -> Result<(), ActError> {
+        if !is_tightening(isolation) {
+            futures::try_join!(
+                self.plan_is_current(),
+                self.requirements_are_accepted(),
+                self.dependencies_stand(dependencies),
+                self.account_may_recover()
+            )?;
+        }
+        let Some(before) = self.record.as_ref() else {
+            return Err(refused(
+                Reason::ServiceRecoveryMissing,
+                format!("ServiceRecovery {} is gone", self.name()),
+            ));
+        };
+        let spec = ServiceRecoverySpec {
+            attempt,
+            isolation: Some(isolation),
+            reachable: reachable.iter().cloned().map(DnsLabel).collect(),
+            allow_egress: match isolation {
+                Isolation::CleanRoom => self.service().allow_egress.clone(),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
+            },
+            // Accepted along with the requirements, as was just read.
+            pod_security: match isolation {
+                Isolation::CleanRoom => pod_security(self.service()),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => PodSecurity::Baseline,
+            },
+            // On the record since before this was decided.
+            accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
+            ..named(&before.spec, self.service())
+        };
+        self.write_spec(spec).await
+    }
+
+    /// Asks for another clean room than the one that there is. To let anything more in, everything is read live as for the
+    /// first; taking away waits for nothing.
+    pub(super) async fn follow(&mut self, room: &Room, dependencies: &[ServiceKey]) -> Result<(), ActError> {
+        let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
+            return Err(refused(
+                Reason::ServiceRecoveryMissing,
+                format!("ServiceRecovery {} is gone", self.name()),
+            ));
+        };
+        let reachable: Vec<DnsLabel> = room.reachable.iter().cloned().map(DnsLabel).collect();
+        let loosens = reachable.iter().any(|namespace| !before.reachable.contains(namespace))
+            || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service))
+            || room.pod_security > before.pod_security;
+        if loosens {
+            futures::try_join!(
+                self.plan_is_current(),
+                self.requirements_are_accepted(),
+                self.dependencies_stand(dependencies),
+                self.account_may_recover()
+            )?;
+        }
+        let (allow_egress, pod_security) = (room.allow_egress.clone(), room.pod_security);
+        self.write_spec(ServiceRecoverySpec { reachable, allow_egress, pod_security, ..before }).await
+    }
+
+    /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
+    /// have died without a word.
+    pub(in super::super) async fn plan_is_current(&self) -> Result<(), ActError> {
+        let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &self.plan.namespace);
+        let what = format!("read RecoveryPlan {}", self.running.key);
+        let found = call_opt(what, plans.get_metadata(&self.plan.name)).await?;
+        let current = found.is_some_and(|plan| {
+            plan.metadata.uid.as_deref() == Some(&self.plan.uid)
+                && plan.metadata.generation == self.plan.generation
+                && plan.metadata.deletion_timestamp.is_none()
+        });
+        let changed = || refused(Reason::PlanChanged, format!("plan {} has just changed", self.running.key));
+        if current { Ok(()) } else { Err(changed()) }
+    }
+
+    /// I1: by a live read, every dependency is recovered and healthy.
+    pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceKey]) -> Result<(), ActError> {
+        let found =
+            read_dependencies(&self.context.client, &self.plan, dependencies, &self.context.health).await?;
+        match allowance(found.iter().map(Dependency::from)) {
+            Allowance::Allowed => Ok(()),
+            Allowance::Unknown(service) | Allowance::Refused(service) => Err(refused(
+                Reason::DependencyNotRecovered,
+                format!("{service} is not recovered and healthy by a live read"),
+            )),
+        }
+    }
+
+    /// The plan's account must hold `recover` on each Quarantine by an explicit grant: whoever also holds the verb that
+    /// nobody is granted holds a wildcard.
+    async fn account_may_recover(&self) -> Result<(), ActError> {
+        let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
+        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let may = |namespace: String, verb: &'static str| {
+            let (reviews, user, plan) = (reviews.clone(), user.clone(), self.plan.clone());
+            async move {
+                let review = SubjectAccessReview {
+                    spec: SubjectAccessReviewSpec {
+                        user: Some(user),
+                        groups: Some(vec![
+                            "system:serviceaccounts".to_owned(),
+                            format!("system:serviceaccounts:{}", plan.namespace),
+                            "system:authenticated".to_owned(),
+                        ]),
+                        resource_attributes: Some(ResourceAttributes {
+                            group: Some(GROUP.to_owned()),
+                            resource: Some("quarantines".to_owned()),
+                            name: Some(namespace),
+                            verb: Some(verb.to_owned()),
+                            ..ResourceAttributes::default()
+                        }),
+                        ..SubjectAccessReviewSpec::default()
+                    },
+                    ..SubjectAccessReview::default()
+                };
+                let what = format!("ask whether the plan's account may {verb}");
+                let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+                Ok::<bool, ActError>(answer.status.is_some_and(|s| s.allowed))
+            }
+        };
+        let checks = self.service().namespaces.iter().map(|namespace| {
+            let (granted, wildcard) = (may(namespace.clone(), "recover"), may(namespace.clone(), "never-granted"));
+            let user = &user;
+            async move {
+                match futures::try_join!(granted, wildcard)? {
+                    (true, false) => Ok(()),
+                    (false, _) => Err(refused(
+                        Reason::RecoverNotGranted,
+                        format!("{user} may not 'recover' quarantines.resurgam.dev/{namespace}: grant it by a ClusterRole with that resourceName"),
+                    )),
+                    (true, true) => Err(refused(
+                        Reason::RecoverNotGranted,
+                        format!("{user} holds 'recover' on quarantines.resurgam.dev/{namespace} by a wildcard only: grant it by name"),
+                    )),
+                }
+            }
+        });
+        try_join_all(checks).await.map(|_| ())
+    }
+}
+
+/// What it asks, and for whom: of the plan as it is now, as its gates were asked about those namespaces and no others.
+fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
+    ServiceRecoverySpec {
+        tier: service.tier,
+        namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
+        ..before.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::service_recovery::PlanRef;
+    use crate::plan::Plan;
+
+    /// I2: its gates were asked about the namespaces of now. One that it named before is none of its any more, whatever is asked.
+    #[test]
+    fn what_is_asked_is_asked_for_the_namespaces_of_the_plan_as_it_is_now() {
+        let yaml = "{serviceAccountName: recovery, services: [{name: db, namespaces: [b, c]}]}";
+        let spec: crate::api::RecoveryPlanSpec = serde_yaml::from_str(yaml).unwrap();
+        let plan = Plan::compile("recovery", "p", "uid-1", &spec);
+        let before = ServiceRecoverySpec {
+            plan_ref: PlanRef { name: "p".to_owned(), uid: "uid-1".to_owned() },
+            service: "db".to_owned(),
+            tier: None,
+            namespaces: vec![DnsLabel("a".to_owned()), DnsLabel("b".to_owned())],
+            attempt: 3,
+            isolation: Some(Isolation::CleanRoom),
+            reachable: Vec::new(),
+            allow_egress: Vec::new(),
+            pod_security: PodSecurity::Baseline,
+            accepted: Vec::new(),
+        };
+        let now = named(&before, &plan.services[0]);
+        assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);
+        assert_eq!((now.attempt, now.isolation), (3, Some(Isolation::CleanRoom)));
+    }
+}

@@ -1,0 +1,52 @@
+//! Starts a step.
+
+use super::super::observe;
+use super::{AGAIN_AFTER, Act, ActError, refused};
+use crate::api::{Reason, ServiceKey};
+use crate::clock;
+use crate::engine::StepProgress;
+use crate::steps::{self, StepError};
+
+impl Act {
+    /// Starts a step as the plan's account. Its intent has been written.
+    pub(super) async fn step(
+        &mut self,
+        index: usize,
+        attempt: i64,
+        dependencies: &[ServiceKey],
+    ) -> Result<(), ActError> {
+        futures::try_join!(
+            self.plan_is_current(),
+            self.requirements_are_accepted(),
+            self.dependencies_stand(dependencies)
+        )?;
+        let service = self.service();
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        let (Some(step), Some(client)) = (service.steps.get(index), client) else {
+            return Err(refused(
+                Reason::StepMissing,
+                format!("step {index} of {} is not in the plan any more", service.name),
+            ));
+        };
+        let status = self.record.as_ref().and_then(|record| record.status.as_ref());
+        let status = status.filter(|status| status.attempt == attempt).cloned().unwrap_or_default();
+        let of = observe::step_context(&self.context.stores, &self.plan, service, step, &status);
+        let progress = match steps::start(&client, step, &of).await {
+            Ok(progress) => progress,
+            Err(StepError::Io(error)) if error.is_transient() => {
+                let now = clock::now();
+                let at = now.checked_add(AGAIN_AFTER).unwrap_or(now);
+                StepProgress::Retry { message: error.to_string(), at }
+            }
+            Err(error) => StepProgress::Failed(error.to_string()),
+        };
+        let mut state = self.running.state();
+        let held = state.services.entry(service.name.clone()).or_default();
+        if held.steps_of != attempt {
+            held.steps.clear();
+            held.steps_of = attempt;
+        }
+        held.steps.insert(index, progress);
+        Ok(())
+    }
+}

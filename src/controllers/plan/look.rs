@@ -1,0 +1,181 @@
+//! One look at a plan: observe what has changed, decide, start what was decided.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use tracing::Instrument;
+
+use super::super::act::{Act, mark_orphaned};
+use super::super::context::{Context, account_user};
+use super::super::gate_tasks::Binding;
+use super::super::metrics::Controller;
+use super::super::running::Running;
+use super::super::view::View;
+use super::super::{observe, step_tasks};
+use super::{Plans, status};
+use crate::api::{Phase, ServiceRecoveryStatus};
+use crate::clock;
+use crate::engine::GateKey;
+use crate::gates::Account;
+use crate::plan::{Plan, ServiceId};
+
+/// A plan is looked at this often even if nothing tells of a change: only a safety net.
+const RESYNC: Duration = Duration::from_secs(10 * 60);
+/// A look is no more than work for the processor.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
+/// Looks at one plan whenever it is woken.
+pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
+    let mut pause = RESYNC;
+    let mut last_whole = None;
+    loop {
+        tokio::select! {
+            () = running.woken() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        let Some(plans) = plans.upgrade() else { return };
+        // A plan that makes us panic is not looked at again before something changes; the others go on.
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running, &mut last_whole)));
+        let wake_at = looked.unwrap_or_else(|_| {
+            plans.context.process.metrics.failed(Controller::Plan, "Panicked");
+            tracing::error!("the operator panicked on this plan: a bug; nothing of it moves");
+            plans.clear_health(&running);
+            None
+        });
+        let until = wake_at.map(|at| at.duration_since(clock::now()));
+        pause = until.map_or(RESYNC, |d| Duration::try_from(d).unwrap_or(Duration::ZERO).min(RESYNC));
+    }
+}
+
+/// One look: observe what has changed, decide, start what was decided. Returns when to look again at the latest. `last_whole` is when
+/// everything was observed last.
+fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
+    let Some(plan) = plans.compiled(running) else {
+        plans.clear_health(running);
+        return None;
+    };
+    let context = &plans.context;
+    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_LOOK);
+    let began = Instant::now();
+    let now = clock::now();
+    let mut changes = running.take_changes();
+    // Once in a while everything is looked at, whatever the watches have told.
+    changes.all |= last_whole.is_none_or(|at| began.duration_since(at) >= RESYNC);
+    let all = changes.all;
+    if all {
+        *last_whole = Some(began);
+    }
+    let decided = View::look(&context.stores, &plan, &mut running.state(), &changes, now);
+    context.health.publish(&plan, &decided.services);
+    let mut wake_at = decided.wake_at;
+    for of in decided.services {
+        let id = of.service;
+        let service = &plan.services[id];
+        let mut state = running.state();
+        let held = state.services.entry(service.name.clone()).or_default();
+        // What is asked follows from the status, which is being written: it is looked at again when that has ended.
+        if held.busy {
+            continue;
+        }
+        let record = observe::record(&context.stores, &plan, service, held);
+        // Written since it was observed: what was decided must not be written over it.
+        if !state.view.as_mut().is_none_or(|view| view.rests_on(id, record.as_ref())) {
+            drop(state);
+            running.wake_for(&service.name);
+            continue;
+        }
+        drop(state);
+        let before = record.as_ref().and_then(|record| record.status.as_ref());
+        let first = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
+        let status = of.write.as_deref().or(before).unwrap_or(&first);
+        update_gate_tasks(context, running, &plan, id, &of.ask, status);
+        step_tasks::update(context, running, &plan, id, of.observe_step, status);
+        if of.write.is_some() || of.effect.is_some() {
+            let attempt = status.attempt;
+            let mut state = running.state();
+            let held = state.services.entry(service.name.clone()).or_default();
+            // What could not be written is not tried again in a circle.
+            if let Some(at) = held.not_before.filter(|&at| at > now) {
+                wake_at = Some(wake_at.map_or(at, |before: Timestamp| before.min(at)));
+                state.view.iter_mut().for_each(|view| view.decide_again(id));
+                continue;
+            }
+            held.busy = true;
+            state.view.iter_mut().for_each(|view| view.begins(id));
+            let act = Act {
+                context: context.clone(),
+                running: running.clone(),
+                plan: plan.clone(),
+                id,
+                record,
+                wrote: false,
+            };
+            let span = tracing::error_span!(
+                // No child of the plan's span, which would say the plan a second time.
+                parent: None,
+                "service",
+                plan = %running.key,
+                service = service.name,
+                attempt
+            );
+            context.process.writers.spawn(act.carry_out(of).instrument(span));
+        }
+    }
+    let has_others = all || changes.services.iter().any(|name| !plan.index.contains_key(name));
+    for orphan in has_others.then(|| observe::orphans(&context.stores, &plan)).into_iter().flatten() {
+        let writers = context.process.writers.clone();
+        let context = context.clone();
+        let marking = async move {
+            if let Err(error) = mark_orphaned(&context, &orphan).await {
+                tracing::debug!(%error, "not marked as orphaned yet");
+            }
+        };
+        writers.spawn(marking.in_current_span());
+    }
+    let status_due = status::write(context, running, &plan, decided.plan, now);
+    context.process.metrics.reconciled(Controller::Plan, began);
+    wake_at.into_iter().chain(status_due).min()
+}
+
+/// Starts and ends the asking of gates, so that those which the engine wants asked are.
+fn update_gate_tasks(
+    context: &Context,
+    running: &Arc<Running>,
+    plan: &Plan,
+    id: ServiceId,
+    ask: &[Phase],
+    status: &ServiceRecoveryStatus,
+) {
+    let service = &plan.services[id];
+    let mut state = running.state();
+    let Some(client) = context.account_client(plan, &mut state) else { return };
+    let account = Account { user: account_user(&plan.namespace, &plan.account), client };
+    let held = state.services.entry(service.name.clone()).or_default();
+    let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
+        .gates
+        .iter()
+        .filter(|gate| ask.contains(&gate.phase))
+        .map(|gate| {
+            let binding = observe::binding(&context.stores, plan, service, gate, status);
+            (gate.key.clone(), (binding, gate.policy))
+        })
+        .collect();
+    held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
+    for (key, (binding, policy)) in wanted {
+        held.gates.entry(key).or_insert_with_key(|key| {
+            let span = tracing::error_span!(
+                parent: None,
+                "gate",
+                plan = %running.key,
+                service = service.name,
+                attempt = binding.attempt,
+                phase = key.phase.as_str(),
+                gate = key.name
+            );
+            context.gatekeeper.begin(account.clone(), binding, policy, running.waker(&service.name), span)
+        });
+    }
+}

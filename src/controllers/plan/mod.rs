@@ -1,0 +1,347 @@
+//! The plan controller: a task for each plan, which looks, asks the engine, and starts what was decided. Wake-ups come from
+//! watches through a reverse index; nothing is polled.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Config};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::Instrument;
+
+use super::accepted;
+use super::context::Context;
+use super::events::Events;
+use super::gate_tasks::Gatekeeper;
+use super::health_cache::HealthCache;
+use super::metrics::PlanState;
+use super::process::Process;
+use super::running::{self, PlanKey, Running, State};
+use super::stores::{self, Change, Stores, Wakeups};
+use crate::api::RecoveryPlan;
+use crate::cluster_cache::ClusterCache;
+use crate::gates::Asker;
+use crate::heartbeats;
+use crate::plan::Plan;
+use crate::plan::ratchet::Scope;
+
+mod look;
+mod status;
+
+/// As many changes wait to be taken in. Were there more, everything is taken to have changed.
+const CHANGES_LIMIT: usize = 4_096;
+
+/// All plans that are tasks to.
+struct Plans {
+    context: Arc<Context>,
+    tasks: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
+    /// By namespace, the plans whose services live there.
+    plans_by_namespace: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs all plans until `process` is told to stop: tasks that write go on then, until they are done. `config` is what `client` was
+/// made from: plans act through copies of it that impersonate their account.
+///
+/// # Errors
+/// A watch ended for good.
+pub async fn run(
+    client: Client,
+    config: Config,
+    asker: Asker,
+    cache: ClusterCache,
+    health: HealthCache,
+    process: Process,
+) -> anyhow::Result<()> {
+    let heart = process.heartbeats.watch("plan controller", heartbeats::LIMIT);
+    let mut tasks = JoinSet::new();
+    let (changes, mut changed) = tokio::sync::mpsc::channel(CHANGES_LIMIT);
+    let overflowed = Arc::new(AtomicBool::new(false));
+    let stores = Stores::start(&client, &mut tasks, {
+        let overflowed = overflowed.clone();
+        move |change| {
+            // Nobody receives any more only when everything ends.
+            if let Err(TrySendError::Full(_)) = changes.try_send(change) {
+                overflowed.store(true, Ordering::Release);
+            }
+        }
+    });
+    let wakeups = Wakeups::default();
+    tasks.spawn(wakeups.clone().follow(cache.subscribe()));
+    let stop = process.stop.clone();
+    tokio::select! {
+        ready = heart.beat_during(stores.ready()) => ready?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    let context = Context {
+        events: Events::start(client.clone(), &mut tasks),
+        gatekeeper: Gatekeeper::new(asker, cache, wakeups.clone(), process.metrics.clone()),
+        wakeups,
+        client,
+        stores,
+        process,
+        config,
+        health,
+    };
+    let plans = Arc::new(Plans {
+        context: Arc::new(context),
+        tasks: Mutex::default(),
+        plans_by_namespace: Mutex::default(),
+    });
+    plans.export();
+    plans.changed(Change::Everything);
+    let mut ticker = heart.ticker();
+    loop {
+        heart.beat();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticker.tick() => {}
+            change = changed.recv() => match change {
+                Some(change) => {
+                    plans.changed(change);
+                    if overflowed.swap(false, Ordering::AcqRel) {
+                        plans.changed(Change::Everything);
+                    }
+                }
+                None => anyhow::bail!("all watches have ended"),
+            },
+            ended = tasks.join_next() => {
+                if let Some(Err(error)) = ended {
+                    anyhow::bail!("a watch ended: {error}");
+                }
+                anyhow::bail!("a watch ended");
+            }
+        }
+    }
+    // No look begins any more. What is being written is told of by Events still, whose task is one of `tasks`.
+    let writers = plans.context.process.writers.clone();
+    drop(plans);
+    writers.close();
+    heart.beat_during(writers.wait()).await;
+    Ok(())
+}
+
+impl Drop for Plans {
+    fn drop(&mut self) {
+        for (_, task) in lock(&self.tasks).values() {
+            task.abort();
+        }
+    }
+}
+
+impl Plans {
+    /// Wakes the plans that a change concerns.
+    fn changed(self: &Arc<Self>, change: Change) {
+        match change {
+            Change::Plan { namespace, name, gone } => {
+                let key = PlanKey { namespace, name };
+                if gone { self.forget(&key) } else { self.wake(&key) }
+            }
+            Change::Record { namespace, name, gone } => {
+                // `<plan>.<service>`: neither carries a dot.
+                let Some((plan, service)) = name.split_once('.') else { return };
+                let key = PlanKey { namespace, name: plan.to_owned() };
+                if let (Some(version), Some((running, _))) = (gone, lock(&self.tasks).get(&key)) {
+                    let mut state = running.state();
+                    if let Some(held) = state.services.get_mut(service) {
+                        let deleted =
+                            kube::api::ObjectMeta { resource_version: Some(version), ..Default::default() };
+                        if held
+                            .own
+                            .as_ref()
+                            .is_some_and(|own| running::at_least_as_new(&deleted, &own.metadata))
+                        {
+                            held.own = None;
+                        }
+                    }
+                }
+                self.wake_known(&key, |running| running.wake_for(service));
+            }
+            Change::Quarantine { namespace } => {
+                let keys: Vec<PlanKey> =
+                    lock(&self.plans_by_namespace).get(&namespace).into_iter().flatten().cloned().collect();
+                keys.iter()
+                    .for_each(|key| self.wake_known(key, |running| running.wake_for_namespace(&namespace)));
+            }
+            Change::Accepted { name, gone } => self.accepted_changed(&name, gone),
+            Change::Incident { name } => {
+                self.sweep();
+                self.wake_where(|_, state| {
+                    state.plan.as_ref().is_none_or(|p| p.incident.as_deref() == Some(&name))
+                });
+            }
+            Change::Decision { namespace } | Change::Account { namespace } => {
+                self.wake_where(|key, _| key.namespace == namespace);
+            }
+            Change::Everything => {
+                self.sweep();
+                let there: BTreeSet<PlanKey> =
+                    self.context.stores.plans.state().iter().map(|object| key_of(object.as_ref())).collect();
+                let known: Vec<PlanKey> = lock(&self.tasks).keys().cloned().collect();
+                known.iter().filter(|key| !there.contains(key)).for_each(|key| self.forget(key));
+                there.iter().for_each(|key| self.wake(key));
+            }
+        }
+    }
+
+    /// Wakes the plans that a record of accepted requirements concerns.
+    fn accepted_changed(&self, name: &str, gone: Option<String>) {
+        let Some(scope) = accepted::scope(name) else { return };
+        let keys: Vec<PlanKey> = match &scope {
+            Scope::Namespace(namespace) => {
+                lock(&self.plans_by_namespace).get(namespace).into_iter().flatten().cloned().collect()
+            }
+            Scope::External { plan_namespace, .. } => {
+                let keys = lock(&self.tasks);
+                keys.keys().filter(|key| key.namespace == *plan_namespace).cloned().collect()
+            }
+        };
+        let deleted =
+            gone.map(|version| ObjectMeta { resource_version: Some(version), ..ObjectMeta::default() });
+        for key in &keys {
+            let Some((running, _)) = lock(&self.tasks).get(key).cloned() else { continue };
+            if let Some(deleted) = &deleted {
+                let mut state = running.state();
+                let is_older = |own: &ConfigMap| running::at_least_as_new(deleted, &own.metadata);
+                if state.accepted_own.get(name).is_some_and(is_older) {
+                    state.accepted_own.remove(name);
+                }
+                state.accepted_read.remove(name);
+            }
+            match &scope {
+                Scope::Namespace(namespace) => running.wake_for_namespace(namespace),
+                Scope::External { service, .. } => running.wake_for(service),
+            }
+        }
+    }
+
+    /// Deletes records of accepted requirements whose Incident is gone.
+    fn sweep(&self) {
+        let context = self.context.clone();
+        self.context.process.writers.spawn(async move {
+            if let Err(error) = accepted::sweep(&context).await {
+                tracing::warn!(%error, "records of accepted requirements of a deleted Incident stay for now");
+            }
+        });
+    }
+
+    fn wake_known(&self, key: &PlanKey, wake: impl Fn(&Running)) {
+        if let Some((running, _)) = lock(&self.tasks).get(key) {
+            wake(running);
+        }
+    }
+
+    fn wake_where(&self, concerned: impl Fn(&PlanKey, &State) -> bool) {
+        for (key, (running, _)) in lock(&self.tasks).iter() {
+            if concerned(key, &running.state()) {
+                running.wake_for_all();
+            }
+        }
+    }
+
+    /// Wakes a plan's task, which begins with its first change.
+    fn wake(self: &Arc<Self>, key: &PlanKey) {
+        let mut plans = lock(&self.tasks);
+        let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
+            let running = Arc::new(Running::new(key.clone()));
+            let span = tracing::error_span!("plan", plan = %key);
+            let running_plan = look::run_plan(Arc::downgrade(self), running.clone()).instrument(span);
+            // It begins what writes, so that it is waited for as well.
+            let task = self.context.process.writers.spawn(running_plan);
+            (running, task.abort_handle())
+        });
+        running.wake_for_all();
+    }
+
+    /// A plan that is gone is tasks to no more. What it isolated stays isolated.
+    fn forget(&self, key: &PlanKey) {
+        if let Some((running, task)) = lock(&self.tasks).remove(key) {
+            task.abort();
+            self.clear_health(&running);
+        }
+        let mut waiting = BTreeSet::new();
+        for keys in lock(&self.plans_by_namespace).values_mut() {
+            if keys.remove(key) {
+                waiting.extend(keys.iter().cloned());
+            }
+        }
+        // What it had claimed may be free now.
+        waiting.iter().for_each(|other| self.wake_known(other, Running::wake_for_all));
+    }
+
+    /// Nobody listens for that plan any more, and nothing is known of its services.
+    fn clear_health(&self, running: &Running) {
+        let mut state = running.state();
+        state.view = None;
+        if let Some(plan) = &state.plan {
+            self.context.health.forget(&plan.uid);
+        }
+    }
+
+    /// Has the state of the plans that are tasks to exported.
+    fn export(self: &Arc<Self>) {
+        let plans = Arc::downgrade(self);
+        self.context.process.metrics.state.set_plans(move || {
+            let Some(plans) = plans.upgrade() else { return Vec::new() };
+            let tasks: Vec<Arc<Running>> =
+                lock(&plans.tasks).values().map(|(running, _)| running.clone()).collect();
+            tasks.iter().filter_map(|running| count(running)).collect()
+        });
+    }
+
+    /// The plan as the watch has it, compiled once for each generation.
+    fn compiled(&self, running: &Running) -> Option<Arc<Plan>> {
+        let key = &running.key;
+        let object = self.context.stores.plans.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+        let object = match &object.0 {
+            Ok(object) => object,
+            Err(error) => {
+                status::report_unreadable(&self.context, running, &error.metadata, &error.error);
+                return None;
+            }
+        };
+        let mut state = running.state();
+        state.unreadable = None;
+        if let Some(plan) = &state.plan
+            && plan.generation == object.metadata.generation
+            && Some(plan.uid.as_str()) == object.metadata.uid.as_deref()
+        {
+            return Some(plan.clone());
+        }
+        let plan = Arc::new(Plan::from_object(object));
+        let mut plans_by_namespace = lock(&self.plans_by_namespace);
+        for namespace in plan.services.iter().flat_map(|s| &s.namespaces) {
+            plans_by_namespace.entry(namespace.clone()).or_default().insert(key.clone());
+        }
+        drop(plans_by_namespace);
+        if state.plan.as_ref().is_some_and(|before| before.uid != plan.uid) {
+            *state = State::default();
+        }
+        state.services.retain(|name, _| plan.index.contains_key(name));
+        state.plan = Some(plan.clone());
+        Some(plan)
+    }
+}
+
+fn key_of(object: &stores::Guarded<RecoveryPlan>) -> PlanKey {
+    let meta = kube::Resource::meta(object);
+    PlanKey {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+/// Where the services of a plan stand. One that is Dormant has no service at any stage.
+fn count(running: &Running) -> Option<PlanState> {
+    let state = running.state();
+    let armed = state.plan.as_ref()?.incident.is_some();
+    let services = state.view.as_ref().filter(|_| armed)?.seen.services.iter();
+    Some(PlanState::new(running.key.to_string(), services.map(|of| &of.status)))
+}
