@@ -554,7 +554,7 @@ impl At<'_> {
                 }
                 Verdict::Unknown => {
                     passed = false;
-                    if state.impatient {
+                    if state.is_overdue {
                         self.need(next, Reason::GateUnknown, name, &state.message, None);
                     } else {
                         next.block(Reason::GateUnknown, name, state.message.clone());

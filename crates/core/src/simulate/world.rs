@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{
-    DnsLabel, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict,
+    DnsLabel, GateReason, Isolation, Phase, Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage, Verdict,
 };
 use crate::engine::{
     AcceptedState, Answer, Asked, ClaimState, Effect, Engine, GateKey, GateState, Observation, Presence,
@@ -533,7 +533,11 @@ impl<'a> World<'a> {
         let verdict = (self.script.gate)(&Question { service: id, gate: key.clone(), attempt, at: now });
         let answer = Answer {
             verdict,
-            reason: "Scripted".to_owned(),
+            reason: match verdict {
+                Verdict::Pass => GateReason::Current,
+                Verdict::Fail => GateReason::NotReady,
+                Verdict::Unknown => GateReason::InProgress,
+            },
             message: format!("{} says {verdict:?}", key.name),
             evidence: None,
         };
