@@ -20,7 +20,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use resurgam::api::gate::{ApprovedFrom, ImageDigestsSpec, WorkloadsSpec};
-use resurgam::api::{GateSpec, ObjectName, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict, Verdict::*};
+use resurgam::api::{
+    GateReason, GateSpec, ObjectName, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict, Verdict::*,
+};
 use resurgam::cluster_cache::ClusterCache;
 use resurgam::engine::Answer;
 use resurgam::gates::{Account, Asker, Question};
@@ -154,7 +156,7 @@ impl Bench {
             let cached = self.asker.ask_cached(&self.cache, &self.account, question).await.unwrap();
             let mut expected = live.clone();
             // Of all lists that are refused, each names its first.
-            if live.reason == "Forbidden" {
+            if live.reason == GateReason::Forbidden {
                 expected.message.clone_from(&cached.message);
             }
             if cached == expected {
@@ -226,7 +228,7 @@ fn images(config_map: &str) -> GateSpec {
 }
 
 fn says(answer: &Answer) -> (Verdict, &str) {
-    (answer.verdict, &answer.reason)
+    (answer.verdict, answer.reason.as_str())
 }
 
 #[tokio::test]

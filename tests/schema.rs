@@ -107,13 +107,9 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         (
             "a gate with two questions",
             gated(&json!({"name": "up", "workloads": {}, "http": {"url": "http://up.example/"}})),
-            "a gate asks exactly one of imageDigests, workloads, http",
+            "a gate asks exactly one of",
         ),
-        (
-            "a gate without a question",
-            gated(&json!({"name": "up"})),
-            "a gate asks exactly one of imageDigests, workloads, http",
-        ),
+        ("a gate without a question", gated(&json!({"name": "up"})), "a gate asks exactly one of"),
         (
             "two lists of images",
             images(json!({"approved": approved, "approvedFrom": from})),

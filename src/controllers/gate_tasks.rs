@@ -19,7 +19,7 @@ use crate::api::{Phase, Verdict};
 use crate::clock;
 use crate::cluster_cache::ClusterCache;
 use crate::engine::{Answer, GateState, Tracker};
-use crate::gates::{Account, Asker, Question, interests, type_name};
+use crate::gates::{Account, Asker, Question, interests};
 use crate::plan::GatePolicy;
 
 /// As many gates are asked at once, over all plans: a recovery must not be what brings the API server down.
@@ -172,9 +172,9 @@ impl Asking {
 
     /// Takes an answer in, and tells of it where it says something else than before. Returns when to ask again.
     fn record(&self, answer: Answer, began: Instant) -> Timestamp {
-        self.keeper.metrics.answered(type_name(&self.question.spec), answer.verdict, began.elapsed());
+        self.keeper.metrics.answered(self.question.spec.type_name(), answer.verdict, began.elapsed());
         let now = clock::now();
-        let said = (answer.verdict, answer.reason.clone());
+        let said = (answer.verdict, answer.reason);
         let (changed, next) = {
             let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
             let before = tracker.state(now);
@@ -252,13 +252,14 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::GateReason;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(millis).unwrap()
     }
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
-        Answer { verdict, reason: "R".into(), message: "m".into(), evidence: Some(evidence.into()) }
+        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence: Some(evidence.into()) }
     }
 
     fn tracker(stable_ms: u64) -> Tracker {
@@ -268,7 +269,7 @@ mod tests {
             interval: ms(10_000),
             timeout: ms(500),
             failure_limit: 2,
-            patience: ms(60_000),
+            unknown_deadline: ms(60_000),
         };
         Tracker::new(policy, at(0))
     }
@@ -324,7 +325,7 @@ mod tests {
     #[test]
     fn unknown_and_what_is_recovered_are_judged_by_the_cache_alone() {
         let gate = tracker(0);
-        let unknown = Answer::unknown("CacheStale", "m");
+        let unknown = Answer::unknown(GateReason::CacheStale, "m");
         for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {
             assert_eq!(usage(phase, &gate, &unknown, (INTERVAL, None), at(0)), Usage::Counts);
         }

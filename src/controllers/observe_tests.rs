@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
-use crate::api::{Phase, RecoveryPlanSpec, Verdict};
+use crate::api::{GateReason, Phase, RecoveryPlanSpec, Verdict};
 use crate::controllers::gate_tasks::GateTask;
 use crate::controllers::stores::Guarded;
 use crate::engine::{Answer, GateKey, Observation, StepProgress};
@@ -62,7 +62,7 @@ fn passed(stores: &Stores, plan: &Plan, status: &ServiceRecoveryStatus) -> (Gate
     let gate = service.gates.iter().find(|gate| gate.spec.name == "images").unwrap();
     let pass = Answer {
         verdict: Verdict::Pass,
-        reason: "Approved".to_owned(),
+        reason: GateReason::Approved,
         message: String::new(),
         evidence: Some("e".to_owned()),
     };

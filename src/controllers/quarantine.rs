@@ -26,6 +26,7 @@ use super::metrics::{Controller, count_controls};
 use super::network::{Network, ProbeOptions};
 use super::process::Process;
 use super::roles;
+use crate::api::QuarantineReason;
 use crate::api::{
     ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
 };
@@ -130,12 +131,12 @@ enum PassError {
 
 impl PassError {
     /// One word for it, in the status.
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> QuarantineReason {
         match self {
-            Self::Io(_) => "CallFailed",
-            Self::Network(_) => "NetworkFailed",
-            Self::Identity(_) => "IdentityFailed",
-            Self::Capture(_) => "CaptureFailed",
+            Self::Io(_) => QuarantineReason::CallFailed,
+            Self::Network(_) => QuarantineReason::NetworkFailed,
+            Self::Identity(_) => QuarantineReason::IdentityFailed,
+            Self::Capture(_) => QuarantineReason::CaptureFailed,
         }
     }
 
@@ -252,7 +253,7 @@ fn export(context: &Context, store: &Store<Guarded>) {
 
 fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
     let name = object.name_any();
-    let reason = if error.is_conflict() { "Conflict" } else { error.reason() };
+    let reason = if error.is_conflict() { "Conflict" } else { error.reason().as_str() };
     context.options.process.metrics.failed(Controller::Quarantine, reason);
     let failures = context.remember(&name, |memory| {
         memory.failures = memory.failures.saturating_add(1);
@@ -321,7 +322,7 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");
-        let failure = PassFailure { reason: "Protected", message: why, stalled: true };
+        let failure = PassFailure { reason: QuarantineReason::Protected, message: why, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
         return Ok(Action::await_change());
     }
@@ -343,7 +344,7 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         } else {
             format!("namespace {name} is not there: it is isolated as soon as there is one of that name")
         };
-        let failure = PassFailure { reason: "NamespaceMissing", message, stalled: true };
+        let failure = PassFailure { reason: QuarantineReason::NamespaceMissing, message, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
         return Ok(Action::requeue(RESYNC));
     };

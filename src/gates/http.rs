@@ -1,4 +1,4 @@
-//! Gate `http`: does an endpoint answer with this status?
+//! Gathers for the gate `http`: the status that an endpoint answers with.
 //!
 //! The URL is a plan author's, the connection the operator's. So redirects are not followed, no proxy is used, and the
 //! address is checked where the connection is made: a name that resolves to another address the second time gains
@@ -13,15 +13,13 @@ use futures::future::BoxFuture;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect, retry};
-use serde_json::json;
+use resurgam_core::gates::addresses::refusal;
+use resurgam_core::gates::http::{NoStatus, judge};
 
-use super::addresses::refusal;
-use super::{Answer, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question};
 use crate::access::Right;
+use crate::api::GateReason;
 use crate::api::gate::HttpSpec;
-
-/// The status that passes where the plan names none.
-const DEFAULT_STATUS: u16 = 200;
 
 impl Gate for HttpSpec {
     fn interests(&self, _: &Question) -> Vec<Interest> {
@@ -75,19 +73,6 @@ pub struct Prober {
     allow: Arc<[IpNet]>,
 }
 
-/// Why there is no status.
-#[derive(Debug, PartialEq, Eq)]
-struct NoStatus {
-    reason: &'static str,
-    message: String,
-}
-
-impl NoStatus {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
 impl Prober {
     /// A prober that may also connect to addresses within `allow`.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, AskerError> {
@@ -112,42 +97,49 @@ impl Prober {
         let url = checked(url, &self.allow)?;
         match self.client.get(url.clone()).send().await {
             Ok(response) => Ok(response.status().as_u16()),
-            Err(error) => Err(no_status(&url, &error.without_url())),
+            Err(error) => Err(request_failure(&url, &error.without_url())),
         }
     }
+}
+
+fn no_status(reason: GateReason, message: impl Into<String>) -> NoStatus {
+    NoStatus { reason, message: message.into() }
 }
 
 /// The URL, if it may be asked. Hosts that are names are checked when they are resolved.
 fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
     // The URL may hold credentials: it is not repeated until it is known that it does not.
     let url = Url::parse(url)
-        .map_err(|error| NoStatus::new("MalformedUrl", format!("the URL is malformed: {error}")))?;
+        .map_err(|error| no_status(GateReason::MalformedUrl, format!("the URL is malformed: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(NoStatus::new(
-            "CredentialsInUrl",
+        return Err(no_status(
+            GateReason::CredentialsInUrl,
             "the URL holds credentials, which have no place in a plan",
         ));
     }
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(NoStatus::new("MalformedUrl", format!("{}: is neither http nor https", url.scheme())));
+        return Err(no_status(
+            GateReason::MalformedUrl,
+            format!("{}: is neither http nor https", url.scheme()),
+        ));
     }
-    let host = url.host_str().ok_or_else(|| NoStatus::new("MalformedUrl", "the URL has no host"))?;
+    let host = url.host_str().ok_or_else(|| no_status(GateReason::MalformedUrl, "the URL has no host"))?;
     // As the connector reads it; the parser has already made every way of writing an IPv4 address the plain one.
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
         && let Some(why) = refusal(address, allow)
     {
-        return Err(NoStatus::new("AddressRefused", format!("{host} is {why}")));
+        return Err(no_status(GateReason::AddressRefused, format!("{host} is {why}")));
     }
     Ok(url)
 }
 
 /// Says why a request came to nothing: without the query, which may hold secrets, and nothing of a body.
-fn no_status(url: &Url, error: &reqwest::Error) -> NoStatus {
+fn request_failure(url: &Url, error: &reqwest::Error) -> NoStatus {
     let host = url.host_str().unwrap_or_default();
     let mut cause: &dyn Error = error;
     loop {
         if let Some(refused) = cause.downcast_ref::<Refused>() {
-            return NoStatus::new("AddressRefused", refused.to_string());
+            return no_status(GateReason::AddressRefused, refused.to_string());
         }
         match cause.source() {
             Some(next) => cause = next,
@@ -155,13 +147,13 @@ fn no_status(url: &Url, error: &reqwest::Error) -> NoStatus {
         }
     }
     let reason = if error.is_timeout() {
-        "TimedOut"
+        GateReason::TimedOut
     } else if error.is_connect() {
-        "CannotConnect"
+        GateReason::CannotConnect
     } else {
-        "NoAnswer"
+        GateReason::NoAnswer
     };
-    NoStatus::new(reason, format!("{host}: {cause}"))
+    no_status(reason, format!("{host}: {cause}"))
 }
 
 /// Resolves names to addresses that may be connected to, and to no other.
@@ -200,21 +192,6 @@ impl Resolve for CheckedResolver {
                 _ => Ok(Box::new(good.into_iter()) as Addrs),
             }
         })
-    }
-}
-
-/// The verdict on what an endpoint answered.
-fn judge(spec: &HttpSpec, answer: Result<u16, NoStatus>) -> Answer {
-    let wanted = spec.status.unwrap_or(DEFAULT_STATUS);
-    let got = match answer {
-        Ok(got) => got,
-        Err(NoStatus { reason, message }) => return Answer::unknown(reason, message),
-    };
-    let evidence = evidence::digest(&json!({"gate": "http", "url": spec.url, "wanted": wanted, "got": got}));
-    if got == wanted {
-        Answer::pass("Answers", format!("got {got}"), evidence)
-    } else {
-        Answer::fail("Status", format!("got {got}, wanted {wanted}"), evidence)
     }
 }
 

@@ -1,37 +1,21 @@
-//! Gate `imageDigests`: are all images on the approved list, by digest?
-//!
-//! Before restore of what is specified; later also of what runs, as a node's runtime reports it, since what is specified
-//! says nothing of what somebody put in its place.
-
-use std::collections::BTreeSet;
+//! Gathers for the gate `imageDigests`: what is in the service's namespaces, and the list of approved digests.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodSpec, PodTemplateSpec};
-use kube::Resource;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::ConfigMap;
+use resurgam_core::gates::image_digests::{approved, judge};
 
-use super::finding::{Finding, worst};
-use super::images::{self, Approved, NoList};
-use super::inventory::{Inventory, ObjectRef};
-use super::reads::Reads;
-use super::{Answer, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
-use crate::api::Phase;
 use crate::api::gate::ImageDigestsSpec;
 
 impl Gate for ImageDigestsSpec {
     fn interests(&self, question: &Question) -> Vec<Interest> {
-        let of = |namespace: &String| {
-            let namespace = namespace.clone();
-            [Interest::Workloads { namespace: namespace.clone() }, Interest::Pods { namespace }]
-        };
         let list = self.approved_from.iter().map(|from| Interest::ConfigMap {
             namespace: question.plan_namespace.clone(),
             name: from.config_map.name.clone(),
         });
-        question.namespaces.iter().flat_map(of).chain(list).collect()
+        inventory::interests(&question.namespaces).chain(list).collect()
     }
 
     fn rights(&self, question: &Question) -> Vec<Right> {
@@ -39,7 +23,7 @@ impl Gate for ImageDigestsSpec {
             .approved_from
             .iter()
             .map(|from| Right::get::<ConfigMap>(&question.plan_namespace, &from.config_map.name));
-        Inventory::rights(&question.namespaces).into_iter().chain(list).collect()
+        inventory::rights(&question.namespaces).into_iter().chain(list).collect()
     }
 
     fn is_cached(&self) -> bool {
@@ -49,11 +33,16 @@ impl Gate for ImageDigestsSpec {
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
             let Context { reads, question, .. } = context;
+            let namespace = &question.plan_namespace;
+            let list = async {
+                match &self.approved_from {
+                    Some(from) => reads.config_map(namespace, &from.config_map.name).await,
+                    None => Ok(None),
+                }
+            };
             // At the same time, so that a live inventory is shared with the gates that are asked along with this one.
-            let (approved, inventory) = futures::join!(
-                approved(self, reads, &question.plan_namespace),
-                reads.inventory(&question.namespaces)
-            );
+            let (list, inventory) = futures::join!(list, reads.inventory(&question.namespaces));
+            let approved = list.and_then(|list| approved(self, namespace, list.as_deref()));
             match approved.and_then(|approved| Ok((approved, inventory?))) {
                 Ok((approved, inventory)) => judge(&approved, question, &inventory),
                 Err(unknown) => unknown,
@@ -62,264 +51,3 @@ impl Gate for ImageDigestsSpec {
         .boxed()
     }
 }
-
-/// Gathers the approved list.
-async fn approved(spec: &ImageDigestsSpec, reads: Reads<'_>, namespace: &str) -> Result<Approved, Answer> {
-    match (&spec.approved, &spec.approved_from) {
-        (Some(digests), None) => images::inline(digests).map_err(|error| no_list("the plan", error)),
-        (None, Some(from)) => {
-            let name = &from.config_map.name;
-            let what = format!("ConfigMap {namespace}/{name}");
-            let found = reads.config_map(namespace, name).await?.ok_or_else(|| {
-                Answer::unknown("ListMissing", format!("{what} of approved digests is missing"))
-            })?;
-            images::from_config_map(&found).map_err(|error| no_list(&what, error))
-        }
-        _ => Err(Answer::unknown("Malformed", "the gate names not exactly one of approved, approvedFrom")),
-    }
-}
-
-fn no_list(what: &str, error: NoList) -> Answer {
-    match error {
-        NoList::Malformed(message) => Answer::unknown("MalformedDigest", format!("{what}, {message}")),
-        NoList::Empty => Answer::unknown("ListEmpty", format!("{what} approves no digest at all")),
-    }
-}
-
-/// One image somewhere.
-struct Image {
-    object: ObjectRef,
-    /// `container web`, `volume data`.
-    place: String,
-    seen: Seen,
-}
-
-/// What was seen of an image.
-enum Seen {
-    /// A spec asks for it.
-    Specified(String),
-    /// A node reports it; empty as long as it does not.
-    Running {
-        /// The runtime's name for what it runs.
-        image_id: String,
-        /// Has the container started?
-        started: bool,
-    },
-}
-
-type Check = fn(&Image, &Approved) -> Option<Finding>;
-
-/// Asked in this order; the first that finds something wrong speaks for the image.
-const CHECKS: [Check; 4] = [is_pinned, is_approved, is_reported, running_is_approved];
-
-fn is_pinned(image: &Image, _: &Approved) -> Option<Finding> {
-    match &image.seen {
-        Seen::Specified(name) if images::pinned(name).is_none() => {
-            Finding::fail("NotPinned", format!("'{name}' is not pinned by a sha256 digest"))
-        }
-        Seen::Specified(_) | Seen::Running { .. } => None,
-    }
-}
-
-fn is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
-    let Seen::Specified(name) = &image.seen else { return None };
-    let digest = images::pinned(name)?;
-    if approved.contains(digest) {
-        return None;
-    }
-    Finding::fail("NotApproved", format!("{digest} is not on the approved list"))
-}
-
-fn is_reported(image: &Image, _: &Approved) -> Option<Finding> {
-    match &image.seen {
-        Seen::Running { image_id, started: false } if image_id.is_empty() => {
-            Finding::unknown("InProgress", "has not started yet".to_owned())
-        }
-        Seen::Running { image_id, started: true } if image_id.is_empty() => {
-            Finding::unknown("NoImageID", "its node does not report which image it runs".to_owned())
-        }
-        Seen::Running { image_id, .. } if images::running(image_id).is_none() => Finding::unknown(
-            "MalformedImageID",
-            format!("it runs '{image_id}', which holds no sha256 digest"),
-        ),
-        Seen::Specified(_) | Seen::Running { .. } => None,
-    }
-}
-
-fn running_is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
-    let Seen::Running { image_id, .. } = &image.seen else { return None };
-    let digest = images::running(image_id)?;
-    if approved.contains(digest) {
-        return None;
-    }
-    Finding::fail("RunningImageNotApproved", format!("it runs {digest}, which is not on the approved list"))
-}
-
-/// Everything that counts, in order.
-fn select(phase: Phase, inventory: &Inventory) -> Vec<Image> {
-    let mut images = specified(inventory);
-    if phase != Phase::BeforeRestore {
-        images.extend(inventory.pods.iter().filter(|pod| is_live(pod)).flat_map(running));
-    }
-    images.sort_by(|a, b| (&a.object, &a.place).cmp(&(&b.object, &b.place)));
-    images
-}
-
-/// Adds what an object's template specifies.
-fn template<K: Resource<DynamicType = ()>>(images: &mut Vec<Image>, object: &K, spec: Option<&PodSpec>) {
-    let object = ObjectRef::of(object);
-    // A workload without a template is malformed; an image without a name says so.
-    let places = spec.map_or_else(|| vec![("template".to_owned(), String::new())], images::specified);
-    images.extend(places.into_iter().map(|(place, image)| Image {
-        object: object.clone(),
-        place,
-        seen: Seen::Specified(image),
-    }));
-}
-
-/// What is specified: by every workload, and by every Pod that is nobody's work.
-fn specified(inventory: &Inventory) -> Vec<Image> {
-    let of = |template: &PodTemplateSpec| template.spec.clone();
-    let of_job = |spec: &JobSpec| of(&spec.template);
-    let owners = inventory.owners();
-    let mut images = Vec::new();
-    for object in &inventory.deployments {
-        template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
-    }
-    for object in &inventory.stateful_sets {
-        template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
-    }
-    for object in &inventory.daemon_sets {
-        template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
-    }
-    // The ReplicaSets of a Deployment are its history.
-    for object in inventory.replica_sets.iter().filter(|object| !owners.has_owner_of(*object)) {
-        let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
-        template(&mut images, object, spec.as_ref());
-    }
-    for object in &inventory.replication_controllers {
-        let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
-        template(&mut images, object, spec.as_ref());
-    }
-    // A CronJob's Job that has ended is history as well; one that has not was made from what the CronJob said then.
-    for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !owners.has_owner_of(*job)) {
-        template(&mut images, object, object.spec.as_ref().and_then(of_job).as_ref());
-    }
-    for object in &inventory.cron_jobs {
-        let spec = object.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref()).and_then(of_job);
-        template(&mut images, object, spec.as_ref());
-    }
-    for pod in &inventory.pods {
-        if !owners.has_owner_of(pod) {
-            template(&mut images, pod, pod.spec.as_ref());
-        } else if is_live(pod) {
-            let object = ObjectRef::of(pod);
-            let volumes = pod.spec.as_ref().map(images::volumes).unwrap_or_default();
-            images.extend(volumes.into_iter().map(|(place, image)| Image {
-                object: object.clone(),
-                place,
-                seen: Seen::Specified(image),
-            }));
-        }
-    }
-    images
-}
-
-fn is_ended(job: &Job) -> bool {
-    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| {
-        ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
-    })
-}
-
-/// May it still run?
-fn is_live(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// What a Pod runs: each container it should have, and each that its node speaks of.
-fn running(pod: &Pod) -> Vec<Image> {
-    let object = ObjectRef::of(pod);
-    let status = pod.status.clone().unwrap_or_default();
-    let reported: Vec<ContainerStatus> =
-        [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses]
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
-    let image = |name: &str, image_id: String, started: bool| Image {
-        object: object.clone(),
-        place: format!("container {name}"),
-        seen: Seen::Running { image_id, started },
-    };
-    let known: BTreeSet<&str> = reported.iter().map(|container| container.name.as_str()).collect();
-    let mut images: Vec<Image> = reported
-        .iter()
-        .map(|container| image(&container.name, container.image_id.clone(), has_started(container)))
-        .collect();
-    if let Some(spec) = &pod.spec {
-        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let names = containers.map(|container| container.name.as_str());
-        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| container.name.as_str());
-        let unreported = names.chain(ephemeral).filter(|name| !known.contains(name));
-        images.extend(unreported.map(|name| image(name, String::new(), false)));
-    }
-    images
-}
-
-fn has_started(container: &ContainerStatus) -> bool {
-    let state = container.state.as_ref();
-    state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-}
-
-/// The verdict on what is in the namespaces.
-pub(super) fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Answer {
-    if let Some(namespace) = inventory.empty_namespace(&question.namespaces) {
-        return Answer::unknown("NothingFound", format!("no workload in namespace {namespace}"));
-    }
-    let images = select(question.phase, inventory);
-    if images.is_empty() {
-        let places = question.namespaces.join(", ");
-        return Answer::unknown("NothingFound", format!("no image in namespaces [{places}]"));
-    }
-    let findings: Vec<(String, Finding)> = images
-        .iter()
-        .filter_map(|image| {
-            let finding = CHECKS.iter().find_map(|check| check(image, approved))?;
-            Some((format!("{}, {}", image.object, image.place), finding))
-        })
-        .collect();
-    let evidence = || evidence::digest(&basis(approved, question.phase, &images));
-    worst(&findings, evidence).unwrap_or_else(|| {
-        let count = images.len();
-        Answer::pass("Approved", format!("{count} images are on the approved list"), evidence())
-    })
-}
-
-/// What the verdict rests on.
-fn basis(approved: &Approved, phase: Phase, images: &[Image]) -> Value {
-    let seen = |image: &Image| {
-        let (field, value) = match &image.seen {
-            Seen::Specified(name) => ("image", name),
-            Seen::Running { image_id, .. } => ("imageID", image_id),
-        };
-        json!({
-            "kind": image.object.kind,
-            "namespace": image.object.namespace,
-            "name": image.object.name,
-            "uid": image.object.uid,
-            "place": image.place,
-            field: value,
-        })
-    };
-    json!({
-        "gate": "imageDigests",
-        "phase": phase.as_str(),
-        "approved": approved,
-        "images": images.iter().map(seen).collect::<Vec<_>>(),
-    })
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,29 +1,23 @@
-//! Gates: one file each, which gathers (I/O, as the plan's account) and then judges (pure, ordered checks).
+//! Gates: one file for each type, which gathers (I/O, as the plan's account) what `resurgam_core::gates` judges.
 //!
 //! Every gate answers; none fails. What cannot be read, takes too long, is malformed or panics is Unknown, and says so
 //! with the culprit's name.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+pub use resurgam_core::gates::{Answer, Question};
 
 use crate::access::Right;
-use crate::api::{GateSpec, Phase};
+use crate::api::{GateReason, GateSpec};
 use crate::cluster_cache::ClusterCache;
-pub use crate::engine::Answer;
 
-mod addresses;
-mod evidence;
-mod finding;
 mod http;
 mod image_digests;
-mod images;
 mod inventory;
-mod kstatus;
 mod permission;
 mod reads;
 mod workloads;
@@ -37,16 +31,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of a message; the status has room for as many.
 const MESSAGE_LIMIT: usize = 512;
 
-/// The registry: one line for each gate, with its type as a plan writes it.
-fn asked(spec: &GateSpec) -> impl Iterator<Item = (&'static str, &dyn Gate)> {
-    [
-        spec.image_digests.as_ref().map(|gate| ("imageDigests", gate as &dyn Gate)),
-        spec.workloads.as_ref().map(|gate| ("workloads", gate as &dyn Gate)),
-        spec.http.as_ref().map(|gate| ("http", gate as &dyn Gate)),
-    ]
-    .into_iter()
-    .flatten()
-}
+/// Returns the part of a plan that is asked, where it is there.
+type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
+
+/// Who gathers for each of [`GATE_TYPES`](crate::api::GATE_TYPES).
+const GATHERERS: [(&str, Asked); 3] = [
+    ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
+    ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
+    ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
+];
 
 /// What each gate's part of a plan can do.
 trait Gate: Sync {
@@ -74,21 +67,6 @@ struct Context<'a> {
     question: &'a Question,
 }
 
-/// All that a gate may know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Question {
-    /// Namespace of the plan.
-    pub plan_namespace: String,
-    /// Namespaces of the service. Empty: it is an external system.
-    pub namespaces: Vec<String>,
-    /// When it is asked.
-    pub phase: Phase,
-    /// What is asked.
-    pub spec: GateSpec,
-    /// By namespace, the UID of its Quarantine: only what that one recorded counts.
-    pub seals: BTreeMap<String, String>,
-}
-
 /// What a change of would alter a gate's answer: for wake-ups through watches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interest {
@@ -114,7 +92,7 @@ pub enum Interest {
 /// What a change of would alter the answer, sorted. An HTTP endpoint tells nobody: such a gate is asked at its interval.
 #[must_use]
 pub fn interests(question: &Question) -> Vec<Interest> {
-    let mut interests = only(&question.spec).map_or_else(Vec::new, |(_, gate)| gate.interests(question));
+    let mut interests = gatherer(&question.spec).map_or_else(Vec::new, |gate| gate.interests(question));
     interests.sort();
     interests.dedup();
     interests
@@ -123,20 +101,14 @@ pub fn interests(question: &Question) -> Vec<Interest> {
 /// Which rights of the plan's account it takes to answer. A gate that does not ask exactly one question asks nothing.
 #[must_use]
 pub fn rights(question: &Question) -> Vec<Right> {
-    only(&question.spec).map_or_else(Vec::new, |(_, gate)| gate.rights(question))
+    gatherer(&question.spec).map_or_else(Vec::new, |gate| gate.rights(question))
 }
 
-/// The one question of a spec.
-fn only(spec: &GateSpec) -> Option<(&'static str, &dyn Gate)> {
-    let mut gates = asked(spec);
-    let gate = gates.next()?;
-    gates.next().is_none().then_some(gate)
-}
-
-/// The type of a gate, as a plan writes it.
-#[must_use]
-pub fn type_name(spec: &GateSpec) -> &'static str {
-    only(spec).map_or("malformed", |(name, _)| name)
+/// Returns who gathers for a gate. `None`: it does not ask exactly one question.
+fn gatherer(spec: &GateSpec) -> Option<&dyn Gate> {
+    let name = spec.gate_type()?.name;
+    let (_, asked) = GATHERERS.iter().find(|(of, _)| *of == name)?;
+    asked(spec)
 }
 
 /// Asks gates. Built once, and shared.
@@ -158,9 +130,9 @@ impl Asker {
     ///
     /// Never fails and never panics: errors, timeouts and panics are Unknown and say so.
     pub async fn ask(&self, account: &Account, question: &Question) -> Answer {
-        let Some((_, gate)) = only(&question.spec) else {
+        let Some(gate) = gatherer(&question.spec) else {
             return Answer::unknown(
-                "Malformed",
+                GateReason::Malformed,
                 format!("gate {} does not ask exactly one question", question.spec.name),
             );
         };
@@ -175,7 +147,7 @@ impl Asker {
         account: &Account,
         question: &Question,
     ) -> Option<Answer> {
-        let (_, gate) = only(&question.spec).filter(|(_, gate)| gate.is_cached())?;
+        let gate = gatherer(&question.spec).filter(|gate| gate.is_cached())?;
         let reads = Reads { shared: &self.shared, account, cache: Some(cache) };
         Some(self.ask_at(gate, question, reads).await)
     }
@@ -198,10 +170,12 @@ async fn guarded(
 ) -> Answer {
     let mut answer = match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Answer::unknown("Panicked", format!("the gate panicked: {}", said(panic.as_ref()))),
+        Ok(Err(panic)) => {
+            Answer::unknown(GateReason::Panicked, format!("the gate panicked: {}", said(panic.as_ref())))
+        }
         Err(_) => {
             let timeout = crate::api::Duration(timeout);
-            Answer::unknown("TimedOut", format!("{} did not answer within {timeout}", subject()))
+            Answer::unknown(GateReason::TimedOut, format!("{} did not answer within {timeout}", subject()))
         }
     };
     answer.message = clipped(&answer.message, MESSAGE_LIMIT);
@@ -225,5 +199,7 @@ fn clipped(text: &str, limit: usize) -> String {
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
+#[cfg(test)]
+mod registry_tests;
 #[cfg(test)]
 mod tests;

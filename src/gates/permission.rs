@@ -12,9 +12,10 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::{Api, PostParams};
 
 use super::Answer;
-use super::inventory::{Inventory, unreadable};
+use super::inventory::{self, unreadable};
 use super::reads::{AUTHORIZED_FOR, Account};
 use crate::access::Right;
+use crate::api::GateReason;
 
 /// What accounts were found to be allowed. A refusal is not kept: a grant counts at the next question.
 #[derive(Default)]
@@ -59,7 +60,7 @@ impl Permissions {
 
 /// Asks the API server, as the account.
 async fn review(account: &Account, namespace: &str) -> Result<(), Answer> {
-    let wanted = Inventory::rights(&[namespace.to_owned()]);
+    let wanted = inventory::rights(&[namespace.to_owned()]);
     let reviews = Api::<SelfSubjectRulesReview>::all(account.client.clone());
     let review = SelfSubjectRulesReview {
         spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_owned()) },
@@ -120,7 +121,7 @@ fn forbidden(user: &str, namespace: &str, right: &Right) -> Answer {
     let Right { group, resource, verb, .. } = right;
     let dot = if group.is_empty() { "" } else { "." };
     Answer::unknown(
-        "Forbidden",
+        GateReason::Forbidden,
         format!(
             "cannot {verb} {resource} in namespace {namespace}: {resource}{dot}{group} is forbidden: User \"{user}\" cannot {verb} \
              resource \"{resource}\" in API group \"{group}\" in the namespace \"{namespace}\""
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn only_a_rule_for_every_object_grants_a_list() {
-        let right = &Inventory::rights(&["a".to_owned()])[0];
+        let right = &inventory::rights(&["a".to_owned()])[0];
         assert_eq!(
             (right.group.as_str(), right.resource.as_str(), right.verb),
             ("apps", "deployments", "list")

@@ -10,9 +10,10 @@ use futures::future::{BoxFuture, Shared};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::Api;
+use resurgam_core::gates::inventory::Inventory;
 
 use super::Answer;
-use super::inventory::{Inventory, unreadable};
+use super::inventory::{self, unreadable};
 use super::permission::Permissions;
 use crate::cluster_cache::{ClusterCache, STALE_AFTER};
 
@@ -81,7 +82,7 @@ impl Reads<'_> {
         }
         // What is not there in time is named.
         let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
-        Inventory::from_cache(cache, namespaces).map(Arc::new)
+        inventory::from_cache(cache, namespaces).map(Arc::new)
     }
 
     /// Returns a ConfigMap, by a read as the account. With a cache, what was read counts until the object changes, for up to
@@ -94,7 +95,7 @@ impl Reads<'_> {
         let Some(cache) = self.cache else { return self.get_config_map(namespace, name).await };
         let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
         let kind = &cache.kinds().config_maps;
-        kind.is_fresh(STALE_AFTER).map_err(|stale| super::inventory::stale(&stale))?;
+        kind.is_fresh(STALE_AFTER).map_err(|stale| inventory::stale(&stale))?;
         let kept = self.shared.kept_config_map([self.account.user.clone(), namespace.into(), name.into()]);
         let mut kept = kept.lock().await;
         let watched = kind.get(namespace, name);
@@ -134,7 +135,7 @@ impl SharedReads {
         let new = async move {
             tokio::time::sleep(GATHERED).await;
             all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            Inventory::gather(&client, &key.1).await.map(Arc::new)
+            inventory::gather(&client, &key.1).await.map(Arc::new)
         };
         let new = new.boxed().shared();
         gathering.insert(asked, new.clone());

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
+use resurgam_core::gates as judges;
+use resurgam_core::gates::inventory::Inventory;
 use serde_json::json;
 
 use super::*;
-use crate::api::ObjectName;
-use crate::api::Verdict;
 use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
+use crate::api::{ObjectName, Phase, Verdict};
 use crate::cluster_cache::Reduce;
 
 /// A client of an API server that is not there: nothing listens on the port.
@@ -44,15 +47,6 @@ fn images() -> GateSpec {
         }),
         ..Default::default()
     }
-}
-
-#[test]
-fn each_gate_is_of_one_class_and_a_malformed_one_of_none() {
-    assert_eq!(workloads().class(), Some(crate::api::Class::Health));
-    assert_eq!(http().class(), Some(crate::api::Class::Health));
-    assert_eq!(images().class(), Some(crate::api::Class::Integrity));
-    assert_eq!(GateSpec::default().class(), None);
-    assert_eq!(GateSpec { http: http().http, ..workloads() }.class(), None);
 }
 
 #[test]
@@ -120,18 +114,18 @@ async fn who_does_not_answer_in_time_is_named() {
 
 #[tokio::test]
 async fn a_message_is_cut_where_the_status_has_no_more_room() {
-    let long = async { Answer::unknown("Long", "ä".repeat(600)) };
+    let long = async { Answer::unknown(GateReason::NoAnswer, "ä".repeat(600)) };
     let message = guarded(DEFAULT_TIMEOUT, String::new, long).await.message;
     assert_eq!(message.chars().count(), 512);
     assert!(message.ends_with("ä…"));
 }
 
 /// An inventory as the cache keeps it.
-fn reduced(inventory: &inventory::Inventory) -> inventory::Inventory {
+fn reduced(inventory: &Inventory) -> Inventory {
     fn all<K: Reduce + Clone>(objects: &[K]) -> Vec<K> {
         objects.iter().cloned().map(Reduce::reduced).collect()
     }
-    inventory::Inventory {
+    Inventory {
         deployments: all(&inventory.deployments),
         stateful_sets: all(&inventory.stateful_sets),
         daemon_sets: all(&inventory.daemon_sets),
@@ -171,7 +165,13 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
         [{"metadata": meta("cron"), "spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": template}}}}],
     ]);
     let readable = fuzz_input::Readable::default();
-    let approved = images::inline(&[format!("sha256:{}", "0a".repeat(32))]).unwrap();
+    let list = Some(vec![format!("sha256:{}", "0a".repeat(32))]);
+    let approved = judges::image_digests::approved(
+        &ImageDigestsSpec { approved: list, approved_from: None },
+        "recovery",
+        None,
+    )
+    .unwrap();
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
         |(phase, bytes)| {
             let Some((deployment, set, daemons, job, pod, replica_sets, replication_controllers, cron_jobs)) =
@@ -179,7 +179,7 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
             else {
                 return;
             };
-            let inventory = inventory::Inventory {
+            let inventory = Inventory {
                 deployments: vec![deployment],
                 stateful_sets: vec![set],
                 daemon_sets: vec![daemons],
@@ -193,27 +193,14 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
             let seals = BTreeMap::from([("a".to_owned(), "seal".to_owned())]);
             let phase = phases[usize::from(*phase) % phases.len()];
             let question = Question { phase, namespaces: vec!["a".into()], seals, ..question(workloads()) };
-            let judged = |inventory: &inventory::Inventory| {
+            let judged = |inventory: &Inventory| {
                 [
-                    workloads::judge(&WorkloadsSpec::default(), &question, inventory),
-                    image_digests::judge(&approved, &question, inventory),
+                    judges::workloads::judge(&WorkloadsSpec::default(), &question, inventory),
+                    judges::image_digests::judge(&approved, &question, inventory),
                 ]
             };
             // What the cache keeps is judged as the whole is.
             assert_eq!(judged(&inventory), judged(&reduced(&inventory)));
-        },
-    );
-}
-
-#[test]
-fn whatever_a_list_of_approved_digests_holds_it_is_read_or_refused() {
-    let sound = json!({"metadata": {"name": "approved"}, "data": {"digests": format!("sha256:{}\n", "0a".repeat(32)), "more": ""}});
-    let readable = fuzz_input::Readable::default();
-    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(String, Vec<u8>)>().for_each(
-        |(image, bytes)| {
-            let _ = (images::pinned(image), images::running(image), images::is_digest(image));
-            let Some(list) = readable.read(fuzz_input::spoiled(&sound, bytes)) else { return };
-            let _ = images::from_config_map(&list);
         },
     );
 }

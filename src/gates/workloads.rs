@@ -1,39 +1,25 @@
-//! Gate `workloads`: is every workload current, at no fewer ready replicas than were recorded when it was stopped?
-//!
-//! CronJobs and what they start are left out (a missed run is no sickness), and so are Jobs that the seal suspended.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Gathers for the gate `workloads`: what is in the service's namespaces.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
-use serde_json::{Value, json};
+use resurgam_core::gates::workloads::{judge, not_applicable};
 
-use super::finding::{Finding, worst};
-use super::inventory::{Inventory, ObjectRef, Owners};
-use super::kstatus::{self, Progress, Standing};
-use super::{Answer, Context, Gate, Interest, Question, evidence};
+use super::{Answer, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
 use crate::api::gate::WorkloadsSpec;
-use crate::api::{Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION};
 
 impl Gate for WorkloadsSpec {
     fn interests(&self, question: &Question) -> Vec<Interest> {
-        if question.phase == Phase::BeforeRestore {
-            return Vec::new();
+        match not_applicable(question.phase) {
+            Some(_) => Vec::new(),
+            None => inventory::interests(&question.namespaces).collect(),
         }
-        let of = |namespace: &String| {
-            let namespace = namespace.clone();
-            [Interest::Workloads { namespace: namespace.clone() }, Interest::Pods { namespace }]
-        };
-        question.namespaces.iter().flat_map(of).collect()
     }
 
     fn rights(&self, question: &Question) -> Vec<Right> {
-        match question.phase {
-            Phase::BeforeRestore => Vec::new(),
-            Phase::BeforeRelease | Phase::Continuous => Inventory::rights(&question.namespaces),
+        match not_applicable(question.phase) {
+            Some(_) => Vec::new(),
+            None => inventory::rights(&question.namespaces),
         }
     }
 
@@ -44,11 +30,8 @@ impl Gate for WorkloadsSpec {
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
             let question = context.question;
-            if question.phase == Phase::BeforeRestore {
-                return Answer::unknown(
-                    "NotApplicable",
-                    "before restore nothing runs: the workloads gate belongs to beforeRelease or continuous",
-                );
+            if let Some(unknown) = not_applicable(question.phase) {
+                return unknown;
             }
             match context.reads.inventory(&question.namespaces).await {
                 Ok(inventory) => judge(self, question, &inventory),
@@ -58,241 +41,3 @@ impl Gate for WorkloadsSpec {
         .boxed()
     }
 }
-
-/// One workload that counts.
-struct Workload {
-    object: ObjectRef,
-    generation: i64,
-    /// The replicas this namespace's seal recorded; an error where that is no number.
-    recorded: Option<Result<i32, String>>,
-    standing: Standing,
-}
-
-type Check = fn(&Workload, Phase) -> Option<Finding>;
-
-/// Asked in this order; the first that finds something wrong speaks for the workload.
-const CHECKS: [Check; 6] =
-    [record_is_legible, is_not_failed, is_not_empty, is_restored, stays_ready, is_current];
-
-fn record_is_legible(workload: &Workload, _: Phase) -> Option<Finding> {
-    match &workload.recorded {
-        Some(Err(text)) => {
-            Finding::unknown("MalformedRecord", format!("its recorded replicas '{text}' are no number"))
-        }
-        _ => None,
-    }
-}
-
-fn is_not_failed(workload: &Workload, _: Phase) -> Option<Finding> {
-    let Progress::Failed { reason, message } = &workload.standing.progress else { return None };
-    Finding::fail(reason, message.clone())
-}
-
-/// Nothing specified is nothing shown.
-fn is_not_empty(workload: &Workload, _: Phase) -> Option<Finding> {
-    let replicas = workload.standing.replicas?;
-    if replicas.specified > 0 || matches!(workload.standing.progress, Progress::Moving(_)) {
-        return None;
-    }
-    match workload.recorded {
-        Some(Ok(0)) => Finding::unknown(
-            "ZeroRecorded",
-            "0 replicas were recorded and 0 are specified: the plan has to give a number".to_owned(),
-        ),
-        Some(_) => None,
-        None if workload.object.kind == "DaemonSet" => {
-            Finding::unknown("ZeroReplicas", "it fits no node".to_owned())
-        }
-        None => {
-            Finding::unknown("ZeroReplicas", "0 replicas are specified, and none were recorded".to_owned())
-        }
-    }
-}
-
-fn is_restored(workload: &Workload, _: Phase) -> Option<Finding> {
-    let specified = workload.standing.replicas?.specified;
-    match workload.recorded {
-        Some(Ok(recorded)) if specified < recorded => Finding::unknown(
-            "FewerReplicas",
-            format!("{specified} replicas are specified, {recorded} were recorded"),
-        ),
-        _ => None,
-    }
-}
-
-/// What was recovered and no longer is has regressed. Growing beyond what was recorded takes its time and is none.
-fn stays_ready(workload: &Workload, phase: Phase) -> Option<Finding> {
-    let Progress::Lacking(message) = &workload.standing.progress else { return None };
-    if phase != Phase::Continuous {
-        return None;
-    }
-    if let (Some(Ok(recorded)), Some(replicas)) = (&workload.recorded, workload.standing.replicas)
-        && replicas.ready >= *recorded
-    {
-        return None;
-    }
-    Finding::fail("NotReady", message.clone())
-}
-
-fn is_current(workload: &Workload, _: Phase) -> Option<Finding> {
-    match &workload.standing.progress {
-        Progress::Current => None,
-        Progress::Moving(message) | Progress::Lacking(message) | Progress::Failed { message, .. } => {
-            Finding::unknown("InProgress", message.clone())
-        }
-        Progress::Suspended => Finding::unknown("Suspended", "is suspended, and not by the seal".to_owned()),
-    }
-}
-
-/// What of the inventory counts, and how many things were left out.
-struct Selection {
-    workloads: Vec<Workload>,
-    left_out: usize,
-}
-
-/// Picks what the gate is about: what matches the labels and is not the work of something else that is here.
-struct Selector<'a> {
-    labels: &'a BTreeMap<String, String>,
-    seals: &'a BTreeMap<String, String>,
-    owners: Owners<'a>,
-}
-
-impl Selector<'_> {
-    fn takes<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
-        let meta = object.meta();
-        let has = |(key, value)| meta.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value);
-        self.labels.iter().all(has) && !self.owners.has_owner_of(object)
-    }
-
-    /// What the seal of the object's namespace recorded; a record of another seal is none.
-    fn record<'m>(&self, meta: &'m ObjectMeta) -> Option<&'m str> {
-        let annotations = meta.annotations.as_ref()?;
-        let seal = self.seals.get(meta.namespace.as_deref()?)?;
-        (annotations.get(SEAL_ANNOTATION)? == seal)
-            .then(|| annotations.get(RECORDED_ANNOTATION))?
-            .map(String::as_str)
-    }
-
-    fn counted<K: Resource<DynamicType = ()>>(
-        &self,
-        objects: &[K],
-        standing: fn(&K) -> Standing,
-    ) -> Vec<Workload> {
-        self.listed(objects, standing, |meta| {
-            let record = self.record(meta)?;
-            let count = record.trim().parse::<i32>().ok().filter(|count| *count >= 0);
-            Some(count.ok_or_else(|| record.to_owned()))
-        })
-    }
-
-    fn uncounted<K: Resource<DynamicType = ()>>(
-        &self,
-        objects: &[K],
-        standing: fn(&K) -> Standing,
-    ) -> Vec<Workload> {
-        self.listed(objects, standing, |_| None)
-    }
-
-    fn listed<K: Resource<DynamicType = ()>>(
-        &self,
-        objects: &[K],
-        standing: fn(&K) -> Standing,
-        recorded: impl Fn(&ObjectMeta) -> Option<Result<i32, String>>,
-    ) -> Vec<Workload> {
-        let workload = |object: &K| Workload {
-            object: ObjectRef::of(object),
-            generation: object.meta().generation.unwrap_or(0),
-            recorded: recorded(object.meta()),
-            standing: standing(object),
-        };
-        objects.iter().filter(|object| self.takes(*object)).map(workload).collect()
-    }
-}
-
-fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Selection {
-    let selector =
-        Selector { labels: &spec.match_labels, seals: &question.seals, owners: inventory.owners() };
-    let mut workloads = selector.counted(&inventory.deployments, kstatus::deployment);
-    workloads.extend(selector.counted(&inventory.stateful_sets, kstatus::stateful_set));
-    // A DaemonSet's record is its node selector, not a number.
-    workloads.extend(selector.uncounted(&inventory.daemon_sets, kstatus::daemon_set));
-    workloads.extend(selector.counted(&inventory.replica_sets, kstatus::replica_set));
-    workloads.extend(selector.counted(&inventory.replication_controllers, kstatus::replication_controller));
-    workloads.extend(selector.uncounted(&inventory.jobs, kstatus::job));
-    workloads.extend(selector.uncounted(&inventory.pods, kstatus::pod));
-
-    let sealed: BTreeSet<&str> = inventory
-        .jobs
-        .iter()
-        .filter(|job| selector.record(&job.metadata).is_some())
-        .filter_map(|job| job.metadata.uid.as_deref())
-        .collect();
-    let before = workloads.len();
-    workloads.retain(|workload| {
-        workload.standing.progress != Progress::Suspended || !sealed.contains(workload.object.uid.as_str())
-    });
-    let cron_jobs = inventory.cron_jobs.iter().filter(|object| selector.takes(*object)).count();
-    let left_out = before - workloads.len() + cron_jobs;
-    workloads.sort_by(|a, b| a.object.cmp(&b.object));
-    Selection { workloads, left_out }
-}
-
-/// The verdict on what is in the namespaces.
-pub(super) fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Answer {
-    let Selection { workloads, left_out } = select(spec, question, inventory);
-    let besides = match left_out {
-        0 => String::new(),
-        1 => " (besides 1 CronJob or suspended Job, left out)".to_owned(),
-        count => format!(" (besides {count} CronJobs or suspended Jobs, left out)"),
-    };
-    // With labels it is the plan's author who says where something is to be found.
-    if spec.match_labels.is_empty()
-        && let Some(namespace) = inventory.empty_namespace(&question.namespaces)
-    {
-        return Answer::unknown("NothingFound", format!("no workload in namespace {namespace}"));
-    }
-    if workloads.is_empty() {
-        let places = question.namespaces.join(", ");
-        return Answer::unknown("NothingFound", format!("no workload in namespaces [{places}]{besides}"));
-    }
-    let findings: Vec<(&ObjectRef, Finding)> = workloads
-        .iter()
-        .filter_map(|workload| {
-            let finding = CHECKS.iter().find_map(|check| check(workload, question.phase))?;
-            Some((&workload.object, finding))
-        })
-        .collect();
-    let evidence = || evidence::digest(&basis(spec, question.phase, &workloads));
-    worst(&findings, evidence).unwrap_or_else(|| {
-        let count = workloads.len();
-        let are = if count == 1 { "workload is" } else { "workloads are" };
-        Answer::pass("Current", format!("{count} {are} current{besides}"), evidence())
-    })
-}
-
-/// What the verdict rests on.
-fn basis(spec: &WorkloadsSpec, phase: Phase, workloads: &[Workload]) -> Value {
-    let seen = |workload: &Workload| {
-        let replicas = workload.standing.replicas;
-        json!({
-            "kind": workload.object.kind,
-            "namespace": workload.object.namespace,
-            "name": workload.object.name,
-            "uid": workload.object.uid,
-            "generation": workload.generation,
-            "specified": replicas.map(|replicas| replicas.specified),
-            "ready": replicas.map(|replicas| replicas.ready),
-            "recorded": workload.recorded.as_ref().and_then(|recorded| recorded.as_ref().ok()),
-            "current": workload.standing.progress == Progress::Current,
-        })
-    };
-    json!({
-        "gate": "workloads",
-        "phase": phase.as_str(),
-        "matchLabels": spec.match_labels,
-        "workloads": workloads.iter().map(seen).collect::<Vec<_>>(),
-    })
-}
-
-#[cfg(test)]
-mod tests;

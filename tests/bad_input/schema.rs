@@ -1,9 +1,14 @@
 //! The fields of our kinds, by their schemas: where each is, and what would be right or wrong in it.
 
+use resurgam::api::GATE_TYPES;
 use serde_json::{Value, json};
 
 /// Fields of which an object has exactly one, with what the least is in the first.
-const UNIONS: [&[&str]; 2] = [&["workloads", "imageDigests", "http"], &["approved", "approvedFrom"]];
+fn unions() -> [Vec<&'static str>; 2] {
+    let mut gates: Vec<&str> = GATE_TYPES.iter().map(|of| of.name).collect();
+    gates.sort_by_key(|name| *name != "workloads");
+    [gates, vec!["approved", "approvedFrom"]]
+}
 
 /// A step on the way to a field.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +106,7 @@ impl Field {
             }
             (node, schema) = match step {
                 Step::Field(name) => {
-                    for union in UNIONS.iter().filter(|union| union.contains(&name.as_str())) {
+                    for union in unions().iter().filter(|union| union.contains(&name.as_str())) {
                         node.as_object_mut()
                             .unwrap()
                             .retain(|field, _| field == name || !union.contains(&field.as_str()));
@@ -128,8 +133,10 @@ fn least(schema: &Value) -> Value {
     match schema["type"].as_str() {
         Some("object") => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let one_of =
-                UNIONS.iter().map(|union| union[0]).filter(|first| schema["properties"][first].is_object());
+            let one_of = unions()
+                .map(|union| union[0])
+                .into_iter()
+                .filter(|first| schema["properties"][first].is_object());
             required.chain(one_of).map(|name| (name.to_owned(), least(&schema["properties"][name]))).collect()
         }
         Some("array") => json!([]),

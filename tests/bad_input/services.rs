@@ -60,14 +60,15 @@ async fn an_endpoint_that_hangs_keeps_its_service_in_the_clean_room() {
     endpoint.answer(0);
     let bench = Bench::new("hangs", &["web"]).await;
     let mut service = bench.service("web", &[]);
-    let http = json!({"name": "login", "http": {"url": endpoint.url()}, "timeout": "200ms", "interval": "200ms", "patience": "1s"});
+    let http = json!({"name": "login", "http": {"url": endpoint.url()}, "timeout": "200ms", "interval": "200ms", "unknownDeadline": "1s"});
     service["gates"] = json!({"beforeRelease": [http]});
     bench.apply(&bench.plan("plan", json!([service]))).await;
     let record = bench.says("plan", "web", "GateUnknown", &["login"]).await;
     let said = record["status"]["blockedBy"].to_string();
     let asks = |o: &Value| condition(o, "NeedsDecision") == "True";
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("hangs"));
-    let record = eventually(&records, "plan.web", "impatience", rehearsal::DEADLINE, asks).await.unwrap();
+    let record =
+        eventually(&records, "plan.web", "a Decision is asked for", rehearsal::DEADLINE, asks).await.unwrap();
     let words = record["status"]["blockedBy"].to_string();
     assert!(words.contains("login") && words.contains("200ms"), "{said}\n{words}");
     assert_eq!(record["status"]["stage"], "PostChecks");

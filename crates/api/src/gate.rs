@@ -1,4 +1,4 @@
-//! Gates as a plan states them: a question with a verdict.
+//! Gates as a plan states them: a question with a verdict. `gate_types.rs` has the registry of them.
 
 use std::collections::BTreeMap;
 
@@ -97,13 +97,10 @@ impl GatesSpec {
     }
 }
 
-/// One gate: a name, exactly one question, and how patiently it is asked.
+/// One gate: a name, exactly one question, and how often and how strictly it is asked.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = kube::core::Rule::new("[has(self.imageDigests), has(self.workloads), has(self.http)].filter(x, x).size() == 1")
-        .message("a gate asks exactly one of imageDigests, workloads, http")
-)]
+#[x_kube(validation = crate::gate_types::exactly_one())]
 pub struct GateSpec {
     /// Its name, unique among the gates of its service's phase.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -141,34 +138,7 @@ pub struct GateSpec {
 
     /// Unknown for longer than this, `stableFor` not counted, asks for a person, and gives the slot back; it is still asked. Default 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patience: Option<Duration>,
-}
-
-/// What a gate proves. A service without any integrity gate does not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// That it works.
-    Health,
-    /// That it is what was approved.
-    Integrity,
-}
-
-impl GateSpec {
-    /// What this gate proves. `None`: it does not ask exactly one question, so nothing.
-    #[must_use]
-    pub fn class(&self) -> Option<Class> {
-        match (&self.image_digests, &self.workloads, &self.http) {
-            (Some(_), None, None) => Some(Class::Integrity),
-            (None, Some(_), None) | (None, None, Some(_)) => Some(Class::Health),
-            _ => None,
-        }
-    }
-
-    /// Does it look into the service's namespaces? Such a gate has no answer for an external system.
-    #[must_use]
-    pub fn looks_into_namespaces(&self) -> bool {
-        self.image_digests.is_some() || self.workloads.is_some()
-    }
+    pub unknown_deadline: Option<Duration>,
 }
 
 /// Approved images, by digest. A tag alone never passes.

@@ -5,6 +5,7 @@
 //! observed are arguments.
 
 pub mod engine;
+pub mod gates;
 pub mod isolation;
 pub mod plan;
 pub mod preflight;

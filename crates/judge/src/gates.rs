@@ -38,11 +38,18 @@ impl Phase {
 pub(crate) struct Gate {
     pub phase: Phase,
     pub name: String,
-    /// It lists what is in the service's namespaces, which shows in the log. An `http` gate does not.
+    /// It lists what is in the service's namespaces, which shows in the log.
     pub looks: bool,
+    /// It may be missing where it is a default and the service an external system: what it asks is not known here, and whether that is
+    /// found in namespaces.
+    pub optional: bool,
     pub interval: Duration,
     timeout: Duration,
 }
+
+/// What gates ask of which is known where the answer is found, and whether that is in the service's namespaces. Of any other gate only what is
+/// written of it is judged, so that this list need not grow with the operator's.
+const QUESTIONS: [(&str, bool); 3] = [("imageDigests", true), ("workloads", true), ("http", false)];
 
 impl Gate {
     /// How long an answer may be relied on: two missed askings, and no less than half a minute.
@@ -64,7 +71,9 @@ pub(crate) fn gates(
         };
         // A default that looks into namespaces has nothing to look at in an external system.
         let inherited = list(defaults)?.into_iter().filter(|gate| !(external && gate.looks));
-        Ok(inherited.chain(list(own)?).collect())
+        let inherited = inherited.map(|gate| Gate { optional: external && gate.optional, ..gate });
+        let own = list(own)?.into_iter().map(|gate| Gate { optional: false, ..gate });
+        Ok(inherited.chain(own).collect())
     };
     let (mut all, release, mut continuous) =
         (of(Phase::BeforeRestore)?, of(Phase::BeforeRelease)?, of(Phase::Continuous)?);
@@ -87,10 +96,12 @@ fn read(phase: Phase, gate: &Value) -> Result<Gate, String> {
         read.map(|d| d.max(Duration::from_millis(100)))
             .ok_or_else(|| format!("gate {name}: {key} is no duration"))
     };
+    let looks = QUESTIONS.iter().find(|(question, _)| gate.get(question).is_some()).map(|(_, looks)| *looks);
     Ok(Gate {
         phase,
         name: name.to_owned(),
-        looks: gate.get("imageDigests").is_some() || gate.get("workloads").is_some(),
+        looks: looks.unwrap_or(false),
+        optional: looks.is_none(),
         interval: time("interval")?,
         timeout: time("timeout")?,
     })
@@ -131,6 +142,19 @@ mod tests {
         for text in ["", "10", "s", "1w", "-1s", "1.5s"] {
             assert_eq!(seconds(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_default_that_is_not_known_may_be_left_out_of_an_external_system() {
+        let yaml = |text: &str| serde_yaml::from_str::<Value>(text).unwrap();
+        let gate = yaml("{beforeRelease: [{name: jobs, jobResult: {}}]}");
+        let read = |own, defaults, external| {
+            let all = gates(own, defaults, external).unwrap();
+            all.iter().map(|gate| (gate.looks, gate.optional)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(None, Some(&gate), true), [(false, true); 2]);
+        assert_eq!(read(None, Some(&gate), false), [(false, false); 2]);
+        assert_eq!(read(Some(&gate), None, true), [(false, false); 2]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 use super::context::Uncut;
 use super::{Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
 use crate::api::quarantine::ControlName;
-use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, conditions};
+use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineReason, conditions};
 use crate::calls::IoError;
 use crate::clock;
 use crate::isolation::controls::{legacy, pod_security, pods, quota};
@@ -67,7 +67,8 @@ pub(super) async fn run(
     let outcome = match (unprotected, pass.target.level) {
         (Some(error), Isolation::CleanRoom | Isolation::Open) => Err(error.into()),
         (Some(error), Isolation::Sealed | Isolation::Contained) => {
-            work.failed(&mut pass, ControlName::Guard, "FinalizerFailed", &error.into()).await;
+            work.failed(&mut pass, ControlName::Guard, QuarantineReason::FinalizerFailed, &error.into())
+                .await;
             work.go(&mut pass).await
         }
         (None, _) => work.go(&mut pass).await,
@@ -314,7 +315,8 @@ impl Work<'_> {
             self.context.servers.leaks(self.name, probed);
         }
         let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unverified_fence(pass));
-        pass.failure = Some(PassFailure { reason: "FenceNotVerified", message, stalled: true });
+        pass.failure =
+            Some(PassFailure { reason: QuarantineReason::FenceNotVerified, message, stalled: true });
         PROBE_SLOWLY
     }
 

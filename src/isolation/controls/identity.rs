@@ -13,7 +13,9 @@ use crate::api::{SEALED_LABEL, field_manager};
 use crate::calls::{IoError, call, call_opt, list_all};
 use crate::isolation::records::{Kind, Record, RecordError};
 
-pub use resurgam_core::isolation::controls::identity::*;
+pub use resurgam_core::isolation::controls::identity::{
+    Mark, Recorded, Todo, again, by_name, completing, key, todo, unrecorded,
+};
 
 /// Accounts recreated at a time.
 const PARALLEL: usize = 8;

@@ -7,7 +7,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::api::{Isolation, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call};
 
-pub use resurgam_core::isolation::controls::label::*;
+pub use resurgam_core::isolation::controls::label::{is_labelled, patch};
 
 /// Writes label and annotations, if the namespace is still as it was read. `dry_run`: the API server only says what it would do.
 ///

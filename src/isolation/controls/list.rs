@@ -17,7 +17,9 @@ use crate::api::{Isolation, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use batch::Batch;
 
-pub use resurgam_core::isolation::controls::list::*;
+pub use resurgam_core::isolation::controls::list::{
+    CONFIG_MAPS, LABEL, Levels, Listed, ROLES_KEY, appended, changed, empty, holders, levels, list, selector,
+};
 
 mod batch;
 

@@ -12,7 +12,10 @@ use crate::calls::{IoError, call, call_opt, each, list_all};
 use crate::isolation::failure::is_too_large;
 use crate::isolation::records::{Kind, Record, RecordError};
 
-pub use resurgam_core::isolation::controls::network::*;
+pub use resurgam_core::isolation::controls::network::{
+    CLEAN_ROOM, DEFAULT_DENY, NEUTRALISED, Observed, Room, change, is_as, is_neutralised, is_ours,
+    restorable, wanted, without_marks,
+};
 
 /// Policies written at a time.
 const PARALLEL: usize = 8;

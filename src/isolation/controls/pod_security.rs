@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::field_manager;
 use crate::calls::{IoError, call};
 
-pub use resurgam_core::isolation::controls::pod_security::*;
+pub use resurgam_core::isolation::controls::pod_security::{change, is_enforced};
 
 /// Has the namespace enforce what a clean room has to. Returns it as it is then.
 ///

@@ -8,7 +8,9 @@ use serde_json::json;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt, each, list_all};
 
-pub use resurgam_core::isolation::controls::pods::*;
+pub use resurgam_core::isolation::controls::pods::{
+    GRACE_SECONDS, Todo, is_live, is_static, is_unmanaged, todo,
+};
 
 /// Selects pods that use the network of their node: no NetworkPolicy touches those.
 pub const NODE_NETWORK: &str = "spec.hostNetwork=true";

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 
-pub use resurgam_core::isolation::controls::quota::*;
+pub use resurgam_core::isolation::controls::quota::{RAISED_ANNOTATION, raising, restoring};
 
 /// Raises every quota of the namespace that bounds what isolating creates. Returns the names of those that were raised.
 ///

@@ -19,7 +19,10 @@ use crate::calls::{IoError, call_opt, each, list_all};
 use crate::isolation::failure::has_no_room;
 use crate::isolation::records::{Kind as RecordKind, Record, RecordError};
 
-pub use resurgam_core::isolation::controls::workloads::*;
+pub use resurgam_core::isolation::controls::workloads::{
+    Inventory, Kind, Lists, NOWHERE, NotRecorded, Shape, Workload, recorded_nodes, recorded_replicas,
+    recorded_suspend,
+};
 
 /// Objects listed at a time.
 const PAGE: u32 = 500;

@@ -1,46 +1,12 @@
 //! From a gate's single answers to a settled verdict: stable for long enough, failed often enough, fresh enough.
 
-use crate::api::Reason;
 use std::time::Duration as StdDuration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::Verdict;
+use crate::api::{Reason, Verdict};
+pub use crate::gates::Answer;
 use crate::plan::GatePolicy;
-
-/// One answer of a gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// What it said.
-    pub verdict: Verdict,
-    /// One word for why, in CamelCase.
-    pub reason: String,
-    /// Why, with the culprit's name.
-    pub message: String,
-    /// Digest of what was judged: UIDs, the fields looked at, what was required.
-    pub evidence: Option<String>,
-}
-
-impl Answer {
-    /// The gate passes, judged by `evidence`.
-    pub fn pass(reason: &str, message: impl Into<String>, evidence: String) -> Self {
-        Self::new(Verdict::Pass, reason, message.into(), Some(evidence))
-    }
-
-    /// The gate fails, judged by `evidence`.
-    pub fn fail(reason: &str, message: impl Into<String>, evidence: String) -> Self {
-        Self::new(Verdict::Fail, reason, message.into(), Some(evidence))
-    }
-
-    /// The gate cannot be judged.
-    pub fn unknown(reason: &str, message: impl Into<String>) -> Self {
-        Self::new(Verdict::Unknown, reason, message.into(), None)
-    }
-
-    fn new(verdict: Verdict, reason: &str, message: String, evidence: Option<String>) -> Self {
-        Self { verdict, reason: reason.to_owned(), message, evidence }
-    }
-}
 
 /// Where a gate stands at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +15,19 @@ pub struct GateState {
     pub verdict: Verdict,
     /// It has failed `failureLimit` times in a row.
     pub failed: bool,
-    /// It has been Unknown for longer than `patience`.
-    pub impatient: bool,
+    /// It has been Unknown for longer than `stableFor` plus `unknownDeadline`.
+    pub is_overdue: bool,
     /// Why nothing is known yet or any more, where that is not the gate's own word.
     pub unsettled: Option<Reason>,
     /// One word for why.
-    pub reason: String,
+    pub reason: &'static str,
     /// Why.
     pub message: String,
     /// Digest of what was judged.
     pub evidence: Option<String>,
     /// Since when it says so.
     pub since: Timestamp,
-    /// When it will say something else if nothing is heard: the end of `stableFor`, of freshness, of patience.
+    /// When it will say something else if nothing is heard: the end of `stableFor`, of freshness, of `unknownDeadline`.
     pub changes_at: Option<Timestamp>,
 }
 
@@ -145,31 +111,34 @@ impl Tracker {
     #[must_use]
     pub fn state(&self, now: Timestamp) -> GateState {
         // A gate that has to be stable for long is not late while it proves that.
-        let impatient_at = after(after(self.unsettled_since, self.policy.stable_for), self.policy.patience);
-        let unknown =
-            |unsettled: Option<Reason>, reason: &str, message: String, changes_at: Timestamp| GateState {
-                verdict: Verdict::Unknown,
-                unsettled,
-                failed: false,
-                impatient: now >= impatient_at,
-                reason: reason.to_owned(),
-                message,
-                evidence: None,
-                since: self.unsettled_since,
-                changes_at: [changes_at, impatient_at].into_iter().filter(|&at| at > now).min(),
-            };
+        let overdue_at =
+            after(after(self.unsettled_since, self.policy.stable_for), self.policy.unknown_deadline);
+        let unknown = |unsettled: Option<Reason>,
+                       reason: &'static str,
+                       message: String,
+                       changes_at: Timestamp| GateState {
+            verdict: Verdict::Unknown,
+            unsettled,
+            failed: false,
+            is_overdue: now >= overdue_at,
+            reason,
+            message,
+            evidence: None,
+            since: self.unsettled_since,
+            changes_at: [changes_at, overdue_at].into_iter().filter(|&at| at > now).min(),
+        };
         let unsettled = |reason: Reason, message: String, changes_at: Timestamp| {
             unknown(Some(reason), reason.as_str(), message, changes_at)
         };
         let Some((last, at)) = &self.last else {
-            return unsettled(Reason::NotAsked, "not answered yet".to_owned(), impatient_at);
+            return unsettled(Reason::NotAsked, "not answered yet".to_owned(), overdue_at);
         };
         let stale_at = after(*at, self.policy.freshness());
         if now >= stale_at {
             return unsettled(
                 Reason::Stale,
                 format!("not answered since {at}: {}", last.message),
-                impatient_at,
+                overdue_at,
             );
         }
         match (last.verdict, self.passing_since) {
@@ -185,8 +154,8 @@ impl Tracker {
                     verdict: Verdict::Pass,
                     unsettled: None,
                     failed: false,
-                    impatient: false,
-                    reason: last.reason.clone(),
+                    is_overdue: false,
+                    reason: last.reason.as_str(),
                     message: last.message.clone(),
                     evidence: last.evidence.clone(),
                     since,
@@ -197,15 +166,15 @@ impl Tracker {
                 verdict: Verdict::Fail,
                 unsettled: None,
                 failed: self.fails >= self.policy.failure_limit,
-                impatient: false,
-                reason: last.reason.clone(),
+                is_overdue: false,
+                reason: last.reason.as_str(),
                 message: last.message.clone(),
                 evidence: last.evidence.clone(),
                 since: self.failing_since,
                 changes_at: Some(stale_at),
             },
             (Verdict::Pass | Verdict::Unknown, _) => {
-                unknown(None, &last.reason, last.message.clone(), stale_at)
+                unknown(None, last.reason.as_str(), last.message.clone(), stale_at)
             }
         }
     }
@@ -214,13 +183,14 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::GateReason;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(millis).unwrap()
     }
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
-        Answer { verdict, reason: "R".into(), message: "m".into(), evidence: Some(evidence.into()) }
+        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence: Some(evidence.into()) }
     }
 
     fn tracker(stable_ms: u64, limit: u32) -> Tracker {
@@ -231,7 +201,7 @@ mod tests {
                 interval: ms(1000),
                 timeout: ms(500),
                 failure_limit: limit,
-                patience: ms(60_000),
+                unknown_deadline: ms(60_000),
             },
             at(0),
         )
@@ -242,7 +212,7 @@ mod tests {
         let mut gate = tracker(300, 3);
         gate.record(answer(Verdict::Pass, "a"), at(0));
         assert_eq!(
-            (gate.state(at(0)).verdict, gate.state(at(299)).reason.as_str()),
+            (gate.state(at(0)).verdict, gate.state(at(299)).reason),
             (Verdict::Unknown, "Stabilising")
         );
         assert_eq!(gate.next_ask(at(0)), at(300));
@@ -282,7 +252,7 @@ mod tests {
         gate.record(answer(Verdict::Pass, "a"), at(0));
         assert_eq!(gate.state(at(29_999)).verdict, Verdict::Pass);
         assert_eq!(
-            (gate.state(at(30_000)).verdict, gate.state(at(30_000)).reason.as_str()),
+            (gate.state(at(30_000)).verdict, gate.state(at(30_000)).reason),
             (Verdict::Unknown, "Stale")
         );
     }
@@ -306,15 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_for_longer_than_patience_asks_for_a_person() {
+    fn unknown_past_its_deadline_asks_for_a_person() {
         let mut gate = tracker(0, 2);
-        assert!(!gate.state(at(59_999)).impatient);
-        assert!(gate.state(at(60_000)).impatient);
+        assert!(!gate.state(at(59_999)).is_overdue);
+        assert!(gate.state(at(60_000)).is_overdue);
         assert_eq!(gate.state(at(59_999)).changes_at, Some(at(60_000)));
         assert_eq!(gate.state(at(60_000)).changes_at, None, "it says the same for ever");
         gate.record(answer(Verdict::Pass, "a"), at(61_000));
-        assert!(!gate.state(at(61_000)).impatient);
+        assert!(!gate.state(at(61_000)).is_overdue);
         gate.record(answer(Verdict::Unknown, "a"), at(62_000));
-        assert!(!gate.state(at(62_000)).impatient);
+        assert!(!gate.state(at(62_000)).is_overdue);
     }
 }

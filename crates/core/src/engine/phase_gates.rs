@@ -31,7 +31,7 @@ impl ServiceContext<'_> {
                 phase,
                 name: name.clone(),
                 verdict: state.verdict,
-                reason: crate::api::conditions::shorten(&state.reason, 64),
+                reason: crate::api::conditions::shorten(state.reason, 64),
                 message: crate::api::conditions::shorten(&state.message, 512),
                 evidence: state.evidence.clone(),
                 since: time(state.since),
@@ -48,7 +48,7 @@ impl ServiceContext<'_> {
                 }
                 Verdict::Unknown => {
                     passed = false;
-                    if state.impatient {
+                    if state.is_overdue {
                         self.need(next, Reason::GateUnknown, name, &state.message, None);
                     } else {
                         next.block(Reason::GateUnknown, name, state.message.clone());

@@ -11,6 +11,7 @@ use super::target::{ControlsInPlace, Next, Target, loosens, next};
 use super::verify::admission::Probed;
 use super::verify::network::Verdict;
 use crate::api::Isolation;
+use crate::api::QuarantineReason;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{Capture, ControlName, Deliverer};
 
@@ -21,7 +22,7 @@ pub const MESSAGE: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassFailure {
     /// One word.
-    pub reason: &'static str,
+    pub reason: QuarantineReason,
     /// What is the matter, with the culprit's name.
     pub message: String,
     /// Nothing will change until somebody does something.
@@ -35,7 +36,7 @@ pub const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFailure {
     /// One word.
-    pub reason: &'static str,
+    pub reason: QuarantineReason,
     /// The culprit, who clears it, the command, and what was tried.
     pub message: String,
     /// It has failed for [`STALLED_AFTER`].

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::pass::{ClusterState, Pass, PassFailure};
 use crate::api::conditions::{self, State};
 use crate::api::quarantine::{Control, ControlName, ControlState, DelivererState};
-use crate::api::{Isolation, Quarantine, QuarantineStatus};
+use crate::api::{Isolation, Quarantine, QuarantineReason, QuarantineStatus};
 use controls::controls;
 use ready::ready;
 pub use ready::unverified_fence;
@@ -50,23 +50,23 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     unmanaged_pods.truncate(UNMANAGED);
     let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
-    let mut set = |type_, state, reason: &str, message: &str| {
-        conditions::set(&mut conditions, type_, state, reason, message, generation, now);
+    let mut set = |type_, state, reason: QuarantineReason, message: &str| {
+        conditions::set(&mut conditions, type_, state, reason.as_str(), message, generation, now);
     };
     match &known.fence.drift {
         None if known.fence.newer => set(
             conditions::FENCE_INTACT,
             State::True,
-            "Newer",
+            QuarantineReason::Newer,
             "admission policies of a newer version are in place: this operator leaves them as they are",
         ),
         None => set(
             conditions::FENCE_INTACT,
             State::True,
-            "AsWritten",
+            QuarantineReason::AsWritten,
             "the admission policies are as we wrote them",
         ),
-        Some(why) => set(conditions::FENCE_INTACT, State::False, "Missing", why),
+        Some(why) => set(conditions::FENCE_INTACT, State::False, QuarantineReason::Missing, why),
     }
     let (state, reason, message) = ready(pass, &controls);
     set(conditions::READY, state, reason, &message);
@@ -106,7 +106,7 @@ pub fn impossible(quarantine: &Quarantine, failure: &PassFailure, now: Timestamp
     status.observed_generation = generation;
     let conditions = &mut status.conditions;
     for (type_, state) in [(conditions::READY, State::False), (conditions::STALLED, State::True)] {
-        conditions::set(conditions, type_, state, failure.reason, &failure.message, generation, now);
+        conditions::set(conditions, type_, state, failure.reason.as_str(), &failure.message, generation, now);
     }
     conditions::clear(conditions, conditions::RECONCILING);
     status

@@ -355,7 +355,7 @@ fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
             (conditions::NETWORK_NOT_ENFORCED, "library", Network, true),
             (conditions::NETWORK_NOT_ENFORCED, "museum", Network, false),
             (conditions::NETWORK_NOT_ENFORCED, "library", Fence, false),
-            ("FenceNotSeen", "library", Network, false),
+            ("FenceNotVerified", "library", Network, false),
             ("StaticPods", "library", Network, false),
         ] {
             let mut stood = quarantine(QuarantineLevel::Sealed, Some(from), false, true);

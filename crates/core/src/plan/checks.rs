@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, Problem, ServiceId, graph};
-use crate::api::{Class, Phase, Reason, protected_namespace};
+use super::{Gate, Plan, Problem, ServiceId, graph};
+use crate::api::{Class, GATE_TYPES, Phase, Reason, protected_namespace};
 use crate::steps;
 
 /// A dependency that the plan does not have.
@@ -112,7 +112,7 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
                 );
                 problems.push(Problem::new(Reason::DuplicateGate, &gate.spec.name, message));
             }
-            if gate.spec.class().is_none() {
+            if gate.spec.gate_type().is_none() {
                 let message =
                     format!("gate '{}' of {name} does not ask exactly one question", gate.spec.name);
                 problems.push(Problem::new(Reason::MalformedGate, &gate.spec.name, message));
@@ -126,8 +126,10 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
                 lacks.push(format!("no {} gate", phase.as_str()));
             }
         }
-        if !service.gates.iter().any(|gate| gate.spec.class() == Some(Class::Integrity)) {
-            lacks.push("no integrity gate (imageDigests)".to_owned());
+        let of = |gate: &Gate| gate.spec.gate_type().map(|of| of.class);
+        if !service.gates.iter().any(|gate| of(gate) == Some(Class::Integrity)) {
+            let names = GATE_TYPES.iter().filter(|of| of.class == Class::Integrity).map(|of| of.name);
+            lacks.push(format!("no integrity gate ({})", names.collect::<Vec<_>>().join(", ")));
         }
         if !lacks.is_empty() {
             let message = format!(

@@ -9,7 +9,7 @@ use crate::api::gate::GatesSpec;
 use crate::api::recovery_plan::{Order, QuarantinePolicy};
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
-use crate::api::{Phase, Reason, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
+use crate::api::{GateSpec, Phase, Reason, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
 
 impl Plan {
     /// Reads a plan as the API server has it.
@@ -233,7 +233,8 @@ fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) 
     let of = |phase: Phase| -> Vec<Gate> {
         let inherited = defaults.map_or(&[][..], |d| d.of(phase));
         // A default that looks into namespaces has nothing to look at in an external system.
-        let inherited = inherited.iter().filter(|gate| !(external && gate.looks_into_namespaces()));
+        let looks = |gate: &GateSpec| gate.gate_type().is_some_and(|of| of.looks_into_namespaces);
+        let inherited = inherited.iter().filter(|gate| !(external && looks(gate)));
         inherited
             .chain(own.map_or(&[][..], |o| o.of(phase)))
             .map(|spec| Gate {

@@ -104,7 +104,7 @@ pub struct Resume {
     pub missed_run: MissedRun,
 }
 
-/// A gate and how patiently it is asked.
+/// A gate and how it is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
     /// When it is asked.
@@ -113,7 +113,7 @@ pub struct Gate {
     pub key: GateKey,
     /// The question.
     pub spec: GateSpec,
-    /// How patiently.
+    /// How often and how strictly.
     pub policy: GatePolicy,
 }
 
@@ -126,7 +126,7 @@ pub struct GateKey {
     pub name: String,
 }
 
-/// How patiently a gate is asked, defaults filled in.
+/// How often and how strictly a gate is asked, defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatePolicy {
     /// It passes once it has passed without a break for this long.
@@ -138,7 +138,7 @@ pub struct GatePolicy {
     /// So many Fails in a row are a failure.
     pub failure_limit: u32,
     /// Unknown for longer asks for a person.
-    pub patience: StdDuration,
+    pub unknown_deadline: StdDuration,
 }
 
 impl GatePolicy {
@@ -154,7 +154,7 @@ impl GatePolicy {
             interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
             timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
             failure_limit: spec.failure_limit.unwrap_or(3).max(1),
-            patience: or(spec.patience, 15 * 60),
+            unknown_deadline: or(spec.unknown_deadline, 15 * 60),
         }
     }
 

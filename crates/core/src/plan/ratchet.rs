@@ -10,14 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Gate, Plan, ServiceId};
+use crate::api::gate_types::COMMON_FIELDS;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::{ClusterService, Duration};
 
 /// Version of the form in which requirements are kept. Another one cannot be compared.
 pub const VERSION: u32 = 1;
-
-/// Fields of a gate that are compared by number, or not at all.
-const NOT_ASKED: [&str; 6] = ["name", "stableFor", "interval", "timeout", "failureLimit", "patience"];
 
 /// All that must be proved of a service before anything of it is loosened. Steps are none of it: gates judge what they start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +141,7 @@ impl GateRequirement {
         // Specs of gates always serialise; one that did not would differ from every other.
         let mut asks = serde_json::to_value(&gate.spec).unwrap_or(Value::Null);
         if let Value::Object(fields) = &mut asks {
-            NOT_ASKED.iter().for_each(|field| drop(fields.remove(*field)));
+            COMMON_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
         }
         let millis = |duration: StdDuration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {

@@ -118,7 +118,7 @@ fn tightenings_lose_nothing() {
         IMAGES.replace("failureLimit: 3", "failureLimit: 1"),
         IMAGES.replace("interval: 10s", "interval: 1s"),
         IMAGES.replace("timeout: 10s", "timeout: 1s"),
-        IMAGES.replace("stableFor: 5m", "stableFor: 5m, patience: 9h"),
+        IMAGES.replace("stableFor: 5m", "stableFor: 5m, unknownDeadline: 9h"),
     ] {
         for fields in [
             DEPENDS.to_owned(),

@@ -321,7 +321,7 @@ fn what_is_left_out_has_defaults() {
     assert_eq!(plan.incident, None);
     let policy = a.gates[0].policy;
     assert_eq!(
-        (policy.stable_for, policy.interval, policy.timeout, policy.failure_limit, policy.patience),
+        (policy.stable_for, policy.interval, policy.timeout, policy.failure_limit, policy.unknown_deadline),
         (Duration::ZERO, Duration::from_secs(10), Duration::from_secs(10), 3, Duration::from_secs(900))
     );
 }

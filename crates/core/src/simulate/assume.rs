@@ -7,11 +7,11 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
-use crate::api::{Phase, Stage, Verdict};
+use crate::api::{Phase, ServiceRecoveryStatus, Stage, Verdict};
 use crate::engine::StepProgress;
 use crate::plan::{Plan, UnitId};
 
-use super::world::{Event, Limits, RanAway, Script, Takes, World};
+use super::world::{Limits, RanAway, Script, Takes, World};
 
 /// What is assumed of the world; besides, every gate passes when asked, and writes take no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,27 +84,26 @@ pub fn play(plan: &Plan, assumed: Assumed, max_parallel: usize) -> Result<Run, R
     let script = Script::calm(assumed);
     let looks = LOOKS_PER_SERVICE.saturating_mul(plan.services.len() + 1);
     let start = Timestamp::UNIX_EPOCH;
-    let mut world = World::new(plan, script, Limits { looks }, start);
+    let mut world = World::new(plan, script, Limits { looks }, start).without_facts();
     world.run(start.checked_add(HORIZON).unwrap_or(Timestamp::MAX))?;
-    Ok(story(&world, start))
+    let makespan = world.runs.iter().filter_map(|run| run.finished).max().unwrap_or_default();
+    Ok(Run { services: world.runs, makespan })
 }
 
-fn story(world: &World<'_>, start: Timestamp) -> Run {
-    let mut services = vec![ServiceRun::default(); world.plan.services.len()];
-    for fact in &world.facts {
-        let Event::Written(status) = &fact.event else { continue };
-        let at = fact.at.duration_since(start).unsigned_abs();
-        let of = &mut services[fact.service];
-        if status.stage != Stage::Isolated && of.stages.last().is_none_or(|(_, s)| *s != status.stage) {
-            of.stages.push((at, status.stage));
-            of.started.get_or_insert(at);
+impl ServiceRun {
+    /// Takes in what was written of the service. `at`: since the beginning.
+    pub(super) fn follow(&mut self, at: Duration, status: &ServiceRecoveryStatus) {
+        if status.stage != Stage::Isolated && self.stages.last().is_none_or(|(_, s)| *s != status.stage) {
+            self.stages.push((at, status.stage));
+            self.started.get_or_insert(at);
         }
-        if is_true(&status.conditions, RECOVERED) && is_true(&status.conditions, HEALTHY) {
-            of.finished.get_or_insert(at);
+        if self.finished.is_none()
+            && is_true(&status.conditions, RECOVERED)
+            && is_true(&status.conditions, HEALTHY)
+        {
+            self.finished = Some(at);
         }
     }
-    let makespan = services.iter().filter_map(|s| s.finished).max().unwrap_or_default();
-    Run { services, makespan }
 }
 
 impl Run {
@@ -141,40 +140,62 @@ impl Run {
     }
 }
 
-/// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; `own`, which
-/// has been played, and the last never are. With them, the run without any limit.
+/// A plan, played with several values of `maxParallel`.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// With the plan's own.
+    pub own: Run,
+    /// Without any limit.
+    pub unlimited: Run,
+    /// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; the plan's own and the
+    /// last never are.
+    pub rows: Vec<(usize, Duration)>,
+}
+
+/// Plays a plan with its own `maxParallel` and with others.
 ///
 /// # Errors
 ///
 /// As [`play`].
-pub fn sweep(
-    plan: &Plan,
-    assumed: Assumed,
-    own: (usize, Duration),
-) -> Result<(Vec<(usize, Duration)>, Run), RanAway> {
+pub fn sweep(plan: &Plan, assumed: Assumed) -> Result<Sweep, RanAway> {
     let most = plan.units.len().max(1);
-    let unlimited = play(plan, assumed, most)?;
+    let [own, unlimited] = both(|| play(plan, assumed, plan.max_parallel), || play(plan, assumed, most));
+    let (own, unlimited) = (own?, unlimited?);
     // With as many slots as it took without a limit, nothing goes otherwise.
     let enough = unlimited.most_at_once(plan).max(1);
-    let numbers: BTreeSet<usize> = (1..=most).filter(|&n| is_shown(n, most)).chain([own.0, most]).collect();
-    let wanted: Vec<usize> = numbers.iter().copied().filter(|&n| n < enough && n != own.0).collect();
+    let numbers: BTreeSet<usize> =
+        (1..=most).filter(|&n| is_shown(n, most)).chain([plan.max_parallel, most]).collect();
+    let wanted: Vec<usize> =
+        numbers.iter().copied().filter(|&n| n < enough && n != plan.max_parallel).collect();
     let played = side_by_side(&wanted, |&n| play(plan, assumed, n).map(|run| run.makespan));
     let mut played = played.into_iter();
     let mut rows: Vec<(usize, Duration)> = Vec::new();
     for n in numbers {
-        let makespan = if n == own.0 {
-            own.1
+        let makespan = if n == plan.max_parallel {
+            own.makespan
         } else if n < enough {
             played.next().transpose()?.unwrap_or_default()
         } else {
             unlimited.makespan
         };
         let done = rows.last().is_some_and(|&(_, before)| before <= unlimited.makespan);
-        if n == own.0 || !done {
+        if n == plan.max_parallel || !done {
             rows.push((n, makespan));
         }
     }
-    Ok((rows, unlimited))
+    Ok(Sweep { own, unlimited, rows })
+}
+
+/// Does two things at the same time.
+fn both<R: Send>(one: impl FnOnce() -> R + Send, other: impl FnOnce() -> R) -> [R; 2] {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(one);
+        let other = other();
+        match thread.join() {
+            Ok(one) => [one, other],
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Does something for each item, on as many threads as the machine has cores. Results are in the items' order.

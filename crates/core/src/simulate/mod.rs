@@ -11,6 +11,6 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use assume::{Assumed, Run, ServiceRun, play, sweep};
+pub use assume::{Assumed, Run, ServiceRun, Sweep, play, sweep};
 pub use load::{LoadError, load};
 pub use world::{Event, Fact, Limits, Question, RanAway, Script, Takes, World};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::Stage;
 use crate::plan::{Plan, UnitId, graph};
 
-use super::assume::{Assumed, Run, play, sweep};
+use super::assume::{Assumed, Run, Sweep, sweep};
 use super::world::RanAway;
 
 mod text;
@@ -140,8 +140,7 @@ impl Report {
     ///
     /// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
     pub fn of(plan: &Plan, assumed: Assumed) -> Result<Self, RanAway> {
-        let run = play(plan, assumed, plan.max_parallel)?;
-        let (rows, unlimited) = sweep(plan, assumed, (plan.max_parallel, run.makespan))?;
+        let Sweep { own: run, unlimited, rows } = sweep(plan, assumed)?;
         let (length, chain) = plan.critical_path(|unit| unlimited.duration(plan, unit));
         let chain: Vec<UnitId> =
             chain.into_iter().filter(|&u| !unlimited.duration(plan, u).is_zero()).collect();

@@ -15,9 +15,9 @@ use kube::{Api, ResourceExt};
 use super::super::super::metrics::Controller;
 use super::super::PassError;
 use super::{Mark, Work};
-use crate::api::Isolation;
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
+use crate::api::{Isolation, QuarantineReason};
 use crate::calls::{call_opt, list_all};
 use crate::isolation::controls::{identity, pods, quota, workloads};
 use crate::isolation::failure::{Culprit, culprit, explain, is_quota_exceeded};
@@ -119,7 +119,7 @@ impl Work<'_> {
         &mut self,
         pass: &mut Pass,
         control: ControlName,
-        reason: &'static str,
+        reason: QuarantineReason,
         error: &PassError,
     ) {
         if error.is_conflict() {
@@ -135,8 +135,8 @@ impl Work<'_> {
         if error.io().and_then(|error| error.status()).is_some_and(is_quota_exceeded) {
             self.raise_quotas().await;
         }
-        self.context.options.process.metrics.failed(Controller::Quarantine, reason);
-        tracing::warn!(?control, reason, %error, "control not enforced; will retry");
+        self.context.options.process.metrics.failed(Controller::Quarantine, reason.as_str());
+        tracing::warn!(?control, %reason, %error, "control not enforced; will retry");
         let message = explain(error, &culprit, configuration.as_deref());
         let failure = ControlFailure { reason, message, stalled: false };
         pass.failures.entry(control).and_modify(|first| first.add(&failure)).or_insert(failure);
@@ -183,7 +183,7 @@ impl Work<'_> {
         let unread = listed.as_ref().err().cloned();
         self.observation.listed = listed.ok();
         for error in written.err().into_iter().chain(unread) {
-            self.failed(pass, ControlName::Guard, "ListFailed", &error.into()).await;
+            self.failed(pass, ControlName::Guard, QuarantineReason::ListFailed, &error.into()).await;
         }
         was_listed
     }
@@ -218,7 +218,7 @@ impl Work<'_> {
         }
         self.observation.namespace = Some(self.namespace.clone());
         if let Some(error) = failed {
-            self.failed(pass, ControlName::Lock, "LabelFailed", &error.into()).await;
+            self.failed(pass, ControlName::Lock, QuarantineReason::LabelFailed, &error.into()).await;
         }
     }
 
@@ -261,7 +261,7 @@ impl Work<'_> {
         match self.write_policies(None).await {
             Ok(written) => Some(written),
             Err(error) => {
-                self.failed(pass, ControlName::Network, "NetworkFailed", &error.into()).await;
+                self.failed(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error.into()).await;
                 None
             }
         }
@@ -272,7 +272,7 @@ impl Work<'_> {
         // What was read before the fence stood may have changed since.
         let stood = self.fenced_before() == Before::Isolated && pass.in_place.fenced;
         if let Err(error) = self.observe_network(pass, None, written.filter(|_| stood)).await {
-            self.failed(pass, ControlName::Network, "NetworkFailed", &error).await;
+            self.failed(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error).await;
         }
     }
 
@@ -288,7 +288,7 @@ impl Work<'_> {
                 inventory = workloads::inventory(&client, self.name).await;
             }
             if let Err(error) = stopped {
-                self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await;
+                self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into()).await;
             }
         }
         match inventory {
@@ -300,7 +300,9 @@ impl Work<'_> {
                 pass.workloads = found.workloads.len();
                 self.observation.inventory = Some(found);
             }
-            Err(error) => self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await,
+            Err(error) => {
+                self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into()).await
+            }
         }
     }
 
@@ -310,7 +312,9 @@ impl Work<'_> {
         let found = match pods::list(&client, self.name).await {
             Ok(found) => found,
             Err(error) => {
-                return self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+                return self
+                    .failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
+                    .await;
             }
         };
         if let Some(inventory) = &self.observation.inventory {
@@ -323,14 +327,16 @@ impl Work<'_> {
         let ended = pods::end(&client, self.name, &found).await;
         let written = !matches!(ended, Ok(0));
         if let Err(error) = ended {
-            self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+            self.failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into()).await;
         }
         self.announce_unmanaged(pass).await;
         let found = if written { pods::list(&client, self.name).await } else { Ok(found) };
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                return self.failed(pass, ControlName::Workloads, "PodsFailed", &error.into()).await;
+                return self
+                    .failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
+                    .await;
             }
         };
         pass.alive = found.iter().filter(|pod| pods::is_live(pod)).map(ResourceExt::name_any).collect();
@@ -338,7 +344,7 @@ impl Work<'_> {
         let rooted: Vec<_> = rooted.map(ResourceExt::name_any).collect();
         if !rooted.is_empty() {
             let message = format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
-            pass.failure = Some(PassFailure { reason: "StaticPods", message, stalled: true });
+            pass.failure = Some(PassFailure { reason: QuarantineReason::StaticPods, message, stalled: true });
         }
         self.observation.pods = Some(found);
     }
@@ -360,11 +366,17 @@ impl Work<'_> {
         match identity::renew(&client, self.name, &self.mark()).await {
             Ok(true) => self.drift.push("service accounts".to_owned()),
             Ok(false) => {}
-            Err(error) => self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await,
+            Err(error) => {
+                self.failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
+                    .await
+            }
         }
         match identity::list(&client, self.name).await {
             Ok(accounts) => self.observation.accounts = Some(accounts),
-            Err(error) => self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await,
+            Err(error) => {
+                self.failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
+                    .await
+            }
         }
     }
 
@@ -375,8 +387,8 @@ impl Work<'_> {
         self.context.remember(self.name, |memory| {
             for (control, failure) in &mut pass.failures {
                 // After a start of the operator, what had stalled has stalled still.
-                let had_stalled =
-                    !memory.failing.contains_key(control) && stalled.as_deref() == Some(failure.reason);
+                let had_stalled = !memory.failing.contains_key(control)
+                    && stalled.as_deref() == Some(failure.reason.as_str());
                 let now = Instant::now();
                 let began = if had_stalled { now.checked_sub(STALLED_AFTER) } else { None };
                 let since = *memory.failing.entry(*control).or_insert(began.unwrap_or(now));

@@ -62,7 +62,7 @@ fn a_gate_that_fails_below_its_limit_needs_nobody() {
 }
 
 #[test]
-fn unknown_past_patience_asks_for_a_person_and_ends_by_itself() {
+fn unknown_past_its_deadline_asks_for_a_person_and_ends_by_itself() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.run(890);

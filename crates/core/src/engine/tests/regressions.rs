@@ -70,9 +70,9 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
     s.run(60);
     let [beat, pulse] = ["beat", "pulse"].map(|name| GateKey { phase: Phase::Continuous, name: name.into() });
     let passes = s.seen("db").gates[&beat].clone();
-    let unknown = |reason: &str| {
+    let unknown = |reason: &'static str| {
         let unsettled = [Reason::NotAsked, Reason::Stabilising].into_iter().find(|r| r.as_str() == reason);
-        let (verdict, reason) = (Verdict::Unknown, reason.to_owned());
+        let verdict = Verdict::Unknown;
         Some(GateState { verdict, unsettled, reason, ..passes.clone() })
     };
     let passed = Some(passes.clone());

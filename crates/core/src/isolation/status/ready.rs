@@ -4,12 +4,12 @@ use super::super::pass::Pass;
 use super::super::target::Next;
 use super::super::verify::admission::Probed;
 use super::still_alive;
-use crate::api::Isolation;
-use crate::api::conditions::{self, NETWORK_NOT_ENFORCED, State};
+use crate::api::conditions::State;
 use crate::api::quarantine::{Control, ControlName, ControlState};
+use crate::api::{Isolation, QuarantineReason};
 
 /// Returns status, reason and message of the condition `Ready`.
-pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, String) {
+pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, QuarantineReason, String) {
     let level = pass.target.level;
     if let Some(failed) = failed(pass) {
         return failed;
@@ -21,17 +21,17 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, 
         && pass.other_policies.is_cut();
     if host_network && pass.next() == Next::Done {
         let message = known.map(|network| network.message.clone()).unwrap_or_default();
-        return (State::False, conditions::HOST_NETWORK_PODS, message);
+        return (State::False, QuarantineReason::HostNetworkPods, message);
     }
     let waiting = |reason, message: String| (State::Unknown, reason, message);
     let network = controls.iter().find(|control| control.name == ControlName::Network);
     match pass.next() {
         Next::Done if network.is_some_and(|n| n.state == ControlState::NotEnforced) => {
             let message = network.map(|n| n.message.clone()).unwrap_or_default();
-            (State::False, NETWORK_NOT_ENFORCED, message)
+            (State::False, QuarantineReason::NetworkNotEnforced, message)
         }
         Next::Done if network.is_some_and(|n| n.state == ControlState::Enforced) => waiting(
-            "TryingNetwork",
+            QuarantineReason::TryingNetwork,
             "whether the cluster's network enforces the policies is being tried".into(),
         ),
         Next::Done => {
@@ -47,21 +47,29 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, &'static str, 
             if let Some(held) = &pass.target.held {
                 message = format!("{message}. {held}");
             }
-            (State::True, level.as_str(), message)
+            (State::True, level.into(), message)
         }
-        Next::List => waiting("WritingLists", "the isolation lists are not written yet".into()),
-        Next::Label => waiting("Labelling", "the namespace's label is not written yet".into()),
-        Next::Probe => waiting("TryingFence", unverified_fence(pass)),
-        Next::Network => waiting("WritingPolicies", "network policies are not written yet".into()),
-        Next::Capture => waiting("Capturing", "evidence is not kept yet".into()),
-        Next::Stop => waiting("Stopping", "workloads are not at zero yet".into()),
-        Next::AwaitPods => waiting("AwaitingPods", still_alive(&pass.alive)),
-        Next::Identity => waiting("RenewingIdentities", "ServiceAccounts are not recreated yet".into()),
+        Next::List => {
+            waiting(QuarantineReason::WritingLists, "the isolation lists are not written yet".into())
+        }
+        Next::Label => {
+            waiting(QuarantineReason::Labelling, "the namespace's label is not written yet".into())
+        }
+        Next::Probe => waiting(QuarantineReason::TryingFence, unverified_fence(pass)),
+        Next::Network => {
+            waiting(QuarantineReason::WritingPolicies, "network policies are not written yet".into())
+        }
+        Next::Capture => waiting(QuarantineReason::Capturing, "evidence is not kept yet".into()),
+        Next::Stop => waiting(QuarantineReason::Stopping, "workloads are not at zero yet".into()),
+        Next::AwaitPods => waiting(QuarantineReason::AwaitingPods, still_alive(&pass.alive)),
+        Next::Identity => {
+            waiting(QuarantineReason::RenewingIdentities, "ServiceAccounts are not recreated yet".into())
+        }
     }
 }
 
 /// What went wrong: all of it, and stalled if any of it has.
-fn failed(pass: &Pass) -> Option<(State, &'static str, String)> {
+fn failed(pass: &Pass) -> Option<(State, QuarantineReason, String)> {
     let failures = pass.failures.iter().map(|(control, failure)| {
         (failure.stalled, failure.reason, format!("{control:?}: {}", failure.message))
     });

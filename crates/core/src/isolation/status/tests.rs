@@ -135,8 +135,11 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
     for stalled in [false, true] {
         let mut troubled =
             pass(Isolation::Sealed, ControlsInPlace { captured: false, stopped: false, empty: false, ..ALL });
-        troubled.failure =
-            Some(PassFailure { reason: "CaptureFailed", message: "no space in /evidence".into(), stalled });
+        troubled.failure = Some(PassFailure {
+            reason: QuarantineReason::CaptureFailed,
+            message: "no space in /evidence".into(),
+            stalled,
+        });
         let status = after_pass(&quarantine(None, false), &troubled);
         let ready = find(&status.conditions, READY).unwrap();
         assert_eq!(
@@ -150,7 +153,11 @@ fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
 }
 
 fn failure(stalled: bool) -> ControlFailure {
-    ControlFailure { reason: "NetworkFailed", message: "webhook v refuses it".into(), stalled }
+    ControlFailure {
+        reason: QuarantineReason::NetworkFailed,
+        message: "webhook v refuses it".into(),
+        stalled,
+    }
 }
 
 /// Whatever else holds: a control that failed is not said to.
@@ -216,7 +223,10 @@ fn two_culprits_of_one_control_are_both_named() {
 #[test]
 fn what_has_stalled_is_said_before_what_is_tried_again() {
     let mut failing = pass(Isolation::Sealed, ALL);
-    failing.failures.insert(ControlName::Lock, ControlFailure { reason: "LabelFailed", ..failure(false) });
+    failing.failures.insert(
+        ControlName::Lock,
+        ControlFailure { reason: QuarantineReason::LabelFailed, ..failure(false) },
+    );
     failing.failures.insert(ControlName::Network, failure(true));
     let status = after_pass(&quarantine(None, true), &failing);
     let ready = find(&status.conditions, READY).unwrap();
@@ -233,7 +243,9 @@ fn what_has_stalled_is_said_before_what_is_tried_again() {
 fn a_list_alone_isolates_and_is_not_ready() {
     let mut listed = pass(Isolation::Sealed, ControlsInPlace { labelled: false, ..ALL });
     listed.probed = Some(probed(|_| Seen::Refused));
-    listed.failures.insert(ControlName::Lock, ControlFailure { reason: "LabelFailed", ..failure(true) });
+    listed
+        .failures
+        .insert(ControlName::Lock, ControlFailure { reason: QuarantineReason::LabelFailed, ..failure(true) });
     let status = after_pass(&quarantine(None, true), &listed);
     assert_eq!(status.isolation, Some(Isolation::Sealed));
     assert!(!is_true(&status.conditions, READY));
@@ -473,7 +485,11 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
         told.status = Some(after_pass(&stood, &going));
         assert_eq!(wanted(&told), from);
         // A fence that will not let go is told, and taken back: closed is the safe side.
-        going.failure = Some(PassFailure { reason: "FenceNotSeen", message: String::new(), stalled: true });
+        going.failure = Some(PassFailure {
+            reason: QuarantineReason::FenceNotVerified,
+            message: String::new(),
+            stalled: true,
+        });
         assert!(!going.is_between(Some(from)));
         assert!(!pass(to, ALL).is_between(Some(from)), "it is there");
         assert!(

@@ -65,8 +65,8 @@ pub(super) fn plan() -> impl Strategy<Value = RecoveryPlanSpec> {
                 )
             });
             let order = if tiered { "Tiers" } else { "Dependencies" };
-            let images = "imageDigests: {approvedFrom: {configMap: {name: images}}}, interval: 7s, patience: 40s";
-            let health = "workloads: {}, interval: 5s, patience: 40s";
+            let images = "imageDigests: {approvedFrom: {configMap: {name: images}}}, interval: 7s, unknownDeadline: 40s";
+            let health = "workloads: {}, interval: 5s, unknownDeadline: 40s";
             let yaml = format!(
                 "incidentRef: {{name: nov}}\nserviceAccountName: recovery\norder: {order}\nmaxParallel: \
                  {max_parallel}\ndefaults:\n  gates:\n    beforeRestore: [{{name: images, {images}}}]\n    \

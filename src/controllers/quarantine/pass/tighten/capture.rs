@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::super::{PassError, read, write};
 use super::super::Work;
-use crate::api::Quarantine;
 use crate::api::quarantine::ControlName;
+use crate::api::{Quarantine, QuarantineReason};
 use crate::clock;
 use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::pass::Pass;
@@ -56,7 +56,8 @@ impl Work<'_> {
                 pass.capture = Some(kept);
             }
             Err(error) => {
-                self.failed(pass, ControlName::Workloads, "CaptureFailed", &error.into()).await;
+                self.failed(pass, ControlName::Workloads, QuarantineReason::CaptureFailed, &error.into())
+                    .await;
                 return Ok(true);
             }
         }

@@ -142,7 +142,7 @@ fn labels_narrow_what_is_looked_at_and_an_empty_choice_is_unknown() {
         let answer = with(labels);
         assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "NothingFound"));
     }
-    assert_eq!(with(&[]).reason, "InProgress");
+    assert_eq!(with(&[]).reason, GateReason::InProgress);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn cron_jobs_and_jobs_that_the_seal_suspended_are_left_out_and_counted() {
     // Left out altogether is nothing shown.
     inventory.deployments.clear();
     inventory.jobs = vec![job("import", true, Some(SEAL))];
-    assert_eq!(asked(Phase::BeforeRelease, &inventory).reason, "NothingFound");
+    assert_eq!(asked(Phase::BeforeRelease, &inventory).reason, GateReason::NothingFound);
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn init_and_ephemeral_containers_that_run_are_judged() {
             ..Default::default()
         };
         let answer = asked(Phase::Continuous, &inventory);
-        assert_eq!(answer.reason, "RunningImageNotApproved", "{field}");
+        assert_eq!(answer.reason, GateReason::RunningImageNotApproved, "{field}");
         assert!(answer.message.contains("container other"), "{}", answer.message);
     }
 }
@@ -226,7 +226,7 @@ fn what_is_disproved_speaks_before_what_is_not_yet_known() {
         ..Default::default()
     };
     let answer = asked(Phase::BeforeRelease, &inventory);
-    assert_eq!(answer.reason, "NotApproved");
+    assert_eq!(answer.reason, GateReason::NotApproved);
     assert!(
         answer.message.starts_with("StatefulSet library/z-last, container app (and 1 more): "),
         "{answer:?}"
@@ -300,7 +300,7 @@ fn an_image_volume_that_was_slipped_into_a_running_pod_is_seen() {
         ..Default::default()
     };
     let answer = asked(Phase::BeforeRelease, &inventory);
-    assert_eq!(answer.reason, "NotApproved");
+    assert_eq!(answer.reason, GateReason::NotApproved);
     assert!(answer.message.starts_with("Pod library/web-1-x, volume slipped: "), "{answer:?}");
 }
 

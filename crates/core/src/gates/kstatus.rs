@@ -5,6 +5,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::api::GateReason;
+
 /// How far a workload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -16,8 +18,8 @@ pub enum Progress {
     Lacking(String),
     /// It will not get there by itself.
     Failed {
-        /// One CamelCase word.
-        reason: &'static str,
+        /// One word for it.
+        reason: GateReason,
         /// Why.
         message: String,
     },
@@ -61,7 +63,7 @@ pub fn deployment(object: &Deployment) -> Standing {
         progressing.filter(|condition| condition.reason.as_deref() == Some("ProgressDeadlineExceeded"))
     {
         Progress::Failed {
-            reason: "ProgressDeadlineExceeded",
+            reason: GateReason::ProgressDeadlineExceeded,
             message: condition.message.clone().unwrap_or_default(),
         }
     } else if updated < specified {
@@ -195,7 +197,10 @@ pub fn job(object: &Job) -> Standing {
         Progress::Moving("is being deleted".to_owned())
     } else if let Some(condition) = holds("Failed").or_else(|| holds("FailureTarget")) {
         let message = condition.message.clone().or_else(|| condition.reason.clone());
-        Progress::Failed { reason: "JobFailed", message: message.unwrap_or_else(|| "it failed".to_owned()) }
+        Progress::Failed {
+            reason: GateReason::JobFailed,
+            message: message.unwrap_or_else(|| "it failed".to_owned()),
+        }
     } else if holds("Complete").is_some() {
         Progress::Current
     } else if suspended {
@@ -220,13 +225,13 @@ pub fn pod(object: &Pod) -> Standing {
         match status.phase.as_deref() {
             Some("Succeeded") => Progress::Current,
             Some("Failed") => Progress::Failed {
-                reason: "PodFailed",
+                reason: GateReason::PodFailed,
                 message: status.message.clone().or(status.reason.clone()).unwrap_or("it failed".to_owned()),
             },
             Some("Running") if ready => Progress::Current,
             Some("Running") => match status.container_statuses.iter().flatten().find(|it| crashes(it)) {
                 Some(container) => Progress::Failed {
-                    reason: "CrashLoopBackOff",
+                    reason: GateReason::CrashLoopBackOff,
                     message: format!("container {} keeps crashing", container.name),
                 },
                 None => Progress::Lacking("runs, but is not ready".to_owned()),

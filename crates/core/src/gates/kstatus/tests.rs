@@ -15,7 +15,7 @@ fn lacks(message: &str) -> Progress {
     Progress::Lacking(message.to_owned())
 }
 
-fn failed(reason: &'static str, message: &str) -> Progress {
+fn failed(reason: GateReason, message: &str) -> Progress {
     Progress::Failed { reason, message: message.to_owned() }
 }
 
@@ -72,7 +72,7 @@ fn deployments() {
             (json!({"metadata": {"deletionTimestamp": "2026-11-23T00:00:00Z"}}), moving(DELETED)),
             (
                 json!({"status": {"conditions": progressing("False", "ProgressDeadlineExceeded")}}),
-                failed("ProgressDeadlineExceeded", "too slow"),
+                failed(GateReason::ProgressDeadlineExceeded, "too slow"),
             ),
             (
                 json!({"metadata": {"generation": 5},
@@ -215,8 +215,8 @@ fn jobs() {
             (json!({"status": {"startTime": null}}), moving("has not started")),
             (json!({"status": null}), moving("has not started")),
             (json!({"status": condition("Complete")}), Progress::Current),
-            (json!({"status": condition("Failed")}), failed("JobFailed", "why")),
-            (json!({"status": condition("FailureTarget")}), failed("JobFailed", "why")),
+            (json!({"status": condition("Failed")}), failed(GateReason::JobFailed, "why")),
+            (json!({"status": condition("FailureTarget")}), failed(GateReason::JobFailed, "why")),
             (json!({"status": {"conditions": [{"type": "Failed", "status": "False"}]}}), Progress::Current),
             (json!({"spec": {"suspend": true}}), Progress::Suspended),
             (json!({"spec": {"suspend": true}, "status": condition("Complete")}), Progress::Current),
@@ -240,10 +240,13 @@ fn pods() {
             (json!({"status": {"conditions": null}}), lacks("runs, but is not ready")),
             (
                 json!({"status": {"conditions": unready, "containerStatuses": crashing}}),
-                failed("CrashLoopBackOff", "container web keeps crashing"),
+                failed(GateReason::CrashLoopBackOff, "container web keeps crashing"),
             ),
             (json!({"status": {"phase": "Succeeded"}}), Progress::Current),
-            (json!({"status": {"phase": "Failed", "reason": "Evicted"}}), failed("PodFailed", "Evicted")),
+            (
+                json!({"status": {"phase": "Failed", "reason": "Evicted"}}),
+                failed(GateReason::PodFailed, "Evicted"),
+            ),
             (
                 json!({"status": {"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "message": "no node"}]}}),

@@ -3,23 +3,23 @@
 use std::fmt::Display;
 
 use super::Answer;
-use crate::api::Verdict;
+use crate::api::{GateReason, Verdict};
 
 /// What one check finds wrong with one thing.
 pub struct Finding {
     disproved: bool,
-    reason: &'static str,
+    reason: GateReason,
     message: String,
 }
 
 impl Finding {
     /// It is not as it should be.
-    pub fn fail(reason: &'static str, message: impl Into<String>) -> Option<Self> {
+    pub fn fail(reason: GateReason, message: impl Into<String>) -> Option<Self> {
         Some(Self { disproved: true, reason, message: message.into() })
     }
 
     /// Nobody can say whether it is.
-    pub fn unknown(reason: &'static str, message: impl Into<String>) -> Option<Self> {
+    pub fn unknown(reason: GateReason, message: impl Into<String>) -> Option<Self> {
         Some(Self { disproved: false, reason, message: message.into() })
     }
 }
@@ -35,7 +35,7 @@ pub fn worst<C: Display>(findings: &[(C, Finding)], evidence: impl FnOnce() -> S
     };
     Some(Answer {
         verdict: if finding.disproved { Verdict::Fail } else { Verdict::Unknown },
-        reason: finding.reason.into(),
+        reason: finding.reason,
         message: format!("{culprit}{others}: {}", finding.message),
         evidence: finding.disproved.then(evidence),
     })

@@ -1,0 +1,175 @@
+//! What is in a service's namespaces, as the plan's account may see it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::Resource;
+use kube::core::{Selector, SelectorExt};
+
+/// All workloads of some namespaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+    /// StatefulSets.
+    pub stateful_sets: Vec<StatefulSet>,
+    /// DaemonSets.
+    pub daemon_sets: Vec<DaemonSet>,
+    /// ReplicaSets.
+    pub replica_sets: Vec<ReplicaSet>,
+    /// ReplicationControllers.
+    pub replication_controllers: Vec<ReplicationController>,
+    /// Jobs.
+    pub jobs: Vec<Job>,
+    /// CronJobs.
+    pub cron_jobs: Vec<CronJob>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+}
+
+impl Inventory {
+    /// Returns the objects that may own others here.
+    #[must_use]
+    pub fn owners(&self) -> Owners<'_> {
+        let mut owners = Owners::default();
+        for object in &self.deployments {
+            let selector = object.spec.as_ref().map(|spec| &spec.selector);
+            owners.add(object, selector);
+        }
+        self.stateful_sets.iter().for_each(|object| owners.add(object, None));
+        self.daemon_sets.iter().for_each(|object| owners.add(object, None));
+        self.replica_sets.iter().for_each(|object| owners.add(object, None));
+        self.replication_controllers.iter().for_each(|object| owners.add(object, None));
+        self.jobs.iter().for_each(|object| owners.add(object, None));
+        self.cron_jobs.iter().for_each(|object| owners.add(object, None));
+        owners
+    }
+
+    /// Returns the first of the namespaces in which nothing at all was found.
+    #[must_use]
+    pub fn empty_namespace<'a>(&self, namespaces: &'a [String]) -> Option<&'a str> {
+        fn of<K: Resource>(objects: &[K]) -> impl Iterator<Item = &str> {
+            objects.iter().filter_map(|object| object.meta().namespace.as_deref())
+        }
+        let inhabited: BTreeSet<&str> = of(&self.deployments)
+            .chain(of(&self.stateful_sets))
+            .chain(of(&self.daemon_sets))
+            .chain(of(&self.replica_sets))
+            .chain(of(&self.replication_controllers))
+            .chain(of(&self.jobs))
+            .chain(of(&self.cron_jobs))
+            .chain(of(&self.pods))
+            .collect();
+        namespaces.iter().map(String::as_str).find(|namespace| !inhabited.contains(namespace))
+    }
+}
+
+/// The listed objects that may own others, by UID.
+///
+/// An owner reference is text that whoever creates the object chooses. It counts only if it agrees in everything with a listed
+/// object of a kind that makes objects of the owned kind; otherwise the object is judged as a workload of its own.
+#[derive(Debug, Default)]
+pub struct Owners<'a>(BTreeMap<&'a str, Owner<'a>>);
+
+#[derive(Debug)]
+struct Owner<'a> {
+    group: String,
+    kind: String,
+    namespace: &'a str,
+    name: &'a str,
+    /// What the labels of an owned object match. `None`: the kind's controller decides by UID alone.
+    selector: Option<&'a LabelSelector>,
+}
+
+/// A group and a kind.
+type GroupKind = (&'static str, &'static str);
+
+/// Which built-in kinds make objects of which: the owned kind, then the kinds of its owner.
+const MAKES: [(GroupKind, &[GroupKind]); 3] = [
+    (("apps", "ReplicaSet"), &[("apps", "Deployment")]),
+    (("batch", "Job"), &[("batch", "CronJob")]),
+    (
+        ("", "Pod"),
+        &[
+            ("apps", "ReplicaSet"),
+            ("apps", "StatefulSet"),
+            ("apps", "DaemonSet"),
+            ("batch", "Job"),
+            ("", "ReplicationController"),
+        ],
+    ),
+];
+
+impl<'a> Owners<'a> {
+    fn add<K: Resource<DynamicType = ()>>(&mut self, object: &'a K, selector: Option<&'a LabelSelector>) {
+        let meta = object.meta();
+        let (Some(uid), Some(namespace), Some(name)) = (&meta.uid, &meta.namespace, &meta.name) else {
+            return;
+        };
+        let (group, kind) = (K::group(&()).into_owned(), K::kind(&()).into_owned());
+        self.0.insert(uid, Owner { group, kind, namespace, name, selector });
+    }
+
+    /// Returns whether a listed object made this one, so that judging that one is enough.
+    pub fn has_owner_of<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let meta = object.meta();
+        let own = (K::group(&()), K::kind(&()));
+        let makers = MAKES.iter().find(|((group, kind), _)| *group == own.0 && *kind == own.1);
+        let Some((_, makers)) = makers else { return false };
+        meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true)).any(|owner| {
+            let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+            self.0.get(owner.uid.as_str()).is_some_and(|listed| {
+                makers.contains(&(listed.group.as_str(), listed.kind.as_str()))
+                    && (group, owner.kind.as_str()) == (listed.group.as_str(), listed.kind.as_str())
+                    && owner.name == listed.name
+                    && meta.namespace.as_deref() == Some(listed.namespace)
+                    && listed.selector.is_none_or(|selector| selects(selector, meta))
+            })
+        })
+    }
+}
+
+/// A selector that is empty or cannot be read selects nothing: no controller adopts by one.
+fn selects(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
+    let Ok(selector) = Selector::try_from(selector.clone()) else { return false };
+    !selector.selects_all() && selector.matches(meta.labels.as_ref().unwrap_or(&BTreeMap::new()))
+}
+
+/// One object as a person names it, and its UID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl ObjectRef {
+    /// Returns what an object is referred to by.
+    pub fn of<K: Resource<DynamicType = ()>>(object: &K) -> Self {
+        let meta = object.meta();
+        Self {
+            kind: K::kind(&()).into_owned(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;
