@@ -1,7 +1,5 @@
 //! What is wrong with an operator's surroundings is told at start, before it reports ready.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
-
 use std::process::Command;
 
 #[test]

@@ -1,7 +1,5 @@
 //! The chart's kinds and `resurgam crds` say what the types say.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -1,11 +1,9 @@
 //! What gates gather from a real API server, as the plan's service account; one control plane for all tests here.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -19,6 +17,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use rehearsal::Shared;
 use resurgam::api::gate::{ApprovedFrom, ImageDigestsSpec, WorkloadsSpec};
 use resurgam::api::{GateSpec, ObjectName, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION, Verdict, Verdict::*};
 use resurgam::cluster_cache::ClusterCache;
@@ -27,15 +26,14 @@ use resurgam::gates::{Account, Asker, Question};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
 const GOOD: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const BAD: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+static CONTROL_PLANE: Shared<ControlPlane> = Shared::new();
 
 async fn control_plane() -> &'static ControlPlane {
-    CONTROL_PLANE.get_or_try_init(|| ControlPlane::start(Options::default())).await.unwrap()
+    CONTROL_PLANE.get(rehearsal::shared_cluster).await.unwrap()
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -1,7 +1,5 @@
 //! A plan of 500 services fits: the API server takes it, its status can be written, and etcd has room to spare.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
-
 use control_plane::{ControlPlane, Identity, Options};
 use kube::Api;
 use kube::api::{Patch, PatchParams};

@@ -1,8 +1,6 @@
 //! What is read of the network policies of other APIs on a real API server, as the operator's account. The kinds are Cilium's, Calico's and
 //! others', with nothing of their schemas.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};

@@ -1,27 +1,25 @@
 //! What the API server itself refuses of our kinds, and shows of them; one control plane for all tests here.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 use std::process::Command;
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use rehearsal::Shared;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
 const KINDS: &str = "resurgam.dev/v1alpha1";
 const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
 
-static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
+static CLUSTER: Shared<ControlPlane> = Shared::new();
 
-async fn cluster() -> &'static ControlPlane {
+pub async fn cluster() -> &'static ControlPlane {
     let start = async || {
-        let cluster = ControlPlane::start(Options { nodes: 1, ..Options::default() }).await?;
+        let cluster = rehearsal::shared_cluster().await?;
         rehearsal::install(&cluster).await?;
         anyhow::Ok(cluster)
     };
-    CLUSTER.get_or_try_init(start).await.unwrap()
+    CLUSTER.get(start).await.unwrap()
 }
 
 async fn client() -> Client {

@@ -6,10 +6,10 @@ use kube::core::Status;
 use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
-use crate::exemptions;
-use crate::rig::{INCIDENT, Level, REASON};
-use crate::served;
-use crate::who::Who;
+use crate::attack::exemptions;
+use crate::attack::rig::{INCIDENT, Level, REASON};
+use crate::attack::served;
+use crate::attack::who::Who;
 
 pub const FENCE: &str = "resurgam-write-fence";
 pub const LOCK: &str = "resurgam-namespace-lock";

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
 use serde_json::Value;
 
-use crate::rig::Rig;
-use crate::who::Who;
+use crate::attack::rig::Rig;
+use crate::attack::who::Who;
 
 /// A place in the audit log.
 #[derive(Clone, Copy, Debug)]

@@ -7,14 +7,15 @@ use rehearsal::{DEADLINE, eventually, kind};
 use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
-use crate::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
-use crate::rig::{isolate, stage};
-use crate::who::acting;
+use crate::attack::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
+use crate::attack::rig::{isolate, shared_stage};
+use crate::attack::who::acting;
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
-    let at =
-        |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
+    let at = |version: &str, rest: &str| {
+        format!("{}/namespaces/{namespace}/{rest}", crate::attack::served::root(version))
+    };
     let core = |rest: &str| at("v1", rest);
     let apps = |rest: &str| at("apps/v1", rest);
     let batch = |rest: &str| at("batch/v1", rest);
@@ -182,7 +183,7 @@ fn names_a_fence(message: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_and_get_none() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let cluster = &stage.rig.cluster;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let name = "attack-wanting";
@@ -236,8 +237,9 @@ async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_a
     theirs.patch("payroll", &PatchParams::default(), &resumed).await.unwrap();
     let told_so = async {
         loop {
-            let events =
-                crate::served::get(&admin, &format!("/api/v1/namespaces/{name}/events")).await.unwrap();
+            let events = crate::attack::served::get(&admin, &format!("/api/v1/namespaces/{name}/events"))
+                .await
+                .unwrap();
             let refused = |e: &Value| {
                 e["involvedObject"]["name"] == "payroll" && names_a_fence(&e["message"].to_string())
             };

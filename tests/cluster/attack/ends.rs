@@ -6,10 +6,10 @@ use kube::{Api, Client};
 use rehearsal::{DEADLINE, condition, documents, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::attack::{Ask, FENCE, Outcome, attack, implant, make};
-use crate::rig::{KINDS, Stage, isolate, label, stage};
-use crate::served::get;
-use crate::who::{Who, acting};
+use crate::attack::attack::{Ask, FENCE, Outcome, attack, implant, make};
+use crate::attack::rig::{KINDS, SharedStage, isolate, label, shared_stage};
+use crate::attack::served::get;
+use crate::attack::who::{Who, acting};
 
 /// What a lead is granted beside the product's own role: to delete claims and namespaces.
 const LEAD: &str = "
@@ -38,7 +38,7 @@ fn deployment(namespace: &str, name: &str, replicas: u8) -> Value {
 }
 
 /// Makes a namespace with these objects in it, and waits until its Deployment `web` runs.
-async fn lay_down(stage: &Stage, namespace: &str, objects: &[Value]) -> Client {
+async fn lay_down(stage: &SharedStage, namespace: &str, objects: &[Value]) -> Client {
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let mut all = documents(LEAD).unwrap();
     all.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
@@ -86,14 +86,14 @@ impl Of {
     }
 }
 
-async fn isolated(stage: &Stage, namespace: &str, level: &str) {
+async fn isolated(stage: &SharedStage, namespace: &str, level: &str) {
     isolate(&stage.rig.cluster, namespace, level).await.unwrap();
     rehearsal::three_boroughs::isolated(&stage.rig.cluster, namespace).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sealed_is_stopped_told_and_forgotten_by_every_service() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-sealed";
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": name},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
@@ -140,7 +140,7 @@ async fn what_is_sealed_is_stopped_told_and_forgotten_by_every_service() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_lead_deletes_is_gone_with_all_that_it_owns() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-deleted-from";
     let admin = lay_down(&stage, name, &[deployment(name, "web", 2)]).await;
     isolated(&stage, name, "Contained").await;
@@ -152,7 +152,7 @@ async fn what_a_lead_deletes_is_gone_with_all_that_it_owns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_claim_that_a_lead_deletes_is_gone_once_its_pod_is_and_no_sooner() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-claimed";
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "", "hostPath": {"path": "/data"},
@@ -185,7 +185,7 @@ fn owner(admin: &Client) -> Who {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_a_lead_deletes_ends_and_its_quarantine_after_it() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-altogether";
     let kept = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "kept", "namespace": name, "finalizers": ["db.example/kept"]}});
@@ -224,7 +224,7 @@ async fn a_namespace_that_a_lead_deletes_ends_and_its_quarantine_after_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quarantine_without_its_namespace_says_so_and_can_be_deleted() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-first";
     lay_down(&stage, name, &[deployment(name, "web", 1)]).await;
     isolated(&stage, name, "Sealed").await;
@@ -240,7 +240,7 @@ async fn a_quarantine_without_its_namespace_says_so_and_can_be_deleted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_released_is_free_again() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-released";
     let admin = lay_down(&stage, name, &[deployment(name, "web", 1)]).await;
     isolated(&stage, name, "Contained").await;
@@ -257,7 +257,7 @@ async fn what_is_released_is_free_again() {
 /// In a clean room of its own: quotas are counted, pods come anew; and what is granted by `operate` and `recover` goes this far.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_room_runs_under_a_quota_and_operators_do_in_it_what_they_are_granted() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-room";
     let grants = documents(
         "
@@ -372,7 +372,7 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: 'ends-plan'}]
 /// A StatefulSet may say that a claim goes with its pod. Stopped for an incident, it keeps it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sealing_deletes_no_volume_claim() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     let name = "ends-keeping";
     let mut db = workload(name, "StatefulSet", "db", 1);
     db["spec"]["persistentVolumeClaimRetentionPolicy"] =

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::attack::{Ask, Attack, FENCE, attack};
-use crate::rig::{Level, estate};
-use crate::served::{Served, Snapshot};
+use crate::attack::attack::{Ask, Attack, FENCE, attack};
+use crate::attack::rig::{Level, estate};
+use crate::attack::served::{Served, Snapshot};
 
 /// What is created and does not stay, or has policies and tests of its own.
 // A PodCertificateRequest has to prove that it holds a key, before any policy is asked.

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::attack::{Ask, Attack, Outcome, make};
-use crate::rig::{LEVELS, Level, estate, stage};
-use crate::served::{Served, get};
-use crate::who::{Who, machinery};
+use crate::attack::attack::{Ask, Attack, Outcome, make};
+use crate::attack::rig::{LEVELS, Level, estate, shared_stage};
+use crate::attack::served::{Served, get};
+use crate::attack::who::{Who, machinery};
 
 /// Levels at which something passes.
 #[derive(Clone, Copy, PartialEq)]
@@ -132,10 +132,10 @@ fn listed(level: &str, user: &str, done: Do, what: &str) -> bool {
 /// Does an account pass with an attack of the other tables?
 pub fn passes(level: &str, user: &str, attack: &Attack) -> bool {
     // Volumes are the binder's, wherever their claims are.
-    if attack.policy == crate::from_elsewhere::VOLUMES {
+    if attack.policy == crate::attack::from_elsewhere::VOLUMES {
         return user == "system:serviceaccount:kube-system:persistent-volume-binder";
     }
-    if attack.policy != crate::attack::FENCE {
+    if attack.policy != crate::attack::attack::FENCE {
         return false;
     }
     let what = attack.what();
@@ -183,7 +183,12 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
     let one = format!("{all}/{name}");
     let status = format!("{one}/status");
     let deed = |what: &str, path: &str, ask| {
-        crate::attack::attack(&format!("{what} {kind}"), path.to_owned(), ask, crate::attack::FENCE)
+        crate::attack::attack::attack(
+            &format!("{what} {kind}"),
+            path.to_owned(),
+            ask,
+            crate::attack::attack::FENCE,
+        )
     };
     let spec = match kind.as_str() {
         "ConfigMap" | "ControllerRevision" | "Secret" | "ServiceAccount" | "EndpointSlice" | "Endpoints" => {
@@ -237,7 +242,7 @@ async fn tried(who: &Who, deed: &Attack) -> Result<bool, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
     use futures::{StreamExt, stream};
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     let machinery = machinery(stage.rig).await;
     let admin = stage.client(control_plane::Identity::PlatformAdministrator).await;
     // Those that the list names have accounts here: it names nobody who is not there.
@@ -280,15 +285,19 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
         // Where accounts are made anew, as on sealing, it is gone already.
         if label != "sealed" {
             let path = format!("/api/v1/namespaces/{namespace}/secrets/web-token");
-            let deed =
-                crate::attack::attack("delete a token Secret", path, Ask::Delete, crate::attack::FENCE);
+            let deed = crate::attack::attack::attack(
+                "delete a token Secret",
+                path,
+                Ask::Delete,
+                crate::attack::attack::FENCE,
+            );
             cases.push((label, Do::Delete, "secrets of tokens".to_owned(), deed));
         }
         let target = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bare"}, "target": {"kind": "Node", "name": "node-1"}});
         let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
         let core = format!("/api/v1/namespaces/{namespace}");
-        let named = crate::attack::attack;
-        let fence = crate::attack::FENCE;
+        let named = crate::attack::attack::attack;
+        let fence = crate::attack::attack::FENCE;
         let binding = named("bind a new", format!("{core}/pods/bare/binding"), Ask::Create(target), fence);
         let asked = named(
             "ask for a new token",
@@ -339,7 +348,7 @@ fn cuts(namespace: &str) -> Vec<(bool, Attack)> {
     let nothing =
         json!({"podSelector": {"matchExpressions": both}, "policyTypes": ["Ingress"], "ingress": [{}]});
     let deed = |passes: bool, name: &str, path: &str, ask: Ask| {
-        (passes, crate::attack::attack(name, path.to_owned(), ask, crate::attack::FENCE))
+        (passes, crate::attack::attack::attack(name, path.to_owned(), ask, crate::attack::attack::FENCE))
     };
     vec![
         deed(true, "deny once more", &deny, Ask::Merge(json!({"spec": {"podSelector": {}}}))),
@@ -394,8 +403,8 @@ fn cuts(namespace: &str) -> Vec<(bool, Attack)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_may_isolate_cuts_the_network_behind_the_fence_and_no_more() {
-    let stage = stage(0).await;
-    let whos = crate::who::outsiders(stage.rig).await;
+    let stage = shared_stage(0).await;
+    let whos = crate::attack::who::outsiders(stage.rig).await;
     let responder =
         rehearsal::name_of(&stage.client(control_plane::Identity::Responder).await).await.unwrap();
     let mut wrong = Vec::new();

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use crate::attack::{Ask, Attack, FENCE, attack};
+use crate::attack::attack::{Ask, Attack, FENCE, attack};
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {
-    let at =
-        |version: &str, rest: &str| format!("{}/namespaces/{namespace}/{rest}", crate::served::root(version));
+    let at = |version: &str, rest: &str| {
+        format!("{}/namespaces/{namespace}/{rest}", crate::attack::served::root(version))
+    };
     let core = |rest: &str| at("v1", rest);
     let of = |sub: &str| core(&format!("pods/{pod}/{sub}"));
     let net = |rest: &str| at("networking.k8s.io/v1", rest);

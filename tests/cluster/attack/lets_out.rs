@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::attack::{Ask, Attack, FENCE, LOCK, QUARANTINE, WRITER, attack};
-use crate::rig::{KINDS, Level};
+use crate::attack::attack::{Ask, Attack, FENCE, LOCK, QUARANTINE, WRITER, attack};
+use crate::attack::rig::{KINDS, Level};
 
 const LABEL: &str = "/metadata/labels/resurgam.dev~1isolation";
 

@@ -1,8 +1,6 @@
 //! The attack suite: everything that would undo an isolation, as everybody who would try, on a real API server; with the operator
 //! at work, dead, restarted, doubled and uninstalled. What cannot be stopped is shown as such; what has to go on, too.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod attack;
 mod audit;
 mod comes_back;

@@ -7,10 +7,12 @@ use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::attack::{Ask, Attack, FENCE, LOCK, Outcome, QUARANTINE, all_refused, attack, implant, make};
-use crate::exemptions::passes;
-use crate::rig::{Level, Stage, isolate, stage};
-use crate::who::{Who, everybody};
+use crate::attack::attack::{
+    Ask, Attack, FENCE, LOCK, Outcome, QUARANTINE, all_refused, attack, implant, make,
+};
+use crate::attack::exemptions::passes;
+use crate::attack::rig::{Level, Stage, isolate, stage};
+use crate::attack::who::{Who, everybody};
 
 const NAME: &str = "attack-midway";
 const SEALED: Level = Level { label: "sealed", namespace: NAME };
@@ -102,6 +104,6 @@ async fn what_was_refused_once_is_refused_ever_after_though_the_operator_is_kill
     gone.unwrap_or_else(|error| panic!("{error}"));
     all_refused(SEALED, &attackers, &attacks, false).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
-    let pods = crate::served::get(&admin, &format!("/api/v1/namespaces/{NAME}/pods")).await.unwrap();
+    let pods = crate::attack::served::get(&admin, &format!("/api/v1/namespaces/{NAME}/pods")).await.unwrap();
     assert_eq!(pods["items"], json!([]));
 }

@@ -4,14 +4,16 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity};
 use kube::Client;
 use kube::api::Patch;
-use rehearsal::{DEADLINE, Operator, OperatorOptions, condition, documents, eventually, kind, object};
+use rehearsal::{
+    DEADLINE, End, Operator, OperatorOptions, Shared, Stages, condition, documents, eventually, kind, object,
+};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::served::{self, Served};
+use crate::attack::served::{self, Served};
 
 pub const KINDS: &str = "resurgam.dev/v1alpha1";
 /// What people would read in a refusal.
@@ -42,6 +44,17 @@ pub struct Rig {
     pub cluster: ControlPlane,
     /// The kinds that can be in a namespace.
     pub served: Vec<Served>,
+    /// Held for reading by tests that share the operators there are, for writing by one that needs the rig for itself.
+    operators: RwLock<Vec<Operator>>,
+}
+
+impl End for Rig {
+    fn end(&self) {
+        if let Ok(mut operators) = self.operators.try_write() {
+            operators.clear();
+        }
+        self.cluster.kill();
+    }
 }
 
 impl Rig {
@@ -50,22 +63,60 @@ impl Rig {
     }
 }
 
-static RIG: OnceCell<Rig> = OnceCell::const_new();
-static OPERATORS: Mutex<Vec<Operator>> = Mutex::const_new(Vec::new());
+/// For tests that take the operators as they are.
+static SHARED: Shared<Rig> = Shared::new();
+/// For tests that kill and start operators, or compare everything before and after.
+static ALONE: Stages<Rig> = Stages::new(2);
 
-/// The stage, for one test at a time: there is one lease.
-pub struct Stage {
+/// The rig with so many operators at work, beside other tests that want as many.
+pub struct SharedStage {
     pub rig: &'static Rig,
-    operators: MutexGuard<'static, Vec<Operator>>,
+    _operators: RwLockReadGuard<'static, Vec<Operator>>,
 }
 
-/// Takes the stage, with so many operators at work.
+/// A rig for one test alone, which may kill and start operators.
+pub struct Stage {
+    pub rig: &'static Rig,
+    operators: RwLockWriteGuard<'static, Vec<Operator>>,
+    /// Dropped last: the next test has the rig then.
+    _turn: Option<rehearsal::Stage<Rig>>,
+}
+
+/// Takes the rig with so many operators at work, beside other tests that want as many.
+pub async fn shared_stage(operators: usize) -> SharedStage {
+    let rig = SHARED.get(set_up).await.unwrap();
+    let running = rig.operators.read().await;
+    if running.len() == operators {
+        return SharedStage { rig, _operators: running };
+    }
+    drop(running);
+    let mut stage = Stage { rig, operators: rig.operators.write().await, _turn: None };
+    stage.operators(operators);
+    SharedStage { rig, _operators: stage.operators.downgrade() }
+}
+
+/// Takes a rig for one test alone, with so many operators at work.
 pub async fn stage(operators: usize) -> Stage {
-    let mut running = OPERATORS.lock().await;
-    let rig = RIG.get_or_try_init(async || set_up(&mut running).await).await.unwrap();
-    let mut stage = Stage { rig, operators: running };
+    taken(ALONE.take(set_up).await.unwrap(), operators).await
+}
+
+/// Takes a rig that no other test has had or will have: what its test does to it is not undone.
+pub async fn stage_to_spoil(operators: usize) -> Stage {
+    static SPOILT: Stages<Rig> = Stages::new(1);
+    taken(SPOILT.take(set_up).await.unwrap(), operators).await
+}
+
+async fn taken(turn: rehearsal::Stage<Rig>, operators: usize) -> Stage {
+    let rig = turn.here();
+    let mut stage = Stage { rig, operators: rig.operators.write().await, _turn: Some(turn) };
     stage.operators(operators);
     stage
+}
+
+impl SharedStage {
+    pub async fn client(&self, who: Identity) -> Client {
+        self.rig.client(who).await
+    }
 }
 
 impl Stage {
@@ -108,10 +159,8 @@ fn operator(cluster: &ControlPlane) -> Operator {
     Operator::start(cluster, &OperatorOptions { lease_seconds: 4, ..within }).unwrap()
 }
 
-async fn set_up(operators: &mut Vec<Operator>) -> anyhow::Result<Rig> {
-    // Of an attempt that failed.
-    operators.clear();
-    let cluster = ControlPlane::start(Options::default()).await?;
+async fn set_up() -> anyhow::Result<Rig> {
+    let cluster = rehearsal::shared_cluster().await?;
     rehearsal::install(&cluster).await?;
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
     let kinds = documents(include_str!("kinds.yaml"))?;
@@ -123,11 +172,11 @@ async fn set_up(operators: &mut Vec<Operator>) -> anyhow::Result<Rig> {
         eventually(&crds, name, &format!("{name} to be served"), DEADLINE, is).await?;
     }
     rehearsal::apply(&admin, "platform", &documents(include_str!("access.yaml"))?).await?;
-    operators.push(operator(&cluster));
+    let operators = RwLock::new(vec![operator(&cluster)]);
     let levels = LEVELS.map(|level| lay_down(&cluster, &admin, level));
     futures::future::try_join_all(levels).await?;
     let served = served::discover(&admin).await;
-    Ok(Rig { cluster, served })
+    Ok(Rig { cluster, served, operators })
 }
 
 /// The estate of one namespace.
@@ -148,7 +197,7 @@ async fn lay_down(cluster: &ControlPlane, admin: &Client, level: Level) -> anyho
     let secrets = kind(admin, "v1", "Secret", Some(namespace));
     let issued = |secret: &Value| secret.pointer("/data/token").is_some();
     eventually(&secrets, "web-token", &format!("the token of {namespace}/web"), DEADLINE, issued).await?;
-    rehearsal::apply(admin, "platform", &[crate::from_elsewhere::volume(namespace)]).await?;
+    rehearsal::apply(admin, "platform", &[crate::attack::from_elsewhere::volume(namespace)]).await?;
     for (version, what, name, at) in [
         ("apps/v1", "Deployment", "web", "/status/readyReplicas"),
         ("apps/v1", "StatefulSet", "db", "/status/readyReplicas"),

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use rehearsal::saboteur::Sabotage;
 use rehearsal::saboteur::trial::{Report, by_command, clean_up, with_operator};
 
-use crate::rig::stage;
+use crate::attack::rig::{shared_stage, stage};
 
 /// So many seeds play every trick.
 const SEEDS: u64 = 10;
@@ -39,7 +39,7 @@ fn all_right(reports: &[Report]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_left_in_a_namespace_weakens_its_isolation() {
-    let stage = stage(1).await;
+    let stage = shared_stage(1).await;
     rehearsal::saboteur::prepare(&stage.rig.cluster).await.unwrap();
     all_right(&play(async |sabotage| with_operator(&stage.rig.cluster, &sabotage).await).await);
 }

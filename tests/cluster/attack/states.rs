@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicUsize;
 use control_plane::Identity;
 use kube::Client;
 
-use crate::attack::{Attack, Tally, all_refused, each_refused};
-use crate::rig::{LEVELS, Level, Rig, stage};
-use crate::served::{self, differences, get, take_stock};
-use crate::who::{Who, acting, machinery, outsiders};
-use crate::{audit, comes_back, every_kind, from_elsewhere, gets_in, lets_out};
+use crate::attack::attack::{Attack, Tally, all_refused, each_refused};
+use crate::attack::rig::{LEVELS, Level, Rig, shared_stage, stage};
+use crate::attack::served::{self, differences, get, take_stock};
+use crate::attack::who::{Who, acting, machinery, outsiders};
+use crate::attack::{audit, comes_back, every_kind, from_elsewhere, gets_in, lets_out};
 
 /// A pod that is there: one that runs, but where nothing runs any more.
 async fn a_pod(admin: &Client, level: Level) -> String {
@@ -57,8 +57,12 @@ pub async fn whole_table(rig: &Rig, state: While) {
         }
         all
     };
-    let served: Vec<_> =
-        rig.served.iter().filter(|s| quarantines || s.version != crate::rig::KINDS).cloned().collect();
+    let served: Vec<_> = rig
+        .served
+        .iter()
+        .filter(|s| quarantines || s.version != crate::attack::rig::KINDS)
+        .cloned()
+        .collect();
     let (marks, before) = (labels().await, take_stock(&admin, &served, &namespaces).await);
     assert!(before.len() > 100, "there is much to attack: {}", before.len());
     let (from, mut made) = (audit::mark(rig), 0);
@@ -124,24 +128,27 @@ pub async fn whole_table(rig: &Rig, state: While) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kind_that_the_api_server_serves_is_forgotten() {
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     assert_eq!(every_kind::forgotten(&stage.rig.served, LEVELS[0]), Vec::<String>::new());
     assert!(stage.rig.served.iter().any(served::Served::is_pod), "{:?}", stage.rig.served);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_gets_through_while_the_operator_runs() {
-    whole_table(stage(1).await.rig, While::Running).await;
+    let stage = stage(1).await;
+    whole_table(stage.rig, While::Running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_gets_through_while_two_operators_run() {
-    whole_table(stage(2).await.rig, While::Doubled).await;
+    let stage = stage(2).await;
+    whole_table(stage.rig, While::Doubled).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_gets_through_while_the_operator_is_dead() {
-    whole_table(stage(0).await.rig, While::Dead).await;
+    let stage = stage(0).await;
+    whole_table(stage.rig, While::Dead).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

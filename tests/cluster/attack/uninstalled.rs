@@ -5,9 +5,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::rig::{KINDS, LEVELS, Stage, isolate, stage};
-use crate::served::get;
-use crate::states::{While, whole_table};
+use crate::attack::rig::{KINDS, LEVELS, Stage, isolate, stage_to_spoil};
+use crate::attack::served::get;
+use crate::attack::states::{While, whole_table};
 
 fn quarantined() -> impl Iterator<Item = &'static str> {
     LEVELS.into_iter().filter(|level| level.has_quarantine()).map(|level| level.namespace)
@@ -62,7 +62,7 @@ async fn told(stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uninstalling_the_operator_and_its_kinds_lets_nobody_out() {
-    let mut stage = stage(1).await;
+    let mut stage = stage_to_spoil(1).await;
     let cluster = &stage.rig.cluster;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let crds = kind(&admin, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);

@@ -7,10 +7,10 @@ use rehearsal::{DEADLINE, eventually, kind};
 use resurgam::isolation::policies::FENCES;
 use serde_json::json;
 
-use crate::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
-use crate::rig::{LEVELS, stage};
-use crate::served::get;
-use crate::who::{Who, acting, outsiders};
+use crate::attack::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
+use crate::attack::rig::{LEVELS, shared_stage, stage};
+use crate::attack::served::get;
+use crate::attack::who::{Who, acting, outsiders};
 
 fn assert_through(what: &str, outcome: &Outcome) {
     assert!(matches!(outcome, Outcome::Through), "{what} is stopped by now: {outcome:?}");
@@ -19,7 +19,7 @@ fn assert_through(what: &str, outcome: &Outcome) {
 /// The API server tells admission whom somebody acts as, and not who acts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_impersonate_a_lead_or_the_operator_lets_out() {
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let name = LEVELS[1].namespace;
     let lead = acting(&admin, "recovery-lead", &[], false);
@@ -39,7 +39,7 @@ async fn who_may_impersonate_a_lead_or_the_operator_lets_out() {
 /// Admission is asked about writes and connections only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_read_reads() {
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     let tenant = stage.client(Identity::TenantAdministrator).await;
     for level in LEVELS {
         let path = format!("/api/v1/namespaces/{}/secrets/password", level.namespace);
@@ -60,7 +60,7 @@ async fn who_may_read_reads() {
 /// The kubelet's own API runs commands in any pod of its node; it belongs to the node, not to a namespace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_reach_a_nodes_kubelet_is_asked_by_no_policy() {
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let path = format!("/api/v1/nodes/node-1/proxy/run/{}/bare/main?cmd=id", LEVELS[0].namespace);
     let request = http::Request::post(path).body(Vec::new()).unwrap();
@@ -72,7 +72,7 @@ async fn who_may_reach_a_nodes_kubelet_is_asked_by_no_policy() {
 /// Deleting a kind deletes its objects everywhere, by the API server itself, which asks no policy about that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_deletes_a_kind_deletes_its_objects_in_isolated_namespaces() {
-    let stage = stage(0).await;
+    let stage = shared_stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let mut crd = rehearsal::documents(include_str!("kinds.yaml")).unwrap().pop().unwrap();
     crd["metadata"]["name"] = json!("passings.passing.example");
@@ -86,7 +86,7 @@ async fn who_deletes_a_kind_deletes_its_objects_in_isolated_namespaces() {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let object = json!({"apiVersion": "passing.example/v1", "kind": "Passing", "metadata": {"name": "one", "namespace": name}});
     rehearsal::apply(&admin, "platform", &[namespace, object]).await.unwrap();
-    crate::rig::label(&stage.rig.cluster, name, "sealed").await.unwrap();
+    crate::attack::rig::label(&stage.rig.cluster, name, "sealed").await.unwrap();
     crds.delete("passings.passing.example", &DeleteParams::default()).await.unwrap();
     let gone = async {
         while get(&admin, &format!("/apis/passing.example/v1/namespaces/{name}/passings/one")).await.is_ok() {

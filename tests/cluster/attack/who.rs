@@ -5,7 +5,7 @@ use kube::Client;
 use kube::api::ListParams;
 use rehearsal::kind;
 
-use crate::rig::Rig;
+use crate::attack::rig::Rig;
 
 /// Somebody, with a way to act as them: by credentials of their own, or by the platform administrator's right to impersonate.
 #[derive(Clone)]

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity};
 use kube::Client;
 use kube::api::ListParams;
-use rehearsal::{Operator, OperatorOptions, condition, eventually, kind, object, text, three_boroughs};
+use rehearsal::{
+    End, Operator, OperatorOptions, Shared, condition, eventually, kind, object, text, three_boroughs,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::OnceCell;
 
 pub const KINDS: &str = "resurgam.dev/v1alpha1";
 pub const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
@@ -19,11 +20,18 @@ struct Stage {
     operator: Mutex<Operator>,
 }
 
-static STAGE: OnceCell<Stage> = OnceCell::const_new();
+impl End for Stage {
+    fn end(&self) {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner).end();
+        self.cluster.kill();
+    }
+}
+
+static STAGE: Shared<Stage> = Shared::new();
 
 async fn stage() -> &'static Stage {
     let start = async || {
-        let cluster = ControlPlane::start(Options::default()).await?;
+        let cluster = rehearsal::shared_cluster().await?;
         rehearsal::install(&cluster).await?;
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         rehearsal::apply(&admin, "platform", &[incident("nov-2025")]).await?;
@@ -31,7 +39,7 @@ async fn stage() -> &'static Stage {
         let operator = Mutex::new(Operator::start(&cluster, &options)?);
         anyhow::Ok(Stage { cluster, operator })
     };
-    STAGE.get_or_try_init(start).await.unwrap()
+    STAGE.get(start).await.unwrap()
 }
 
 pub async fn cluster() -> &'static ControlPlane {

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, PostParams};
 use rehearsal::{SplitMix, eventually, field, kind, seed, text};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, DIGEST, KINDS, cluster, decision, incident, operator_is_up};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, cluster, decision, incident, operator_is_up};
 
 /// How many there are.
 const EDITS: usize = 150;

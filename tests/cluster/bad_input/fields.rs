@@ -6,8 +6,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rehearsal::{eventually, field, kind, text};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS, cluster, decision, incident, operator_is_up, quarantine};
-use crate::schema::{Field, fields};
+use crate::bad_input::bench::{Bench, KINDS, cluster, decision, incident, operator_is_up, quarantine};
+use crate::bad_input::schema::{Field, fields};
 
 /// What became of the edits.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use kube::api::{DeleteParams, ListParams};
 use rehearsal::{condition, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS, operator_is_up};
+use crate::bad_input::bench::{Bench, KINDS, operator_is_up};
 
 #[tokio::test]
 async fn a_cycle_is_named_with_its_path_and_the_rest_recovers() {

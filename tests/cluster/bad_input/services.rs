@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, PostParams};
 use rehearsal::{Endpoint, condition, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, DIGEST, KINDS, cluster, operator_is_up, quarantine, role};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, cluster, operator_is_up, quarantine, role};
 
 #[tokio::test]
 async fn a_namespace_that_is_not_there_is_named_by_its_quarantine_and_its_service() {

@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use rehearsal::{Operator, OperatorOptions, eventually, field, kind};
 use serde_json::{Value, json};
 
-use crate::bench::KINDS;
+use crate::bad_input::bench::KINDS;
 
 /// The Ready condition's status, reason and message.
 fn ready(object: &Value) -> (String, String, String) {

@@ -8,8 +8,8 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::judged;
-use crate::manifests::{Manifest, read, smallest, three_boroughs};
+use crate::examples::judged;
+use crate::examples::manifests::{Manifest, read, smallest, three_boroughs};
 
 /// How long the control plane may take to bring up what a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(120);

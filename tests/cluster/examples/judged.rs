@@ -13,8 +13,8 @@ use kube::{Api, Client, ResourceExt};
 use resurgam::api::{ISOLATION_LABEL, ServiceRecovery, service_recovery_name};
 use serde_json::json;
 
-use crate::cluster::DEADLINE;
-use crate::manifests::folder;
+use crate::examples::cluster::DEADLINE;
+use crate::examples::manifests::folder;
 
 async fn label(client: &Client, namespace: &str, isolation: Option<&str>) {
     let api: Api<Namespace> = Api::all(client.clone());

@@ -1,7 +1,5 @@
 //! What `examples/` promises: it fits together, and a real API server takes it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
-
 mod cluster;
 mod judged;
 mod manifests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fault_proxy::Fault;
 use rehearsal::trial::chaos::chaos;
 
-use crate::{crew, stage};
+use crate::faults::{crew, stage};
 
 /// Seeds of the short form, unless RESURGAM_SEED names the one to play.
 const SEEDS: [u64; 2] = [1, 2];

@@ -5,7 +5,7 @@ use rehearsal::trial::clock::{WallClock, reset};
 use rehearsal::trial::crew::Crew;
 use rehearsal::trial::leaders::{Lost, takeover};
 
-use crate::{BINARY, stage};
+use crate::faults::{BINARY, stage};
 
 const HOUR: i64 = 3600;
 const LEASE: u32 = 5;

@@ -4,7 +4,7 @@ use fault_proxy::Moment;
 use rehearsal::SplitMix;
 use rehearsal::trial::crash::{Point, crash};
 
-use crate::{crew, stage};
+use crate::faults::{crew, stage};
 
 /// One point in each of as many parts of a recovery, on the one side and on the other. `cargo xtask soak` takes every one.
 fn sample(seed: u64, points: u64, effects: u64) -> Vec<Point> {

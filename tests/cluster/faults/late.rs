@@ -11,7 +11,7 @@ use rehearsal::trial::crew::Crew;
 use rehearsal::{condition, kind, object};
 use serde_json::{Value, json};
 
-use crate::{crew, stage};
+use crate::faults::{crew, stage};
 
 /// From here on, the API server fails at what begins like this.
 fn fails(crew: &Crew<'_>, only: String) {

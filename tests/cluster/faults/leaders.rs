@@ -4,7 +4,7 @@ use rehearsal::SplitMix;
 use rehearsal::trial::crew::Crew;
 use rehearsal::trial::leaders::{Lost, takeover};
 
-use crate::{BINARY, stage};
+use crate::faults::{BINARY, stage};
 
 /// As recoveries are rehearsed: long enough that a busy machine is not taken for a broken network.
 const LEASE: u32 = 5;

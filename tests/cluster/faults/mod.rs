@@ -3,15 +3,13 @@
 //!
 //! Each test takes a stage for itself: a control plane, on which there is one crew of operators at a time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod chaos;
 mod clock;
 mod crash;
 mod late;
 mod leaders;
 
-use control_plane::{ControlPlane, Options};
+use control_plane::ControlPlane;
 use rehearsal::trial::crash::{Model, model};
 use rehearsal::trial::crew::Crew;
 use rehearsal::{Stage, Stages};
@@ -21,9 +19,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_resurgam");
 /// A control plane, and what a recovery on it is like in which nothing goes wrong.
 static STAGES: Stages<(ControlPlane, Model)> = Stages::new(2);
 
-async fn stage() -> Stage<'static, (ControlPlane, Model)> {
+async fn stage() -> Stage<(ControlPlane, Model)> {
     let start = async || {
-        let cluster = ControlPlane::start(Options::default()).await?;
+        let cluster = rehearsal::shared_cluster().await?;
         rehearsal::install(&cluster).await?;
         let model = model(&cluster, &crew(&cluster, 1).await).await?;
         eprintln!("without faults: {} effects\n{}", model.effects, model.history);

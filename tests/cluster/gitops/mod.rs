@@ -1,7 +1,5 @@
 //! A plan and its Quarantines are delivered by Flux, as it is: the real source-controller and kustomize-controller.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod git;
 
 use std::path::Path;

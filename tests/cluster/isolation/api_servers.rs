@@ -12,7 +12,7 @@ use resurgam::api::{Isolation, Quarantine, conditions};
 use resurgam::isolation::evidence::{Evidence, Store};
 use resurgam::isolation::network;
 
-use crate::support::{Controller, Routes, allowing, apply, start_with, within};
+use crate::isolation::support::{Controller, Routes, allowing, apply, start_with, within};
 
 const TRIED: [ControlName; 3] = [ControlName::Lock, ControlName::Fence, ControlName::Guard];
 

@@ -12,8 +12,8 @@ use resurgam::api::{Isolation, Quarantine, QuarantineLevel};
 use resurgam::isolation::gitops::{KINDS, WAS_ANNOTATION};
 use serde_json::{Value, json};
 
-use crate::support::{
-    another, apply, client, controller, isolate, namespace, quarantine, ready, stopped, until, within,
+use crate::isolation::support::{
+    alone, another, apply, client, controller, isolate, namespace, quarantine, ready, stopped, until, within,
 };
 
 const VERSIONS: [&str; 3] = ["v1", "v2", "v1alpha1"];
@@ -82,6 +82,7 @@ async fn spec(client: &Client, kind: &str, namespace: &str, name: &str) -> Value
 
 #[tokio::test]
 async fn what_delivers_only_into_isolation_is_suspended_and_whatever_else_hangs_on_one_goes_on() {
+    let _rig = alone().await;
     let running = controller().await;
     let administrator = client(Identity::PlatformAdministrator).await;
     install(&administrator).await;

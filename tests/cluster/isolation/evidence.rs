@@ -14,11 +14,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
-use crate::meanwhile::meanwhile;
-use crate::s3;
-use crate::support::{
-    LOGGED, LOGGED_BEFORE, apply, client, controller, isolate, namespace, object, ready, rig, stopped, until,
-    with,
+use crate::isolation::meanwhile::meanwhile;
+use crate::isolation::s3;
+use crate::isolation::support::{
+    LOGGED, LOGGED_BEFORE, alone, apply, client, isolate, namespace, object, ready, rig, until, with,
 };
 
 /// One object, which must be what its name says.
@@ -291,7 +290,7 @@ async fn silent_node(name: &str) -> TcpListener {
 
 #[tokio::test]
 async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_its_logs() {
-    let _nobody = stopped(controller().await).await;
+    let _nobody = alone().await;
     let rig = rig().await;
     let folder = tempfile::tempdir().unwrap();
     let _silent = silent_node("silent").await;
@@ -341,7 +340,7 @@ async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_i
 
 #[tokio::test]
 async fn while_a_slow_store_is_waited_for_that_is_told_and_nothing_is_captured_twice() {
-    let _nobody = stopped(controller().await).await;
+    let _nobody = alone().await;
     let rig = rig().await;
     fill("slow").await;
     let (server, open) = s3::Server::start_closed().await;

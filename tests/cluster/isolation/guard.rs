@@ -22,11 +22,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::support::{
-    acting_as, another, apply, client, controller, isolate, namespace, object, ready, refused, stopped,
-    until, within,
+use crate::isolation::support::{
+    acting_as, alone, another, apply, client, controller, isolate, namespace, object, ready, refused,
+    stopped, until, within,
 };
-use crate::{api, was_refused};
+use crate::isolation::{api, was_refused};
 
 /// Of a dry-run the API server says all that it would say.
 fn dry() -> PostParams {
@@ -588,6 +588,7 @@ where
 
 #[tokio::test]
 async fn every_policy_is_put_back_and_those_of_a_newer_version_are_left_alone() {
+    let _rig = alone().await;
     let running = controller().await;
     // Nobody else is at work while the fence is away.
     let _nobody = stopped(running).await;

@@ -11,11 +11,12 @@ use resurgam::api::quarantine::{ControlName, ControlState};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, RECORDS_NAMESPACE, SEALED_LABEL};
 use serde_json::json;
 
-use crate::recovery::{ask, claim, plan};
-use crate::support::{
-    another, apply, client, controller, isolate, namespace, object, ready, records_of, rig, stopped, within,
+use crate::isolation::recovery::{ask, claim, plan};
+use crate::isolation::support::{
+    alone, another, apply, client, controller, isolate, namespace, object, ready, records_of, rig, stopped,
+    within,
 };
-use crate::{api, control};
+use crate::isolation::{api, control};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -140,6 +141,7 @@ async fn a_token_that_was_issued_before_the_sealing_is_refused_after_it() {
 /// Deleted and not made again yet when the Quarantine was lifted.
 #[tokio::test]
 async fn a_release_makes_again_what_a_sealing_left_half_way() {
+    let _rig = alone().await;
     let running = controller().await;
     let _tenant = namespace("half-known").await;
     isolate("half-known", QuarantineLevel::Sealed).await;

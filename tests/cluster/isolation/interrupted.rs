@@ -15,11 +15,11 @@ use resurgam::isolation::workloads::recorded_replicas;
 use resurgam::isolation::{OPERATOR, network};
 use serde_json::{Value, json};
 
-use crate::support::{
-    allowing, another, client, controller, isolate, namespace, quarantine, ready, records_of, rig, stopped,
-    within,
+use crate::isolation::support::{
+    allowing, alone, another, client, controller, isolate, namespace, quarantine, ready, records_of, rig,
+    stopped, within,
 };
-use crate::{api, fill, live};
+use crate::isolation::{api, fill, live};
 
 /// What the audit log says from here on.
 struct Log {
@@ -84,7 +84,7 @@ fn is_write(event: &Value) -> bool {
 
 #[tokio::test]
 async fn whenever_it_ends_nothing_is_lost_and_nothing_is_done_twice() {
-    let _alone = stopped(controller().await).await;
+    let _alone = alone().await;
     let name = "interrupted";
     let tenant = namespace(name).await;
     fill(&tenant, name).await;
@@ -154,6 +154,7 @@ async fn whenever_it_ends_nothing_is_lost_and_nothing_is_done_twice() {
 
 #[tokio::test]
 async fn a_restart_and_what_does_not_matter_write_nothing() {
+    let _rig = alone().await;
     let running = controller().await;
     let name = "quiet";
     let tenant = namespace(name).await;

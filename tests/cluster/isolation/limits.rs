@@ -11,8 +11,8 @@ use resurgam::api::{Isolation, QuarantineLevel};
 use resurgam::isolation::policies::{OPERATOR_LIMIT, WORKLOAD_LIMIT};
 use serde_json::{Value, json};
 
-use crate::api;
-use crate::support::{
+use crate::isolation::api;
+use crate::isolation::support::{
     acting_as, apply, client, controller, isolate, namespace, object, ready, refused, within,
 };
 

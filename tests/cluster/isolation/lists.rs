@@ -13,8 +13,8 @@ use resurgam::isolation::list::{self, CONFIG_MAPS, Listed, Lists};
 use resurgam::isolation::policies::{FENCES, LIST_FENCE, WRITE_FENCE};
 use serde_json::json;
 
-use crate::support::{apply, refused};
-use crate::{api, meanwhile};
+use crate::isolation::support::{apply, refused};
+use crate::isolation::{api, meanwhile};
 
 /// What a tenant's write is answered, dry: every refusal there is.
 async fn write(tenant: &Client, namespace: &str) -> kube::Result<Secret> {

@@ -13,12 +13,11 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
 use kube::{Api, Client, Config};
-use rehearsal::{apply, install_kinds};
+use rehearsal::{Shared, apply, install_kinds};
 use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::ensure;
 use resurgam::isolation::policies::WORKLOAD_LIMIT;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
 /// What is there before anything of ours but rights.
 pub async fn bare() -> ControlPlane {
@@ -44,20 +43,20 @@ fn operator() -> Value {
 
 /// The kinds, rights and policies, and no operator that runs. One for all tests.
 pub async fn plane() -> &'static ControlPlane {
-    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+    static PLANE: Shared<ControlPlane> = Shared::new();
     // On the heap, as it is within the future of every test here, and a thread's stack is small.
-    let start = Box::pin(PLANE.get_or_init(|| async {
+    let start = Box::pin(PLANE.get(async || {
         let plane = bare().await;
         let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
         install_kinds(&administrator).await.unwrap();
         apply(&administrator, "install", &[operator()]).await.unwrap();
         ensure::ensure(&administrator, false).await.unwrap();
-        // Controls are tried one by one here, in namespaces that nobody isolated. tests/isolation/limits.rs is about what this refuses.
+        // Controls are tried one by one here, in namespaces that nobody isolated. limits.rs is about what this refuses.
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(administrator);
         bindings.delete(WORKLOAD_LIMIT, &DeleteParams::default()).await.unwrap();
-        plane
+        Ok(plane)
     }));
-    start.await
+    start.await.unwrap()
 }
 
 /// Somebody of that plane.

@@ -1,7 +1,5 @@
 //! Isolation on a real API server, as the accounts that would do it, and as those who would undo it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod api_servers;
 mod deliverers;
 mod evidence;
@@ -46,8 +44,8 @@ use resurgam::isolation::workloads::{NOWHERE, recorded_nodes, recorded_replicas,
 use resurgam::isolation::{OPERATOR, PROBER, PROBER_WITHIN, network, policies};
 use serde_json::json;
 use support::{
-    allowing, apply, client, controller, isolate, namespace, object, quarantine, ready, records_of, refused,
-    rig, stopped, until,
+    allowing, alone, apply, client, controller, isolate, namespace, object, quarantine, ready, records_of,
+    refused, rig, stopped, until,
 };
 
 fn api<K>(client: &Client, namespace: &str) -> Api<K>
@@ -227,6 +225,7 @@ async fn whoever_tries_what_isolates_only_tries() {
 
 #[tokio::test]
 async fn with_the_operator_stopped_nobody_gets_out() {
+    let _rig = alone().await;
     let running = controller().await;
     let tenant = namespace("locked").await;
     fill(&tenant, "locked").await;

@@ -8,8 +8,8 @@ use resurgam::api::quarantine::ControlName;
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel, conditions};
 use serde_json::json;
 
-use crate::support::{apply, client, controller, isolate, namespace, object, ready, until};
-use crate::{api, live};
+use crate::isolation::support::{apply, client, controller, isolate, namespace, object, ready, until};
+use crate::isolation::{api, live};
 
 const AGENT: &str = "
 apiVersion: apps/v1

@@ -19,8 +19,8 @@ use resurgam::isolation::probe::pods::{Side, Try};
 use resurgam::isolation::probe::{AttemptError, attempt};
 use serde_json::json;
 
-use crate::api;
-use crate::meanwhile::{meanwhile, of};
+use crate::isolation::api;
+use crate::isolation::meanwhile::{meanwhile, of};
 
 /// What becomes of pods; they are named without the try that they belong to.
 #[derive(Clone, Copy)]

@@ -14,9 +14,9 @@ use resurgam::isolation::probe::Seen;
 use resurgam::isolation::{network, verify_as_caller};
 use serde_json::json;
 
-use crate::api;
-use crate::meanwhile::{Asked, Happens, meanwhile, namespace, of, somebody};
-use crate::support::allowing;
+use crate::isolation::api;
+use crate::isolation::meanwhile::{Asked, Happens, meanwhile, namespace, of, somebody};
+use crate::isolation::support::allowing;
 
 fn spec(isolation: QuarantineLevel) -> QuarantineSpec {
     QuarantineSpec { isolation, reason: "unusual activity".into(), ..QuarantineSpec::default() }

@@ -8,9 +8,9 @@ use resurgam::api::{Isolation, QuarantineLevel};
 use resurgam::isolation::policies;
 use serde_json::json;
 
-use crate::api;
-use crate::recovery::{ask, claim, plan};
-use crate::support::{acting_as, apply, client, controller, isolate, namespace, ready, refused};
+use crate::isolation::api;
+use crate::isolation::recovery::{ask, claim, plan};
+use crate::isolation::support::{acting_as, apply, client, controller, isolate, namespace, ready, refused};
 
 fn pod(name: &str) -> Pod {
     serde_json::from_value(json!({

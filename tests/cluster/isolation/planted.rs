@@ -10,8 +10,8 @@ use resurgam::api::{ISOLATION_LABEL, Isolation, QuarantineLevel};
 use resurgam::isolation::network::{self, CLEAN_ROOM, DEFAULT_DENY};
 use serde_json::{Value, json};
 
-use crate::api;
-use crate::support::{Estate, allowing, apply, client, controller, isolate, ready};
+use crate::isolation::api;
+use crate::isolation::support::{Estate, allowing, apply, client, controller, isolate, ready};
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000003";
 

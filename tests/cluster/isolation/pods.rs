@@ -11,8 +11,8 @@ use resurgam::api::{Isolation, QuarantineLevel};
 use resurgam::isolation::workloads::recorded_replicas;
 use serde_json::{Value, json};
 
-use crate::support::{Estate, apply, client, controller, isolate, object, ready};
-use crate::{api, live};
+use crate::isolation::support::{Estate, apply, client, controller, isolate, object, ready};
+use crate::isolation::{api, live};
 
 fn owner(version: &str, kind: &str, name: &str, uid: &str) -> Value {
     json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true, "blockOwnerDeletion": true}])

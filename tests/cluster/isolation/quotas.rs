@@ -8,8 +8,8 @@ use resurgam::api::{Isolation, QuarantineLevel};
 use resurgam::isolation::controls::quota::RAISED_ANNOTATION;
 use serde_json::{Value, json};
 
-use crate::api;
-use crate::support::{Estate, client, controller, isolate, object, ready};
+use crate::isolation::api;
+use crate::isolation::support::{Estate, client, controller, isolate, object, ready};
 
 /// Namespace and what each of its quotas bounds. With one policy, two pods and two accounts in it, each is full.
 fn cases() -> [(&'static str, Vec<Value>); 6] {

@@ -22,9 +22,9 @@ use resurgam::isolation::policies;
 use resurgam::isolation::records::RecordError;
 use serde_json::{Value, json};
 
-use crate::api;
-use crate::meanwhile::{Happens, bare, meanwhile, namespace, of};
-use crate::support::{allowing, records_of, within};
+use crate::isolation::api;
+use crate::isolation::meanwhile::{Happens, bare, meanwhile, namespace, of};
+use crate::isolation::support::{allowing, records_of, within};
 
 /// Written in between, by who may write everything.
 fn patched<K>(all: Api<K>, name: &str, patch: Value) -> BoxFuture<'static, Happens>

@@ -16,11 +16,11 @@ use resurgam::isolation::{network, policies};
 use resurgam::steps::{self, StepContext};
 use serde_json::json;
 
-use crate::support::{
-    acting_as, allowing, another, apply, client, controller, isolate, namespace, object, ready, refused,
-    stopped, until, within,
+use crate::isolation::support::{
+    acting_as, allowing, alone, another, apply, client, controller, isolate, namespace, object, ready,
+    refused, stopped, until, within,
 };
-use crate::{api, attack, fill, live};
+use crate::isolation::{api, attack, fill, live};
 
 /// Grants a verb on one Quarantine to an account, as the recovery lead: over what is isolated nobody else gives rights.
 pub async fn grant(name: &str, verb: &str, namespace: &str, account: &str) {
@@ -252,6 +252,7 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
 /// Nobody asks gates here either: what is half way in is left so for as long as somebody may be heard, and no longer.
 #[tokio::test]
 async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough() {
+    let _rig = alone().await;
     let running = controller().await;
     let tenant = namespace("granary").await;
     let plan = depends_on_a_healthy_record("granary").await;

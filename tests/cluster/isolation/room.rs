@@ -13,9 +13,9 @@ use resurgam::api::{
 use resurgam::isolation::network;
 use serde_json::{Value, json};
 
-use crate::api;
-use crate::recovery::{ask, claim, plan};
-use crate::support::{apply, client, controller, isolate, namespace, object, ready, until};
+use crate::isolation::api;
+use crate::isolation::recovery::{ask, claim, plan};
+use crate::isolation::support::{apply, client, controller, isolate, namespace, object, ready, until};
 
 /// A namespace in its clean room, empty, claimed by a plan of its own.
 async fn clean_room(name: &str) -> RecoveryPlan {

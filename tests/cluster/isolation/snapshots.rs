@@ -1,7 +1,8 @@
 //! VolumeSnapshots that a capture asks for, by the real snapshot controller. The kinds are there, in their smallest form; there is
 //! no driver, so what a driver's sidecar would tell of its work the tests do.
 
-use std::process::{Child, Command};
+use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use control_plane::Identity;
@@ -19,15 +20,14 @@ use resurgam::api::{Isolation, QuarantineLevel, conditions as ours, field_manage
 use resurgam::isolation::evidence::{CaptureError, Evidence, Store, Subject, capture, snapshot};
 use resurgam::isolation::policies;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
-use crate::evidence::index;
-use crate::meanwhile::meanwhile;
-use crate::support::{
-    acting_as, apply, client, controller, isolate, namespace, object, ready, refused, rig, stopped, until,
+use crate::isolation::evidence::index;
+use crate::isolation::meanwhile::meanwhile;
+use crate::isolation::support::{
+    acting_as, alone, apply, client, controller, isolate, namespace, object, ready, refused, rig, until,
     with, within,
 };
-use crate::{api, live};
+use crate::isolation::{api, live};
 
 const KINDS: &str = r"
 apiVersion: apiextensions.k8s.io/v1
@@ -153,8 +153,8 @@ metadata: {name: snapshot-controller}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: snapshot-controller}
 subjects: [{kind: ServiceAccount, name: snapshot-controller, namespace: kube-system}]
 "#;
-    static RUNNING: OnceCell<Child> = OnceCell::const_new();
-    RUNNING
+    let running = &rig().await.snapshot_controller;
+    running
         .get_or_init(async || {
             let administrator = client(Identity::PlatformAdministrator).await;
             for manifests in [KINDS, include_str!("snapshots.yaml")] {
@@ -190,7 +190,7 @@ subjects: [{kind: ServiceAccount, name: snapshot-controller, namespace: kube-sys
                 "-v=5",
             ]);
             command.stderr(log);
-            control_plane::spawn_bound(command).unwrap()
+            Mutex::new(control_plane::spawn_bound(command).unwrap())
         })
         .await;
 }
@@ -413,7 +413,7 @@ spec:
 
 #[tokio::test]
 async fn who_does_without_a_snapshot_that_does_not_come_is_told_of_it() {
-    let _nobody = stopped(controller().await).await;
+    let _nobody = alone().await;
     snapshotter().await;
     let rig = rig().await;
     namespace("uncut").await;

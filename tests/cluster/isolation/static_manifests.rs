@@ -13,8 +13,8 @@ use resurgam::isolation::evidence::{Evidence, Store};
 use resurgam::isolation::policies::{self, Policy};
 use serde_json::json;
 
-use crate::api;
-use crate::support::{apply, refused, start, within};
+use crate::isolation::api;
+use crate::isolation::support::{apply, refused, start, within};
 
 /// As `resurgam fence --static` prints it.
 fn manifests() -> String {

@@ -1,5 +1,6 @@
 //! One control plane for all tests here, with the product's kinds and rights in it, and a controller that can be stopped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::{ControlPlane, Identity};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -17,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use rehearsal::{End, Shared, Stage, Stages};
 use resurgam::api::quarantine::{ControlName, ControlState};
 use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, RECORDS_NAMESPACE, conditions as ours};
 use resurgam::controllers::quarantine::{self, QuarantineOptions};
@@ -33,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Rig {
     pub control_plane: ControlPlane,
     pub evidence: tempfile::TempDir,
+    /// Held for reading by who needs the controller, for writing by who needs it stopped.
+    controller: RwLock<Option<Controller>>,
+    /// CSI's snapshot controller, once a test needs it.
+    pub snapshot_controller: OnceCell<std::sync::Mutex<std::process::Child>>,
     /// Who may read the logs.
     pub identity: age::x25519::Identity,
 }
@@ -53,9 +59,44 @@ impl Rig {
     }
 }
 
-static RIG: OnceCell<Rig> = OnceCell::const_new();
-/// Held for reading by who needs the controller, for writing by who needs it stopped.
-static CONTROLLER: RwLock<Option<Controller>> = RwLock::const_new(None);
+impl End for Rig {
+    fn end(&self) {
+        drop(self.controller.try_write().ok().and_then(|mut controller| controller.take()));
+        if let Some(child) = self.snapshot_controller.get() {
+            let mut child = child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.control_plane.kill();
+    }
+}
+
+static SHARED: Shared<Rig> = Shared::new();
+/// For tests that need the controller stopped: on the shared rig, each would wait for all others, and all others for it.
+static ALONE: Stages<Rig> = Stages::new(2);
+
+thread_local! {
+    /// The rig that the test on this thread has for itself.
+    static OWN: Cell<Option<&'static Rig>> = const { Cell::new(None) };
+}
+
+/// Takes a rig for the calling test alone, which has to run on one thread: everything here uses that rig, for as long as this lives.
+pub async fn alone() -> Alone {
+    let stage = ALONE.take(start_rig).await.unwrap();
+    OWN.set(Some(stage.here()));
+    Alone { _stage: stage }
+}
+
+/// A rig for one test alone.
+pub struct Alone {
+    _stage: Stage<Rig>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        OWN.set(None);
+    }
+}
 
 /// A controller on a thread and runtime of its own. Dropped, it stops at once, wherever it is.
 pub struct Controller {
@@ -120,39 +161,47 @@ pub fn start_with(kubeconfig: PathBuf, evidence: Evidence, routes: Routes) -> Co
 }
 
 pub async fn rig() -> &'static Rig {
-    RIG.get_or_init(|| async {
-        let _ = tracing_subscriber::fmt().with_env_filter("resurgam=info").with_test_writer().try_init();
-        let control_plane = ControlPlane::start(Options::default()).await.unwrap();
-        let administrator = control_plane.client(Identity::PlatformAdministrator).await.unwrap();
-        let crds: Api<CustomResourceDefinition> = Api::all(administrator.clone());
-        for crd in resurgam::api::crds() {
-            let name = crd.name_any();
-            crds.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
-            within(&name, await_condition(crds.clone(), &name, conditions::is_crd_established()))
-                .await
-                .unwrap();
+    match OWN.get() {
+        Some(own) => own,
+        None => SHARED.get(start_rig).await.unwrap(),
+    }
+}
+
+async fn start_rig() -> anyhow::Result<Rig> {
+    let _ = tracing_subscriber::fmt().with_env_filter("resurgam=info").with_test_writer().try_init();
+    let control_plane = rehearsal::shared_cluster().await?;
+    let administrator = control_plane.client(Identity::PlatformAdministrator).await.unwrap();
+    let crds: Api<CustomResourceDefinition> = Api::all(administrator.clone());
+    for crd in resurgam::api::crds() {
+        let name = crd.name_any();
+        crds.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
+        within(&name, await_condition(crds.clone(), &name, conditions::is_crd_established())).await.unwrap();
+    }
+    // The API server calls a kind established before its storage is ready, and refuses lists until then.
+    within("Quarantines to be answered for", async {
+        let all: Api<Quarantine> = Api::all(administrator.clone());
+        while all.list(&Default::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // The API server calls a kind established before its storage is ready, and refuses lists until then.
-        within("Quarantines to be answered for", async {
-            let all: Api<Quarantine> = Api::all(administrator.clone());
-            while all.list(&Default::default()).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
-        let rights = tokio::task::spawn_blocking(rehearsal::rights).await.unwrap().unwrap();
-        rehearsal::apply(&administrator, "test", &rights).await.unwrap();
-        control_plane.write_container_logs(&[LOGGED], &[LOGGED_BEFORE]).unwrap();
-        let identity = age::x25519::Identity::generate();
-        Rig { control_plane, evidence: tempfile::tempdir().unwrap(), identity }
     })
-    .await
+    .await;
+    let rights = tokio::task::spawn_blocking(rehearsal::rights).await.unwrap().unwrap();
+    rehearsal::apply(&administrator, "test", &rights).await.unwrap();
+    control_plane.write_container_logs(&[LOGGED], &[LOGGED_BEFORE]).unwrap();
+    let identity = age::x25519::Identity::generate();
+    Ok(Rig {
+        control_plane,
+        evidence: tempfile::tempdir()?,
+        controller: RwLock::new(None),
+        snapshot_controller: OnceCell::new(),
+        identity,
+    })
 }
 
 /// Sees to it that the controller runs, for as long as the guard is held.
 pub async fn controller() -> RwLockReadGuard<'static, Option<Controller>> {
     let rig = rig().await;
-    let mut controller = CONTROLLER.write().await;
+    let mut controller = rig.controller.write().await;
     if controller.is_none() {
         let kubeconfig = rig.control_plane.kubeconfig(Identity::Operator).to_owned();
         *controller = Some(start(kubeconfig, rig.evidence(Store::folder(rig.evidence.path()))));
@@ -165,7 +214,7 @@ pub async fn stopped(
     running: RwLockReadGuard<'static, Option<Controller>>,
 ) -> RwLockWriteGuard<'static, Option<Controller>> {
     drop(running);
-    let mut controller = CONTROLLER.write().await;
+    let mut controller = rig().await.controller.write().await;
     let running = controller.take();
     tokio::task::spawn_blocking(move || drop(running)).await.unwrap();
     controller
@@ -365,7 +414,7 @@ impl Estate {
 
     /// Pods that live.
     pub async fn live(&self) -> Vec<String> {
-        crate::live(&self.tenant, self.name).await
+        crate::isolation::live(&self.tenant, self.name).await
     }
 
     /// The accounts whose tokens of before are still good.

@@ -9,7 +9,7 @@ use resurgam::isolation::evidence::{CaptureError, Evidence, Snapshots, Store, Su
 use resurgam::isolation::{impact, preflight};
 use serde_json::json;
 
-use crate::meanwhile::{STORES, meanwhile, namespace, of, somebody};
+use crate::isolation::meanwhile::{STORES, meanwhile, namespace, of, somebody};
 
 #[tokio::test]
 async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_known() {

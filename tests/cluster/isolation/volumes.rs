@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt};
 use resurgam::api::{Isolation, QuarantineLevel};
 
-use crate::recovery::{ask, claim, plan, scale};
-use crate::support::{acting_as, apply, client, controller, isolate, namespace, object, ready};
-use crate::{api, live};
+use crate::isolation::recovery::{ask, claim, plan, scale};
+use crate::isolation::support::{acting_as, apply, client, controller, isolate, namespace, object, ready};
+use crate::isolation::{api, live};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1

@@ -16,11 +16,11 @@ use resurgam::isolation::list::{Listed, Lists};
 use resurgam::isolation::network::DEFAULT_DENY;
 use serde_json::json;
 
-use crate::support::{
+use crate::isolation::support::{
     Estate, allowing, apply, client, controller, isolate, not_enforced, readiness, ready, rig, start, until,
     within,
 };
-use crate::{api, meanwhile, was_refused};
+use crate::isolation::{api, meanwhile, was_refused};
 
 const VALIDATING: &str = "ValidatingWebhookConfiguration";
 const MUTATING: &str = "MutatingWebhookConfiguration";

@@ -4,7 +4,7 @@ use kube::api::DeleteParams;
 use rehearsal::{kind, object, text};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS, cluster, role};
+use crate::bad_input::bench::{Bench, KINDS, cluster, role};
 
 /// The right to make Quarantines, for the account of one case.
 fn may_create(case: &str) -> [Value; 2] {
@@ -91,6 +91,8 @@ async fn what_a_lead_lets_out_is_not_isolated_again_behind_their_back() {
         "it is let out, and stays so"
     );
     // Whoever is on call can isolate it again, and it goes on.
-    rehearsal::apply(&bench.admin, "on-call", &[crate::bench::quarantine("release-late")]).await.unwrap();
+    rehearsal::apply(&bench.admin, "on-call", &[crate::bad_input::bench::quarantine("release-late")])
+        .await
+        .unwrap();
     bench.says("plan", "late", "Dependency", &["stuck"]).await;
 }

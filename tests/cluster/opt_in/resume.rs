@@ -7,7 +7,7 @@ use kube::{Client, Config};
 use rehearsal::{Endpoint, eventually, field, kind, object};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, DIGEST, KINDS, binding, cluster, role};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, cluster, role};
 
 fn template() -> Value {
     json!({"spec": {"restartPolicy": "Never", "nodeSelector": {"resurgam.example/none": "true"},

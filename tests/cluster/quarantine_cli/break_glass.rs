@@ -19,7 +19,7 @@ use super::{WORKLOADS, attack, labelled};
 
 /// The commands under this name in the document.
 fn commands(name: &str) -> String {
-    let text = include_str!("../../docs/isolation.md");
+    let text = include_str!("../../../docs/isolation.md");
     let from = format!("<!-- rehearsed: {name} -->\n```sh\n");
     let (_, rest) = text.split_once(&from).unwrap_or_else(|| panic!("docs/isolation.md has no {name}"));
     rest.split_once("\n```").unwrap().0.to_owned()

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::PostParams;
 use resurgam::api::Quarantine;
 
-use crate::support::{Ran, namespace, operator, ready, resurgam};
+use crate::quarantine_cli::support::{Ran, namespace, operator, ready, resurgam};
 
 const ADMINISTRATOR: Identity = Identity::PlatformAdministrator;
 
@@ -123,7 +123,7 @@ async fn rights_of_a_plan(cluster: &ControlPlane) {
 
 #[tokio::test]
 async fn kubectl_finds_the_plugin_and_completes_its_words() {
-    let (cluster, _alone) = crate::support::cluster().await;
+    let (cluster, _alone) = crate::quarantine_cli::support::cluster().await;
     let folder = tempfile::tempdir().unwrap();
     let install = ["completion", "--install", folder.path().to_str().unwrap()];
     let ran = resurgam(Path::new("/nowhere"), &install).await;

@@ -1,8 +1,6 @@
 //! `resurgam quarantine`, as the real binary, run by the real people, on a real API server. No operator runs but where a test
 //! says so.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod alone;
 mod break_glass;
 mod check;

@@ -5,39 +5,60 @@ use std::process::{Output, Stdio};
 
 use anyhow::Result;
 use control_plane::{ControlPlane, Identity, Options};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ListParams, PostParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
-use rehearsal::{Operator, OperatorOptions, apply, documents, install_kinds};
+use rehearsal::{Operator, OperatorOptions, Shared, apply, documents, install_kinds};
 use resurgam::isolation::network::is_neutralised;
 use resurgam::isolation::policies::FENCES;
 use serde_json::Value;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard};
 
-static CLUSTER: OnceCell<ControlPlane> = OnceCell::const_new();
+static CLUSTER: Shared<ControlPlane> = Shared::new();
 /// No operator runs while a test holds it, but its own.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// The shared cluster, with the kinds, and no operator.
 pub async fn cluster() -> (&'static ControlPlane, MutexGuard<'static, ()>) {
     let cluster = CLUSTER
-        .get_or_init(|| async {
-            let cluster = bare().await;
+        .get(async || {
+            let cluster = rehearsal::shared_cluster().await?;
+            with_rights(&cluster).await;
             install_kinds(&cluster.client(Identity::PlatformAdministrator).await.unwrap()).await.unwrap();
-            cluster
+            Ok(cluster)
         })
-        .await;
-    (cluster, ALONE.lock().await)
+        .await
+        .unwrap();
+    let alone = ALONE.lock().await;
+    nobody_leads(cluster).await;
+    (cluster, alone)
+}
+
+/// Waits until the lease of the operator that a test before had has run out.
+async fn nobody_leads(cluster: &ControlPlane) {
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let leases: Api<Lease> = Api::namespaced(admin, "resurgam-system");
+    let Some(lease) = leases.get_opt("resurgam").await.unwrap().and_then(|lease| lease.spec) else { return };
+    let (Some(renewed), Some(seconds)) = (lease.renew_time, lease.lease_duration_seconds) else { return };
+    let left = renewed.0 + SignedDuration::from_secs(seconds.into()) - Timestamp::now();
+    // Nobody renews it any more: that time passes is what is waited for.
+    tokio::time::sleep(left.try_into().unwrap_or_default()).await;
 }
 
 /// A cluster of one's own, with the rights, and without the kinds.
 pub async fn bare() -> ControlPlane {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
+    with_rights(&cluster).await;
+    cluster
+}
+
+async fn with_rights(cluster: &ControlPlane) {
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     apply(&admin, "install", &rehearsal::rights().unwrap()).await.unwrap();
-    cluster
 }
 
 pub fn operator(cluster: &ControlPlane) -> Operator {

@@ -3,8 +3,8 @@
 use rehearsal::{eventually, kind};
 use serde_json::{Value, json};
 
-use crate::asked;
-use crate::bench::{Bench, KINDS};
+use crate::bad_input::bench::{Bench, KINDS};
+use crate::ratchet::asked;
 
 #[tokio::test]
 async fn workloads_that_get_at_their_host_start_only_where_the_plan_says_so_and_a_person_accepted_it() {

@@ -1,10 +1,5 @@
 //! Whoever may write a plan cannot open its services. One control plane and one operator for all.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
-#[allow(dead_code, reason = "shared with the tests of bad input")]
-#[path = "../bad_input/bench.rs"]
-mod bench;
 mod host_access;
 mod plan_editor;
 mod records;
@@ -20,7 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use bench::{Bench, cluster, role};
+use crate::bad_input::bench::{self, Bench, cluster, role};
 
 /// Somebody with no rights but those that a test binds to them.
 async fn user(name: &str) -> Client {

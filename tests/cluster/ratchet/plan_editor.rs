@@ -5,8 +5,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rehearsal::{Endpoint, condition, kind, object};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS};
-use crate::{asked, granted, may, people, refused, settled, ungated, user};
+use crate::bad_input::bench::{Bench, KINDS};
+use crate::ratchet::{asked, granted, may, people, refused, settled, ungated, user};
 
 /// `base` runs an image that nobody approved, `late` does not answer in its clean room, `front` waits for `base`.
 async fn estate(case: &'static str) -> Bench {

@@ -4,8 +4,8 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use rehearsal::{kind, object};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KINDS, incident};
-use crate::{asked, people, ungated};
+use crate::bad_input::bench::{Bench, KINDS, incident};
+use crate::ratchet::{asked, people, ungated};
 
 async fn record(bench: &Bench, service: &str) -> Option<Value> {
     let records = kind(&bench.admin, "v1", "ConfigMap", Some("resurgam-records"));
@@ -53,9 +53,14 @@ async fn a_record_outlives_quarantine_plan_and_service_recovery_and_goes_with_it
     )
     .await
     .unwrap();
-    let responder = crate::bench::cluster().await.client(control_plane::Identity::Responder).await.unwrap();
-    rehearsal::apply(&responder, "on-call", &[crate::bench::quarantine("outlives-web")]).await.unwrap();
-    rehearsal::three_boroughs::isolated(crate::bench::cluster().await, "outlives-web").await.unwrap();
+    let responder =
+        crate::bad_input::bench::cluster().await.client(control_plane::Identity::Responder).await.unwrap();
+    rehearsal::apply(&responder, "on-call", &[crate::bad_input::bench::quarantine("outlives-web")])
+        .await
+        .unwrap();
+    rehearsal::three_boroughs::isolated(crate::bad_input::bench::cluster().await, "outlives-web")
+        .await
+        .unwrap();
     let bare = armed(ungated(&bench, "plan", &[("web", &["web"])]));
     bench.apply(&bare).await;
     asked(&bench, "plan", "web", "Loosened", &["beforeRestore gate 'images' is gone"]).await;
@@ -99,11 +104,11 @@ async fn a_record_that_cannot_be_read_blocks_and_asks_a_person() {
     // While anything is isolated it is written by the operator, and by who may release all. Two policies say so, and the API
     // server names one of them.
     let records = kind(&bench.admin, "v1", "ConfigMap", Some("resurgam-records"));
-    crate::refused(records.patch(name, &PatchParams::default(), &patch).await, &["-guard'", name]);
+    crate::ratchet::refused(records.patch(name, &PatchParams::default(), &patch).await, &["-guard'", name]);
     let lead = bench.lead().await;
     let records = kind(&lead, "v1", "ConfigMap", Some("resurgam-records"));
     records.patch(name, &PatchParams::default(), &patch).await.unwrap();
-    let patch = Patch::Merge(json!({"data": {"images": crate::bench::DIGEST}}));
+    let patch = Patch::Merge(json!({"data": {"images": crate::bad_input::bench::DIGEST}}));
     let lists = kind(&bench.admin, "v1", "ConfigMap", Some("garbled"));
     lists.patch("approved-images", &PatchParams::default(), &patch).await.unwrap();
     asked(&bench, "plan", "web", "Loosened", &["cannot be read", name]).await;

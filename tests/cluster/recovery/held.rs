@@ -6,8 +6,8 @@ use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::{DEADLINE, condition, documents, eventually, kind, three_boroughs};
 use serde_json::{Value, json};
 
-use crate::judged::judged;
-use crate::{KINDS, stage, start_operator};
+use crate::recovery::judged::judged;
+use crate::recovery::{KINDS, stage, start_operator};
 
 /// The smallest plan, with names of its own.
 fn smallest() -> Vec<Value> {

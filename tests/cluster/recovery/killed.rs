@@ -11,9 +11,9 @@ use rehearsal::{Endpoint, SplitMix, text, three_boroughs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::judged::judged;
-use crate::progress::Progress;
-use crate::{BINARY, KINDS, stage};
+use crate::recovery::judged::judged;
+use crate::recovery::progress::Progress;
+use crate::recovery::{BINARY, KINDS, stage};
 
 /// How often the operator is killed.
 const KILLS: usize = 5;

@@ -2,8 +2,6 @@
 //!
 //! Each test takes a stage for itself: a control plane, on which there is one operator at a time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod held;
 mod judged;
 mod killed;
@@ -12,17 +10,17 @@ mod progress;
 mod requests;
 mod stopped;
 
-use control_plane::{ControlPlane, Options};
+use control_plane::ControlPlane;
 use rehearsal::{Operator, OperatorOptions, Stage, Stages};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_resurgam");
 const KINDS: &str = "resurgam.dev/v1alpha1";
 
-static STAGES: Stages<ControlPlane> = Stages::new(2);
+static STAGES: Stages<ControlPlane> = Stages::new(3);
 
-async fn stage() -> Stage<'static, ControlPlane> {
+async fn stage() -> Stage<ControlPlane> {
     let start = async || {
-        let cluster = ControlPlane::start(Options::default()).await?;
+        let cluster = rehearsal::shared_cluster().await?;
         rehearsal::install(&cluster).await?;
         Ok(cluster)
     };

@@ -14,7 +14,7 @@ use rehearsal::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{BINARY, KINDS, stage};
+use crate::recovery::{BINARY, KINDS, stage};
 
 const NAMESPACE: &str = "pod-recovery";
 const PLAN: &str = r#"plan="pod-recovery/pod""#;

@@ -8,7 +8,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::KINDS;
+use crate::recovery::KINDS;
 
 /// Counts every change of a ServiceRecovery or a Quarantine.
 pub struct Progress {

@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use rehearsal::{DEADLINE, Mark, condition, documents, eventually, kind};
 use serde_json::Value;
 
-use crate::{KINDS, stage, start_operator};
+use crate::recovery::{KINDS, stage, start_operator};
 
 /// Plans of two services each.
 const PLANS: usize = 3;

@@ -7,7 +7,7 @@ use rehearsal::{kind, object, text, three_boroughs};
 use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
-use crate::{KINDS, stage, start_operator};
+use crate::recovery::{KINDS, stage, start_operator};
 
 const IMAGE: &str =
     "registry.example/web:1@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";

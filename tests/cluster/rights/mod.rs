@@ -1,8 +1,6 @@
 //! Each role of ours grants what its holder uses, and no more. What was used is what the API server's audit log shows of a
 //! recovery and an isolation with everything in them; what is granted without being used there is listed below, with its reason.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
-
 mod plans;
 mod roles;
 mod scenario;
@@ -41,7 +39,7 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-operator",
-        "logs and snapshots are kept where that was configured: tests/isolation/evidence.rs and snapshots.rs",
+        "logs and snapshots are kept where that was configured: tests/cluster/isolation/evidence.rs and snapshots.rs",
         &[
             "get persistentvolumes",
             "get pods/log",
@@ -54,20 +52,24 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-operator",
-        "drift of our own NetworkPolicies: tests/isolation",
+        "drift of our own NetworkPolicies: tests/cluster/isolation",
         &["update networkpolicies.networking.k8s.io"],
     ),
     (
         "resurgam-operator",
-        "finalizers of pods that have ended, quotas without room: tests/isolation/{pods,quotas}.rs",
+        "finalizers of pods that have ended, quotas without room: tests/cluster/isolation/{pods,quotas}.rs",
         &["patch pods", "patch resourcequotas"],
     ),
     (
         "resurgam-operator",
-        "where a key for digests is configured: tests/isolation/evidence.rs",
+        "where a key for digests is configured: tests/cluster/isolation/evidence.rs",
         &["list secrets"],
     ),
-    ("resurgam-operator", "where a plan opts into DNS: tests/isolation/room.rs", &["get daemonsets.apps"]),
+    (
+        "resurgam-operator",
+        "where a plan opts into DNS: tests/cluster/isolation/room.rs",
+        &["get daemonsets.apps"],
+    ),
     (
         "resurgam-operator",
         "a binding that was changed, not deleted",
@@ -75,12 +77,12 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-responder",
-        "a policy of our name, or without room to be neutralised, is removed: tests/isolation/races.rs",
+        "a policy of our name, or without room to be neutralised, is removed: tests/cluster/isolation/races.rs",
         &["delete networkpolicies.networking.k8s.io"],
     ),
     (
         "resurgam-responder",
-        "what is there already is tightened: tests/quarantine_cli",
+        "what is there already is tightened: tests/cluster/quarantine_cli",
         &[
             "update networkpolicies.networking.k8s.io",
             "patch quarantines.resurgam.dev",

@@ -19,7 +19,7 @@ const LATE: &str = "late";
 
 fn text_of(name: &str) -> String {
     let digest = format!("sha256:{}", "a".repeat(64));
-    let text = std::fs::read_to_string(rehearsal::repository("tests/rights/ward.yaml")).unwrap();
+    let text = std::fs::read_to_string(rehearsal::repository("tests/cluster/rights/ward.yaml")).unwrap();
     text.replace("NAME", name)
         .replace("IMAGE", &format!("registry.example/any@{digest}"))
         .replace("DIGEST", &digest)
@@ -58,7 +58,7 @@ fn printed(out: Output, code: i32) -> String {
 
 /// Two recoveries under exactly what is printed.
 pub async fn play(cluster: &ControlPlane) {
-    let admin = |text: &str| crate::kubectl(cluster, Identity::PlatformAdministrator, text);
+    let admin = |text: &str| crate::rights::kubectl(cluster, Identity::PlatformAdministrator, text);
     for name in [WARD, LATE] {
         admin(&text_of(name)).unwrap();
     }
@@ -86,7 +86,7 @@ pub async fn play(cluster: &ControlPlane) {
     let refused = admin(&yaml(&inside)).unwrap_err();
     assert!(refused.contains("namespace late is quarantined"), "{refused}");
     let late = printed(access(cluster, LATE, &["--check", "--late"]), 1);
-    crate::kubectl(cluster, Identity::RecoveryLead, &late).unwrap();
+    crate::rights::kubectl(cluster, Identity::RecoveryLead, &late).unwrap();
     printed(access(cluster, LATE, &["--check", "--late"]), 0);
     admin(&incident(LATE)).unwrap();
     tokio::join!(recovered(cluster, WARD), recovered(cluster, LATE));

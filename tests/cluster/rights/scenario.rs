@@ -21,7 +21,8 @@ pub async fn play() -> ControlPlane {
     respond(&cluster);
     let options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
     let _operator = Operator::start(&cluster, &options).unwrap();
-    crate::kubectl(&cluster, Identity::PlatformAdministrator, &rehearsal::smallest().unwrap()).unwrap();
+    crate::rights::kubectl(&cluster, Identity::PlatformAdministrator, &rehearsal::smallest().unwrap())
+        .unwrap();
     let isolating = let_out(&cluster);
     let waiting = async {
         let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
@@ -29,7 +30,7 @@ pub async fn play() -> ControlPlane {
         let back = |plan: &Value| condition(plan, "Recovered") == "True";
         eventually(&plans, "library", "the smallest plan to be recovered", DEADLINE, back).await.unwrap();
     };
-    tokio::join!(isolating, waiting, crate::plans::play(&cluster));
+    tokio::join!(isolating, waiting, crate::rights::plans::play(&cluster));
     cluster
 }
 
@@ -37,7 +38,7 @@ pub async fn play() -> ControlPlane {
 async fn lay_down(cluster: &ControlPlane) {
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let mut estate = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ALL}})];
-    let text_of = rehearsal::repository("tests/isolation/workloads.yaml");
+    let text_of = rehearsal::repository("tests/cluster/isolation/workloads.yaml");
     let workloads = std::fs::read_to_string(text_of).unwrap().replace("NAMESPACE", ALL);
     estate.extend(rehearsal::documents(&workloads).unwrap());
     rehearsal::apply(&admin, "platform", &estate).await.unwrap();
