@@ -40,7 +40,7 @@ fn resurgam_crds_prints_the_crds_in_the_repository() {
 }
 
 #[test]
-fn no_schema_names_a_number_format_that_the_api_server_does_not_know() {
+fn schemas_use_only_number_formats_that_api_servers_know() {
     fn formats(at: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
         if let Some(format) = at.get("format").and_then(serde_json::Value::as_str) {
             found.insert(format.to_owned());

@@ -309,7 +309,7 @@ async fn every_built_in_kind_is_current_once_its_controller_is_done() {
 }
 
 #[tokio::test]
-async fn an_image_that_runs_in_place_of_the_one_specified_fails_once_it_runs() {
+async fn running_image_that_differs_from_the_spec_fails() {
     let bench = Bench::new("gates-mismatch", reader()).await;
     let annotations = json!({"kwok.resurgam.dev/image-id": format!("registry.example/web@{BAD}")});
     bench.create::<Deployment>(workload("web", 2, &template(GOOD, &annotations))).await;
@@ -326,7 +326,7 @@ async fn an_image_that_runs_in_place_of_the_one_specified_fails_once_it_runs() {
 }
 
 #[tokio::test]
-async fn a_forged_owner_hides_no_replica_set_and_a_rollout_hides_its_own() {
+async fn forged_owner_hides_no_replica_set_but_a_rollout_does() {
     let bench = Bench::new("gates-owners", reader()).await;
     bench.create::<ConfigMap>(json!({"metadata": {"name": "approved"}, "data": {"web": GOOD}})).await;
     bench.create::<Deployment>(workload("web", 1, &template(BAD, &json!({})))).await;

@@ -58,7 +58,7 @@ fn status() -> RecoveryPlanStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_of_500_services_applies_and_its_status_is_written_and_etcd_has_room_to_spare() {
+async fn plan_of_500_services_fits_into_etcd_with_room_to_spare() {
     let cluster = ControlPlane::start(Options { nodes: 0, ..Options::default() }).await.unwrap();
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     rehearsal::install_kinds(&client).await.unwrap();

@@ -242,7 +242,7 @@ async fn an_api_server_that_does_not_answer_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_after_a_namespace_is_isolated_is_told_and_so_is_its_end() {
+async fn later_policies_of_other_apis_are_reported_until_they_go() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     rehearsal::install(&cluster).await.unwrap();
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_resurgam"));

@@ -213,7 +213,7 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn what_was_armed_stays_armed_and_what_was_decided_stays_decided() {
+async fn armed_plans_stay_armed_and_decisions_stay_made() {
     let client = client().await;
     let dormant = plan("arming", &json!({"name": "library"}));
     create(&client, &dormant, false).await.unwrap();

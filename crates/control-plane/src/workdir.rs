@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_folder_whose_owner_is_gone_is_removed_at_the_next_start() {
+    fn temporary_folder_without_owner_is_removed_at_next_start() {
         let parent = tempfile::tempdir().unwrap();
         let (left, lock_of_left) = temporary(parent.path()).unwrap();
         let (beside, _lock_of_beside) = temporary(parent.path()).unwrap();

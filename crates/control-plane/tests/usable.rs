@@ -246,7 +246,7 @@ fn audit(log: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_audit_log_has_a_write_with_its_body_and_author_once_it_is_answered() {
+async fn answered_write_is_in_audit_log_with_body_and_author() {
     let control_plane = control_plane().await;
     let client = control_plane.client(Identity::TenantAdministrator).await.unwrap();
     let data = BTreeMap::from([("colour".to_owned(), "teal".to_owned())]);
@@ -269,7 +269,7 @@ async fn the_audit_log_has_a_write_with_its_body_and_author_once_it_is_answered(
 }
 
 #[tokio::test]
-async fn a_read_of_one_namespace_is_logged_with_what_was_read_and_one_of_anything_else_is_not() {
+async fn audit_log_has_bodies_of_namespace_reads_only() {
     let control_plane = control_plane().await;
     let client = control_plane.client(Identity::TenantAdministrator).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -290,7 +290,7 @@ async fn a_read_of_one_namespace_is_logged_with_what_was_read_and_one_of_anythin
 }
 
 #[tokio::test]
-async fn nobody_writes_as_system_masters_but_for_the_bootstrap_binding() {
+async fn only_the_bootstrap_binding_is_written_by_system_masters() {
     let control_plane = control_plane().await;
     let log = audit(&std::fs::read_to_string(control_plane.audit_log()).unwrap());
     let masters = log.iter().filter(|event| {

@@ -182,7 +182,7 @@ fn names_a_fence(message: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_autoscaler_a_real_replicaset_and_a_real_cronjob_want_more_pods_and_get_none() {
+async fn real_controllers_that_want_more_pods_get_none() {
     let stage = shared_stage(1).await;
     let cluster = &stage.rig.cluster;
     let admin = stage.client(Identity::PlatformAdministrator).await;

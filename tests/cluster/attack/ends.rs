@@ -92,7 +92,7 @@ async fn isolated(stage: &SharedStage, namespace: &str, level: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sealed_is_stopped_told_and_forgotten_by_every_service() {
+async fn sealed_pods_stop_and_leave_every_service() {
     let stage = shared_stage(1).await;
     let name = "ends-sealed";
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": name},
@@ -151,7 +151,7 @@ async fn what_a_lead_deletes_is_gone_with_all_that_it_owns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_volume_claim_that_a_lead_deletes_is_gone_once_its_pod_is_and_no_sooner() {
+async fn volume_claim_deleted_by_a_lead_goes_after_its_pod() {
     let stage = shared_stage(1).await;
     let name = "ends-claimed";
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
@@ -184,7 +184,7 @@ fn owner(admin: &Client) -> Who {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_that_a_lead_deletes_ends_and_its_quarantine_after_it() {
+async fn namespace_deleted_by_a_lead_goes_before_its_quarantine() {
     let stage = shared_stage(1).await;
     let name = "ends-altogether";
     let kept = json!({"apiVersion": "v1", "kind": "ConfigMap",
@@ -223,7 +223,7 @@ async fn a_namespace_that_a_lead_deletes_ends_and_its_quarantine_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quarantine_without_its_namespace_says_so_and_can_be_deleted() {
+async fn quarantine_without_namespace_reports_it_and_can_be_deleted() {
     let stage = shared_stage(1).await;
     let name = "ends-first";
     lay_down(&stage, name, &[deployment(name, "web", 1)]).await;
@@ -256,7 +256,7 @@ async fn what_is_released_is_free_again() {
 
 /// In a clean room of its own: quotas are counted, pods come anew; and what is granted by `operate` and `recover` goes this far.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clean_room_runs_under_a_quota_and_operators_do_in_it_what_they_are_granted() {
+async fn clean_room_runs_under_a_quota_with_granted_operators() {
     let stage = shared_stage(1).await;
     let name = "ends-room";
     let grants = documents(

@@ -402,7 +402,7 @@ fn cuts(namespace: &str) -> Vec<(bool, Attack)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_may_isolate_cuts_the_network_behind_the_fence_and_no_more() {
+async fn responder_may_only_cut_the_network_behind_the_fence() {
     let stage = shared_stage(0).await;
     let whos = crate::attack::who::outsiders(stage.rig).await;
     let responder =

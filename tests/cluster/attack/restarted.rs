@@ -76,7 +76,7 @@ async fn lay_down(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_refused_once_is_refused_ever_after_though_the_operator_is_killed_midway() {
+async fn operator_killed_midway_lets_nothing_through_again() {
     let mut stage = stage(1).await;
     lay_down(&stage).await;
     let attackers = everybody(stage.rig).await;

@@ -152,7 +152,7 @@ async fn nothing_gets_through_while_the_operator_is_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_gets_through_while_the_operator_is_killed_and_started_again_and_again() {
+async fn nothing_gets_through_while_the_operator_keeps_restarting() {
     let mut stage = stage(1).await;
     let turned = AtomicUsize::new(0);
     let rig = stage.rig;

@@ -71,7 +71,7 @@ async fn who_may_reach_a_nodes_kubelet_is_asked_by_no_policy() {
 
 /// Deleting a kind deletes its objects everywhere, by the API server itself, which asks no policy about that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_deletes_a_kind_deletes_its_objects_in_isolated_namespaces() {
+async fn deleting_a_kind_deletes_its_isolated_objects() {
     let stage = shared_stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let mut crd = rehearsal::documents(include_str!("kinds.yaml")).unwrap().pop().unwrap();
@@ -98,7 +98,7 @@ async fn who_deletes_a_kind_deletes_its_objects_in_isolated_namespaces() {
 
 /// Policies guard no policies. The operator puts them back; without one, and without static manifests, they are gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_deletes_the_policies_while_no_operator_runs_opens_everything_until_one_does() {
+async fn deleting_the_policies_opens_until_an_operator_runs() {
     let mut stage = stage(0).await;
     let admin = stage.client(Identity::PlatformAdministrator).await;
     let level = LEVELS[0];

@@ -22,7 +22,7 @@ struct Came {
 }
 
 #[tokio::test]
-async fn whatever_stands_in_any_field_of_any_kind_the_operator_lives_and_other_plans_go_on() {
+async fn whatever_a_field_holds_operator_and_other_plans_go_on() {
     let (bench, bystander) =
         futures::join!(Bench::new("fields", &["web"]), Bench::new("beside", &["web", "db"]));
     let mut plan = bench.plan("plan", json!([bench.service("web", &[])]));

@@ -34,7 +34,7 @@ async fn a_cycle_is_named_with_its_path_and_the_rest_recovers() {
 }
 
 #[tokio::test]
-async fn a_dependency_on_a_service_that_the_plan_does_not_have_is_named_and_the_rest_recovers() {
+async fn missing_dependency_is_named_and_the_rest_recovers() {
     let bench = Bench::new("unknown", &["database", "web"]).await;
     let services = json!([bench.service("database", &[]), bench.service("web", &["databases"])]);
     bench.apply(&bench.plan("plan", services)).await;
@@ -85,7 +85,7 @@ async fn still_runs(bench: &Bench, service: &str) {
 }
 
 #[tokio::test]
-async fn neither_a_plan_made_anew_nor_a_deleted_service_recovery_stops_what_is_recovered() {
+async fn recovered_service_survives_recreated_plan_and_record() {
     let bench = Bench::new("anew", &["web"]).await;
     let plan = bench.plan("plan", json!([bench.service("web", &[])]));
     bench.apply(&plan).await;
@@ -126,7 +126,7 @@ async fn a_missing_service_account_is_named() {
 }
 
 #[tokio::test]
-async fn a_missing_incident_is_named_and_once_it_is_there_the_plan_goes_on() {
+async fn missing_incident_is_named_and_plan_goes_on_once_it_exists() {
     let bench = Bench::new("incident", &["web"]).await;
     let mut plan = bench.plan("plan", json!([bench.service("web", &[])]));
     plan["spec"]["incidentRef"] = json!({"name": "never-declared"});

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::bad_input::bench::{Bench, DIGEST, KINDS, cluster, operator_is_up, quarantine, role};
 
 #[tokio::test]
-async fn a_namespace_that_is_not_there_is_named_by_its_quarantine_and_its_service() {
+async fn missing_namespace_is_named_by_quarantine_and_service() {
     let bench = Bench::new("absent", &["web"]).await;
     rehearsal::apply(&bench.admin, "on-call", &[quarantine("absent-gone")]).await.unwrap();
     let quarantines = kind(&bench.admin, KINDS, "Quarantine", None);
@@ -81,7 +81,7 @@ async fn an_endpoint_that_hangs_keeps_its_service_in_the_clean_room() {
 }
 
 #[tokio::test]
-async fn an_account_that_may_not_scale_says_exactly_that_and_is_retried_once_it_may() {
+async fn account_that_may_not_scale_is_named_and_retried() {
     let bench = Bench::with("noscale", &["web"], |manifests| {
         let restore = manifests.iter_mut().find(|m| m["metadata"]["name"] == "noscale-restore").unwrap();
         restore["rules"].as_array_mut().unwrap().pop();
@@ -125,7 +125,7 @@ async fn an_account_without_recover_is_told_to_ask_for_it() {
 }
 
 #[tokio::test]
-async fn a_decision_in_another_name_or_without_the_right_is_refused_by_the_api_server() {
+async fn decision_in_another_name_or_without_the_right_is_refused() {
     // The Quarantine stands: the operator has written its policies, and the API server goes by them.
     let bench = Bench::new("decided", &["web"]).await;
     let decide = async |who: Identity, by: &str| {
@@ -208,7 +208,7 @@ async fn the_smallest_example_recovers_next_to_all_of_these() {
 /// The plan is amended half-way to name another namespace, about which every gate now passes: the one that was proved nothing
 /// of is not let out for it.
 #[tokio::test]
-async fn a_namespace_that_the_plan_names_no_more_is_not_released_by_what_passes_elsewhere() {
+async fn namespace_dropped_from_a_plan_stays_isolated() {
     let bench = Bench::new("moved", &["old", "new"]).await;
     let mut service = bench.service("old", &[]);
     service["gates"] =

@@ -18,7 +18,7 @@ fn ready(object: &Value) -> (String, String, String) {
 }
 
 #[tokio::test]
-async fn a_plan_with_a_field_that_this_version_does_not_know_says_which_and_others_go_on() {
+async fn plan_with_an_unknown_field_names_it_and_others_go_on() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     rehearsal::install(&cluster).await.unwrap();
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();

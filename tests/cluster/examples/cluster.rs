@@ -55,7 +55,7 @@ fn runs(kind: &str, object: &DynamicObject) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_api_server_takes_every_manifest_and_the_estate_becomes_ready_and_the_judge_reads_its_log() {
+async fn every_example_applies_becomes_ready_and_can_be_judged() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     rehearsal::install_kinds(&client).await.unwrap();

@@ -67,7 +67,7 @@ fn a_misspelt_field_would_be_found() {
 }
 
 #[test]
-fn every_namespace_of_a_plan_exists_and_has_a_quarantine_and_belongs_to_one_service() {
+fn every_planned_namespace_has_one_service_and_a_quarantine() {
     for manifests in [three_boroughs(), smallest()] {
         let names = |kind: &str| -> BTreeSet<String> {
             manifests.iter().filter(|m| m.kind() == kind).map(|m| m.name().to_owned()).collect()
@@ -103,7 +103,7 @@ fn some_namespaces_are_contained_and_most_are_sealed() {
 }
 
 #[test]
-fn every_edge_leads_to_a_service_and_no_edges_make_a_cycle_once_groups_are_one() {
+fn dependencies_exist_and_form_no_cycle() {
     for manifests in [three_boroughs(), smallest()] {
         let services = plan(&manifests).spec.services;
         let node = |service: &ServiceSpec| {
@@ -144,7 +144,7 @@ fn the_operator_finds_nothing_wrong_with_the_plans() {
 }
 
 #[test]
-fn about_thirty_services_in_all_tiers_with_a_group_and_edges_across_councils() {
+fn example_has_thirty_services_tiers_a_group_and_cross_edges() {
     let services = plan(&three_boroughs()).spec.services;
     assert_eq!(services.len(), 32);
     let tiers: BTreeSet<i32> = services.iter().filter_map(|s| s.tier).collect();
@@ -163,7 +163,7 @@ fn about_thirty_services_in_all_tiers_with_a_group_and_edges_across_councils() {
 }
 
 #[test]
-fn the_estate_has_every_workload_kind_and_each_service_something_that_can_be_scaled() {
+fn estate_has_every_workload_kind_and_scalable_services() {
     let manifests = three_boroughs();
     let workloads: Vec<&Manifest> = manifests.iter().filter(|m| m.pods().is_some()).collect();
     let kinds: BTreeSet<&str> = workloads.iter().map(|m| m.kind()).collect();
@@ -183,7 +183,7 @@ fn the_estate_has_every_workload_kind_and_each_service_something_that_can_be_sca
 }
 
 #[test]
-fn every_image_is_pinned_approved_and_has_the_digest_that_the_comment_says() {
+fn every_image_is_pinned_approved_and_matches_its_comment() {
     for manifests in [three_boroughs(), smallest()] {
         let approved = approved(&manifests);
         let mut used = BTreeSet::new();
@@ -201,7 +201,7 @@ fn every_image_is_pinned_approved_and_has_the_digest_that_the_comment_says() {
 }
 
 #[test]
-fn the_tampered_variant_changes_two_images_and_nothing_else_and_the_repair_puts_them_back() {
+fn tampering_changes_two_images_and_the_repair_reverts_them() {
     let manifests = three_boroughs();
     let approved = approved(&manifests);
     let find = |wanted: &Manifest| {
@@ -283,7 +283,7 @@ fn the_rights_of_the_three_boroughs_are_what_its_plan_needs() {
 }
 
 #[test]
-fn no_right_in_the_examples_is_a_wildcard_and_recover_covers_every_quarantine() {
+fn examples_grant_no_wildcard_and_recover_every_quarantine() {
     for manifests in [three_boroughs(), smallest()] {
         let rules = |m: &Manifest| m.value["rules"].as_array().cloned().unwrap_or_default();
         let mut recover = BTreeSet::new();

@@ -11,7 +11,7 @@ use crate::faults::{crew, stage};
 const SEEDS: [u64; 2] = [1, 2];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recovery_ends_as_it_does_without_faults_whatever_a_seed_lets_fail() {
+async fn recovery_ends_the_same_whatever_a_seed_lets_fail() {
     let stage = stage().await;
     let (cluster, model) = &*stage;
     let crew = crew(cluster, 1).await;

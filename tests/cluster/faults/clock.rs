@@ -34,7 +34,7 @@ async fn crew<'a>(cluster: &'a ControlPlane, clocks: &[WallClock]) -> Crew<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_is_set_by_an_hour_opens_nothing_sooner_and_holds_nothing_up() {
+async fn clock_set_by_an_hour_neither_opens_nor_delays_anything() {
     let stage = stage().await;
     let (cluster, model) = &*stage;
     let Some(clocks) = clocks(cluster, &[0]) else { return };
@@ -49,7 +49,7 @@ async fn a_clock_that_is_set_by_an_hour_opens_nothing_sooner_and_holds_nothing_u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_whose_clocks_differ_by_hours_lead_one_after_the_other() {
+async fn replicas_with_different_clocks_lead_one_after_the_other() {
     let stage = stage().await;
     let (cluster, model) = &*stage;
     let Some(clocks) = clocks(cluster, &[-HOUR, HOUR]) else { return };

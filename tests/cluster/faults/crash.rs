@@ -38,11 +38,11 @@ async fn killed(replicas: usize, points: u64, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_any_effect_and_started_again_the_operator_does_nothing_twice_and_ends_as_ever() {
+async fn operator_killed_at_any_effect_does_nothing_twice() {
     killed(1, 8, "crash").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_leader_is_killed_at_any_effect_another_replica_does_nothing_twice_and_ends_as_ever() {
+async fn replica_that_takes_over_at_any_effect_does_nothing_twice() {
     killed(2, 4, "takeover").await;
 }

@@ -25,7 +25,7 @@ async fn scale(databases: &Api<DynamicObject>, replicas: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_it_is_not() {
+async fn late_request_is_refused_once_its_dependency_is_unhealthy() {
     let stage = stage().await;
     let (cluster, _) = &*stage;
     let crew = crew(cluster, 1).await;
@@ -58,7 +58,7 @@ async fn what_was_asked_for_while_a_dependency_was_healthy_is_not_granted_once_i
 
 /// Whoever wrote the label may die before that is told, and whoever comes next knows nothing of any gate for a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say_so() {
+async fn clean_room_survives_an_operator_that_died_unreported() {
     let stage = stage().await;
     let (cluster, _) = &*stage;
     let crew = crew(cluster, 1).await;
@@ -101,7 +101,7 @@ async fn what_is_in_the_clean_room_is_not_taken_back_because_nobody_lived_to_say
 
 /// The network is ready before the label, and restored before that is taken off. Whoever comes in between asks the gates first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_half_way_in_or_out_is_not_taken_back_because_nobody_has_asked_a_gate_yet() {
+async fn half_way_transition_waits_for_the_first_gate_results() {
     let stage = stage().await;
     let (cluster, model) = &*stage;
     let crew = crew(cluster, 1).await;
@@ -133,7 +133,7 @@ async fn what_is_half_way_in_or_out_is_not_taken_back_because_nobody_has_asked_a
 
 /// Its gates are asked as soon as the claim stands. Until that is written, what they say is from before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gates_pass_after_the_claim_although_that_could_not_be_written_at_first() {
+async fn gates_pass_after_a_claim_whose_first_write_failed() {
     let stage = stage().await;
     let (cluster, _) = &*stage;
     let crew = crew(cluster, 1).await;

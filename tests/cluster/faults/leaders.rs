@@ -10,7 +10,7 @@ use crate::faults::{BINARY, stage};
 const LEASE: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_killed_or_cut_off_is_replaced_and_nobody_writes_without_the_lease() {
+async fn lost_leader_is_replaced_and_only_lease_holders_write() {
     let stage = stage().await;
     let (cluster, model) = &*stage;
     let crew = Crew::start(cluster, BINARY.as_ref(), 2, LEASE).await.unwrap();

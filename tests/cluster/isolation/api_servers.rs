@@ -107,7 +107,7 @@ fn all_are(quarantine: &Quarantine, state: ControlState) -> bool {
 }
 
 #[tokio::test]
-async fn every_api_server_is_tried_and_named_and_one_that_dies_is_told_of_until_it_is_listed_no_more() {
+async fn dead_api_server_is_reported_until_it_is_listed_no_more() {
     let two = Two::start(&[]).await;
     let tested = |q: &Quarantine| ready(q).0 == "True" && all_are(q, ControlState::Tested);
     let found = two.until("tested on both", tested).await;
@@ -142,7 +142,7 @@ async fn every_api_server_is_tried_and_named_and_one_that_dies_is_told_of_until_
 }
 
 #[tokio::test]
-async fn an_api_server_that_does_not_enforce_is_named_and_nothing_is_ready() {
+async fn api_server_that_does_not_enforce_is_named() {
     let two = Two::start(&["--disable-admission-plugins=ValidatingAdmissionPolicy"]).await;
     let told = |q: &Quarantine| ready(q).1 == "FenceNotVerified";
     let found = two.until("told of the one that lets through", told).await;

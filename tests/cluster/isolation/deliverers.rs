@@ -81,7 +81,7 @@ async fn spec(client: &Client, kind: &str, namespace: &str, name: &str) -> Value
 }
 
 #[tokio::test]
-async fn what_delivers_only_into_isolation_is_suspended_and_whatever_else_hangs_on_one_goes_on() {
+async fn only_gitops_sources_of_isolated_namespaces_are_suspended() {
     let _rig = alone().await;
     let running = controller().await;
     let administrator = client(Identity::PlatformAdministrator).await;

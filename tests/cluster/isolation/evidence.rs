@@ -152,7 +152,7 @@ async fn everything_is_kept_alike_in_a_folder_and_on_an_s3_server() {
 }
 
 #[tokio::test]
-async fn without_a_recipient_and_a_key_there_are_no_logs_and_no_secrets_and_that_is_said() {
+async fn capture_without_recipient_or_key_omits_logs_and_secrets() {
     fill("frugal").await;
     let folder = tempfile::tempdir().unwrap();
     let evidence = resurgam::isolation::evidence::Evidence::new(Store::folder(folder.path()));
@@ -177,7 +177,7 @@ async fn without_a_recipient_and_a_key_there_are_no_logs_and_no_secrets_and_that
 }
 
 #[tokio::test]
-async fn what_is_in_the_store_is_never_overwritten_and_never_taken_for_what_it_is_not() {
+async fn stored_evidence_is_never_overwritten_or_mistaken() {
     let folder = tempfile::tempdir().unwrap();
     let server = s3::Server::start().await;
     for (store, at) in
@@ -198,7 +198,7 @@ async fn what_is_in_the_store_is_never_overwritten_and_never_taken_for_what_it_i
 }
 
 #[tokio::test]
-async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_required() {
+async fn unreliable_store_is_a_failure_where_evidence_is_required() {
     let rig = rig().await;
     fill("unkept").await;
     let server = s3::Server::start().await;
@@ -226,7 +226,7 @@ async fn a_store_that_lies_or_cannot_be_reached_is_a_failure_where_evidence_is_r
 }
 
 #[tokio::test]
-async fn each_container_is_asked_for_its_own_log_and_for_no_more_than_is_kept() {
+async fn each_container_is_asked_for_its_log_up_to_the_limit() {
     fill("each-log").await;
     let folder = tempfile::tempdir().unwrap();
     let evidence = rig().await.evidence(Store::folder(folder.path()));
@@ -289,7 +289,7 @@ async fn silent_node(name: &str) -> TcpListener {
 }
 
 #[tokio::test]
-async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_its_logs() {
+async fn silent_node_holds_up_sealing_until_its_logs_are_waived() {
     let _nobody = alone().await;
     let rig = rig().await;
     let folder = tempfile::tempdir().unwrap();
@@ -339,7 +339,7 @@ async fn a_silent_node_keeps_a_namespace_contained_until_somebody_does_without_i
 }
 
 #[tokio::test]
-async fn while_a_slow_store_is_waited_for_that_is_told_and_nothing_is_captured_twice() {
+async fn slow_store_is_reported_and_nothing_is_captured_twice() {
     let _nobody = alone().await;
     let rig = rig().await;
     fill("slow").await;

@@ -86,7 +86,7 @@ async fn guarded() -> ConfigMap {
 }
 
 #[tokio::test]
-async fn accounts_of_an_isolated_namespace_write_nowhere_whatever_rights_they_hold() {
+async fn accounts_of_an_isolated_namespace_write_nowhere() {
     let _running = controller().await;
     for name in ["taken", "untaken"] {
         namespace(name).await;
@@ -207,7 +207,7 @@ async fn nobody_gives_rights_to_accounts_of_an_isolated_namespace() {
 }
 
 #[tokio::test]
-async fn nobody_but_who_may_release_gives_rights_over_an_isolated_namespace() {
+async fn only_releasers_grant_rights_over_an_isolated_namespace() {
     let _running = controller().await;
     namespace("coveted").await;
     namespace("uncoveted").await;
@@ -293,7 +293,7 @@ async fn store(name: &str) -> PersistentVolume {
 }
 
 #[tokio::test]
-async fn volumes_and_snapshots_of_an_isolated_namespace_are_not_given_away() {
+async fn volumes_and_snapshots_of_isolated_namespaces_stay_there() {
     let _running = controller().await;
     store("stored").await;
     let administrator = client(Identity::PlatformAdministrator).await;
@@ -587,7 +587,7 @@ where
 }
 
 #[tokio::test]
-async fn every_policy_is_put_back_and_those_of_a_newer_version_are_left_alone() {
+async fn deleted_policies_come_back_and_newer_ones_are_left_alone() {
     let _rig = alone().await;
     let running = controller().await;
     // Nobody else is at work while the fence is away.

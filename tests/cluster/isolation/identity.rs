@@ -56,7 +56,7 @@ async fn known_as(holder: &Client) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_token_that_was_issued_before_the_sealing_is_refused_after_it() {
+async fn token_issued_before_sealing_is_refused_after_it() {
     let _running = controller().await;
     let _tenant = namespace("known").await;
     let administrator = client(Identity::PlatformAdministrator).await;

@@ -42,7 +42,7 @@ async fn in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_stops_workloads_only_and_only_where_it_is_isolated() {
+async fn operator_stops_only_workloads_of_isolated_namespaces() {
     let _running = controller().await;
     let (open, isolated) = ("bounded-not", "bounded");
     for name in [open, isolated] {

@@ -1,6 +1,7 @@
 //! A control plane without an operator, and clients on whose way something happens: right before a request of theirs is sent,
 //! somebody else is faster, or the API server does not answer as one would like.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use control_plane::{ControlPlane, Identity, Options};
@@ -13,7 +14,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ObjectMeta, Status};
 use kube::{Api, Client, Config};
-use rehearsal::{Shared, apply, install_kinds};
+use rehearsal::{Shared, Stage, Stages, apply, install_kinds};
 use resurgam::api::OPERATOR_NAMESPACE;
 use resurgam::isolation::ensure;
 use resurgam::isolation::policies::WORKLOAD_LIMIT;
@@ -41,22 +42,50 @@ fn operator() -> Value {
     })
 }
 
-/// The kinds, rights and policies, and no operator that runs. One for all tests.
+thread_local! {
+    /// The control plane that the test on this thread has for itself.
+    static OWN: Cell<Option<&'static ControlPlane>> = const { Cell::new(None) };
+}
+
+/// A control plane for one test alone, as long as this lives.
+pub struct Alone {
+    _stage: Stage<ControlPlane>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        OWN.set(None);
+    }
+}
+
+/// Takes a control plane for the calling test alone: one that counts writes to what all tests write.
+pub async fn alone() -> Alone {
+    static ALONE: Stages<ControlPlane> = Stages::new(1);
+    let stage = Box::pin(ALONE.take(start)).await.unwrap();
+    OWN.set(Some(stage.here()));
+    Alone { _stage: stage }
+}
+
+/// The kinds, rights and policies, and no operator that runs.
 pub async fn plane() -> &'static ControlPlane {
     static PLANE: Shared<ControlPlane> = Shared::new();
-    // On the heap, as it is within the future of every test here, and a thread's stack is small.
-    let start = Box::pin(PLANE.get(async || {
-        let plane = bare().await;
-        let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
-        install_kinds(&administrator).await.unwrap();
-        apply(&administrator, "install", &[operator()]).await.unwrap();
-        ensure::ensure(&administrator, false).await.unwrap();
-        // Controls are tried one by one here, in namespaces that nobody isolated. limits.rs is about what this refuses.
-        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(administrator);
-        bindings.delete(WORKLOAD_LIMIT, &DeleteParams::default()).await.unwrap();
-        Ok(plane)
-    }));
-    start.await.unwrap()
+    match OWN.get() {
+        Some(own) => own,
+        // On the heap, as it is within the future of every test here, and a thread's stack is small.
+        None => Box::pin(PLANE.get(start)).await.unwrap(),
+    }
+}
+
+async fn start() -> anyhow::Result<ControlPlane> {
+    let plane = bare().await;
+    let administrator = plane.client(Identity::PlatformAdministrator).await?;
+    install_kinds(&administrator).await?;
+    apply(&administrator, "install", &[operator()]).await?;
+    ensure::ensure(&administrator, false).await?;
+    // Controls are tried one by one here, in namespaces that nobody isolated. limits.rs is about what this refuses.
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(administrator);
+    bindings.delete(WORKLOAD_LIMIT, &DeleteParams::default()).await?;
+    Ok(plane)
 }
 
 /// Somebody of that plane.

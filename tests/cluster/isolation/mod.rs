@@ -95,7 +95,7 @@ fn was_refused(quarantine: &Quarantine, name: ControlName) {
 }
 
 #[tokio::test]
-async fn contained_leaves_processes_alive_and_sealed_stops_every_kind_of_workload() {
+async fn contained_pods_live_and_sealing_stops_every_workload_kind() {
     let _running = controller().await;
     let tenant = namespace("whole").await;
     fill(&tenant, "whole").await;
@@ -346,7 +346,7 @@ async fn the_policies_type_check() {
 }
 
 #[tokio::test]
-async fn deleting_a_quarantine_restores_the_network_and_starts_nothing() {
+async fn deleted_quarantine_restores_the_network_and_starts_nothing() {
     let _running = controller().await;
     let tenant = namespace("released").await;
     fill(&tenant, "released").await;
@@ -399,7 +399,7 @@ async fn what_cannot_be_isolated_says_why_and_holds_up_nobody() {
 
 /// `get` on a wildcard of resources is enough to run commands: the operator reads everything, and reaches into nothing.
 #[tokio::test]
-async fn the_operator_reads_what_it_captures_and_may_run_commands_nowhere() {
+async fn operator_reads_what_it_captures_and_runs_no_commands() {
     use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
     let operator = client(Identity::Operator).await;
     let reviews: Api<SelfSubjectAccessReview> = Api::all(operator);

@@ -26,7 +26,7 @@ spec:
 ";
 
 #[tokio::test]
-async fn a_pod_on_its_nodes_network_is_told_as_not_cut_off_until_sealing_has_stopped_it() {
+async fn host_network_pod_is_reported_until_sealing_stops_it() {
     let _running = controller().await;
     let tenant = namespace("rooted").await;
     apply(&client(Identity::PlatformAdministrator).await, AGENT).await;

@@ -199,7 +199,7 @@ fn is_open(verdict: &NodeVerdict) {
 }
 
 #[tokio::test]
-async fn a_network_that_enforces_policies_is_found_to_and_nothing_is_left_of_a_try_nor_in_its_way() {
+async fn enforcing_network_is_verified_and_probes_leave_nothing() {
     let _turn = TURN.lock().await;
     let administrator = of(Identity::PlatformAdministrator).await;
     let left = Try { image: "i".into(), id: "left".into() };
@@ -225,7 +225,7 @@ async fn a_network_that_enforces_policies_is_found_to_and_nothing_is_left_of_a_t
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_enforce_them_is_known_by_its_name_in_either_direction() {
+async fn node_that_does_not_enforce_policies_is_named() {
     let _turn = TURN.lock().await;
     let verdicts = tried("inward", LETS_IN, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
@@ -237,7 +237,7 @@ async fn a_node_that_does_not_enforce_them_is_known_by_its_name_in_either_direct
 }
 
 #[tokio::test]
-async fn who_was_not_reached_because_it_had_ended_shows_nothing_and_who_was_reached_before_does() {
+async fn listener_that_ended_unreached_proves_nothing() {
     let _turn = TURN.lock().await;
     let ends = Some(("in-after", "denied-1"));
     let verdicts = tried("ended", Kubelet { ends, ..SOUND }, None).await.0.unwrap();
@@ -252,7 +252,7 @@ async fn who_was_not_reached_because_it_had_ended_shows_nothing_and_who_was_reac
 }
 
 #[tokio::test]
-async fn a_connector_that_says_nothing_says_nothing_of_its_own_links_alone() {
+async fn silent_connector_leaves_only_its_own_links_unknown() {
     let _turn = TURN.lock().await;
     let verdicts = tried("gone", Kubelet { deletes: "out-after-1", ..SOUND }, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
@@ -260,7 +260,7 @@ async fn a_connector_that_says_nothing_says_nothing_of_its_own_links_alone() {
 }
 
 #[tokio::test]
-async fn a_listener_that_does_not_start_ends_the_try_and_leaves_nothing_either() {
+async fn listener_that_does_not_start_ends_the_probe_cleanly() {
     let _turn = TURN.lock().await;
     match tried("unstarted", Kubelet { fails: "denied-1", ..SOUND }, None).await.0.unwrap_err() {
         AttemptError::Pod(DENIED_NAMESPACE, pod, state) => {

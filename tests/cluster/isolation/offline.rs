@@ -116,7 +116,7 @@ async fn is_isolated(name: &str, laid: &Outcome) {
 }
 
 #[tokio::test]
-async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_for_ever() {
+async fn concurrent_quarantine_writes_are_retried_a_few_times() {
     // Somebody made it, and took it away again before it could be read.
     namespace("taken-away").await;
     let responder = of(Identity::Responder).await;
@@ -185,7 +185,7 @@ async fn whoever_writes_a_quarantine_in_between_it_is_made_or_tightened_and_not_
 }
 
 #[tokio::test]
-async fn whoever_writes_a_namespace_in_between_it_is_labelled_and_not_for_ever() {
+async fn concurrent_namespace_writes_are_retried_a_few_times() {
     for (name, until, tries) in [("written", 1, 2), ("written-again", ATTEMPTS, ATTEMPTS)] {
         namespace(name).await;
         let (laid, patches) = isolated(name, alone(), LABEL, move |nth| async move {
@@ -212,7 +212,7 @@ async fn whoever_writes_a_namespace_in_between_it_is_labelled_and_not_for_ever()
 }
 
 #[tokio::test]
-async fn a_network_that_cannot_be_cut_in_passing_is_tried_again_and_the_label_comes_all_the_same() {
+async fn transient_network_failure_is_retried_beside_the_label() {
     for (name, code, until, tries) in [
         ("cut-again", 500, 1, 2),
         ("never-cut", 500, usize::MAX, ATTEMPTS),
@@ -290,7 +290,7 @@ async fn the_network_is_cut_behind_a_fence_that_comes_first() {
 }
 
 #[tokio::test]
-async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_once() {
+async fn slow_fence_is_retried_and_a_clean_room_reported_at_once() {
     namespace("takes-a-moment").await;
     let (laid_, tries) =
         isolated("takes-a-moment", alone(), TRY, |nth| async move { (nth < 4).then_some(500) }).await;
@@ -311,7 +311,7 @@ async fn a_fence_that_takes_a_moment_is_tried_again_and_a_clean_room_is_told_at_
 }
 
 #[tokio::test]
-async fn a_fence_that_is_never_seen_to_refuse_is_told_and_not_waited_for_for_ever() {
+async fn fence_that_never_refuses_is_reported_after_a_deadline() {
     namespace("never-seen").await;
     let (laid, tries) = isolated("never-seen", alone(), TRY, |_| async { Some(500) }).await;
     assert!(!laid.isolated && tries > 10, "{laid:#?}");
@@ -333,7 +333,7 @@ async fn what_is_sealed_already_is_verified_as_such() {
 
 /// Who may repair may write policies into what is isolated: to them the fence shows by what nobody may do.
 #[tokio::test]
-async fn whoever_may_repair_sees_the_fence_by_a_pod_that_is_refused_or_is_told_that_they_cannot() {
+async fn repairer_verifies_the_fence_by_a_pod_or_learns_it_cannot() {
     let name = "seen-by-all";
     namespace(name).await;
     let administrator = of(Identity::PlatformAdministrator).await;

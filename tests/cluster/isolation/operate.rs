@@ -25,7 +25,7 @@ async fn create(client: &Client, namespace: &str, name: &str) -> kube::Result<Po
 }
 
 #[tokio::test]
-async fn an_operator_of_somebody_else_runs_pods_in_the_clean_room_by_an_explicit_grant_and_nowhere_else() {
+async fn granted_operator_runs_pods_in_the_clean_room_only() {
     let _running = controller().await;
     let administrator = client(Identity::PlatformAdministrator).await;
     let name = "registry";

@@ -122,7 +122,7 @@ async fn nothing_that_a_tenant_planted_keeps_it_from_being_sealed() {
 
 /// The label and the lists fence; why it is isolated is told where there is room for it.
 #[tokio::test]
-async fn a_namespace_without_room_for_annotations_is_labelled_and_sealed() {
+async fn namespace_without_room_for_annotations_is_sealed() {
     let _running = controller().await;
     for (name, left) in [("planted-full", 0), ("planted-nearly-full", 60)] {
         let estate = Estate::new(name, "").await;

@@ -35,7 +35,7 @@ fn pod(name: &str, metadata: Value, grace: u32) -> Value {
 }
 
 #[tokio::test]
-async fn no_pod_outlives_sealing_whatever_its_owner_finalizers_or_grace() {
+async fn no_pod_outlives_sealing() {
     let _running = controller().await;
     let name = "stayers";
     let estate = Estate::new(name, "").await;

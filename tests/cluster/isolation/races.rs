@@ -23,7 +23,7 @@ use resurgam::isolation::records::RecordError;
 use serde_json::{Value, json};
 
 use crate::isolation::api;
-use crate::isolation::meanwhile::{Happens, bare, meanwhile, namespace, of};
+use crate::isolation::meanwhile::{Happens, alone, bare, meanwhile, namespace, of};
 use crate::isolation::support::{allowing, records_of, within};
 
 /// Written in between, by who may write everything.
@@ -132,6 +132,7 @@ fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
 
 #[tokio::test]
 async fn lists_are_written_once_and_their_writer_is_on_record() {
+    let _alone = alone().await;
     let operator = of(Identity::Operator).await;
     let path = format!("PATCH /api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/{}?", CONFIG_MAPS[1]);
     let (client, patches) = meanwhile(operator.clone(), &path, |_| nothing());
@@ -177,6 +178,7 @@ async fn lists_are_written_once_and_their_writer_is_on_record() {
 
 #[tokio::test]
 async fn any_number_of_namespaces_is_listed_by_one_write_of_each_list() {
+    let _alone = alone().await;
     let responder = of(Identity::Responder).await;
     let path = format!("PATCH /api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/");
     let (client, patches) = meanwhile(responder.clone(), &path, |_| nothing());
@@ -192,6 +194,7 @@ async fn any_number_of_namespaces_is_listed_by_one_write_of_each_list() {
 
 #[tokio::test]
 async fn lists_that_an_operator_wrote_meanwhile_keep_their_level() {
+    let _alone = alone().await;
     let (responder, operator) = (of(Identity::Responder).await, of(Identity::Operator).await);
     let lists = Lists::new(operator.clone());
     // Who may only isolate may append a namespace, and change none.
@@ -245,7 +248,7 @@ async fn allow(client: &Client, name: &str, policy: &str) -> NetworkPolicy {
 }
 
 #[tokio::test]
-async fn a_network_is_written_where_it_differs_and_its_writer_is_on_record() {
+async fn changed_network_policy_is_rewritten_and_its_writer_recorded() {
     let (operator, name) = (of(Identity::Operator).await, "network-once");
     let uid = namespace(name).await.uid().unwrap();
     let before = allow(&of(Identity::TenantAdministrator).await, name, "allow").await;
@@ -291,7 +294,7 @@ async fn a_network_is_written_where_it_differs_and_its_writer_is_on_record() {
 }
 
 #[tokio::test]
-async fn a_policy_that_changes_meanwhile_is_read_afresh_and_neutralised() {
+async fn policy_that_changes_meanwhile_is_reread_and_neutralised() {
     let operator = of(Identity::Operator).await;
     let administrator = of(Identity::PlatformAdministrator).await;
     // Written to before so many tries; so often it is tried; whether it comes about.
@@ -471,7 +474,7 @@ async fn no_account_is_deleted_before_the_record_of_all_is_read_back() {
 }
 
 #[tokio::test]
-async fn an_account_newer_than_an_earlier_sealing_is_recreated_by_the_next() {
+async fn account_newer_than_the_last_sealing_is_recreated() {
     let (operator, name) = (of(Identity::Operator).await, "accounts-of-two-sealings");
     namespace(name).await;
     let administrator = of(Identity::PlatformAdministrator).await;
@@ -488,7 +491,7 @@ async fn an_account_newer_than_an_earlier_sealing_is_recreated_by_the_next() {
 }
 
 #[tokio::test]
-async fn an_account_that_its_own_controller_created_is_made_what_it_was() {
+async fn account_recreated_by_its_controller_gets_its_content_back() {
     let (operator, name) = (of(Identity::Operator).await, "accounts-made-first");
     namespace(name).await;
     let administrator = of(Identity::PlatformAdministrator).await;
@@ -526,7 +529,7 @@ async fn an_account_that_its_own_controller_created_is_made_what_it_was() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_was_written_since_is_not_labelled_as_it_was_read() {
+async fn namespace_written_since_its_read_is_not_overwritten() {
     let (operator, name) = (of(Identity::Operator).await, "written-since");
     let read: Namespace = namespace(name).await;
     let tenant: Api<Namespace> = Api::all(of(Identity::TenantAdministrator).await);

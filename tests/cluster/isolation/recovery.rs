@@ -185,7 +185,7 @@ async fn a_claimed_service_goes_through_the_clean_room_and_out() {
 }
 
 #[tokio::test]
-async fn a_claimant_of_another_attempt_or_without_a_plan_loosens_nothing() {
+async fn claim_of_another_attempt_or_without_plan_loosens_nothing() {
     let _running = controller().await;
     let tenant = namespace("museum").await;
     fill(&tenant, "museum").await;
@@ -251,7 +251,7 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
 
 /// Nobody asks gates here either: what is half way in is left so for as long as somebody may be heard, and no longer.
 #[tokio::test]
-async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough() {
+async fn half_way_entry_is_reverted_once_health_stays_unknown() {
     let _rig = alone().await;
     let running = controller().await;
     let tenant = namespace("granary").await;
@@ -279,7 +279,7 @@ async fn what_is_half_way_in_is_taken_back_once_nobody_was_heard_for_long_enough
 }
 
 #[tokio::test]
-async fn a_namespace_is_open_once_its_fence_was_seen_to_let_go_and_no_sooner() {
+async fn namespace_is_open_only_once_its_fence_lets_writes_through() {
     let _running = controller().await;
     let tenant = namespace("atelier").await;
     fill(&tenant, "atelier").await;

@@ -61,7 +61,7 @@ fn namespaces(rule: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_clean_room_talks_to_what_it_is_told_follows_it_and_lets_only_the_operator_in() {
+async fn clean_room_reaches_only_listed_peers_and_follows_the_list() {
     let _running = controller().await;
     clean_room("gallery").await;
     let spec = room_is("gallery", "as first asked", |_| true).await;
@@ -81,7 +81,7 @@ async fn a_clean_room_talks_to_what_it_is_told_follows_it_and_lets_only_the_oper
 }
 
 #[tokio::test]
-async fn dns_and_the_api_server_are_holes_by_opt_in_and_are_told_found_or_not() {
+async fn dns_and_api_server_egress_is_opt_in_and_reported() {
     let _running = controller().await;
     clean_room("theatre").await;
     follow("theatre", &["theatre"], &[ClusterService::Dns, ClusterService::ApiServer]).await;

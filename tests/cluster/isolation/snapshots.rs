@@ -332,7 +332,7 @@ async fn a_volume_is_snapshotted_once_where_its_driver_has_a_class() {
 }
 
 #[tokio::test]
-async fn nothing_is_stopped_before_its_snapshot_is_cut_and_the_fence_lets_its_controller_do_that() {
+async fn nothing_is_stopped_before_its_snapshot_is_cut() {
     let _running = controller().await;
     snapshotter().await;
     let tenant = namespace("cut").await;

@@ -25,7 +25,7 @@ fn manifests() -> String {
 }
 
 #[tokio::test]
-async fn with_static_manifests_and_no_operator_no_administrator_gets_anything_out() {
+async fn static_manifests_hold_against_administrators_alone() {
     let options = Options { static_policies: Some(manifests()), ..Options::default() };
     let cluster = ControlPlane::start(options).await.unwrap();
     rehearsal::install(&cluster).await.unwrap();

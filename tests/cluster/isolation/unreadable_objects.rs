@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::isolation::meanwhile::{STORES, meanwhile, namespace, of, somebody};
 
 #[tokio::test]
-async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_known() {
+async fn unreadable_objects_are_listed_by_the_preflight() {
     namespace("unread").await;
     let spec =
         serde_json::from_value(json!({"isolation": "Contained", "reason": "unusual activity"})).unwrap();
@@ -29,7 +29,7 @@ async fn who_may_not_read_what_isolating_would_do_is_told_of_each_that_is_not_kn
 }
 
 #[tokio::test]
-async fn the_preflight_knows_what_is_not_served_from_what_may_not_be_read() {
+async fn preflight_tells_unserved_kinds_from_forbidden_ones() {
     let administrator = of(Identity::PlatformAdministrator).await;
     namespace("looked-at").await;
     let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(administrator.clone(), "looked-at");
@@ -49,7 +49,7 @@ async fn the_preflight_knows_what_is_not_served_from_what_may_not_be_read() {
 }
 
 #[tokio::test]
-async fn pods_that_cannot_be_read_are_no_evidence_and_others_are_missing_from_it() {
+async fn unreadable_pods_are_listed_as_missing_evidence() {
     namespace("half-read").await;
     let folder = tempfile::tempdir().unwrap();
     let evidence = Evidence::new(Store::folder(folder.path()));

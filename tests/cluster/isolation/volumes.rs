@@ -42,7 +42,7 @@ fn when_scaled(set: &StatefulSet) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn sealing_keeps_the_claims_of_a_statefulset_that_would_delete_them() {
+async fn sealing_keeps_claims_that_a_statefulset_would_delete() {
     let _running = controller().await;
     let tenant = namespace("kept").await;
     apply(&client(Identity::PlatformAdministrator).await, MANIFESTS).await;

@@ -268,7 +268,7 @@ async fn a_fence_that_cannot_be_tried_delays_no_other_control() {
 
 /// What is done already is not done again at each try: evidence is kept once, and accounts are recreated once.
 #[tokio::test]
-async fn a_control_that_fails_for_a_minute_stalls_and_names_its_culprit() {
+async fn control_failing_for_a_minute_stalls_and_names_its_culprit() {
     let _running = controller().await;
     let rows: [(&'static str, Rule, ControlName, &str); 2] = [
         (

@@ -41,7 +41,7 @@ async fn makers(name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn from_nothing_a_plan_isolates_its_services_as_its_account_and_brings_them_back() {
+async fn plan_that_opts_in_isolates_and_recovers_its_services() {
     let bench = Bench::open("create", &["db", "web"], |_| {}).await;
     let services = json!([bench.service("db", &[]), bench.service("web", &["db"])]);
     let plan = creating(bench.plan("plan", services));

@@ -42,7 +42,7 @@ fn state(record: &Value, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_the_plan_names_is_resumed_once_it_is_open_and_a_missed_run_only_where_that_is_wanted() {
+async fn resume_runs_named_cron_jobs_and_missed_runs_by_opt_in() {
     let endpoint = Endpoint::start().await.unwrap();
     endpoint.answer(0);
     let bench = Bench::with("resume", &["db"], |manifests| {

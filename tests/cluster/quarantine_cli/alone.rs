@@ -10,7 +10,7 @@ use super::support::{allowing, bare, client, namespace, operator, quarantine, re
 use super::{WORKLOADS, attack, labelled};
 
 #[tokio::test]
-async fn without_the_kinds_label_and_network_hold_and_are_adopted_once_the_kinds_are_there() {
+async fn isolation_without_kinds_holds_and_is_adopted_later() {
     let cluster = bare().await;
     let tenant = namespace(&cluster, "early", WORKLOADS).await;
 

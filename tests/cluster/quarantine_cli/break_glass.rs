@@ -108,7 +108,7 @@ spec:
 ";
 
 #[tokio::test]
-async fn the_documents_own_commands_get_people_in_when_ours_is_what_stands_in_the_way() {
+async fn documented_break_glass_commands_work() {
     let cluster = bare().await;
     let admin = client(&cluster, Identity::PlatformAdministrator).await;
     rehearsal::install_kinds(&admin).await.unwrap();

@@ -64,7 +64,7 @@ async fn attack(cluster: &ControlPlane, who: Identity, name: &str) {
 }
 
 #[tokio::test]
-async fn what_is_isolated_without_an_operator_holds_and_an_operator_that_starts_adopts_it() {
+async fn isolation_without_operator_holds_and_is_adopted() {
     let (cluster, _alone) = cluster().await;
     let tenant = namespace(cluster, "adopted", WORKLOADS).await;
     let before = api::<NetworkPolicy>(&tenant, "adopted").get("allow-front").await.unwrap();
@@ -172,7 +172,7 @@ async fn a_dry_run_tells_what_stops_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_quarantine_is_tightened_never_eased_and_a_recovered_one_is_held() {
+async fn command_tightens_never_eases_and_holds_recovered_namespaces() {
     let (cluster, _alone) = cluster().await;
     namespace(cluster, "tighter", WORKLOADS).await;
     let responder = client(cluster, Identity::Responder).await;
@@ -241,7 +241,7 @@ async fn an_allowance_that_is_left_behind_the_fence_is_cut_off() {
 }
 
 #[tokio::test]
-async fn with_an_operator_at_work_many_at_once_are_isolated_all_the_same() {
+async fn many_namespaces_are_isolated_beside_an_operator() {
     let (cluster, _alone) = cluster().await;
     let all: Vec<String> = (0..6).map(|n| format!("many-{n}")).collect();
     for name in &all {

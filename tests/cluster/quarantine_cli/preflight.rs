@@ -50,7 +50,7 @@ fn kinds(report: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_the_cluster_lives_on_is_refused_whatever_is_accepted_and_nothing_is_done_to_the_rest() {
+async fn vital_namespace_is_refused_and_nothing_else_is_touched() {
     let (cluster, _alone) = cluster().await;
     namespace(cluster, "network-of-all", NETWORK).await;
     namespace(cluster, "innocent", "").await;
@@ -144,7 +144,7 @@ async fn what_may_not_be_read_is_a_risk_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_intercepts_the_isolation_is_noted_and_stops_nothing() {
+async fn intercepting_webhook_is_reported_and_stops_nothing() {
     let (cluster, _alone) = cluster().await;
     namespace(cluster, "intercepted", "").await;
     let admin = client(cluster, Identity::PlatformAdministrator).await;

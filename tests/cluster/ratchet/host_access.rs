@@ -7,7 +7,7 @@ use crate::bad_input::bench::{Bench, KINDS};
 use crate::ratchet::asked;
 
 #[tokio::test]
-async fn workloads_that_get_at_their_host_start_only_where_the_plan_says_so_and_a_person_accepted_it() {
+async fn host_access_needs_the_plan_and_an_accepted_decision() {
     let bench = Bench::with("host", &["web"], |manifests| {
         for deployment in manifests.iter_mut().filter(|m| m["kind"] == "Deployment") {
             deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"] =

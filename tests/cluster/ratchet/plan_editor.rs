@@ -49,7 +49,7 @@ async fn create(client: &Client, plan: &Value) -> Result<(), kube::Error> {
 }
 
 #[tokio::test]
-async fn whoever_may_not_use_the_account_neither_writes_nor_makes_a_plan_for_it() {
+async fn plan_needs_an_author_who_may_use_its_account() {
     let bench = Bench::with("editor", &["web"], |manifests| manifests.extend(people("editor"))).await;
     let sound = bench.plan("plan", json!([bench.service("web", &[])]));
     let (eve, author) = (user("eve").await, user("author").await);
@@ -86,7 +86,7 @@ async fn whoever_may_not_use_the_account_neither_writes_nor_makes_a_plan_for_it(
 }
 
 #[tokio::test]
-async fn whatever_an_author_does_to_the_plan_nothing_opens_until_that_is_accepted() {
+async fn loosened_plan_opens_nothing_until_it_is_accepted() {
     let endpoint = Endpoint::start().await.unwrap();
     endpoint.answer(404);
     let bench = estate("author").await;

@@ -14,7 +14,7 @@ async fn record(bench: &Bench, service: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn a_record_outlives_quarantine_plan_and_service_recovery_and_goes_with_its_incident() {
+async fn record_outlives_its_plan_and_goes_with_its_incident() {
     let bench = Bench::with("outlives", &["web"], |manifests| {
         manifests.extend(people("outlives"));
         manifests.push(incident("outlived"));

@@ -49,7 +49,7 @@ fn needs(record: &Value, reason: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recovered_namespace_that_is_held_comes_back_by_a_new_attempt_only() {
+async fn held_namespace_comes_back_by_a_new_attempt_only() {
     let cluster = &*stage().await;
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let responder = cluster.client(Identity::Responder).await.unwrap();

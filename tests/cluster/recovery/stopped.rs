@@ -129,7 +129,7 @@ async fn with_the_operator_stopped_nobody_opens_an_isolated_namespace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_kwok_network_policies_are_written_and_said_to_be_unverifiable() {
+async fn network_is_reported_unverified_on_fake_nodes() {
     let cluster = &*stage().await;
     let operator = start_operator(cluster);
     let quarantine = isolated(cluster, "unverifiable").await;

@@ -27,7 +27,7 @@ async fn policies_are_of_this_state(cluster: &ControlPlane, taken: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_in_the_midst_of_a_recovery_and_the_way_back_loosen_nothing() {
+async fn upgrade_and_downgrade_during_recovery_loosen_nothing() {
     let earlier = tokio::task::spawn_blocking(|| Release::of(EARLIER)).await.unwrap().unwrap();
     let Some(earlier) = earlier else {
         assert!(
