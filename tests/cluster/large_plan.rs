@@ -1,6 +1,6 @@
 //! A plan of 500 services fits: the API server takes it, its status can be written, and etcd has room to spare.
 
-use control_plane::{ControlPlane, Identity, Options};
+use control_plane::Identity;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use resurgam::api::recovery_plan::Blocker;
@@ -59,9 +59,7 @@ fn status() -> RecoveryPlanStatus {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plan_of_500_services_fits_into_etcd_with_room_to_spare() {
-    let cluster = ControlPlane::start(Options { nodes: 0, ..Options::default() }).await.unwrap();
-    let client = cluster.client(Identity::PlatformAdministrator).await.unwrap();
-    rehearsal::install_kinds(&client).await.unwrap();
+    let client = crate::schema::cluster().await.client(Identity::PlatformAdministrator).await.unwrap();
 
     let api: Api<RecoveryPlan> = Api::namespaced(client, "default");
     let services: Vec<Value> = (0..500).map(service).collect();
@@ -99,5 +97,4 @@ async fn plan_of_500_services_fits_into_etcd_with_room_to_spare() {
     let refused =
         api.patch("too-large", &PatchParams::apply("kubectl"), &Patch::Apply(&one_more)).await.unwrap_err();
     assert!(refused.to_string().contains("500"), "{refused}");
-    cluster.stop().await.unwrap();
 }

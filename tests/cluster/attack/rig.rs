@@ -46,6 +46,8 @@ pub struct Rig {
     pub served: Vec<Served>,
     /// Held for reading by tests that share the operators there are, for writing by one that needs the rig for itself.
     operators: RwLock<Vec<Operator>>,
+    /// Of its operators, in seconds.
+    lease: u32,
 }
 
 impl End for Rig {
@@ -84,7 +86,7 @@ pub struct Stage {
 
 /// Takes the rig with so many operators at work, beside other tests that want as many.
 pub async fn shared_stage(operators: usize) -> SharedStage {
-    let rig = SHARED.get(set_up).await.unwrap();
+    let rig = SHARED.get(async || set_up(LONG_LEASE).await).await.unwrap();
     let running = rig.operators.read().await;
     if running.len() == operators {
         return SharedStage { rig, _operators: running };
@@ -97,13 +99,13 @@ pub async fn shared_stage(operators: usize) -> SharedStage {
 
 /// Takes a rig for one test alone, with so many operators at work.
 pub async fn stage(operators: usize) -> Stage {
-    taken(ALONE.take(set_up).await.unwrap(), operators).await
+    taken(ALONE.take(async || set_up(SHORT_LEASE).await).await.unwrap(), operators).await
 }
 
 /// Takes a rig that no other test has had or will have: what its test does to it is not undone.
 pub async fn stage_to_spoil(operators: usize) -> Stage {
     static SPOILT: Stages<Rig> = Stages::new(1);
-    taken(SPOILT.take(set_up).await.unwrap(), operators).await
+    taken(SPOILT.take(async || set_up(SHORT_LEASE).await).await.unwrap(), operators).await
 }
 
 async fn taken(turn: rehearsal::Stage<Rig>, operators: usize) -> Stage {
@@ -126,7 +128,7 @@ impl Stage {
             self.operators.pop().unwrap().kill().unwrap();
         }
         while self.operators.len() < count {
-            self.operators.push(operator(&self.rig.cluster));
+            self.operators.push(operator(&self.rig.cluster, self.rig.lease));
         }
     }
 
@@ -153,13 +155,17 @@ impl Stage {
     }
 }
 
-/// An operator. The lease of one that was killed runs out after 2 s: it waits for that by itself.
-fn operator(cluster: &ControlPlane) -> Operator {
+/// An operator that one test kills and starts. The lease of one that was killed runs out soon: the next waits for that by itself.
+const SHORT_LEASE: u32 = 4;
+/// One that many tests share: a busy machine does not lose this lease.
+const LONG_LEASE: u32 = 15;
+
+fn operator(cluster: &ControlPlane, lease_seconds: u32) -> Operator {
     let within = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    Operator::start(cluster, &OperatorOptions { lease_seconds: 4, ..within }).unwrap()
+    Operator::start(cluster, &OperatorOptions { lease_seconds, ..within }).unwrap()
 }
 
-async fn set_up() -> anyhow::Result<Rig> {
+async fn set_up(lease: u32) -> anyhow::Result<Rig> {
     let cluster = rehearsal::shared_cluster().await?;
     rehearsal::install(&cluster).await?;
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
@@ -172,11 +178,11 @@ async fn set_up() -> anyhow::Result<Rig> {
         eventually(&crds, name, &format!("{name} to be served"), DEADLINE, is).await?;
     }
     rehearsal::apply(&admin, "platform", &documents(include_str!("access.yaml"))?).await?;
-    let operators = RwLock::new(vec![operator(&cluster)]);
+    let operators = RwLock::new(vec![operator(&cluster, lease)]);
     let levels = LEVELS.map(|level| lay_down(&cluster, &admin, level));
     futures::future::try_join_all(levels).await?;
     let served = served::discover(&admin).await;
-    Ok(Rig { cluster, served, operators })
+    Ok(Rig { cluster, served, operators, lease })
 }
 
 /// The estate of one namespace.

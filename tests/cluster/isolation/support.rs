@@ -201,6 +201,12 @@ async fn start_rig() -> anyhow::Result<Rig> {
 /// Sees to it that the controller runs, for as long as the guard is held.
 pub async fn controller() -> RwLockReadGuard<'static, Option<Controller>> {
     let rig = rig().await;
+    let running = rig.controller.read().await;
+    if running.is_some() {
+        return running;
+    }
+    drop(running);
+    // Only to start it: for writing, each test would wait until all others are done.
     let mut controller = rig.controller.write().await;
     if controller.is_none() {
         let kubeconfig = rig.control_plane.kubeconfig(Identity::Operator).to_owned();
