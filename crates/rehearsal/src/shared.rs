@@ -77,13 +77,11 @@ fn name_of(object: &Value) -> &str {
 /// Is an object of the cluster neither Kubernetes' own nor the control plane's?
 fn is_of_a_test(object: &Value) -> bool {
     let is_bootstrap = object["metadata"]["labels"]["kubernetes.io/bootstrapping"].is_string();
-    let is_aggregated = object["aggregationRule"].is_object();
     let managers = object["metadata"]["managedFields"].as_array();
     let by_the_rig = managers.into_iter().flatten().any(|m| m["manager"] == "resurgam-rig");
     !is_bootstrap
-        && !is_aggregated
         && !by_the_rig
-        && !name_of(object).starts_with("resurgam-rig")
+        && !name_of(object).starts_with("resurgam-rig-")
         && !name_of(object).starts_with("system:")
         && !name_of(object).starts_with("kubeadm:")
 }

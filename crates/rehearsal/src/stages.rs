@@ -214,7 +214,7 @@ mod tests {
         .unwrap();
         assert_eq!(first, second);
         assert_eq!(ENDED.load(Ordering::SeqCst), 1);
-        std::thread::spawn(move || get()).join().unwrap();
+        std::thread::spawn(get).join().unwrap();
         assert_eq!(ENDED.load(Ordering::SeqCst), 2, "another was started, and ended");
 
         block_on(async {

@@ -7,7 +7,7 @@ use rehearsal::{DEADLINE, eventually, kind};
 use resurgam::isolation::policies::FENCES;
 use serde_json::{Value, json};
 
-use crate::attack::attack::{Ask, Attack, FENCE, Outcome, attack, implant, make};
+use crate::attack::attempt::{Ask, Attack, FENCE, Outcome, attack, implant, make};
 use crate::attack::rig::{isolate, shared_stage};
 use crate::attack::who::acting;
 

@@ -6,7 +6,7 @@ use kube::{Api, Client};
 use rehearsal::{DEADLINE, condition, documents, eventually, kind};
 use serde_json::{Value, json};
 
-use crate::attack::attack::{Ask, FENCE, Outcome, attack, implant, make};
+use crate::attack::attempt::{Ask, FENCE, Outcome, attack, implant, make};
 use crate::attack::rig::{KINDS, SharedStage, isolate, label, shared_stage};
 use crate::attack::served::get;
 use crate::attack::who::{Who, acting};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::attack::attack::{Ask, Attack, FENCE, attack};
+use crate::attack::attempt::{Ask, Attack, FENCE, attack};
 use crate::attack::rig::{Level, estate};
 use crate::attack::served::{Served, Snapshot};
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::attack::attack::{Ask, Attack, Outcome, make};
+use crate::attack::attempt::{Ask, Attack, Outcome, make};
 use crate::attack::rig::{LEVELS, Level, estate, shared_stage};
 use crate::attack::served::{Served, get};
 use crate::attack::who::{Who, machinery};
@@ -135,7 +135,7 @@ pub fn passes(level: &str, user: &str, attack: &Attack) -> bool {
     if attack.policy == crate::attack::from_elsewhere::VOLUMES {
         return user == "system:serviceaccount:kube-system:persistent-volume-binder";
     }
-    if attack.policy != crate::attack::attack::FENCE {
+    if attack.policy != crate::attack::attempt::FENCE {
         return false;
     }
     let what = attack.what();
@@ -183,11 +183,11 @@ fn deeds(served: &Served, namespace: &str, new: &Value, name: &str) -> Vec<(Do, 
     let one = format!("{all}/{name}");
     let status = format!("{one}/status");
     let deed = |what: &str, path: &str, ask| {
-        crate::attack::attack::attack(
+        crate::attack::attempt::attack(
             &format!("{what} {kind}"),
             path.to_owned(),
             ask,
-            crate::attack::attack::FENCE,
+            crate::attack::attempt::FENCE,
         )
     };
     let spec = match kind.as_str() {
@@ -285,19 +285,19 @@ async fn the_machinery_passes_where_it_is_listed_and_nowhere_else() {
         // Where accounts are made anew, as on sealing, it is gone already.
         if label != "sealed" {
             let path = format!("/api/v1/namespaces/{namespace}/secrets/web-token");
-            let deed = crate::attack::attack::attack(
+            let deed = crate::attack::attempt::attack(
                 "delete a token Secret",
                 path,
                 Ask::Delete,
-                crate::attack::attack::FENCE,
+                crate::attack::attempt::FENCE,
             );
             cases.push((label, Do::Delete, "secrets of tokens".to_owned(), deed));
         }
         let target = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bare"}, "target": {"kind": "Node", "name": "node-1"}});
         let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
         let core = format!("/api/v1/namespaces/{namespace}");
-        let named = crate::attack::attack::attack;
-        let fence = crate::attack::attack::FENCE;
+        let named = crate::attack::attempt::attack;
+        let fence = crate::attack::attempt::FENCE;
         let binding = named("bind a new", format!("{core}/pods/bare/binding"), Ask::Create(target), fence);
         let asked = named(
             "ask for a new token",
@@ -348,7 +348,7 @@ fn cuts(namespace: &str) -> Vec<(bool, Attack)> {
     let nothing =
         json!({"podSelector": {"matchExpressions": both}, "policyTypes": ["Ingress"], "ingress": [{}]});
     let deed = |passes: bool, name: &str, path: &str, ask: Ask| {
-        (passes, crate::attack::attack::attack(name, path.to_owned(), ask, crate::attack::attack::FENCE))
+        (passes, crate::attack::attempt::attack(name, path.to_owned(), ask, crate::attack::attempt::FENCE))
     };
     vec![
         deed(true, "deny once more", &deny, Ask::Merge(json!({"spec": {"podSelector": {}}}))),

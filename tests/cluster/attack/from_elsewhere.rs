@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::attack::attack::{Ask, Attack, attack, implant};
+use crate::attack::attempt::{Ask, Attack, attack, implant};
 
 const ACCOUNTS: &str = "resurgam-account-guard";
 const RIGHTS: &str = "resurgam-rights-guard";

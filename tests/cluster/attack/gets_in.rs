@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::attack::attack::{Ask, Attack, FENCE, attack};
+use crate::attack::attempt::{Ask, Attack, FENCE, attack};
 
 /// The attacks on one namespace. `pod`: one that is in it.
 pub fn attacks(namespace: &str, pod: &str) -> Vec<Attack> {

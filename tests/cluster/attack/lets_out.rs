@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::attack::attack::{Ask, Attack, FENCE, LOCK, QUARANTINE, WRITER, attack};
+use crate::attack::attempt::{Ask, Attack, FENCE, LOCK, QUARANTINE, WRITER, attack};
 use crate::attack::rig::{KINDS, Level};
 
 const LABEL: &str = "/metadata/labels/resurgam.dev~1isolation";

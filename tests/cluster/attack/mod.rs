@@ -1,7 +1,7 @@
 //! The attack suite: everything that would undo an isolation, as everybody who would try, on a real API server; with the operator
 //! at work, dead, restarted, doubled and uninstalled. What cannot be stopped is shown as such; what has to go on, too.
 
-mod attack;
+mod attempt;
 mod audit;
 mod comes_back;
 mod ends;

@@ -7,7 +7,7 @@ use rehearsal::{DEADLINE, eventually, kind};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::attack::attack::{
+use crate::attack::attempt::{
     Ask, Attack, FENCE, LOCK, Outcome, QUARANTINE, all_refused, attack, implant, make,
 };
 use crate::attack::exemptions::passes;

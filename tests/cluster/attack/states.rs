@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use control_plane::Identity;
 use kube::Client;
 
-use crate::attack::attack::{Attack, Tally, all_refused, each_refused};
+use crate::attack::attempt::{Attack, Tally, all_refused, each_refused};
 use crate::attack::rig::{LEVELS, Level, Rig, shared_stage, stage};
 use crate::attack::served::{self, differences, get, take_stock};
 use crate::attack::who::{Who, acting, machinery, outsiders};

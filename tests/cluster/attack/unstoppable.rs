@@ -7,7 +7,7 @@ use rehearsal::{DEADLINE, eventually, kind};
 use resurgam::isolation::policies::FENCES;
 use serde_json::json;
 
-use crate::attack::attack::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
+use crate::attack::attempt::{Ask, FENCE, LOCK, Outcome, QUARANTINE, attack, make};
 use crate::attack::rig::{LEVELS, shared_stage, stage};
 use crate::attack::served::get;
 use crate::attack::who::{Who, acting, outsiders};

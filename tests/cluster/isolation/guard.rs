@@ -561,6 +561,7 @@ async fn the_accounts_that_isolation_trusts_are_not_lent() {
 
 #[tokio::test]
 async fn a_key_that_is_taken_out_is_put_back() {
+    let _rig = alone().await;
     let _running = controller().await;
     namespace("forgotten").await;
     isolate("forgotten", QuarantineLevel::Contained).await;

@@ -13,7 +13,7 @@ use resurgam::isolation::list::{self, CONFIG_MAPS, Listed, Lists};
 use resurgam::isolation::policies::{FENCES, LIST_FENCE, WRITE_FENCE};
 use serde_json::json;
 
-use crate::isolation::support::{apply, refused};
+use crate::isolation::support::{alone, apply, refused};
 use crate::isolation::{api, meanwhile};
 
 /// What a tenant's write is answered, dry: every refusal there is.
@@ -45,6 +45,7 @@ async fn until_refused(tenant: &Client, namespace: &str, by: &[&str]) {
 
 #[tokio::test]
 async fn losing_lists_opens_nothing_and_refuses_nobody_else() {
+    let _rig = alone().await;
     let plane = Box::pin(meanwhile::bare()).await;
     let administrator = plane.client(Identity::PlatformAdministrator).await.unwrap();
     install_kinds(&administrator).await.unwrap();

@@ -313,6 +313,7 @@ async fn what_somebody_with_rights_changed_is_put_back() {
 
 #[tokio::test]
 async fn a_policy_that_is_taken_away_or_weakened_comes_back() {
+    let _rig = alone().await;
     let _running = controller().await;
     let administrator = client(Identity::PlatformAdministrator).await;
     let all: Api<ValidatingAdmissionPolicy> = Api::all(administrator);

@@ -72,7 +72,8 @@ impl End for Rig {
 }
 
 static SHARED: Shared<Rig> = Shared::new();
-/// For tests that need the controller stopped: on the shared rig, each would wait for all others, and all others for it.
+/// For tests that need the controller stopped, or take away what all rest on: policies, lists. On the shared rig, each would wait for all
+/// others, and all others for it.
 static ALONE: Stages<Rig> = Stages::new(2);
 
 thread_local! {
