@@ -27,7 +27,8 @@ Examples:
   cargo xtask cluster down --dir DIR
 
 Tests that attach first remove what is not in a cluster that has just started: namespaces, kinds, policies, webhooks, roles. One module \
-attaches at a time, so name it. Whoever configures or kills a control plane starts one all the same: api_servers, static_manifests, upgrade, \
+attaches at a time, so name it. Modules that install admission policies (isolation, attack, quarantine_cli) want a cluster that has just \
+started: the API server does not forget deleted policies at once. Whoever configures or kills a control plane starts one all the same: api_servers, static_manifests, upgrade, \
 chart, and each further one that a module needs.";
 
 /// A real control plane on loopback, to try things on, and for tests to attach to.

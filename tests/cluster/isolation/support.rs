@@ -84,6 +84,9 @@ thread_local! {
 /// Takes a rig for the calling test alone, which has to run on one thread: everything here uses that rig, for as long as this lives.
 pub async fn alone() -> Alone {
     let stage = ALONE.take(start_rig).await.unwrap();
+    // The test before may have left the controller running.
+    let left = stage.here().controller.write().await.take();
+    tokio::task::spawn_blocking(move || drop(left)).await.unwrap();
     OWN.set(Some(stage.here()));
     Alone { _stage: stage }
 }
