@@ -215,8 +215,22 @@ pub async fn controller() -> RwLockReadGuard<'static, Option<Controller>> {
     if controller.is_none() {
         let kubeconfig = rig.control_plane.kubeconfig(Identity::Operator).to_owned();
         *controller = Some(start(kubeconfig, rig.evidence(Store::folder(rig.evidence.path()))));
+        guarded().await;
     }
     controller.downgrade()
+}
+
+/// Waits until the operator's account is guarded: the policies are in force some time after the controller has started.
+async fn guarded() {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client(Identity::GitOps).await, "resurgam-system");
+    let request = serde_json::from_value(serde_json::json!({"spec": {"audiences": []}})).unwrap();
+    let dry_run = PostParams { dry_run: true, field_manager: None };
+    within("the operator's account to be guarded", async {
+        while accounts.create_token_request("resurgam", &dry_run, &request).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// Stops the controller, for as long as the guard is held. Nobody else is waiting for it then.
