@@ -36,7 +36,7 @@ fn is_in_an_example(name: &str) -> bool {
     let question = format!("{name}: {{");
     let shows = |path: PathBuf| std::fs::read_to_string(path).unwrap().contains(&question);
     examples(&root().join("examples")).into_iter().any(shows)
-        || read("tests/schema.rs").contains(&format!("\"{name}\":"))
+        || read("tests/cluster/schema.rs").contains(&format!("\"{name}\":"))
 }
 
 /// The places that a type of gate lacks.
@@ -55,7 +55,7 @@ fn missing(name: &str) -> Vec<String> {
         (!read(&gatherer).is_empty(), format!("{gatherer}: what it gathers")),
         (GATHERERS.iter().any(|(of, _)| *of == name), "src/gates/mod.rs: its row in GATHERERS".to_owned()),
         (docs.contains(&format!("\n| `{name}` |")), "docs/conditions.md: its row of reasons".to_owned()),
-        (is_in_an_example(name), "examples/ or tests/schema.rs: a gate that asks it".to_owned()),
+        (is_in_an_example(name), "examples/ or tests/cluster/schema.rs: a gate that asks it".to_owned()),
     ]
     .into_iter()
     .filter_map(|(is_there, place)| (!is_there).then_some(place))

@@ -44,8 +44,30 @@ fn on_a_real_node(test: impl AsyncFnOnce(&'static ControlPlane, &Path)) {
         };
         let cluster = CLUSTER.get_or_try_init(start).await.unwrap();
         test(cluster, &kube_router).await;
+        release_all(cluster).await;
         Helm::new(cluster, &helm).operator_never_ended().await.unwrap();
     });
+}
+
+/// Releases what a test isolated: the next one, whichever it is, begins without an incident.
+async fn release_all(cluster: &ControlPlane) {
+    let lead = cluster.client(Identity::RecoveryLead).await.unwrap();
+    let quarantines = kind(&lead, KINDS, "Quarantine", None);
+    let released = async {
+        loop {
+            let left = quarantines.list(&ListParams::default()).await.unwrap().items;
+            if left.is_empty() {
+                return;
+            }
+            for quarantine in left.iter().filter(|q| q.metadata.deletion_timestamp.is_none()) {
+                let name = quarantine.metadata.name.as_deref().unwrap();
+                quarantines.delete(name, &DeleteParams::default()).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, released).await;
+    assert!(in_time.is_ok(), "a Quarantine was not released");
 }
 
 /// Helm and kube-router, where this machine can have a real node.

@@ -11,8 +11,29 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often a running cluster is looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// A real control plane on loopback, to try things on.
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+etcd, the API server, the controllers, the scheduler, and fake nodes (kwok). It ends with this command, however that ends. DIR keeps logs/ \
+and audit/audit.log.
+
+Examples:
+  # A cluster, and a shell that uses it as the platform administrator
+  cargo xtask cluster up --dir DIR &
+  export KUBECONFIG=DIR/kubeconfigs/platform-administrator.yaml
+
+  # Tests attach to it: nothing is started, and what they did can be looked at afterwards
+  RESURGAM_CLUSTER=DIR cargo test --workspace --test cluster schema::
+
+  cargo xtask cluster down --dir DIR
+
+Tests that attach first remove what is not in a cluster that has just started: namespaces, kinds, policies, webhooks, roles. One module \
+attaches at a time, so name it. Modules that install admission policies (isolation, attack, quarantine_cli) want a cluster that has just \
+started: the API server does not forget deleted policies at once. Whoever configures or kills a control plane starts one all the same: api_servers, static_manifests, upgrade, \
+chart, and each further one that a module needs.";
+
+/// A real control plane on loopback, to try things on, and for tests to attach to.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,

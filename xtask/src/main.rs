@@ -11,27 +11,31 @@ mod demo;
 mod faults;
 mod image;
 mod judge;
+mod mutants;
 mod parts;
 mod saboteur;
+mod upgrade_from;
 
 /// Chores of the repository.
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", version, about)]
 enum Command {
-    /// Start or end a real control plane on loopback.
+    /// Start or end a real control plane on loopback, which tests can attach to.
     Cluster(cluster::Args),
-    /// Three boroughs, from the attack to the recovery, on a control plane of its own.
+    /// Play three boroughs, from the attack to the recovery, on a control plane of its own.
     Demo(demo::Args),
     /// Write charts/resurgam/files/crds/*.yaml and docs/api.md from the types in crates/api.
     Crds(crds::Args),
     /// Build third-party programs that some tests need: Helm, a registry, kube-router, Flux.
     Parts(parts::Args),
     Image(image::Args),
-    /// Recoveries in which seeds choose what fails on the way to the API server. Exit: 0 all ended as they should, 1 one did not.
+    /// Play recoveries in which seeds choose what fails on the way to the API server.
     Chaos(faults::ChaosArgs),
-    /// The same by the hour, with the operator killed at each of its effects and its leaders lost. Exit: as of chaos.
+    /// Play recoveries by the hour, with operators killed, leaders lost, and silence.
     Soak(faults::SoakArgs),
-    /// Namespaces that are sabotaged by seed, isolated, released and compared. Exit: 0 all went as they should, 1 one did not.
+    UpgradeFrom(upgrade_from::Args),
+    Mutants(mutants::Args),
+    /// Sabotage namespaces by seed, isolate and release them, and compare.
     Saboteur(saboteur::Args),
     /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
     Judge(judge::Args),
@@ -44,6 +48,8 @@ fn main() -> Result<ExitCode> {
         Command::Chaos(args) => return faults::chaos_runs(&args),
         Command::Soak(args) => return faults::soak(&args),
         Command::Saboteur(args) => return saboteur::run(&args),
+        Command::UpgradeFrom(args) => return upgrade_from::run(&args),
+        Command::Mutants(args) => return mutants::run(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Parts(args) => parts::run(&args)?,
         Command::Image(args) => image::run(&args)?,

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn every_program_is_a_tool_of_its_module_and_key_changes_with_go() {
+    fn programs_are_tools_of_their_module_and_keyed_by_go_version() {
         for module in MODULES.iter().chain(PARTS) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             for program in module.programs {

@@ -260,8 +260,7 @@ impl Rig<'_> {
 
     /// The audit log of an API server.
     pub(crate) fn audit_log(&self, number: usize) -> PathBuf {
-        let more = if number == 0 { String::new() } else { format!("-{}", number + 1) };
-        self.workdir.join("audit").join(format!("audit{more}.log"))
+        audit_log(self.workdir, number)
     }
 
     fn audit_policy(&self) -> PathBuf {
@@ -377,6 +376,12 @@ pub(crate) fn advertised(number: usize, real_node: bool) -> Ipv4Addr {
         return network::NODE;
     }
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 1).to_bits() + u32::try_from(number).unwrap_or_default())
+}
+
+/// The audit log of the API server of that number.
+pub(crate) fn audit_log(workdir: &Workdir, number: usize) -> PathBuf {
+    let more = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+    workdir.join("audit").join(format!("audit{more}.log"))
 }
 
 /// Where etcd is, and the credentials it takes.

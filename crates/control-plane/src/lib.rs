@@ -182,6 +182,32 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
+    /// Attaches to the control plane that another process runs in `dir`, as `cargo xtask cluster up --dir` does. Dropping it ends
+    /// nothing.
+    ///
+    /// # Errors
+    /// When none runs there, or it has more than one API server or a real node.
+    pub async fn attach(dir: &Path) -> anyhow::Result<ControlPlane> {
+        let dir = dir.to_owned();
+        let prepare = move || anyhow::Ok((Workdir::of_another_process(&dir)?, build::programs(false)?));
+        let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
+        let kubeconfigs = Kubeconfigs::new(&workdir);
+        let url = kubeconfigs.server(Identity::PlatformAdministrator)?;
+        let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port: u16 = port.with_context(|| format!("{url} has no port"))?;
+        let advertised = (components::advertised(0, false), port).into();
+        let audit_log = components::audit_log(&workdir, 0);
+        Ok(ControlPlane {
+            processes: Vec::new(),
+            programs,
+            api_servers: vec![ApiServer { advertised, url }],
+            kubeconfigs,
+            audit_log,
+            node: None,
+            workdir,
+        })
+    }
+
     /// A kubeconfig file with that identity's credentials in it.
     pub fn kubeconfig(&self, who: Identity) -> &Path {
         self.kubeconfigs.path(who)
@@ -295,6 +321,11 @@ impl ControlPlane {
         self.processes.iter().try_for_each(Process::check)
     }
 
+    /// Kills every component, the last first. The folder stays.
+    pub fn kill(&self) {
+        self.processes.iter().rev().for_each(Process::kill);
+    }
+
     /// Ends the components in order, and removes a temporary folder.
     ///
     /// # Errors
@@ -364,6 +395,16 @@ impl Kubeconfigs {
 
     fn write(&self, who: Identity, kubeconfig: &Kubeconfig) -> anyhow::Result<()> {
         write_private(self.path(who), &serde_yaml::to_string(kubeconfig)?)
+    }
+
+    /// Where the API server is that an identity's kubeconfig names.
+    fn server(&self, who: Identity) -> anyhow::Result<String> {
+        let path = self.path(who);
+        let kubeconfig =
+            Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let cluster = kubeconfig.clusters.into_iter().next().and_then(|named| named.cluster);
+        let server = cluster.and_then(|cluster| cluster.server);
+        server.with_context(|| format!("{} names no API server", path.display()))
     }
 
     async fn client(&self, who: Identity) -> anyhow::Result<Client> {

@@ -20,8 +20,8 @@ const CONTENT: &[&str] =
 pub(crate) struct Workdir {
     path: PathBuf,
     temporary: bool,
-    /// Freed by the kernel when this process ends, which tells others that the folder is nobody's.
-    _lock: File,
+    /// Freed by the kernel when this process ends, which tells others that the folder is nobody's. `None`: another process has it.
+    _lock: Option<File>,
 }
 
 impl Workdir {
@@ -31,7 +31,7 @@ impl Workdir {
             None => temporary(&std::env::temp_dir())?,
             Some(dir) => given(dir)?,
         };
-        let workdir = Workdir { path, temporary: dir.is_none(), _lock: lock };
+        let workdir = Workdir { path, temporary: dir.is_none(), _lock: Some(lock) };
         for name in CONTENT {
             let content = workdir.path.join(name);
             if content.exists() {
@@ -41,6 +41,14 @@ impl Workdir {
             private_dir(&content)?;
         }
         Ok(workdir)
+    }
+
+    /// The folder `dir` of a control plane that another process runs. Nothing in it is removed, now or later.
+    pub(crate) fn of_another_process(dir: &Path) -> anyhow::Result<Workdir> {
+        let running = owner(dir)?.is_some();
+        ensure!(running, "no cluster is running in {}: cargo xtask cluster up --dir DIR", dir.display());
+        let path = fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
+        Ok(Workdir { path, temporary: false, _lock: None })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -168,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_folder_whose_owner_is_gone_is_removed_at_the_next_start() {
+    fn temporary_folder_without_owner_is_removed_at_next_start() {
         let parent = tempfile::tempdir().unwrap();
         let (left, lock_of_left) = temporary(parent.path()).unwrap();
         let (beside, _lock_of_beside) = temporary(parent.path()).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control_plane::{ControlPlane, Options, end};
+use control_plane::{ControlPlane, Identity, Options, end};
 
 /// Names the folder to the process that plays the parent.
 const DIR: &str = "CONTROL_PLANE_TEST_DIR";
@@ -100,4 +100,28 @@ async fn a_temporary_folder_goes_with_its_control_plane() {
     assert!(dir.exists());
     control_plane.stop().await.unwrap();
     assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn a_running_control_plane_is_attached_to_and_not_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = ControlPlane::attach(dir.path()).await.unwrap_err().to_string();
+    assert!(
+        nobody.contains("no cluster is running") && nobody.contains("cargo xtask cluster up"),
+        "{nobody}"
+    );
+
+    let options = Options { dir: Some(dir.path().to_owned()), nodes: 1, ..Options::default() };
+    let own = ControlPlane::start(options).await.unwrap();
+    let attached = ControlPlane::attach(dir.path()).await.unwrap();
+    assert_eq!(attached.api_servers(), own.api_servers());
+    assert_eq!(attached.audit_log(), own.audit_log());
+    assert_eq!(attached.binary("kubectl").unwrap(), own.binary("kubectl").unwrap());
+    for who in Identity::ALL {
+        attached.client(who).await.unwrap().apiserver_version().await.unwrap();
+    }
+    attached.kill();
+    attached.stop().await.unwrap();
+    own.check().unwrap();
+    assert_eq!(components(dir.path()), ALL);
 }

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_known_by_its_method_and_path_and_not_by_versions_in_its_query() {
+    fn request_is_identified_by_method_and_path_without_versions() {
         let at = |version: u32| {
             asked(Method::GET, &format!("/api/v1/pods?watch=true&resourceVersion={version}")).key()
         };

@@ -143,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_befalls_a_request_depends_on_how_often_it_was_made_and_not_on_what_else_was(
+        fn faults_of_a_request_do_not_depend_on_other_requests(
             seed: u64, order in prop::collection::vec(0..4usize, 0..80),
         ) {
             let paths = ["/a", "/b", "/c", "/d"].map(|path| asked(Method::PATCH, path));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_strikes_about_as_often_as_it_should_and_only_where_it_can() {
+    fn each_fault_strikes_at_its_rate_and_only_where_it_can() {
         let schedule = |seed| Schedule { seed, profile: Profile { leases: true, ..Profile::everything() } };
         for (method, path) in [
             (Method::GET, "/api/v1/pods"),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_are_spared_unless_the_profile_says_otherwise_and_another_seed_chooses_otherwise() {
+    fn leases_are_spared_by_default_and_seeds_choose_differently() {
         let lease = asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
         let strikes = |seed, leases| {
             let profile = Profile { leases, ..Profile::only(Fault::Conflict, 0.5) };

@@ -46,7 +46,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn what_a_client_asked_for_last_is_done_and_then_at_rest_though_the_client_is_gone_by_then() {
+async fn last_request_of_a_client_that_is_gone_is_done_before_rest() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from.yaml"), folder.path().join("client.yaml"));

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_count_and_what_is_asked_before_release_goes_on_being_asked() {
+    fn default_gates_count_and_release_gates_become_continuous() {
         let yaml = |text: &str| serde_yaml::from_str::<Value>(text).unwrap();
         let defaults = yaml(
             "{beforeRestore: [{name: images, imageDigests: {}}], beforeRelease: [{name: up, workloads: {}}]}",

@@ -182,7 +182,7 @@ spec:
 ";
 
     #[test]
-    fn a_group_waits_for_what_its_members_wait_for_and_for_the_lower_tier_and_not_for_itself() {
+    fn group_waits_for_dependencies_of_members_and_for_lower_tiers() {
         let plan = Plan::parse(PLAN).unwrap();
         let on = |name: &str| plan.dependencies(&plan.services[name]).collect::<Vec<_>>();
         assert_eq!(on("b"), ["a", "z"]);

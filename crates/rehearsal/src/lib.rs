@@ -16,6 +16,7 @@ mod registry;
 mod release;
 mod requests;
 pub mod saboteur;
+mod shared;
 mod stages;
 pub mod three_boroughs;
 pub mod trial;
@@ -34,7 +35,8 @@ pub use random::{SplitMix, seed};
 pub use registry::Registry;
 pub use release::Release;
 pub use requests::{Mark, Requests};
-pub use stages::{Stage, Stages};
+pub use shared::shared_cluster;
+pub use stages::{End, Shared, Stage, Stages};
 pub use wait::{DEADLINE, condition, eventually, field, kind, object, text};
 
 use anyhow::{Context, Result, ensure};

@@ -90,6 +90,12 @@ impl Operator {
         Ok(())
     }
 
+    /// SIGKILL, if it still runs.
+    pub fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
     /// SIGTERM: it is asked to end.
     ///
     /// # Errors
@@ -109,8 +115,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 

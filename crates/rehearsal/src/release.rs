@@ -13,6 +13,7 @@ use crate::{install_of, repository, upgrade_to};
 pub struct Release {
     folder: PathBuf,
     operator: PathBuf,
+    has_list_fence: bool,
 }
 
 impl Release {
@@ -50,7 +51,14 @@ impl Release {
             .context("cargo cannot be run")?;
         ensure!(built.success(), "the operator of {commit} does not build");
         let operator = folder.join("target/debug/resurgam");
-        Ok(Some(Self { folder, operator }))
+        let named =
+            git(&["grep", "--quiet", "resurgam-list-fence", commit, "--", "src", "crates"]).status()?;
+        Ok(Some(Self { folder, operator, has_list_fence: named.success() }))
+    }
+
+    /// Whether it fences by a list, too.
+    pub(crate) fn has_list_fence(&self) -> bool {
+        self.has_list_fence
     }
 
     /// Its operator.

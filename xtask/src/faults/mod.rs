@@ -14,10 +14,52 @@ use rehearsal::trial::leaders::Lost;
 
 use play::{Play, every_point};
 use stage::Stage;
+pub(crate) use stage::keep_audit_log;
 use tell::{Output, Row, failed};
+
+/// What `cargo xtask chaos --help` ends with.
+const CHAOS_EXAMPLES: &str = "\
+About one request in twelve meets with a refusal, a broken connection, a late answer, a broken watch, or silence. The seed chooses, never a \
+clock: the same seed fails the same requests again. Each recovery has to end as one without faults: same estate, same history, nothing \
+for the judge to find.
+
+Examples:
+  # Ten seeds, half a minute each
+  cargo xtask chaos
+
+  # One seed again, with the cluster's data and logs kept
+  cargo xtask chaos --seed 12 --runs 1 --dir DIR
+
+The first recovery that ends otherwise is the last. Its reason goes to standard error, with where the audit log was kept.
+
+Exit status: 0 all ended as they should; 1 one did not; 130 interrupted.";
+
+/// What `cargo xtask soak --help` ends with.
+const SOAK_EXAMPLES: &str = "\
+By turns: leaders lost under load, the operator killed at each effect, chaos, a leader killed and cut off, silence, and three boroughs whose \
+every operator dies. docs/reliability.md has what earlier soaks showed.
+
+Examples:
+  # Before a release
+  cargo xtask soak --minutes 60
+
+  # Every effect of a recovery, on both sides of it
+  cargo xtask soak --minutes 45 --only crash
+
+  # Where an earlier soak of three boroughs stopped, at the 7th first effect
+  cargo xtask soak --only boroughs --seed 7
+
+  # For a program to read
+  cargo xtask soak --minutes 60 --output json > soak.json
+
+Each trial is reported on standard error as it ends, and all in a table at the end. The first violation is the last trial, and is reported with \
+the command that plays it again.
+
+Exit status: 0 all ended as they should; 1 one did not; 130 interrupted.";
 
 /// Arguments of `cargo xtask chaos`.
 #[derive(clap::Args)]
+#[command(after_help = CHAOS_EXAMPLES)]
 pub(crate) struct ChaosArgs {
     /// The first seed. The same seed chooses the same faults again.
     #[arg(long, default_value_t = 1)]
@@ -31,6 +73,7 @@ pub(crate) struct ChaosArgs {
 
 /// Arguments of `cargo xtask soak`.
 #[derive(clap::Args)]
+#[command(after_help = SOAK_EXAMPLES)]
 pub(crate) struct SoakArgs {
     /// For how long trials are begun. One that has begun is played to its end.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]

@@ -141,7 +141,7 @@ impl Stage {
 }
 
 /// Keeps what a sceptic reads after a violation: a temporary cluster's own folder goes with it.
-fn keep_audit_log(cluster: &ControlPlane, trials: &str) -> Result<()> {
+pub(crate) fn keep_audit_log(cluster: &ControlPlane, trials: &str) -> Result<()> {
     let kept = std::env::temp_dir().join(format!("resurgam-audit-{}-{trials}.log", std::process::id()));
     std::fs::copy(cluster.audit_log(), &kept).context("cannot keep the audit log")?;
     anstream::eprintln!("audit log ({trials}): {}", kept.display());

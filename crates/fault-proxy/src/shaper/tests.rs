@@ -21,7 +21,7 @@ fn lines(events: &[String]) -> Vec<Out> {
 }
 
 #[test]
-fn without_faults_every_line_goes_through_at_once_however_it_is_cut() {
+fn without_faults_every_line_passes_at_once_however_it_is_cut() {
     let events = [event("ADDED", "a", 1), event("MODIFIED", "a", 2), "not JSON\n".to_owned()];
     let bytes = events.concat();
     for size in 1..bytes.len() {
@@ -48,7 +48,7 @@ fn a_watch_that_lags_tells_everything_and_late() {
 }
 
 #[test]
-fn of_changes_that_are_held_back_the_last_of_each_object_is_told_and_what_came_or_went_always_is() {
+fn held_back_changes_collapse_but_additions_and_ends_do_not() {
     let mut shaper = Shaper::default();
     let events = [
         event("MODIFIED", "a", 1),
@@ -88,7 +88,7 @@ fn what_befalls_an_event() {
 
 proptest! {
     #[test]
-    fn whatever_is_held_back_or_repeated_the_order_stays_and_the_last_word_on_each_object_is_told(
+    fn delays_and_repeats_keep_order_and_the_last_state_of_objects(
         came in prop::collection::vec((0..3usize, 0..4u64, 0..3u8), 1..40),
         lag in 0..3u64,
     ) {

@@ -13,7 +13,7 @@ fn retry(log: &mut Maker, service: &str) {
 }
 
 #[test]
-fn time_waiting_for_a_person_is_taken_out_where_it_arose_and_downstream() {
+fn time_waiting_for_a_person_is_excluded_downstream_too() {
     let mut log = Maker::sealed();
     log.at(9_999).begin("dns", 1);
     // A person is waited for from 11 s to 71 s; then the group takes 1 s more, and web 3 s after 10 ms.

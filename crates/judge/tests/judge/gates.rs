@@ -19,7 +19,7 @@ fn said(log: &mut Maker, phase: &'static str, change: impl Fn(&mut Vec<Value>)) 
 }
 
 #[test]
-fn every_gate_of_the_phase_is_passed_in_this_attempt_before_anything_is_loosened() {
+fn every_gate_of_a_phase_passes_before_anything_is_loosened() {
     let cases: [Case; 8] = [
         ("BeforeRestore", "images does not pass", |gate| gate["verdict"] = json!("Unknown")),
         ("BeforeRestore", "images does not pass", |gate| gate["verdict"] = json!("Fail")),
@@ -105,7 +105,7 @@ fn no_gate_is_no_pass_but_where_the_plan_says_so() {
 }
 
 #[test]
-fn a_service_without_namespaces_is_not_recovered_without_its_gates() {
+fn service_without_namespaces_needs_its_gates_to_recover() {
     let plan = format!(
         "{PLAN}  - {{name: outside, namespaces: [], gates: {{beforeRestore: [{{name: a, http: {{url: x}}}}], beforeRelease: [{{name: b, http: {{url: x}}}}]}}}}\n"
     );
@@ -176,7 +176,7 @@ fn a_clock_that_was_set_between_claim_and_pass_accuses_nobody() {
 }
 
 #[test]
-fn one_clock_tells_whether_a_gate_passed_earlier_right_or_wrong_as_it_may_be() {
+fn gates_and_claim_are_compared_by_one_clock() {
     // What is renewed late tells of a slow request, and of no clock.
     for leases in [
         [("a", 1_000_000), ("a", 1_001_000)],
@@ -192,7 +192,7 @@ fn one_clock_tells_whether_a_gate_passed_earlier_right_or_wrong_as_it_may_be() {
 }
 
 #[test]
-fn whatever_clocks_tell_what_was_written_before_the_claim_passed_earlier() {
+fn pass_written_before_the_claim_is_earlier_whatever_clocks_say() {
     let mut log = Maker::sealed();
     log.lease("a", 5_000).recover("dns", 10_000, 11_000);
     log.status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));

@@ -24,7 +24,7 @@ fn a_run_in_order_is_clean_and_measured() {
 }
 
 #[test]
-fn order_is_by_the_stores_revision_and_not_by_the_line_or_the_clock() {
+fn order_is_by_revision_not_by_line_or_clock() {
     // The log's lines are in the order of the answers: here each pair of neighbours has changed places.
     let mut log = Maker::clean();
     for pair in log.events.chunks_mut(2) {

@@ -17,7 +17,7 @@ fn scale(log: &mut Maker, replicas: u64) {
 }
 
 #[test]
-fn a_step_writes_once_its_intent_is_written_and_only_in_a_clean_room() {
+fn step_writes_after_its_intent_and_only_in_a_clean_room() {
     let mut log = entered();
     scale(&mut log, 2);
     assert_eq!(log.messages(), "");
@@ -80,7 +80,7 @@ fn step_after_release_writes_while_its_service_is_open_and_reconnecting() {
 }
 
 #[test]
-fn a_step_that_is_carried_out_again_after_a_crash_changes_nothing_a_second_time() {
+fn step_repeated_after_a_crash_changes_nothing() {
     let mut log = entered();
     scale(&mut log, 2);
     // The same again: the API server answers with what is there.
@@ -122,7 +122,7 @@ fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
 }
 
 #[test]
-fn what_isolating_took_away_is_there_again_before_anything_is_let_in_or_out() {
+fn isolation_is_undone_before_anything_is_let_in_or_out() {
     let cases = [
         ("account back dns", "dns went from sealed to clean-room without serviceaccounts/dns/app"),
         ("policy back dns", "dns went from clean-room to open without networkpolicies/dns/allow"),
@@ -144,7 +144,7 @@ fn what_isolating_took_away_is_there_again_before_anything_is_let_in_or_out() {
 }
 
 #[test]
-fn a_service_begins_only_with_every_quarantine_claimed_for_that_attempt() {
+fn service_begins_only_once_all_its_quarantines_are_claimed() {
     let without: [fn(&mut Value); 3] = [
         |o| o["status"]["claimedBy"] = json!(null),
         |o| o["status"]["claimedBy"]["attempt"] = json!(7),
@@ -206,7 +206,7 @@ fn a_plan_of_another_namespace_that_is_gone_has_left_its_claim() {
 }
 
 #[test]
-fn the_next_attempt_begins_by_a_retry_of_just_that_matter_or_a_plan_made_anew() {
+fn next_attempt_needs_a_retry_or_a_recreated_plan() {
     let next = |attempt: u64, between: fn(&mut Maker)| {
         let mut log = Maker::sealed();
         log.at(10_000)
@@ -238,7 +238,7 @@ fn the_next_attempt_begins_by_a_retry_of_just_that_matter_or_a_plan_made_anew() 
 }
 
 #[test]
-fn a_cron_job_is_resumed_once_that_is_written_down_and_not_before() {
+fn cron_job_is_resumed_only_after_its_intent_is_recorded() {
     let resumed = |written: bool| {
         let mut log = Maker::sealed();
         log.write("job", ADMIN, "cronjobs/dns/nightly", |o| o["spec"] = json!({"suspend": false}));

@@ -35,7 +35,7 @@ fn a_namespace_deleted_while_isolated_was_loosened() {
 
 /// Each loosening of the operator's needs a claim, an ask that is as loose, all in one attempt, and no hold.
 #[test]
-fn the_operator_loosens_only_what_was_claimed_and_asked_for_in_this_attempt() {
+fn operator_loosens_only_what_an_attempt_claimed_and_requested() {
     let entered = || {
         let mut log = Maker::sealed();
         log.at(10_000).begin("dns", 1).enter("dns");
@@ -76,7 +76,7 @@ fn the_operator_opens_only_a_clean_room() {
 }
 
 #[test]
-fn a_quarantine_that_a_person_deleted_is_released_and_one_that_another_deleted_is_not() {
+fn only_a_quarantine_that_a_person_deleted_is_released() {
     let released = |user| {
         let mut log = Maker::sealed();
         // The finalizer keeps it until it is carried out.

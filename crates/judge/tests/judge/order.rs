@@ -17,7 +17,7 @@ fn answered(stage: &'static str, truths: &'static [&'static str]) -> impl Fn(&mu
 }
 
 #[test]
-fn whatever_begins_before_its_dependency_is_ready_breaks_the_order() {
+fn whatever_begins_before_its_dependency_violates_order() {
     let mut log = Maker::sealed();
     log.recover("dns", 10_000, 11_000).recover("db", 10_100, 12_000);
     log.conditions("db fails", "db", "Recovered", &["Recovered"]);
@@ -28,7 +28,7 @@ fn whatever_begins_before_its_dependency_is_ready_breaks_the_order() {
 }
 
 #[test]
-fn each_live_read_must_be_there_be_fresh_and_say_that_the_dependency_is_ready() {
+fn live_reads_are_fresh_and_find_the_dependency_ready() {
     for moment in ["web reads for CleanRoom", "web reads for its step", "web reads for Open"] {
         let cases: [Case; 5] = [
             ("was not read live", |log, moment| {
@@ -68,7 +68,7 @@ fn somebody_elses_live_read_is_not_the_operators() {
 }
 
 #[test]
-fn a_dependency_whose_gates_have_not_looked_lately_carries_nobody() {
+fn dependency_with_stale_gates_satisfies_nobody() {
     let mut log = Maker::core();
     log.recover("web", 60_000, 63_000);
     let messages = log.messages();
@@ -121,7 +121,7 @@ fn a_person_opening_too_early_breaks_the_order_too() {
 }
 
 #[test]
-fn letting_more_into_a_clean_room_is_asked_about_like_entering_it() {
+fn widening_a_clean_room_is_judged_like_entering_it() {
     let more = |with_a_read: bool| {
         let mut log = Maker::core();
         log.at(12_010).begin("web", 1).enter("web");

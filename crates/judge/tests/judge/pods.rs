@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::maker::{ADMIN, FLUX, LEAD, Maker, OPERATOR, REPLICASETS};
 
 #[test]
-fn a_pod_in_a_sealed_or_contained_namespace_is_a_violation_whoever_made_it() {
+fn pod_in_an_isolated_namespace_is_a_violation() {
     for user in [REPLICASETS, OPERATOR, LEAD] {
         for level in ["sealed", "contained"] {
             let mut log = Maker::sealed();
@@ -26,7 +26,7 @@ fn a_pod_made_by_server_side_apply_counts_as_made() {
 }
 
 #[test]
-fn a_pod_in_a_clean_room_comes_from_a_built_in_controller_or_is_a_violation() {
+fn pod_in_a_clean_room_must_come_from_a_built_in_controller() {
     let mut log = Maker::sealed();
     log.at(10_000).begin("dns", 1).enter("dns");
     log.pod("good", REPLICASETS, "dns").pod("flux", FLUX, "dns").pod("lead", LEAD, "dns");
@@ -34,7 +34,7 @@ fn a_pod_in_a_clean_room_comes_from_a_built_in_controller_or_is_a_violation() {
 }
 
 #[test]
-fn a_pod_that_slipped_in_with_the_label_is_told_and_no_violation() {
+fn pod_created_while_the_label_took_effect_is_no_violation() {
     let mut log = Maker::default();
     log.write("made", ADMIN, "namespaces//db", |_| {}).at(3_000).label("seal", OPERATOR, "db", "sealed");
     log.at(3_008).pod("pod", REPLICASETS, "db").at(4_500).pod("late", REPLICASETS, "db");

@@ -48,7 +48,7 @@ fn an_idle_operator_is_quiet_and_the_report_says_for_how_long() {
 }
 
 #[test]
-fn every_write_in_the_window_is_told_the_refused_and_the_impersonated_too() {
+fn every_write_in_the_quiet_window_is_reported() {
     let mut log = idle();
     log.at(40_000).status("again", "web", |_| {});
     log.at(41_000).event(
@@ -110,7 +110,7 @@ fn the_pages_of_one_list_are_one_read() {
 }
 
 #[test]
-fn a_service_is_judged_by_the_stage_at_which_it_was_in_the_window() {
+fn service_is_judged_by_its_stage_in_the_quiet_window() {
     let mut log = idle();
     // It is isolated anew, and asks nothing more, after the window.
     log.at(90_000).status("later", "db", |status| status["stage"] = json!("Isolated"));

@@ -51,7 +51,7 @@ fn a_lost_answer_changes_nothing_about_what_is_counted() {
 }
 
 #[test]
-fn it_took_effect_if_the_next_write_was_made_on_what_only_it_can_have_made() {
+fn unanswered_write_happened_if_the_next_builds_on_it() {
     let mut log = Maker::clean();
     // Nobody reads it back, but to open it the operator names the revision that the clean room has.
     lost(&mut log, "clean room dns", 504);
@@ -63,7 +63,7 @@ fn it_took_effect_if_the_next_write_was_made_on_what_only_it_can_have_made() {
 }
 
 #[test]
-fn it_did_not_take_effect_if_the_next_write_was_made_on_what_it_would_have_replaced() {
+fn unanswered_write_failed_if_the_next_builds_on_the_old_state() {
     let mut log = Maker::sealed();
     log.at(10_000).begin("dns", 1).enter("dns");
     // Asked for a second time, and now answered: the store has no trace of the first.
@@ -105,7 +105,7 @@ fn nobody_is_accused_of_not_having_made_again_what_may_be_there() {
 }
 
 #[test]
-fn what_nobody_knows_is_told_and_is_no_pass_where_it_may_have_loosened() {
+fn unknown_outcome_that_may_have_loosened_is_no_pass() {
     let mut log = Maker::clean();
     lost(&mut log, "open web-b", 504);
     let report = log.judge().unwrap();
@@ -149,7 +149,7 @@ fn what_is_seen_must_fit_what_was_asked() {
 }
 
 #[test]
-fn a_deletion_without_an_answer_happened_if_the_object_was_missed_later() {
+fn unanswered_deletion_happened_if_the_object_is_missing_later() {
     let deleted = |later: fn(&mut Maker)| {
         let mut log = Maker::sealed();
         log.event("delete", LEAD, "delete", crate::maker::reference("namespaces//web-a"), (504, Value::Null));

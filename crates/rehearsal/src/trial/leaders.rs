@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_without_holding_the_lease_is_found_and_nobody_else() {
+    fn only_writers_without_the_lease_are_reported() {
         let handed_over = [
             lease("one", 1, Some("x")),
             write("one", 2),

@@ -10,6 +10,7 @@ mod history;
 pub mod leaders;
 pub mod load;
 pub mod silence;
+pub mod upgrade;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;

@@ -1,0 +1,26 @@
+//! What the operator, its command and its manifests promise, on real API servers: one module for each subject.
+//!
+//! One binary, so that tests overlap: most of them wait for somebody else most of the time. How many run at a time is in
+//! `.cargo/config.toml`. `cargo test --workspace --test cluster isolation::` runs one module.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not recognised as tests")]
+
+mod attack;
+mod bad_input;
+mod chart;
+mod controller_start;
+mod crds;
+mod examples;
+mod faults;
+mod gates;
+mod gitops;
+mod isolation;
+mod large_plan;
+mod opt_in;
+mod other_policies;
+mod quarantine_cli;
+mod ratchet;
+mod recovery;
+mod rights;
+mod schema;
+mod upgrade;

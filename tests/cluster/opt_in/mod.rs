@@ -1,0 +1,5 @@
+//! What a plan does only where it says so: makes Quarantines, resumes CronJobs, runs Jobs. One control plane and one operator for all.
+
+mod quarantines;
+mod resume;
+mod steps;

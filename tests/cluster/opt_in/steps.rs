@@ -1,0 +1,136 @@
+//! Steps that take their time: Jobs of the plan, with Kubernetes' own Job controller.
+
+use kube::api::{ListParams, Patch, PatchParams};
+use rehearsal::{eventually, field, kind, text};
+use serde_json::{Value, json};
+
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, restart_operator, role};
+
+/// A Job's spec. It runs where a node has this label, and ends well there.
+fn spec(label: &str) -> Value {
+    let selector = if label.is_empty() { json!({}) } else { json!({label: "true"}) };
+    json!({
+        "backoffLimit": 0,
+        "template": {"spec": {"restartPolicy": "Never", "nodeSelector": selector,
+            "containers": [{"name": "main", "image": format!("registry.example/web:1@{DIGEST}")}]}},
+    })
+}
+
+/// An estate whose account may create Jobs and read them.
+async fn bench(case: &'static str) -> Bench {
+    Bench::with(case, &["db", "web"], |manifests| {
+        let jobs = format!("{case}-jobs");
+        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]}]);
+        manifests.push(role("ClusterRole", &jobs, "", &rules));
+        let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": case}]);
+        manifests.push(binding("ClusterRole", &jobs, &format!("{case}-db"), &account));
+    })
+    .await
+}
+
+/// A plan by which `db` is restored so.
+fn plan(bench: &Bench, restore: &Value) -> Value {
+    let mut db = bench.service("db", &[]);
+    db["restore"] = restore.clone();
+    bench.plan("plan", json!([db, bench.service("web", &["db"])]))
+}
+
+/// The names of all Jobs of `db`, oldest first.
+async fn jobs(bench: &Bench) -> Vec<String> {
+    let jobs = kind(&bench.admin, "batch/v1", "Job", Some(&bench.namespace("db")));
+    let mut found = jobs.list(&ListParams::default()).await.unwrap().items;
+    found.sort_by_key(|job| job.metadata.creation_timestamp.clone());
+    found.into_iter().filter_map(|job| job.metadata.name).collect()
+}
+
+fn step(record: &Value, index: usize) -> (String, String) {
+    let at = |key: &str| text(record, &format!("/status/steps/{index}/{key}")).to_owned();
+    (at("state"), at("message"))
+}
+
+#[tokio::test]
+async fn jobs_run_in_the_clean_room_and_after_release() {
+    let bench = bench("steps").await;
+    let plan = plan(
+        &bench,
+        &json!([
+            {"name": "tell", "phase": "AfterRelease", "job": {"spec": spec("")}},
+            {"name": "start", "scale": {}},
+            {"name": "load", "job": {"spec": spec("")}},
+        ]),
+    );
+    bench.apply(&plan).await;
+    bench.recovers("plan", "db").await;
+    bench.recovers("plan", "web").await;
+    let names = jobs(&bench).await;
+    let begins: Vec<bool> = names
+        .iter()
+        .zip(["step-load-1-", "step-tell-1-"])
+        .map(|(name, start)| name.starts_with(start))
+        .collect();
+    assert_eq!(begins, [true, true], "{names:?}");
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("steps"));
+    let record = serde_json::to_value(records.get("plan.db").await.unwrap()).unwrap();
+    for index in 0..3 {
+        assert_eq!(step(&record, index), ("Succeeded".to_owned(), String::new()));
+    }
+    let report = bench.judged(&plan).await;
+    // A Deployment for each service, and two Jobs.
+    assert_eq!(report.steps, 4, "{report}");
+}
+
+#[tokio::test]
+async fn running_job_survives_the_operator_and_is_created_once() {
+    let bench = bench("steplong").await;
+    let label = "resurgam.example/steplong";
+    let plan = plan(
+        &bench,
+        &json!([{"name": "start", "scale": {}}, {"name": "load", "job": {"spec": spec(label)}}]),
+    );
+    bench.apply(&plan).await;
+    let record = bench.says("plan", "db", "StepRunning", &["load", "of its pods run"]).await;
+    assert_eq!(step(&record, 1).0, "Running");
+    let before = jobs(&bench).await;
+    restart_operator().await;
+    // Whoever leads now looks at it again.
+    let nodes = kind(&bench.admin, "v1", "Node", None);
+    let node = nodes.list(&ListParams::default()).await.unwrap().items.remove(0).metadata.name.unwrap();
+    let patch = json!({"metadata": {"labels": {label: "true"}}});
+    nodes.patch(&node, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    bench.recovers("plan", "db").await;
+    bench.recovers("plan", "web").await;
+    assert_eq!((jobs(&bench).await, before.len()), (before, 1));
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
+async fn failed_job_asks_a_person_and_retry_runs_another() {
+    let bench = bench("stepfail").await;
+    let mut late = spec("resurgam.example/none");
+    late["activeDeadlineSeconds"] = json!(1);
+    let plan =
+        plan(&bench, &json!([{"name": "start", "scale": {}}, {"name": "load", "job": {"spec": late}}]));
+    bench.apply(&plan).await;
+    let first =
+        bench.says("plan", "db", "StepFailed", &["load", "active longer than specified deadline"]).await;
+    assert_eq!(text(&first, "/status/decision/reason"), "StepFailed");
+    rehearsal::retry(&bench.lead().await, "stepfail", "plan", "db", "a test").await.unwrap();
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("stepfail"));
+    let failed = |o: &Value| field(o, "/status/attempt") == 2 && step(o, 1).0 == "Failed";
+    eventually(&records, "plan.db", "the second attempt's step to fail", rehearsal::DEADLINE, failed)
+        .await
+        .unwrap();
+    let names = jobs(&bench).await;
+    assert!(names.len() == 2 && names[1].starts_with("step-load-2-"), "{names:?}");
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
+async fn job_that_its_account_may_not_create_names_the_right() {
+    let bench = Bench::new("stepdenied", &["db", "web"]).await;
+    let plan = plan(&bench, &json!([{"name": "load", "job": {"spec": spec("")}}]));
+    bench.apply(&plan).await;
+    let words = ["create Job stepdenied-db/step-load-1-", "stepdenied:recovery", "cannot create resource"];
+    bench.says("plan", "db", "StepFailed", &words).await;
+    assert_eq!(jobs(&bench).await, Vec::<String>::new());
+}

@@ -1,0 +1,282 @@
+//! What the API server itself refuses of our kinds, and shows of them; one control plane for all tests here.
+
+use std::process::Command;
+
+use control_plane::{ControlPlane, Identity};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use rehearsal::Shared;
+use serde_json::{Value, json};
+
+const KINDS: &str = "resurgam.dev/v1alpha1";
+const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
+
+static CLUSTER: Shared<ControlPlane> = Shared::new();
+
+pub async fn cluster() -> &'static ControlPlane {
+    let start = async || {
+        let cluster = rehearsal::shared_cluster().await?;
+        rehearsal::install(&cluster).await?;
+        anyhow::Ok(cluster)
+    };
+    CLUSTER.get(start).await.unwrap()
+}
+
+async fn client() -> Client {
+    cluster().await.client(Identity::PlatformAdministrator).await.unwrap()
+}
+
+fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
+    let kind = object["kind"].as_str().unwrap();
+    let namespace = (!["Incident", "Quarantine"].contains(&kind)).then_some("default");
+    rehearsal::kind(client, KINDS, kind, namespace)
+}
+
+async fn create(client: &Client, object: &Value, dry_run: bool) -> kube::Result<DynamicObject> {
+    let params = PostParams { dry_run, ..PostParams::default() };
+    api(client, object).create(&params, &serde_json::from_value(object.clone()).unwrap()).await
+}
+
+/// The API server's words when it refuses to create this.
+async fn refusal(client: &Client, object: &Value) -> String {
+    match create(client, object, true).await {
+        Err(kube::Error::Api(status)) => {
+            assert_eq!(status.code, 422, "{status:?}");
+            status.message
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("not refused: {object}"),
+    }
+}
+
+/// The API server's words when it refuses to change this.
+async fn refused_change(client: &Client, object: &Value, patch: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let changed = api(client, object).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    match changed {
+        Err(kube::Error::Api(status)) => {
+            assert_eq!(status.code, 422, "{status:?}");
+            status.message
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("not refused: {patch}"),
+    }
+}
+
+fn plan(name: &str, service: &Value) -> Value {
+    json!({
+        "apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": name},
+        "spec": {"serviceAccountName": "recovery", "services": [service]},
+    })
+}
+
+fn gated(gate: &Value) -> Value {
+    plan("gated", &json!({"name": "library", "gates": {"beforeRestore": [gate]}}))
+}
+
+fn quarantine(name: &str) -> Value {
+    json!({"apiVersion": KINDS, "kind": "Quarantine", "metadata": {"name": name}, "spec": {"reason": "a test"}})
+}
+
+fn decision(name: &str) -> Value {
+    json!({
+        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": name},
+        "spec": {"by": "somebody", "action": "Retry", "plan": "library", "service": "web", "reason": "why not", "decidedOn": DIGEST},
+    })
+}
+
+#[tokio::test]
+async fn what_one_object_can_say_wrong_is_refused_in_words() {
+    let client = client().await;
+    let images = |spec: Value| gated(&json!({"name": "images", "imageDigests": spec}));
+    let approved = json!([DIGEST]);
+    let from = json!({"configMap": {"name": "approved-images"}});
+    let cases = [
+        (
+            "a name that is too long",
+            plan(&"a".repeat(64), &json!({"name": "library"})),
+            "a plan's name is a DNS label of at most 63 characters",
+        ),
+        (
+            "a name with a dot",
+            plan("three.boroughs", &json!({"name": "library"})),
+            "a plan's name is a DNS label of at most 63 characters",
+        ),
+        (
+            "a gate with two questions",
+            gated(&json!({"name": "up", "workloads": {}, "http": {"url": "http://up.example/"}})),
+            "a gate asks exactly one of",
+        ),
+        ("a gate without a question", gated(&json!({"name": "up"})), "a gate asks exactly one of"),
+        (
+            "two lists of images",
+            images(json!({"approved": approved, "approvedFrom": from})),
+            "name exactly one of approved, approvedFrom",
+        ),
+        ("no list of images", images(json!({})), "name exactly one of approved, approvedFrom"),
+        (
+            "an empty list of images",
+            images(json!({"approved": []})),
+            "spec.services[0].gates.beforeRestore[0].imageDigests.approved",
+        ),
+        (
+            "a malformed digest",
+            images(json!({"approved": ["sha256:ABC"]})),
+            "spec.services[0].gates.beforeRestore[0].imageDigests.approved[0]",
+        ),
+        (
+            "a digest of another algorithm",
+            images(json!({"approved": [DIGEST.replace("sha256", "sha512")]})),
+            "should match '^sha256:[0-9a-f]{64}$'",
+        ),
+        (
+            "a step that does nothing",
+            plan("idle", &json!({"name": "library", "restore": [{"name": "start"}]})),
+            "a step does exactly one of: scale",
+        ),
+        (
+            "a policy that is none",
+            json!({"apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "lax"}, "spec":
+                {"serviceAccountName": "recovery", "quarantinePolicy": "Ignore", "services": [{"name": "library"}]}}),
+            "spec.quarantinePolicy",
+        ),
+        (
+            "a resume of two things",
+            plan(
+                "resuming",
+                &json!({"name": "library", "resume": [{"cronJob": "nightly", "job": "import"}]}),
+            ),
+            "name exactly one of cronJob, job",
+        ),
+        (
+            "a resume of nothing",
+            plan("resuming", &json!({"name": "library", "resume": [{"missedRun": "Fire"}]})),
+            "name exactly one of cronJob, job",
+        ),
+        (
+            "a hole that is none",
+            plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["Internet"]}})),
+            "spec.services[0].cleanRoom.allowEgress[0]",
+        ),
+        (
+            "a dependency on another plan",
+            plan("far", &json!({"name": "library", "dependsOn": ["rbkc/legacy/host"]})),
+            "spec.services[0].dependsOn[0]",
+        ),
+        (
+            "no service",
+            json!({"apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "none"}, "spec": {"serviceAccountName": "recovery", "services": []}}),
+            "spec.services",
+        ),
+        (
+            "a duration that is none",
+            gated(&json!({"name": "up", "workloads": {}, "interval": "soon"})),
+            "interval",
+        ),
+        (
+            "the cluster's own namespace",
+            quarantine("kube-system"),
+            "kube-* namespaces are never quarantined: the cluster itself runs there",
+        ),
+    ];
+    for (what, object, words) in cases {
+        let said = refusal(&client, &object).await;
+        assert!(said.contains(words), "{what}: {said}");
+    }
+    let twice = json!({
+        "apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "twice"},
+        "spec": {"serviceAccountName": "recovery", "services": [{"name": "library"}, {"name": "library"}]},
+    });
+    assert!(refusal(&client, &twice).await.contains("Duplicate value"), "two services of one name");
+    // The same objects without their mistake pass, so that it is the mistake which was refused.
+    for good in [
+        plan(
+            &"a".repeat(63),
+            &json!({"name": "library", "dependsOn": ["host"], "restore": [{"name": "start", "scale": {}}]}),
+        ),
+        gated(&json!({"name": "up", "workloads": {}, "interval": "200ms"})),
+        images(json!({"approved": approved})),
+        images(json!({"approvedFrom": from})),
+        plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["DNS", "APIServer"]}})),
+        plan(
+            "resuming",
+            &json!({"name": "library", "resume": [{"cronJob": "nightly", "missedRun": "Fire"}, {"job": "import"}]}),
+        ),
+        quarantine("kubernetes"),
+    ] {
+        create(&client, &good, true).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn armed_plans_stay_armed_and_decisions_stay_made() {
+    let client = client().await;
+    let dormant = plan("arming", &json!({"name": "library"}));
+    create(&client, &dormant, false).await.unwrap();
+    let armed = json!({"spec": {"incidentRef": {"name": "nov-2025"}}});
+    let plans = api(&client, &dormant);
+    plans.patch("arming", &PatchParams::default(), &Patch::Merge(&armed)).await.unwrap();
+    for change in
+        [json!({"spec": {"incidentRef": {"name": "another"}}}), json!({"spec": {"incidentRef": null}})]
+    {
+        let said = refused_change(&client, &dormant, &change).await;
+        assert!(said.contains("incidentRef is set once: a plan that was armed stays armed"), "{said}");
+    }
+
+    let made = decision("made");
+    create(&client, &made, false).await.unwrap();
+    for change in
+        [json!({"spec": {"reason": "another"}}), json!({"spec": {"decidedOn": DIGEST.replace('4', "5")}})]
+    {
+        let said = refused_change(&client, &made, &change).await;
+        assert!(said.contains("a Decision is never changed: make a new one"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn applying_the_kinds_warns_of_nothing() {
+    let cluster = cluster().await;
+    let crds = rehearsal::repository("charts/resurgam/files/crds");
+    let output = Command::new(cluster.binary("kubectl").unwrap())
+        .env("KUBECONFIG", cluster.kubeconfig(Identity::PlatformAdministrator))
+        .args(["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f"])
+        .arg(crds)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn kubectl_answers_on_call_staff_at_a_glance() {
+    let cluster = cluster().await;
+    let client = client().await;
+    let incident = json!({
+        "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": "shown"},
+        "spec": {"title": "A test", "compromisedSince": "2025-11-17T00:00:00Z"},
+    });
+    let record = json!({
+        "apiVersion": KINDS, "kind": "ServiceRecovery", "metadata": {"name": "shown.library"},
+        "spec": {"planRef": {"name": "shown", "uid": "1"}, "service": "library"},
+    });
+    for object in
+        [incident, record, plan("shown", &json!({"name": "library"})), quarantine("shown"), decision("shown")]
+    {
+        create(&client, &object, false).await.unwrap();
+    }
+    let kubectl = cluster.binary("kubectl").unwrap();
+    let mut shown = String::new();
+    for kind in ["incident", "rplan", "srec", "quar", "dec"] {
+        let output = Command::new(&kubectl)
+            .env("KUBECONFIG", cluster.kubeconfig(Identity::PlatformAdministrator))
+            .args(["get", kind, "--namespace", "default"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let header: Vec<&str> =
+            text.lines().next().unwrap().split("   ").map(str::trim).filter(|c| !c.is_empty()).collect();
+        shown.push_str(&format!("{kind}: {}\n", header.join(" | ")));
+    }
+    insta::assert_snapshot!(shown);
+}
