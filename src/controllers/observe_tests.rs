@@ -26,7 +26,7 @@ fn stores(records: &[serde_json::Value]) -> Stores {
         quarantines: reflector::store().0,
         incidents: reflector::store().0,
         decisions: reflector::store().0,
-        accounts: reflector::store().0,
+        accounts: Arc::new(crate::cluster_cache::KindCache::new("serviceaccounts")),
         accepted: reflector::store().0,
     }
 }

@@ -87,7 +87,7 @@ impl Work<'_> {
 
     /// Is evidence of this sealing kept? The status says so once the level is enforced; until then this process remembers it, so
     /// that a control that fails has nothing captured again.
-    fn is_captured(&self, level: Isolation) -> bool {
+    pub(super) fn is_captured(&self, level: Isolation) -> bool {
         let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
         let digest = capture.map(|capture| capture.digest.clone());
         let remembered = self.context.remember(self.name, |memory| memory.captured.clone());
@@ -96,7 +96,7 @@ impl Work<'_> {
     }
 
     /// What is in place, by what was read back, and what has stalled, for a status that is written on the way too.
-    fn so_far(&self, pass: &mut Pass) {
+    pub(super) fn so_far(&self, pass: &mut Pass) {
         self.mark_stalled(pass);
         let (fenced, captured) = (pass.in_place.fenced, pass.in_place.captured);
         pass.in_place = self.observation.in_place(
@@ -276,19 +276,21 @@ impl Work<'_> {
         }
     }
 
-    /// Workloads to zero. Reads back what came of it.
+    /// Workloads to zero. Knows what came of it by the answers.
     async fn stop_workloads(&mut self, pass: &mut Pass) {
         let client = self.context.client.clone();
         let seal = self.quarantine.uid().unwrap_or_default();
         let mut inventory = workloads::inventory(&client, self.name).await;
-        if let Ok(found) = &inventory {
-            let stopped = workloads::stop(&client, found, &seal).await;
-            if !matches!(stopped, Ok(0)) {
-                self.drift.push("workloads".to_owned());
-                inventory = workloads::inventory(&client, self.name).await;
-            }
-            if let Err(error) = stopped {
-                self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await;
+        if let Ok(found) = &mut inventory {
+            match workloads::stop(&client, found, &seal).await {
+                // Nothing else starts while the fence stands, and each write was answered with what there is now.
+                Ok(0) => {}
+                Ok(_) => self.drift.push("workloads".to_owned()),
+                Err(error) => {
+                    self.drift.push("workloads".to_owned());
+                    inventory = workloads::inventory(&client, self.name).await;
+                    self.failed(pass, ControlName::Workloads, "StopFailed", &error.into()).await;
+                }
             }
         }
         match inventory {
@@ -356,10 +358,28 @@ impl Work<'_> {
 
     /// Tokens issued before are void once their accounts are recreated. No pod is waited for.
     async fn recreate_accounts(&mut self, pass: &mut Pass) {
-        let client = self.context.client.clone();
-        match identity::renew(&client, self.name, &self.mark()).await {
-            Ok(true) => self.drift.push("service accounts".to_owned()),
-            Ok(false) => {}
+        let (client, mark) = (self.context.client.clone(), self.mark());
+        let accounts = match identity::list(&client, self.name).await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                return self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await;
+            }
+        };
+        // This process saw the record of this sealing go: nothing of it has to be created.
+        let is_over = self.context.remember(self.name, |memory| memory.renewed.as_ref() == Some(&mark));
+        if is_over && accounts.iter().all(|account| mark.is_on(&account.metadata)) {
+            self.observation.accounts = Some(accounts);
+            return;
+        }
+        match identity::renew_listed(&client, self.name, &mark, &accounts).await {
+            Ok(is_written) => {
+                self.context.remember(self.name, |memory| memory.renewed = Some(mark));
+                if !is_written {
+                    self.observation.accounts = Some(accounts);
+                    return;
+                }
+                self.drift.push("service accounts".to_owned());
+            }
             Err(error) => self.failed(pass, ControlName::Identity, "IdentityFailed", &error.into()).await,
         }
         match identity::list(&client, self.name).await {
