@@ -336,8 +336,14 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         // A webhook that is down, for instance: what isolates does not wait for it.
         Err(error) => (quarantine, Some(error)),
     };
-    let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let namespace = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?;
+    let namespace = match confirm::namespace(&context, &name) {
+        // Whatever is written to it is written over this version.
+        Some(cached) => Some(cached),
+        None => {
+            let namespaces: Api<Namespace> = Api::all(context.client.clone());
+            call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?
+        }
+    };
     let going = namespace.is_some();
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
         let message = if going {

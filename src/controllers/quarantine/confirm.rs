@@ -7,6 +7,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::{Context, pass};
 use crate::api::{ISOLATION_LABEL, Quarantine, protected_namespace};
+use crate::cluster_cache::STALE_AFTER;
 use crate::controllers::running::at_least_as_new;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::target::Target;
@@ -28,8 +29,7 @@ pub(super) async fn by_cache(context: &Context, quarantine: &Quarantine) -> Opti
         return None;
     }
     let kinds = context.cache.kinds();
-    let entry = kinds.namespaces.get("", &name)?;
-    let namespace = entry.as_ref().as_ref().ok().filter(|n| n.metadata.deletion_timestamp.is_none())?;
+    let namespace = namespace(context, &name)?;
     let claim = quarantine.status.as_ref().and_then(|status| status.claimed_by.as_ref());
     let recovery = match claim {
         None => None,
@@ -44,7 +44,15 @@ pub(super) async fn by_cache(context: &Context, quarantine: &Quarantine) -> Opti
     };
     let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
     let Wanted::Settled(wanted) = wanted(quarantine, recovery, label) else { return None };
-    target(context, quarantine, namespace, &wanted).await
+    target(context, quarantine, &namespace, &wanted).await
+}
+
+/// Returns a namespace that is not being deleted, by the cache. `None`: it has to be read.
+pub(super) fn namespace(context: &Context, name: &str) -> Option<Namespace> {
+    let namespaces = &context.cache.kinds().namespaces;
+    namespaces.is_fresh(STALE_AFTER).ok()?;
+    let entry = namespaces.get("", name)?;
+    entry.as_ref().as_ref().ok().filter(|n| n.metadata.deletion_timestamp.is_none()).cloned()
 }
 
 /// Confirms that what is wanted is enforced already, by the cache: the rest of a pass has nothing to do. `None`: it may have.

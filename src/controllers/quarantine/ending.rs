@@ -67,7 +67,7 @@ pub(super) async fn release(context: &Context, quarantine: &Quarantine) -> Resul
         }
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
-        let namespace = pass::restore(&context.client, &namespace, &uid).await?;
+        let namespace = pass::restore(context, &namespace, &uid).await?;
         context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
     } else {
         context.lists.set(&name, Isolation::Open).await?;

@@ -109,13 +109,13 @@ pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<()
     Ok(record.forget(pages).await?)
 }
 
-/// Takes our mark off the accounts of a namespace that is released.
+/// Takes our mark off these accounts of a namespace that is released.
 ///
 /// # Errors
 /// The API server refused, or did not answer; a next call goes on from there.
-pub async fn unmark(client: &Client, namespace: &str) -> Result<(), IoError> {
+pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount]) -> Result<(), IoError> {
     let work = Work::new(client, namespace);
-    for account in list(client, namespace).await? {
+    for account in accounts {
         if account.labels().contains_key(SEALED_LABEL) {
             let patch = Patch::Merge(json!({"metadata": {"labels": {SEALED_LABEL: null}}}));
             let name = account.name_any();

@@ -110,13 +110,29 @@ pub async fn isolate(
     room: Option<&Room>,
     before: Before,
 ) -> Result<Written, NetworkError> {
+    isolate_known(client, (namespace, uid), room, before, None).await
+}
+
+/// As [`isolate`]. `cached`: the policies as the cluster's cache has them; what is there in the end is read in any case.
+///
+/// # Errors
+/// As [`isolate`].
+pub async fn isolate_known(
+    client: &Client,
+    (namespace, uid): (&str, &str),
+    room: Option<&Room>,
+    before: Before,
+    cached: Option<Vec<NetworkPolicy>>,
+) -> Result<Written, NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let wanted = wanted(namespace, room);
     let mut written = Written::default();
     let mut failed = None;
     let mut latest = None;
+    let is_cached = cached.is_some();
     let known = match before {
         Before::Open => None,
+        Before::Isolated if is_cached => cached,
         Before::Isolated => list_at(client, namespace, Version::Any).await.ok(),
     };
     let find = |name: &str| known.iter().flatten().find(|policy| policy.name_any() == name);
@@ -136,7 +152,7 @@ pub async fn isolate(
         }
     }
     let there = match (latest, known) {
-        (None, Some(known)) if failed.is_none() => Ok(known),
+        (None, Some(known)) if failed.is_none() && !is_cached => Ok(known),
         (latest, _) => {
             let at_least = latest.map_or(before.version(), Version::AtLeast);
             list_at(client, namespace, at_least).await

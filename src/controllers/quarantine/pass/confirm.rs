@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
@@ -12,7 +13,7 @@ use super::super::Context;
 use super::Work;
 use crate::api::{Isolation, Quarantine, SEALED_LABEL};
 use crate::clock;
-use crate::cluster_cache::{Entry, Kinds};
+use crate::cluster_cache::{Entry, Kinds, STALE_AFTER};
 use crate::isolation::controls::{pod_security, pods};
 use crate::isolation::network::{self, Room, is_neutralised, is_ours};
 use crate::isolation::pass::Pass;
@@ -92,12 +93,19 @@ impl Work<'_> {
     fn nothing_is_left(&self, pass: &mut Pass) -> Option<()> {
         let kinds = self.context.cache.kinds();
         let policies = readable(kinds.network_policies.within(self.name))?;
-        let accounts = readable(kinds.service_accounts.within(self.name))?;
+        let accounts = accounts_cached(self.context, self.name)?;
         let is_left = policies.iter().any(|policy| is_ours(policy) || is_neutralised(policy))
             || accounts.iter().any(|account| account.labels().contains_key(SEALED_LABEL))
             || pod_security::change(&self.namespace, true).is_some();
         pass.in_place.network = true;
         (!is_left).then_some(())
+    }
+
+    /// Returns the namespace's network policies, where the cache is fresh.
+    pub(super) fn policies_cached(&self) -> Option<Vec<NetworkPolicy>> {
+        let policies = &self.context.cache.kinds().network_policies;
+        policies.is_fresh(STALE_AFTER).ok()?;
+        readable(policies.within(self.name))
     }
 
     async fn network_cached(&mut self, pass: &mut Pass, room: Option<&Room>) -> Option<()> {
@@ -138,9 +146,16 @@ impl Work<'_> {
         pass.workloads = inventory.workloads.len();
         self.observation.inventory = Some(inventory);
         self.observation.pods = Some(pods);
-        self.observation.accounts = Some(readable(kinds.service_accounts.within(self.name))?);
+        self.observation.accounts = Some(accounts_cached(self.context, self.name)?);
         Some(())
     }
+}
+
+/// Returns the metadata of a namespace's ServiceAccounts, where the cache is fresh.
+pub(super) fn accounts_cached(context: &Context, namespace: &str) -> Option<Vec<ServiceAccount>> {
+    let accounts = &context.cache.kinds().service_accounts;
+    accounts.is_fresh(STALE_AFTER).ok()?;
+    readable(accounts.within(namespace))
 }
 
 /// As [`pods::on_node_network`] selects them.

@@ -6,9 +6,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
-use super::super::PassError;
+use super::super::{Context, PassError};
 use super::Work;
+use super::confirm::accounts_cached;
 use crate::api::{Isolation, conditions};
+use crate::cluster_cache::STALE_AFTER;
 use crate::isolation::controls::{legacy, pod_security, pods, quota};
 use crate::isolation::network::{self, Before, NetworkError, Room, Written};
 use crate::isolation::pass::Pass;
@@ -29,7 +31,7 @@ impl Work<'_> {
             if self.loosened_in_vain(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
-            self.namespace = restore(client, &self.namespace, &uid).await?;
+            self.namespace = restore(self.context, &self.namespace, &uid).await?;
             pass.in_place.network = true;
         } else {
             pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
@@ -52,8 +54,9 @@ impl Work<'_> {
     /// Writes the network policies.
     pub(super) async fn write_policies(&mut self, room: Option<&Room>) -> Result<Written, NetworkError> {
         let uid = self.namespace.uid().unwrap_or_default();
-        let written =
-            network::isolate(&self.context.client, self.name, &uid, room, self.fenced_before()).await;
+        let cached = self.policies_cached();
+        let (client, before) = (&self.context.client, self.fenced_before());
+        let written = network::isolate_known(client, (self.name, &uid), room, before, cached).await;
         if written.as_ref().is_ok_and(|written| written.changed) {
             self.drift.push("network policies".to_owned());
             self.context.options.network.changed();
@@ -108,14 +111,27 @@ impl Work<'_> {
 
 /// Puts back what isolating changed, but for what it stopped. Returns the namespace as it is then.
 pub(in super::super) async fn restore(
-    client: &kube::Client,
+    context: &Context,
     namespace: &Namespace,
     seal: &str,
 ) -> Result<Namespace, PassError> {
+    let client = &context.client;
     let (name, uid) = (namespace.name_any(), namespace.uid().unwrap_or_default());
     network::release(client, &name, &uid).await?;
-    legacy::restore(client, &name, seal).await?;
-    identity::unmark(client, &name).await?;
+    if has_legacy_record(context, &name) {
+        legacy::restore(client, &name, seal).await?;
+    }
+    let accounts = match accounts_cached(context, &name) {
+        Some(cached) => cached,
+        None => identity::list(client, &name).await?,
+    };
+    identity::unmark(client, &name, &accounts).await?;
     quota::restore(client, &name).await?;
     Ok(pod_security::restore(client, namespace).await?)
+}
+
+/// May an operator of an earlier version have left a record in the namespace? None has been written since.
+fn has_legacy_record(context: &Context, namespace: &str) -> bool {
+    let maps = &context.cache.kinds().config_maps;
+    maps.is_fresh(STALE_AFTER).is_err() || maps.get(namespace, legacy::RECORD).is_some()
 }
