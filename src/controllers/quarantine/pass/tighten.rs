@@ -15,9 +15,9 @@ use kube::{Api, ResourceExt};
 use super::super::super::metrics::Controller;
 use super::super::PassError;
 use super::{Mark, Work};
-use crate::api::Isolation;
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
+use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::{call_opt, list_all};
 use crate::isolation::controls::{identity, pods, quota, workloads};
 use crate::isolation::failure::{Culprit, culprit, explain, is_quota_exceeded};
@@ -47,6 +47,7 @@ impl Work<'_> {
     /// # Errors
     /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
+        self.read_namespace().await;
         // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
         let was_listed = self.put_on_lists(pass).await;
         let written = {
@@ -83,6 +84,20 @@ impl Work<'_> {
             memory.failing.retain(|control, _| pass.failures.contains_key(control));
         });
         Ok(self.next_pass(pass))
+    }
+
+    /// Reads the namespace, which may be the cache's so far: whether anything ran since the last capture hangs on its label. Nothing waits for
+    /// one that cannot be read; what it bears is not known then.
+    async fn read_namespace(&mut self) {
+        let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
+        let read = call_opt(format!("get namespace {}", self.name), namespaces.get(self.name)).await;
+        self.marked = match read {
+            Ok(Some(now)) => {
+                self.namespace = now;
+                self.namespace.labels().contains_key(ISOLATION_LABEL)
+            }
+            Ok(None) | Err(_) => false,
+        };
     }
 
     /// Is evidence of this sealing kept? The status says so once the level is enforced; until then this process remembers it, so
