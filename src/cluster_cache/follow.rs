@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::kind::{Difference, Entry, KindCache, moment};
-use super::{Change, Kind, Subscribers};
+use super::Kind;
+use super::changes::{Change, Subscribers};
+use super::kind::{Confirmation, Difference, moment};
 
 /// Objects of one answer to a list.
 const PAGE: u32 = 500;
@@ -53,42 +53,61 @@ impl Broken {
     }
 }
 
+/// What is kept of one kind.
+pub(super) trait Kept: Send + Sync + 'static {
+    /// All objects are about to be listed.
+    fn begin_list(&self) {}
+
+    /// All objects have been listed.
+    fn end_list(&self) {}
+
+    /// Returns the namespace and name of each object.
+    fn names(&self) -> Vec<(String, String)>;
+
+    /// Returns how far it can be relied on.
+    fn confirmation(&self) -> &Confirmation;
+}
+
 /// A kind that is cached.
 pub(super) trait Source: 'static {
     /// An object as it arrives.
-    type Arrived: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + 'static;
-    /// What is kept of it.
-    type Kept: PartialEq + Send + Sync + 'static;
+    type Arrived: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static;
+    /// What is kept of all objects.
+    type Cache: Kept;
 
     /// The kind.
     const KIND: Kind;
 
-    /// Returns what is kept of an object.
-    fn keep(arrived: Self::Arrived) -> Entry<Self::Kept>;
+    /// Creates an empty cache.
+    fn cache() -> Self::Cache;
 
-    /// Does an object use the network of its node?
-    fn is_on_node_network(_: &Entry<Self::Kept>) -> bool {
-        false
+    /// Returns what is watched: everything, unless it says otherwise.
+    fn watched(client: &Client) -> (Api<Self::Arrived>, Option<String>) {
+        (Api::all(client.clone()), None)
     }
+
+    /// Keeps an object. Returns what differs from before, and whether it uses the network of its node.
+    fn put(cache: &Self::Cache, namespace: &str, name: &str, arrived: Self::Arrived) -> (Difference, bool);
+
+    /// Forgets an object. Returns whether it used the network of its node.
+    fn remove(cache: &Self::Cache, namespace: &str, name: &str) -> bool;
 }
 
 /// The cache of one kind, being kept.
 pub(super) struct Follower<S: Source> {
     api: Api<S::Arrived>,
-    cache: Arc<KindCache<S::Kept>>,
+    /// Selects the objects. `None`: all.
+    labels: Option<String>,
+    cache: Arc<S::Cache>,
     subscribers: Subscribers,
     /// From where the next watch goes on. `None`: everything is listed first.
     version: Option<String>,
 }
 
 impl<S: Source> Follower<S> {
-    pub(super) fn new(client: &Client, cache: Arc<KindCache<S::Kept>>, subscribers: Subscribers) -> Self {
-        Self { api: Api::all(client.clone()), cache, subscribers, version: None }
+    pub(super) fn new(client: &Client, cache: Arc<S::Cache>, subscribers: Subscribers) -> Self {
+        let (api, labels) = S::watched(client);
+        Self { api, labels, cache, subscribers, version: None }
     }
 
     /// Keeps the cache for as long as it is polled.
@@ -106,7 +125,7 @@ impl<S: Source> Follower<S> {
                         self.version = None;
                     }
                     tracing::warn!(%error, kind = %S::KIND, "a watch broke; it is begun again");
-                    self.cache.failed(error.to_string());
+                    self.cache.confirmation().failed(error.to_string());
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
                 }
@@ -124,11 +143,12 @@ impl<S: Source> Follower<S> {
                 version
             }
         };
-        let params = WatchParams::default().timeout(RENEWED_AFTER);
+        let mut params = WatchParams::default().timeout(RENEWED_AFTER);
+        params.label_selector.clone_from(&self.labels);
         let asked = moment();
         let watch = timeout(BEGINS_WITHIN, self.api.watch(&params, &version)).await;
         let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered(BEGINS_WITHIN))??);
-        self.cache.confirm(asked);
+        self.cache.confirmation().confirm(asked);
         let dead_at = Instant::now() + Duration::from_secs(RENEWED_AFTER.into()) + GRACE;
         loop {
             match timeout_at(dead_at, events.next()).await {
@@ -142,8 +162,10 @@ impl<S: Source> Follower<S> {
     /// Reads everything, and returns as of which version.
     async fn list(&self) -> Result<String, Broken> {
         let asked = moment();
+        self.cache.begin_list();
         let mut gone: BTreeSet<(String, String)> = self.cache.names().into_iter().collect();
         let mut params = ListParams::default().limit(PAGE);
+        params.label_selector.clone_from(&self.labels);
         let version = loop {
             let page = timeout(PAGE_WITHIN, self.api.list(&params)).await;
             let page = page.map_err(|_| Broken::Unanswered(PAGE_WITHIN))??;
@@ -157,9 +179,10 @@ impl<S: Source> Follower<S> {
             }
         };
         for (namespace, name) in gone {
-            self.remove(namespace, name);
+            self.remove(namespace, name, version.clone());
         }
-        self.cache.confirm(asked);
+        self.cache.end_list();
+        self.cache.confirmation().confirm(asked);
         Ok(version)
     }
 
@@ -172,7 +195,7 @@ impl<S: Source> Follower<S> {
             WatchEvent::Deleted(object) => {
                 self.version = object.resource_version();
                 let (namespace, name) = key(&object);
-                self.remove(namespace, name);
+                self.remove(namespace, name, self.version.clone().unwrap_or_default());
             }
             WatchEvent::Bookmark(bookmark) => self.version = Some(bookmark.metadata.resource_version),
             WatchEvent::Error(status) => return Err(Broken::Api(kube::Error::Api(status))),
@@ -182,21 +205,30 @@ impl<S: Source> Follower<S> {
 
     fn put(&self, object: S::Arrived) {
         let (namespace, name) = key(&object);
-        let entry = S::keep(object);
-        let on_node_network = S::is_on_node_network(&entry);
-        let difference = self.cache.put(&namespace, &name, entry);
-        self.tell(namespace, name, on_node_network, difference);
-    }
-
-    fn remove(&self, namespace: String, name: String) {
-        let removed = self.cache.remove(&namespace, &name);
-        let on_node_network = removed.is_some_and(|entry| S::is_on_node_network(&entry));
-        self.tell(namespace, name, on_node_network, Difference::Judged);
-    }
-
-    fn tell(&self, namespace: String, name: String, on_node_network: bool, difference: Difference) {
+        let (difference, on_node_network) = S::put(&self.cache, &namespace, &name, object);
         let is_judged = difference == Difference::Judged;
-        self.subscribers.tell(&Change { kind: S::KIND, namespace, name, on_node_network, is_judged });
+        self.subscribers.tell(Change {
+            kind: S::KIND,
+            namespace,
+            name,
+            gone: None,
+            on_node_network,
+            is_judged,
+        });
+    }
+
+    /// `version`: as of which it is gone.
+    fn remove(&self, namespace: String, name: String, version: String) {
+        let on_node_network = S::remove(&self.cache, &namespace, &name);
+        let gone = Some(version);
+        self.subscribers.tell(Change {
+            kind: S::KIND,
+            namespace,
+            name,
+            gone,
+            on_node_network,
+            is_judged: true,
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::follow::Kept;
 use crate::clock;
 
 /// What is kept of an object, or why it cannot be read: one that cannot stops none of the others.
@@ -15,7 +16,7 @@ pub(crate) type Entry<T> = Result<T, String>;
 /// What changed of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// Something that gates read, or the object came or went.
+    /// Something that is kept, or the object came or went.
     Judged,
     /// Something else.
     Other,
@@ -38,8 +39,14 @@ type Within<T> = BTreeMap<String, Arc<Entry<T>>>;
 /// The objects of one kind.
 #[derive(Debug)]
 pub(crate) struct KindCache<T> {
-    resource: &'static str,
     objects: RwLock<HashMap<String, Within<T>>>,
+    confirmation: Confirmation,
+}
+
+/// How far a cache can be relied on.
+#[derive(Debug)]
+pub(crate) struct Confirmation {
+    resource: &'static str,
     health: Mutex<Health>,
     ready: watch::Sender<bool>,
 }
@@ -52,9 +59,8 @@ struct Health {
 
 impl<T: PartialEq> KindCache<T> {
     /// Creates an empty cache, which nothing has confirmed yet, of a kind with this plural.
-    pub(super) fn new(resource: &'static str) -> Self {
-        let (objects, health) = (RwLock::default(), Mutex::default());
-        Self { resource, objects, health, ready: watch::Sender::new(false) }
+    pub(crate) fn new(resource: &'static str) -> Self {
+        Self { objects: RwLock::default(), confirmation: Confirmation::new(resource) }
     }
 
     /// Returns what is kept of the objects in a namespace.
@@ -94,13 +100,36 @@ impl<T: PartialEq> KindCache<T> {
         removed
     }
 
-    /// Returns the namespace and name of each object.
-    pub(super) fn names(&self) -> Vec<(String, String)> {
+    /// Returns how far it can be relied on.
+    pub(crate) fn confirmation(&self) -> &Confirmation {
+        &self.confirmation
+    }
+
+    /// # Errors
+    /// The API server has not confirmed the cache for longer than `bound`.
+    pub(crate) fn is_fresh(&self, bound: Duration) -> Result<(), Stale> {
+        self.confirmation.is_fresh(bound)
+    }
+}
+
+impl<T: PartialEq + Send + Sync + 'static> Kept for KindCache<T> {
+    fn names(&self) -> Vec<(String, String)> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         let of = |(namespace, within): (&String, &Within<T>)| {
             within.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
         };
         objects.iter().flat_map(of).collect()
+    }
+
+    fn confirmation(&self) -> &Confirmation {
+        &self.confirmation
+    }
+}
+
+impl Confirmation {
+    /// Creates one of a kind with this plural, which nothing has confirmed yet.
+    pub(super) fn new(resource: &'static str) -> Self {
+        Self { resource, health: Mutex::default(), ready: watch::Sender::new(false) }
     }
 
     /// Notes that the API server answered a list or watch which was asked for at `asked`: the cache lacks nothing from before, or is
@@ -140,7 +169,7 @@ impl<T: PartialEq> KindCache<T> {
     }
 }
 
-/// Returns this moment, as [`KindCache::confirm`] takes it.
+/// Returns this moment, as [`Confirmation::confirm`] takes it.
 pub(super) fn moment() -> (Instant, Timestamp) {
     (Instant::now(), clock::now())
 }

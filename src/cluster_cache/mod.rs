@@ -1,26 +1,31 @@
-//! One watch for each kind that gates look at, shared by everything that follows these kinds: gates judge what is kept here, and
-//! Quarantines and gates are woken by what changes.
+//! One watch for each kind that gates judge and isolation is judged by, shared by everything that follows these kinds.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ReplicationController, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationController, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use crate::api::{Quarantine, ServiceRecovery};
+use changes::Subscribers;
+pub(crate) use changes::{Change, Changes, Notice};
 use follow::{Follower, Source};
-use kind::KindCache;
-pub(crate) use kind::{Entry, Stale};
+pub(crate) use kind::{Confirmation, Entry, KindCache, Stale};
 pub(crate) use reduce::Reduce;
+use sources::IsolationList;
+pub(crate) use store::{Guarded, StoreCache};
 
+mod changes;
 mod follow;
 mod kind;
 mod reduce;
+mod sources;
+mod store;
 
 /// What the API server has not confirmed for longer may be judged by no more. Below the freshness of every gate, which is half a minute
 /// or longer; above the time after which a watch is renewed.
@@ -45,47 +50,25 @@ pub(crate) enum Kind {
     CronJob,
     /// `pods`.
     Pod,
-    /// `configmaps`.
+    /// `configmaps`, by their versions.
     ConfigMap,
-    /// `serviceaccounts`.
+    /// `serviceaccounts`, by their metadata.
     ServiceAccount,
+    /// `namespaces`.
+    Namespace,
+    /// `networkpolicies.networking.k8s.io`.
+    NetworkPolicy,
+    /// The isolation lists: ConfigMaps of the operator's own.
+    IsolationList,
+    /// `quarantines.resurgam.dev`.
+    Quarantine,
+    /// `servicerecoveries.resurgam.dev`.
+    ServiceRecovery,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
-    }
-}
-
-/// A change of an object that is cached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// Its namespace.
-    pub(crate) namespace: String,
-    /// Its name.
-    pub(crate) name: String,
-    /// Of a pod: it uses the network of its node.
-    pub(crate) on_node_network: bool,
-    /// Something changed that gates judge.
-    pub(crate) is_judged: bool,
-}
-
-/// Whoever is told of changes.
-#[derive(Clone, Debug, Default)]
-struct Subscribers(Arc<Mutex<Vec<UnboundedSender<Change>>>>);
-
-impl Subscribers {
-    fn tell(&self, change: &Change) {
-        let mut subscribers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain(|subscriber| subscriber.send(change.clone()).is_ok());
-    }
-
-    fn add(&self) -> UnboundedReceiver<Change> {
-        let (sender, receiver) = unbounded_channel();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        receiver
     }
 }
 
@@ -117,7 +100,12 @@ pub(crate) struct Kinds {
     pub(crate) cron_jobs: Arc<KindCache<CronJob>>,
     pub(crate) pods: Arc<KindCache<Pod>>,
     pub(crate) config_maps: Arc<KindCache<Version>>,
-    pub(crate) service_accounts: Arc<KindCache<Version>>,
+    pub(crate) service_accounts: Arc<KindCache<ServiceAccount>>,
+    pub(crate) namespaces: Arc<KindCache<Namespace>>,
+    pub(crate) network_policies: Arc<KindCache<NetworkPolicy>>,
+    pub(crate) isolation_lists: Arc<KindCache<ConfigMap>>,
+    pub(crate) quarantines: Arc<StoreCache<Quarantine>>,
+    pub(crate) service_recoveries: Arc<StoreCache<ServiceRecovery>>,
 }
 
 impl ClusterCache {
@@ -138,6 +126,11 @@ impl ClusterCache {
             pods: follow::<Pod>(client, all, watching),
             config_maps: follow::<ConfigMap>(client, all, watching),
             service_accounts: follow::<ServiceAccount>(client, all, watching),
+            namespaces: follow::<Namespace>(client, all, watching),
+            network_policies: follow::<NetworkPolicy>(client, all, watching),
+            isolation_lists: follow::<IsolationList>(client, all, watching),
+            quarantines: follow::<Quarantine>(client, all, watching),
+            service_recoveries: follow::<ServiceRecovery>(client, all, watching),
         };
         Self(Arc::new(Shared { kinds, subscribers, _watches: Mutex::new(watches) }))
     }
@@ -148,115 +141,48 @@ impl ClusterCache {
     }
 
     /// Returns all changes from now on, each once the cache has it.
-    pub(crate) fn subscribe(&self) -> UnboundedReceiver<Change> {
+    pub(crate) fn subscribe(&self) -> Changes {
         self.0.subscribers.add()
     }
 
     /// Returns once every kind has been read for the first time.
     pub(crate) async fn ready(&self) {
-        let kinds = self.kinds();
-        futures::join!(
-            kinds.deployments.ready(),
-            kinds.stateful_sets.ready(),
-            kinds.daemon_sets.ready(),
-            kinds.replica_sets.ready(),
-            kinds.replication_controllers.ready(),
-            kinds.jobs.ready(),
-            kinds.cron_jobs.ready(),
-            kinds.pods.ready(),
-            kinds.config_maps.ready(),
-            kinds.service_accounts.ready(),
-        );
+        futures::future::join_all(self.kinds().confirmations().map(Confirmation::ready)).await;
+    }
+
+    /// Has the API server confirmed every kind lately?
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.kinds().confirmations().iter().all(|confirmation| confirmation.is_fresh(STALE_AFTER).is_ok())
     }
 }
 
-fn follow<S: Source>(
-    client: &Client,
-    subscribers: &Subscribers,
-    watches: &mut JoinSet<()>,
-) -> Arc<KindCache<S::Kept>>
-where
-    S::Kept: std::fmt::Debug,
-{
-    let cache = Arc::new(KindCache::new(S::KIND.plural()));
+impl Kinds {
+    fn confirmations(&self) -> [&Confirmation; 15] {
+        [
+            self.deployments.confirmation(),
+            self.stateful_sets.confirmation(),
+            self.daemon_sets.confirmation(),
+            self.replica_sets.confirmation(),
+            self.replication_controllers.confirmation(),
+            self.jobs.confirmation(),
+            self.cron_jobs.confirmation(),
+            self.pods.confirmation(),
+            self.config_maps.confirmation(),
+            self.service_accounts.confirmation(),
+            self.namespaces.confirmation(),
+            self.network_policies.confirmation(),
+            self.isolation_lists.confirmation(),
+            self.quarantines.confirmation(),
+            self.service_recoveries.confirmation(),
+        ]
+    }
+}
+
+fn follow<S: Source>(client: &Client, subscribers: &Subscribers, watches: &mut JoinSet<()>) -> Arc<S::Cache> {
+    let cache = Arc::new(S::cache());
     watches.spawn(Follower::<S>::new(client, cache.clone(), subscribers.clone()).run());
     cache
 }
-
-impl Kind {
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Deployment => "deployments",
-            Self::StatefulSet => "statefulsets",
-            Self::DaemonSet => "daemonsets",
-            Self::ReplicaSet => "replicasets",
-            Self::ReplicationController => "replicationcontrollers",
-            Self::Job => "jobs",
-            Self::CronJob => "cronjobs",
-            Self::Pod => "pods",
-            Self::ConfigMap => "configmaps",
-            Self::ServiceAccount => "serviceaccounts",
-        }
-    }
-}
-
-/// Kinds of which what gates judge is kept.
-macro_rules! objects {
-    ($($kind:ident)+) => {$(
-        impl Source for $kind {
-            type Arrived = DeserializeGuard<Self>;
-            type Kept = Self;
-            const KIND: Kind = Kind::$kind;
-
-            fn keep(arrived: Self::Arrived) -> Entry<Self> {
-                reduced(Self::KIND, arrived)
-            }
-        }
-    )+};
-}
-
-fn reduced<K: Reduce>(kind: Kind, arrived: DeserializeGuard<K>) -> Entry<K> {
-    arrived.0.map(Reduce::reduced).map_err(|error| {
-        let namespace = error.metadata.namespace.unwrap_or_default();
-        let name = error.metadata.name.unwrap_or_default();
-        format!("{kind} {namespace}/{name} cannot be read: {}", error.error)
-    })
-}
-
-objects!(Deployment StatefulSet DaemonSet ReplicaSet ReplicationController Job CronJob);
-
-impl Source for Pod {
-    type Arrived = DeserializeGuard<Self>;
-    type Kept = Self;
-    const KIND: Kind = Kind::Pod;
-
-    fn keep(arrived: Self::Arrived) -> Entry<Self> {
-        reduced(Self::KIND, arrived)
-    }
-
-    /// Of one that cannot be read, nobody knows.
-    fn is_on_node_network(entry: &Entry<Self>) -> bool {
-        let uses = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-        entry.as_ref().map_or(true, uses)
-    }
-}
-
-/// Kinds of which only the version is kept.
-macro_rules! versions {
-    ($($kind:ident)+) => {$(
-        impl Source for $kind {
-            type Arrived = PartialObjectMeta<Self>;
-            type Kept = Version;
-            const KIND: Kind = Kind::$kind;
-
-            fn keep(arrived: Self::Arrived) -> Entry<Version> {
-                Ok(Version(arrived.metadata.resource_version))
-            }
-        }
-    )+};
-}
-
-versions!(ConfigMap ServiceAccount);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]

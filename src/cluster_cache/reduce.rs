@@ -1,4 +1,4 @@
-//! What the cache keeps of each object: the fields that gates judge. Everything else is dropped as it arrives.
+//! What the cache keeps of each object: the fields that gates judge, or isolation is judged by. Everything else is dropped as it arrives.
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet,
@@ -7,24 +7,27 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, EphemeralContainer, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
-    ReplicationController, ReplicationControllerSpec, Volume,
+    ContainerStatus, EphemeralContainer, Namespace, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
+    ReplicationController, ReplicationControllerSpec, ServiceAccount, Volume,
 };
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ObjectMeta;
 
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+use resurgam_core::isolation::controls::pods::MIRROR_ANNOTATION;
 
 /// An object of which less can be kept.
 pub(crate) trait Reduce {
-    /// Returns the object without what no gate reads.
+    /// Returns the object without what nothing reads.
     fn reduced(self) -> Self;
 }
 
-/// Metadata that gates read. The resourceVersion is dropped, so that an object in which nothing that gates read has changed is equal
-/// to the one before.
+/// Metadata that is read. The resourceVersion is dropped, so that an object in which nothing that is read has changed is equal to the
+/// one before.
 fn metadata(meta: ObjectMeta) -> ObjectMeta {
     let annotations = meta.annotations.map(|mut annotations| {
-        annotations.retain(|key, _| [SEAL_ANNOTATION, RECORDED_ANNOTATION].contains(&key.as_str()));
+        let read = [SEAL_ANNOTATION, RECORDED_ANNOTATION, MIRROR_ANNOTATION];
+        annotations.retain(|key, _| read.contains(&key.as_str()));
         annotations
     });
     ObjectMeta {
@@ -33,6 +36,8 @@ fn metadata(meta: ObjectMeta) -> ObjectMeta {
         uid: meta.uid,
         generation: meta.generation,
         deletion_timestamp: meta.deletion_timestamp,
+        deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+        finalizers: meta.finalizers,
         labels: meta.labels,
         owner_references: meta.owner_references,
         annotations: annotations.filter(|annotations| !annotations.is_empty()),
@@ -64,6 +69,7 @@ fn pod_spec(spec: PodSpec) -> PodSpec {
             .map(|all| all.into_iter().filter_map(volume).collect::<Vec<_>>())
             .filter(|all| !all.is_empty()),
         host_network: spec.host_network,
+        node_name: spec.node_name,
         ..PodSpec::default()
     }
 }
@@ -129,6 +135,7 @@ impl Reduce for StatefulSet {
         let spec = self.spec.map(|spec| StatefulSetSpec {
             replicas: spec.replicas,
             update_strategy: spec.update_strategy,
+            persistent_volume_claim_retention_policy: spec.persistent_volume_claim_retention_policy,
             template: template(spec.template),
             ..StatefulSetSpec::default()
         });
@@ -138,10 +145,13 @@ impl Reduce for StatefulSet {
 
 impl Reduce for DaemonSet {
     fn reduced(self) -> Self {
-        let spec = self.spec.map(|spec| DaemonSetSpec {
-            update_strategy: spec.update_strategy,
-            template: template(spec.template),
-            ..DaemonSetSpec::default()
+        let spec = self.spec.map(|mut spec| {
+            let nodes = spec.template.spec.as_mut().and_then(|spec| spec.node_selector.take());
+            let mut template = template(spec.template);
+            if let Some(spec) = &mut template.spec {
+                spec.node_selector = nodes;
+            }
+            DaemonSetSpec { update_strategy: spec.update_strategy, template, ..DaemonSetSpec::default() }
         });
         Self { metadata: metadata(self.metadata), spec, status: self.status }
     }
@@ -183,6 +193,7 @@ impl Reduce for Job {
 impl Reduce for CronJob {
     fn reduced(self) -> Self {
         let spec = self.spec.map(|spec| CronJobSpec {
+            suspend: spec.suspend,
             job_template: JobTemplateSpec { metadata: None, spec: spec.job_template.spec.map(job_spec) },
             ..CronJobSpec::default()
         });
@@ -197,5 +208,24 @@ impl Reduce for Pod {
             spec: self.spec.map(pod_spec),
             status: self.status.map(pod_status),
         }
+    }
+}
+
+impl Reduce for ServiceAccount {
+    fn reduced(self) -> Self {
+        Self { metadata: metadata(self.metadata), ..Self::default() }
+    }
+}
+
+impl Reduce for NetworkPolicy {
+    fn reduced(self) -> Self {
+        Self { metadata: metadata(self.metadata), ..self }
+    }
+}
+
+/// Whole: its annotations count, and what is written to it is written over its version.
+impl Reduce for Namespace {
+    fn reduced(self) -> Self {
+        Self { metadata: ObjectMeta { managed_fields: None, ..self.metadata }, ..Self::default() }
     }
 }

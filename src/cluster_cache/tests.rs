@@ -72,7 +72,7 @@ async fn followed(answers: Vec<String>) -> (Arc<KindCache<Pod>>, Vec<Change>, Ve
     task.abort();
     let asked = script.lock().unwrap().1.clone();
     let mut told = Vec::new();
-    while let Ok(change) = changes.try_recv() {
+    while let Some(Notice::Changed(change)) = changes.now() {
         told.push(change);
     }
     (cache, told, asked)
@@ -152,10 +152,10 @@ fn what_is_not_confirmed_is_stale_and_says_since_when() {
     let stale = cache.is_fresh(STALE_AFTER).unwrap_err();
     assert_eq!((stale.resource, stale.since, stale.error), ("pods", None, None));
     let asked = kind::moment();
-    cache.confirm(asked);
+    cache.confirmation().confirm(asked);
     assert!(cache.is_fresh(STALE_AFTER).is_ok());
     // A watch that fails makes nothing stale at once.
-    cache.failed("connection refused".to_owned());
+    cache.confirmation().failed("connection refused".to_owned());
     assert!(cache.is_fresh(STALE_AFTER).is_ok());
     let stale = cache.is_fresh(Duration::ZERO).unwrap_err();
     assert_eq!((stale.since, stale.error.as_deref()), (Some(asked.1), Some("connection refused")));

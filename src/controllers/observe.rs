@@ -240,7 +240,7 @@ pub(crate) fn incident(stores: &Stores, plan: &Plan) -> Presence {
 }
 
 pub(crate) fn account(stores: &Stores, plan: &Plan) -> Presence {
-    match stores.accounts.get(&ObjectRef::new(&plan.account).within(&plan.namespace)) {
+    match stores.accounts.get(&plan.namespace, &plan.account) {
         Some(_) => Presence::Present,
         None => Presence::Missing,
     }

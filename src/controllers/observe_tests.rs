@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector;
@@ -26,7 +28,7 @@ fn stores(records: &[serde_json::Value]) -> Stores {
         quarantines: reflector::store().0,
         incidents: reflector::store().0,
         decisions: reflector::store().0,
-        accounts: reflector::store().0,
+        accounts: Arc::new(crate::cluster_cache::KindCache::new("serviceaccounts")),
         accepted: reflector::store().0,
     }
 }

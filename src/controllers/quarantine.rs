@@ -1,20 +1,18 @@
-//! The Quarantine controller: the only writer of isolation. Each pass reads everything live, asks [`target`] what is to be
-//! enforced and what comes next, does it, and writes the status if that changed.
+//! The Quarantine controller: the only writer of isolation. A pass that would change nothing, by the cluster's cache, ends with that
+//! ([`confirm`]). Any other reads everything live, asks [`target`] what is to be enforced and what comes next, does it, and writes the
+//! status if that changed.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, applier};
-use kube::runtime::events::{EventType, Recorder};
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Api, Client, ResourceExt};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -27,17 +25,14 @@ use super::network::{Network, ProbeOptions};
 use super::process::Process;
 use super::roles;
 use crate::api::QuarantineReason;
-use crate::api::{
-    ISOLATION_LABEL, Isolation, Quarantine, QuarantineStatus, conditions, field_manager, protected_namespace,
-};
-use crate::calls::{IoError, call, call_opt};
+use crate::api::{ISOLATION_LABEL, Quarantine, protected_namespace};
+use crate::calls::{IoError, call_opt};
 use crate::clock;
-use crate::cluster_cache::ClusterCache;
+use crate::cluster_cache::{self, ClusterCache};
 use crate::heartbeats;
-use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::ending::Ending;
 use crate::isolation::evidence::{CaptureError, Evidence};
-use crate::isolation::identity::{self, IdentityError};
+use crate::isolation::identity::IdentityError;
 use crate::isolation::label;
 use crate::isolation::list::Lists;
 use crate::isolation::network::NetworkError;
@@ -47,19 +42,22 @@ use crate::isolation::probe::Servers;
 use crate::isolation::records::RecordError;
 use crate::isolation::retry;
 use crate::isolation::status;
-use crate::isolation::target::{self, PlanState};
+use crate::isolation::target::{self, PlanState, Target};
 use context::{Context, Held, Seal, Turns};
+use writes::{announce, write};
 
 mod at_once;
+mod confirm;
 mod context;
 mod ending;
 mod gitops;
 mod pass;
 mod wake;
 mod wanted;
+mod writes;
 
 /// A Quarantine that may turn out not to be readable: then it alone is left out.
-type Guarded = DeserializeGuard<Quarantine>;
+type Guarded = cluster_cache::Guarded<Quarantine>;
 
 /// Quarantines looked after at a time. What each does takes turns, by [`Turns`].
 const CONCURRENCY: u16 = 2048;
@@ -168,14 +166,16 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
     let keeper = fence::keep(client.clone(), options.fence.clone());
     let prober = super::network::keep(client.clone(), options.network.clone(), options.probe.clone());
     let recorder = Recorder::new(client.clone(), "resurgam".into());
+    let cache = options.cache.clone().unwrap_or_else(|| ClusterCache::start(&client));
     let context = Arc::new(Context {
         client: client.clone(),
+        cache: cache.clone(),
         servers,
         options,
         recorder,
         memory: Mutex::default(),
         turns: Turns::default(),
-        lists: Lists::new(client.clone()),
+        lists: Lists::cached_by(client.clone(), cache),
         gitops: Default::default(),
         other_policies: Default::default(),
         under_way: Default::default(),
@@ -198,8 +198,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         if listed.is_err() {
             tracing::error!("it is not known which API servers there are: not all can be tried");
         }
-        let cache = context.options.cache.clone().unwrap_or_else(|| ClusterCache::start(&client));
-        let (store, queue) = wake::wakes(&client, &cache, &context);
+        let (store, queue) = wake::wakes(&context);
         export(&context, &store);
         let mut passes = pin!(applier(
             |object, context| Box::pin(spawned(object, context)),
@@ -305,9 +304,15 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         tracing::error!(%error, "a Quarantine that this version cannot read is left as it is");
         return Ok(Action::requeue(RESYNC));
     }
+    if let Ok(quarantine) = &object.0
+        && let Some(next) = confirm::by_cache(&context, quarantine).await
+    {
+        return Ok(next);
+    }
     let is_new = object.0.as_ref().is_ok_and(|object| target::at_once(object).is_some());
     let uncut = is_new.then(|| context.turns.uncut());
     let turn = context.turns.read().await;
+    let decided_at = Instant::now();
     let Some(quarantine) = read(&context, &name).await? else {
         return Ok(Action::await_change());
     };
@@ -316,7 +321,7 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         Ending::Release => {
             // What hangs on the way out keeps nobody from being isolated.
             drop(turn);
-            return release(&context, &quarantine).await;
+            return ending::release(&context, &quarantine).await;
         }
         Ending::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
     };
@@ -326,14 +331,20 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
         return Ok(Action::await_change());
     }
-    let (quarantine, unprotected) = match with_finalizer(&context, &quarantine).await {
+    let (quarantine, unprotected) = match writes::with_finalizer(&context, &quarantine).await {
         Ok(quarantine) => (quarantine, None),
         Err(error) if error.is_conflict() || error.is_not_found() => return Err(error.into()),
         // A webhook that is down, for instance: what isolates does not wait for it.
         Err(error) => (quarantine, Some(error)),
     };
-    let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let namespace = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?;
+    let namespace = match confirm::namespace(&context, &name) {
+        // Whatever is written to it is written over this version.
+        Some(cached) => Some(cached),
+        None => {
+            let namespaces: Api<Namespace> = Api::all(context.client.clone());
+            call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?
+        }
+    };
     let going = namespace.is_some();
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
         let message = if going {
@@ -358,129 +369,34 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     context.remember(&name, |memory| memory.level = Some(wanted.level));
     context.tell_network();
     drop(turn);
-    let next = pass::run(&context, quarantine, namespace, wanted, unprotected, uncut).await?;
+    let confirmed = match &unprotected {
+        None => confirm::target(&context, &quarantine, &namespace, &wanted).await,
+        Some(_) => None,
+    };
+    let next = match confirmed {
+        Some(next) => next,
+        None => {
+            let begun = Begun { quarantine, namespace, wanted, decided_at };
+            pass::run(&context, begun, unprotected, uncut).await?
+        }
+    };
     let waits = plan == PlanState::Refuses || (plan == PlanState::Unknown && may_be_half_way);
     let waits = waits.then_some(DEPENDENCIES);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 
+/// What a pass begins with.
+struct Begun {
+    quarantine: Quarantine,
+    namespace: Namespace,
+    wanted: Target,
+    /// When it began to be read, live, what decides.
+    decided_at: Instant,
+}
+
 async fn read(context: &Context, name: &str) -> Result<Option<Quarantine>, IoError> {
     let api: Api<Quarantine> = Api::all(context.client.clone());
     call_opt(format!("get Quarantine {name}"), api.get(name)).await
-}
-
-async fn with_finalizer(context: &Context, quarantine: &Quarantine) -> Result<Quarantine, IoError> {
-    let there = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
-    // None can be added to what is being deleted.
-    if there || quarantine.metadata.deletion_timestamp.is_some() {
-        return Ok(quarantine.clone());
-    }
-    let mut finalizers = quarantine.finalizers().to_vec();
-    finalizers.push(RELEASE_FINALIZER.to_owned());
-    set_finalizers(context, quarantine, &finalizers).await
-}
-
-async fn set_finalizers(
-    context: &Context,
-    quarantine: &Quarantine,
-    finalizers: &[String],
-) -> Result<Quarantine, IoError> {
-    let name = quarantine.name_any();
-    let api: Api<Quarantine> = Api::all(context.client.clone());
-    let patch = json!({"metadata": {
-        "finalizers": finalizers,
-        "resourceVersion": quarantine.metadata.resource_version,
-    }});
-    let params =
-        PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
-    let what = format!("write finalizers of Quarantine {name}");
-    call(what, api.patch(&name, &params, &Patch::Merge(patch))).await
-}
-
-/// Tells of what changed for people.
-async fn announce(
-    context: &Context,
-    quarantine: &Quarantine,
-    before: &QuarantineStatus,
-    after: &QuarantineStatus,
-    drift: Vec<String>,
-) {
-    if !drift.is_empty() {
-        let note = format!("changed by somebody, put back: {}", drift.join(", "));
-        context.tell(quarantine, EventType::Warning, "DriftPutBack", note).await;
-    }
-    let ready = conditions::find(&after.conditions, conditions::READY);
-    let old = conditions::find(&before.conditions, conditions::READY);
-    if let Some(ready) =
-        ready.filter(|new| old.is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason)))
-    {
-        tracing::info!(ready = ready.status, reason = ready.reason, "Ready changed");
-        let type_ = match ready.status.as_str() {
-            "True" => EventType::Normal,
-            "False" => EventType::Warning,
-            // On the way: what matters is told once it is there.
-            _ => return,
-        };
-        context.tell(quarantine, type_, &ready.reason, ready.message.clone()).await;
-    }
-}
-
-/// Writes the status, all of it but the claim, if it differs from what is stored, and over what was read only: a leader that
-/// does not know that it is none any more writes nothing.
-async fn write(
-    context: &Context,
-    quarantine: &Quarantine,
-    status: QuarantineStatus,
-) -> Result<Quarantine, IoError> {
-    if quarantine.status.as_ref() == Some(&status) {
-        return Ok(quarantine.clone());
-    }
-    let name = quarantine.name_any();
-    let status = QuarantineStatus { claimed_by: None, ..status };
-    let patch = json!({
-        "apiVersion": Quarantine::api_version(&()),
-        "kind": Quarantine::kind(&()),
-        "metadata": {
-            "name": name,
-            "uid": quarantine.metadata.uid,
-            "resourceVersion": quarantine.metadata.resource_version,
-        },
-        "status": status,
-    });
-    let params = PatchParams::apply(field_manager::ISOLATION).force();
-    let api: Api<Quarantine> = Api::all(context.client.clone());
-    let what = format!("write status of Quarantine {name}");
-    call(what, api.patch_status(&name, &params, &Patch::Apply(patch))).await
-}
-
-/// Deleting a Quarantine lets its namespace out. Workloads stay at zero with their record: starting them is for people.
-async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, PassError> {
-    let name = quarantine.name_any();
-    let finalizers: Vec<_> =
-        quarantine.finalizers().iter().filter(|f| *f != RELEASE_FINALIZER).cloned().collect();
-    if finalizers.len() == quarantine.finalizers().len() {
-        return Ok(Action::await_change());
-    }
-    let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    if let Some(namespace) = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await? {
-        // Nothing can be restored in it any more, and while anything is left in it, it stays isolated. Its end wakes us.
-        if namespace.metadata.deletion_timestamp.is_some() {
-            tracing::info!("is being deleted, as is its namespace: it ends with that");
-            return Ok(Action::requeue(ending::LOOK_AGAIN));
-        }
-        let uid = quarantine.uid().unwrap_or_default();
-        identity::complete(&context.client, &name, &uid).await?;
-        let namespace = pass::restore(&context.client, &namespace, &uid).await?;
-        context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
-    } else {
-        context.lists.set(&name, Isolation::Open).await?;
-    }
-    let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
-    context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;
-    set_finalizers(context, quarantine, &finalizers).await?;
-    context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-    context.tell_network();
-    Ok(Action::await_change())
 }
 
 #[cfg(test)]

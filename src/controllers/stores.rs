@@ -6,25 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use super::accepted;
 use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
-use crate::cluster_cache::{Change as CacheChange, Kind};
+pub(crate) use crate::cluster_cache::Guarded;
+use crate::cluster_cache::{
+    Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, Notice,
+};
 use crate::gates::Interest;
 
-/// An object that may not be what its kind says: one that cannot be read stops none of the others.
-pub(crate) type Guarded<K> = DeserializeGuard<K>;
-
-/// What is known, as far as the watches have told.
+/// What is known, as far as the watches have told. ServiceRecoveries, Quarantines and accounts are those of the cluster's cache.
 #[derive(Clone)]
 pub(crate) struct Stores {
     pub(crate) plans: Store<Guarded<RecoveryPlan>>,
@@ -32,7 +30,7 @@ pub(crate) struct Stores {
     pub(crate) quarantines: Store<Guarded<Quarantine>>,
     pub(crate) incidents: Store<Guarded<Incident>>,
     pub(crate) decisions: Store<Guarded<Decision>>,
-    pub(crate) accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub(crate) accounts: Arc<KindCache<ServiceAccount>>,
     /// Records of accepted requirements.
     pub(crate) accepted: Store<ConfigMap>,
 }
@@ -59,47 +57,30 @@ pub(crate) enum Change {
 }
 
 impl Stores {
-    /// Starts all watches of our own kinds. `on_change` is called after the store has changed.
+    /// Starts the watches that nobody else has. `on_change` is called after the store has changed.
     pub(crate) fn start(
         client: &Client,
+        cache: &ClusterCache,
         tasks: &mut JoinSet<()>,
         on_change: impl Fn(Change) + Clone + Send + Sync + 'static,
     ) -> Self {
         let text = |s: Option<&String>| s.cloned().unwrap_or_default();
+        tasks.spawn(follow_cache(cache.subscribe(), on_change.clone()));
         Self {
             plans: watch(client, tasks, on_change.clone(), move |meta, gone| Change::Plan {
                 namespace: text(meta.namespace.as_ref()),
                 name: text(meta.name.as_ref()),
                 gone,
             }),
-            records: watch(client, tasks, on_change.clone(), move |meta, gone| Change::Record {
-                namespace: text(meta.namespace.as_ref()),
-                name: text(meta.name.as_ref()),
-                gone: gone.then(|| text(meta.resource_version.as_ref())),
-            }),
-            quarantines: watch(client, tasks, on_change.clone(), move |meta, _| Change::Quarantine {
-                namespace: text(meta.name.as_ref()),
-            }),
+            records: cache.kinds().service_recoveries.store(),
+            quarantines: cache.kinds().quarantines.store(),
             incidents: watch(client, tasks, on_change.clone(), move |meta, _| Change::Incident {
                 name: text(meta.name.as_ref()),
             }),
             decisions: watch(client, tasks, on_change.clone(), move |meta, _| Change::Decision {
                 namespace: text(meta.namespace.as_ref()),
             }),
-            accounts: {
-                let (store, writer) = reflector::store();
-                let stream = watcher(
-                    Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
-                    watcher::Config::default(),
-                );
-                let changes = follow(
-                    reflector::reflector(writer, stream.default_backoff()),
-                    on_change.clone(),
-                    move |meta, _| Change::Account { namespace: text(meta.namespace.as_ref()) },
-                );
-                tasks.spawn(changes);
-                store
-            },
+            accounts: cache.kinds().service_accounts.clone(),
             accepted: {
                 let (store, writer) = reflector::store();
                 let stream = watcher(
@@ -127,7 +108,7 @@ impl Stores {
         self.quarantines.wait_until_ready().await?;
         self.incidents.wait_until_ready().await?;
         self.decisions.wait_until_ready().await?;
-        self.accounts.wait_until_ready().await?;
+        self.accounts.confirmation().ready().await;
         self.accepted.wait_until_ready().await
     }
 }
@@ -165,6 +146,27 @@ async fn follow<K: Resource>(
     }
 }
 
+/// Tells of what changes in the cache of the kinds that plans look at.
+async fn follow_cache(mut changes: CacheChanges, on_change: impl Fn(Change)) {
+    while let Some(notice) = changes.next().await {
+        let change = match notice {
+            Notice::Changed(change) if change.is_judged => change,
+            Notice::Changed(_) => continue,
+            Notice::Missed => {
+                on_change(Change::Everything);
+                continue;
+            }
+        };
+        let CacheChange { kind, namespace, name, gone, .. } = change;
+        match kind {
+            Kind::ServiceRecovery => on_change(Change::Record { namespace, name, gone }),
+            Kind::Quarantine => on_change(Change::Quarantine { namespace: name }),
+            Kind::ServiceAccount => on_change(Change::Account { namespace }),
+            _ => {}
+        }
+    }
+}
+
 /// Wakes gates when something that they look at changes.
 #[derive(Clone, Default)]
 pub(crate) struct Wakeups(Arc<Mutex<HashMap<Interest, Vec<Weak<Notify>>>>>);
@@ -190,13 +192,22 @@ impl Wakeups {
             .for_each(|notify| notify.notify_one());
     }
 
+    fn wake_all(&self) {
+        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        index.values().flatten().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
+    }
+
     /// Wakes gates by what changes in the cache, for as long as it is polled.
-    pub(crate) async fn follow(self, mut changes: UnboundedReceiver<CacheChange>) {
-        while let Some(change) = changes.recv().await {
-            if change.is_judged
-                && let Some(interest) = interest(change)
-            {
-                self.wake(&interest);
+    pub(crate) async fn follow(self, mut changes: CacheChanges) {
+        while let Some(notice) = changes.next().await {
+            match notice {
+                Notice::Changed(change) if change.is_judged => {
+                    if let Some(interest) = interest(change) {
+                        self.wake(&interest);
+                    }
+                }
+                Notice::Changed(_) => {}
+                Notice::Missed => self.wake_all(),
             }
         }
     }
@@ -208,7 +219,12 @@ fn interest(change: CacheChange) -> Option<Interest> {
     match kind {
         Kind::Pod => Some(Interest::Pods { namespace }),
         Kind::ConfigMap => Some(Interest::ConfigMap { namespace, name }),
-        Kind::ServiceAccount => None,
+        Kind::ServiceAccount
+        | Kind::Namespace
+        | Kind::NetworkPolicy
+        | Kind::IsolationList
+        | Kind::Quarantine
+        | Kind::ServiceRecovery => None,
         Kind::Deployment
         | Kind::StatefulSet
         | Kind::DaemonSet

@@ -342,7 +342,9 @@ impl<'a> Work<'a> {
     /// Network policies of other APIs: what they allow adds to ours, and is for others to remove.
     async fn look_at_other_policies(&mut self) -> Result<(), IoError> {
         let namespace = self.namespace().await?;
-        let found = other_policies::observe(self.client, &self.request.policies, &namespace, &[]).await;
+        let found =
+            other_policies::observe(self.client, &self.request.policies, &namespace, &[], Instant::now())
+                .await;
         self.outcome.problems.extend(found.message(self.name));
         Ok(())
     }

@@ -112,7 +112,11 @@ impl Record<'_> {
         }
     }
 
-    async fn pages(&self) -> Result<Vec<ConfigMap>, IoError> {
+    /// Reads its pages.
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn pages(&self) -> Result<Vec<ConfigMap>, IoError> {
         let selector = format!(
             "{KIND_LABEL}={},{NAMESPACE_LABEL}={},{SEAL_LABEL}={}",
             self.kind.as_str(),
@@ -122,12 +126,15 @@ impl Record<'_> {
         list_all(&self.what("list"), &self.api(), ListParams::default().labels(&selector), 20).await
     }
 
-    /// Returns all entries, by key.
+    /// Returns all entries of these pages, by key.
     ///
     /// # Errors
     /// [`RecordError`]: nothing may be concluded from what is missing.
-    pub async fn read<T: DeserializeOwned>(&self) -> Result<BTreeMap<String, T>, RecordError> {
-        let data = self.pages().await?.into_iter().flat_map(|page| page.data.unwrap_or_default());
+    pub fn entries<T: DeserializeOwned>(
+        &self,
+        pages: &[ConfigMap],
+    ) -> Result<BTreeMap<String, T>, RecordError> {
+        let data = pages.iter().flat_map(|page| page.data.clone().unwrap_or_default());
         let entries = assemble(data).map_err(|entry| self.unreadable(&entry, "a part of it is missing"))?;
         let read = entries.into_iter().map(|(key, text)| {
             let entry = serde_json::from_str(&text).map_err(|error| self.unreadable(&key, error))?;
@@ -144,14 +151,29 @@ impl Record<'_> {
     where
         T: Serialize + DeserializeOwned + PartialEq,
     {
-        let known: BTreeMap<String, serde_json::Value> = self.read().await?;
+        self.add_to(self.pages().await?, entries).await.map(drop)
+    }
+
+    /// As [`Record::add`], to pages that were just read. Returns those that there are then.
+    ///
+    /// # Errors
+    /// As [`Record::add`].
+    pub async fn add_to<T>(
+        &self,
+        pages: Vec<ConfigMap>,
+        entries: &BTreeMap<String, T>,
+    ) -> Result<Vec<ConfigMap>, RecordError>
+    where
+        T: Serialize + DeserializeOwned + PartialEq,
+    {
+        let known: BTreeMap<String, serde_json::Value> = self.entries(&pages)?;
         let mut texts = BTreeMap::new();
         for (key, entry) in entries.iter().filter(|(key, _)| !known.contains_key(*key)) {
             let text = serde_json::to_string(entry).map_err(|error| self.unreadable(key, error))?;
             texts.insert(key.clone(), text);
         }
         if texts.is_empty() {
-            return Ok(());
+            return Ok(pages);
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         for data in paginate(texts) {
@@ -163,9 +185,10 @@ impl Record<'_> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let stored = self.read::<T>().await?;
+        let pages = self.pages().await?;
+        let stored = self.entries::<T>(&pages)?;
         if entries.keys().all(|key| stored.contains_key(key)) {
-            return Ok(());
+            return Ok(pages);
         }
         Err(RecordError::NotRecorded { kind: self.kind.as_str(), namespace: self.namespace.to_owned() })
     }
@@ -196,14 +219,14 @@ impl Record<'_> {
         }
     }
 
-    /// Deletes the record.
+    /// Deletes the record, which has these pages.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
-    pub async fn forget(&self) -> Result<(), RecordError> {
+    pub async fn forget(&self, pages: Vec<ConfigMap>) -> Result<(), RecordError> {
         let api = self.api();
         let params = DeleteParams::default();
-        let deletes = self.pages().await?.into_iter().map(|page| {
+        let deletes = pages.into_iter().map(|page| {
             let (api, params, name) = (api.clone(), params.clone(), page.name_any());
             async move { call_opt(self.what("delete"), api.delete(&name, &params)).await }
         });

@@ -1,6 +1,8 @@
 //! What is read of the network policies of other APIs on a real API server, as the operator's account. The kinds are Cilium's, Calico's and
 //! others', with nothing of their schemas.
 
+use std::time::Instant;
+
 use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};
@@ -115,7 +117,7 @@ fn names(policies: &[resurgam::isolation::other_policies::StandingPolicy]) -> Ve
 
 /// With nothing remembered of earlier reads.
 async fn afresh(client: &Client, namespace: &Namespace) -> OtherPolicies {
-    observe(client, &PolicyReader::default(), namespace, &[]).await
+    observe(client, &PolicyReader::default(), namespace, &[], Instant::now()).await
 }
 
 #[tokio::test]
@@ -129,7 +131,7 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
 
     // No such kind is served: nothing stands, and what is served is remembered for a while.
     let early = PolicyReader::default();
-    assert_eq!(observe(&operator, &early, &housing, &[]).await, OtherPolicies::default());
+    assert_eq!(observe(&operator, &early, &housing, &[], Instant::now()).await, OtherPolicies::default());
 
     for kind in [CILIUM, CILIUM_CLUSTERWIDE, CALICO_GLOBAL, ADMIN] {
         install(&administrator, kind).await;
@@ -159,7 +161,7 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
     create(&administrator, ADMIN, None, "deny", deny).await;
 
     let reader = PolicyReader::default();
-    let found = observe(&operator, &reader, &housing, &[]).await;
+    let found = observe(&operator, &reader, &housing, &[], Instant::now()).await;
     assert_eq!(found.unknown, Vec::<String>::new());
     assert_eq!(
         names(&found.standing),
@@ -170,7 +172,7 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
         message.contains("kubectl delete ciliumnetworkpolicies.cilium.io -n housing allow-world"),
         "{message}"
     );
-    let found = observe(&operator, &reader, &parking, &[]).await;
+    let found = observe(&operator, &reader, &parking, &[], Instant::now()).await;
     assert_eq!(
         names(&found.standing),
         ["AdminNetworkPolicy monitoring", "CiliumClusterwideNetworkPolicy parking-out"]
@@ -179,20 +181,20 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
     // Accepted is what it was, and no other.
     let uid = admin.uid().unwrap();
     let accepted: AcceptedPolicy = format!("{uid}/{}", admin.metadata.generation.unwrap()).parse().unwrap();
-    let found = observe(&operator, &reader, &housing, std::slice::from_ref(&accepted)).await;
+    let found = observe(&operator, &reader, &housing, std::slice::from_ref(&accepted), Instant::now()).await;
     assert_eq!(names(&found.accepted), ["AdminNetworkPolicy monitoring"]);
     assert_eq!(found.standing.len(), 2);
     let widened = json!({"spec": {"egress": [{"action": "Allow", "to": []}]}});
     let admins = objects(&administrator, ADMIN, None);
     admins.patch("monitoring", &PatchParams::default(), &Patch::Merge(widened)).await.unwrap();
-    let found = observe(&operator, &reader, &housing, &[accepted]).await;
+    let found = observe(&operator, &reader, &housing, &[accepted], Instant::now()).await;
     assert_eq!((found.accepted.len(), found.standing.len()), (0, 3));
     assert_eq!(found.standing[0].why, "allows ingress and egress");
 
     // A policy that is removed stands no more.
     let cilium = objects(&administrator, CILIUM, Some("housing"));
     cilium.delete("allow-world", &DeleteParams::default()).await.unwrap();
-    assert_eq!(observe(&operator, &reader, &housing, &[]).await.standing.len(), 2);
+    assert_eq!(observe(&operator, &reader, &housing, &[], Instant::now()).await.standing.len(), 2);
 
     // What may not be listed is not known, and says what to do. The reader of before still remembers which kinds were served.
     install(&administrator, FQDN).await;
@@ -206,7 +208,7 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
           fqdnnetworkpolicies.networking.gke.io the label resurgam.dev/aggregate-to-capture=true"
         ]
     );
-    assert_eq!(observe(&operator, &early, &housing, &[]).await, OtherPolicies::default());
+    assert_eq!(observe(&operator, &early, &housing, &[], Instant::now()).await, OtherPolicies::default());
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "fqdn-policies", "labels": {"resurgam.dev/aggregate-to-capture": "true"}},
@@ -227,7 +229,10 @@ async fn policies_of_other_apis_are_read_judged_and_accepted() {
 
     // Whoever asks at the same time shares one read.
     let shared = PolicyReader::default();
-    let all = futures::future::join_all((0..50).map(|_| observe(&operator, &shared, &housing, &[]))).await;
+    let all = futures::future::join_all(
+        (0..50).map(|_| observe(&operator, &shared, &housing, &[], Instant::now())),
+    )
+    .await;
     assert!(all.iter().all(|each| *each == found));
 }
 

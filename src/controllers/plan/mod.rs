@@ -64,7 +64,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let (changes, mut changed) = tokio::sync::mpsc::channel(CHANGES_LIMIT);
     let overflowed = Arc::new(AtomicBool::new(false));
-    let stores = Stores::start(&client, &mut tasks, {
+    let stores = Stores::start(&client, &cache, &mut tasks, {
         let overflowed = overflowed.clone();
         move |change| {
             // Nobody receives any more only when everything ends.

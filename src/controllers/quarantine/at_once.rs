@@ -1,44 +1,50 @@
 //! Namespaces of Quarantines that are new go on the isolation lists at once, by one write for all that came together: before anything
 //! else is read or written of them, and whatever keeps their own passes from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::pin;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use futures::StreamExt;
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 
 use super::{Context, Guarded, read};
 use crate::api::Isolation;
+use crate::cluster_cache::{Kind, Notice};
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::target;
 
 /// Puts new ones on the lists, for as long as it is polled. What fails is left to their passes, which look for it.
 pub(super) async fn keep(context: &Context) {
-    let quarantines: Api<Guarded> = Api::all(context.client.clone());
-    let events = watcher(quarantines, watcher::Config::default()).default_backoff();
     let outstanding = Outstanding::default();
     // What comes during a write goes with the next.
     let gather = async {
-        let mut events = pin!(events);
+        let mut changes = context.cache.subscribe();
+        let quarantines = context.cache.kinds().quarantines.store();
         let mut news = News::default();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                    if let Some(level) = news.level(&object) {
-                        outstanding.add(|what| what.new.extend([(object.name_any(), level)]));
-                    }
+        // Some may have come before.
+        let mut notice = Some(Notice::Missed);
+        while let Some(now) = notice {
+            let there = match &now {
+                Notice::Changed(change) if change.kind == Kind::Quarantine => {
+                    let there = quarantines.get(&ObjectRef::new(&change.name));
+                    let gone = there.is_none().then(|| news.end(&change.name)).flatten();
+                    outstanding.add(|what| what.gone.extend(gone));
+                    there.into_iter().collect()
                 }
-                Ok(Event::Delete(object)) => {
-                    if let Some(name) = news.end(&object) {
-                        outstanding.add(|what| what.gone.extend([name]));
-                    }
+                Notice::Changed(_) => Vec::new(),
+                Notice::Missed => {
+                    let gone = news.ended(|name| quarantines.get(&ObjectRef::new(name)).is_none());
+                    outstanding.add(|what| what.gone.extend(gone));
+                    quarantines.state()
                 }
-                Ok(Event::Init | Event::InitDone) | Err(_) => {}
+            };
+            for object in there {
+                if let Some(level) = news.level(&object) {
+                    outstanding.add(|what| what.new.extend([(object.name_any(), level)]));
+                }
             }
+            notice = changes.next().await;
         }
     };
     let write = async {
@@ -72,8 +78,11 @@ struct What {
 
 impl Outstanding {
     fn add(&self, change: impl FnOnce(&mut What)) {
-        change(&mut self.what.lock().unwrap_or_else(PoisonError::into_inner));
-        self.more.notify_one();
+        let mut what = self.what.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut what);
+        if !what.new.is_empty() || !what.gone.is_empty() {
+            self.more.notify_one();
+        }
     }
 
     /// Waits until there is something.
@@ -89,7 +98,7 @@ struct News {
     /// UIDs that were seen, by name.
     seen: HashMap<String, Option<String>>,
     /// Names that are on the lists for one without our finalizer.
-    unprotected: HashMap<String, Option<String>>,
+    unprotected: HashSet<String>,
 }
 
 impl News {
@@ -104,16 +113,21 @@ impl News {
         }
         let level = object.0.as_ref().ok().and_then(target::at_once)?;
         if !object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == RELEASE_FINALIZER) {
-            self.unprotected.insert(name, uid);
+            self.unprotected.insert(name);
         }
         Some(level)
     }
 
-    /// Its name, if it went before our finalizer was on it: no pass takes it off the lists.
-    fn end(&mut self, object: &Guarded) -> Option<String> {
-        let (name, uid) = (object.name_any(), object.uid());
-        self.seen.remove(&name);
-        (self.unprotected.remove(&name) == Some(uid)).then_some(name)
+    /// The name of one that is gone, if it went before our finalizer was on it: no pass takes it off the lists.
+    fn end(&mut self, name: &str) -> Option<String> {
+        self.seen.remove(name);
+        self.unprotected.remove(name).then(|| name.to_owned())
+    }
+
+    /// The names of all that went so.
+    fn ended(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.seen.keys().filter(|name| is_gone(name)).cloned().collect();
+        gone.iter().filter_map(|name| self.end(name)).collect()
     }
 }
 
@@ -151,16 +165,16 @@ mod tests {
         let (new, none) = (quarantine("a", &[], json!(null)), json!(null));
         assert_eq!(news.level(&new), Some(Isolation::Sealed));
         assert_eq!(news.level(&new), None, "told again");
-        assert_eq!(news.end(&new), Some("library".to_owned()), "no pass takes it off");
-        assert_eq!(news.end(&new), None, "once");
+        assert_eq!(news.end("library"), Some("library".to_owned()), "no pass takes it off");
+        assert_eq!(news.end("library"), None, "once");
 
         assert_eq!(news.level(&quarantine("b", &[], none.clone())), Some(Isolation::Sealed), "another one");
         let protected = quarantine("b", &[RELEASE_FINALIZER], none);
         assert_eq!(news.level(&protected), None);
-        assert_eq!(news.end(&protected), None, "its release takes it off");
+        assert_eq!(news.end("library"), None, "its release takes it off");
 
         let let_out = quarantine("c", &[], json!({"isolation": "Open"}));
         assert_eq!(news.level(&let_out), None, "it was carried out before");
-        assert_eq!(news.end(&let_out), None);
+        assert_eq!(news.end("library"), None);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -15,6 +16,8 @@ use super::{ANSWERS, QuarantineOptions, gitops};
 use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
+use crate::cluster_cache::ClusterCache;
+use crate::isolation::identity::Mark;
 use crate::isolation::list::Lists;
 use crate::isolation::other_policies::PolicyReader;
 use crate::isolation::pass::ClusterState;
@@ -52,6 +55,10 @@ pub(super) struct Memory {
     pub(super) failing: BTreeMap<ControlName, Instant>,
     /// How long it took to fence it was counted, or it was fenced before this process led.
     pub(super) is_timed: bool,
+    /// The metadata of the Quarantine as this process wrote it last: nothing is judged by an older version.
+    pub(super) written: Option<ObjectMeta>,
+    /// The sealing of which all accounts are recreated, and their record is gone.
+    pub(super) renewed: Option<Mark>,
     /// Passes that failed in a row.
     pub(super) failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -78,6 +85,8 @@ pub(super) struct Seal {
 
 pub(super) struct Context {
     pub(super) client: Client,
+    /// What is in the cluster.
+    pub(super) cache: ClusterCache,
     pub(super) servers: Servers,
     pub(super) options: QuarantineOptions,
     pub(super) recorder: Recorder,

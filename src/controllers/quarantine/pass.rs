@@ -11,23 +11,27 @@ use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::context::Uncut;
-use super::{Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
+use super::{Begun, Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
 use crate::api::quarantine::ControlName;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineReason, conditions};
 use crate::calls::IoError;
 use crate::clock;
-use crate::isolation::controls::{legacy, pod_security, pods, quota};
-use crate::isolation::egress_exceptions;
-use crate::isolation::identity::{self, Mark};
+use crate::isolation::controls::pod_security;
+use crate::isolation::identity::Mark;
 use crate::isolation::label;
-use crate::isolation::network::{self, Before, NetworkError, Room, Written};
 use crate::isolation::observation::Observation;
-use crate::isolation::other_policies;
 use crate::isolation::pass::{Pass, PassFailure};
 use crate::isolation::probe::{self, Probed};
 use crate::isolation::status;
-use crate::isolation::target::{self, Next, Target};
+use crate::isolation::target::{self, Next};
+pub(super) use confirm::confirm;
+pub(super) use network::restore;
 
+/// How long a live read of what decides stands, from when it began: a loosening that takes longer is decided anew before it goes on.
+const DECISION_STANDS: Duration = Duration::from_secs(1);
+
+mod confirm;
+mod network;
 mod tighten;
 
 /// How long the fence is tried in quick succession before that counts as failed. Labels take effect within milliseconds.
@@ -39,31 +43,19 @@ const PROBE_SLOWLY: Duration = Duration::from_secs(20);
 /// on the Quarantine. Nothing is loosened then. `uncut`: others let it go first until its network is cut.
 pub(super) async fn run(
     context: &Context,
-    quarantine: Quarantine,
-    namespace: Namespace,
-    wanted: Target,
+    begun: Begun,
     unprotected: Option<IoError>,
     uncut: Option<Uncut<'_>>,
 ) -> Result<Action, PassError> {
+    let Begun { quarantine, namespace, wanted, decided_at } = begun;
     let name = quarantine.name_any();
     let before = quarantine.status.clone().unwrap_or_default();
     let settled =
         before.isolation == Some(wanted.level) && conditions::is_true(&before.conditions, conditions::READY);
     let is_held = wanted.held.is_some();
     let mut pass = Pass::new(wanted);
-    let marked = namespace.labels().contains_key(ISOLATION_LABEL);
-    let mut work = Work {
-        context,
-        name: &name,
-        quarantine,
-        namespace,
-        before: before.isolation,
-        marked,
-        drift: Vec::new(),
-        observation: Observation::default(),
-        again: None,
-        uncut,
-    };
+    let mut work = Work::new(context, &name, (quarantine, namespace), decided_at);
+    work.uncut = uncut;
     let outcome = match (unprotected, pass.target.level) {
         (Some(error), Isolation::CleanRoom | Isolation::Open) => Err(error.into()),
         (Some(error), Isolation::Sealed | Isolation::Contained) => {
@@ -134,13 +126,36 @@ struct Work<'a> {
     drift: Vec<String>,
     /// What was read of the namespace.
     observation: Observation,
+    /// When it began to be read, live, what decides.
+    decided_at: Instant,
     /// When the next pass is due at the latest, where something asked for one.
     again: Option<Duration>,
     /// Others let it go first for as long as this is there.
     uncut: Option<Uncut<'a>>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(
+        context: &'a Context,
+        name: &'a str,
+        (quarantine, namespace): (Quarantine, Namespace),
+        decided_at: Instant,
+    ) -> Self {
+        Self {
+            context,
+            name,
+            before: quarantine.status.as_ref().and_then(|status| status.isolation),
+            marked: namespace.labels().contains_key(ISOLATION_LABEL),
+            quarantine,
+            namespace,
+            drift: Vec::new(),
+            observation: Observation::default(),
+            decided_at,
+            again: None,
+            uncut: None,
+        }
+    }
+
     async fn go(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         let level = pass.target.level;
         match level {
@@ -232,11 +247,16 @@ impl Work<'_> {
         Action::requeue(left.unwrap_or(RESYNC).min(RESYNC))
     }
 
-    /// Right before anything is let in or out: is it still wanted?
-    async fn loosened_in_vain(&self, pass: &Pass) -> Result<bool, PassError> {
+    /// Right before anything is let in or out: is it still wanted, by a live read of a moment ago?
+    async fn loosened_in_vain(&mut self, pass: &Pass) -> Result<bool, PassError> {
+        if !target::loosens(self.before, pass.target.level) || self.decided_at.elapsed() < DECISION_STANDS {
+            return Ok(false);
+        }
         let label = self.namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
-        Ok(target::loosens(self.before, pass.target.level)
-            && !wanted::still_wanted(self.context, &self.quarantine, &pass.target, label).await?)
+        let now = Instant::now();
+        let stands = wanted::still_wanted(self.context, &self.quarantine, &pass.target, label).await?;
+        self.decided_at = now;
+        Ok(!stands)
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
@@ -327,105 +347,4 @@ impl Work<'_> {
         }
         Ok(Some(Action::requeue(self.fence_not_verified(pass))))
     }
-
-    /// The network of a level that loosens.
-    async fn network(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        let (client, level) = (&self.context.client, pass.target.level);
-        let uid = self.quarantine.uid().unwrap_or_default();
-        // Let out of the sealing before that had come to its end.
-        if self.before == Some(Isolation::Sealed) {
-            identity::complete(client, self.name, &uid).await?;
-        }
-        if level == Isolation::Open {
-            if self.loosened_in_vain(pass).await? {
-                return Ok(Some(Action::requeue(Duration::ZERO)));
-            }
-            self.namespace = restore(client, &self.namespace, &uid).await?;
-            pass.in_place.network = true;
-        } else {
-            pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
-            let exceptions = pass.egress_exceptions.iter().filter_map(|exception| exception.rule.clone());
-            let room =
-                Room { reachable: pass.target.reachable.clone(), egress_exceptions: exceptions.collect() };
-            self.write_network(pass, Some(&room)).await?;
-        }
-        Ok(None)
-    }
-
-    /// Writes the network policies, and reads back what came of it.
-    async fn write_network(&mut self, pass: &mut Pass, room: Option<&Room>) -> Result<(), PassError> {
-        let written = self.write_policies(room).await;
-        let observed = self.observe_network(pass, room, written.as_ref().ok().cloned()).await;
-        written?;
-        observed
-    }
-
-    /// Writes the network policies.
-    async fn write_policies(&mut self, room: Option<&Room>) -> Result<Written, NetworkError> {
-        let uid = self.namespace.uid().unwrap_or_default();
-        let written =
-            network::isolate(&self.context.client, self.name, &uid, room, self.fenced_before()).await;
-        if written.as_ref().is_ok_and(|written| written.changed) {
-            self.drift.push("network policies".to_owned());
-            self.context.options.network.changed();
-        }
-        written
-    }
-
-    /// Fenced since the last pass, and without a break?
-    fn fenced_before(&self) -> Before {
-        match self.before {
-            Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
-                Before::Isolated
-            }
-            _ => Before::Open,
-        }
-    }
-
-    /// Reads what there is of the network, unless what was read before anything was written (`written`) still says it.
-    async fn observe_network(
-        &mut self,
-        pass: &mut Pass,
-        room: Option<&Room>,
-        written: Option<Written>,
-    ) -> Result<(), PassError> {
-        let client = self.context.client.clone();
-        let there = match written.and_then(|written| written.there) {
-            Some(there) => Ok(there),
-            None => network::list(&client, self.name, Before::Open).await,
-        };
-        pass.other_policies = other_policies::observe(
-            &client,
-            &self.context.other_policies,
-            &self.namespace,
-            &self.context.options.accepted_policies,
-        )
-        .await;
-        if !pass.other_policies.is_cut() {
-            self.wake_within(other_policies::RECHECK);
-        }
-        let on_node_network = pods::on_node_network(&client, self.name).await;
-        pass.host_network_pods = on_node_network.as_ref().ok().cloned().unwrap_or_default();
-        let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
-        pass.in_place.network = observed.as_ref().is_ok_and(network::Observed::holds);
-        pass.network = observed.as_ref().ok().cloned();
-        self.observation.network = observed.as_ref().ok().cloned();
-        observed?;
-        on_node_network?;
-        Ok(())
-    }
-}
-
-/// Puts back what isolating changed, but for what it stopped. Returns the namespace as it is then.
-pub(super) async fn restore(
-    client: &kube::Client,
-    namespace: &Namespace,
-    seal: &str,
-) -> Result<Namespace, PassError> {
-    let (name, uid) = (namespace.name_any(), namespace.uid().unwrap_or_default());
-    network::release(client, &name, &uid).await?;
-    legacy::restore(client, &name, seal).await?;
-    identity::unmark(client, &name).await?;
-    quota::restore(client, &name).await?;
-    Ok(pod_security::restore(client, namespace).await?)
 }

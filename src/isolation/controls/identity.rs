@@ -52,20 +52,33 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount
 /// # Errors
 /// The first [`IdentityError`]; the other accounts were recreated all the same, and a next call goes on from there.
 pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool, IdentityError> {
-    let accounts = list(client, namespace).await?;
+    renew_listed(client, namespace, mark, &list(client, namespace).await?).await
+}
+
+/// As [`renew`], of accounts that were just listed.
+///
+/// # Errors
+/// As [`renew`].
+pub async fn renew_listed(
+    client: &Client,
+    namespace: &str,
+    mark: &Mark,
+    accounts: &[ServiceAccount],
+) -> Result<bool, IdentityError> {
     let work = Work::new(client, namespace);
     let record = work.record(&mark.seal);
-    let mut known = by_name(record.read().await?, mark);
-    let news = unrecorded(&accounts, &known, mark);
+    let mut pages = record.pages().await?;
+    let mut known = by_name(record.entries(&pages)?, mark);
+    let news = unrecorded(accounts, &known, mark);
     if known.is_empty() && news.is_empty() {
         return Ok(false);
     }
     let entries = news.iter().map(|(name, entry)| (key(name, mark), entry.clone())).collect();
-    record.add(&entries).await?;
+    pages = record.add_to(pages, &entries).await?;
     known.extend(news);
     known.values_mut().for_each(|entry| entry.account = again(&entry.account, mark));
-    let mut outcomes = stream::iter(todo(&accounts, &known, mark))
-        .map(|(name, todo)| work.recreate(name, todo, &accounts, &known))
+    let mut outcomes = stream::iter(todo(accounts, &known, mark))
+        .map(|(name, todo)| work.recreate(name, todo, accounts, &known))
         .buffer_unordered(PARALLEL);
     let mut failed = None;
     while let Some(outcome) = outcomes.next().await {
@@ -76,7 +89,7 @@ pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool
     if let Some(error) = failed {
         return Err(error);
     }
-    record.forget().await?;
+    record.forget(pages).await?;
     Ok(true)
 }
 
@@ -87,26 +100,24 @@ pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool
 pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<(), IdentityError> {
     let work = Work::new(client, namespace);
     let record = work.record(seal);
-    let known: BTreeMap<String, Recorded> = record.read().await?;
+    let pages = record.pages().await?;
+    let known: BTreeMap<String, Recorded> = record.entries(&pages)?;
     for was in known.values() {
         let name = was.account.name_any();
         if work.get(&name).await?.is_none() {
             work.make(&name, was).await?;
         }
     }
-    if !known.is_empty() {
-        record.forget().await?;
-    }
-    Ok(())
+    Ok(record.forget(pages).await?)
 }
 
-/// Takes our mark off the accounts of a namespace that is released.
+/// Takes our mark off these accounts of a namespace that is released.
 ///
 /// # Errors
 /// The API server refused, or did not answer; a next call goes on from there.
-pub async fn unmark(client: &Client, namespace: &str) -> Result<(), IoError> {
+pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount]) -> Result<(), IoError> {
     let work = Work::new(client, namespace);
-    for account in list(client, namespace).await? {
+    for account in accounts {
         if account.labels().contains_key(SEALED_LABEL) {
             let patch = Patch::Merge(json!({"metadata": {"labels": {SEALED_LABEL: null}}}));
             let name = account.name_any();

@@ -14,7 +14,7 @@ use crate::api::{SEAL_ANNOTATION, field_manager};
 use crate::calls::{IoError, call, call_opt};
 
 /// Name of that ConfigMap.
-const RECORD: &str = "resurgam-network-record";
+pub const RECORD: &str = "resurgam-network-record";
 
 #[derive(Deserialize)]
 struct Recorded {

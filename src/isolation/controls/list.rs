@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use super::label;
 use crate::api::{Isolation, OPERATOR_NAMESPACE, QuarantineSpec, field_manager};
 use crate::calls::{IoError, call, call_opt};
+use crate::cluster_cache::{ClusterCache, Entry, STALE_AFTER};
 use batch::Batch;
 
 pub use resurgam_core::isolation::controls::list::{
@@ -91,20 +92,29 @@ async fn read(client: &Client) -> Result<Vec<Option<ConfigMap>>, IoError> {
 /// # Errors
 /// The API server refused, or did not answer, and some are on no list.
 pub async fn add(client: &Client, namespaces: &[String], level: Isolation) -> Result<(), IoError> {
-    let writes = CONFIG_MAPS.map(|name| write_one(client, name, |list| appended(list, namespaces, level)));
-    join_all(writes).await.into_iter().collect()
+    let writes =
+        CONFIG_MAPS.map(|name| write_one(client, name, None, |list| appended(list, namespaces, level)));
+    all_written(join_all(writes).await)
 }
 
 /// What each list that is there says, or why none could be read.
 type Seen = Result<Arc<Vec<BTreeMap<String, String>>>, IoError>;
+/// What a list says, and in which version.
+type Parsed = (Option<String>, Arc<BTreeMap<String, String>>);
 
 /// Reads and writes the lists for many namespaces: those that wait share a read, and a write.
 pub struct Lists {
     client: Client,
     batch: Batch,
+    /// Has the lists, as the watch tells.
+    cache: Option<ClusterCache>,
     seen: Mutex<Option<(Instant, Seen)>>,
     /// When something was last known to have changed.
     changed_at: std::sync::Mutex<Option<Instant>>,
+    /// What this process wrote last: nothing is judged by an older version.
+    written: std::sync::Mutex<BTreeMap<String, Arc<Entry<ConfigMap>>>>,
+    /// Each list is parsed once for each version.
+    parsed: std::sync::Mutex<BTreeMap<String, Parsed>>,
 }
 
 impl Lists {
@@ -114,9 +124,18 @@ impl Lists {
         Self {
             client,
             batch: Batch::default(),
+            cache: None,
             seen: Mutex::default(),
             changed_at: std::sync::Mutex::default(),
+            written: std::sync::Mutex::default(),
+            parsed: std::sync::Mutex::default(),
         }
+    }
+
+    /// The same, judged by the cluster's cache for as long as that is fresh.
+    #[must_use]
+    pub fn cached_by(client: Client, cache: ClusterCache) -> Self {
+        Self { cache: Some(cache), ..Self::new(client) }
     }
 
     /// Notes that a list has changed: what was read before counts no more. A watch tells of it, or this process wrote.
@@ -130,12 +149,52 @@ impl Lists {
         began.elapsed() < READ_AGAIN_AFTER && changed_at.is_none_or(|at| at < began)
     }
 
-    /// What the lists say of a namespace. Whoever asks at about the same time shares one read, which began after they asked; and what was
-    /// read stands for some seconds, until something changes.
+    /// Returns a list as the cache has it, or as this process wrote it, whichever is newer. `None`: the cache is stale, or lacks it.
+    fn cached_list(&self, name: &str) -> Option<Arc<Entry<ConfigMap>>> {
+        let lists = &self.cache.as_ref()?.kinds().isolation_lists;
+        lists.is_fresh(STALE_AFTER).ok()?;
+        let cached = lists.get(OPERATOR_NAMESPACE, name)?;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match written.get(name).filter(|own| version(own) > version(&cached)) {
+            Some(own) => Some(own.clone()),
+            None => {
+                written.remove(name);
+                Some(cached)
+            }
+        }
+    }
+
+    /// Returns what the lists say of a namespace by the cache, without a request. `None`: the cache is stale, or lacks a list.
+    #[must_use]
+    pub fn cached(&self, namespace: &str) -> Option<Listed> {
+        let mut each = Vec::new();
+        for name in CONFIG_MAPS {
+            let entry = self.cached_list(name)?;
+            let map = entry.as_ref().as_ref().ok()?;
+            let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = parsed.get(name).filter(|(version, _)| *version == map.metadata.resource_version);
+            let levels = match known {
+                Some((_, levels)) => levels.clone(),
+                None => {
+                    let levels = Arc::new(levels(map));
+                    parsed.insert(name.to_owned(), (map.metadata.resource_version.clone(), levels.clone()));
+                    levels
+                }
+            };
+            each.push(levels.get(namespace).cloned());
+        }
+        Some(Listed::new(each.iter().map(Option::as_deref)))
+    }
+
+    /// What the lists say of a namespace. By the cache, where that is fresh; else whoever asks at about the same time shares one read,
+    /// which began after they asked, and what was read stands for some seconds, until something changes.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn of(&self, namespace: &str) -> Result<Listed, IoError> {
+        if let Some(listed) = self.cached(namespace) {
+            return Ok(listed);
+        }
         let asked = Instant::now();
         let mut seen = self.seen.lock().await;
         let stands =
@@ -170,7 +229,7 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set_all(&self, levels: &Levels) -> Result<(), IoError> {
-        let written = self.batch.alone(|| write(&self.client, levels)).await;
+        let written = self.batch.alone(|| self.write(levels.clone())).await;
         self.changed();
         written
     }
@@ -180,10 +239,27 @@ impl Lists {
     /// # Errors
     /// The API server refused, or did not answer.
     pub async fn set(&self, namespace: &str, level: Isolation) -> Result<(), IoError> {
-        let written =
-            self.batch.write(namespace, level, |levels| write_owned(self.client.clone(), levels)).await;
+        let written = self.batch.write(namespace, level, |levels| self.write(levels)).await;
         self.changed();
         written
+    }
+
+    /// Writes these levels into every list, each over what is known of it. One that fails keeps none of the others.
+    async fn write(&self, wanted: Levels) -> Result<(), IoError> {
+        let writes = CONFIG_MAPS.map(|name| {
+            let wanted = &wanted;
+            async move {
+                let known = self.cached_list(name);
+                let known = known.as_ref().and_then(|entry| entry.as_ref().as_ref().ok());
+                let written = write_one(&self.client, name, known, |list| changed(list, wanted)).await?;
+                if let Some(written) = written {
+                    let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.insert(name.to_owned(), Arc::new(Ok(written)));
+                }
+                Ok(())
+            }
+        });
+        join_all(writes).await.into_iter().collect()
     }
 
     /// Writes the lists, and label and annotations. The lists come first, and a namespace is taken off them last.
@@ -225,46 +301,54 @@ pub async fn set_holders(client: &Client, holders: &str) -> Result<(), IoError> 
         return Ok(());
     }
     let change = |_: &ConfigMap| Some(json!({ROLES_KEY: holders}));
-    join_all(CONFIG_MAPS.map(|name| write_one(client, name, change))).await.into_iter().collect()
+    all_written(join_all(CONFIG_MAPS.map(|name| write_one(client, name, None, change))).await)
 }
 
-async fn write_owned(client: Client, wanted: Levels) -> Result<(), IoError> {
-    write(&client, &wanted).await
+/// Returns the first failure.
+fn all_written(writes: Vec<Result<Option<ConfigMap>, IoError>>) -> Result<(), IoError> {
+    writes.into_iter().try_for_each(|written| written.map(drop))
 }
 
-/// Writes these levels into every list. One that fails keeps none of the others.
-async fn write(client: &Client, wanted: &Levels) -> Result<(), IoError> {
-    let writes = CONFIG_MAPS.map(|name| write_one(client, name, |list| changed(list, wanted)));
-    join_all(writes).await.into_iter().collect()
+/// Returns the number of an entry's version. Etcd's revisions are numbers, and the API server promises as much.
+fn version(entry: &Entry<ConfigMap>) -> Option<u64> {
+    entry.as_ref().ok()?.metadata.resource_version.as_deref()?.parse().ok()
 }
 
-/// Writes one list. `change`: the data to be merged into what is there, if any is. Whoever writes in between is not overwritten.
+/// Writes one list. `change`: the data to be merged into what is there, if any is. Whoever writes in between is not overwritten. `known`:
+/// as it probably still is; where that has nothing to be changed, it is read. Returns what was written, if anything was.
 async fn write_one(
     client: &Client,
     name: &str,
+    known: Option<&ConfigMap>,
     change: impl Fn(&ConfigMap) -> Option<Value>,
-) -> Result<(), IoError> {
+) -> Result<Option<ConfigMap>, IoError> {
     // Not of whom: each who asked gets the outcome, and is not concerned with the others.
     let what = format!("write ConfigMap {OPERATOR_NAMESPACE}/{name}");
     let mut pause = PAUSE;
+    let known = known.and_then(|known| Some((known.metadata.resource_version.clone(), change(known)?)));
     for attempt in 1.. {
-        let live =
-            call_opt(format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}"), api(client).get(name)).await?;
-        let live = match live {
-            Some(live) => live,
-            // What is not there has nothing to be taken off.
-            None if change(&ConfigMap::default()).is_none() => return Ok(()),
+        let (version, data) = match known.clone().filter(|_| attempt == 1) {
+            Some(known) => known,
             None => {
-                ensure(client).await?;
-                call(format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}"), api(client).get(name)).await?
+                let what = format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}");
+                let live = match call_opt(what.clone(), api(client).get(name)).await? {
+                    Some(live) => live,
+                    // What is not there has nothing to be taken off.
+                    None if change(&ConfigMap::default()).is_none() => return Ok(None),
+                    None => {
+                        ensure(client).await?;
+                        call(what, api(client).get(name)).await?
+                    }
+                };
+                let Some(data) = change(&live) else { return Ok(None) };
+                (live.metadata.resource_version, data)
             }
         };
-        let Some(data) = change(&live) else { return Ok(()) };
         // Without managed fields: with each write that a list decides about, anywhere in the cluster, the API server goes through all of it.
-        let metadata = json!({"resourceVersion": live.metadata.resource_version, "managedFields": [{}]});
+        let metadata = json!({"resourceVersion": version, "managedFields": [{}]});
         let patch = Patch::Merge(json!({"metadata": metadata, "data": data}));
         match call_opt(what.clone(), api(client).patch(name, &manager(), &patch)).await {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(written)) => return Ok(Some(written)),
             Err(error) if !error.is_conflict() || attempt >= ATTEMPTS => return Err(error),
             // Somebody wrote, or took it away.
             Ok(None) | Err(_) => {}
@@ -272,5 +356,5 @@ async fn write_one(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE * 20);
     }
-    Ok(())
+    Ok(None)
 }

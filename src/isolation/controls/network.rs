@@ -97,7 +97,7 @@ async fn list_at(client: &Client, namespace: &str, version: Version) -> Result<V
 pub struct Written {
     /// Something was not as it should be, and was written.
     pub changed: bool,
-    /// What is there, where nothing had to be written: it has been read, then.
+    /// What is there, where it has been read since the last write.
     pub there: Option<Vec<NetworkPolicy>>,
 }
 
@@ -113,32 +113,65 @@ pub async fn isolate(
     room: Option<&Room>,
     before: Before,
 ) -> Result<Written, NetworkError> {
+    isolate_known(client, (namespace, uid), room, before, None).await
+}
+
+/// As [`isolate`]. `cached`: the policies as the cluster's cache has them; what is there in the end is read in any case.
+///
+/// # Errors
+/// As [`isolate`].
+pub async fn isolate_known(
+    client: &Client,
+    (namespace, uid): (&str, &str),
+    room: Option<&Room>,
+    before: Before,
+    cached: Option<Vec<NetworkPolicy>>,
+) -> Result<Written, NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let wanted = wanted(namespace, room);
     let mut written = Written::default();
     let mut failed = None;
     let mut latest = None;
+    let is_cached = cached.is_some();
+    let known = match before {
+        Before::Open => None,
+        Before::Isolated if is_cached => cached,
+        Before::Isolated => list_at(client, namespace, Version::Any).await.ok(),
+    };
+    let find = |name: &str| known.iter().flatten().find(|policy| policy.name_any() == name);
     // Deny first, so that neutralising an allowance never leaves a moment in which all is allowed, and before anything is read
     // that somebody may have made too large to be read.
     for policy in &wanted {
-        match put(&api, policy, before).await {
+        let there = find(&policy.name_any());
+        if there.is_some_and(|there| is_as(there, policy)) {
+            continue;
+        }
+        // One that is probably not there is not asked for first.
+        let is_missing = known.is_some() && there.is_none();
+        match put(&api, policy, if is_missing { Before::Open } else { before }).await {
             Ok(Some(version)) => (written.changed, latest) = (true, Some(version)),
             Ok(None) => {}
             Err(error) => failed = failed.or(Some(NetworkError::from(error))),
         }
     }
-    let at_least = latest.map_or(before.version(), Version::AtLeast);
-    match list_at(client, namespace, at_least).await {
+    let there = match (latest, known) {
+        (None, Some(known)) if failed.is_none() && !is_cached => Ok(known),
+        (latest, _) => {
+            let at_least = latest.map_or(before.version(), Version::AtLeast);
+            list_at(client, namespace, at_least).await
+        }
+    };
+    match there {
         Err(error) => failed = failed.or(Some(error.into())),
         Ok(there) => {
             let is_wanted = |p: &NetworkPolicy| wanted.iter().any(|w| w.name_any() == p.name_any());
             let others = there.iter().filter(|p| !is_wanted(p) && !is_neutralised(p)).cloned();
             let all: Vec<_> = others.map(|policy| neutralise(client, uid, policy)).collect();
             match each(PARALLEL, all).await {
-                Ok(changed) => written.changed |= changed.contains(&true),
+                Ok(changed) if changed.contains(&true) => written.changed = true,
+                Ok(_) => written.there = Some(there),
                 Err(error) => failed = failed.or(Some(error)),
             }
-            written.there = (!written.changed).then_some(there);
         }
     }
     failed.map_or(Ok(written), Err)
@@ -266,7 +299,8 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
         call_opt(what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await?;
     }
     let record = Record { client, kind: Kind::Network, namespace, seal: uid };
-    for (name, recorded) in record.read::<Recorded>().await? {
+    let pages = record.pages().await?;
+    for (name, recorded) in record.entries::<Recorded>(&pages)? {
         if there.iter().any(|policy| policy.name_any() == name) {
             continue;
         }
@@ -277,6 +311,6 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
     for policy in there.iter().filter(|policy| is_ours(policy)) {
         remove(&api, policy).await?;
     }
-    record.forget().await?;
+    record.forget(pages).await?;
     Ok(())
 }

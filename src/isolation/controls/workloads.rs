@@ -1,6 +1,6 @@
 //! Workloads to zero: what starts pods is listed, and what the core says is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -83,23 +83,38 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Workload>, IoE
 /// Workloads written at a time.
 const PARALLEL: usize = 8;
 
-/// Stops everything that is not stopped and recorded under this seal, as far as it gets. Returns how many were written.
+/// Stops everything that is not stopped and recorded under this seal, as far as it gets, and notes in `found` what each is like then.
+/// Returns how many were written.
 ///
 /// # Errors
-/// The first refusal or failure; the other workloads were written all the same.
-pub async fn stop(client: &Client, found: &Inventory, seal: &str) -> Result<usize, IoError> {
+/// The first refusal or failure; the other workloads were written all the same, and what they are like is not noted.
+pub async fn stop(client: &Client, found: &mut Inventory, seal: &str) -> Result<usize, IoError> {
     let all: Vec<_> = found
         .stops(seal)
         .into_iter()
         .map(|(workload, patch)| stop_one(client, workload, patch, seal))
         .collect();
-    Ok(each(PARALLEL, all).await?.len())
+    let written = each(PARALLEL, all).await?;
+    let count = written.len();
+    let mut now: HashMap<Option<String>, Option<Workload>> = written.into_iter().collect();
+    for all in [&mut found.workloads, &mut found.rollouts] {
+        *all = std::mem::take(all)
+            .into_iter()
+            .filter_map(|workload| now.remove(&workload.meta.uid).unwrap_or(Some(workload)))
+            .collect();
+    }
+    Ok(count)
 }
 
 /// Stops one. Where it has no room for the record, that is kept where no tenant writes; and where it cannot be kept, the workload is
-/// stopped all the same: its manifest is evidence by then, and the plan says how many.
-async fn stop_one(client: &Client, workload: &Workload, patch: Value, seal: &str) -> Result<(), IoError> {
-    match write(client, workload, patch).await {
+/// stopped all the same: its manifest is evidence by then, and the plan says how many. Returns its UID, and what it is like then.
+async fn stop_one(
+    client: &Client,
+    workload: &Workload,
+    patch: Value,
+    seal: &str,
+) -> Result<(Option<String>, Option<Workload>), IoError> {
+    let written = match write(client, workload, patch).await {
         Err(error) if error.status().is_some_and(has_no_room) => {
             if let Err(error) = record_apart(client, workload, seal).await {
                 tracing::warn!(%workload, %error, "how much of it ran is not recorded");
@@ -107,7 +122,8 @@ async fn stop_one(client: &Client, workload: &Workload, patch: Value, seal: &str
             write(client, workload, workload.halt()).await
         }
         outcome => outcome,
-    }
+    };
+    Ok((workload.meta.uid.clone(), written?))
 }
 
 /// How much of a workload ran, recorded apart from it.
@@ -126,7 +142,8 @@ async fn record_apart(client: &Client, workload: &Workload, seal: &str) -> Resul
     Record { client, kind: RecordKind::Workloads, namespace, seal }.add(&BTreeMap::from([(key, entry)])).await
 }
 
-async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError> {
+/// Returns what the workload is like then. `None`: it is gone.
+async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<Option<Workload>, IoError> {
     match workload.kind {
         Kind::Deployment => write_as::<Deployment>(client, workload, patch).await,
         Kind::StatefulSet => write_as::<StatefulSet>(client, workload, patch).await,
@@ -138,15 +155,16 @@ async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<(),
     }
 }
 
-async fn write_as<K>(client: &Client, workload: &Workload, patch: Value) -> Result<(), IoError>
+async fn write_as<K>(client: &Client, workload: &Workload, patch: Value) -> Result<Option<Workload>, IoError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+    Workload: From<K>,
 {
     let namespace = workload.meta.namespace.as_deref().unwrap_or_default();
     let name = workload.meta.name.as_deref().unwrap_or_default();
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let manager =
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
-    call_opt(format!("stop {workload}"), api.patch_metadata(name, &manager, &Patch::Merge(patch))).await?;
-    Ok(())
+    let now = call_opt(format!("stop {workload}"), api.patch(name, &manager, &Patch::Merge(patch))).await?;
+    Ok(now.map(Workload::from))
 }

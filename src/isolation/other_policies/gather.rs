@@ -75,15 +75,15 @@ struct ReadPolicy {
     observed: Option<ObservedPolicy>,
 }
 
-/// Returns the policies of other APIs that concern this namespace. What cannot be read is `unknown`. Where no such kind is
-/// served, nothing is read but which kinds are, and that at most once a minute.
+/// Returns the policies of other APIs that concern this namespace, as they were at `asked` or are now. What cannot be read is `unknown`.
+/// Where no such kind is served, nothing is read but which kinds are, and that at most once a minute.
 pub async fn observe(
     client: &Client,
     reader: &PolicyReader,
     namespace: &Namespace,
     accepted: &[AcceptedPolicy],
+    asked: Instant,
 ) -> OtherPolicies {
-    let asked = Instant::now();
     let kinds = match reader.kinds(client, asked).await {
         Ok(kinds) => kinds,
         Err(error) => {
@@ -143,7 +143,7 @@ impl PolicyReader {
     async fn kinds(&self, client: &Client, asked: Instant) -> Result<Arc<Kinds>, IoError> {
         let mut kinds = self.kinds.lock().await;
         if let Some((_, kinds)) =
-            kinds.as_ref().filter(|(at, _)| *at >= asked || asked.duration_since(*at) < KINDS_AGE)
+            kinds.as_ref().filter(|(at, _)| *at >= asked || asked.saturating_duration_since(*at) < KINDS_AGE)
         {
             return Ok(kinds.clone());
         }

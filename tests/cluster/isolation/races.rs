@@ -431,7 +431,7 @@ async fn no_account_is_deleted_before_the_record_of_all_is_read_back() {
     let (client, _) = meanwhile(operator.clone(), &format!("GET {records}"), move |nth| {
         let (pages, selector) = (api::<ConfigMap>(&writer, RECORDS_NAMESPACE), selector.clone());
         async move {
-            if nth == 3 {
+            if nth == 2 {
                 for page in pages.list(&ListParams::default().labels(&selector)).await.unwrap() {
                     pages.delete(&page.name_any(), &DeleteParams::default()).await.unwrap();
                 }

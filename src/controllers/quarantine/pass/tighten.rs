@@ -17,7 +17,7 @@ use super::super::PassError;
 use super::{Mark, Work};
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
-use crate::api::{Isolation, QuarantineReason};
+use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
 use crate::calls::{call_opt, list_all};
 use crate::isolation::controls::{identity, pods, quota, workloads};
 use crate::isolation::failure::{Culprit, culprit, explain, is_quota_exceeded};
@@ -47,6 +47,7 @@ impl Work<'_> {
     /// # Errors
     /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
+        self.read_namespace().await;
         // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
         let was_listed = self.put_on_lists(pass).await;
         let written = {
@@ -85,9 +86,23 @@ impl Work<'_> {
         Ok(self.next_pass(pass))
     }
 
+    /// Reads the namespace, which may be the cache's so far: whether anything ran since the last capture hangs on its label. Nothing waits for
+    /// one that cannot be read; what it bears is not known then.
+    async fn read_namespace(&mut self) {
+        let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
+        let read = call_opt(format!("get namespace {}", self.name), namespaces.get(self.name)).await;
+        self.marked = match read {
+            Ok(Some(now)) => {
+                self.namespace = now;
+                self.namespace.labels().contains_key(ISOLATION_LABEL)
+            }
+            Ok(None) | Err(_) => false,
+        };
+    }
+
     /// Is evidence of this sealing kept? The status says so once the level is enforced; until then this process remembers it, so
     /// that a control that fails has nothing captured again.
-    fn is_captured(&self, level: Isolation) -> bool {
+    pub(super) fn is_captured(&self, level: Isolation) -> bool {
         let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
         let digest = capture.map(|capture| capture.digest.clone());
         let remembered = self.context.remember(self.name, |memory| memory.captured.clone());
@@ -96,7 +111,7 @@ impl Work<'_> {
     }
 
     /// What is in place, by what was read back, and what has stalled, for a status that is written on the way too.
-    fn so_far(&self, pass: &mut Pass) {
+    pub(super) fn so_far(&self, pass: &mut Pass) {
         self.mark_stalled(pass);
         let (fenced, captured) = (pass.in_place.fenced, pass.in_place.captured);
         pass.in_place = self.observation.in_place(
@@ -276,19 +291,22 @@ impl Work<'_> {
         }
     }
 
-    /// Workloads to zero. Reads back what came of it.
+    /// Workloads to zero. Knows what came of it by the answers.
     async fn stop_workloads(&mut self, pass: &mut Pass) {
         let client = self.context.client.clone();
         let seal = self.quarantine.uid().unwrap_or_default();
         let mut inventory = workloads::inventory(&client, self.name).await;
-        if let Ok(found) = &inventory {
-            let stopped = workloads::stop(&client, found, &seal).await;
-            if !matches!(stopped, Ok(0)) {
-                self.drift.push("workloads".to_owned());
-                inventory = workloads::inventory(&client, self.name).await;
-            }
-            if let Err(error) = stopped {
-                self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into()).await;
+        if let Ok(found) = &mut inventory {
+            match workloads::stop(&client, found, &seal).await {
+                // Nothing else starts while the fence stands, and each write was answered with what there is now.
+                Ok(0) => {}
+                Ok(_) => self.drift.push("workloads".to_owned()),
+                Err(error) => {
+                    self.drift.push("workloads".to_owned());
+                    inventory = workloads::inventory(&client, self.name).await;
+                    self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into())
+                        .await;
+                }
             }
         }
         match inventory {
@@ -362,10 +380,30 @@ impl Work<'_> {
 
     /// Tokens issued before are void once their accounts are recreated. No pod is waited for.
     async fn recreate_accounts(&mut self, pass: &mut Pass) {
-        let client = self.context.client.clone();
-        match identity::renew(&client, self.name, &self.mark()).await {
-            Ok(true) => self.drift.push("service accounts".to_owned()),
-            Ok(false) => {}
+        let (client, mark) = (self.context.client.clone(), self.mark());
+        let accounts = match identity::list(&client, self.name).await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                return self
+                    .failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
+                    .await;
+            }
+        };
+        // This process saw the record of this sealing go: nothing of it has to be created.
+        let is_over = self.context.remember(self.name, |memory| memory.renewed.as_ref() == Some(&mark));
+        if is_over && accounts.iter().all(|account| mark.is_on(&account.metadata)) {
+            self.observation.accounts = Some(accounts);
+            return;
+        }
+        match identity::renew_listed(&client, self.name, &mark, &accounts).await {
+            Ok(is_written) => {
+                self.context.remember(self.name, |memory| memory.renewed = Some(mark));
+                if !is_written {
+                    self.observation.accounts = Some(accounts);
+                    return;
+                }
+                self.drift.push("service accounts".to_owned());
+            }
             Err(error) => {
                 self.failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
                     .await

@@ -9,6 +9,8 @@ use kube::ResourceExt;
 
 /// Seconds that a process has to end. Never 0: then the object would vanish before the process.
 pub const GRACE_SECONDS: u32 = 1;
+/// On a static pod's shadow.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Finalizers of controllers of the cluster's own, which the fence lets take them off.
 const OF_THE_CLUSTER: &str = "batch.kubernetes.io/";
 
@@ -19,8 +21,7 @@ pub fn is_static(pod: &Pod) -> bool {
     let of_node = |owner: &OwnerReference| {
         owner.api_version == "v1" && owner.kind == "Node" && owner.controller == Some(true)
     };
-    pod.annotations().contains_key("kubernetes.io/config.mirror")
-        && pod.owner_references().iter().any(of_node)
+    pod.annotations().contains_key(MIRROR_ANNOTATION) && pod.owner_references().iter().any(of_node)
 }
 
 /// May anything of it still run? Its end is what its kubelet says of its containers, not that somebody deleted it.

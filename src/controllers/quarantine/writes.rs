@@ -1,0 +1,107 @@
+//! Writes the Quarantine itself: its finalizer, its status, and what is told of it.
+
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::Context;
+use crate::api::{Quarantine, QuarantineStatus, conditions, field_manager};
+use crate::calls::{IoError, call};
+use crate::isolation::RELEASE_FINALIZER;
+
+pub(super) async fn with_finalizer(
+    context: &Context,
+    quarantine: &Quarantine,
+) -> Result<Quarantine, IoError> {
+    let there = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
+    // None can be added to what is being deleted.
+    if there || quarantine.metadata.deletion_timestamp.is_some() {
+        return Ok(quarantine.clone());
+    }
+    let mut finalizers = quarantine.finalizers().to_vec();
+    finalizers.push(RELEASE_FINALIZER.to_owned());
+    set_finalizers(context, quarantine, &finalizers).await
+}
+
+pub(super) async fn set_finalizers(
+    context: &Context,
+    quarantine: &Quarantine,
+    finalizers: &[String],
+) -> Result<Quarantine, IoError> {
+    let name = quarantine.name_any();
+    let api: Api<Quarantine> = Api::all(context.client.clone());
+    let patch = json!({"metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": quarantine.metadata.resource_version,
+    }});
+    let params =
+        PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
+    let what = format!("write finalizers of Quarantine {name}");
+    let written: Quarantine = call(what, api.patch(&name, &params, &Patch::Merge(patch))).await?;
+    wrote(context, &written);
+    Ok(written)
+}
+
+/// Tells of what changed for people.
+pub(super) async fn announce(
+    context: &Context,
+    quarantine: &Quarantine,
+    before: &QuarantineStatus,
+    after: &QuarantineStatus,
+    drift: Vec<String>,
+) {
+    if !drift.is_empty() {
+        let note = format!("changed by somebody, put back: {}", drift.join(", "));
+        context.tell(quarantine, EventType::Warning, "DriftPutBack", note).await;
+    }
+    let ready = conditions::find(&after.conditions, conditions::READY);
+    let old = conditions::find(&before.conditions, conditions::READY);
+    if let Some(ready) =
+        ready.filter(|new| old.is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason)))
+    {
+        tracing::info!(ready = ready.status, reason = ready.reason, "Ready changed");
+        let type_ = match ready.status.as_str() {
+            "True" => EventType::Normal,
+            "False" => EventType::Warning,
+            // On the way: what matters is told once it is there.
+            _ => return,
+        };
+        context.tell(quarantine, type_, &ready.reason, ready.message.clone()).await;
+    }
+}
+
+/// Writes the status, all of it but the claim, if it differs from what is stored, and over what was read only: a leader that
+/// does not know that it is none any more writes nothing.
+pub(super) async fn write(
+    context: &Context,
+    quarantine: &Quarantine,
+    status: QuarantineStatus,
+) -> Result<Quarantine, IoError> {
+    if quarantine.status.as_ref() == Some(&status) {
+        return Ok(quarantine.clone());
+    }
+    let name = quarantine.name_any();
+    let status = QuarantineStatus { claimed_by: None, ..status };
+    let patch = json!({
+        "apiVersion": Quarantine::api_version(&()),
+        "kind": Quarantine::kind(&()),
+        "metadata": {
+            "name": name,
+            "uid": quarantine.metadata.uid,
+            "resourceVersion": quarantine.metadata.resource_version,
+        },
+        "status": status,
+    });
+    let params = PatchParams::apply(field_manager::ISOLATION).force();
+    let api: Api<Quarantine> = Api::all(context.client.clone());
+    let what = format!("write status of Quarantine {name}");
+    let written = call(what, api.patch_status(&name, &params, &Patch::Apply(patch))).await?;
+    wrote(context, &written);
+    Ok(written)
+}
+
+/// Remembers what this process wrote last: nothing is judged by an older version.
+fn wrote(context: &Context, written: &Quarantine) {
+    context.remember(&written.name_any(), |memory| memory.written = Some(written.metadata.clone()));
+}
