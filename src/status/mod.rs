@@ -111,7 +111,7 @@ impl HeldUp {
                 return None;
             }
             // What a dependency is held up by is told with that one.
-            if matches!(reason, Reason::Dependency | Reason::Together) {
+            if matches!(reason, Reason::Dependency | Reason::WaitingForGroup) {
                 return None;
             }
             let message = culprit.map_or_else(|| message.clone(), |culprit| refused(&culprit, message));

@@ -21,7 +21,7 @@ pub enum Reason {
     /// As many units are under way as `maxParallel` allows.
     Slot,
     /// A member of its group is behind, or held up.
-    Together,
+    WaitingForGroup,
     /// Its Quarantine is on its way to the level that was asked for.
     Isolation,
     /// A gate fails, and not often enough to count.
@@ -29,7 +29,7 @@ pub enum Reason {
     /// A gate cannot say; for too long, a person is asked.
     GateUnknown,
     /// The steps of another member of its group come first.
-    Steps,
+    WaitingForSteps,
     /// A step runs.
     StepRunning,
     /// A step is started again later.
@@ -197,8 +197,8 @@ impl Reason {
                 | Self::Isolation
                 | Self::GateUnknown
                 | Self::GateFailing
-                | Self::Together
-                | Self::Steps
+                | Self::WaitingForGroup
+                | Self::WaitingForSteps
                 | Self::StepRunning
                 | Self::StepPending
         )

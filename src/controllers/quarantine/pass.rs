@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 
 use super::context::Uncut;
 use super::{Begun, Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
@@ -247,9 +248,18 @@ impl<'a> Work<'a> {
         Action::requeue(left.unwrap_or(RESYNC).min(RESYNC))
     }
 
-    /// Right before anything is let in or out: is it still wanted, by a live read of a moment ago?
+    /// Returns whether what is about to be let in or out is not wanted any more. A live read of a moment ago says so, unless somebody is
+    /// known to have changed the Quarantine since.
     async fn loosened_in_vain(&mut self, pass: &Pass) -> Result<bool, PassError> {
-        if !target::loosens(self.before, pass.target.level) || self.decided_at.elapsed() < DECISION_STANDS {
+        if !target::loosens(self.before, pass.target.level) {
+            return Ok(false);
+        }
+        let watched = self.context.cache.kinds().quarantines.store().get(&ObjectRef::new(self.name));
+        let is_as_read = watched.is_some_and(|watched| {
+            let meta = watched.meta();
+            meta.generation == self.quarantine.metadata.generation && meta.deletion_timestamp.is_none()
+        });
+        if is_as_read && self.decided_at.elapsed() < DECISION_STANDS {
             return Ok(false);
         }
         let label = self.namespace.labels().get(ISOLATION_LABEL).map(String::as_str);

@@ -32,9 +32,9 @@ pub(super) fn tell(
         let mates = plan.units[unit].members.iter().filter(|&&mate| mate != id);
         for &mate in mates.filter(|&&mate| services[mate].stuck.is_some()) {
             let name = &plan.services[mate].name;
-            if !of.blocks.iter().any(|b| b.reason == Reason::Together && b.name == *name) {
+            if !of.blocks.iter().any(|b| b.reason == Reason::WaitingForGroup && b.name == *name) {
                 let message = "goes together with this one, and is held up".to_owned();
-                of.blocks.push(Block { reason: Reason::Together, name: name.clone(), message });
+                of.blocks.push(Block { reason: Reason::WaitingForGroup, name: name.clone(), message });
             }
         }
     }

@@ -163,7 +163,7 @@ impl ServiceContext<'_> {
         for &before in &self.service().steps_after {
             let other = &self.seen.services[before];
             if !(other.status.stage > Stage::Restoring || self.has_restored(before)) {
-                next.block(Reason::Steps, &self.plan.services[before].name, "its steps come first");
+                next.block(Reason::WaitingForSteps, &self.plan.services[before].name, "its steps come first");
                 return;
             }
         }
@@ -269,7 +269,7 @@ impl ServiceContext<'_> {
             if id != self.id && behind {
                 let message =
                     format!("goes together with this one, and is at {}", member.status.stage.as_str());
-                next.block(Reason::Together, &self.plan.services[id].name, message);
+                next.block(Reason::WaitingForGroup, &self.plan.services[id].name, message);
             }
         }
     }

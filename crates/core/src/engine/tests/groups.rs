@@ -17,7 +17,7 @@ fn members_enter_the_clean_room_only_when_all_pass() {
     s.says("idp", Phase::BeforeRestore, Verdict::Unknown);
     s.run(300);
     assert_eq!((s.stage("dns"), s.asked("dns")), (Stage::PreChecks, vec![]));
-    assert_eq!(s.blocks("dns"), ["Together: idp"]);
+    assert_eq!(s.blocks("dns"), ["WaitingForGroup: idp"]);
     s.says("dns", Phase::BeforeRestore, Verdict::Unknown);
     s.run(60);
     assert_eq!(s.blocks("dns"), ["GateUnknown: images"], "its own comes first");
@@ -39,7 +39,7 @@ fn members_open_only_when_all_pass() {
             "{service}"
         );
     }
-    assert_eq!(s.blocks("dns"), ["Together: idp"]);
+    assert_eq!(s.blocks("dns"), ["WaitingForGroup: idp"]);
     s.says("idp", Phase::BeforeRelease, Verdict::Pass);
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::Recovered, Stage::Recovered));
@@ -52,7 +52,7 @@ fn one_failure_holds_all_and_each_says_whose() {
     s.run(300);
     assert_eq!((s.needs("idp"), s.needs("dns")), (Some("GateFailed"), None));
     assert_eq!(s.isolation("dns"), Isolation::CleanRoom);
-    assert_eq!(s.status("dns").waiting_for.as_deref(), Some("Together: idp"));
+    assert_eq!(s.status("dns").waiting_for.as_deref(), Some("WaitingForGroup: idp"));
     s.says("idp", Phase::BeforeRelease, Verdict::Pass);
     s.retry("idp");
     s.run(120);
@@ -68,7 +68,7 @@ fn no_member_is_claimed_while_another_cannot_be() {
     assert_eq!(s.done("dns"), [Effect::Adopt]);
     assert_eq!(
         (s.blocks("idp"), s.blocks("dns")),
-        (vec!["QuarantineMissing: idp".to_owned()], vec!["Together: idp".to_owned()])
+        (vec!["QuarantineMissing: idp".to_owned()], vec!["WaitingForGroup: idp".to_owned()])
     );
     s.seen("idp").quarantines[0].found = found;
     s.run(60);
@@ -156,7 +156,7 @@ fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
     let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
     s.steps_end("db", StepProgress::Failed("no such Deployment".to_owned()));
     s.run(300);
-    assert_eq!(s.blocks("web"), ["Steps: db", "Together: db"]);
+    assert_eq!(s.blocks("web"), ["WaitingForSteps: db", "WaitingForGroup: db"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_mate_that_is_behind_and_refused_is_told_once() {
     s.seen("idp").refused = Some(Refusal { reason, message, again_at: Timestamp::MAX });
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::PostChecks, Stage::Restoring));
-    assert_eq!(s.blocks("dns"), ["Together: idp"]);
+    assert_eq!(s.blocks("dns"), ["WaitingForGroup: idp"]);
 }
 
 /// A member at a stage of its first attempt: how its namespace is isolated, what was asked for in which attempt, and what its gates say.
@@ -233,7 +233,7 @@ fn only_mates_that_are_behind_are_waited_for() {
     ] {
         let blocks = first_of(Phase::BeforeRelease, &[ready, mate, behind]).status.blocked_by;
         let names: Vec<&str> =
-            blocks.iter().filter(|b| b.reason == Reason::Together).map(|b| b.name.as_str()).collect();
+            blocks.iter().filter(|b| b.reason == Reason::WaitingForGroup).map(|b| b.name.as_str()).collect();
         assert_eq!(names, if is_behind { vec!["idp", "ntp"] } else { vec!["ntp"] }, "{mate:?}");
     }
 }
