@@ -10,9 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::attempts::adopt;
 use super::decisions;
-use super::memory::ServiceMemory;
+use super::memory::{ServiceMemory, WakeTimes};
 use super::next::{Next, phases};
-use super::slots::{self, UnitState, UnitView};
+use super::services::Followed;
+use super::slots::{self, Slots, UnitView};
 use super::stages::advance;
 use super::summary::{self, Tally, Totals};
 use super::write::must_write;
@@ -62,12 +63,15 @@ struct Memory {
     incident: Presence,
     account: Presence,
     services: Vec<ServiceMemory>,
-    /// Of each service, what it was decided on; when it is decided again at the latest; and what counts of it.
+    /// Of each service, what it was decided on, and up to where its changes were followed.
     revisions: Vec<u64>,
-    wake_at: Vec<Option<Timestamp>>,
+    followed: Followed,
+    /// When each service is decided again at the latest.
+    wake_at: WakeTimes,
+    /// What counts of each service.
     tallies: Vec<Tally>,
     totals: Totals,
-    units: Vec<UnitState>,
+    slots: Slots,
     views: Vec<UnitView>,
     /// For each service the one that holds it up.
     roots: Vec<Option<ServiceId>>,
@@ -89,7 +93,7 @@ fn look(plan: &Plan, seen: &Observation, memory: &mut Option<Memory>) -> Decided
     let services = pass.finish();
     let memory = memory.insert(pass.memory);
     let status = summary::plan_status(plan, seen, &memory.totals, &memory.tallies, &memory.services);
-    Decided { services, plan: status, wake_at: memory.wake_at.iter().flatten().min().copied() }
+    Decided { services, plan: status, wake_at: memory.wake_at.first() }
 }
 
 /// Some of the services, or units.
@@ -153,10 +157,11 @@ impl<'a> Pass<'a> {
                 })
                 .collect(),
             revisions: seen.services.revisions().to_vec(),
-            wake_at: vec![None; plan.services.len()],
+            followed: seen.services.followed(),
+            wake_at: WakeTimes::new(plan.services.len()),
             tallies: vec![Tally::default(); plan.services.len()],
             totals: Totals::default(),
-            units: Vec::new(),
+            slots: Slots::new(plan),
             views: Vec::new(),
             roots: vec![None; plan.services.len()],
         });
@@ -178,12 +183,12 @@ impl<'a> Pass<'a> {
     /// Which services have changed, or have to be looked at because time has passed; and whom that concerns.
     fn observe(&mut self) {
         let (plan, seen) = (self.plan, self.seen);
-        for (id, at) in self.memory.wake_at.iter().enumerate() {
-            if at.is_some_and(|at| at <= seen.now) {
-                self.dirty.insert(id);
-            }
+        for id in self.memory.wake_at.until(seen.now) {
+            self.dirty.insert(id);
         }
-        for (id, &revision) in seen.services.revisions().iter().enumerate() {
+        let followed = std::mem::replace(&mut self.memory.followed, seen.services.followed());
+        for id in seen.services.changed_since(followed) {
+            let revision = seen.services.revisions()[id];
             if self.memory.revisions[id] == revision {
                 continue;
             }
@@ -217,24 +222,22 @@ impl<'a> Pass<'a> {
             return;
         }
         let (plan, seen) = (self.plan, self.seen);
-        let services = &self.memory.services;
-        let satisfies = |id: ServiceId| services[id].standing.satisfies;
-        let (states, views) = (&mut self.memory.units, &mut self.memory.views);
-        if self.is_first {
-            (*states, *views) =
-                (0..plan.units.len()).map(|unit| slots::unit_state(plan, seen, &satisfies, unit)).unzip();
-        } else {
-            for &unit in &self.units.marked {
-                (states[unit], views[unit]) = slots::unit_state(plan, seen, &satisfies, unit);
+        let memory = &mut self.memory;
+        let satisfies = |id: ServiceId| memory.services[id].standing.satisfies;
+        for &unit in &self.units.marked {
+            let (state, view) = slots::unit_state(plan, seen, &satisfies, unit);
+            memory.slots.set(plan, unit, state);
+            if self.is_first {
+                memory.views.push(view);
+            } else {
+                memory.views[unit] = view;
             }
         }
-        // What has just been looked at is dirty already.
-        let went: Vec<bool> = views.iter().map(|view| view.go).collect();
-        slots::allot(plan, states, views);
-        let turned = |&unit: &UnitId| self.memory.views[unit].go != went[unit];
-        for unit in (0..went.len()).filter(turned).collect::<Vec<_>>() {
-            self.mark_members(unit);
+        let turned = memory.slots.allot(plan);
+        for &unit in self.units.marked.iter().chain(&turned) {
+            memory.views[unit].go = memory.slots.has(unit);
         }
+        turned.into_iter().for_each(|unit| self.mark_members(unit));
     }
 
     /// Decides again for each service that is dirty.
@@ -295,7 +298,7 @@ impl<'a> Pass<'a> {
         for id in self.untold.sorted() {
             let before = &seen.services[id];
             if before.busy {
-                self.memory.wake_at[id] = None;
+                self.memory.wake_at.set(id, None);
                 self.count(id, &before.status);
                 decided.push(ServiceDecided {
                     service: id,
@@ -313,7 +316,8 @@ impl<'a> Pass<'a> {
             blocks::tell(plan, seen, &memory.views, &memory.services, &memory.roots, id, &mut next);
             conditions::set_all(plan, seen, id, &mut next);
             let write = must_write(before, &mut next, seen.now);
-            self.memory.wake_at[id] = next.wake.iter().copied().filter(|&at| at > seen.now).min();
+            let wake_at = next.wake.iter().copied().filter(|&at| at > seen.now).min();
+            self.memory.wake_at.set(id, wake_at);
             self.count(id, &next.status);
             let Next { status, effect, ask, observe_step, health, .. } = next;
             let write = write.then(|| Box::new(status));

@@ -1,8 +1,12 @@
 //! What the engine remembers of a service between two looks, for those that depend on it.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::api::service_recovery::Block;
+use crate::plan::ServiceId;
 
 /// What was decided for a service.
 #[derive(Debug)]
@@ -32,4 +36,37 @@ pub(super) struct Standing {
     pub is_reachable: bool,
     /// Its stage is `Recovered`.
     pub is_recovered: bool,
+}
+
+/// When each service is decided again at the latest.
+#[derive(Debug)]
+pub(super) struct WakeTimes {
+    of: Vec<Option<Timestamp>>,
+    sorted: BTreeSet<(Timestamp, ServiceId)>,
+}
+
+impl WakeTimes {
+    /// None of so many services is waited for.
+    pub(super) fn new(services: usize) -> Self {
+        Self { of: vec![None; services], sorted: BTreeSet::new() }
+    }
+
+    /// Sets the time of one service.
+    pub(super) fn set(&mut self, service: ServiceId, at: Option<Timestamp>) {
+        let before = std::mem::replace(&mut self.of[service], at);
+        if before != at {
+            before.map(|before| self.sorted.remove(&(before, service)));
+            self.sorted.extend(at.map(|at| (at, service)));
+        }
+    }
+
+    /// The services whose time has come, oldest first.
+    pub(super) fn until(&self, now: Timestamp) -> impl Iterator<Item = ServiceId> {
+        self.sorted.range(..=(now, ServiceId::MAX)).map(|&(_, service)| service)
+    }
+
+    /// The earliest time of all.
+    pub(super) fn first(&self) -> Option<Timestamp> {
+        self.sorted.first().map(|&(at, _)| at)
+    }
 }

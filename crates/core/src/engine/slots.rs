@@ -1,5 +1,8 @@
 //! Units as they stand, and which of them may move: `maxParallel` at once, and whoever waits for a person gives the slot back.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use crate::api::{Health, Isolation, Phase, Stage, Verdict};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
@@ -100,7 +103,7 @@ struct Precedence {
 }
 
 /// What decides about a unit's slot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct UnitState {
     /// It wants a slot, and in which order it gets one.
     wants: Option<Precedence>,
@@ -148,25 +151,55 @@ pub(super) fn unit_state(
     (state, UnitView { unmet, go: false, wants_slot })
 }
 
-/// Gives the slots away: to those under way first, then by tier, then to what most depends on.
-pub(super) fn allot(plan: &Plan, states: &[UnitState], views: &mut [UnitView]) {
-    let mut slots = plan.max_parallel;
-    let mut wanting: Vec<(Precedence, UnitId)> = Vec::new();
-    for (id, (state, view)) in states.iter().zip(&mut *views).enumerate() {
-        view.go = false;
+/// Who has the slots of a plan: those under way first, then by tier, then what most depends on.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    states: Vec<UnitState>,
+    wanting: BTreeSet<Place>,
+    /// Units that act and want no slot: what is under way cannot be called back, whatever has changed since.
+    acting: usize,
+    granted: BTreeSet<UnitId>,
+}
+
+/// A unit's place among those that want a slot.
+type Place = (Precedence, i32, Reverse<usize>, UnitId);
+
+impl Slots {
+    /// No unit of the plan wants any.
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { states: vec![UnitState::default(); plan.units.len()], ..Self::default() }
+    }
+
+    /// Takes in how a unit stands now.
+    pub(super) fn set(&mut self, plan: &Plan, id: UnitId, state: UnitState) {
+        let unit = &plan.units[id];
+        let place = |precedence| (precedence, unit.tier.unwrap_or(i32::MAX), Reverse(unit.height), id);
+        let before = std::mem::replace(&mut self.states[id], state);
+        if before == state {
+            return;
+        }
+        match before.wants {
+            Some(precedence) => drop(self.wanting.remove(&place(precedence))),
+            None => self.acting -= usize::from(before.acts),
+        }
         match state.wants {
-            Some(precedence) => wanting.push((precedence, id)),
-            // What is under way cannot be called back, whatever has changed since.
-            None if state.acts => slots = slots.saturating_sub(1),
-            None => {}
+            Some(precedence) => drop(self.wanting.insert(place(precedence))),
+            None => self.acting += usize::from(state.acts),
         }
     }
-    wanting.sort_by_key(|&(precedence, id)| {
-        let unit = &plan.units[id];
-        (precedence, unit.tier.unwrap_or(i32::MAX), std::cmp::Reverse(unit.height), id)
-    });
-    for &(_, id) in wanting.iter().take(slots) {
-        views[id].go = true;
+
+    /// Gives the slots away. Returns the units that have got one, or have one no more.
+    pub(super) fn allot(&mut self, plan: &Plan) -> Vec<UnitId> {
+        let slots = plan.max_parallel.saturating_sub(self.acting);
+        let granted: BTreeSet<UnitId> = self.wanting.iter().take(slots).map(|&(.., id)| id).collect();
+        let turned = granted.symmetric_difference(&self.granted).copied().collect();
+        self.granted = granted;
+        turned
+    }
+
+    /// Returns whether a unit has a slot.
+    pub(super) fn has(&self, id: UnitId) -> bool {
+        self.granted.contains(&id)
     }
 }
 
@@ -174,8 +207,14 @@ pub(super) fn allot(plan: &Plan, states: &[UnitState], views: &mut [UnitView]) {
 #[cfg(test)]
 pub(super) fn views(plan: &Plan, seen: &Observation) -> Vec<UnitView> {
     let satisfies = |id: ServiceId| satisfies_dependents(plan, seen, id);
-    let (states, mut views): (Vec<_>, Vec<_>) =
-        (0..plan.units.len()).map(|id| unit_state(plan, seen, &satisfies, id)).unzip();
-    allot(plan, &states, &mut views);
+    let mut slots = Slots::new(plan);
+    let of = |id| {
+        let (state, view) = unit_state(plan, seen, &satisfies, id);
+        slots.set(plan, id, state);
+        view
+    };
+    let mut views: Vec<UnitView> = (0..plan.units.len()).map(of).collect();
+    slots.allot(plan);
+    views.iter_mut().enumerate().for_each(|(id, view)| view.go = slots.has(id));
     views
 }
