@@ -367,7 +367,7 @@ pub enum StepState {
     /// About to start, or running: starting it again changes nothing.
     Running,
     /// It has done what it was to do.
-    Succeeded,
+    Done,
     /// Refused or failed.
     Failed,
 }

@@ -72,7 +72,7 @@ async fn jobs_run_in_the_clean_room_and_after_release() {
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("steps"));
     let record = serde_json::to_value(records.get("plan.db").await.unwrap()).unwrap();
     for index in 0..3 {
-        assert_eq!(step(&record, index), ("Succeeded".to_owned(), String::new()));
+        assert_eq!(step(&record, index), ("Done".to_owned(), String::new()));
     }
     let report = bench.judged(&plan).await;
     // A Deployment for each service, and two Jobs.

@@ -1,12 +1,23 @@
 //! Every run here ends with the judge, over the whole of it and over a while in which there is nothing to do.
 
-use control_plane::ControlPlane;
+use control_plane::{ControlPlane, Identity};
 use judge::{Options, Report, Window, judge_files};
+use rehearsal::kind;
 use serde_json::{Value, json};
 
 /// Judges the plan by all that has been logged so far. The operator is running.
 pub async fn judged(cluster: &ControlPlane, name: &str, plan: &str) -> Report {
     let (from, until) = rehearsal::idle(cluster).await.unwrap();
+    // Whoever looks into a crash reads what is there: the operator itself need not, after its last write.
+    let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+    let spec: Value = serde_yaml::from_str(plan).unwrap();
+    for service in spec["spec"]["services"].as_array().unwrap() {
+        let own = [service["name"].clone()];
+        let namespaces = service["namespaces"].as_array().map_or(&own[..], Vec::as_slice);
+        for namespace in namespaces {
+            kind(&admin, "v1", "Namespace", None).get(namespace.as_str().unwrap()).await.unwrap();
+        }
+    }
     let file = cluster.dir().join(format!("{name}.yaml"));
     std::fs::write(&file, plan).unwrap();
     let quiet = Some(Window::new(from, until).unwrap());

@@ -42,9 +42,8 @@ impl ServiceContext<'_> {
                 follow(step, progress);
             }
         }
-        let is_left = |(step, status): (&StepSpec, &StepStatus)| {
-            step.phase == phase && status.state != StepState::Succeeded
-        };
+        let is_left =
+            |(step, status): (&StepSpec, &StepStatus)| step.phase == phase && status.state != StepState::Done;
         let Some(index) = steps.iter().zip(&next.status.steps).position(is_left) else {
             return PhaseSteps::Succeeded;
         };
@@ -80,7 +79,7 @@ impl ServiceContext<'_> {
                 next.status.steps[index].state = StepState::Running;
                 self.effect(next, start);
             }
-            (StepState::Pending | StepState::Running | StepState::Succeeded, _) => {}
+            (StepState::Pending | StepState::Running | StepState::Done, _) => {}
         }
     }
 
@@ -89,14 +88,14 @@ impl ServiceContext<'_> {
         let (steps, statuses) = (&self.plan.services[other].steps, &self.seen.services[other].status.steps);
         let mut in_clean_room =
             steps.iter().zip(statuses).filter(|(step, _)| step.phase == StepPhase::CleanRoom);
-        !statuses.is_empty() && in_clean_room.all(|(_, status)| status.state == StepState::Succeeded)
+        !statuses.is_empty() && in_clean_room.all(|(_, status)| status.state == StepState::Done)
     }
 }
 
 /// Writes down what is known of a step that runs.
 fn follow(step: &mut StepStatus, progress: &StepProgress) {
     let (state, message) = match progress {
-        StepProgress::Succeeded => (StepState::Succeeded, ""),
+        StepProgress::Succeeded => (StepState::Done, ""),
         StepProgress::Failed(message) => (StepState::Failed, message.as_str()),
         StepProgress::Running(message) | StepProgress::Retry { message, .. } => {
             (StepState::Running, message.as_str())

@@ -323,7 +323,7 @@ impl Maker {
                 None => status["gates"] = json!([said]),
             }
             status["stage"] = json!(stage);
-            let state = if stage == "Restoring" { "Running" } else { "Succeeded" };
+            let state = if stage == "Restoring" { "Running" } else { "Done" };
             status["steps"] = json!([{"name": "start", "state": state}]);
         });
     }

@@ -52,7 +52,7 @@ fn whatever_a_step_creates_is_judged_as_its_write() {
         assert_eq!(log.messages(), expected);
         let mut log = entered();
         log.status("done", "dns", |status| {
-            status["steps"] = json!([{"name": "start", "state": "Succeeded"}]);
+            status["steps"] = json!([{"name": "start", "state": "Done"}]);
         });
         log.write("create", ACCOUNT, object, |_| {});
         assert_eq!(
@@ -69,7 +69,7 @@ fn step_after_release_writes_while_its_service_is_open_and_reconnecting() {
         log.at(10_000).begin("dns", 1).enter("dns").step("dns").open("dns");
         log.status("tells", "dns", |status| {
             status["steps"] =
-                json!([{"name": "start", "state": "Succeeded"}, {"name": "tell", "state": "Running"}]);
+                json!([{"name": "start", "state": "Done"}, {"name": "tell", "state": "Running"}]);
         });
         log.label("level", OPERATOR, "dns", level);
         log.write("tell", ACCOUNT, "configmaps/dns/told", |_| {}).messages()

@@ -269,10 +269,10 @@ fn nothing_that_is_under_way_goes_further_while_what_it_stands_on_is_in_doubt() 
         assert_eq!((decided.effect, decided.status.steps[0].state), (None, step));
     }
     for (in_doubt, stage) in [(false, Stage::Reconnecting), (true, Stage::PostChecks)] {
-        let decided = under_way(Stage::PostChecks, StepState::Succeeded, in_doubt);
+        let decided = under_way(Stage::PostChecks, StepState::Done, in_doubt);
         assert_eq!(decided.status.stage, stage);
     }
-    let opens = |in_doubt| under_way(Stage::Reconnecting, StepState::Succeeded, in_doubt).effect;
+    let opens = |in_doubt| under_way(Stage::Reconnecting, StepState::Done, in_doubt).effect;
     assert!(matches!(opens(false), Some(Effect::Ask { isolation: Isolation::Open, .. })));
     assert_eq!(opens(true), None);
 }

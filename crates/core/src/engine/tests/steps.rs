@@ -69,7 +69,7 @@ fn step_after_release_runs_once_open_and_before_dependents() {
     let start = at(|e| matches!(e, Effect::Step { index: 1, .. }));
     let tell = at(|e| matches!(e, Effect::Step { index: 0, .. }));
     assert!(start < open && open < tell, "{done:?}");
-    assert!(s.status("db").steps.iter().all(|step| step.state == StepState::Succeeded));
+    assert!(s.status("db").steps.iter().all(|step| step.state == StepState::Done));
     let told = s.timed("db").into_iter().find(|(_, e)| matches!(e, Effect::Step { index: 0, .. })).unwrap().0;
     assert!(s.reached("web", Stage::PreChecks) > told);
     assert_eq!(s.stage("web"), Stage::Recovered);
