@@ -53,8 +53,8 @@ impl Heartbeats {
         let alive: Vec<Arc<Loop>> = self.loops().iter().filter_map(Weak::upgrade).collect();
         let stuck = alive.iter().filter_map(|of| {
             let silent = now.saturating_duration_since(of.last_beat());
-            let told = || format!("{}: no sign of life for {} s", of.name, silent.as_secs());
-            (silent > of.limit).then(told)
+            let describe = || format!("{}: no sign of life for {} s", of.name, silent.as_secs());
+            (silent > of.limit).then(describe)
         });
         stuck.collect()
     }

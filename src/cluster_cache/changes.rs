@@ -45,7 +45,7 @@ impl Default for Subscribers {
 }
 
 impl Subscribers {
-    pub(super) fn tell(&self, change: Change) {
+    pub(super) fn publish(&self, change: Change) {
         // Nobody may have subscribed.
         let _ = self.0.send(change);
     }
@@ -92,7 +92,7 @@ mod tests {
             on_node_network: false,
             is_judged: true,
         };
-        (0..=BEHIND).for_each(|number| subscribers.tell(change(number)));
+        (0..=BEHIND).for_each(|number| subscribers.publish(change(number)));
         assert_eq!(changes.now(), Some(Notice::Missed));
         assert_eq!(changes.now(), Some(Notice::Changed(change(1))));
         let rest = std::iter::from_fn(|| changes.now()).count();

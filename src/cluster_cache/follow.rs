@@ -37,16 +37,16 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a list or a watch ended.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+enum WatchError {
     #[error("{0}")]
     Api(#[from] kube::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Unanswered(Duration),
-    #[error("the watch did not end when it should have: the connection is taken for dead")]
+    #[error("the watch did not end in time; the connection is considered dead")]
     Silent,
 }
 
-impl Broken {
+impl WatchError {
     /// Has the API server forgotten the version from which the watch was to go on?
     fn is_expired(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 410)
@@ -54,7 +54,7 @@ impl Broken {
 }
 
 /// What is kept of one kind.
-pub(super) trait Kept: Send + Sync + 'static {
+pub(super) trait ObjectCache: Send + Sync + 'static {
     /// All objects are about to be listed.
     fn begin_list(&self) {}
 
@@ -73,7 +73,7 @@ pub(super) trait Source: 'static {
     /// An object as it arrives.
     type Arrived: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static;
     /// What is kept of all objects.
-    type Cache: Kept;
+    type Cache: ObjectCache;
 
     /// The kind.
     const KIND: Kind;
@@ -124,7 +124,7 @@ impl<S: Source> Follower<S> {
                     if error.is_expired() {
                         self.version = None;
                     }
-                    tracing::warn!(%error, kind = %S::KIND, "a watch broke; it is begun again");
+                    tracing::warn!(%error, kind = %S::KIND, "watch failed; restarting it");
                     self.cache.confirmation().failed(error.to_string());
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
@@ -134,7 +134,7 @@ impl<S: Source> Follower<S> {
     }
 
     /// Lists, if need be, and watches until the watch ends.
-    async fn follow(&mut self) -> Result<(), Broken> {
+    async fn follow(&mut self) -> Result<(), WatchError> {
         let version = match self.version.clone() {
             Some(version) => version,
             None => {
@@ -147,20 +147,20 @@ impl<S: Source> Follower<S> {
         params.label_selector.clone_from(&self.labels);
         let asked = moment();
         let watch = timeout(BEGINS_WITHIN, self.api.watch(&params, &version)).await;
-        let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered(BEGINS_WITHIN))??);
+        let mut events = std::pin::pin!(watch.map_err(|_| WatchError::Unanswered(BEGINS_WITHIN))??);
         self.cache.confirmation().confirm(asked);
         let dead_at = Instant::now() + Duration::from_secs(RENEWED_AFTER.into()) + GRACE;
         loop {
             match timeout_at(dead_at, events.next()).await {
                 Ok(Some(event)) => self.apply(event?)?,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(Broken::Silent),
+                Err(_) => return Err(WatchError::Silent),
             }
         }
     }
 
     /// Reads everything, and returns as of which version.
-    async fn list(&self) -> Result<String, Broken> {
+    async fn list(&self) -> Result<String, WatchError> {
         let asked = moment();
         self.cache.begin_list();
         let mut gone: BTreeSet<(String, String)> = self.cache.names().into_iter().collect();
@@ -168,7 +168,7 @@ impl<S: Source> Follower<S> {
         params.label_selector.clone_from(&self.labels);
         let version = loop {
             let page = timeout(PAGE_WITHIN, self.api.list(&params)).await;
-            let page = page.map_err(|_| Broken::Unanswered(PAGE_WITHIN))??;
+            let page = page.map_err(|_| WatchError::Unanswered(PAGE_WITHIN))??;
             for object in page.items {
                 gone.remove(&key(&object));
                 self.put(object);
@@ -186,7 +186,7 @@ impl<S: Source> Follower<S> {
         Ok(version)
     }
 
-    fn apply(&mut self, event: WatchEvent<S::Arrived>) -> Result<(), Broken> {
+    fn apply(&mut self, event: WatchEvent<S::Arrived>) -> Result<(), WatchError> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.version = object.resource_version();
@@ -198,7 +198,7 @@ impl<S: Source> Follower<S> {
                 self.remove(namespace, name, self.version.clone().unwrap_or_default());
             }
             WatchEvent::Bookmark(bookmark) => self.version = Some(bookmark.metadata.resource_version),
-            WatchEvent::Error(status) => return Err(Broken::Api(kube::Error::Api(status))),
+            WatchEvent::Error(status) => return Err(WatchError::Api(kube::Error::Api(status))),
         }
         Ok(())
     }
@@ -207,7 +207,7 @@ impl<S: Source> Follower<S> {
         let (namespace, name) = key(&object);
         let (difference, on_node_network) = S::put(&self.cache, &namespace, &name, object);
         let is_judged = difference == Difference::Judged;
-        self.subscribers.tell(Change {
+        self.subscribers.publish(Change {
             kind: S::KIND,
             namespace,
             name,
@@ -221,7 +221,7 @@ impl<S: Source> Follower<S> {
     fn remove(&self, namespace: String, name: String, version: String) {
         let on_node_network = S::remove(&self.cache, &namespace, &name);
         let gone = Some(version);
-        self.subscribers.tell(Change {
+        self.subscribers.publish(Change {
             kind: S::KIND,
             namespace,
             name,

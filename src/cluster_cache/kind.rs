@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::follow::Kept;
+use super::follow::ObjectCache;
 use crate::clock;
 
 /// What is kept of an object, or why it cannot be read: one that cannot stops none of the others.
@@ -112,7 +112,7 @@ impl<T: PartialEq> KindCache<T> {
     }
 }
 
-impl<T: PartialEq + Send + Sync + 'static> Kept for KindCache<T> {
+impl<T: PartialEq + Send + Sync + 'static> ObjectCache for KindCache<T> {
     fn names(&self) -> Vec<(String, String)> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         let of = |(namespace, within): (&String, &Within<T>)| {

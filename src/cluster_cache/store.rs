@@ -10,7 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 
-use super::follow::Kept;
+use super::follow::ObjectCache;
 use super::kind::{Confirmation, Difference};
 
 /// An object that may not be what its kind says: one that cannot be read stops none of the others.
@@ -86,7 +86,7 @@ where
     }
 }
 
-impl<K> Kept for StoreCache<K>
+impl<K> ObjectCache for StoreCache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
