@@ -45,7 +45,7 @@ pub struct LeaderElector {
     pub heartbeats: Heartbeats,
     /// What it publishes while it leads.
     pub published: Published,
-    /// Kept up to date by whoever keeps the Lease: no write is sent without it.
+    /// RenewedLease up to date by whoever keeps the Lease: no write is sent without it.
     pub leadership: Leadership,
 }
 
@@ -81,9 +81,9 @@ impl Leadership {
     }
 }
 
-/// Whoever leads. It has to be [kept](LeaderLease::kept).
+/// Whoever leads. It has to be [kept](LeaderLease::keep_renewed).
 pub struct LeaderLease {
-    candidate: LeaderElector,
+    elector: LeaderElector,
     /// As it was last written by us, or found to be ours.
     lease: Lease,
     /// When the last renewal that the API server confirmed was sent.
@@ -98,20 +98,20 @@ struct ObservedLease {
 
 impl ObservedLease {
     /// May whoever stands by take the Lease now? `seen` is what it looked like at the last look.
-    fn may_take(seen: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
+    fn can_acquire(observed: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
         let spec = lease.spec.as_ref();
         if spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default().is_empty() {
             return true;
         }
         let version = lease.resource_version();
-        let sight = match seen {
-            Some(sight) if sight.version == version => sight,
-            _ => seen.insert(Self { version, since: now }),
+        let latest = match observed {
+            Some(latest) if latest.version == version => latest,
+            _ => observed.insert(Self { version, since: now }),
         };
         // Whoever holds it says for how long; a replica that was started with less does not hurry it.
         let said = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
         let lasts = said.map_or(own, Duration::from_secs).max(own);
-        now.duration_since(sight.since) >= lasts
+        now.duration_since(latest.since) >= lasts
     }
 }
 
@@ -123,32 +123,32 @@ impl LeaderElector {
     pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<LeaderLease, S> {
         let mut stop = std::pin::pin!(stop);
         let heart = self.heart();
-        let (mut seen, mut has_tried) = (None, false);
+        let (mut observed, mut has_tried) = (None, false);
         loop {
             heart.beat();
             // Reading can be broken off at any time. A write that was sent is waited for: it may have taken the Lease.
             let found = tokio::select! {
-                found = self.look(&mut seen) => found,
+                found = self.observe(&mut observed) => found,
                 why = &mut stop => return self.stand_down(has_tried, why).await,
             };
             let taken = match found {
                 Ok(Some(lease)) => {
                     has_tried = true;
-                    self.take(lease).await.map(Some)
+                    self.acquire(lease).await.map(Some)
                 }
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
             match taken {
                 Ok(Some((lease, renewed))) => {
-                    let held = LeaderLease { candidate: self, lease, renewed };
+                    let held = LeaderLease { elector: self, lease, renewed };
                     held.extend();
                     return Ok(held);
                 }
                 Ok(None) => {}
                 // Somebody was quicker.
                 Err(error) if error.is_conflict() => {}
-                Err(error) => tracing::warn!(%error, "nobody knows who leads: standing by"),
+                Err(error) => tracing::warn!(%error, "lease cannot be read or acquired; standing by"),
             }
             tokio::select! {
                 () = tokio::time::sleep(self.duration / 5) => {}
@@ -171,7 +171,7 @@ impl LeaderElector {
     }
 
     /// Reads the Lease. Returns it as it is to be written, if this one may take it now.
-    async fn look(&self, seen: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
+    async fn observe(&self, observed: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
         let found = call_opt(format!("get Lease {}", self.name), self.leases.get(&self.name)).await?;
         self.is_read.store(true, Ordering::Relaxed);
         Ok(match found {
@@ -179,17 +179,17 @@ impl LeaderElector {
                 let annotations = Some(self.published.annotations());
                 let metadata =
                     ObjectMeta { name: Some(self.name.clone()), annotations, ..ObjectMeta::default() };
-                Some(self.held(Lease { metadata, spec: None }))
+                Some(self.with_own_identity(Lease { metadata, spec: None }))
             }
-            Some(lease) if ObservedLease::may_take(seen, &lease, self.duration, Instant::now()) => {
-                Some(self.held(lease))
+            Some(lease) if ObservedLease::can_acquire(observed, &lease, self.duration, Instant::now()) => {
+                Some(self.with_own_identity(lease))
             }
             Some(_) => None,
         })
     }
 
     /// Takes the Lease. Returns it, and when that was sent.
-    async fn take(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
+    async fn acquire(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
         let sent = Instant::now();
         let lease = if lease.resource_version().is_some() {
             call(format!("take Lease {}", self.name), self.write(&lease)).await?
@@ -204,8 +204,10 @@ impl LeaderElector {
     async fn release(&self) {
         match tokio::time::timeout(RELEASE, self.release_lease()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the lease runs out"),
-            Err(_) => tracing::warn!("the lease runs out: giving it back took too long"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lease not released; a successor has to wait until it expires")
+            }
+            Err(_) => tracing::warn!("lease not released in time; a successor has to wait until it expires"),
         }
     }
 
@@ -234,7 +236,7 @@ impl LeaderElector {
     }
 
     /// The Lease, as this one holds it from now on.
-    fn held(&self, mut lease: Lease) -> Lease {
+    fn with_own_identity(&self, mut lease: Lease) -> Lease {
         let now = MicroTime(clock::now());
         let before = lease.spec.take().unwrap_or_default();
         let mine = before.holder_identity.as_deref() == Some(&self.identity);
@@ -254,19 +256,19 @@ impl LeaderElector {
 
 impl LeaderLease {
     /// For how long it leads without a renewal that is confirmed. The rest of the Lease is for whatever is under way then.
-    fn lasts(&self) -> Duration {
-        self.candidate.duration * 5 / 6
+    fn renewal_deadline(&self) -> Duration {
+        self.elector.duration * 5 / 6
     }
 
     fn extend(&self) {
-        self.candidate.leadership.set(Some(self.renewed + self.lasts()));
+        self.elector.leadership.set(Some(self.renewed + self.renewal_deadline()));
     }
 
     /// Renews the Lease for as long as it is polled. Resolves, with the reason, when this one must not take itself for the leader any
     /// more: before anybody else may.
-    async fn keep(&mut self) -> String {
-        let (duration, lasts) = (self.candidate.duration, self.lasts());
-        let heart = self.candidate.heart();
+    async fn renew_until_lost(&mut self) -> String {
+        let (duration, lasts) = (self.elector.duration, self.renewal_deadline());
+        let heart = self.elector.heart();
         let mut pause = duration / 3;
         loop {
             heart.beat();
@@ -281,7 +283,7 @@ impl LeaderLease {
                 Ok(Ok(())) => pause = duration / 3,
                 Ok(Err(Renewal::Lost(why))) => return why,
                 Ok(Err(Renewal::Failed(error))) => {
-                    tracing::warn!(%error, "the lease is not renewed yet");
+                    tracing::warn!(%error, "lease not renewed; will retry");
                     pause = duration / 20;
                 }
                 Err(_) => pause = Duration::ZERO,
@@ -290,11 +292,11 @@ impl LeaderLease {
     }
 
     async fn renew(&mut self) -> Result<(), Renewal> {
-        let candidate = &self.candidate;
-        let what = |verb: &str| format!("{verb} Lease {}", candidate.name);
+        let elector = &self.elector;
+        let what = |verb: &str| format!("{verb} Lease {}", elector.name);
         let sent = Instant::now();
-        let lease = candidate.held(self.lease.clone());
-        match call(what("renew"), candidate.write(&lease)).await {
+        let lease = elector.with_own_identity(self.lease.clone());
+        match call(what("renew"), elector.write(&lease)).await {
             Ok(lease) => {
                 (self.lease, self.renewed) = (lease, sent);
                 self.extend();
@@ -302,10 +304,10 @@ impl LeaderLease {
             }
             // By whom it was written is to be seen: perhaps by ourselves, and the answer was lost.
             Err(error) if error.is_conflict() || error.is_not_found() => {
-                let found = call_opt(what("get"), candidate.leases.get(&candidate.name)).await?;
+                let found = call_opt(what("get"), elector.leases.get(&elector.name)).await?;
                 let Some(found) = found else { return Err(Renewal::Lost("the lease is gone".to_owned())) };
                 match found.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) {
-                    Some(holder) if holder == candidate.identity => self.lease = found,
+                    Some(holder) if holder == elector.identity => self.lease = found,
                     Some(holder) if !holder.is_empty() => {
                         return Err(Renewal::Lost(format!("the lease is held by {holder}")));
                     }
@@ -319,33 +321,33 @@ impl LeaderLease {
 
     /// Has it kept by a task of its own, so that nothing that the leader does holds up a renewal.
     #[must_use]
-    pub fn kept(mut self) -> Kept {
-        let (let_go, asked) = oneshot::channel::<Never>();
-        let candidate = self.candidate.clone();
+    pub fn keep_renewed(mut self) -> RenewedLease {
+        let (renewal_guard, asked) = oneshot::channel::<Never>();
+        let elector = self.elector.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
-                why = self.keep() => {
-                    self.candidate.leadership.set(None);
+                why = self.renew_until_lost() => {
+                    self.elector.leadership.set(None);
                     Some(why)
                 }
                 _ = asked => None,
             }
         });
-        Kept { task, let_go, candidate }
+        RenewedLease { task, renewal_guard, elector }
     }
 }
 
 /// A lease that is renewed by a task of its own.
-pub struct Kept {
+pub struct RenewedLease {
     task: JoinHandle<Option<String>>,
     /// Dropped, it ends the keeping.
-    let_go: oneshot::Sender<Never>,
-    candidate: LeaderElector,
+    renewal_guard: oneshot::Sender<Never>,
+    elector: LeaderElector,
 }
 
 enum Never {}
 
-impl Kept {
+impl RenewedLease {
     /// Resolves, with the reason, once this one must not take itself for the leader any more; also if nobody keeps the Lease. It is not to
     /// be given back then.
     pub async fn lost(&mut self) -> String {
@@ -359,10 +361,10 @@ impl Kept {
     /// Gives the Lease back, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
     /// runs out.
     pub async fn release_lease(self) {
-        drop(self.let_go);
+        drop(self.renewal_guard);
         // Whoever renews it is done first, or the Lease is lost.
         if let Ok(None) = self.task.await {
-            self.candidate.release().await;
+            self.elector.release().await;
         }
     }
 }

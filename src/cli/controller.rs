@@ -111,40 +111,37 @@ enum LogFormat {
 const WIND_DOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Why this process ends.
-enum Ended {
+enum ShutdownCause {
     /// Somebody asked it to.
-    Asked,
+    Requested,
     /// The health endpoints are gone: nobody could tell whether it lives.
-    Unserved,
+    HealthEndpoints,
     /// A controller ended, or panicked.
     Controllers(anyhow::Error),
     /// The wall clock was set.
     Clock(String),
 }
 
-impl Ended {
+impl ShutdownCause {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Asked => {
-                tracing::info!("asked to stop: giving the lease back");
+            Self::Requested => {
+                tracing::info!("shutdown requested; releasing the lease");
                 ExitCode::SUCCESS
             }
-            Self::Unserved => {
-                tracing::error!("the health endpoints ended: giving the lease back and ending");
+            Self::HealthEndpoints => {
+                tracing::error!("health endpoints failed; releasing the lease and exiting");
                 ExitCode::FAILURE
             }
             Self::Controllers(error) => {
                 tracing::error!(
                     error = error_line(error.as_ref()),
-                    "a controller ended: giving the lease back and ending"
+                    "controller failed; releasing the lease and exiting"
                 );
                 ExitCode::FAILURE
             }
             Self::Clock(why) => {
-                tracing::error!(
-                    why,
-                    "what rests on the clock as it was begins anew: giving the lease back and ending"
-                );
+                tracing::error!(why, "wall clock jumped; releasing the lease and exiting");
                 ExitCode::FAILURE
             }
         }
@@ -191,7 +188,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     published.set(version::ANNOTATION, version::full());
     // What an earlier leader found out of its store says nothing of this one's.
     published.set(STORE_ANNOTATION, String::new());
-    let candidate = LeaderElector {
+    let elector = LeaderElector {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
         identity: identity.clone(),
@@ -203,29 +200,29 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     };
     let mut ended = Box::pin(async {
         tokio::select! {
-            () = stopped() => Ended::Asked,
-            _ = serving => Ended::Unserved,
+            () = stopped() => ShutdownCause::Requested,
+            _ = serving => ShutdownCause::HealthEndpoints,
         }
     });
 
-    tracing::info!("waiting to lead");
-    let mut lease = match candidate.lead(&mut ended).await {
-        Ok(held) => held.kept(),
+    tracing::info!("waiting for the leader lease");
+    let mut lease = match elector.lead(&mut ended).await {
+        Ok(held) => held.keep_renewed(),
         Err(ended) => return Ok(ended.code()),
     };
-    tracing::info!("leading");
+    tracing::info!("became leader");
     let process = &health.process;
     process.metrics.begin_leading();
     let store = evidence.store.clone();
     // Whatever it does, it writes only while it leads.
     let client = crate::client::while_leading(config.clone(), process.leadership.clone())?;
-    let mut controllers = Box::pin(lead(args, client, config, asker, evidence, process.clone()));
+    let mut controllers = Box::pin(run_controllers(args, client, config, asker, evidence, process.clone()));
     let ended = tokio::select! {
-        error = &mut controllers => Ended::Controllers(error),
-        () = keep_proving(&store, &identity, &published) => Ended::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
+        error = &mut controllers => ShutdownCause::Controllers(error),
+        () = keep_proving(&store, &identity, &published) => ShutdownCause::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
         // Whoever leads no more writes no more: nothing is safer than to end at once.
-        why = lease.lost() => return Ok(lost(&why)),
-        why = clock::jumped() => Ended::Clock(why),
+        why = lease.lost() => return Ok(lease_lost(&why)),
+        why = clock::jumped() => ShutdownCause::Clock(why),
         ended = &mut ended => ended,
     };
     let code = ended.code();
@@ -235,7 +232,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let winding_down = async {
         // Passes that are under way rest on the clock as it was, or on a controller that failed: only where there is no such reason
         // do they come to their end.
-        if matches!(ended, Ended::Asked | Ended::Unserved) {
+        if matches!(ended, ShutdownCause::Requested | ShutdownCause::HealthEndpoints) {
             controllers.as_mut().await;
         }
         drop(controllers);
@@ -243,22 +240,22 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         process.writers.wait().await;
     };
     tokio::select! {
-        why = lease.lost() => return Ok(lost(&why)),
+        why = lease.lost() => return Ok(lease_lost(&why)),
         done = tokio::time::timeout(WIND_DOWN, winding_down) => if done.is_err() {
-            tracing::warn!(after = ?WIND_DOWN, "what is under way is broken off");
+            tracing::warn!(after = ?WIND_DOWN, "running work aborted: it did not end in time");
         }
     }
     lease.release_lease().await;
     Ok(code)
 }
 
-fn lost(why: &str) -> ExitCode {
-    tracing::error!(why, "nobody knows who leads: ending");
+fn lease_lost(why: &str) -> ExitCode {
+    tracing::error!(why, "leader lease lost; exiting");
     ExitCode::FAILURE
 }
 
 /// All controllers, until they are told to stop and have, or one ends or panics: then returns why.
-async fn lead(
+async fn run_controllers(
     args: &Args,
     client: Client,
     config: Config,

@@ -23,7 +23,7 @@ pub(super) struct Health {
 
 pub(super) async fn serve(listener: TcpListener, health: Arc<Health>) {
     if let Err(error) = axum::serve(listener, router(health)).await {
-        tracing::error!(%error, "the health endpoints ended");
+        tracing::error!(%error, "health endpoints failed");
     }
 }
 
