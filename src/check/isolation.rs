@@ -132,7 +132,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     if tested.len() == isolated.len() {
         return NETWORK.passes(count(tested.len(), "namespace"));
     }
-    let untried: Vec<&Isolated> =
+    let unprobed: Vec<&Isolated> =
         isolated.iter().filter(|one| !tested.iter().any(|t| t.namespace == one.namespace)).collect();
-    NETWORK.warns(format!("not tried: {} ({}). {TRY}", names(&untried), message(&untried)))
+    NETWORK.warns(format!("not tried: {} ({}). {TRY}", names(&unprobed), message(&unprobed)))
 }

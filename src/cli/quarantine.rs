@@ -21,12 +21,12 @@ use crate::calls::{call, call_opt};
 use crate::isolation::ensure::{self, ensure};
 use crate::isolation::impact;
 use crate::isolation::list;
-use crate::isolation::offline::{self, Request, Work};
+use crate::isolation::offline::{self, NamespaceIsolation, Request};
 use crate::isolation::preflight::{self, Kind};
 use crate::leader::LEASE;
 use crate::text::count;
 use report::{LeftOut, Outcome, Report};
-use targets::Meant;
+use targets::Selection;
 
 mod report;
 mod targets;
@@ -151,7 +151,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     show(args, &report::findings(&report));
     let stopped = report.findings.iter().any(|finding| finding.stops(&args.accept_risk));
     if args.dry_run {
-        return look(args, &client, report, stopped).await;
+        return dry_run(args, &client, report, stopped).await;
     }
     if stopped {
         return finish(args, report, Outcome::Stopped);
@@ -182,9 +182,9 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
 /// Which namespaces are meant, and who is there to help.
 async fn begin(args: &Args, client: &Client) -> Result<Report> {
     let meant = match (&args.selector, args.all_but.is_empty()) {
-        (Some(selector), _) => Meant::Selected(selector.clone()),
-        (None, false) => Meant::AllBut(args.all_but.clone()),
-        (None, true) => Meant::Named(args.namespaces.clone()),
+        (Some(selector), _) => Selection::Selected(selector.clone()),
+        (None, false) => Selection::AllBut(args.all_but.clone()),
+        (None, true) => Selection::Named(args.namespaces.clone()),
     };
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.lease_namespace);
@@ -245,7 +245,7 @@ fn leads(lease: &Lease, now: Timestamp) -> bool {
 }
 
 /// The dry-run: what would stop, and whether the API server would let us.
-async fn look(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
+async fn dry_run(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
     let spec = spec(args);
     match ensure(client, true).await {
         Ok(found) => report.policies = found,
@@ -301,8 +301,8 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
     let cut = Progress::of(names.len());
     let works: Vec<_> = stream::iter(names)
         .map(|name| async {
-            let work = Work::cut(client, name, request).await;
-            cut.tell(name, if work.is_cut() { "network cut" } else { "network NOT cut" });
+            let work = NamespaceIsolation::cut(client, name, request).await;
+            cut.report_progress(name, if work.is_cut() { "network cut" } else { "network NOT cut" });
             work
         })
         .buffered(PARALLEL)
@@ -317,7 +317,7 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
                 offline::Outcome { contained: true, .. } => "isolated, with problems",
                 _ => "NOT isolated",
             };
-            done.tell(&outcome.namespace, what);
+            done.report_progress(&outcome.namespace, what);
             outcome
         })
         .buffered(PARALLEL)
@@ -336,7 +336,7 @@ impl Progress {
         Self { total, done: AtomicUsize::new(0) }
     }
 
-    fn tell(&self, name: &str, what: &str) {
+    fn report_progress(&self, name: &str, what: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         anstream::eprintln!("[{done}/{}] {name}: {what}", self.total);
     }

@@ -1,4 +1,4 @@
-//! The admission policies, for who isolates without an operator: those that are missing are made, and none is changed.
+//! Installs missing admission policies without the operator. Existing ones are not changed.
 
 use std::fmt::Debug;
 
@@ -13,19 +13,19 @@ use super::policies::{self, Policy};
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 
-/// What was found of one policy or binding.
+/// State of one policy or binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum State {
-    /// As this version writes it.
+    /// Equal to this version's.
     InPlace,
-    /// It was missing, and was made.
+    /// It was missing, and was created.
     Made,
-    /// It is there, and differs from what this version writes: another version's, or changed by somebody.
+    /// It differs from this version's: another version, or modified by another writer.
     Differs,
-    /// It is missing, and only a dry-run was made.
+    /// It is missing, and this was a dry-run.
     Missing,
-    /// It is missing, and not ours to make: only who may read all ConfigMaps may make a policy with one for a parameter.
-    /// Isolation holds without it; what it guards is elsewhere.
+    /// It is missing, and the caller may not create it: a policy with ConfigMaps as parameters requires the right to read all ConfigMaps.
+    /// Isolation does not depend on it.
     NotMade,
 }
 
@@ -35,15 +35,15 @@ pub enum State {
 pub struct Found {
     /// Kind and name.
     pub object: String,
-    /// What was found of it.
+    /// The state of the object.
     pub state: State,
-    /// Why it is not as it should be, in the API server's words.
+    /// The API server's error, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
 impl Found {
-    /// The name alone, which a policy and its binding share.
+    /// Returns the name without the kind. A policy and its binding have the same name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.object.rsplit(' ').next().unwrap_or_default()
@@ -56,18 +56,17 @@ pub enum EnsureError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A policy of ours does not parse: a mistake of this build.
+    /// A built-in policy does not parse: a bug of this build.
     #[error("the policies of this build do not parse: {0}")]
     Policies(#[from] serde_yaml::Error),
 }
 
-/// Sees to it that policies and bindings are there. `dry_run`: the API server only says whether it would let us.
+/// Creates missing policies and bindings. `dry_run`: only asks the API server whether that would succeed.
 ///
-/// # Errors
-/// [`EnsureError`]: one is missing and cannot be made, or could not be looked at.
+/// # Errors [`EnsureError`]: one is missing and cannot be created, or cannot be read.
 pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, EnsureError> {
     let mut all = Vec::new();
-    // Without it the guards refuse everything.
+    // Without the ConfigMap, the guards refuse everything.
     if !dry_run {
         list::ensure(client).await?;
     }
@@ -87,7 +86,7 @@ pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, Ensure
         if is_missing {
             continue;
         }
-        // To bind a policy to its lists takes a right to list them.
+        // Binding a policy to its lists requires the right to list them.
         let bound = one(client, &binding, |object| object.spec.as_ref(), dry_run).await;
         all.push(bound.or_else(|error| not_made("ValidatingAdmissionPolicyBinding", error))?);
     }
@@ -118,7 +117,7 @@ where
     let params = PostParams { dry_run, field_manager: Some(field_manager::FENCE.to_owned()) };
     match call(format!("create {object}"), api.create(&params, wanted)).await {
         Ok(_) => found(if dry_run { State::Missing } else { State::Made }),
-        // Somebody else was faster.
+        // Another writer was faster.
         Err(error) if error.is_conflict() => {
             let live = call(format!("get {object}"), api.get(&name)).await?;
             found(compare(&live))

@@ -10,7 +10,7 @@ use crate::api::protected_namespace;
 
 /// How somebody says which.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Meant {
+pub(super) enum Selection {
     /// By name.
     Named(Vec<String>),
     /// By labels.
@@ -29,7 +29,7 @@ pub(super) struct Targets {
 }
 
 /// Finds the namespaces that are meant, in the order of their names.
-pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, String> {
+pub(super) fn resolve(meant: &Selection, all: &[Namespace]) -> Result<Targets, String> {
     let known: BTreeSet<String> = all.iter().map(ResourceExt::name_any).collect();
     let exist = |names: &[String]| {
         let missing: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
@@ -38,7 +38,7 @@ pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, Strin
     let ending =
         |name: &str| all.iter().any(|n| n.name_any() == name && n.metadata.deletion_timestamp.is_some());
     let chosen: BTreeSet<String> = match meant {
-        Meant::Named(names) => {
+        Selection::Named(names) => {
             exist(names)?;
             // Protected ones are told by the preflight: somebody asked for them.
             return Ok(Targets {
@@ -46,11 +46,11 @@ pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, Strin
                 left_out: Vec::new(),
             });
         }
-        Meant::Selected(text) => {
+        Selection::Selected(text) => {
             let selector = parse(text)?;
             all.iter().filter(|n| selector.matches(n.labels())).map(ResourceExt::name_any).collect()
         }
-        Meant::AllBut(but) => {
+        Selection::AllBut(but) => {
             exist(but)?;
             known.iter().filter(|name| !but.contains(name)).cloned().collect()
         }
@@ -152,7 +152,7 @@ mod tests {
         .collect()
     }
 
-    fn names(meant: &Meant) -> Vec<String> {
+    fn names(meant: &Selection) -> Vec<String> {
         resolve(meant, &all()).unwrap().names
     }
 
@@ -166,16 +166,16 @@ mod tests {
             ("tier,tier notin (1)", vec!["web"]),
             ("!tier,team", vec!["odd"]),
         ] {
-            assert_eq!(names(&Meant::Selected(text.into())), expected, "{text}");
+            assert_eq!(names(&Selection::Selected(text.into())), expected, "{text}");
         }
         for bad in ["tier in 1", "", "a b", "=x", "tier>1 2"] {
-            assert!(resolve(&Meant::Selected(bad.into()), &all()).is_err(), "{bad}");
+            assert!(resolve(&Selection::Selected(bad.into()), &all()).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn all_but_leaves_out_what_the_cluster_lives_on_and_says_so() {
-        let targets = resolve(&Meant::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
+        let targets = resolve(&Selection::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
         assert_eq!(targets.names, ["odd", "web"]);
         let left: Vec<_> = targets.left_out.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(left, ["default", "kube-system"]);
@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn a_name_that_is_not_there_is_a_mistake_before_anything_is_done() {
         assert!(
-            resolve(&Meant::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
+            resolve(&Selection::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
         );
         assert!(
-            resolve(&Meant::AllBut(vec!["wbe".into()]), &all()).is_err(),
+            resolve(&Selection::AllBut(vec!["wbe".into()]), &all()).is_err(),
             "a typing error would isolate it"
         );
-        assert!(resolve(&Meant::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
+        assert!(resolve(&Selection::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::engine::StepProgress;
 use crate::steps::{self, StepError};
 
 impl Act {
-    /// Starts a step as the plan's account. Its intent has been written.
+    /// Starts a step as the plan's account. The intent was written before.
     pub(super) async fn step(
         &mut self,
         index: usize,

@@ -39,7 +39,7 @@ pub use verify::{Finding, Found, Problem, Verified};
 /// Longest entry, and most entries, of `missing` in the status; the index has them all.
 const MISSING: (usize, usize) = (256, 64);
 /// How many failures an error tells of.
-const TOLD: usize = 3;
+const MAX_NAMED: usize = 3;
 /// Most bytes that are kept of one container's log, unless it is said otherwise.
 pub const LOG_LIMIT: u64 = 16 << 20;
 /// How long VolumeSnapshots of a namespace are waited for, unless it is said otherwise.
@@ -172,7 +172,7 @@ pub async fn capture(
         objects: if manifests.is_some() && indexed { count } else { 0 },
         logs: (!evidence.recipients.is_empty()).then_some(logs),
         snapshots: snapshots.cut().take(snapshots::MOST).map(str::to_owned).collect(),
-        missing: told(&missing),
+        missing: summary(&missing),
     })
 }
 
@@ -215,23 +215,23 @@ fn complete(subject: Subject<'_>, missing: &[Miss]) -> Result<(), CaptureError> 
         return Ok(());
     }
     let mut what: Vec<String> =
-        failures.iter().take(TOLD).map(|failure| shorten(failure, MISSING.0)).collect();
-    if failures.len() > TOLD {
-        what.push(format!("and {} more", failures.len() - TOLD));
+        failures.iter().take(MAX_NAMED).map(|failure| shorten(failure, MISSING.0)).collect();
+    if failures.len() > MAX_NAMED {
+        what.push(format!("and {} more", failures.len() - MAX_NAMED));
     }
     Err(CaptureError::Incomplete { namespace: subject.namespace.to_owned(), what: what.join("; ") })
 }
 
 /// As much of what is missing as the status may hold.
-fn told(missing: &[Miss]) -> Vec<String> {
+fn summary(missing: &[Miss]) -> Vec<String> {
     let (length, most) = MISSING;
-    let mut told: Vec<_> = missing.iter().map(|miss| shorten(&miss.what, length)).collect();
-    if told.len() > most {
-        let rest = told.len() - (most - 1);
-        told.truncate(most - 1);
-        told.push(format!("and {rest} more: see the evidence"));
+    let mut summary: Vec<_> = missing.iter().map(|miss| shorten(&miss.what, length)).collect();
+    if summary.len() > most {
+        let rest = summary.len() - (most - 1);
+        summary.truncate(most - 1);
+        summary.push(format!("and {rest} more: see the evidence"));
     }
-    told
+    summary
 }
 
 #[cfg(test)]
@@ -288,10 +288,10 @@ mod tests {
 
     #[test]
     fn the_status_holds_a_bounded_part_of_what_is_missing_and_says_so() {
-        let many = told(&misses(0, 70));
+        let many = summary(&misses(0, 70));
         assert_eq!((many.len(), many[63].as_str()), (64, "and 7 more: see the evidence"));
-        assert_eq!(told(&misses(0, 64))[63], "kind-63: refused");
-        let long = told(&[Miss { what: "x".repeat(300), failure: false }]);
+        assert_eq!(summary(&misses(0, 64))[63], "kind-63: refused");
+        let long = summary(&[Miss { what: "x".repeat(300), failure: false }]);
         assert_eq!(long[0].len(), 256);
     }
 }

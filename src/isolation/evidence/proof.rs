@@ -41,15 +41,21 @@ pub async fn keep_proving(store: &Store, identity: &str, published: &Published) 
     loop {
         let proof = prove(store, identity, crate::clock::now()).await;
         match &proof.failure {
-            None => tracing::info!(store = proof.store, "the evidence store can be written to"),
+            None => tracing::info!(store = proof.store, "evidence store is writable"),
             Some(why) => {
-                tracing::error!(store = proof.store, why, "the evidence store cannot be written to");
+                tracing::error!(
+                    store = proof.store,
+                    why,
+                    "evidence store is not writable; fix it before namespaces are sealed"
+                );
             }
         }
         let pause = if proof.failure.is_none() { AGAIN } else { RETRY };
         match serde_json::to_string(&proof) {
             Ok(text) => published.set(STORE_ANNOTATION, text),
-            Err(error) => tracing::error!(%error, "the proof of the evidence store cannot be published"),
+            Err(error) => {
+                tracing::error!(%error, "result of the evidence store check not published; will retry")
+            }
         }
         tokio::time::sleep(pause).await;
     }

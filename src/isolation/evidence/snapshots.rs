@@ -61,13 +61,13 @@ pub(super) struct Snapshot {
     volume: String,
     class: String,
     #[serde(flatten)]
-    told: Told,
+    told: SnapshotStatus,
 }
 
 /// What its controller tells of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct SnapshotStatus {
     /// The VolumeSnapshotContent that it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
@@ -80,7 +80,7 @@ struct Told {
     error: Option<String>,
 }
 
-impl Told {
+impl SnapshotStatus {
     fn by(snapshot: &DynamicObject) -> Self {
         let status = &snapshot.data["status"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -245,7 +245,7 @@ async fn take_one(
         Err(error) => return Err(failed(error)),
     };
     Ok(Snapshot {
-        told: Told::by(&made),
+        told: SnapshotStatus::by(&made),
         uid: made.uid().unwrap_or_default(),
         at: made.creation_timestamp().map(|at| at.0.to_string()).unwrap_or_default(),
         name,
@@ -284,7 +284,7 @@ async fn await_cut(
                 now.metadata.uid.as_ref() == Some(uid) && now.metadata.deletion_timestamp.is_none()
             });
             let now = there.ok_or("it was deleted")?;
-            *told = Told::by(&now);
+            *told = SnapshotStatus::by(&now);
             if told.is_cut() {
                 return Ok(());
             }

@@ -51,7 +51,7 @@ fn cut_is_what_has_a_point_in_time_or_is_ready_and_nothing_else() {
         (json!({"readyToUse": true}), true, true),
     ] {
         let snapshot = json!({"metadata": {"name": "s"}, "status": status});
-        let told = Told::by(&serde_json::from_value(snapshot).unwrap());
+        let told = SnapshotStatus::by(&serde_json::from_value(snapshot).unwrap());
         assert_eq!((told.is_cut(), told.ready_to_use), (cut, ready), "{status}");
     }
 }

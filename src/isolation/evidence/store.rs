@@ -236,12 +236,12 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Failed(&'static str, #[source] Option<Box<Failed>>);
+    struct Cause(&'static str, #[source] Option<Box<Cause>>);
 
     #[test]
     fn a_failure_is_told_down_to_its_cause_and_nothing_is_told_twice() {
         let failed = |texts: &[&'static str]| {
-            texts.iter().rev().fold(None, |cause, text| Some(Box::new(Failed(text, cause)))).unwrap()
+            texts.iter().rev().fold(None, |cause, text| Some(Box::new(Cause(text, cause)))).unwrap()
         };
         for (texts, told) in [
             (&["request failed"][..], "request failed"),

@@ -12,12 +12,12 @@ use crate::calls::IoError;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    waiting: Mutex<Vec<Asked>>,
+    waiting: Mutex<Vec<PendingWrite>>,
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingWrite {
     namespace: String,
     level: Isolation,
     answer: oneshot::Sender<Result<(), IoError>>,
@@ -38,13 +38,13 @@ impl Batch {
         F: Future<Output = Result<(), IoError>>,
     {
         let (answer, mut answered) = oneshot::channel();
-        self.waiting().push(Asked { namespace: namespace.to_owned(), level, answer });
+        self.waiting().push(PendingWrite { namespace: namespace.to_owned(), level, answer });
         let _writing = self.writing.lock().await;
         if let Ok(outcome) = answered.try_recv() {
             return outcome;
         }
         // They stay until they are answered: should this write be abandoned, whoever waits next takes them along.
-        let (levels, count) = self.asked();
+        let (levels, count) = self.pending();
         let outcome = write(levels).await;
         for asked in self.waiting().drain(..count) {
             // Whoever does not wait any more does not need to know.
@@ -65,12 +65,12 @@ impl Batch {
         write().await
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Asked>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<PendingWrite>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be written, and for how many. Of a namespace that is asked for twice, the last word counts.
-    fn asked(&self) -> (Levels, usize) {
+    fn pending(&self) -> (Levels, usize) {
         let mut waiting = self.waiting();
         // What nobody waits for any more may be what nobody wants any more.
         waiting.retain(|asked| !asked.answer.is_closed());
