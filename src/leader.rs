@@ -1,8 +1,8 @@
-//! Who leads, by a Lease: one replica acts, the others stand by.
+//! Leader election by a Lease: one replica acts, the others stand by.
 //!
-//! By the rules of client-go's leader election, on which the field relies: whoever stands by takes the Lease only once it has seen it
-//! unrenewed for its whole duration, by its own steady clock; and a leader ends some time before that. What the Lease says of times is for
-//! people: a wall clock that is wrong, or is set, makes nobody lead, and keeps nobody from it.
+//! Follows client-go's leader election: a standby acquires the Lease only after observing it unrenewed for its whole duration, by its own
+//! monotonic clock, and a leader stops some time before that. The times in the Lease are for people, so a wrong wall clock neither makes
+//! nor prevents a leader.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,36 +25,36 @@ use crate::heartbeats::{self, Heart, Heartbeats};
 /// Name of the Lease by which replicas agree on a leader.
 pub(crate) const LEASE: &str = "resurgam";
 
-/// How long giving the Lease back may take. Then it runs out.
+/// Deadline for releasing the Lease. After that, the Lease expires.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Whoever may lead.
+/// A replica that takes part in leader election.
 #[derive(Clone)]
 pub struct LeaderElector {
-    /// Where the Lease is.
+    /// API of the Lease's namespace.
     pub leases: Api<Lease>,
-    /// Its name.
+    /// Name of the Lease.
     pub name: String,
-    /// What this one is called there. No other process is called so, nor was.
+    /// Identity of this replica, unique over all processes and time.
     pub identity: String,
-    /// For how long a Lease holds that is not renewed. At least two seconds.
+    /// How long an unrenewed Lease is valid. At least two seconds.
     pub duration: Duration,
-    /// Becomes true once the Lease was read: from then on this one leads or stands by.
+    /// Set once the Lease was read. From then on, this replica leads or stands by.
     pub is_read: Arc<AtomicBool>,
-    /// Where both loops, that of who stands by and that of who leads, give signs of life.
+    /// Heartbeats of the standby loop and of the renewal loop.
     pub heartbeats: Heartbeats,
-    /// What it publishes while it leads.
+    /// What this replica publishes while it leads.
     pub published: Published,
-    /// RenewedLease up to date by whoever keeps the Lease: no write is sent without it.
+    /// Updated by each renewal. Without it, no write is sent.
     pub leadership: Leadership,
 }
 
-/// Facts about the leader, as annotations of its Lease: written when it is taken, and with each renewal. All clones are one.
+/// Facts about the leader, written as annotations of its Lease when it is acquired and at each renewal. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Published(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Published {
-    /// Publishes a fact with the next write of the Lease, in place of an earlier one.
+    /// Sets an annotation for the next write of the Lease.
     pub fn set(&self, annotation: &str, value: String) {
         let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         facts.insert(annotation.to_owned(), value);
@@ -65,7 +65,7 @@ impl Published {
     }
 }
 
-/// Until when this process may take itself for the leader. All clones are one.
+/// Time until which this process is the leader. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Leadership(Arc<Mutex<Option<Instant>>>);
 
@@ -81,23 +81,23 @@ impl Leadership {
     }
 }
 
-/// Whoever leads. It has to be [kept](LeaderLease::keep_renewed).
+/// A held Lease. It must be [renewed](LeaderLease::keep_renewed).
 pub struct LeaderLease {
     elector: LeaderElector,
-    /// As it was last written by us, or found to be ours.
+    /// The Lease as last written, or as found to be ours.
     lease: Lease,
-    /// When the last renewal that the API server confirmed was sent.
+    /// When the last confirmed renewal was sent.
     renewed: Instant,
 }
 
-/// What a Lease looked like, and since when it does so.
+/// A version of a Lease, and since when it has not changed.
 struct ObservedLease {
     version: Option<String>,
     since: Instant,
 }
 
 impl ObservedLease {
-    /// May whoever stands by take the Lease now? `seen` is what it looked like at the last look.
+    /// Returns whether a standby may acquire the Lease now. `observed`: the previous observation.
     fn can_acquire(observed: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
         let spec = lease.spec.as_ref();
         if spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default().is_empty() {
@@ -108,7 +108,7 @@ impl ObservedLease {
             Some(latest) if latest.version == version => latest,
             _ => observed.insert(Self { version, since: now }),
         };
-        // Whoever holds it says for how long; a replica that was started with less does not hurry it.
+        // The holder's duration applies, even if this replica was started with a shorter one.
         let said = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
         let lasts = said.map_or(own, Duration::from_secs).max(own);
         now.duration_since(latest.since) >= lasts
@@ -116,17 +116,16 @@ impl ObservedLease {
 }
 
 impl LeaderElector {
-    /// Stands by until it leads, or until `stop`. The API server's errors are told, and waited out.
+    /// Stands by until the Lease is acquired, or until `stop`. Errors of the API server are logged and retried.
     ///
-    /// # Errors
-    /// What `stop` resolved to. This one does not hold the Lease then, as far as the API server answered.
+    /// # Errors The output of `stop`. The Lease is then not held, if the API server answered.
     pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<LeaderLease, S> {
         let mut stop = std::pin::pin!(stop);
         let heart = self.heart();
         let (mut observed, mut has_tried) = (None, false);
         loop {
             heart.beat();
-            // Reading can be broken off at any time. A write that was sent is waited for: it may have taken the Lease.
+            // A read can be cancelled. A write must be awaited, since it may have acquired the Lease.
             let found = tokio::select! {
                 found = self.observe(&mut observed) => found,
                 why = &mut stop => return self.stand_down(has_tried, why).await,
@@ -146,7 +145,7 @@ impl LeaderElector {
                     return Ok(held);
                 }
                 Ok(None) => {}
-                // Somebody was quicker.
+                // Another replica was faster.
                 Err(error) if error.is_conflict() => {}
                 Err(error) => tracing::warn!(%error, "lease cannot be read or acquired; standing by"),
             }
@@ -157,7 +156,7 @@ impl LeaderElector {
         }
     }
 
-    /// Leads no more before it knew that it did: the answer to a write may have been lost.
+    /// Releases the Lease if an attempt to acquire it may have succeeded: the answer may have been lost.
     async fn stand_down<S>(&self, has_tried: bool, why: S) -> Result<LeaderLease, S> {
         if has_tried {
             self.release().await;
@@ -166,11 +165,11 @@ impl LeaderElector {
     }
 
     fn heart(&self) -> Heart {
-        // A round is a pause of a part of the Lease's duration, and calls that have deadlines.
+        // A round is a pause of part of the Lease's duration, and calls with deadlines.
         self.heartbeats.watch("leader election", self.duration + heartbeats::LIMIT)
     }
 
-    /// Reads the Lease. Returns it as it is to be written, if this one may take it now.
+    /// Reads the Lease. Returns the Lease to write if it can be acquired now.
     async fn observe(&self, observed: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
         let found = call_opt(format!("get Lease {}", self.name), self.leases.get(&self.name)).await?;
         self.is_read.store(true, Ordering::Relaxed);
@@ -188,7 +187,7 @@ impl LeaderElector {
         })
     }
 
-    /// Takes the Lease. Returns it, and when that was sent.
+    /// Acquires the Lease. Returns it, and when the request was sent.
     async fn acquire(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
         let sent = Instant::now();
         let lease = if lease.resource_version().is_some() {
@@ -200,7 +199,7 @@ impl LeaderElector {
         Ok((lease, sent))
     }
 
-    /// Gives the Lease back where this one holds it, so that a successor need not wait. If that fails, it runs out.
+    /// Releases the Lease if this replica holds it, so that a successor need not wait. If that fails, the Lease expires.
     async fn release(&self) {
         match tokio::time::timeout(RELEASE, self.release_lease()).await {
             Ok(Ok(())) => {}
@@ -213,7 +212,7 @@ impl LeaderElector {
 
     async fn release_lease(&self) -> Result<(), IoError> {
         let Self { leases, name, identity, .. } = self;
-        // As it is now: a renewal may have been under way.
+        // Read again, since a renewal may have been running.
         let Some(mut lease) = call_opt(format!("get Lease {name}"), leases.get(name)).await? else {
             return Ok(());
         };
@@ -226,7 +225,7 @@ impl LeaderElector {
         call(format!("give back Lease {name}"), self.write(&lease)).await.map(drop)
     }
 
-    /// Writes the Lease as it is here, if it still is of the version that it was read at: whoever else writes it comes too late, or we do.
+    /// Writes the Lease over the version that was read. A concurrent write is a conflict.
     async fn write(&self, lease: &Lease) -> kube::Result<Lease> {
         let metadata =
             json!({"resourceVersion": lease.resource_version(), "annotations": self.published.annotations()});
@@ -235,7 +234,7 @@ impl LeaderElector {
         self.leases.patch(&self.name, &params, &Patch::Merge(patch)).await
     }
 
-    /// The Lease, as this one holds it from now on.
+    /// Returns the Lease with this replica as its holder.
     fn with_own_identity(&self, mut lease: Lease) -> Lease {
         let now = MicroTime(clock::now());
         let before = lease.spec.take().unwrap_or_default();
@@ -255,7 +254,7 @@ impl LeaderElector {
 }
 
 impl LeaderLease {
-    /// For how long it leads without a renewal that is confirmed. The rest of the Lease is for whatever is under way then.
+    /// Returns how long this replica leads without a confirmed renewal. The rest of the duration is for running work to end.
     fn renewal_deadline(&self) -> Duration {
         self.elector.duration * 5 / 6
     }
@@ -264,8 +263,8 @@ impl LeaderLease {
         self.elector.leadership.set(Some(self.renewed + self.renewal_deadline()));
     }
 
-    /// Renews the Lease for as long as it is polled. Resolves, with the reason, when this one must not take itself for the leader any
-    /// more: before anybody else may.
+    /// Renews the Lease until the future is dropped. Returns the reason when this process must stop leading, which is before another
+    /// replica can acquire the Lease.
     async fn renew_until_lost(&mut self) -> String {
         let (duration, lasts) = (self.elector.duration, self.renewal_deadline());
         let heart = self.elector.heart();
@@ -278,7 +277,7 @@ impl LeaderLease {
                 let age = self.renewed.elapsed().as_secs_f64();
                 return format!("the lease was last renewed {age:.1} s ago");
             }
-            // No try is waited for so long that there is no time for another.
+            // The deadline of an attempt leaves time for another one.
             match tokio::time::timeout(left.min(duration / 3), self.renew()).await {
                 Ok(Ok(())) => pause = duration / 3,
                 Ok(Err(Renewal::Lost(why))) => return why,
@@ -302,7 +301,7 @@ impl LeaderLease {
                 self.extend();
                 Ok(())
             }
-            // By whom it was written is to be seen: perhaps by ourselves, and the answer was lost.
+            // The read shows the holder. It may be this replica, if an answer was lost.
             Err(error) if error.is_conflict() || error.is_not_found() => {
                 let found = call_opt(what("get"), elector.leases.get(&elector.name)).await?;
                 let Some(found) = found else { return Err(Renewal::Lost("the lease is gone".to_owned())) };
@@ -319,7 +318,7 @@ impl LeaderLease {
         }
     }
 
-    /// Has it kept by a task of its own, so that nothing that the leader does holds up a renewal.
+    /// Renews the Lease in a task of its own, so that the leader's work cannot delay a renewal.
     #[must_use]
     pub fn keep_renewed(mut self) -> RenewedLease {
         let (renewal_guard, asked) = oneshot::channel::<Never>();
@@ -337,10 +336,10 @@ impl LeaderLease {
     }
 }
 
-/// A lease that is renewed by a task of its own.
+/// A Lease that a task renews.
 pub struct RenewedLease {
     task: JoinHandle<Option<String>>,
-    /// Dropped, it ends the keeping.
+    /// Dropping it stops the renewal.
     renewal_guard: oneshot::Sender<Never>,
     elector: LeaderElector,
 }
@@ -348,8 +347,7 @@ pub struct RenewedLease {
 enum Never {}
 
 impl RenewedLease {
-    /// Resolves, with the reason, once this one must not take itself for the leader any more; also if nobody keeps the Lease. It is not to
-    /// be given back then.
+    /// Waits until this process must stop leading, or the renewal task ends. Returns the reason. The Lease must not be released then.
     pub async fn lost(&mut self) -> String {
         match (&mut self.task).await {
             Ok(Some(why)) => why,
@@ -358,11 +356,10 @@ impl RenewedLease {
         }
     }
 
-    /// Gives the Lease back, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
-    /// runs out.
+    /// Releases the Lease, so that a successor need not wait. Call it once no work is running. If that fails, the Lease expires.
     pub async fn release_lease(self) {
         drop(self.renewal_guard);
-        // Whoever renews it is done first, or the Lease is lost.
+        // The renewal task ends first, unless the Lease is lost.
         if let Ok(None) = self.task.await {
             self.elector.release().await;
         }
@@ -371,9 +368,9 @@ impl RenewedLease {
 
 /// Why a Lease was not renewed.
 enum Renewal {
-    /// It is not ours any more.
+    /// Another replica holds it.
     Lost(String),
-    /// Nobody knows.
+    /// The request failed.
     Failed(IoError),
 }
 

@@ -106,17 +106,16 @@ enum LogFormat {
     Json,
 }
 
-/// How long what is under way may take to come to its end, before the lease is given back all the same. With that, it is less than
-/// the 30 s that a kubelet waits.
+/// Deadline for running work to end before the lease is released anyway. It is less than the 30 s that a kubelet waits.
 const WIND_DOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Why this process ends.
+/// Why this process exits.
 enum ShutdownCause {
-    /// Somebody asked it to.
+    /// A signal requested it.
     Requested,
-    /// The health endpoints are gone: nobody could tell whether it lives.
+    /// The health endpoints failed, so liveness can no longer be reported.
     HealthEndpoints,
-    /// A controller ended, or panicked.
+    /// A controller ended or panicked.
     Controllers(anyhow::Error),
     /// The wall clock was set.
     Clock(String),
@@ -152,7 +151,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     start_logs(args.log_format);
     let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
     let code = runtime.block_on(operate(args));
-    // Whoever leads no more must not live on because a folder of evidence does not answer.
+    // A deposed leader must exit even if an evidence folder does not respond.
     runtime.shutdown_background();
     code
 }
@@ -163,13 +162,13 @@ fn start_logs(format: LogFormat) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        // Each line lists its spans: plan, service and attempt, or the Quarantine, that it is about.
+        // Each line contains its spans: plan, service and attempt, or the Quarantine.
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
     }
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
-    // Whatever needs no cluster is tried first: a replica that cannot lead must not report ready and wait for its turn.
+    // Checks without the cluster come first: a replica that can never lead must not report ready.
     let asker = Asker::new(args.http_allow.clone())?;
     let evidence = evidence(args)?;
     let seconds = args.lease_duration.0.as_secs();
@@ -186,7 +185,7 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let identity = identity();
     let published = Published::default();
     published.set(version::ANNOTATION, version::full());
-    // What an earlier leader found out of its store says nothing of this one's.
+    // The previous leader's result does not apply to this process's store.
     published.set(STORE_ANNOTATION, String::new());
     let elector = LeaderElector {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
@@ -214,24 +213,23 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let process = &health.process;
     process.metrics.begin_leading();
     let store = evidence.store.clone();
-    // Whatever it does, it writes only while it leads.
+    // This client writes only while this process leads.
     let client = crate::client::while_leading(config.clone(), process.leadership.clone())?;
     let mut controllers = Box::pin(run_controllers(args, client, config, asker, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => ShutdownCause::Controllers(error),
         () = keep_proving(&store, &identity, &published) => ShutdownCause::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
-        // Whoever leads no more writes no more: nothing is safer than to end at once.
+        // A deposed leader must not write, and exits at once.
         why = lease.lost() => return Ok(lease_lost(&why)),
         why = clock::jumped() => ShutdownCause::Clock(why),
         ended = &mut ended => ended,
     };
     let code = ended.code();
     process.metrics.end_leading();
-    // From here on, nothing new begins.
+    // From here on, no new work starts.
     process.stop.cancel();
     let winding_down = async {
-        // Passes that are under way rest on the clock as it was, or on a controller that failed: only where there is no such reason
-        // do they come to their end.
+        // After a clock jump or a failed controller, running passes may not be able to finish; only otherwise are they awaited.
         if matches!(ended, ShutdownCause::Requested | ShutdownCause::HealthEndpoints) {
             controllers.as_mut().await;
         }
@@ -254,7 +252,7 @@ fn lease_lost(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// All controllers, until they are told to stop and have, or one ends or panics: then returns why.
+/// Runs all controllers until they have stopped, or one ends or panics. Returns the reason.
 async fn run_controllers(
     args: &Args,
     client: Client,
@@ -266,7 +264,7 @@ async fn run_controllers(
     why_ended(control(args, client, config, asker, evidence, process)).await
 }
 
-/// Why controllers ended. A panic must not end the process with the lease in its hand.
+/// Returns why the controllers ended. A panic must not keep the lease from being released.
 async fn why_ended(controllers: impl Future<Output = Result<()>>) -> anyhow::Error {
     let ended = AssertUnwindSafe(controllers).catch_unwind().await;
     match ended {
@@ -306,7 +304,7 @@ async fn control(
     tokio::try_join!(quarantines, plans).map(drop)
 }
 
-/// Listens. `[::]` is every address of both families; on a machine without IPv6, of the one that it has.
+/// Binds the listener. `[::]` means all addresses of both families, or of IPv4 on a machine without IPv6.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -321,14 +319,14 @@ fn route(text: &str) -> Result<(SocketAddr, Uri), String> {
     let (address, url) = text.split_once('=').ok_or("it takes ADDRESS:PORT=URL")?;
     let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-    // Credentials go there.
+    // Credentials are sent to this URL.
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(format!("{url}: it takes https://…"));
     }
     Ok((address, uri))
 }
 
-/// What is kept as evidence. What is wrong with it is found out at start, not in the middle of an incident.
+/// Returns the evidence settings. Errors are reported at startup, not during an incident.
 fn evidence(args: &Args) -> Result<Evidence> {
     let store = Store::open(args.evidence.clone(), std::env::vars_os())
         .with_context(|| format!("--evidence {}", args.evidence))?;
@@ -345,13 +343,13 @@ fn evidence(args: &Args) -> Result<Evidence> {
     })
 }
 
-/// Tells replicas apart, and a container from the one before it in the same pod.
+/// Returns an identity that differs between replicas, and between containers of the same pod.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "resurgam".to_owned());
     format!("{host}-{}-{:x}", std::process::id(), clock::now().as_microsecond())
 }
 
-/// Resolves when the process is asked to end.
+/// Waits for a signal that requests shutdown.
 async fn stopped() {
     let interrupted = tokio::signal::ctrl_c();
     let terminated = async {

@@ -1,7 +1,7 @@
-//! Keeps the cache of one kind: lists it page by page, then watches it.
+//! Maintains the cache of one kind: lists it page by page, then watches it.
 //!
-//! A connection that is dead says nothing. So each watch ends after [`RENEWED_AFTER`] and is begun again where it ended, and the API
-//! server's answer to that confirms the cache: how old it can be is known without any error being reported.
+//! A dead connection reports no error. So each watch ends after [`RENEWED_AFTER`] and is resumed, and the API server's answer confirms
+//! the cache, which bounds its age.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -18,24 +18,24 @@ use super::Kind;
 use super::changes::{Change, Subscribers};
 use super::kind::{Confirmation, Difference, moment};
 
-/// Objects of one answer to a list.
+/// Page size of a list.
 const PAGE: u32 = 500;
-/// How long one page of a list may take.
+/// Deadline for one page of a list.
 const PAGE_WITHIN: Duration = Duration::from_secs(15);
-/// How long a watch may take to begin.
+/// Deadline for a watch to start.
 const BEGINS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a watch lasts, in seconds.
+/// Duration of a watch, in seconds.
 const RENEWED_AFTER: u32 = 10;
-/// How much later than it should end a watch is taken for dead.
+/// A watch that lasts this much longer than requested counts as dead.
 const GRACE: Duration = Duration::from_secs(3);
-/// A watch that ends at once is not begun again at once.
+/// Minimum time between the starts of two watches.
 const SHORTEST: Duration = Duration::from_millis(200);
-/// Pause after a first failure; twice as long after each further one.
+/// Pause after the first failure; doubled after each further one.
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a list or a watch ended.
+/// Why a list or a watch failed.
 #[derive(Debug, thiserror::Error)]
 enum WatchError {
     #[error("{0}")]
@@ -47,32 +47,32 @@ enum WatchError {
 }
 
 impl WatchError {
-    /// Has the API server forgotten the version from which the watch was to go on?
+    /// Returns whether the API server no longer has the version from which to resume.
     fn is_expired(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 410)
     }
 }
 
-/// What is kept of one kind.
+/// The cache of one kind.
 pub(super) trait ObjectCache: Send + Sync + 'static {
-    /// All objects are about to be listed.
+    /// Called before all objects are listed.
     fn begin_list(&self) {}
 
-    /// All objects have been listed.
+    /// Called after all objects were listed.
     fn end_list(&self) {}
 
     /// Returns the namespace and name of each object.
     fn names(&self) -> Vec<(String, String)>;
 
-    /// Returns how far it can be relied on.
+    /// Returns the state of the watch.
     fn confirmation(&self) -> &Confirmation;
 }
 
 /// A kind that is cached.
 pub(super) trait Source: 'static {
-    /// An object as it arrives.
+    /// Type of an object from the API server.
     type Arrived: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static;
-    /// What is kept of all objects.
+    /// Type of the cache.
     type Cache: ObjectCache;
 
     /// The kind.
@@ -81,26 +81,26 @@ pub(super) trait Source: 'static {
     /// Creates an empty cache.
     fn cache() -> Self::Cache;
 
-    /// Returns what is watched: everything, unless it says otherwise.
+    /// Returns the API and label selector to watch. Default: all objects.
     fn watched(client: &Client) -> (Api<Self::Arrived>, Option<String>) {
         (Api::all(client.clone()), None)
     }
 
-    /// Keeps an object. Returns what differs from before, and whether it uses the network of its node.
+    /// Stores an object. Returns what changed, and whether it uses its node's network.
     fn put(cache: &Self::Cache, namespace: &str, name: &str, arrived: Self::Arrived) -> (Difference, bool);
 
-    /// Forgets an object. Returns whether it used the network of its node.
+    /// Removes an object. Returns whether it used its node's network.
     fn remove(cache: &Self::Cache, namespace: &str, name: &str) -> bool;
 }
 
-/// The cache of one kind, being kept.
+/// Maintains the cache of one kind.
 pub(super) struct Follower<S: Source> {
     api: Api<S::Arrived>,
-    /// Selects the objects. `None`: all.
+    /// Label selector. `None`: all objects.
     labels: Option<String>,
     cache: Arc<S::Cache>,
     subscribers: Subscribers,
-    /// From where the next watch goes on. `None`: everything is listed first.
+    /// resourceVersion from which to resume the watch. `None`: everything is listed first.
     version: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl<S: Source> Follower<S> {
         Self { api, labels, cache, subscribers, version: None }
     }
 
-    /// Keeps the cache for as long as it is polled.
+    /// Maintains the cache until the future is dropped.
     pub(super) async fn run(mut self) {
         let mut pause = RETRY;
         loop {
@@ -133,7 +133,7 @@ impl<S: Source> Follower<S> {
         }
     }
 
-    /// Lists, if need be, and watches until the watch ends.
+    /// Lists if necessary, and watches until the watch ends.
     async fn follow(&mut self) -> Result<(), WatchError> {
         let version = match self.version.clone() {
             Some(version) => version,
@@ -159,7 +159,7 @@ impl<S: Source> Follower<S> {
         }
     }
 
-    /// Reads everything, and returns as of which version.
+    /// Lists all objects. Returns the list's resourceVersion.
     async fn list(&self) -> Result<String, WatchError> {
         let asked = moment();
         self.cache.begin_list();
@@ -217,7 +217,7 @@ impl<S: Source> Follower<S> {
         });
     }
 
-    /// `version`: as of which it is gone.
+    /// `version`: resourceVersion of the deletion.
     fn remove(&self, namespace: String, name: String, version: String) {
         let on_node_network = S::remove(&self.cache, &namespace, &name);
         let gone = Some(version);

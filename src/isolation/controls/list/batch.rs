@@ -1,5 +1,5 @@
-//! Many ask for a namespace each to be written, and one object takes them all: what is asked for while a write is under way goes with
-//! the next. Two hundred Quarantines at once would else be two hundred conflicting writes of an object that grows with each.
+//! Combines concurrent writes to one object: what is requested during a write is part of the next one. Otherwise, two hundred new
+//! Quarantines would cause two hundred conflicting writes of a growing object.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,10 +24,9 @@ struct PendingWrite {
 }
 
 impl Batch {
-    /// Has the namespace written, with all that are waiting by then.
+    /// Writes the namespace, together with all others that are waiting.
     ///
-    /// # Errors
-    /// The one of the write that it went with.
+    /// # Errors The error of the shared write.
     pub(super) async fn write<F>(
         &self,
         namespace: &str,
@@ -43,20 +42,19 @@ impl Batch {
         if let Ok(outcome) = answered.try_recv() {
             return outcome;
         }
-        // They stay until they are answered: should this write be abandoned, whoever waits next takes them along.
+        // Entries stay until they are answered. If this write is cancelled, the next one includes them.
         let (levels, count) = self.pending();
         let outcome = write(levels).await;
         for asked in self.waiting().drain(..count) {
-            // Whoever does not wait any more does not need to know.
+            // The receiver may have been dropped.
             let _ = asked.answer.send(outcome.clone());
         }
         outcome
     }
 
-    /// Writes while nobody else does: two at once would collide, and read afresh over and over.
+    /// Writes exclusively: concurrent writes would conflict and retry.
     ///
-    /// # Errors
-    /// Those of the write.
+    /// # Errors The error of the write.
     pub(super) async fn alone<F>(&self, write: impl FnOnce() -> F) -> Result<(), IoError>
     where
         F: Future<Output = Result<(), IoError>>,
@@ -69,10 +67,10 @@ impl Batch {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be written, and for how many. Of a namespace that is asked for twice, the last word counts.
+    /// Returns what to write, and for how many callers. Of two requests for a namespace, the last one counts.
     fn pending(&self) -> (Levels, usize) {
         let mut waiting = self.waiting();
-        // What nobody waits for any more may be what nobody wants any more.
+        // A request without a receiver may be outdated.
         waiting.retain(|asked| !asked.answer.is_closed());
         let levels = waiting.iter().map(|asked| (asked.namespace.clone(), asked.level)).collect();
         (levels, waiting.len())
