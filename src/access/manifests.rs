@@ -56,7 +56,7 @@ pub fn authors(plans: &[Access], subjects: &[Value]) -> Vec<Manifest> {
     let of = |access: &Access| {
         let name = format!("resurgam:use:{}", access.account);
         let mut both = grant(
-            "Whoever writes the plan may use this account.",
+            "Plan authors may use this account.",
             Some(&access.namespace),
             &name,
             &BTreeSet::from([access.authorship()]),

@@ -263,7 +263,7 @@ fn policies_are_in_place(policies: &Fact<BTreeMap<String, State>>) -> Outcome {
         wrong.push(format!("missing: {}", some(&missing, NAMED)));
     }
     if !changed.is_empty() {
-        wrong.push(format!("changed by somebody: {}", some(&changed, NAMED)));
+        wrong.push(format!("modified: {}", some(&changed, NAMED)));
     }
     if let Some((name, version)) = older.first() {
         wrong.push(format!(

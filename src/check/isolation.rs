@@ -100,7 +100,7 @@ fn fence(tried: Option<&(String, Seen)>) -> Outcome {
 }
 
 fn network(isolated: &[Isolated]) -> Outcome {
-    const TRY: &str = "Who runs the operator sets --probe-image, by which it tries";
+    const TRY: &str = "The operator's administrator sets --probe-image, by which it tries";
     if isolated.is_empty() {
         return NETWORK.warns(format!(
             "nothing is isolated yet, and only then is the network tried. {TRY}; a Quarantine of a throw-away namespace shows it"
@@ -123,7 +123,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     let failing = of(ControlState::NotEnforced);
     if !failing.is_empty() {
         return NETWORK.fails(format!(
-            "not cut off: {} ({}). Who runs the network mends it (docs/conditions.md)",
+            "not cut off: {} ({}). The network administrator fixes it (docs/conditions.md)",
             names(&failing),
             message(&failing)
         ));

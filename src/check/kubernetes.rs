@@ -14,7 +14,7 @@ use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
 const API_VERSION: Check = Check::fatal("api-version", "the API server is of a version that is supported");
 const ADMISSION: Check =
     Check::fatal("admission-policies", "the API server serves ValidatingAdmissionPolicies");
-const STATIC: Check = Check::warning("static-policies", "nobody can take the policies away through the API");
+const STATIC: Check = Check::warning("static-policies", "the policies cannot be deleted through the API");
 const CONTROLLERS: Check =
     Check::warning("controller-accounts", "controllers of Kubernetes have accounts of their own");
 
@@ -167,7 +167,7 @@ fn serves_admission(served: &Fact<bool>) -> Outcome {
 
 fn policies_are_static(facts: &Facts) -> Outcome {
     const RISK: &str = "a cluster administrator's account can delete the policies through the API; the operator puts them back, while it runs";
-    const HOW: &str = "Who runs the API servers puts what `resurgam fence --static` prints on their machines (resurgam fence --help)";
+    const HOW: &str = "The control plane's administrator puts what `resurgam fence --static` prints on their machines (resurgam fence --help)";
     let minor = facts.version.number.map_or(0, |(_, minor)| minor);
     match &facts.static_guard {
         StaticGuard::Refuses => STATIC.passes(format!("{} refuses", static_name(POLICY_GUARD))),
@@ -182,7 +182,7 @@ fn policies_are_static(facts: &Facts) -> Outcome {
             } else {
                 ""
             };
-            STATIC.fails(format!("no policy of ours is seen to be static: {RISK}. {HOW}{gate}"))
+            STATIC.fails(format!("no static policy of Resurgam was detected: {RISK}. {HOW}{gate}"))
         }
     }
 }
@@ -195,7 +195,7 @@ fn controllers_have_accounts(missing: &Fact<Vec<String>>) -> Outcome {
         }
         Ok(missing) => CONTROLLERS.fails(format!(
             "kube-system has no ServiceAccount {}: the controller manager seems to run without --use-service-account-credentials, so that \
-             the fence cannot tell its controllers apart and refuses what a recovery needs of them. Who runs the control plane sets that flag",
+             the fence cannot tell its controllers apart and refuses what a recovery needs of them. The control plane's administrator sets that flag",
             some(missing, 4)
         )),
     }

@@ -90,20 +90,20 @@ fn plugin(facts: &Facts) -> Outcome {
     });
     if let Some((name, how)) = told {
         return PLUGIN.warns(format!(
-            "{name} enforces NetworkPolicies where it is told to ({how}). Who runs the network makes sure; {PROOF}: --probe-image of the operator"
+            "{name} enforces NetworkPolicies only if configured to ({how}). The network administrator confirms it; {PROOF}: --probe-image of the operator"
         ));
     }
     if let Some(names) = names(|e| *e == Enforces::No) {
         return PLUGIN.fails(format!(
             "{names} does not enforce NetworkPolicies, and no plugin that does is recognised: an isolated namespace goes on talking to \
-             everybody. Who runs the network installs one that does"
+             everybody. The network administrator installs one that does"
         ));
     }
     match (&facts.daemonsets, &facts.groups) {
         (Err(why), _) | (_, Err(why)) => PLUGIN.unknown(format!("which network plugin runs here: {why}")),
         _ => PLUGIN.fails(format!(
             "no network plugin is recognised by its DaemonSet or API group: whether NetworkPolicies cut an isolated namespace off is not \
-             known. Who runs the network says; {PROOF}: --probe-image of the operator"
+             known. The network administrator says; {PROOF}: --probe-image of the operator"
         )),
     }
 }

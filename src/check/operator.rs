@@ -135,7 +135,8 @@ fn may(rights: &Fact<(Vec<String>, bool)>) -> Outcome {
 
 fn leads(leader: &Fact<OperatorView>) -> Outcome {
     const HOLDS: &str = "What is isolated stays isolated, and nothing else moves";
-    const WHO: &str = "Who runs the operator starts it: kubectl get pods -n resurgam-system, and their logs";
+    const WHO: &str =
+        "The operator's administrator starts it: kubectl get pods -n resurgam-system, and their logs";
     match leader {
         Err(why) => LEADS.unknown(why),
         Ok(OperatorView::Leading { holder }) => LEADS.passes(holder.as_str()),
@@ -143,7 +144,7 @@ fn leads(leader: &Fact<OperatorView>) -> Outcome {
             LEADS.fails(format!("no operator has ever led here. {HOLDS}. {WHO}"))
         }
         Ok(OperatorView::Silent { since: Some(since) }) => LEADS.fails(format!(
-            "nobody has renewed Lease {OPERATOR_NAMESPACE}/{LEASE} since {}. {HOLDS}. {WHO}",
+            "Lease {OPERATOR_NAMESPACE}/{LEASE} has not been renewed since {}. {HOLDS}. {WHO}",
             since.strftime("%F %H:%M:%S UTC")
         )),
     }
@@ -177,7 +178,7 @@ fn is_of_this_version(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>) 
 }
 
 fn evidence(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>, now: Timestamp) -> Outcome {
-    const SEALS: &str = "Where capture is Required, no namespace is sealed until it can. Who runs the operator mends it: --evidence, its \
+    const SEALS: &str = "Where capture is Required, no namespace is sealed until it can. The operator's administrator fixes it: --evidence, its \
                          volume or its bucket's credentials";
     let text = match published(leader, lease, STORE_ANNOTATION) {
         Err(why) => return EVIDENCE.unknown(why),

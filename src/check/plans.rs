@@ -143,7 +143,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         }
         (Ok(plans), Some(asked)) if plans.as_ref().is_none_or(Vec::is_empty) => {
             let why =
-                format!("there is no RecoveryPlan {asked}. Whoever wrote it applies it, or names another");
+                format!("there is no RecoveryPlan {asked}. Its author has to apply it, or name another plan");
             return CHECKS.iter().map(|check| check.fails(&why)).collect();
         }
         (Ok(plans), _) => plans.as_deref().unwrap_or_default(),

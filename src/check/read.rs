@@ -22,7 +22,7 @@ pub(super) fn why(error: &IoError) -> String {
     let (IoError::Api { what, .. } | IoError::Timeout { what, .. }) = error;
     if error.status().is_some_and(|status| matches!(status.code, 401 | 403)) {
         return format!(
-            "you may not do this: {what}. Run this command as somebody who may, such as a cluster administrator"
+            "you may not do this: {what}. Run this command as a cluster administrator, for instance"
         );
     }
     match error.unanswered() {

@@ -127,12 +127,12 @@ fn summary(page: &mut String, report: &Report) {
         .collect();
     let (style, result) = match (report.verdict(), report.pre) {
         (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, true) => {
-            (GOOD, "Resurgam can be installed here, as far as this can tell.")
+            (GOOD, "No blockers found: Resurgam can be installed here.")
         }
         (Verdict::Unknown, true) => (BAD, "Whether Resurgam can be installed here is not known."),
         (Verdict::Failed, true) => (BAD, "Resurgam would not work here."),
         (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, false) => {
-            (GOOD, "Isolating and recovering will work, as far as this can tell.")
+            (GOOD, "No blockers found: isolating and recovering will work.")
         }
         (Verdict::Unknown, false) => (BAD, "Whether isolating and recovering work is not known."),
         (Verdict::Failed, false) => (BAD, "Isolating or recovering will not work."),

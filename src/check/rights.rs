@@ -10,8 +10,8 @@ use super::{Check, Fact, Outcome};
 use crate::api::{GROUP, OPERATOR_NAMESPACE};
 
 const WILDCARDS: Check =
-    Check::warning("wildcards", "nobody relies on a wildcard to write in a namespace that is isolated");
-const RELEASE: Check = Check::warning("release-holders", "somebody may let a namespace out again");
+    Check::warning("wildcards", "no account relies on a wildcard to write in an isolated namespace");
+const RELEASE: Check = Check::warning("release-holders", "someone may release an isolated namespace");
 
 /// In the order in which they are shown.
 pub const CHECKS: [Check; 2] = [WILDCARDS, RELEASE];

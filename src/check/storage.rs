@@ -96,7 +96,7 @@ fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
     }
     if classes.is_empty() {
         return CLASS.fails(format!(
-            "no StorageClass is there: {PENDING}. Who runs the cluster's storage installs a driver and a default StorageClass; or \
+            "no StorageClass is there: {PENDING}. The storage administrator installs a driver and a default StorageClass; or \
              whoever installs the chart sets {OTHER}"
         ));
     }
@@ -136,7 +136,7 @@ fn snapshots(facts: &Facts) -> Outcome {
         return SNAPSHOTS.passes(some(&drivers, NAMED));
     }
     SNAPSHOTS.fails(format!(
-        "{}. Where a namespace is sealed, {LOST}. Who runs the cluster's storage makes a VolumeSnapshotClass for each CSI driver",
+        "{}. Where a namespace is sealed, {LOST}. The storage administrator makes a VolumeSnapshotClass for each CSI driver",
         problems.join("; ")
     ))
 }

@@ -31,7 +31,7 @@ fn strings(all: &[&str]) -> Vec<String> {
 
 fn forbidden<T>(what: &str) -> Fact<T> {
     Err(format!(
-        "you may not do this: list {what}. Run this command as somebody who may, such as a cluster administrator"
+        "you may not do this: list {what}. Run this command as a cluster administrator, for instance"
     ))
 }
 

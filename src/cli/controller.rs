@@ -270,7 +270,7 @@ async fn why_ended(controllers: impl Future<Output = Result<()>>) -> anyhow::Err
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("all controllers ended"),
         Ok(Err(error)) => error,
-        Err(_) => anyhow::anyhow!("a controller panicked: a bug; the log tells more"),
+        Err(_) => anyhow::anyhow!("bug: a controller panicked; see the log"),
     }
 }
 
@@ -382,7 +382,7 @@ mod tests {
         let failed = why_ended(async { anyhow::bail!("a watch ended") }).await;
         assert_eq!(failed.to_string(), "a watch ended");
         let panicked = why_ended(async { panic!("a bug, as a test has it") }).await;
-        assert_eq!(panicked.to_string(), "a controller panicked: a bug; the log tells more");
+        assert_eq!(panicked.to_string(), "bug: a controller panicked; see the log");
     }
 
     #[test]

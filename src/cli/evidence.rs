@@ -164,7 +164,7 @@ async fn get(store: Store, args: &Get) -> Result<ExitCode> {
     let identities = args.identity.as_deref().map(read_identities).transpose()?;
     let Some(object) = chosen(&args.object, store.objects(None).await?)? else {
         anstream::eprintln!(
-            "resurgam: the evidence store {store} holds no {}: resurgam evidence list tells what it holds",
+            "resurgam: the evidence store {store} holds no {}: resurgam evidence list shows its contents",
             args.object
         );
         return Ok(ExitCode::FAILURE);

@@ -42,12 +42,12 @@ enum Command {
     Simulate(simulate::Args),
     /// Print the RBAC that a plan needs, no more and no less, to apply or to commit. With --check: what of it is missing.
     Access(access::Args),
-    /// Tell what is back, what is next, what is holding it, and which Quarantines are failing. 0: nobody is needed; 1: somebody
-    /// is; 2: unknown.
+    /// Show what is recovered, what is next, what blocks it, and which Quarantines fail. 0: no action needed; 1: action
+    /// needed; 2: unknown.
     Status(status::Args),
-    /// Find out whether isolating and recovering would work on this cluster, before the day. 0: they would; 1: they would not; 2: unknown.
+    /// Check whether isolating and recovering would work on this cluster. 0: they would; 1: they would not; 2: unknown.
     Check(check::Args),
-    /// Isolate namespaces now, as yourself, operator or not. 0: all are, and were seen to refuse; 1: some are not.
+    /// Isolate namespaces now, as yourself, operator or not. 0: all namespaces isolated and verified; 1: some are not.
     Quarantine(quarantine::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
@@ -60,7 +60,7 @@ enum Command {
     /// Isolate namespace resurgam-test, try ten writes there, and let it out: what `helm test` runs, as an account that may. Changes
     /// nothing while any other namespace is isolated. 0: all were refused, or one is; 2: not so.
     TestFence(test_fence::Args),
-    /// Tell of which version this command, the operator, the policies and the kinds are. 0: they fit; 1: they do not; 2: unknown.
+    /// Show the versions of this command, the operator, the policies and the CRDs. 0: compatible; 1: incompatible; 2: unknown.
     Version(version::Args),
     /// Print the completion script of a shell, or install this as `kubectl resurgam`.
     Completion(completion::Args),

@@ -157,10 +157,10 @@ async fn reach(address: SocketAddr, word: &str) -> Result<(), String> {
     let late = |_| format!("{address} did not answer within {} s", CONNECTION.as_secs());
     let stream = timeout_at(until, TcpStream::connect(address)).await.map_err(late)?;
     let stream = stream.map_err(|error| format!("{address}: {error}"))?;
-    let mut heard = Vec::new();
-    let read = timeout_at(until, stream.take(WORD).read_to_end(&mut heard)).await.map_err(late)?;
+    let mut received = Vec::new();
+    let read = timeout_at(until, stream.take(WORD).read_to_end(&mut received)).await.map_err(late)?;
     read.map_err(|error| format!("{address}: {error}"))?;
-    if heard == word.as_bytes() { Ok(()) } else { Err(format!("{address} is somebody else")) }
+    if received == word.as_bytes() { Ok(()) } else { Err(format!("{address} is not the expected listener")) }
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
         };
         let report = connect(&args(&[("right", right), ("wrong", wrong)], &[("nobody", nobody)])).await;
         assert!(report.targets["right"].connected);
-        assert_eq!(report.targets["wrong"].detail, format!("{wrong} is somebody else"));
+        assert_eq!(report.targets["wrong"].detail, format!("{wrong} is not the expected listener"));
         assert!(!report.targets["wrong"].connected && !report.targets["nobody"].connected);
     }
 

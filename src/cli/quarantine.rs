@@ -53,7 +53,7 @@ No operator is needed: network policies, the namespace's label and, where they a
 written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing \
 here lets anything out again.
 
-Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something that keeps them so is missing, or the \
+Exit status: 0 all namespaces isolated and verified; 1 some are not, or something that keeps them so is missing, or the \
 preflight found a blocker; 2 it could not be found out, or the command line is wrong.";
 
 /// Arguments of `resurgam quarantine`.
@@ -197,10 +197,7 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
     );
     let resolved = targets::resolve(&meant, &all?.items).map_err(anyhow::Error::msg)?;
     if incident.is_err_and(|error| error.is_not_served()) {
-        show(
-            args,
-            &format!("There is no Incident {} yet: its name is written down all the same.\n", args.incident),
-        );
+        show(args, &format!("Incident {} does not exist; recording its name anyway.\n", args.incident));
     }
     let mut accepted = args.accept_risk.clone();
     accepted.sort_unstable();
@@ -271,7 +268,7 @@ async fn dry_run(args: &Args, client: &Client, mut report: Report, stopped: bool
 
 fn unfenced(error: &ensure::EnsureError) -> String {
     format!(
-        "the admission policies are not in place, and without them nothing holds: {error}. Somebody who may create \
+        "the admission policies are not in place, and without them nothing is fenced: {error}. A person who may create \
          ValidatingAdmissionPolicies and their bindings has to run this first (the ClusterRole resurgam-responder may), \
          or start the operator once"
     )
@@ -285,7 +282,7 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     }
     if !std::io::stdin().is_terminal() {
         if unnamed {
-            bail!("nobody can be asked here: say --yes with --all-but and --selector");
+            bail!("no terminal to confirm on: pass --yes with --all-but and --selector");
         }
         return Ok(true);
     }

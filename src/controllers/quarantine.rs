@@ -355,11 +355,11 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
         let message = if is_terminating {
             format!(
-                "namespace {name} is being deleted, and nothing can be created in it any more: its label and network are left to who \
-                 deleted it. Where its finalizers keep it: resurgam quarantine {name} neutralises its network policies"
+                "namespace {name} is being deleted, so nothing can be created in it; its label and network are not changed. \
+                 If finalizers keep it: resurgam quarantine {name} neutralises its network policies"
             )
         } else {
-            format!("namespace {name} is not there: it is isolated as soon as there is one of that name")
+            format!("namespace {name} does not exist; it is isolated as soon as it is created")
         };
         let failure = PassFailure { reason: QuarantineReason::NamespaceMissing, message, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;

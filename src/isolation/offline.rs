@@ -294,7 +294,7 @@ impl<'a> NamespaceIsolation<'a> {
         self.outcome.fence = said(&fence, level);
         if fence != Seen::Refused {
             let why = format!(
-                "the fence was not seen to refuse within {} s: {}",
+                "the fence could not be verified within {} s: {}",
                 VERIFY_FOR.as_secs(),
                 self.outcome.fence
             );
@@ -304,10 +304,8 @@ impl<'a> NamespaceIsolation<'a> {
         self.outcome.lock = said(&lock, level);
         if lock != Seen::Refused {
             // A holder of `release` passes the lock; a dry-run cannot tell that from a missing lock.
-            let why = if lock == Seen::LetThrough { ": may you release it?" } else { "" };
-            self.outcome
-                .notes
-                .push(format!("the lock was not seen to refuse you ({}){why}", self.outcome.lock));
+            let why = if lock == Seen::LetThrough { ": you may hold `release`" } else { "" };
+            self.outcome.notes.push(format!("the lock could not be verified ({}){why}", self.outcome.lock));
         }
         fence == Seen::Refused
     }
@@ -321,7 +319,9 @@ impl<'a> NamespaceIsolation<'a> {
             status.is_some_and(|s| conditions::is_true(&s.conditions, conditions::READY))
         });
         if !matches!(tokio::time::timeout(OPERATOR_WAIT, ready).await, Ok(Ok(_))) {
-            self.outcome.notes.push("an operator is at it too: its Quarantine is not Ready yet".to_owned());
+            self.outcome
+                .notes
+                .push("an operator isolates it too; its Quarantine is not Ready yet".to_owned());
         }
     }
 
@@ -332,7 +332,7 @@ impl<'a> NamespaceIsolation<'a> {
         self.outcome.network = observed.message();
         if !observed.holds() {
             self.outcome.problems.push(format!(
-                "{}. The operator mends it, or who may repair quarantines/{}",
+                "{}. To fix it: the operator, or a holder of `repair` on quarantines/{}",
                 observed.message(),
                 self.name
             ));
@@ -374,7 +374,7 @@ fn by_fence(error: &IoError) -> bool {
 
 fn said(seen: &Seen, level: Isolation) -> String {
     match seen {
-        Seen::Refused => format!("seen to refuse ({})", level.label().unwrap_or_default()),
+        Seen::Refused => format!("verified ({})", level.label().unwrap_or_default()),
         Seen::LetThrough => "lets through".to_owned(),
         Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
     }
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn what_was_seen_of_a_fence_is_told() {
         for (seen, says) in [
-            (Seen::Refused, "seen to refuse (sealed)"),
+            (Seen::Refused, "verified (sealed)"),
             (Seen::LetThrough, "lets through"),
             (Seen::Unclear("502".into()), "502"),
             (Seen::Unanswered("silent".into()), "silent"),

@@ -131,7 +131,7 @@ fn refused(culprit: &Culprit, message: &str) -> String {
             format!("ResourceQuota {name} leaves no room for what is waited for. A recovery lead raises it")
         }
         Culprit::Policy(name) => format!(
-            "ValidatingAdmissionPolicy {name} refuses what is waited for. Whoever wrote that policy makes an exemption (kubectl get \
+            "ValidatingAdmissionPolicy {name} refuses what is waited for. Its author has to add an exemption (kubectl get \
              validatingadmissionpolicy {name})"
         ),
         Culprit::Rights | Culprit::ApiServer => return message.to_owned(),

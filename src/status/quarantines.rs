@@ -100,7 +100,7 @@ fn failing(object: &DeserializeGuard<Quarantine>, now: Timestamp) -> Option<Quar
                 enforced: None,
                 reason: "Unreadable".to_owned(),
                 message: format!(
-                    "this version cannot read it: {error}. Whoever wrote it corrects or deletes it"
+                    "this version cannot read it: {error}. Its author has to correct or delete it"
                 ),
                 since: None,
                 controls: Vec::new(),

@@ -111,7 +111,7 @@ fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
                 Some(at) => {
                     format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%F %H:%M:%S UTC"))
                 }
-                None => "has never been heard of here".to_owned(),
+                None => "has never run here".to_owned(),
             };
             line!(
                 page,

@@ -168,15 +168,15 @@ pub(super) fn end(report: &Report) -> String {
     match report.outcome {
         Outcome::Isolated => {
             let next = match (report.operator, report.isolation) {
-                (true, _) => "The operator keeps them: kubectl get quar",
+                (true, _) => "The operator maintains it: kubectl get quar",
                 (false, QuarantineLevel::Contained) => {
-                    "No operator leads. It holds by itself; an operator that starts adopts it."
+                    "No operator is running. Isolation stays in force; the operator adopts it on start."
                 }
                 (false, QuarantineLevel::Sealed) => {
-                    "No operator leads: what runs is cut off and goes on running. An operator that starts keeps the evidence, then stops it."
+                    "No operator is running: workloads are cut off, but not stopped. The operator captures evidence and stops them on start."
                 }
             };
-            line!(page, "{GOOD}All isolated{GOOD:#}, and seen to refuse you. {next}");
+            line!(page, "{GOOD}All namespaces isolated{GOOD:#}; verified with your account. {next}");
         }
         Outcome::Incomplete => {
             let all = report.targets.len();
@@ -184,13 +184,16 @@ pub(super) fn end(report: &Report) -> String {
             let left = all - count(|laid| laid.contained);
             let partly = count(|laid| laid.contained && !laid.isolated);
             if left > 0 {
-                line!(page, "{BAD}{left} of {all} not isolated.{BAD:#} Running this again does no harm.");
+                line!(
+                    page,
+                    "{BAD}{left} of {all} not isolated.{BAD:#} Run this again; it is safe to repeat."
+                );
             }
             if partly > 0 {
                 line!(
                     page,
-                    "{WARN}{partly} of {all} isolated, with problems{WARN:#}: cut off and seen to refuse, but not all that keeps them so \
-                     is in place. Clear what is named above, and run this again."
+                    "{WARN}{partly} of {all} isolated, with problems{WARN:#}: network cut and fence verified, but not every control \
+                     is in place. Clear the problems above and run this again."
                 );
             }
         }
@@ -209,23 +212,23 @@ fn policies(page: &mut String, found: &[Found]) {
         (!names.is_empty()).then(|| names.join(", "))
     };
     if let Some(names) = of(State::Made) {
-        line!(page, "{DIM}Admission policies made: {names}{DIM:#}");
+        line!(page, "{DIM}Admission policies created: {names}{DIM:#}");
     }
     if let Some(names) = of(State::Missing) {
-        line!(page, "{DIM}Admission policies that would be made: {names}{DIM:#}");
+        line!(page, "{DIM}Admission policies that would be created: {names}{DIM:#}");
     }
     if let Some(names) = of(State::Differs) {
         line!(
             page,
             "{WARN}Admission policies that are not as this version writes them{WARN:#}, and were left as they are: {names}. \
-             Another version's, or changed by somebody."
+             They belong to another version or were modified."
         );
     }
     if let Some(names) = of(State::NotMade) {
         line!(
             page,
-            "{WARN}Admission policies that are missing{WARN:#}, and not yours to make: {names}. What these namespaces' accounts \
-             do elsewhere is not guarded. The operator makes them, or an administrator: \
+            "{WARN}Admission policies that are missing{WARN:#}, and you may not create them: {names}. What these namespaces' accounts \
+             do elsewhere is not guarded. The operator or an administrator creates them: \
              resurgam fence | kubectl apply --server-side -f -"
         );
     }

@@ -73,7 +73,7 @@ impl Act {
         // Without this, a panic would leave the service busy forever, with no reason in its status.
         let result = AssertUnwindSafe(self.try_carry_out(&decided)).catch_unwind().await;
         let result = result.unwrap_or_else(|_| {
-            let message = "the operator panicked on this: a bug; its log tells more".to_owned();
+            let message = "bug: the operator panicked; see its log".to_owned();
             Err(refused(Reason::Panicked, message))
         });
         if let Some(effect) = &decided.effect {

@@ -52,7 +52,10 @@ impl Act {
             // Without a resourceVersion, an apply would overwrite what another leader has started.
             let what = format!("read ServiceRecovery {}", self.name());
             if call_opt(what, self.records().get_metadata(&self.name())).await?.is_some() {
-                let message = format!("ServiceRecovery {} is there, and was not seen yet", self.name());
+                let message = format!(
+                    "ServiceRecovery {} exists, but the watch has not delivered it yet; will retry",
+                    self.name()
+                );
                 return Err(refused(Reason::Conflict, message));
             }
         }

@@ -41,8 +41,8 @@ pub(super) async fn report_retention(context: &Context, quarantine: &Quarantine,
     let name = quarantine.name_any();
     if !context.remember(&name, |memory| std::mem::replace(&mut memory.is_retention_reported, true)) {
         let note = format!(
-            "namespace {name} stays isolated though its Quarantine is was_labelled as deleted: {why}. To let it out, somebody who \
-             may release it removes the label resurgam.dev/isolation from the namespace (docs/isolation.md)"
+            "namespace {name} stays isolated although its Quarantine is being deleted: {why}. To release it, a holder of `release` \
+             removes the label resurgam.dev/isolation from the namespace (docs/isolation.md)"
         );
         tracing::warn!("{note}");
         context.publish_event(quarantine, EventType::Warning, "StaysIsolated", note).await;

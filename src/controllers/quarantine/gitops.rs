@@ -85,7 +85,7 @@ async fn try_once(client: &Client, cache: &GitOpsCache, quarantine: &Quarantine)
         Ok(around) => around,
         // Without knowing which other namespaces depend on the objects, none is suspended.
         Err(error) => {
-            let why = format!("whom else it carries is not known: {error}");
+            let why = format!("the other namespaces that it delivers into are unknown: {error}");
             let reports = reaching.iter().map(|f| f.delivery.report(DelivererState::Denied, &why)).collect();
             return Attempt { reports, is_stale: false };
         }

@@ -52,7 +52,7 @@ pub(super) async fn announce(
     drift: Vec<String>,
 ) {
     if !drift.is_empty() {
-        let note = format!("changed by somebody, put back: {}", drift.join(", "));
+        let note = format!("drift repaired: {}", drift.join(", "));
         context.publish_event(quarantine, EventType::Warning, "DriftPutBack", note).await;
     }
     let ready = conditions::find(&after.conditions, conditions::READY);

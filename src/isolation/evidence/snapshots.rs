@@ -307,7 +307,7 @@ async fn await_cut(
             what: format!(
                 "volume of claim {}: VolumeSnapshot {name}: {why}: {}",
                 asked.claim,
-                said.unwrap_or("its controller told of no error")
+                said.unwrap_or("its controller reported no error")
             ),
             failure: true,
         }),

@@ -250,7 +250,7 @@ async fn discover(client: &Client) -> Result<Kinds, IoError> {
         kind.resource.group != served || !seen.contains(&(stored.to_owned(), kind.resource.plural.clone()))
     });
     for kind in kinds.served.iter().filter(|kind| !kind.can_list) {
-        kinds.unknown.push(format!("{} cannot be listed, by anybody", kind.name()));
+        kinds.unknown.push(format!("{} cannot be listed", kind.name()));
     }
     kinds.served.retain(|kind| kind.can_list);
     kinds.unknown.sort();

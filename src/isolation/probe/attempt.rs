@@ -33,9 +33,7 @@ pub enum AttemptError {
     #[error("Pod {0}/{1} is {2}")]
     Pod(&'static str, String, String),
     /// A foreign policy selects our pods, so its effect cannot be separated from ours.
-    #[error(
-        "NetworkPolicy {0}/{1} is not ours: without it, the network can be tried. Whoever wrote it can delete it"
-    )]
+    #[error("NetworkPolicy {0}/{1} is not ours and prevents the network probe. Its author has to delete it")]
     Foreign(&'static str, String),
     /// A built-in pod does not parse: a bug of this build.
     #[error("a pod of this build does not parse")]
@@ -248,7 +246,7 @@ impl Attempt<'_> {
             None => Err(AttemptError::Pod(
                 side.namespace(),
                 name.to_owned(),
-                "gone: somebody deleted it".to_owned(),
+                "deleted by another writer".to_owned(),
             )),
         }
     }
