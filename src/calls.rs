@@ -137,7 +137,8 @@ fn status_line(status: &Status) -> String {
 
 /// Makes one call with a deadline. `what`: the operation, such as `patch Deployment a/b`.
 ///
-/// # Errors [`IoError`], with `what`.
+/// # Errors
+/// [`IoError`], with `what`.
 pub async fn call<T>(
     what: impl Into<String>,
     future: impl Future<Output = kube::Result<T>>,
@@ -147,7 +148,8 @@ pub async fn call<T>(
 
 /// As [`call`], with another deadline.
 ///
-/// # Errors [`IoError`], with `what`.
+/// # Errors
+/// [`IoError`], with `what`.
 pub async fn call_within<T>(
     deadline: Duration,
     what: impl Into<String>,
@@ -162,7 +164,8 @@ pub async fn call_within<T>(
 
 /// As [`call`], with `None` for a missing object.
 ///
-/// # Errors [`IoError`], with `what`.
+/// # Errors
+/// [`IoError`], with `what`.
 pub async fn call_opt<T>(
     what: impl Into<String>,
     future: impl Future<Output = kube::Result<T>>,
@@ -176,7 +179,8 @@ pub async fn call_opt<T>(
 
 /// Lists all objects, page by page, as a single answer may be too long.
 ///
-/// # Errors [`IoError`] of the first failed page, with `what`.
+/// # Errors
+/// [`IoError`] of the first failed page, with `what`.
 pub async fn list_all<K>(
     what: &str,
     api: &Api<K>,
@@ -204,7 +208,8 @@ where
 
 /// Makes all calls, `parallel` at a time, even if some fail.
 ///
-/// # Errors The first failure, after all calls.
+/// # Errors
+/// The first failure, after all calls.
 pub async fn each<T, E, F>(parallel: usize, calls: impl IntoIterator<Item = F>) -> Result<Vec<T>, E>
 where
     F: Future<Output = Result<T, E>>,

@@ -22,14 +22,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Creates a client that retries reads. The client of kube retries when the API server is overloaded (429, 503, 504); this one also
 /// retries server errors and broken connections.
 ///
-/// # Errors No client can be created from the configuration.
+/// # Errors
+/// No client can be created from the configuration.
 pub fn with_read_retries(config: Config) -> kube::Result<Client> {
     build(config, None)
 }
 
 /// As [`with_read_retries`], but sends only reads while this process is not the leader.
 ///
-/// # Errors No client can be created from the configuration.
+/// # Errors
+/// No client can be created from the configuration.
 pub fn while_leading(config: Config, leadership: Leadership) -> kube::Result<Client> {
     build(config, Some(leadership))
 }

@@ -118,7 +118,8 @@ impl ObservedLease {
 impl LeaderElector {
     /// Stands by until the Lease is acquired, or until `stop`. Errors of the API server are logged and retried.
     ///
-    /// # Errors The output of `stop`. The Lease is then not held, if the API server answered.
+    /// # Errors
+    /// The output of `stop`. The Lease is then not held, if the API server answered.
     pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<LeaderLease, S> {
         let mut stop = std::pin::pin!(stop);
         let heart = self.heart();
@@ -310,7 +311,7 @@ impl LeaderLease {
                     Some(holder) if !holder.is_empty() => {
                         return Err(Renewal::Lost(format!("the lease is held by {holder}")));
                     }
-                    _ => return Err(Renewal::Lost("the lease is held by nobody".to_owned())),
+                    _ => return Err(Renewal::Lost("the lease has no holder".to_owned())),
                 }
                 Err(error.into())
             }

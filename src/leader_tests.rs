@@ -165,7 +165,7 @@ async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_i
 
     for (left, why) in [
         (Some("them"), "the lease is held by them"),
-        (Some(""), "the lease is held by nobody"),
+        (Some(""), "the lease has no holder"),
         (None, "the lease is gone"),
     ] {
         let (server, elector) = stage().await;

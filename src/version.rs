@@ -4,7 +4,7 @@
 pub const ANNOTATION: &str = "resurgam.dev/version";
 /// As in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit that it was built from, if whoever built it said so: `RESURGAM_COMMIT`.
+/// The commit that it was built from, if the build set `RESURGAM_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("RESURGAM_COMMIT");
 
 /// Version and commit: `0.1.0+31c1692`, or `0.1.0`.

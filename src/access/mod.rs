@@ -1,6 +1,6 @@
 //! The rights that a plan needs, and the manifests that grant them. Pure: a plan in, objects out.
 //!
-//! What a gate, a step or a resume reads and writes is said beside it, by its own `rights`. Nothing is listed here again.
+//! The rights of a gate, step or resume are defined next to it, in its `rights`, and not repeated here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,7 @@ impl Access {
             self.add("letting out of quarantine", [Right::on_quarantine("recover", Some(namespace))]);
         }
         if plan.creates_quarantines && !service.namespaces.is_empty() {
-            // RBAC cannot limit this by name: of an object that is being created it knows none.
+            // RBAC cannot limit `create` by name, which it does not know yet.
             self.add("quarantinePolicy: Create", [Right::on_quarantine("create", None)]);
         }
         for gate in &service.gates {
@@ -94,7 +94,7 @@ impl Access {
         self.on_account("impersonate")
     }
 
-    /// The right of whoever writes the plan.
+    /// Returns the right that an author of the plan needs.
     #[must_use]
     pub fn authorship(&self) -> Right {
         self.on_account("use")

@@ -1,4 +1,4 @@
-//! The cluster's network: which plugin, as far as its name tells.
+//! The network plugin, as far as its name shows.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, ResourceExt};
@@ -9,19 +9,19 @@ use super::{Check, Fact, Outcome, delivery};
 const PLUGIN: Check =
     Check::warning("network-plugin", "a network plugin that can enforce NetworkPolicies is there");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 1] = [PLUGIN];
 
-/// Does a plugin enforce NetworkPolicies, as far as its name tells?
+/// Whether a plugin enforces NetworkPolicies, as far as its name shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Enforces {
     Yes,
     No,
-    /// Where it is told to.
+    /// Only if configured to.
     IfToldTo(&'static str),
 }
 
-/// A network plugin: its name, the names of its DaemonSets, its API group, and what it does of policies.
+/// A network plugin: its name, the names of its DaemonSets, its API group, and whether it enforces policies.
 struct Plugin(&'static str, &'static [&'static str], Option<&'static str>, Enforces);
 
 const PLUGINS: [Plugin; 10] = [
@@ -37,7 +37,7 @@ const PLUGINS: [Plugin; 10] = [
     Plugin("Flannel", &["kube-flannel-ds", "kube-flannel"], None, Enforces::No),
 ];
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `namespace/name` of all DaemonSets.

@@ -1,4 +1,4 @@
-//! Rights of plans' accounts: would each plan recover what it names?
+//! Rights of plans' accounts: whether each plan can recover its services.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -17,33 +17,33 @@ const RECOVER: Check =
     Check::fatal("plan-recover", "each plan's account may recover the namespaces that it names");
 const IMPERSONATE: Check = Check::fatal("plan-impersonation", "the operator may act as each plan's account");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 3] = [ACCOUNT, RECOVER, IMPERSONATE];
 
-/// As many questions at once.
+/// Concurrent requests.
 const PARALLEL: usize = 16;
-/// Plans that are looked at, and problems that are named.
+/// Maximum number of plans checked, and of problems named.
 const LIMITS: (usize, usize) = (50, 4);
 
-/// What was read of one plan's account.
+/// Facts of one plan's account.
 #[derive(Clone, Debug)]
 pub struct PlanRights {
     /// `namespace/name`
     pub plan: String,
     /// `namespace/name`
     pub account: String,
-    /// Is it there?
+    /// Whether it exists.
     pub exists: Fact<bool>,
     /// Namespaces that it may not recover, and those that it may by a wildcard only.
     pub recover: Fact<(Vec<String>, Vec<String>)>,
-    /// May the operator act as it?
+    /// Whether the operator may impersonate it.
     pub impersonate: Fact<bool>,
 }
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The plan that was asked for, `namespace/name`, if only one was.
+    /// The requested plan, `namespace/name`, if only one is checked.
     pub asked: Option<String>,
     /// Each plan. `None`: the kind is not installed.
     pub plans: Fact<Option<Vec<PlanRights>>>,
@@ -103,8 +103,8 @@ async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
     }
 }
 
-/// Namespaces that the plan's account may not let out, and those that it may by a wildcard only. What else the plan needs is
-/// many times as many questions: `resurgam access --check` asks them, of one plan.
+/// Returns the namespaces that the plan's account may not recover, and those that it may by a wildcard only. All other rights would take
+/// many more requests: `resurgam access --check` checks those of one plan.
 async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<String>)> {
     let asked = access.questions().into_iter().filter_map(|question| match question {
         Question::May { right, .. } if right.verb == "recover" => Some((right, false)),
@@ -116,7 +116,7 @@ async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<Str
         let granted = account_may(client, account, right.attributes()).await?;
         Ok::<_, String>((right.name.unwrap_or_default(), wildcard, granted))
     });
-    // Nothing more is asked once one answer is missing.
+    // After the first error, no further requests are sent.
     let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).try_collect().await?;
     let (mut refused, mut wild) = (Vec::new(), Vec::new());
     for answer in answers {
@@ -194,7 +194,7 @@ fn not_granted(plan: &PlanRights, refused: &[String], wild: &[String]) -> String
     )
 }
 
-/// One outcome for all plans: a problem weighs more than what is not known.
+/// Returns one outcome for all plans. A failure outweighs an unknown.
 fn each(
     check: Check,
     plans: &[PlanRights],

@@ -1,4 +1,4 @@
-//! Volumes and snapshots: can what is on disk be kept before anything is stopped?
+//! Volumes and snapshots: whether data on disk can be kept before anything is stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,28 +12,28 @@ use super::read::{list, some};
 use super::{Check, Fact, Outcome};
 use crate::text::count;
 
-// A warning, though the default install waits for a volume that nobody provides: values may name another class, a claim that is
-// there or a bucket, and no API tells of them. Once installed, `evidence-store` is fatal where it came to nothing.
+// Only a warning, although the default install waits for a volume: the values may name another class, an existing claim or a bucket,
+// which no API shows. After installation, `evidence-store` is fatal if storing evidence fails.
 const CLASS: Check = Check::warning("storage-class", "a default StorageClass is there");
 const SNAPSHOTS: Check =
     Check::warning("snapshot-classes", "volumes can be snapshotted before a namespace is sealed");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 2] = [CLASS, SNAPSHOTS];
 
-/// What makes a StorageClass the one of claims that name none.
+/// Annotation of the default StorageClass.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-/// Drivers named in a message.
+/// Maximum number of drivers named in a message.
 const NAMED: usize = 5;
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// StorageClasses by name, and whether each is the default one.
+    /// StorageClasses by name, and whether each is the default.
     pub classes: Fact<BTreeMap<String, bool>>,
-    /// How many volumes each CSI driver has; under an empty name those that are of none.
+    /// Number of volumes by CSI driver. The empty name counts those without one.
     pub volumes: Fact<BTreeMap<String, usize>>,
-    /// Drivers that a VolumeSnapshotClass names. `None`: the kind is not served.
+    /// Drivers with a VolumeSnapshotClass. `None`: the kind is not served.
     pub snapshot_drivers: Fact<Option<BTreeSet<String>>>,
 }
 
@@ -97,13 +97,13 @@ fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
     if classes.is_empty() {
         return CLASS.fails(format!(
             "no StorageClass is there: {PENDING}. The storage administrator installs a driver and a default StorageClass; or \
-             whoever installs the chart sets {OTHER}"
+             the chart's user sets {OTHER}"
         ));
     }
     let names: Vec<&String> = classes.keys().collect();
     CLASS.fails(format!(
-        "no StorageClass is the default one: {PENDING}. Whoever installs the chart sets evidence.volume.storageClass ({}), {OTHER}; \
-         or who runs the cluster's storage makes one the default",
+        "no StorageClass is the default one: {PENDING}. The chart's user sets evidence.volume.storageClass ({}), {OTHER}; \
+         or the storage administrator makes one the default",
         some(&names, NAMED)
     ))
 }

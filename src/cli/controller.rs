@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     evidence_key: Option<PathBuf>,
 
-    /// Most bytes that are kept of one container's log; its beginning is.
+    /// Maximum number of bytes kept of one container's log, from its beginning.
     #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     evidence_log_limit: u64,
 
@@ -63,12 +63,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     evidence_snapshot_wait: Duration,
 
-    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
-    /// NetworkPolicies. Without it nobody can say.
+    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it probe whether the cluster's network enforces
+    /// NetworkPolicies. Without it, that is unknown.
     #[arg(long, value_name = "IMAGE")]
     probe_image: Option<String>,
 
-    /// How often every control of an isolated namespace is tried again.
+    /// How often every control of an isolated namespace is verified again.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     probe_interval: Duration,
 
@@ -83,7 +83,7 @@ pub(super) struct Args {
     api_server_route: Vec<(SocketAddr, Uri)>,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which. In a pod, where the kubelet has to reach
-    /// it, `[::]:8080`; whoever reaches it reads names of plans and their services' states.
+    /// it, `[::]:8080`; its readers see names of plans and their services' states.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
@@ -91,11 +91,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAMESPACE", default_value = OPERATOR_NAMESPACE)]
     lease_namespace: String,
 
-    /// How long a leader that died is waited for, in whole seconds.
+    /// How long replicas wait for a leader that died, in whole seconds.
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     lease_duration: Duration,
 
-    /// How logs are written.
+    /// Format of the logs.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }

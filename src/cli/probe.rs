@@ -1,4 +1,4 @@
-//! `resurgam probe`: what runs in the pods by which the operator tries the cluster's network.
+//! `resurgam probe`: runs in the pods with which the operator probes the cluster's network.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,11 +17,11 @@ use crate::api::Duration;
 use crate::api::conditions::shorten;
 use crate::isolation::probe::network::{Reached, Report};
 
-/// How long one connection may take: longer than it takes to send a lost first packet again.
+/// Deadline of a connection: longer than the retransmission of a lost first packet.
 const CONNECTION: StdDuration = StdDuration::from_secs(3);
-/// Pause between two tries.
+/// Pause between two attempts.
 const PAUSE: StdDuration = StdDuration::from_millis(250);
-/// Longest word that is listened for.
+/// Maximum length of the word.
 const WORD: u64 = 64;
 
 /// Arguments of `resurgam probe`.
@@ -33,9 +33,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
-    /// Say a word to whoever connects, until stopped.
+    /// Send a word to each client that connects, until stopped.
     Listen(Listen),
-    /// Try to reach listeners, report what came of each, and end.
+    /// Try to reach listeners, report the results, and exit.
     Connect(Connect),
 }
 
@@ -51,7 +51,7 @@ struct Listen {
 
 #[derive(Debug, clap::Args)]
 struct Connect {
-    /// What a listener says. A connection on which anything else is heard, or nothing, is none: a proxy may accept any.
+    /// The word that a listener sends. Any other answer is no connection: a proxy may accept every client.
     #[arg(long, value_name = "WORD")]
     hear: String,
     /// A listener to reach: tried until it is reached (repeatable).
@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         match &args.role {
             Role::Listen(args) => {
                 let listener = listener(args.port).await?;
-                // As the first process of a container it is told to end by a signal that does nothing of itself.
+                // The first process of a container has no default signal handlers.
                 let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
                 tokio::select! {
                     result = listen(listener, &args.say) => result?,
@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// On all addresses, of both kinds where there are both.
+/// Listens on all addresses, of both families if available.
 async fn listener(port: u16) -> Result<TcpListener> {
     let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
     match both {
@@ -120,7 +120,7 @@ async fn listener(port: u16) -> Result<TcpListener> {
 
 async fn listen(listener: TcpListener, word: &str) -> Result<()> {
     loop {
-        // What goes wrong with one connection is that one's.
+        // An error of one connection must not end the listener.
         if let Ok((mut stream, _)) = listener.accept().await {
             let _ = timeout(CONNECTION, stream.write_all(word.as_bytes())).await;
         }
@@ -137,7 +137,7 @@ async fn connect(args: &Connect) -> Report {
     Report { targets: join_all(tried).await.into_iter().collect::<BTreeMap<_, _>>() }
 }
 
-/// Tries until it is as wanted, or the time is up: what came of the last try.
+/// Retries until the result is as wanted or the time is up. Returns the last result.
 async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
     loop {
         let reached = match reach(address, word).await {
@@ -151,7 +151,7 @@ async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -
     }
 }
 
-/// Connects and hears the word.
+/// Connects and reads the word.
 async fn reach(address: SocketAddr, word: &str) -> Result<(), String> {
     let until = Instant::now() + CONNECTION;
     let late = |_| format!("{address} did not answer within {} s", CONNECTION.as_secs());

@@ -1,4 +1,4 @@
-//! `resurgam quarantine`: isolates namespaces at once, as whoever runs it, operator or not.
+//! `resurgam quarantine`: isolates namespaces at once with the caller's credentials, with or without the operator.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ use targets::Selection;
 mod report;
 mod targets;
 
-/// Namespaces isolated at a time. The API server's answers are waited for most of the time.
+/// Namespaces isolated at a time. Most of the time is spent waiting for the API server.
 const PARALLEL: usize = 32;
 
 /// What `--help` ends with.
@@ -76,7 +76,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     incident: String,
 
-    /// Why. Whoever is refused reads it.
+    /// Reason, which is shown to refused users.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
 
@@ -100,7 +100,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     yes: bool,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 
@@ -111,13 +111,13 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
-    /// Talks to nobody, nobody writes; processes stay alive, as memory is evidence.
+    /// No network, no writes; processes stay alive, as memory is evidence.
     Contained,
     /// Nothing runs either.
     Sealed,
 }
 
-/// As the Quarantine bounds it.
+/// Validates the length, as the Quarantine does.
 fn reason(text: &str) -> Result<String, String> {
     match text.trim().chars().count() {
         0 => Err("say why".to_owned()),
@@ -126,7 +126,7 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the name of a risk. Help and completion list them all.
+/// Parses the name of a risk. Help and completion list all names.
 fn risk() -> impl TypedValueParser<Value = Kind> {
     let names = Kind::RISKS.map(|kind| PossibleValue::new(kind.name()).help(kind.meaning()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Kind>())
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 async fn quarantine(args: &Args) -> Result<ExitCode> {
     let client = crate::client::with_read_retries(super::cluster().await?)?;
-    // In a pod there is none: then the login is the account's.
+    // A pod has no kubeconfig; its login is then its account's.
     let kubeconfig = Kubeconfig::read().ok();
     let mut report = begin(args, &client).await?;
     show(args, &report::targets(&report));
@@ -167,7 +167,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
             return finish(args, report, Outcome::Stopped);
         }
     }
-    // All at once, before anything else: from here on nobody writes there.
+    // All namespaces are listed at once, before anything else, which fences them.
     let listed = list::add(&client, &report.targets, Isolation::Contained).await;
     if listed.is_ok() && args.output == Output::Text {
         anstream::eprintln!("{} on the isolation lists", count(report.targets.len(), "namespace"));
@@ -179,7 +179,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })
 }
 
-/// Which namespaces are meant, and who is there to help.
+/// Resolves the namespaces, and reads whether an operator leads.
 async fn begin(args: &Args, client: &Client) -> Result<Report> {
     let meant = match (&args.selector, args.all_but.is_empty()) {
         (Some(selector), _) => Selection::Selected(selector.clone()),
@@ -233,7 +233,7 @@ fn spec(args: &Args) -> QuarantineSpec {
     }
 }
 
-/// Does somebody lead, by a Lease that has not run out?
+/// Returns whether the Lease has a holder and has not expired.
 fn leads(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
@@ -241,7 +241,7 @@ fn leads(lease: &Lease, now: Timestamp) -> bool {
     held && spec.renew_time.as_ref().is_some_and(|at| now.duration_since(at.0).as_secs() <= valid)
 }
 
-/// The dry-run: what would stop, and whether the API server would let us.
+/// Reports what would stop, and whether the API server would accept the writes.
 async fn dry_run(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
     let spec = spec(args);
     match ensure(client, true).await {
@@ -274,7 +274,7 @@ fn unfenced(error: &ensure::EnsureError) -> String {
     )
 }
 
-/// More than one namespace, or any that nobody named, is asked about. Where nobody can answer, the flag has to say it.
+/// Asks for confirmation of several namespaces, or of ones not named explicitly. Without a terminal, `--yes` is required for the latter.
 fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     let unnamed = args.namespaces.is_empty();
     if args.yes || (report.targets.len() == 1 && !unnamed) {
@@ -293,7 +293,7 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Cuts the networks of all, then does the rest of each.
+/// Cuts all networks first, then finishes each namespace.
 async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Vec<offline::Outcome> {
     let cut = Progress::of(names.len());
     let works: Vec<_> = stream::iter(names)
@@ -322,7 +322,7 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
         .await
 }
 
-/// How many of all are done.
+/// Counts the namespaces that are done.
 struct Progress {
     total: usize,
     done: AtomicUsize,
@@ -339,7 +339,7 @@ impl Progress {
     }
 }
 
-/// What is told while it goes on: to who reads it, not to a program.
+/// Prints progress for people, but not in JSON output.
 fn show(args: &Args, text: &str) {
     if args.output == Output::Text {
         anstream::print!("{text}");

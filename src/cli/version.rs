@@ -20,12 +20,12 @@ pub(super) struct Args {
     #[arg(long)]
     client: bool,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-/// One part, of which version it is, and whether it fits this command.
+/// A part, its version, and whether it is compatible with this command.
 struct Part {
     name: &'static str,
     /// For people.

@@ -55,7 +55,8 @@ pub(crate) fn account_user(namespace: &str, account: &str) -> String {
 
 /// Returns a client that impersonates a service account.
 ///
-/// # Errors The account's name is no valid header value, or no client can be created.
+/// # Errors
+/// The account's name is no valid header value, or no client can be created.
 pub fn impersonating(
     config: &Config,
     namespace: &str,

@@ -25,7 +25,8 @@ impl<'a> From<&'a ReadDependency> for Dependency<'a> {
 
 /// Reads the ServiceRecoveries of these services, and adds their health from the cache. A ServiceRecovery of another plan does not count.
 ///
-/// # Errors The API server refused, or did not answer. Nothing may be loosened then.
+/// # Errors
+/// The API server refused, or did not answer. Nothing may be loosened then.
 pub(super) async fn read_dependencies(
     client: &Client,
     plan: &Plan,

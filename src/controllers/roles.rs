@@ -27,7 +27,7 @@ pub async fn keep(client: Client) {
                 }
                 _ => None,
             });
-    // Whoever deleted the ConfigMap deleted the list of roles with it.
+    // Without the ConfigMap, the list of roles is lost, too.
     let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let maps = watcher(maps, only).default_backoff().touched_objects().filter_map(async |map| {

@@ -63,7 +63,8 @@ pub enum EnsureError {
 
 /// Creates missing policies and bindings. `dry_run`: only asks the API server whether that would succeed.
 ///
-/// # Errors [`EnsureError`]: one is missing and cannot be created, or cannot be read.
+/// # Errors
+/// [`EnsureError`]: one is missing and cannot be created, or cannot be read.
 pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, EnsureError> {
     let mut all = Vec::new();
     // Without the ConfigMap, the guards refuse everything.

@@ -46,7 +46,8 @@ pub struct Policy {
 
 /// Returns all policies, each with its binding.
 ///
-/// # Errors A policy file does not parse. A unit test parses them all.
+/// # Errors
+/// A policy file does not parse. A unit test parses them all.
 pub fn all() -> Result<Vec<Policy>, serde_yaml::Error> {
     let mut policies = SOURCES.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let is_fence = |p: &&Policy| p.policy.metadata.name.as_deref() == Some(WRITE_FENCE);
@@ -101,7 +102,8 @@ fn may_be_isolated() -> LabelSelector {
 /// Returns the policies as static manifests for the API server, named as it requires: those without a parameter, and one that denies
 /// changes to all others.
 ///
-/// # Errors A policy file does not parse. A unit test parses them all.
+/// # Errors
+/// A policy file does not parse. A unit test parses them all.
 pub fn all_static() -> Result<Vec<Policy>, serde_yaml::Error> {
     let mut policies = all()?;
     policies

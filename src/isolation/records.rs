@@ -128,7 +128,8 @@ impl Record<'_> {
 
     /// Returns all entries in these pages, by key.
     ///
-    /// # Errors [`RecordError`]: the record is incomplete, so nothing follows from a missing entry.
+    /// # Errors
+    /// [`RecordError`]: the record is incomplete, so nothing follows from a missing entry.
     pub fn entries<T: DeserializeOwned>(
         &self,
         pages: &[ConfigMap],
@@ -144,7 +145,8 @@ impl Record<'_> {
 
     /// Adds entries and reads them back. An entry whose key is recorded already is kept as first recorded.
     ///
-    /// # Errors [`RecordError`]. What was written is kept, and the next call continues.
+    /// # Errors
+    /// [`RecordError`]. What was written is kept, and the next call continues.
     pub async fn add<T>(&self, entries: &BTreeMap<String, T>) -> Result<(), RecordError>
     where
         T: Serialize + DeserializeOwned + PartialEq,
@@ -282,7 +284,8 @@ fn split(mut text: &str) -> Vec<&str> {
 
 /// Joins the parts of entries.
 ///
-/// # Errors The key of an entry with a missing part.
+/// # Errors
+/// The key of an entry with a missing part.
 fn assemble(data: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>, String> {
     let mut entries = BTreeMap::new();
     let mut parts: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What came of it: one document, and its text for people.
+//! The result of `quarantine`: one document, and its text for people.
 
 use std::fmt::Write;
 
@@ -18,20 +18,20 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// What came of it, in one word.
+/// Outcome of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Outcome {
-    /// All are isolated, and were seen to refuse.
+    /// All namespaces are isolated and verified.
     Isolated,
-    /// Some are not.
+    /// Some namespaces are not.
     Incomplete,
-    /// The preflight found a blocker: nothing was done.
+    /// The preflight found a blocker, and nothing was changed.
     Stopped,
-    /// Only looked at: it could be done.
+    /// Dry-run: it could be done.
     Possible,
 }
 
-/// Everything that is known at the end.
+/// Everything known at the end.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -40,14 +40,14 @@ pub(super) struct Report {
     pub(super) reason: String,
     pub(super) isolation: QuarantineLevel,
     pub(super) by: String,
-    /// An operator leads: it adopts what was laid.
+    /// An operator leads, and adopts the result.
     pub(super) operator: bool,
     pub(super) dry_run: bool,
     pub(super) targets: Vec<String>,
     pub(super) left_out: Vec<LeftOut>,
     pub(super) findings: Vec<Finding>,
     pub(super) accepted: Vec<Kind>,
-    /// Why nothing was done, if it was not for the findings.
+    /// Why nothing was done, if not because of the findings.
     pub(super) stopped_by: Option<String>,
     pub(super) policies: Vec<Found>,
     pub(super) impacts: Vec<Impact>,
@@ -65,7 +65,7 @@ macro_rules! line {
     ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
 }
 
-/// Which namespaces are meant, before anything else.
+/// Renders the namespaces to isolate.
 pub(super) fn targets(report: &Report) -> String {
     let mut page = String::new();
     let many = count(report.targets.len(), "namespace");
@@ -76,7 +76,7 @@ pub(super) fn targets(report: &Report) -> String {
     page
 }
 
-/// What the preflight found.
+/// Renders the findings of the preflight.
 pub(super) fn findings(report: &Report) -> String {
     let mut page = String::new();
     if report.findings.iter().all(|finding| finding.kind.weight() == Weight::Note) {
@@ -97,7 +97,7 @@ pub(super) fn findings(report: &Report) -> String {
     page
 }
 
-/// What it would do, by a dry-run.
+/// Renders the impacts found by the dry-run.
 pub(super) fn impacts(report: &Report) -> String {
     let mut page = String::new();
     for impact in &report.impacts {
@@ -134,7 +134,7 @@ pub(super) fn impacts(report: &Report) -> String {
     page
 }
 
-/// The end.
+/// Renders the result.
 pub(super) fn end(report: &Report) -> String {
     let mut page = String::new();
     policies(&mut page, &report.policies);
@@ -204,7 +204,7 @@ pub(super) fn end(report: &Report) -> String {
     page
 }
 
-/// Only what is not as it was, or not as it should be.
+/// Renders the policies that were created or are not as wanted.
 fn policies(page: &mut String, found: &[Found]) {
     let of = |state| {
         let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(Found::name).collect();

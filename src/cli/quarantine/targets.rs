@@ -1,4 +1,4 @@
-//! Which namespaces are meant. Pure, but for what is read before.
+//! Resolves the namespaces to isolate. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use kube::core::{Selector, SelectorExt};
 
 use crate::api::protected_namespace;
 
-/// How somebody says which.
+/// How the namespaces are selected.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Selection {
     /// By name.
@@ -19,16 +19,16 @@ pub(super) enum Selection {
     AllBut(Vec<String>),
 }
 
-/// Which they are.
+/// The resolved namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Targets {
-    /// To be isolated.
+    /// Namespaces to isolate.
     pub(super) names: Vec<String>,
-    /// Left out without anybody naming them, and why.
+    /// Namespaces left out, and why.
     pub(super) left_out: Vec<(String, String)>,
 }
 
-/// Finds the namespaces that are meant, in the order of their names.
+/// Returns the selected namespaces, sorted by name.
 pub(super) fn resolve(meant: &Selection, all: &[Namespace]) -> Result<Targets, String> {
     let known: BTreeSet<String> = all.iter().map(ResourceExt::name_any).collect();
     let exist = |names: &[String]| {
@@ -40,7 +40,7 @@ pub(super) fn resolve(meant: &Selection, all: &[Namespace]) -> Result<Targets, S
     let chosen: BTreeSet<String> = match meant {
         Selection::Named(names) => {
             exist(names)?;
-            // Protected ones are told by the preflight: somebody asked for them.
+            // The preflight reports protected namespaces that were named explicitly.
             return Ok(Targets {
                 names: BTreeSet::from_iter(names.clone()).into_iter().collect(),
                 left_out: Vec::new(),
@@ -71,7 +71,7 @@ pub(super) fn resolve(meant: &Selection, all: &[Namespace]) -> Result<Targets, S
     Ok(targets)
 }
 
-/// `tier=1,team in (a, b),!exempt`, as kubectl takes it.
+/// Parses a selector in kubectl's syntax, such as `tier=1,team in (a, b),!exempt`.
 fn parse(text: &str) -> Result<Selector, String> {
     use kube::core::Expression;
     let mut expressions = Vec::new();
@@ -110,7 +110,7 @@ fn parse(text: &str) -> Result<Selector, String> {
     Ok(expressions.into_iter().collect())
 }
 
-/// At commas that are not inside brackets.
+/// Splits at commas outside of brackets.
 fn split(text: &str) -> Vec<&str> {
     let (mut depth, mut from, mut parts) = (0_usize, 0, Vec::new());
     for (at, c) in text.char_indices() {

@@ -50,7 +50,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs all plans until `process` stops; running writes are finished. `config`: the configuration that `client` was created from. Plans
 /// use copies of it that impersonate their account.
 ///
-/// # Errors A watch ended permanently.
+/// # Errors
+/// A watch ended permanently.
 pub async fn run(
     client: Client,
     config: Config,
@@ -119,7 +120,7 @@ pub async fn run(
             }
         }
     }
-    // No reconciliation starts any more. Running writes still publish Events, whose task is one of `tasks`.
+    // No further reconciliation starts. Running writes still publish Events, whose task is one of `tasks`.
     let writers = plans.context.process.writers.clone();
     drop(plans);
     writers.close();

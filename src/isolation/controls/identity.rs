@@ -48,7 +48,8 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount
 
 /// Recreates every account of the namespace without the mark, as far as possible. Returns whether anything was written.
 ///
-/// # Errors The first [`IdentityError`]. The other accounts were recreated, and the next call continues.
+/// # Errors
+/// The first [`IdentityError`]. The other accounts were recreated, and the next call continues.
 pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool, IdentityError> {
     renew_listed(client, namespace, mark, &list(client, namespace).await?).await
 }
@@ -93,7 +94,8 @@ pub async fn renew_listed(
 
 /// Completes an interrupted sealing: creates the accounts again that it deleted.
 ///
-/// # Errors [`IdentityError`]. What was done is kept, and the next call continues.
+/// # Errors
+/// [`IdentityError`]. What was done is kept, and the next call continues.
 pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<(), IdentityError> {
     let work = AccountWriter::new(client, namespace);
     let record = work.record(seal);
@@ -110,7 +112,8 @@ pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<()
 
 /// Removes our mark from these accounts of a released namespace.
 ///
-/// # Errors The API server refused, or did not answer. The next call continues.
+/// # Errors
+/// The API server refused, or did not answer. The next call continues.
 pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount]) -> Result<(), IoError> {
     let work = AccountWriter::new(client, namespace);
     for account in accounts {

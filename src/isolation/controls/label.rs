@@ -11,7 +11,8 @@ pub use resurgam_core::isolation::controls::label::{is_labelled, patch};
 
 /// Writes label and annotations if the namespace is unchanged since it was read. `dry_run`: only asks the API server.
 ///
-/// # Errors A conflict, or a refusal by the lock.
+/// # Errors
+/// A conflict, or a refusal by the lock.
 pub async fn label(
     client: &Client,
     namespace: &Namespace,

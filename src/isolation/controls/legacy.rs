@@ -23,7 +23,8 @@ struct Recorded {
 
 /// Restores missing policies recorded under this seal, and deletes the record.
 ///
-/// # Errors The API server refused, or did not answer. The next call continues.
+/// # Errors
+/// The API server refused, or did not answer. The next call continues.
 pub async fn restore(client: &Client, namespace: &str, seal: &str) -> Result<(), IoError> {
     let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;

@@ -88,7 +88,8 @@ async fn read(client: &Client) -> Result<Vec<Option<ConfigMap>>, IoError> {
 /// Adds namespaces to the lists, with one write of each. Namespaces that are listed keep their level, since a responder may not change
 /// it.
 ///
-/// # Errors The API server refused, or did not answer, and some namespaces are on no list.
+/// # Errors
+/// The API server refused, or did not answer, and some namespaces are on no list.
 pub async fn add(client: &Client, namespaces: &[String], level: Isolation) -> Result<(), IoError> {
     let writes =
         CONFIG_MAPS.map(|name| write_one(client, name, None, |list| appended(list, namespaces, level)));
@@ -263,7 +264,8 @@ impl Lists {
 
     /// Writes the lists, label and annotations. A namespace is added to the lists first and removed from them last.
     ///
-    /// # Errors A conflict, or a refusal by the lock.
+    /// # Errors
+    /// A conflict, or a refusal by the lock.
     pub async fn mark(
         &self,
         namespace: &Namespace,

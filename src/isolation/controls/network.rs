@@ -104,7 +104,8 @@ pub struct Written {
 /// Brings the namespace's network policies to the wanted state as far as possible. `uid`: UID of the namespace, under which policies too
 /// large to be neutralised are recorded.
 ///
-/// # Errors The first [`NetworkError`]. Everything else was done, and the next call continues.
+/// # Errors
+/// The first [`NetworkError`]. Everything else was done, and the next call continues.
 pub async fn isolate(
     client: &Client,
     namespace: &str,
@@ -285,7 +286,8 @@ async fn record(
 
 /// Restores the selectors of all policies, then deletes ours. Can be repeated.
 ///
-/// # Errors [`NetworkError`]. What was done is kept, and the next call continues.
+/// # Errors
+/// [`NetworkError`]. What was done is kept, and the next call continues.
 pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let params =

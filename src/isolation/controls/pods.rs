@@ -43,7 +43,8 @@ pub async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<Str
 /// Ends every pod as far as possible: deletes live ones with a grace period of a second, and removes finalizers from those whose
 /// containers have ended. Returns how many were written.
 ///
-/// # Errors The first failure. The other pods were written.
+/// # Errors
+/// The first failure. The other pods were written.
 pub async fn end(client: &Client, namespace: &str, pods: &[Pod]) -> Result<usize, IoError> {
     let writes = pods.iter().filter_map(|pod| Some((pod, todo(pod)?)));
     let all: Vec<_> = writes.map(|(pod, todo)| write(client, namespace, pod, todo)).collect();

@@ -12,7 +12,8 @@ pub use resurgam_core::isolation::controls::quota::{RAISED_ANNOTATION, raising, 
 
 /// Raises every quota that limits what isolating creates. Returns the names of the raised quotas.
 ///
-/// # Errors The API server refused, or did not answer. What was raised is kept.
+/// # Errors
+/// The API server refused, or did not answer. What was raised is kept.
 pub async fn raise(client: &Client, namespace: &str) -> Result<Vec<String>, IoError> {
     let api: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     let what = format!("list resourcequotas in namespace {namespace}");
@@ -28,7 +29,8 @@ pub async fn raise(client: &Client, namespace: &str) -> Result<Vec<String>, IoEr
 
 /// Restores every raised quota.
 ///
-/// # Errors The API server refused, or did not answer. The next call continues.
+/// # Errors
+/// The API server refused, or did not answer. The next call continues.
 pub async fn restore(client: &Client, namespace: &str) -> Result<(), IoError> {
     let api: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     let what = format!("list resourcequotas in namespace {namespace}");

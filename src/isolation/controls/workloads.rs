@@ -85,7 +85,8 @@ const PARALLEL: usize = 8;
 
 /// Stops everything not yet stopped and recorded under this seal, as far as possible, and updates `found`. Returns how many were written.
 ///
-/// # Errors The first failure. The other workloads were written, but `found` is not updated.
+/// # Errors
+/// The first failure. The other workloads were written, but `found` is not updated.
 pub async fn stop(client: &Client, found: &mut Inventory, seal: &str) -> Result<usize, IoError> {
     let all: Vec<_> = found
         .stops(seal)

@@ -70,7 +70,8 @@ impl FromStr for Identities {
 impl Identities {
     /// Returns a reader of the clear text.
     ///
-    /// # Errors The text is not encrypted for any of these identities, or is corrupt. The reader may also fail.
+    /// # Errors
+    /// The text is not encrypted for any of these identities, or is corrupt. The reader may also fail.
     pub fn decrypt<R: Read>(&self, encrypted: R) -> io::Result<impl Read + use<R>> {
         let decryptor = Decryptor::new_buffered(io::BufReader::new(encrypted)).map_err(io::Error::other)?;
         let identities = self.0.iter().map(|identity| identity as &dyn age::Identity);

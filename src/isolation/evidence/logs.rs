@@ -141,7 +141,7 @@ impl Container {
         let refused = |code| error.status().is_some_and(|status| status.code == code);
         let why = error.to_string();
         if previous && (refused(400) || refused(404)) {
-            return Log::None(format!("of its run before nothing is there any more: {why}"));
+            return Log::None(format!("the log of its previous run is gone: {why}"));
         }
         // The pod has ended, or the container ended and its node removed the log.
         if refused(404) || (refused(400) && !self.running) { Log::Gone(why) } else { Log::Failed(why) }

@@ -45,7 +45,8 @@ impl Manifests {
 
 /// Reads all objects of a namespace.
 ///
-/// # Errors The kinds are unknown, or the Pods, which are about to be deleted, cannot be read.
+/// # Errors
+/// The kinds are unknown, or the Pods, which are about to be deleted, cannot be read.
 pub(super) async fn gather(
     client: &Client,
     namespace: &str,

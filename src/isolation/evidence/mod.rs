@@ -116,7 +116,8 @@ struct Miss {
 
 /// Captures everything in a namespace, and adds the snapshots taken before.
 ///
-/// # Errors [`CaptureError`]. In mode `BestEffort`, only if it is unknown what is about to be stopped.
+/// # Errors
+/// [`CaptureError`]. In mode `BestEffort`, only if it is unknown what is about to be stopped.
 pub async fn capture(
     client: &Client,
     evidence: &Evidence,

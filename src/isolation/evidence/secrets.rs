@@ -37,14 +37,16 @@ impl fmt::Debug for DigestKey {
 impl DigestKey {
     /// Reads the key from a file, unmodified.
     ///
-    /// # Errors The file cannot be read, or is too short.
+    /// # Errors
+    /// The file cannot be read, or is too short.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         Self::new(std::fs::read(path)?)
     }
 
     /// Creates a key from bytes.
     ///
-    /// # Errors There are too few bytes.
+    /// # Errors
+    /// There are too few bytes.
     pub fn new(bytes: Vec<u8>) -> std::io::Result<Self> {
         let bytes = Zeroizing::new(bytes);
         if bytes.len() < SHORTEST {

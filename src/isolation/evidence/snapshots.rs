@@ -99,7 +99,8 @@ impl SnapshotStatus {
 /// Requests snapshots of all bound claims while holding the permit `turn`, then waits until they are cut, at most for `wait` in total.
 /// Nothing is stopped in the meantime, so that all snapshots are of the running workload.
 ///
-/// # Errors [`CaptureError::Incomplete`] if a required snapshot is missing.
+/// # Errors
+/// [`CaptureError::Incomplete`] if a required snapshot is missing.
 pub async fn snapshot<T>(
     client: &Client,
     subject: Subject<'_>,

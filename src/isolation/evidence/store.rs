@@ -116,7 +116,8 @@ impl Store {
     /// Opens the store at a location. Credentials, endpoint and region of a bucket are taken from the variables `AWS_*` in `environment`.
     /// Sends no request.
     ///
-    /// # Errors No client can be created, for instance because the endpoint is not a URL.
+    /// # Errors
+    /// No client can be created, for instance because the endpoint is not a URL.
     pub fn open(
         location: Location,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -149,7 +150,8 @@ impl Store {
     /// Stores the bytes durably as `<namespace>/<sha256>.<extension>`, without overwriting. An existing object of that name must be
     /// equal.
     ///
-    /// # Errors [`StoreError`]: writing failed or took too long, or an object of that name differs.
+    /// # Errors
+    /// [`StoreError`]: writing failed or took too long, or an object of that name differs.
     pub async fn keep(&self, namespace: &str, extension: &str, bytes: Vec<u8>) -> Result<Kept, StoreError> {
         let digest = digest(&bytes);
         let name = format!("{digest}.{extension}");

@@ -77,7 +77,8 @@ impl Verified {
 impl Store {
     /// Reads all objects of one namespace or of all. Keeps digests and indices.
     ///
-    /// # Errors [`ReadError`]. An object that cannot be read does not count as missing.
+    /// # Errors
+    /// [`ReadError`]. An object that cannot be read does not count as missing.
     pub async fn read_all(&self, namespace: Option<&str>) -> Result<Found, ReadError> {
         let mut found = Found::default();
         for object in self.objects(namespace).await? {

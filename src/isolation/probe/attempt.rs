@@ -42,7 +42,8 @@ pub enum AttemptError {
 
 /// Probes the network on these nodes, and deletes its pods and those of an earlier probe.
 ///
-/// # Errors [`AttemptError`]: the probe has no result.
+/// # Errors
+/// [`AttemptError`]: the probe has no result.
 pub async fn attempt(
     client: &Client,
     this: &Try,

@@ -60,7 +60,8 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
 
 /// Verifies that the fence admits writes in a namespace that was opened.
 ///
-/// # Errors Why it does not, or why that is unknown.
+/// # Errors
+/// Why it does not, or why that is unknown.
 pub async fn is_open(servers: &Servers, namespace: &str) -> Result<(), String> {
     create_pod(servers.own(), namespace).await.shows_open()
 }

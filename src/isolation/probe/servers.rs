@@ -24,7 +24,7 @@ const MOST: usize = 16;
 /// How long a list that can no longer be read is valid.
 const STALE: Duration = Duration::from_secs(60);
 /// Each API server keeps listing itself, so an empty list is an error.
-const NONE: &str = "the EndpointSlices of default/kubernetes list none any more";
+const NONE: &str = "the EndpointSlices of default/kubernetes list no API server";
 
 /// State of the API servers, shared by the watch that lists them and by the probes.
 #[derive(Clone)]

@@ -105,7 +105,7 @@ async fn label_of(name: &str) -> Option<String> {
 /// Isolated, and nothing to be said about it.
 async fn is_isolated(name: &str, laid: &Outcome) {
     assert!(laid.isolated && laid.problems.is_empty(), "{laid:#?}");
-    assert!(!laid.notes.iter().any(|note| note.contains("an operator is at it too")), "{laid:#?}");
+    assert!(!laid.notes.iter().any(|note| note.contains("an operator isolates it too")), "{laid:#?}");
     assert_eq!((laid.fence.as_str(), laid.lock.as_str()), ("verified (contained)", "verified (contained)"));
     assert_eq!(laid.network, "denied both ways");
     assert_eq!(network_of(name).await, [network::DEFAULT_DENY]);
@@ -234,7 +234,7 @@ async fn transient_network_failure_is_retried_beside_the_label() {
 
 #[tokio::test]
 async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
-    const NOTE: &str = "an operator is at it too: its Quarantine is not Ready yet";
+    const NOTE: &str = "an operator isolates it too; its Quarantine is not Ready yet";
     let operator = || Request { operator: true, ..alone() };
     // (namespace, who leads, isolated before, an operator is faster, it says that it is done; so it is waited for in vain)
     let cases = [

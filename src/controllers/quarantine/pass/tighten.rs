@@ -44,7 +44,8 @@ const UNMANAGED: usize = 64;
 impl PassRun<'_> {
     /// Enforces every control as far as possible.
     ///
-    /// # Errors Another writer changed the Quarantine, or its status cannot be written.
+    /// # Errors
+    /// Another writer changed the Quarantine, or its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         self.read_namespace().await;
         // No permit is needed here: all namespaces that are to be listed share one write, which does not wait for any label, fence or

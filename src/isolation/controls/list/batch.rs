@@ -26,7 +26,8 @@ struct PendingWrite {
 impl Batch {
     /// Writes the namespace, together with all others that are waiting.
     ///
-    /// # Errors The error of the shared write.
+    /// # Errors
+    /// The error of the shared write.
     pub(super) async fn write<F>(
         &self,
         namespace: &str,
@@ -54,7 +55,8 @@ impl Batch {
 
     /// Writes exclusively: concurrent writes would conflict and retry.
     ///
-    /// # Errors The error of the write.
+    /// # Errors
+    /// The error of the write.
     pub(super) async fn alone<F>(&self, write: impl FnOnce() -> F) -> Result<(), IoError>
     where
         F: Future<Output = Result<(), IoError>>,
