@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_servers_own_word_says_that_an_object_is_not_there() {
+    fn only_the_api_server_can_report_an_object_as_missing() {
         let error = |reason: &str, code| {
             let status = Status { reason: reason.to_owned(), code, ..Status::default() };
             IoError::Api { what: "get".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_refused_or_is_not_there_is_asked_once() {
+    async fn refusals_and_missing_objects_are_not_retried() {
         for code in [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::UNAUTHORIZED] {
             let (client, asked) = server(vec![code; 4]).await;
             Api::<Namespace>::all(client).get("a").await.unwrap_err();

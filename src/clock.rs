@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_found_out_and_one_that_is_kept_is_not() {
+    fn set_clock_is_detected_and_adjusted_clock_is_not() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let steady = at("2026-11-24T03:00:00Z");
         assert_eq!(differs(at("2026-11-24T03:00:01.9Z"), steady), None);

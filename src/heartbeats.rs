@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_loop_beats_and_one_that_blocks_its_task_does_not() {
+    async fn idle_loop_beats_and_blocked_loop_does_not() {
         let heartbeats = Heartbeats::default();
         let heart = heartbeats.watch("loop", Duration::from_millis(60));
         let last = || heart.0.last_beat.load(Ordering::Relaxed);

@@ -21,7 +21,7 @@ fn lease(version: u32, holder: &str, seconds: i32) -> Lease {
 }
 
 #[test]
-fn a_lease_is_taken_once_it_was_seen_unrenewed_for_as_long_as_it_lasts_whatever_it_says_of_times() {
+fn lease_is_acquired_once_unrenewed_for_its_whole_duration() {
     let began = Instant::now();
     let at = |seconds| began + Duration::from_secs(seconds);
     let mut seen = None;
@@ -126,7 +126,7 @@ fn holder(server: &Shared) -> String {
 }
 
 #[tokio::test]
-async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
+async fn leader_keeps_the_lease_while_it_renews() {
     let (server, elector) = stage().await;
     let mut first = lead(elector("first")).await;
     let second = tokio::time::timeout(3 * DURATION, lead(elector("second")));
@@ -156,7 +156,7 @@ async fn a_leader_that_hears_nothing_ends_before_another_leads() {
 }
 
 #[tokio::test]
-async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_is_none() {
+async fn renewal_is_repeated_unless_another_replica_made_it() {
     let (server, elector) = stage().await;
     let mut first = lead(elector("first")).await;
     server.lock().unwrap().loses_answers = 2;
@@ -177,7 +177,7 @@ async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_i
 }
 
 #[tokio::test]
-async fn whoever_is_not_looked_after_any_more_leads_no_more() {
+async fn dropped_lease_is_no_longer_led() {
     let (server, elector) = stage().await;
     let mut kept = lead(elector("first")).await.keep_renewed();
     assert!(tokio::time::timeout(DURATION, kept.lost()).await.is_err(), "it leads");
@@ -192,7 +192,7 @@ async fn whoever_is_not_looked_after_any_more_leads_no_more() {
 }
 
 #[tokio::test]
-async fn whoever_is_stopped_while_it_takes_the_lease_gives_it_back() {
+async fn stop_during_acquisition_releases_the_lease() {
     let (server, elector) = stage().await;
     // Taken, and the answer was lost: it takes itself for one that stands by.
     server.lock().unwrap().loses_answers = 1;
@@ -232,7 +232,7 @@ async fn an_api_server_that_is_down_alone_fails_no_liveness() {
 }
 
 #[tokio::test]
-async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it() {
+async fn leader_publishes_on_its_lease_and_successor_replaces() {
     let (server, elector) = stage().await;
     let annotation = |server: &Shared| {
         server.lock().unwrap().lease.as_ref().unwrap()["metadata"]["annotations"]["resurgam.dev/fact"].clone()
@@ -253,7 +253,7 @@ async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it()
 }
 
 #[tokio::test]
-async fn leadership_ends_before_the_lease_does_and_with_it_every_write() {
+async fn leadership_and_writes_end_before_the_lease() {
     let (server, elector) = stage().await;
     let elector = elector("one");
     let leadership = elector.leadership.clone();

@@ -1,8 +1,8 @@
-//! Of which version this binary is.
+//! Version of this binary.
 
 /// Annotation of the operator's Lease: the leader's [`full`] version.
 pub const ANNOTATION: &str = "resurgam.dev/version";
-/// As in Cargo.toml.
+/// Version in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that it was built from, if the build set `RESURGAM_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("RESURGAM_COMMIT");
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_that_nobody_told_is_no_difference() {
+    fn unknown_commit_is_no_difference() {
         assert!(agree("0.1.0", "0.1.0") && agree("0.1.0+abc", "0.1.0") && agree("0.1.0", "0.1.0+abc"));
         assert!(
             !agree("0.1.0+abc", "0.1.0+abd") && !agree("0.1.0", "0.2.0") && !agree("0.1.0+abc", "0.2.0+abc")

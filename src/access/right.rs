@@ -82,7 +82,7 @@ impl Right {
 }
 
 impl Right {
-    /// As a SubjectAccessReview asks for it.
+    /// Returns the right as the spec of a SubjectAccessReview.
     #[must_use]
     pub fn attributes(&self) -> ResourceAttributes {
         ResourceAttributes {

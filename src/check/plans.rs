@@ -51,7 +51,7 @@ pub struct Facts {
 
 pub(super) async fn gather(client: &Client, asked: Option<&(String, String)>) -> Facts {
     let plans = match asked {
-        Some((namespace, name)) => one(client, namespace, name).await,
+        Some((namespace, name)) => find_plan(client, namespace, name).await,
         None => match list(&Api::<RecoveryPlan>::all(client.clone()), "RecoveryPlans").await {
             Ok(plans) if plans.len() > LIMITS.0 => Err(format!(
                 "there are {} plans, and rights of at most {} are asked for at once. Ask for one by --plan NAMESPACE/NAME",
@@ -74,7 +74,7 @@ pub(super) async fn gather(client: &Client, asked: Option<&(String, String)>) ->
     Facts { asked: asked.map(|(namespace, name)| format!("{namespace}/{name}")), plans }
 }
 
-async fn one(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<RecoveryPlan>>> {
+async fn find_plan(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<RecoveryPlan>>> {
     let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
     match call(format!("get RecoveryPlan {namespace}/{name}"), plans.get(name)).await {
         Ok(plan) => Ok(Some(vec![plan])),

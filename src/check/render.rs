@@ -33,7 +33,7 @@ pub fn text(report: &Report, width: usize) -> String {
         }
         line!(page, "{BOLD}{}{BOLD:#}", category.title);
         for outcome in outcomes {
-            one(&mut page, outcome, width.max(60));
+            outcome_line(&mut page, outcome, width.max(60));
         }
         page.push('\n');
     }
@@ -53,7 +53,7 @@ fn sign(outcome: &Outcome) -> (&'static str, Style) {
     }
 }
 
-fn one(page: &mut String, outcome: &Outcome, width: usize) {
+fn outcome_line(page: &mut String, outcome: &Outcome, width: usize) {
     let (sign, style) = sign(outcome);
     let title = outcome.check.title;
     match outcome.verdict {

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_every_verb_on_quarantines_is_named() {
+    fn holders_of_all_verbs_on_quarantines_are_named() {
         let rule = |groups: &str, resources: &str, verbs: &str| json!({"apiGroups": [groups], "resources": [resources], "verbs": [verbs]});
         for (rule, wild) in [
             (rule("*", "*", "*"), true),

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_that_fails_or_panics_is_a_reason_to_end_in_order() {
+    async fn failed_or_panicked_controller_shuts_down_in_order() {
         let failed = why_ended(async { anyhow::bail!("a watch ended") }).await;
         assert_eq!(failed.to_string(), "a watch ended");
         let panicked = why_ended(async { panic!("a bug, as a test has it") }).await;

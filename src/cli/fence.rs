@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guards_go_by_is_printed_before_them_and_each_policy_with_its_binding() {
+    fn lists_precede_guards_and_each_policy_has_its_binding() {
         let all = names(false);
         for (list, name) in all.iter().zip(list::CONFIG_MAPS) {
             assert_eq!(*list, ("ConfigMap".to_owned(), name.to_owned()));

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn as_a_plugin_of_kubectl_it_calls_itself_what_people_type() {
+    fn kubectl_plugin_uses_the_name_that_people_type() {
         for (program, expected) in [
             ("/usr/local/bin/kubectl-resurgam", "Usage: kubectl resurgam check"),
             ("kubectl-resurgam.exe", "Usage: kubectl resurgam check"),

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_hears_the_word_is_connected() {
+    async fn only_the_expected_word_counts_as_connected() {
         let (right, wrong) = (listening("word").await, listening("another").await);
         let nobody = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_that_comes_late_is_waited_for_and_one_that_stays_is_told() {
+    async fn late_listener_is_awaited_and_lasting_one_is_reported() {
         let address = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             listener.local_addr().unwrap()

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subscriber_that_is_behind_is_told_that_it_missed_changes() {
+    fn slow_subscriber_gets_missed() {
         let subscribers = Subscribers::default();
         let mut changes = subscribers.add();
         let change = |number: usize| Change {

@@ -24,10 +24,10 @@ const WATCH_RETRY: Duration = Duration::from_secs(5);
 
 /// Keeps the list of API servers current. Never returns.
 pub async fn keep(client: Client, servers: Servers, network: Network) {
-    futures::join!(follow(&client, &servers), ask_again(&servers, &network));
+    futures::join!(watch_api_servers(&client, &servers), retry_unanswering(&servers, &network));
 }
 
-async fn follow(client: &Client, servers: &Servers) {
+async fn watch_api_servers(client: &Client, servers: &Servers) {
     loop {
         let why = watch(client, servers).await;
         tracing::warn!(why, "EndpointSlices of default/kubernetes cannot be watched; will retry");
@@ -60,7 +60,7 @@ async fn watch(client: &Client, servers: &Servers) -> String {
     "the watch ended".to_owned()
 }
 
-async fn ask_again(servers: &Servers, network: &Network) {
+async fn retry_unanswering(servers: &Servers, network: &Network) {
     let mut ticks = tokio::time::interval(RETRY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_or_changed_policy_is_replaced_and_a_newer_one_is_left_alone() {
+    fn older_or_modified_policy_is_replaced_and_newer_is_kept() {
         let newer = (VERSION + 1).to_string();
         let own = VERSION.to_string();
         for (version, same, expected) in [

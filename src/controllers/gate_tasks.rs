@@ -134,7 +134,7 @@ impl GateLoop {
             // The semaphore is never closed. If it were, the verdict would go stale, which blocks.
             let Ok(slot) = self.runner.slots.clone().acquire_owned().await else { return };
             let asked = tokio::time::Instant::now();
-            let next = self.ask().await;
+            let next = self.evaluate().await;
             drop(slot);
             let pause = next.duration_since(clock::now());
             let pause = Duration::try_from(pause).unwrap_or_default();
@@ -146,7 +146,7 @@ impl GateLoop {
     }
 
     /// Evaluates the gate once. Returns when to evaluate it again unless something wakes it earlier.
-    async fn ask(&mut self) -> Timestamp {
+    async fn evaluate(&mut self) -> Timestamp {
         let began = Instant::now();
         let Some(cached) =
             self.runner.asker.ask_cached(&self.runner.cache, &self.account, &self.question).await
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_what_is_recovered_are_judged_by_the_cache_alone() {
+    fn unknown_and_recovered_are_judged_by_the_cache_alone() {
         let gate = tracker(0);
         let unknown = Answer::unknown(GateReason::CacheStale, "m");
         for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {

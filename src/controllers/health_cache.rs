@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_heard_is_of_one_generation_of_a_plan_and_forgotten_with_it() {
+    fn health_belongs_to_one_generation_of_a_plan() {
         let health = HealthCache::default();
         let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
         assert_eq!(health.of(&now, "db"), Health::Unknown, "by a new leader");

@@ -90,7 +90,7 @@ impl Network {
     }
 
     /// Sets whether anything is isolated.
-    pub(crate) fn needed(&self, isolated: bool) {
+    pub(crate) fn set_needed(&self, isolated: bool) {
         self.0
             .demand
             .send_if_modified(|demand| std::mem::replace(&mut demand.isolated, isolated) != isolated);

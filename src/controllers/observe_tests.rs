@@ -114,7 +114,7 @@ async fn a_verdict_on_another_question_decides_nothing_not_even_once() {
 }
 
 #[test]
-fn what_came_of_a_step_is_forgotten_with_its_service_recovery() {
+fn step_results_are_dropped_with_their_service_recovery() {
     let plan = plan("recovery", "approved");
     let mut state = State::default();
     let held = state.services.entry("db".to_owned()).or_default();
@@ -126,7 +126,7 @@ fn what_came_of_a_step_is_forgotten_with_its_service_recovery() {
 }
 
 #[test]
-fn a_service_recovery_that_cannot_be_read_blocks_and_is_not_written_over() {
+fn unreadable_service_recovery_blocks_and_is_kept() {
     let plan = plan("recovery", "approved");
     let mut odd = record();
     odd["status"]["stage"] = json!("Levitating");
@@ -162,7 +162,7 @@ fn decision_on_an_older_record_is_taken_back() {
     let plan = std::sync::Arc::new(plan("recovery", "list"));
     let (mut state, everything) = (State::default(), Changes { all: true, ..Changes::default() });
     let before = stores(&[record()]);
-    let _decided = View::look(&before, &plan, &mut state, &everything, Timestamp::now());
+    let _decided = View::observe_and_decide(&before, &plan, &mut state, &everything, Timestamp::now());
     let mut newer = record();
     newer["metadata"]["resourceVersion"] = json!("8");
     let after = stores(&[newer]);
@@ -175,9 +175,9 @@ fn decision_on_an_older_record_is_taken_back() {
     assert!(is_based_on(&mut state, old.as_ref()));
     assert!(!is_based_on(&mut state, new.as_ref()), "it was written since");
     assert!(!is_based_on(&mut state, None), "it was deleted since");
-    let decided = View::look(&after, &plan, &mut state, &Changes::default(), Timestamp::now());
+    let decided = View::observe_and_decide(&after, &plan, &mut state, &Changes::default(), Timestamp::now());
     assert_eq!(decided.services.len(), 1, "it is decided again though nothing woke it");
     let by_name = Changes { services: ["db".to_owned()].into(), ..Changes::default() };
-    let _decided = View::look(&after, &plan, &mut state, &by_name, Timestamp::now());
+    let _decided = View::observe_and_decide(&after, &plan, &mut state, &by_name, Timestamp::now());
     assert!(is_based_on(&mut state, new.as_ref()));
 }

@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cause_of_a_failed_pass_is_what_the_api_server_says() {
+    fn cause_of_a_failed_pass_follows_the_api_error() {
         let error = |code, reason: &str| {
             let status = Status { code, reason: reason.to_owned(), ..Status::default() };
             IoError::Api { what: "try".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }

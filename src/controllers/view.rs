@@ -26,7 +26,7 @@ pub(crate) struct View {
 
 impl View {
     /// Observes what has changed, and decides. Updates the view in `state`, or creates one for this plan.
-    pub(crate) fn look(
+    pub(crate) fn observe_and_decide(
         stores: &Stores,
         plan: &Arc<Plan>,
         state: &mut State,
@@ -107,7 +107,7 @@ impl View {
     }
 
     /// Records that an effect for a service is running.
-    pub(crate) fn begins(&mut self, id: ServiceId) {
+    pub(crate) fn mark_busy(&mut self, id: ServiceId) {
         self.observation.services[id].busy = true;
     }
 }

@@ -170,9 +170,10 @@ async fn guarded(
 ) -> Answer {
     let mut answer = match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => {
-            Answer::unknown(GateReason::Panicked, format!("the gate panicked: {}", said(panic.as_ref())))
-        }
+        Ok(Err(panic)) => Answer::unknown(
+            GateReason::Panicked,
+            format!("the gate panicked: {}", panic_message(panic.as_ref())),
+        ),
         Err(_) => {
             let timeout = crate::api::Duration(timeout);
             Answer::unknown(GateReason::TimedOut, format!("{} did not answer within {timeout}", subject()))
@@ -183,7 +184,7 @@ async fn guarded(
 }
 
 /// Returns the message of a panic.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -291,7 +291,7 @@ impl<'a> NamespaceIsolation<'a> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
-        self.outcome.fence = said(&fence, level);
+        self.outcome.fence = describe(&fence, level);
         if fence != Seen::Refused {
             let why = format!(
                 "the fence could not be verified within {} s: {}",
@@ -301,7 +301,7 @@ impl<'a> NamespaceIsolation<'a> {
             self.outcome.problems.push(why);
         }
         let lock = verify_as_caller::lock(self.client, self.name, level).await;
-        self.outcome.lock = said(&lock, level);
+        self.outcome.lock = describe(&lock, level);
         if lock != Seen::Refused {
             // A holder of `release` passes the lock; a dry-run cannot tell that from a missing lock.
             let why = if lock == Seen::LetThrough { ": you may hold `release`" } else { "" };
@@ -372,7 +372,7 @@ fn by_fence(error: &IoError) -> bool {
     })
 }
 
-fn said(seen: &Seen, level: Isolation) -> String {
+fn describe(seen: &Seen, level: Isolation) -> String {
     match seen {
         Seen::Refused => format!("verified ({})", level.label().unwrap_or_default()),
         Seen::LetThrough => "lets through".to_owned(),
@@ -410,14 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_of_a_fence_is_told() {
+    fn result_of_a_fence_probe_is_described() {
         for (seen, says) in [
             (Seen::Refused, "verified (sealed)"),
             (Seen::LetThrough, "lets through"),
             (Seen::Unclear("502".into()), "502"),
             (Seen::Unanswered("silent".into()), "silent"),
         ] {
-            assert_eq!(said(&seen, Isolation::Sealed), says);
+            assert_eq!(describe(&seen, Isolation::Sealed), says);
         }
     }
 }

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn static_manifests_are_as_the_api_server_wants_them_and_guard_all_others() {
+    fn static_manifests_are_valid_and_guard_all_policies() {
         let all_static = all_static().unwrap();
         for Policy { policy, .. } in &all_static {
             let name = policy.metadata.name.as_deref().unwrap();

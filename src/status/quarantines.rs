@@ -25,7 +25,7 @@ pub struct QuarantinesView {
     pub open: usize,
     /// How many are Ready.
     pub ready: usize,
-    /// Those that are not carried out, by namespace.
+    /// Failing Quarantines, by namespace.
     pub failing: Vec<QuarantineView>,
     /// Why they could not be listed.
     pub unreadable: Option<String>,

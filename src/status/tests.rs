@@ -80,7 +80,7 @@ fn page(view: &View, now: i64) -> String {
 }
 
 #[test]
-fn the_page_tells_what_is_back_what_is_next_and_what_holds_it() {
+fn page_shows_recovered_next_and_blocked() {
     let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     assert!(view.needs_a_person());
     insta::assert_snapshot!(page(&view, 90));
@@ -106,7 +106,7 @@ fn service_that_left_the_plan_needs_no_decision() {
 
 /// What a service waits for, and whether it is said to be held up by it.
 #[test]
-fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
+fn lasting_block_is_shown_and_needs_a_person() {
     const WEBHOOK: &str = "Deployment meshed-app/app: 0 of 1 updated, 0 ready: Internal error occurred: failed calling webhook \
                            \"injector.mesh.example\": no endpoints available for service \"injector\"";
     let view = |reason: &str, message: &str, more: serde_json::Value| {
@@ -146,7 +146,7 @@ fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
 }
 
 #[test]
-fn a_silent_operator_is_told_with_since_when_and_what_it_means() {
+fn silent_operator_is_shown_with_time_and_effect() {
     let view = View::of(&[plan()], &[], Ok(&[]), Some(&lease(0)), at(90));
     insta::assert_snapshot!(page(&view, 90));
     let never = View::of(&[], &[], Ok(&[]), None, at(0));
@@ -155,7 +155,7 @@ fn a_silent_operator_is_told_with_since_when_and_what_it_means() {
 }
 
 #[test]
-fn without_a_terminal_each_change_is_a_line_and_a_first_isolation_is_none() {
+fn without_terminal_each_change_but_the_first_is_a_line() {
     let before = View::of(&[plan()], &[], Ok(&[]), Some(&lease(85)), at(90));
     let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     insta::assert_snapshot!(changes(Some(&before), &view).join("\n"));
@@ -232,7 +232,7 @@ fn failing_quarantines_come_first_with_or_without_a_plan() {
 }
 
 #[test]
-fn healthy_quarantines_are_one_line_and_need_nobody() {
+fn healthy_quarantines_are_one_line() {
     let all: Vec<_> = (0..12).map(|n| healthy(&format!("borough-{n}"))).collect();
     let view = View::of(&[], &[], Ok(&all), Some(&lease(85)), at(90));
     assert!(!view.needs_a_person());

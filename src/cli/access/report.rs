@@ -45,7 +45,7 @@ pub(super) fn heading(plans: &[Access], late: bool, authors: bool) -> String {
 
 /// Renders the result of the comparison, and what to apply.
 pub(super) fn text(found: &[Comparison], late: bool) -> Result<String, serde_yaml::Error> {
-    let mut text: String = found.iter().map(|found| one(found, late)).collect();
+    let mut text: String = found.iter().map(|found| comparison(found, late)).collect();
     let apply: Vec<Manifest> = found.iter().flat_map(|found| found.apply.clone()).collect();
     if !apply.is_empty() {
         text.push_str("# What to apply:\n");
@@ -54,7 +54,7 @@ pub(super) fn text(found: &[Comparison], late: bool) -> Result<String, serde_yam
     Ok(text)
 }
 
-fn one(found: &Comparison, late: bool) -> String {
+fn comparison(found: &Comparison, late: bool) -> String {
     let Comparison { plan, account, needed, missing, unknown, wildcards, apply } = found;
     let (style, verdict) = if !missing.is_empty() {
         (BAD, format!("missing {} of {needed} rights", missing.len()))

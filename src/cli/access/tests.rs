@@ -20,7 +20,7 @@ fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String 
 }
 
 #[test]
-fn what_is_missing_is_told_and_can_be_applied() {
+fn missing_rights_are_reported_and_can_be_applied() {
     insta::assert_snapshot!("missing", compared("recover", "get", false, false));
     insta::assert_snapshot!("missing_late", compared("recover", "", false, true));
     insta::assert_snapshot!("missing_that_no_lead_grants", compared("impersonate", "", false, true));
@@ -29,7 +29,7 @@ fn what_is_missing_is_told_and_can_be_applied() {
 }
 
 #[test]
-fn what_stands_above_the_manifests_says_when_to_apply_them() {
+fn heading_says_when_to_apply_the_manifests() {
     let text = include_str!("../../../examples/smallest.yaml");
     let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
     insta::assert_snapshot!("heading", report::heading(&plans, false, false));

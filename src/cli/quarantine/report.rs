@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::api::QuarantineLevel;
-use crate::isolation::ensure::{Found, State};
+use crate::isolation::ensure::{EnsuredPolicy, PolicyState};
 use crate::isolation::impact::Impact;
 use crate::isolation::offline;
 use crate::isolation::preflight::{Finding, Kind, Weight};
@@ -49,7 +49,7 @@ pub(super) struct Report {
     pub(super) accepted: Vec<Kind>,
     /// Why nothing was done, if not because of the findings.
     pub(super) stopped_by: Option<String>,
-    pub(super) policies: Vec<Found>,
+    pub(super) policies: Vec<EnsuredPolicy>,
     pub(super) impacts: Vec<Impact>,
     pub(super) namespaces: Vec<offline::Outcome>,
 }
@@ -205,26 +205,26 @@ pub(super) fn end(report: &Report) -> String {
 }
 
 /// Renders the policies that were created or are not as wanted.
-fn policies(page: &mut String, found: &[Found]) {
+fn policies(page: &mut String, found: &[EnsuredPolicy]) {
     let of = |state| {
-        let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(Found::name).collect();
+        let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(EnsuredPolicy::name).collect();
         names.dedup();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    if let Some(names) = of(State::Made) {
+    if let Some(names) = of(PolicyState::Made) {
         line!(page, "{DIM}Admission policies created: {names}{DIM:#}");
     }
-    if let Some(names) = of(State::Missing) {
+    if let Some(names) = of(PolicyState::Missing) {
         line!(page, "{DIM}Admission policies that would be created: {names}{DIM:#}");
     }
-    if let Some(names) = of(State::Differs) {
+    if let Some(names) = of(PolicyState::Differs) {
         line!(
             page,
             "{WARN}Admission policies that are not as this version writes them{WARN:#}, and were left as they are: {names}. \
              They belong to another version or were modified."
         );
     }
-    if let Some(names) = of(State::NotMade) {
+    if let Some(names) = of(PolicyState::NotMade) {
         line!(
             page,
             "{WARN}Admission policies that are missing{WARN:#}, and you may not create them: {names}. What these namespaces' accounts \

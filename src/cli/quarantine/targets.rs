@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn all_but_leaves_out_what_the_cluster_lives_on_and_says_so() {
+    fn all_but_leaves_out_and_reports_protected_namespaces() {
         let targets = resolve(&Selection::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
         assert_eq!(targets.names, ["odd", "web"]);
         let left: Vec<_> = targets.left_out.iter().map(|(name, _)| name.as_str()).collect();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_a_mistake_before_anything_is_done() {
+    fn unknown_namespace_is_an_error_before_any_change() {
         assert!(
             resolve(&Selection::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
         );

@@ -19,7 +19,7 @@ use crate::plan::loosening::{Allowance, Dependency, allowance};
 impl Act {
     /// Requests an isolation level. To loosen, every dependency must be recovered by a live read, and the plan's account must be
     /// permitted.
-    pub(super) async fn ask(
+    pub(super) async fn request_isolation(
         &mut self,
         isolation: Isolation,
         attempt: i64,
@@ -55,13 +55,17 @@ impl Act {
             },
             // Recorded before this was decided.
             accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
-            ..named(&before.spec, self.service())
+            ..with_current_services(&before.spec, self.service())
         };
         self.write_spec(spec).await
     }
 
     /// Requests a changed clean room. Additions require the same live reads as the first request; removals require none.
-    pub(super) async fn follow(&mut self, room: &Room, dependencies: &[ServiceKey]) -> Result<(), ActError> {
+    pub(super) async fn request_room(
+        &mut self,
+        room: &Room,
+        dependencies: &[ServiceKey],
+    ) -> Result<(), ActError> {
         let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
             return Err(refused(
                 Reason::ServiceRecoveryMissing,
@@ -166,7 +170,7 @@ impl Act {
 }
 
 /// Returns the spec for the namespaces in the current plan, since its gates were evaluated on those and no others.
-fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
+fn with_current_services(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
     ServiceRecoverySpec {
         tier: service.tier,
         namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
@@ -182,7 +186,7 @@ mod tests {
 
     /// I2: gates were evaluated on the current namespaces. Namespaces removed from the plan are ignored.
     #[test]
-    fn what_is_asked_is_asked_for_the_namespaces_of_the_plan_as_it_is_now() {
+    fn request_is_for_the_namespaces_of_the_current_plan() {
         let yaml = "{serviceAccountName: recovery, services: [{name: db, namespaces: [b, c]}]}";
         let spec: crate::api::RecoveryPlanSpec = serde_yaml::from_str(yaml).unwrap();
         let plan = Plan::compile("recovery", "p", "uid-1", &spec);
@@ -198,7 +202,7 @@ mod tests {
             pod_security: PodSecurity::Baseline,
             accepted: Vec::new(),
         };
-        let now = named(&before, &plan.services[0]);
+        let now = with_current_services(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);
         assert_eq!((now.attempt, now.isolation), (3, Some(Isolation::CleanRoom)));
     }

@@ -132,9 +132,9 @@ impl Act {
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
-                self.ask(*isolation, *attempt, reachable, dependencies).await
+                self.request_isolation(*isolation, *attempt, reachable, dependencies).await
             }
-            Some(Effect::Follow { room, dependencies }) => self.follow(room, dependencies).await,
+            Some(Effect::Follow { room, dependencies }) => self.request_room(room, dependencies).await,
             Some(Effect::LookAtSuspended { attempt }) => self.read_suspended(*attempt).await,
             Some(Effect::Resume { attempt, dependencies }) => self.resume(*attempt, dependencies).await,
             Some(Effect::Step { index, attempt, dependencies }) => {

@@ -29,7 +29,7 @@ use crate::heartbeats;
 use crate::plan::Plan;
 use crate::plan::ratchet::Scope;
 
-mod look;
+mod reconcile;
 mod status;
 
 /// Capacity of the queue of changes. If it overflows, everything counts as changed.
@@ -252,7 +252,7 @@ impl Plans {
         let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
             let running = Arc::new(Running::new(key.clone()));
             let span = tracing::error_span!("plan", plan = %key);
-            let running_plan = look::run_plan(Arc::downgrade(self), running.clone()).instrument(span);
+            let running_plan = reconcile::run_plan(Arc::downgrade(self), running.clone()).instrument(span);
             // The task starts writes, so shutdown waits for it as well.
             let task = self.context.process.writers.spawn(running_plan);
             (running, task.abort_handle())

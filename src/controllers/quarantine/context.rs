@@ -208,7 +208,7 @@ impl Context {
     pub(super) fn update_network_demand(&self) {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
-        self.options.network.needed(isolated);
+        self.options.network.set_needed(isolated);
     }
 
     pub(super) fn level(&self, name: &str) -> Option<Isolation> {

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn quarantine_without_a_pass_is_listed_once_and_unlisted_when_gone() {
+    fn quarantine_is_listed_once_and_unlisted_if_gone_early() {
         let mut known = KnownQuarantines::default();
         let (new, none) = (quarantine("a", &[], json!(null)), json!(null));
         assert_eq!(known.level_if_new(&new), Some(Isolation::Sealed));

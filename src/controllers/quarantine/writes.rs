@@ -39,7 +39,7 @@ pub(super) async fn set_finalizers(
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let what = format!("write finalizers of Quarantine {name}");
     let written: Quarantine = call(what, api.patch(&name, &params, &Patch::Merge(patch))).await?;
-    wrote(context, &written);
+    remember_written(context, &written);
     Ok(written)
 }
 
@@ -97,11 +97,11 @@ pub(super) async fn write(
     let api: Api<Quarantine> = Api::all(context.client.clone());
     let what = format!("write status of Quarantine {name}");
     let written = call(what, api.patch_status(&name, &params, &Patch::Apply(patch))).await?;
-    wrote(context, &written);
+    remember_written(context, &written);
     Ok(written)
 }
 
 /// Remembers the version that this process wrote last. Decisions based on an older version are not made.
-fn wrote(context: &Context, written: &Quarantine) {
+fn remember_written(context: &Context, written: &Quarantine) {
     context.remember(&written.name_any(), |memory| memory.written = Some(written.metadata.clone()));
 }

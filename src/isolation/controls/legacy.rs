@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recorded_policy_comes_back_as_it_was_and_what_is_no_entry_does_not() {
+    fn recorded_policies_are_restored_and_other_keys_ignored() {
         let ours = ["Exists", "DoesNotExist"]
             .map(|operator| json!({"key": network::NEUTRALISED, "operator": operator}));
         let policy = json!({"metadata": {"name": "allow"}, "spec": {"podSelector": {"matchExpressions": ours}, "ingress": [{}]}});

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_recipient_reads_what_was_encrypted_and_nobody_else_does() {
+    fn only_recipients_can_decrypt() {
         let identities = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
         let recipients: Vec<Recipient> =
             identities.iter().map(|who| who.to_public().to_string().parse().unwrap()).collect();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_identities_reads_what_was_encrypted_for_one_of_them() {
+    fn any_identity_of_a_file_decrypts() {
         use age::secrecy::ExposeSecret;
         let [one, other] = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
         let encrypted = age::encrypt(&other.to_public(), b"a log").unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recipient_is_refused_with_what_is_wanted() {
+    fn invalid_recipient_is_refused_with_the_format() {
         for text in ["", "ssh-ed25519 AAAA", "AGE-SECRET-KEY-1XYZ", "age1qqqq"] {
             assert!(text.parse::<Recipient>().unwrap_err().contains("age1…"), "{text}");
         }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_never_overwritten_nor_taken_for_what_it_is_not() {
+    fn existing_object_is_never_overwritten_or_mistaken() {
         let folder = tempfile::tempdir().unwrap();
         let into = folder.path().join("library");
         store(&into, "a.json", b"first").unwrap();

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_namespace_holds_is_read_if_it_can_be_listed_and_events_once() {
+    fn listable_kinds_are_captured_and_events_once() {
         let can = |scope: Scope, verb: &str| ApiCapabilities {
             scope,
             subresources: Vec::new(),

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_and_is_missing_is_a_failure_where_it_is_required() {
+    fn missing_item_is_a_failure_if_required() {
         for (mode, failures, others, fails) in [
             (CaptureMode::Required, 0, 0, false),
             (CaptureMode::Required, 0, 3, false),
@@ -271,8 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_does_not_take_fails_where_it_is_required_and_comes_first_of_what_is_missing_elsewhere()
-    {
+    fn failed_store_is_an_error_if_required_and_else_first_missing() {
         let full = || Err::<u8, _>(CaptureError::Encode("library".to_owned(), "full".to_owned()));
         let mut missing = misses(0, 1);
         assert!(tolerate(subject(CaptureMode::Required), full(), &mut missing).is_err());
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_holds_a_bounded_part_of_what_is_missing_and_says_so() {
+    fn status_lists_a_bounded_part_of_missing_items() {
         let many = summary(&misses(0, 70));
         assert_eq!((many.len(), many[63].as_str()), (64, "and 7 more: see the evidence"));
         assert_eq!(summary(&misses(0, 64))[63], "kind-63: refused");

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_that_fails_in_passing_is_asked_for_again_and_one_that_is_refused_is_not() {
+    async fn page_is_retried_after_transient_errors_only() {
         let whole = Some(vec![1, 2]);
         for (answers, found, left) in [
             (&[0, 0][..], whole.clone(), 0),

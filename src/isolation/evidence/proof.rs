@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_store_is_writable_only_where_an_object_was_kept_and_read_back() {
+    async fn store_is_writable_once_an_object_was_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let at = Timestamp::UNIX_EPOCH;
         let store = Store::folder(folder.path());

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_values_apart_under_one_key_and_nothing_without_it() {
+    fn digest_distinguishes_values_only_with_the_key() {
         let key = |byte| DigestKey::new(vec![byte; 32]).unwrap();
         let of = |key: &DigestKey, value| digests(key, secret(value).data)["password"].clone().unwrap();
         assert_eq!(of(&key(1), "hunter2"), of(&key(1), "hunter2"));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubectl_apply_left_in_the_annotations_is_no_metadata() {
+    fn last_applied_annotation_is_dropped() {
         let secret = secret("hunter2");
         let kept = described(secret.metadata, &BTreeMap::new()).to_string();
         assert!(!kept.contains("aHVudGVyMg") && kept.contains("library"), "{kept}");

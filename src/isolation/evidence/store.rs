@@ -239,7 +239,7 @@ mod tests {
     struct Cause(&'static str, #[source] Option<Box<Cause>>);
 
     #[test]
-    fn a_failure_is_told_down_to_its_cause_and_nothing_is_told_twice() {
+    fn error_line_names_each_cause_once() {
         let failed = |texts: &[&'static str]| {
             texts.iter().rev().fold(None, |cause, text| Some(Box::new(Cause(text, cause)))).unwrap()
         };

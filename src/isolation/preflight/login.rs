@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_login_goes_through_is_found_in_every_way_to_log_in() {
+    fn login_dependencies_are_found_for_every_method() {
         // {"iss":"https://id.example/realm"}
         let token = "h.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvcmVhbG0ifQ.s";
         for user in [
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_does_not_say_what_it_asks_is_unclear() {
+    fn login_without_issuer_is_unclear() {
         let unclear = |user| through(&kubeconfig(user)).unclear;
         assert!(unclear(json!({"exec": {"command": "/opt/login"}})).unwrap().contains("/opt/login"));
         assert!(unclear(json!({"auth-provider": {"name": "other", "config": {}}})).is_some());

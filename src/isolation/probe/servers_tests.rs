@@ -24,7 +24,7 @@ fn names(servers: &Servers) -> (Vec<String>, Vec<(String, String)>) {
 }
 
 #[tokio::test]
-async fn each_that_is_listed_is_tried_and_the_operators_own_if_it_is_none_of_them() {
+async fn listed_servers_are_probed_and_an_unlisted_own_server() {
     let servers = servers(config("https://10.96.0.1"), &[("192.0.2.2:6443", "https://127.0.0.1:1")]);
     assert!(servers.targets().unknown.is_some(), "nobody knows yet");
     list(&servers, &["192.0.2.2:6443", "192.0.2.1:6443"]);
@@ -39,7 +39,7 @@ async fn each_that_is_listed_is_tried_and_the_operators_own_if_it_is_none_of_the
 }
 
 #[tokio::test]
-async fn who_did_not_answer_is_not_tried_until_back_and_every_news_is_a_new_epoch() {
+async fn unanswering_server_is_skipped_and_changes_advance_the_epoch() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     list(&servers, &["192.0.2.1:6443", "192.0.2.2:6443"]);
     let first = servers.epoch();
@@ -83,7 +83,7 @@ fn silence() -> Seen {
 }
 
 #[tokio::test]
-async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more() {
+async fn leak_lasts_until_a_refusal_or_until_unlisted() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     let is_leaking = || tried(&servers, address, &silence()).tries.iter().all(|t| t.seen == Seen::LetThrough);
@@ -105,7 +105,7 @@ async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more(
 }
 
 #[tokio::test]
-async fn who_answers_some_tries_is_there_and_what_got_no_answer_keeps_it_from_holding() {
+async fn partly_answering_server_is_present_but_not_verified() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
@@ -124,7 +124,7 @@ async fn who_answers_some_tries_is_there_and_what_got_no_answer_keeps_it_from_ho
 }
 
 #[tokio::test]
-async fn who_was_not_tried_is_away_no_longer_than_until_it_is_back() {
+async fn unprobed_server_is_unreachable_only_until_it_answers() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
@@ -140,7 +140,7 @@ async fn who_was_not_tried_is_away_no_longer_than_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn to_refuse_in_one_namespace_says_nothing_of_one_where_it_lets_through() {
+async fn refusal_in_one_namespace_does_not_clear_a_leak_elsewhere() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
@@ -182,7 +182,7 @@ async fn which_there_are_stands_for_a_while_when_it_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn a_list_of_none_is_no_list_where_there_was_one() {
+async fn empty_list_after_a_full_one_is_an_error() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     list(&servers, &[]);
     assert_eq!(servers.targets().unknown, None, "it may be told not to list itself");
@@ -197,7 +197,7 @@ async fn a_list_of_none_is_no_list_where_there_was_one() {
 }
 
 #[tokio::test]
-async fn who_could_not_be_tried_is_as_soon_as_that_can_be() {
+async fn server_is_probed_once_its_client_can_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.crt");
     std::fs::write(&authority, "").unwrap();
@@ -219,7 +219,7 @@ async fn who_could_not_be_tried_is_as_soon_as_that_can_be() {
 }
 
 #[tokio::test]
-async fn credentials_go_to_nobody_who_cannot_be_told_from_an_api_server_of_this_cluster() {
+async fn credentials_are_sent_to_verified_api_servers_only() {
     let plain = config("http://127.0.0.1:1");
     let mut gullible = config("https://127.0.0.1:1");
     gullible.accept_invalid_certs = true;

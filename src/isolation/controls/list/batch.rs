@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_asked_for_during_a_write_goes_with_the_next_one() {
+    async fn request_during_a_write_joins_the_next_write() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
         let ask = |namespace: &'static str, level| {
             batch.write(namespace, level, |levels| async {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_fails_fails_for_everybody_who_asked_for_it_and_for_nobody_else() {
+    async fn failed_write_fails_for_its_own_callers_only() {
         let batch = Batch::default();
         let ask = |namespace: &'static str| {
             batch.write(namespace, Open, |levels| async move {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_abandoned_write_is_made_by_the_next_and_without_what_nobody_waits_for() {
+    async fn cancelled_write_is_taken_over_without_its_dropped_callers() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
         let mut stuck = Box::pin(batch.write("a", Open, |_| futures::future::pending()));
         assert!(poll_immediate(&mut stuck).await.is_none());

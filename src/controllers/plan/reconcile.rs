@@ -25,7 +25,7 @@ use crate::plan::{Plan, ServiceId};
 /// Resync interval of a plan, in case a watch missed a change.
 const RESYNC: Duration = Duration::from_secs(10 * 60);
 /// Liveness limit of one reconciliation, which only computes.
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+const LONGEST_RECONCILIATION: Duration = Duration::from_secs(60);
 
 /// Reconciles one plan whenever it is woken.
 pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
@@ -38,8 +38,9 @@ pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running
         }
         let Some(plans) = plans.upgrade() else { return };
         // A plan that causes a panic is not reconciled again before a change. Other plans are not affected.
-        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running, &mut last_whole)));
-        let wake_at = looked.unwrap_or_else(|_| {
+        let reconciled =
+            std::panic::catch_unwind(AssertUnwindSafe(|| reconcile(&plans, &running, &mut last_whole)));
+        let wake_at = reconciled.unwrap_or_else(|_| {
             plans.context.process.metrics.failed(Controller::Plan, "Panicked");
             tracing::error!("bug: the operator panicked on this plan; it is skipped until it changes");
             plans.clear_health(&running);
@@ -51,13 +52,13 @@ pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running
 }
 
 /// Reconciles a plan once. Returns the latest time of the next reconciliation. `last_whole`: when everything was last observed.
-fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
+fn reconcile(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
     let Some(plan) = plans.compiled(running) else {
         plans.clear_health(running);
         return None;
     };
     let context = &plans.context;
-    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_LOOK);
+    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_RECONCILIATION);
     let began = Instant::now();
     let now = clock::now();
     let mut changes = running.take_changes();
@@ -67,7 +68,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
     if all {
         *last_whole = Some(began);
     }
-    let decided = View::look(&context.stores, &plan, &mut running.state(), &changes, now);
+    let decided = View::observe_and_decide(&context.stores, &plan, &mut running.state(), &changes, now);
     context.health.publish(&plan, &decided.services);
     let mut wake_at = decided.wake_at;
     for of in decided.services {
@@ -103,7 +104,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
                 continue;
             }
             held.busy = true;
-            state.view.iter_mut().for_each(|view| view.begins(id));
+            state.view.iter_mut().for_each(|view| view.mark_busy(id));
             let act = Act {
                 context: context.clone(),
                 running: running.clone(),
