@@ -16,13 +16,13 @@ pub fn full() -> String {
     }
 }
 
-/// Whether something of that [`full`] version is of this one: as far as both say from which commit they were built.
+/// Returns whether another [`full`] version equals this one. Commits are compared if both are known.
 #[must_use]
-pub fn fits(other: &str) -> bool {
-    agree(&full(), other)
+pub fn is_compatible(other: &str) -> bool {
+    are_equal(&full(), other)
 }
 
-fn agree(one: &str, other: &str) -> bool {
+fn are_equal(one: &str, other: &str) -> bool {
     let parts =
         |text: &str| text.split_once('+').map(|(version, commit)| (version.to_owned(), commit.to_owned()));
     match (parts(one), parts(other)) {
@@ -39,9 +39,13 @@ mod tests {
 
     #[test]
     fn unknown_commit_is_no_difference() {
-        assert!(agree("0.1.0", "0.1.0") && agree("0.1.0+abc", "0.1.0") && agree("0.1.0", "0.1.0+abc"));
         assert!(
-            !agree("0.1.0+abc", "0.1.0+abd") && !agree("0.1.0", "0.2.0") && !agree("0.1.0+abc", "0.2.0+abc")
+            are_equal("0.1.0", "0.1.0") && are_equal("0.1.0+abc", "0.1.0") && are_equal("0.1.0", "0.1.0+abc")
+        );
+        assert!(
+            !are_equal("0.1.0+abc", "0.1.0+abd")
+                && !are_equal("0.1.0", "0.2.0")
+                && !are_equal("0.1.0+abc", "0.2.0+abc")
         );
     }
 }

@@ -110,7 +110,7 @@ impl Access {
                 }
             }
         }
-        found.apply = self.closing(&lacking, isolated);
+        found.apply = self.missing_manifests(&lacking, isolated);
         found
     }
 
@@ -130,7 +130,7 @@ impl Access {
 
     /// Returns the manifests that grant the missing rights; `None` is the account itself. A role is included as a whole, so that applying
     /// it removes nothing that was granted.
-    fn closing(&self, lacking: &BTreeSet<Option<Right>>, isolated: bool) -> Vec<Manifest> {
+    fn missing_manifests(&self, lacking: &BTreeSet<Option<Right>>, isolated: bool) -> Vec<Manifest> {
         let plans = std::slice::from_ref(self);
         let all = if isolated { late(plans) } else { manifests(plans) };
         all.into_iter().filter(|manifest| !manifest.grants.is_disjoint(lacking)).collect()

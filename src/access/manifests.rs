@@ -39,14 +39,16 @@ impl Manifest {
 /// Returns what an administrator applies in advance. Plans may share an account.
 #[must_use]
 pub fn manifests(plans: &[Access]) -> Vec<Manifest> {
-    distinct(plans.iter().flat_map(of_plan))
+    distinct(plans.iter().flat_map(plan_manifests))
 }
 
 /// Returns what a recovery lead applies while namespaces are isolated. No Role can be written there, so a ClusterRole grants the rights.
 /// RBAC lets a lead grant what the lead holds.
 #[must_use]
 pub fn late(plans: &[Access]) -> Vec<Manifest> {
-    distinct(plans.iter().flat_map(|access| access.of_cluster().into_iter().chain(access.everywhere())))
+    distinct(
+        plans.iter().flat_map(|access| access.cluster_manifests().into_iter().chain(access.all_namespaces())),
+    )
 }
 
 /// Returns what lets these subjects write plans: the verb `use` on each plan's account, which policy `resurgam-plan-author` requires.
@@ -68,7 +70,7 @@ pub fn authors(plans: &[Access], subjects: &[Value]) -> Vec<Manifest> {
     distinct(plans.iter().flat_map(of))
 }
 
-fn of_plan(access: &Access) -> Vec<Manifest> {
+fn plan_manifests(access: &Access) -> Vec<Manifest> {
     let (namespace, account) = (&access.namespace, &access.account);
     let mut all = vec![Manifest {
         comment: "The account as which the plan reads and writes.".to_owned(),
@@ -87,7 +89,7 @@ fn of_plan(access: &Access) -> Vec<Manifest> {
             "kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE,
         }),
     ));
-    all.extend(access.of_cluster());
+    all.extend(access.cluster_manifests());
     let places: BTreeSet<&str> =
         access.rights.keys().filter_map(|right| right.namespace.as_deref()).collect();
     for place in places {
@@ -112,7 +114,7 @@ impl Access {
     }
 
     /// Returns what grants the rights on Quarantines.
-    fn of_cluster(&self) -> Vec<Manifest> {
+    fn cluster_manifests(&self) -> Vec<Manifest> {
         let (rights, parts) = self.rights_in(None);
         if rights.is_empty() {
             return Vec::new();
@@ -121,7 +123,7 @@ impl Access {
     }
 
     /// Returns what grants the rights of some namespaces in all namespaces.
-    fn everywhere(&self) -> Vec<Manifest> {
+    fn all_namespaces(&self) -> Vec<Manifest> {
         let meant: BTreeSet<&Right> = self.rights.keys().filter(|right| right.namespace.is_some()).collect();
         if meant.is_empty() {
             return Vec::new();

@@ -32,9 +32,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// The rights of a plan's account. Nothing is asked of a cluster.
+    /// Returns the rights that a plan's account needs, without a request to a cluster.
     #[must_use]
-    pub fn of(plan: &Plan) -> Self {
+    pub fn from_plan(plan: &Plan) -> Self {
         let mut access = Self {
             namespace: plan.namespace.clone(),
             plan: plan.name.clone(),
@@ -82,13 +82,13 @@ impl Access {
         }
     }
 
-    /// The user that the account is.
+    /// Returns the user name of the account.
     #[must_use]
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.account)
     }
 
-    /// The operator's right to act as the account.
+    /// Returns the operator's right to impersonate the account.
     #[must_use]
     pub fn impersonation(&self) -> Right {
         self.on_account("impersonate")

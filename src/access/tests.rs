@@ -12,7 +12,7 @@ fn access(services: Value) -> Access {
 
 fn of(spec: Value) -> Access {
     let spec: RecoveryPlanSpec = serde_json::from_value(spec).unwrap();
-    Access::of(&Plan::compile("recovery", "library", "", &spec))
+    Access::from_plan(&Plan::compile("recovery", "library", "", &spec))
 }
 
 /// As RBAC names them, without what every list of this has.
@@ -173,7 +173,7 @@ fn manifests_grant_the_required_rights_only() {
 fn plans_sharing_an_account_have_their_own_roles() {
     let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}]});
     let spec: RecoveryPlanSpec = serde_json::from_value(spec).unwrap();
-    let plans = ["one", "two"].map(|name| Access::of(&Plan::compile("recovery", name, "", &spec)));
+    let plans = ["one", "two"].map(|name| Access::from_plan(&Plan::compile("recovery", name, "", &spec)));
     let all = manifests(&plans);
     let count = |kind: &str| all.iter().filter(|m| m.object["kind"] == kind).count();
     let counts = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].map(count);

@@ -12,7 +12,7 @@ use kube::core::ClusterResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::read::{some, why};
+use super::read::{first_few, why};
 use super::schema::{Difference, compare};
 use super::{Check, Fact, Outcome};
 use crate::api::{self, OPERATOR_NAMESPACE, PROBE_NAMESPACES, RECORDS_NAMESPACE};
@@ -195,7 +195,7 @@ fn namespaces_are_there(missing: &Fact<Vec<String>>) -> Outcome {
     match missing {
         Err(why) => NAMESPACES.unknown(why),
         Ok(missing) if missing.is_empty() => NAMESPACES.passes(""),
-        Ok(missing) => NAMESPACES.fails(format!("missing: {}. {INSTALL}", some(missing, NAMED))),
+        Ok(missing) => NAMESPACES.fails(format!("missing: {}. {INSTALL}", first_few(missing, NAMED))),
     }
 }
 
@@ -215,11 +215,11 @@ pub fn kinds_fit(kinds: &Fact<BTreeMap<String, Kind>>) -> Outcome {
             Kind::Served(difference) => {
                 let Difference { lacking, further, changed } = difference;
                 if !lacking.is_empty() {
-                    wrong.push(format!("{name} lacks {}", some(lacking, NAMED)));
+                    wrong.push(format!("{name} lacks {}", first_few(lacking, NAMED)));
                 } else if !changed.is_empty() {
-                    wrong.push(format!("{name} differs at {}", some(changed, NAMED)));
+                    wrong.push(format!("{name} differs at {}", first_few(changed, NAMED)));
                 } else if !further.is_empty() {
-                    newer.push(format!("{name} has {}", some(further, NAMED)));
+                    newer.push(format!("{name} has {}", first_few(further, NAMED)));
                 }
             }
         }
@@ -260,10 +260,10 @@ fn policies_are_in_place(policies: &Fact<BTreeMap<String, State>>) -> Outcome {
             policies.len()
         ));
     } else if !missing.is_empty() {
-        wrong.push(format!("missing: {}", some(&missing, NAMED)));
+        wrong.push(format!("missing: {}", first_few(&missing, NAMED)));
     }
     if !changed.is_empty() {
-        wrong.push(format!("modified: {}", some(&changed, NAMED)));
+        wrong.push(format!("modified: {}", first_few(&changed, NAMED)));
     }
     if let Some((name, version)) = older.first() {
         wrong.push(format!(

@@ -3,7 +3,7 @@
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
@@ -114,7 +114,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     };
     let names = |all: &[&Isolated]| {
         let names: Vec<&str> = all.iter().map(|one| one.namespace.as_str()).collect();
-        some(&names, NAMED)
+        first_few(&names, NAMED)
     };
     let message = |all: &[&Isolated]| {
         let first = all.first().and_then(|one| one.network.as_ref());

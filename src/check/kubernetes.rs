@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::read::{some, why};
+use super::read::{first_few, why};
 use super::{Check, Fact, Outcome};
 use crate::calls::call;
 use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
@@ -196,7 +196,7 @@ fn controllers_have_accounts(missing: &Fact<Vec<String>>) -> Outcome {
         Ok(missing) => CONTROLLERS.fails(format!(
             "kube-system has no ServiceAccount {}: the controller manager seems to run without --use-service-account-credentials, so that \
              the fence cannot tell its controllers apart and refuses what a recovery needs of them. The control plane's administrator sets that flag",
-            some(missing, 4)
+            first_few(missing, 4)
         )),
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome, delivery};
 
 const PLUGIN: Check =
@@ -79,7 +79,7 @@ fn plugin(facts: &Facts) -> Outcome {
     let names = |wanted: fn(&Enforces) -> bool| {
         let names: Vec<&str> =
             found.iter().filter(|(_, e)| wanted(e)).map(|(name, _)| name.as_str()).collect();
-        (!names.is_empty()).then(|| some(&names, 4))
+        (!names.is_empty()).then(|| first_few(&names, 4))
     };
     if let Some(names) = names(|e| *e == Enforces::Yes) {
         return PLUGIN.passes(format!("{names}; {PROOF}"));

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{account_may, right, some, why};
+use super::read::{account_may, first_few, right, why};
 use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::{GROUP, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
@@ -123,7 +123,7 @@ fn may(rights: &Fact<(Vec<String>, bool)>) -> Outcome {
         Err(why) => RIGHTS.unknown(why),
         Ok((lacking, _)) if !lacking.is_empty() => RIGHTS.fails(format!(
             "account {OPERATOR_NAMESPACE}/{OPERATOR} may not {}. {WHO}",
-            some(lacking, LIMITS.0)
+            first_few(lacking, LIMITS.0)
         )),
         Ok((_, true)) => RIGHTS.fails(format!(
             "account {OPERATOR_NAMESPACE}/{OPERATOR} holds every verb on quarantines by a wildcard, so that the fence refuses it. A cluster \
@@ -169,7 +169,7 @@ fn is_of_this_version(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>) 
     match published(leader, lease, version::ANNOTATION) {
         Err(why) => VERSION.unknown(why),
         Ok(None) => VERSION.unknown("no leader says of which version it is"),
-        Ok(Some(found)) if version::fits(found) => VERSION.passes(shorten(found, LIMITS.1)),
+        Ok(Some(found)) if version::is_compatible(found) => VERSION.passes(shorten(found, LIMITS.1)),
         Ok(Some(found)) => VERSION.fails(format!(
             "the operator is {}, this command is {own}: what they say may differ. Use the command of the operator's version",
             shorten(found, LIMITS.1)

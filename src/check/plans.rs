@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
-use super::read::{account_may, list, some, why};
+use super::read::{account_may, first_few, list, why};
 use super::{Check, Fact, Outcome};
 use crate::access::{Access, CheckQuestion as Question};
 use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, RecoveryPlan};
@@ -85,7 +85,7 @@ async fn find_plan(client: &Client, namespace: &str, name: &str) -> Fact<Option<
 }
 
 async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
-    let access = Access::of(&Plan::from_object(plan));
+    let access = Access::from_plan(&Plan::from_object(plan));
     let Access { namespace, account, .. } = &access;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("get ServiceAccount {namespace}/{account}");
@@ -177,12 +177,12 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
 fn not_granted(plan: &PlanRights, refused: &[String], wild: &[String]) -> String {
     let mut said = Vec::new();
     if !refused.is_empty() {
-        said.push(format!("may not recover {}", some(refused, LIMITS.1)));
+        said.push(format!("may not recover {}", first_few(refused, LIMITS.1)));
     }
     if !wild.is_empty() {
         said.push(format!(
             "may recover {} by a wildcard only, which the fence takes for no grant",
-            some(wild, LIMITS.1)
+            first_few(wild, LIMITS.1)
         ));
     }
     format!(
@@ -216,7 +216,7 @@ fn each(
         return check.unknown(join(&unknown));
     }
     let names: Vec<&str> = plans.iter().map(|plan| plan.plan.as_str()).collect();
-    check.passes(some(&names, LIMITS.1))
+    check.passes(first_few(&names, LIMITS.1))
 }
 
 fn join(all: &[String]) -> String {

@@ -119,7 +119,7 @@ pub(super) fn right(verb: &str, group: &str, resource: &str) -> ResourceAttribut
 }
 
 /// Formats the first few items, and the number of others.
-pub(super) fn some<T: AsRef<str>>(all: &[T], most: usize) -> String {
+pub(super) fn first_few<T: AsRef<str>>(all: &[T], most: usize) -> String {
     let shown: Vec<&str> = all.iter().take(most).map(AsRef::as_ref).collect();
     match all.len().saturating_sub(most) {
         0 => shown.join(", "),

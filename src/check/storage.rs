@@ -8,7 +8,7 @@ use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome};
 use crate::text::count;
 
@@ -92,7 +92,7 @@ fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
     let default: Vec<&String> =
         classes.iter().filter(|(_, default)| **default).map(|(name, _)| name).collect();
     if !default.is_empty() {
-        return CLASS.passes(some(&default, NAMED));
+        return CLASS.passes(first_few(&default, NAMED));
     }
     if classes.is_empty() {
         return CLASS.fails(format!(
@@ -104,7 +104,7 @@ fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
     CLASS.fails(format!(
         "no StorageClass is the default one: {PENDING}. The chart's user sets evidence.volume.storageClass ({}), {OTHER}; \
          or the storage administrator makes one the default",
-        some(&names, NAMED)
+        first_few(&names, NAMED)
     ))
 }
 
@@ -126,14 +126,14 @@ fn snapshots(facts: &Facts) -> Outcome {
             None => "the kind VolumeSnapshotClass is not installed (external-snapshotter)",
             Some(_) => "no VolumeSnapshotClass names it",
         };
-        problems.push(format!("{}: {cause}", some(&without, NAMED)));
+        problems.push(format!("{}: {cause}", first_few(&without, NAMED)));
     }
     if let Some(number) = volumes.get("") {
         problems.push(format!("{} of no CSI driver, which cannot be snapshotted", count(*number, "volume")));
     }
     if problems.is_empty() {
         let drivers: Vec<&String> = volumes.keys().collect();
-        return SNAPSHOTS.passes(some(&drivers, NAMED));
+        return SNAPSHOTS.passes(first_few(&drivers, NAMED));
     }
     SNAPSHOTS.fails(format!(
         "{}. Where a namespace is sealed, {LOST}. The storage administrator makes a VolumeSnapshotClass for each CSI driver",

@@ -142,7 +142,7 @@ fn plans(args: &Args) -> Result<Vec<Access>> {
         for problem in &plan.problems {
             anstream::eprintln!("warning: RecoveryPlan {name}: {}", problem.message);
         }
-        plans.push(Access::of(&plan));
+        plans.push(Access::from_plan(&plan));
     }
     Ok(plans)
 }

@@ -162,7 +162,7 @@ async fn recorded(namespace: Option<&str>) -> Result<BTreeMap<String, String>> {
 
 async fn get(store: Store, args: &Get) -> Result<ExitCode> {
     let identities = args.identity.as_deref().map(read_identities).transpose()?;
-    let Some(object) = chosen(&args.object, store.objects(None).await?)? else {
+    let Some(object) = find_object(&args.object, store.objects(None).await?)? else {
         anstream::eprintln!(
             "resurgam: the evidence store {store} holds no {}: resurgam evidence list shows its contents",
             args.object
@@ -202,7 +202,7 @@ fn read_identities(path: &Path) -> Result<Identities> {
 }
 
 /// Returns the object that `meant` names. `None`: there is none.
-fn chosen(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
+fn find_object(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
     let digits = meant.strip_prefix("sha256:").unwrap_or(meant);
     let is_meant = |object: &Object| {
         if meant.contains('/') { object.to_string() == meant } else { object.name.starts_with(digits) }

@@ -63,7 +63,7 @@ pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
         all.filter(|object| is_in_scope(object, scope, &plans)).collect::<Vec<_>>()
     });
     let quarantines = quarantines.as_deref().map_err(String::as_str);
-    Ok(View::of(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
+    Ok(View::from_objects(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
 }
 
 /// A caller who may not list Quarantines still sees plans, and what is missing.

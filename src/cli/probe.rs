@@ -132,15 +132,15 @@ async fn connect(args: &Connect) -> Report {
     let open = args.open.iter().map(|target| (target, true));
     let denied = args.denied.iter().map(|target| (target, false));
     let tried = open.chain(denied).map(|(target, wanted)| async move {
-        (target.name.clone(), insist(target.address, &args.hear, wanted, until).await)
+        (target.name.clone(), retry_until(target.address, &args.hear, wanted, until).await)
     });
     Report { targets: join_all(tried).await.into_iter().collect::<BTreeMap<_, _>>() }
 }
 
 /// Retries until the result is as wanted or the time is up. Returns the last result.
-async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
+async fn retry_until(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
     loop {
-        let reached = match reach(address, word).await {
+        let reached = match connect_once(address, word).await {
             Ok(()) => Reached { connected: true, detail: String::new() },
             Err(detail) => Reached { connected: false, detail: shorten(&detail, 200) },
         };
@@ -152,7 +152,7 @@ async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -
 }
 
 /// Connects and reads the word.
-async fn reach(address: SocketAddr, word: &str) -> Result<(), String> {
+async fn connect_once(address: SocketAddr, word: &str) -> Result<(), String> {
     let until = Instant::now() + CONNECTION;
     let late = |_| format!("{address} did not answer within {} s", CONNECTION.as_secs());
     let stream = timeout_at(until, TcpStream::connect(address)).await.map_err(late)?;

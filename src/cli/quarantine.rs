@@ -208,7 +208,7 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
         reason: args.reason.clone(),
         isolation: spec(args).isolation,
         by: String::new(),
-        operator: lease.ok().flatten().is_some_and(|lease| leads(&lease, Timestamp::now())),
+        operator: lease.ok().flatten().is_some_and(|lease| is_held(&lease, Timestamp::now())),
         dry_run: args.dry_run,
         targets: resolved.names,
         left_out: resolved.left_out.into_iter().map(|(namespace, why)| LeftOut { namespace, why }).collect(),
@@ -234,7 +234,7 @@ fn spec(args: &Args) -> QuarantineSpec {
 }
 
 /// Returns whether the Lease has a holder and has not expired.
-fn leads(lease: &Lease, now: Timestamp) -> bool {
+fn is_held(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
     let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());

@@ -77,7 +77,7 @@ async fn operators(client: &Client) -> Part {
             match lease.as_ref().and_then(|l| l.annotations().get(version::ANNOTATION)) {
                 None => unknown(NAME, "it does not say".to_owned()),
                 Some(found) => {
-                    let fits = if version::fits(found) { Verdict::Passed } else { Verdict::Failed };
+                    let fits = if version::is_compatible(found) { Verdict::Passed } else { Verdict::Failed };
                     Part { name: NAME, is: found.clone(), fits }
                 }
             }

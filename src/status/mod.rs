@@ -102,7 +102,7 @@ pub struct HeldUp {
 
 impl HeldUp {
     /// Returns the first block that a person has to clear, by its reason, or by a culprit named in its message.
-    fn of(blocks: &[Block]) -> Option<Self> {
+    fn from_blocks(blocks: &[Block]) -> Option<Self> {
         blocks.iter().find_map(|block| {
             let Block { reason, name, message } = block;
             let culprit = repeated_culprit(message);
@@ -198,7 +198,7 @@ impl View {
 
     /// Builds the view from the API objects.
     #[must_use]
-    pub fn of(
+    pub fn from_objects(
         plans: &[RecoveryPlan],
         records: &[ServiceRecovery],
         quarantines: Result<&[DeserializeGuard<Quarantine>], &str>,
@@ -209,7 +209,7 @@ impl View {
         plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self {
             operator: operator_view(lease, now),
-            quarantines: QuarantinesView::of(quarantines, now),
+            quarantines: QuarantinesView::from_objects(quarantines, now),
             plans,
         }
     }
@@ -268,7 +268,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
     let message = find(&status.conditions, NEEDS_DECISION).map_or_else(String::new, |c| c.message.clone());
     let orphan = find(&status.conditions, ORPHANED).filter(|c| c.status == "True");
     let ready = is_true(&status.conditions, READY);
-    let held_up = HeldUp::of(&status.blocked_by);
+    let held_up = HeldUp::from_blocks(&status.blocked_by);
     let held_up = held_up.filter(|_| orphan.is_none() && status.decision.is_none() && !ready);
     let waiting_for = match orphan {
         Some(orphan) => Some(format!("{}: {}", orphan.reason, orphan.message)),

@@ -64,7 +64,7 @@ pub struct ControlView {
 impl QuarantinesView {
     /// Builds the view from the API objects, or from the error of listing them.
     #[must_use]
-    pub fn of(listed: Result<&[DeserializeGuard<Quarantine>], &str>, now: Timestamp) -> Self {
+    pub fn from_objects(listed: Result<&[DeserializeGuard<Quarantine>], &str>, now: Timestamp) -> Self {
         let all = match listed {
             Ok(all) => all,
             Err(why) => return Self { unreadable: Some(why.to_owned()), ..Self::default() },
@@ -135,7 +135,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn of(condition: &Condition) -> Self {
+    fn from_condition(condition: &Condition) -> Self {
         Self {
             reason: condition.reason.clone(),
             message: condition.message.clone(),
@@ -147,10 +147,10 @@ impl Failure {
 fn failure(quarantine: &Quarantine, status: &QuarantineStatus, now: Timestamp) -> Option<Failure> {
     let ready = find(&status.conditions, READY);
     if let Some(ready) = ready.filter(|ready| ready.status == "False") {
-        return Some(Failure::of(ready));
+        return Some(Failure::from_condition(ready));
     }
     if let Some(stalled) = find(&status.conditions, STALLED).filter(|stalled| stalled.status == "True") {
-        return Some(Failure::of(stalled));
+        return Some(Failure::from_condition(stalled));
     }
     let Some(ready) = ready else {
         let made = quarantine.creation_timestamp().map(|at| at.0);
@@ -168,7 +168,7 @@ fn failure(quarantine: &Quarantine, status: &QuarantineStatus, now: Timestamp) -
     }
     let controls = status.controls.iter().filter(|control| is_failing(control));
     let longest = controls.filter_map(|control| Some(control.since.as_ref()?.0)).min();
-    is_over(longest, now).then(|| Failure { since: longest, ..Failure::of(ready) })
+    is_over(longest, now).then(|| Failure { since: longest, ..Failure::from_condition(ready) })
 }
 
 fn is_failing(control: &Control) -> bool {

@@ -18,7 +18,7 @@ fn an_object_is_named_by_its_digest_its_beginning_or_its_path() {
         ("others/aa11.json", Ok(None)),
         ("cc", Ok(None)),
     ] {
-        match (chosen(meant, objects()), found) {
+        match (find_object(meant, objects()), found) {
             (Ok(object), Ok(expected)) => {
                 assert_eq!(object.map(|object| object.to_string()).as_deref(), expected, "{meant}");
             }
