@@ -15,49 +15,49 @@ use serde::de::DeserializeOwned;
 /// How long any one call may take, retries of the client included.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
-/// What came of a call that failed.
+/// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IoError {
-    /// The API server refused, or the way there failed.
+    /// The API server refused, or the request failed on the way.
     #[error("{what}: {}", reason(.source))]
     Api {
-        /// What was tried, on which object.
+        /// The attempted operation and its object.
         what: String,
-        /// What came back.
+        /// The underlying error.
         source: Arc<kube::Error>,
     },
-    /// No answer in time: nobody knows whether it took effect.
+    /// No answer within the deadline. Whether the call took effect is unknown.
     #[error("{what}: no answer within {} s", .after.as_secs())]
     Timeout {
-        /// What was tried, on which object.
+        /// The attempted operation and its object.
         what: String,
-        /// After how long it was given up.
+        /// The deadline.
         after: Duration,
     },
 }
 
 impl IoError {
-    /// The API server's own status, if it answered.
+    /// Returns the API server's status, if it answered.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         let Self::Api { source, .. } = self else { return None };
         if let kube::Error::Api(status) = source.as_ref() { Some(status) } else { None }
     }
 
-    /// Was the object not there, by the API server's own word? Any other 404, a proxy's for instance, says nothing of it.
+    /// Returns whether the API server itself reported the object as missing. A 404 from a proxy, for instance, does not count.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(|status| status.reason == "NotFound")
     }
 
-    /// Is its kind not served? Of a group that nobody serves, the API server says so in plain text: any 404, so nothing that is
-    /// isolated is believed gone by it.
+    /// Returns whether the kind is not served. For an unknown group, the API server answers with a plain-text 404. Any 404 counts, so
+    /// this must not decide whether something isolated is gone.
     #[must_use]
     pub fn is_not_served(&self) -> bool {
         self.status().is_some_and(|status| status.code == 404)
     }
 
-    /// Had the object changed under us, or was it there already? A next try reads it afresh.
+    /// Returns whether the object changed or exists already. A retry has to read it again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|s| s.is_conflict() || s.is_already_exists())
@@ -65,7 +65,7 @@ impl IoError {
 }
 
 impl IoError {
-    /// Did nobody answer? Then why, by the innermost cause: those around it only say that there was one.
+    /// Returns the innermost cause if there was no answer. The outer errors only wrap it.
     #[must_use]
     pub fn unanswered(&self) -> Option<String> {
         let source = match self {
@@ -82,14 +82,14 @@ impl IoError {
         Some(cause.to_string())
     }
 
-    /// May the same call work in a moment, without anybody doing anything?
+    /// Returns whether the same call may succeed shortly without anyone's action.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.status().is_none_or(|s| matches!(s.code, 409 | 429 | 500..=599))
     }
 }
 
-/// What the API server said, in its words; else what failed on the way.
+/// Returns the API server's message, or else what failed on the way.
 fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
@@ -98,8 +98,8 @@ fn reason(error: &kube::Error) -> String {
     }
 }
 
-/// An error with all its causes, on one line for people: each is told once, and what the API server answered as
-/// `message (code reason)`. Errors of `kube` themselves repeat their causes, and print the whole Status for debugging.
+/// Formats an error with all its causes on one line, each once, and the API server's answer as `message (code reason)`. Errors of `kube`
+/// repeat their causes and print the whole Status in their own format.
 #[must_use]
 pub fn error_line(error: &(dyn Error + 'static)) -> String {
     let kube_error = error
@@ -124,7 +124,7 @@ pub fn error_line(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// `message (code reason)`.
+/// Formats a status as `message (code reason)`.
 fn status_line(status: &Status) -> String {
     let Status { message, reason, code, .. } = status;
     let reason = if reason.is_empty() { String::new() } else { format!(" {reason}") };
@@ -135,10 +135,10 @@ fn status_line(status: &Status) -> String {
     }
 }
 
-/// Makes one call with a deadline. `what` says what is tried, such as `patch Deployment a/b`.
+/// Makes one call with a deadline. `what`: the operation, such as `patch Deployment a/b`.
 ///
 /// # Errors
-/// [`IoError`], which repeats `what`.
+/// [`IoError`], with `what`.
 pub async fn call<T>(
     what: impl Into<String>,
     future: impl Future<Output = kube::Result<T>>,
@@ -146,10 +146,10 @@ pub async fn call<T>(
     call_within(DEADLINE, what, future).await
 }
 
-/// As [`call`], with a deadline of its own.
+/// As [`call`], with another deadline.
 ///
 /// # Errors
-/// [`IoError`], which repeats `what`.
+/// [`IoError`], with `what`.
 pub async fn call_within<T>(
     deadline: Duration,
     what: impl Into<String>,
@@ -162,10 +162,10 @@ pub async fn call_within<T>(
     }
 }
 
-/// As [`call`], but an object that is not there is `None`.
+/// As [`call`], with `None` for a missing object.
 ///
 /// # Errors
-/// [`IoError`], which repeats `what`.
+/// [`IoError`], with `what`.
 pub async fn call_opt<T>(
     what: impl Into<String>,
     future: impl Future<Output = kube::Result<T>>,
@@ -177,10 +177,10 @@ pub async fn call_opt<T>(
     }
 }
 
-/// Lists everything, page by page: a list may be longer than one answer can be.
+/// Lists all objects, page by page, as a single answer may be too long.
 ///
 /// # Errors
-/// [`IoError`] of the first page that failed, which repeats `what`.
+/// [`IoError`] of the first failed page, with `what`.
 pub async fn list_all<K>(
     what: &str,
     api: &Api<K>,
@@ -196,7 +196,7 @@ where
         let list = call(what, api.list(&params)).await?;
         all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            // The token says of which version the next page is.
+            // The token determines the version of the following pages.
             Some(token) => {
                 params = ListParams { continue_token: Some(token), ..params };
                 (params.version_match, params.resource_version) = (None, None);
@@ -206,10 +206,10 @@ where
     }
 }
 
-/// Makes all calls, `parallel` at a time, whatever some of them come to.
+/// Makes all calls, `parallel` at a time, even if some fail.
 ///
 /// # Errors
-/// The first failure, once all are made.
+/// The first failure, after all calls.
 pub async fn each<T, E, F>(parallel: usize, calls: impl IntoIterator<Item = F>) -> Result<Vec<T>, E>
 where
     F: Future<Output = Result<T, E>>,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_servers_own_word_says_that_an_object_is_not_there() {
+    fn only_the_api_server_can_report_an_object_as_missing() {
         let error = |reason: &str, code| {
             let status = Status { reason: reason.to_owned(), code, ..Status::default() };
             IoError::Api { what: "get".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }

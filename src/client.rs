@@ -1,5 +1,5 @@
-//! The operator's client: reads are asked again where no answer came, so that one lost answer costs a moment and not a whole pass.
-//! Writes are not: whoever made them looks first at what became of them. Every request is counted.
+//! The operator's client. Reads without an answer are retried, so that one lost answer does not fail a whole pass. Writes are not: the
+//! caller has to check first whether they took effect. Every request is counted.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -14,24 +14,24 @@ use tower::retry::{Policy, Retry};
 
 use crate::leader::Leadership;
 
-/// How often a read is asked again.
+/// Retries of a read.
 const AGAIN: u32 = 2;
-/// How long that waits at first; each time twice as long.
+/// First pause before a retry; doubled for each further one.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A client that asks again for reads. That of kube does so by itself where the API server says that it is too busy (429, 503,
-/// 504); this one does where it failed or the connection broke.
+/// Creates a client that retries reads. The client of kube retries when the API server is overloaded (429, 503, 504); this one also
+/// retries server errors and broken connections.
 ///
 /// # Errors
-/// The configuration makes no client.
+/// No client can be created from the configuration.
 pub fn with_read_retries(config: Config) -> kube::Result<Client> {
     build(config, None)
 }
 
-/// As [`with_read_retries`]; besides, nothing but reads is sent while this process does not lead.
+/// As [`with_read_retries`], but sends only reads while this process is not the leader.
 ///
 /// # Errors
-/// The configuration makes no client.
+/// No client can be created from the configuration.
 pub fn while_leading(config: Config, leadership: Leadership) -> kube::Result<Client> {
     build(config, Some(leadership))
 }
@@ -53,7 +53,7 @@ fn build(config: Config, leadership: Option<Leadership>) -> kube::Result<Client>
     Ok(ClientBuilder::new(service, namespace).with_valid_until(until).build())
 }
 
-/// Requests of this process, whichever client made them: each account that is impersonated has its own.
+/// Requests of all clients of this process, since each impersonated account has its own client.
 pub(crate) static REQUESTS: LazyLock<Requests> = LazyLock::new(|| Requests {
     count: Family::default(),
     durations: Family::new_with_constructor(|| Histogram::new([0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0])),
@@ -61,13 +61,13 @@ pub(crate) static REQUESTS: LazyLock<Requests> = LazyLock::new(|| Requests {
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// Requests to the API server, as they are counted.
+/// Metrics of requests to the API server.
 pub(crate) struct Requests {
     pub(crate) count: Family<Labels<2>, Counter>,
     pub(crate) durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
 }
 
-/// Sends a request, and counts it by what came back. What kube's client asks again by itself counts as one.
+/// Sends a request and counts it by its outcome. Retries of kube's client count as one request.
 async fn counted(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
     let verb = ("verb", verb(&request));
     let began = Instant::now();
@@ -83,7 +83,7 @@ async fn counted(client: &Client, request: Request<Body>) -> kube::Result<Respon
         Err(_) => "none",
     };
     REQUESTS.count.get_or_create(&[verb, ("code", code)]).inc();
-    // Of a watch, until it begins.
+    // For a watch, the time until it starts.
     REQUESTS.durations.get_or_create(&[verb]).observe(began.elapsed().as_secs_f64());
     result
 }
@@ -104,7 +104,7 @@ fn is_watch(request: &Request<Body>) -> bool {
     request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("watch=")))
 }
 
-/// Of one request: how often it has been asked again.
+/// Number of retries of one request.
 #[derive(Clone, Debug, Default)]
 struct Reads {
     asked: u32,
@@ -128,7 +128,7 @@ impl<B, E> Policy<Request<Body>, Response<B>, E> for Reads {
         Some(tokio::time::sleep(pause))
     }
 
-    /// None for what is not asked again: writes, and watches, which begin again by themselves.
+    /// Returns `None` for requests that are not retried: writes, and watches, which restart on their own.
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
         if request.method() != Method::GET || is_watch(request) {
             return None;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_refused_or_is_not_there_is_asked_once() {
+    async fn refusals_and_missing_objects_are_not_retried() {
         for code in [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::UNAUTHORIZED] {
             let (client, asked) = server(vec![code; 4]).await;
             Api::<Namespace>::all(client).get("a").await.unwrap_err();

@@ -1,19 +1,19 @@
-//! The time by which everything in a process is decided: the wall's when it began, and steady from there. A wall clock that is set
-//! back or forth makes no gate pass longer, or wait, than it did; and the process ends, as [`jumped`] tells, to begin with the new one.
+//! The process clock: the wall clock at startup, and monotonic from there. Setting the wall clock neither shortens nor prolongs a wait;
+//! the process exits instead, as [`jumped`] detects, and starts with the new time.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// What a wall clock may differ by. Clocks that are kept are drawn to the right time slowly, and this one with them.
+/// Tolerated difference to the wall clock. A synchronised clock is adjusted slowly, and the monotonic clock with it.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
-/// How often that is looked at.
+/// Interval of the comparison.
 const LOOK: Duration = Duration::from_secs(1);
 
 static BEGAN: LazyLock<(Timestamp, Instant)> = LazyLock::new(|| (Timestamp::now(), Instant::now()));
 
-/// Now, never before an earlier now.
+/// Returns the current time, which never goes backwards.
 #[must_use]
 pub fn now() -> Timestamp {
     let (wall, steady) = *BEGAN;
@@ -21,7 +21,7 @@ pub fn now() -> Timestamp {
     wall.checked_add(since).unwrap_or(Timestamp::MAX)
 }
 
-/// Resolves, with how, once the wall clock was set: by somebody, by whoever keeps it, or because the machine was asleep.
+/// Waits until the wall clock was set, by a person, by time synchronisation, or by a suspended machine. Returns a description.
 pub async fn jumped() -> String {
     loop {
         if let Some(how) = differs(Timestamp::now(), now()) {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_found_out_and_one_that_is_kept_is_not() {
+    fn set_clock_is_detected_and_adjusted_clock_is_not() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let steady = at("2026-11-24T03:00:00Z");
         assert_eq!(differs(at("2026-11-24T03:00:01.9Z"), steady), None);

@@ -1,8 +1,8 @@
-//! Liveness: the loops that do the operator's work give signs of life, and one that has given none for too long is named.
+//! Liveness: the operator's loops send heartbeats, and a loop without one for too long is reported.
 //!
-//! A [`Heart`] beats within the loop that does the work. Where a loop waits for something to do, a ticker beats in the same task: whatever
-//! blocks that task stops the ticker, too. What loops wait for otherwise are calls, and each has a deadline (`calls.rs`). An API
-//! server that is down makes calls fail and loops go round, so liveness goes on: a restart would not help.
+//! A [`Heart`] beats within the loop that does the work. While a loop is idle, a ticker beats in the same task, so that whatever blocks
+//! the task stops the ticker, too. All other waits are for calls, which have deadlines (`calls.rs`). If the API server is down, calls
+//! fail and loops continue, so the process stays live: a restart would not help.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How long a loop may give no sign of life.
+/// Maximum time between two heartbeats of a loop.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Every loop that is being watched.
+/// All watched loops.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats(Arc<Mutex<Vec<Weak<Loop>>>>);
 
@@ -27,12 +27,12 @@ struct Loop {
     last_beat: AtomicU64,
 }
 
-/// One loop's signs of life. It is watched until this is dropped.
+/// Heartbeats of one loop, which is watched until this is dropped.
 #[derive(Debug)]
 pub struct Heart(Arc<Loop>);
 
 impl Heartbeats {
-    /// Watches a loop, or a piece of work, that has to give a sign of life within `limit`, again and again.
+    /// Watches a loop or another piece of work that has to beat at least once per `limit`.
     #[must_use]
     pub fn watch(&self, name: impl Into<String>, limit: Duration) -> Heart {
         let of = Loop { name: name.into(), limit, began: Instant::now(), last_beat: AtomicU64::new(0) };
@@ -43,7 +43,7 @@ impl Heartbeats {
         heart
     }
 
-    /// Returns a sentence for each loop that has given no sign of life for longer than it may.
+    /// Returns a sentence for each loop whose heartbeat is overdue.
     #[must_use]
     pub fn stuck(&self) -> Vec<String> {
         self.stuck_at(Instant::now())
@@ -53,13 +53,13 @@ impl Heartbeats {
         let alive: Vec<Arc<Loop>> = self.loops().iter().filter_map(Weak::upgrade).collect();
         let stuck = alive.iter().filter_map(|of| {
             let silent = now.saturating_duration_since(of.last_beat());
-            let told = || format!("{}: no sign of life for {} s", of.name, silent.as_secs());
-            (silent > of.limit).then(told)
+            let describe = || format!("{}: no sign of life for {} s", of.name, silent.as_secs());
+            (silent > of.limit).then(describe)
         });
         stuck.collect()
     }
 
-    /// When each loop gave its last sign of life.
+    /// Returns the time of the last heartbeat of each loop.
     #[cfg(test)]
     pub(crate) fn last_beats(&self) -> Vec<Instant> {
         self.loops().iter().filter_map(Weak::upgrade).map(|of| of.last_beat()).collect()
@@ -77,13 +77,13 @@ impl Loop {
 }
 
 impl Heart {
-    /// Gives a sign of life.
+    /// Sends a heartbeat.
     pub fn beat(&self) {
         let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last_beat.store(now, Ordering::Relaxed);
     }
 
-    /// Returns a ticker for a loop that may have nothing to do: several ticks within the limit.
+    /// Returns a ticker for an idle loop, with several ticks within the limit.
     #[must_use]
     pub fn ticker(&self) -> tokio::time::Interval {
         let mut ticker = interval(self.0.limit / 6);
@@ -91,7 +91,7 @@ impl Heart {
         ticker
     }
 
-    /// Polls `work` and a ticker in one task, until `work` ends.
+    /// Polls `work` and a ticker in one task until `work` ends.
     pub async fn beat_during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let mut ticker = self.ticker();
@@ -119,13 +119,13 @@ mod tests {
         first.0.last_beat.store(61_000, Ordering::Relaxed);
         assert!(heartbeats.stuck_at(late).is_empty());
         assert_eq!(heartbeats.stuck_at(late + 2 * LIMIT).len(), 2);
-        // One that has ended is nobody's to wait for.
+        // A loop that has ended is no longer watched.
         drop((first, second));
         assert!(heartbeats.stuck_at(late + 2 * LIMIT).is_empty());
     }
 
     #[tokio::test]
-    async fn an_idle_loop_beats_and_one_that_blocks_its_task_does_not() {
+    async fn idle_loop_beats_and_blocked_loop_does_not() {
         let heartbeats = Heartbeats::default();
         let heart = heartbeats.watch("loop", Duration::from_millis(60));
         let last = || heart.0.last_beat.load(Ordering::Relaxed);
@@ -137,7 +137,7 @@ mod tests {
                 }
             }
             let before = last();
-            // Ticks are due meanwhile, and nobody takes them.
+            // Ticks are due, but the blocked task does not take them.
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(last(), before);
         };

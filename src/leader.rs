@@ -1,8 +1,8 @@
-//! Who leads, by a Lease: one replica acts, the others stand by.
+//! Leader election by a Lease: one replica acts, the others stand by.
 //!
-//! By the rules of client-go's leader election, on which the field relies: whoever stands by takes the Lease only once it has seen it
-//! unrenewed for its whole duration, by its own steady clock; and a leader ends some time before that. What the Lease says of times is for
-//! people: a wall clock that is wrong, or is set, makes nobody lead, and keeps nobody from it.
+//! Follows client-go's leader election: a standby acquires the Lease only after observing it unrenewed for its whole duration, by its own
+//! monotonic clock, and a leader stops some time before that. The times in the Lease are for people, so a wrong wall clock neither makes
+//! nor prevents a leader.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,36 +25,36 @@ use crate::heartbeats::{self, Heart, Heartbeats};
 /// Name of the Lease by which replicas agree on a leader.
 pub(crate) const LEASE: &str = "resurgam";
 
-/// How long giving the Lease back may take. Then it runs out.
+/// Deadline for releasing the Lease. After that, the Lease expires.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Whoever may lead.
+/// A replica that takes part in leader election.
 #[derive(Clone)]
 pub struct LeaderElector {
-    /// Where the Lease is.
+    /// API of the Lease's namespace.
     pub leases: Api<Lease>,
-    /// Its name.
+    /// Name of the Lease.
     pub name: String,
-    /// What this one is called there. No other process is called so, nor was.
+    /// Identity of this replica, unique over all processes and time.
     pub identity: String,
-    /// For how long a Lease holds that is not renewed. At least two seconds.
+    /// How long an unrenewed Lease is valid. At least two seconds.
     pub duration: Duration,
-    /// Becomes true once the Lease was read: from then on this one leads or stands by.
+    /// Set once the Lease was read. From then on, this replica leads or stands by.
     pub is_read: Arc<AtomicBool>,
-    /// Where both loops, that of who stands by and that of who leads, give signs of life.
+    /// Heartbeats of the standby loop and of the renewal loop.
     pub heartbeats: Heartbeats,
-    /// What it publishes while it leads.
+    /// What this replica publishes while it leads.
     pub published: Published,
-    /// Kept up to date by whoever keeps the Lease: no write is sent without it.
+    /// Updated by each renewal. Without it, no write is sent.
     pub leadership: Leadership,
 }
 
-/// Facts about the leader, as annotations of its Lease: written when it is taken, and with each renewal. All clones are one.
+/// Facts about the leader, written as annotations of its Lease when it is acquired and at each renewal. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Published(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Published {
-    /// Publishes a fact with the next write of the Lease, in place of an earlier one.
+    /// Sets an annotation for the next write of the Lease.
     pub fn set(&self, annotation: &str, value: String) {
         let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         facts.insert(annotation.to_owned(), value);
@@ -65,7 +65,7 @@ impl Published {
     }
 }
 
-/// Until when this process may take itself for the leader. All clones are one.
+/// Time until which this process is the leader. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Leadership(Arc<Mutex<Option<Instant>>>);
 
@@ -81,74 +81,74 @@ impl Leadership {
     }
 }
 
-/// Whoever leads. It has to be [kept](LeaderLease::kept).
+/// A held Lease. It must be [renewed](LeaderLease::keep_renewed).
 pub struct LeaderLease {
-    candidate: LeaderElector,
-    /// As it was last written by us, or found to be ours.
+    elector: LeaderElector,
+    /// The Lease as last written, or as found to be ours.
     lease: Lease,
-    /// When the last renewal that the API server confirmed was sent.
+    /// When the last confirmed renewal was sent.
     renewed: Instant,
 }
 
-/// What a Lease looked like, and since when it does so.
+/// A version of a Lease, and since when it has not changed.
 struct ObservedLease {
     version: Option<String>,
     since: Instant,
 }
 
 impl ObservedLease {
-    /// May whoever stands by take the Lease now? `seen` is what it looked like at the last look.
-    fn may_take(seen: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
+    /// Returns whether a standby may acquire the Lease now. `observed`: the previous observation.
+    fn can_acquire(observed: &mut Option<Self>, lease: &Lease, own: Duration, now: Instant) -> bool {
         let spec = lease.spec.as_ref();
         if spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default().is_empty() {
             return true;
         }
         let version = lease.resource_version();
-        let sight = match seen {
-            Some(sight) if sight.version == version => sight,
-            _ => seen.insert(Self { version, since: now }),
+        let latest = match observed {
+            Some(latest) if latest.version == version => latest,
+            _ => observed.insert(Self { version, since: now }),
         };
-        // Whoever holds it says for how long; a replica that was started with less does not hurry it.
+        // The holder's duration applies, even if this replica was started with a shorter one.
         let said = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
         let lasts = said.map_or(own, Duration::from_secs).max(own);
-        now.duration_since(sight.since) >= lasts
+        now.duration_since(latest.since) >= lasts
     }
 }
 
 impl LeaderElector {
-    /// Stands by until it leads, or until `stop`. The API server's errors are told, and waited out.
+    /// Stands by until the Lease is acquired, or until `stop`. Errors of the API server are logged and retried.
     ///
     /// # Errors
-    /// What `stop` resolved to. This one does not hold the Lease then, as far as the API server answered.
+    /// The output of `stop`. The Lease is then not held, if the API server answered.
     pub async fn lead<S>(self, stop: impl Future<Output = S>) -> Result<LeaderLease, S> {
         let mut stop = std::pin::pin!(stop);
         let heart = self.heart();
-        let (mut seen, mut has_tried) = (None, false);
+        let (mut observed, mut has_tried) = (None, false);
         loop {
             heart.beat();
-            // Reading can be broken off at any time. A write that was sent is waited for: it may have taken the Lease.
+            // A read can be cancelled. A write must be awaited, since it may have acquired the Lease.
             let found = tokio::select! {
-                found = self.look(&mut seen) => found,
+                found = self.observe(&mut observed) => found,
                 why = &mut stop => return self.stand_down(has_tried, why).await,
             };
             let taken = match found {
                 Ok(Some(lease)) => {
                     has_tried = true;
-                    self.take(lease).await.map(Some)
+                    self.acquire(lease).await.map(Some)
                 }
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
             match taken {
                 Ok(Some((lease, renewed))) => {
-                    let held = LeaderLease { candidate: self, lease, renewed };
+                    let held = LeaderLease { elector: self, lease, renewed };
                     held.extend();
                     return Ok(held);
                 }
                 Ok(None) => {}
-                // Somebody was quicker.
+                // Another replica was faster.
                 Err(error) if error.is_conflict() => {}
-                Err(error) => tracing::warn!(%error, "nobody knows who leads: standing by"),
+                Err(error) => tracing::warn!(%error, "lease cannot be read or acquired; standing by"),
             }
             tokio::select! {
                 () = tokio::time::sleep(self.duration / 5) => {}
@@ -157,7 +157,7 @@ impl LeaderElector {
         }
     }
 
-    /// Leads no more before it knew that it did: the answer to a write may have been lost.
+    /// Releases the Lease if an attempt to acquire it may have succeeded: the answer may have been lost.
     async fn stand_down<S>(&self, has_tried: bool, why: S) -> Result<LeaderLease, S> {
         if has_tried {
             self.release().await;
@@ -166,12 +166,12 @@ impl LeaderElector {
     }
 
     fn heart(&self) -> Heart {
-        // A round is a pause of a part of the Lease's duration, and calls that have deadlines.
+        // A round is a pause of part of the Lease's duration, and calls with deadlines.
         self.heartbeats.watch("leader election", self.duration + heartbeats::LIMIT)
     }
 
-    /// Reads the Lease. Returns it as it is to be written, if this one may take it now.
-    async fn look(&self, seen: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
+    /// Reads the Lease. Returns the Lease to write if it can be acquired now.
+    async fn observe(&self, observed: &mut Option<ObservedLease>) -> Result<Option<Lease>, IoError> {
         let found = call_opt(format!("get Lease {}", self.name), self.leases.get(&self.name)).await?;
         self.is_read.store(true, Ordering::Relaxed);
         Ok(match found {
@@ -179,17 +179,17 @@ impl LeaderElector {
                 let annotations = Some(self.published.annotations());
                 let metadata =
                     ObjectMeta { name: Some(self.name.clone()), annotations, ..ObjectMeta::default() };
-                Some(self.held(Lease { metadata, spec: None }))
+                Some(self.with_own_identity(Lease { metadata, spec: None }))
             }
-            Some(lease) if ObservedLease::may_take(seen, &lease, self.duration, Instant::now()) => {
-                Some(self.held(lease))
+            Some(lease) if ObservedLease::can_acquire(observed, &lease, self.duration, Instant::now()) => {
+                Some(self.with_own_identity(lease))
             }
             Some(_) => None,
         })
     }
 
-    /// Takes the Lease. Returns it, and when that was sent.
-    async fn take(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
+    /// Acquires the Lease. Returns it, and when the request was sent.
+    async fn acquire(&self, lease: Lease) -> Result<(Lease, Instant), IoError> {
         let sent = Instant::now();
         let lease = if lease.resource_version().is_some() {
             call(format!("take Lease {}", self.name), self.write(&lease)).await?
@@ -200,18 +200,20 @@ impl LeaderElector {
         Ok((lease, sent))
     }
 
-    /// Gives the Lease back where this one holds it, so that a successor need not wait. If that fails, it runs out.
+    /// Releases the Lease if this replica holds it, so that a successor need not wait. If that fails, the Lease expires.
     async fn release(&self) {
         match tokio::time::timeout(RELEASE, self.release_lease()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the lease runs out"),
-            Err(_) => tracing::warn!("the lease runs out: giving it back took too long"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lease not released; a successor has to wait until it expires")
+            }
+            Err(_) => tracing::warn!("lease not released in time; a successor has to wait until it expires"),
         }
     }
 
     async fn release_lease(&self) -> Result<(), IoError> {
         let Self { leases, name, identity, .. } = self;
-        // As it is now: a renewal may have been under way.
+        // Read again, since a renewal may have been running.
         let Some(mut lease) = call_opt(format!("get Lease {name}"), leases.get(name)).await? else {
             return Ok(());
         };
@@ -224,7 +226,7 @@ impl LeaderElector {
         call(format!("give back Lease {name}"), self.write(&lease)).await.map(drop)
     }
 
-    /// Writes the Lease as it is here, if it still is of the version that it was read at: whoever else writes it comes too late, or we do.
+    /// Writes the Lease over the version that was read. A concurrent write is a conflict.
     async fn write(&self, lease: &Lease) -> kube::Result<Lease> {
         let metadata =
             json!({"resourceVersion": lease.resource_version(), "annotations": self.published.annotations()});
@@ -233,8 +235,8 @@ impl LeaderElector {
         self.leases.patch(&self.name, &params, &Patch::Merge(patch)).await
     }
 
-    /// The Lease, as this one holds it from now on.
-    fn held(&self, mut lease: Lease) -> Lease {
+    /// Returns the Lease with this replica as its holder.
+    fn with_own_identity(&self, mut lease: Lease) -> Lease {
         let now = MicroTime(clock::now());
         let before = lease.spec.take().unwrap_or_default();
         let mine = before.holder_identity.as_deref() == Some(&self.identity);
@@ -253,20 +255,20 @@ impl LeaderElector {
 }
 
 impl LeaderLease {
-    /// For how long it leads without a renewal that is confirmed. The rest of the Lease is for whatever is under way then.
-    fn lasts(&self) -> Duration {
-        self.candidate.duration * 5 / 6
+    /// Returns how long this replica leads without a confirmed renewal. The rest of the duration is for running work to end.
+    fn renewal_deadline(&self) -> Duration {
+        self.elector.duration * 5 / 6
     }
 
     fn extend(&self) {
-        self.candidate.leadership.set(Some(self.renewed + self.lasts()));
+        self.elector.leadership.set(Some(self.renewed + self.renewal_deadline()));
     }
 
-    /// Renews the Lease for as long as it is polled. Resolves, with the reason, when this one must not take itself for the leader any
-    /// more: before anybody else may.
-    async fn keep(&mut self) -> String {
-        let (duration, lasts) = (self.candidate.duration, self.lasts());
-        let heart = self.candidate.heart();
+    /// Renews the Lease until the future is dropped. Returns the reason when this process must stop leading, which is before another
+    /// replica can acquire the Lease.
+    async fn renew_until_lost(&mut self) -> String {
+        let (duration, lasts) = (self.elector.duration, self.renewal_deadline());
+        let heart = self.elector.heart();
         let mut pause = duration / 3;
         loop {
             heart.beat();
@@ -276,12 +278,12 @@ impl LeaderLease {
                 let age = self.renewed.elapsed().as_secs_f64();
                 return format!("the lease was last renewed {age:.1} s ago");
             }
-            // No try is waited for so long that there is no time for another.
+            // The deadline of an attempt leaves time for another one.
             match tokio::time::timeout(left.min(duration / 3), self.renew()).await {
                 Ok(Ok(())) => pause = duration / 3,
                 Ok(Err(Renewal::Lost(why))) => return why,
                 Ok(Err(Renewal::Failed(error))) => {
-                    tracing::warn!(%error, "the lease is not renewed yet");
+                    tracing::warn!(%error, "lease not renewed; will retry");
                     pause = duration / 20;
                 }
                 Err(_) => pause = Duration::ZERO,
@@ -290,26 +292,26 @@ impl LeaderLease {
     }
 
     async fn renew(&mut self) -> Result<(), Renewal> {
-        let candidate = &self.candidate;
-        let what = |verb: &str| format!("{verb} Lease {}", candidate.name);
+        let elector = &self.elector;
+        let what = |verb: &str| format!("{verb} Lease {}", elector.name);
         let sent = Instant::now();
-        let lease = candidate.held(self.lease.clone());
-        match call(what("renew"), candidate.write(&lease)).await {
+        let lease = elector.with_own_identity(self.lease.clone());
+        match call(what("renew"), elector.write(&lease)).await {
             Ok(lease) => {
                 (self.lease, self.renewed) = (lease, sent);
                 self.extend();
                 Ok(())
             }
-            // By whom it was written is to be seen: perhaps by ourselves, and the answer was lost.
+            // The read shows the holder. It may be this replica, if an answer was lost.
             Err(error) if error.is_conflict() || error.is_not_found() => {
-                let found = call_opt(what("get"), candidate.leases.get(&candidate.name)).await?;
+                let found = call_opt(what("get"), elector.leases.get(&elector.name)).await?;
                 let Some(found) = found else { return Err(Renewal::Lost("the lease is gone".to_owned())) };
                 match found.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) {
-                    Some(holder) if holder == candidate.identity => self.lease = found,
+                    Some(holder) if holder == elector.identity => self.lease = found,
                     Some(holder) if !holder.is_empty() => {
                         return Err(Renewal::Lost(format!("the lease is held by {holder}")));
                     }
-                    _ => return Err(Renewal::Lost("the lease is held by nobody".to_owned())),
+                    _ => return Err(Renewal::Lost("the lease has no holder".to_owned())),
                 }
                 Err(error.into())
             }
@@ -317,37 +319,36 @@ impl LeaderLease {
         }
     }
 
-    /// Has it kept by a task of its own, so that nothing that the leader does holds up a renewal.
+    /// Renews the Lease in a task of its own, so that the leader's work cannot delay a renewal.
     #[must_use]
-    pub fn kept(mut self) -> Kept {
-        let (let_go, asked) = oneshot::channel::<Never>();
-        let candidate = self.candidate.clone();
+    pub fn keep_renewed(mut self) -> RenewedLease {
+        let (renewal_guard, asked) = oneshot::channel::<Never>();
+        let elector = self.elector.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
-                why = self.keep() => {
-                    self.candidate.leadership.set(None);
+                why = self.renew_until_lost() => {
+                    self.elector.leadership.set(None);
                     Some(why)
                 }
                 _ = asked => None,
             }
         });
-        Kept { task, let_go, candidate }
+        RenewedLease { task, renewal_guard, elector }
     }
 }
 
-/// A lease that is renewed by a task of its own.
-pub struct Kept {
+/// A Lease that a task renews.
+pub struct RenewedLease {
     task: JoinHandle<Option<String>>,
-    /// Dropped, it ends the keeping.
-    let_go: oneshot::Sender<Never>,
-    candidate: LeaderElector,
+    /// Dropping it stops the renewal.
+    renewal_guard: oneshot::Sender<Never>,
+    elector: LeaderElector,
 }
 
 enum Never {}
 
-impl Kept {
-    /// Resolves, with the reason, once this one must not take itself for the leader any more; also if nobody keeps the Lease. It is not to
-    /// be given back then.
+impl RenewedLease {
+    /// Waits until this process must stop leading, or the renewal task ends. Returns the reason. The Lease must not be released then.
     pub async fn lost(&mut self) -> String {
         match (&mut self.task).await {
             Ok(Some(why)) => why,
@@ -356,22 +357,21 @@ impl Kept {
         }
     }
 
-    /// Gives the Lease back, so that a successor need not wait. To be called once nothing is done any more. If it cannot be given back, it
-    /// runs out.
+    /// Releases the Lease, so that a successor need not wait. Call it once no work is running. If that fails, the Lease expires.
     pub async fn release_lease(self) {
-        drop(self.let_go);
-        // Whoever renews it is done first, or the Lease is lost.
+        drop(self.renewal_guard);
+        // The renewal task ends first, unless the Lease is lost.
         if let Ok(None) = self.task.await {
-            self.candidate.release().await;
+            self.elector.release().await;
         }
     }
 }
 
 /// Why a Lease was not renewed.
 enum Renewal {
-    /// It is not ours any more.
+    /// Another replica holds it.
     Lost(String),
-    /// Nobody knows.
+    /// The request failed.
     Failed(IoError),
 }
 

@@ -21,12 +21,12 @@ fn lease(version: u32, holder: &str, seconds: i32) -> Lease {
 }
 
 #[test]
-fn a_lease_is_taken_once_it_was_seen_unrenewed_for_as_long_as_it_lasts_whatever_it_says_of_times() {
+fn lease_is_acquired_once_unrenewed_for_its_whole_duration() {
     let began = Instant::now();
     let at = |seconds| began + Duration::from_secs(seconds);
     let mut seen = None;
     let mut may = |version, holder, seconds, now| {
-        ObservedLease::may_take(&mut seen, &lease(version, holder, seconds), DURATION, at(now))
+        ObservedLease::can_acquire(&mut seen, &lease(version, holder, seconds), DURATION, at(now))
     };
     assert!(!may(1, "them", 2, 0), "however old it says that it is, it may have been renewed just now");
     assert!(!may(1, "them", 2, 1));
@@ -103,7 +103,7 @@ async fn stage() -> (Shared, impl Fn(&str) -> LeaderElector) {
     let url: axum::http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let app = Router::new().fallback(serve).with_state(shared.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let candidate = move |identity: &str| LeaderElector {
+    let elector = move |identity: &str| LeaderElector {
         leases: Api::namespaced(Client::try_from(Config::new(url.clone())).unwrap(), "system"),
         name: "lease".to_owned(),
         identity: identity.to_owned(),
@@ -113,12 +113,12 @@ async fn stage() -> (Shared, impl Fn(&str) -> LeaderElector) {
         published: Published::default(),
         leadership: Leadership::default(),
     };
-    (shared, candidate)
+    (shared, elector)
 }
 
 /// Stands by until it leads.
-async fn lead(candidate: LeaderElector) -> LeaderLease {
-    candidate.lead(std::future::pending::<()>()).await.ok().unwrap()
+async fn lead(elector: LeaderElector) -> LeaderLease {
+    elector.lead(std::future::pending::<()>()).await.ok().unwrap()
 }
 
 fn holder(server: &Shared) -> String {
@@ -126,16 +126,16 @@ fn holder(server: &Shared) -> String {
 }
 
 #[tokio::test]
-async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
-    let (server, candidate) = stage().await;
-    let mut first = lead(candidate("first")).await;
-    let second = tokio::time::timeout(3 * DURATION, lead(candidate("second")));
-    let (kept, stood_by) = tokio::join!(tokio::time::timeout(3 * DURATION, first.keep()), second);
+async fn leader_keeps_the_lease_while_it_renews() {
+    let (server, elector) = stage().await;
+    let mut first = lead(elector("first")).await;
+    let second = tokio::time::timeout(3 * DURATION, lead(elector("second")));
+    let (kept, stood_by) = tokio::join!(tokio::time::timeout(3 * DURATION, first.renew_until_lost()), second);
     assert_eq!(kept.ok(), None, "it leads");
     assert!(stood_by.is_err(), "it stands by");
     assert_eq!(holder(&server), "first");
     let began = Instant::now();
-    let (given, second) = tokio::join!(first.candidate.release_lease(), lead(candidate("second")));
+    let (given, second) = tokio::join!(first.elector.release_lease(), lead(elector("second")));
     given.unwrap();
     assert!(began.elapsed() < DURATION, "what is given back is not waited for");
     assert_eq!(second.lease.spec.unwrap().lease_transitions, Some(2));
@@ -143,60 +143,60 @@ async fn a_leader_leads_for_as_long_as_it_renews_and_whoever_stands_by_waits() {
 
 #[tokio::test]
 async fn a_leader_that_hears_nothing_ends_before_another_leads() {
-    let (server, candidate) = stage().await;
-    let mut first = lead(candidate("first")).await;
+    let (server, elector) = stage().await;
+    let mut first = lead(elector("first")).await;
     let began = Instant::now();
     server.lock().unwrap().silent = true;
-    let why = first.keep().await;
+    let why = first.renew_until_lost().await;
     assert!(why.contains("last renewed"), "{why}");
     assert!(began.elapsed() < DURATION, "after {:?}", began.elapsed());
     server.lock().unwrap().silent = false;
-    lead(candidate("second")).await;
+    lead(elector("second")).await;
     assert!(began.elapsed() >= DURATION, "after {:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn a_renewal_whose_answer_is_lost_is_made_again_and_one_that_others_made_is_none() {
-    let (server, candidate) = stage().await;
-    let mut first = lead(candidate("first")).await;
+async fn renewal_is_repeated_unless_another_replica_made_it() {
+    let (server, elector) = stage().await;
+    let mut first = lead(elector("first")).await;
     server.lock().unwrap().loses_answers = 2;
-    assert_eq!(tokio::time::timeout(2 * DURATION, first.keep()).await.ok(), None, "it leads");
+    assert_eq!(tokio::time::timeout(2 * DURATION, first.renew_until_lost()).await.ok(), None, "it leads");
     assert_eq!(server.lock().unwrap().loses_answers, 0);
 
     for (left, why) in [
         (Some("them"), "the lease is held by them"),
-        (Some(""), "the lease is held by nobody"),
+        (Some(""), "the lease has no holder"),
         (None, "the lease is gone"),
     ] {
-        let (server, candidate) = stage().await;
-        let mut held = lead(candidate("first")).await;
+        let (server, elector) = stage().await;
+        let mut held = lead(elector("first")).await;
         let left = left.map(|holder| serde_json::to_value(lease(7, holder, 2)).unwrap());
         server.lock().unwrap().lease = left;
-        assert_eq!(held.keep().await, why);
+        assert_eq!(held.renew_until_lost().await, why);
     }
 }
 
 #[tokio::test]
-async fn whoever_is_not_looked_after_any_more_leads_no_more() {
-    let (server, candidate) = stage().await;
-    let mut kept = lead(candidate("first")).await.kept();
+async fn dropped_lease_is_no_longer_led() {
+    let (server, elector) = stage().await;
+    let mut kept = lead(elector("first")).await.keep_renewed();
     assert!(tokio::time::timeout(DURATION, kept.lost()).await.is_err(), "it leads");
     kept.task.abort();
     let why = kept.lost().await;
     assert!(why.starts_with("the lease task died"), "{why}");
 
     server.lock().unwrap().lease = None;
-    let kept = lead(candidate("second")).await.kept();
+    let kept = lead(elector("second")).await.keep_renewed();
     kept.release_lease().await;
     assert_eq!(holder(&server), "");
 }
 
 #[tokio::test]
-async fn whoever_is_stopped_while_it_takes_the_lease_gives_it_back() {
-    let (server, candidate) = stage().await;
+async fn stop_during_acquisition_releases_the_lease() {
+    let (server, elector) = stage().await;
     // Taken, and the answer was lost: it takes itself for one that stands by.
     server.lock().unwrap().loses_answers = 1;
-    let first = candidate("first");
+    let first = elector("first");
     let is_read = first.is_read.clone();
     assert!(!is_read.load(Ordering::Relaxed));
     let taken = async {
@@ -211,8 +211,8 @@ async fn whoever_is_stopped_while_it_takes_the_lease_gives_it_back() {
 
 #[tokio::test]
 async fn an_api_server_that_is_down_alone_fails_no_liveness() {
-    let (_, candidate) = stage().await;
-    let mut waits = candidate("first");
+    let (_, elector) = stage().await;
+    let mut waits = elector("first");
     // Nobody listens there.
     let nowhere = Config::new("http://127.0.0.1:1".parse().unwrap());
     waits.leases = Api::namespaced(Client::try_from(nowhere).unwrap(), "system");
@@ -232,12 +232,12 @@ async fn an_api_server_that_is_down_alone_fails_no_liveness() {
 }
 
 #[tokio::test]
-async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it() {
-    let (server, candidate) = stage().await;
+async fn leader_publishes_on_its_lease_and_successor_replaces() {
+    let (server, elector) = stage().await;
     let annotation = |server: &Shared| {
         server.lock().unwrap().lease.as_ref().unwrap()["metadata"]["annotations"]["resurgam.dev/fact"].clone()
     };
-    let first = candidate("first");
+    let first = elector("first");
     let published = first.published.clone();
     published.set("resurgam.dev/fact", "one".to_owned());
     let mut first = lead(first).await;
@@ -245,20 +245,20 @@ async fn what_a_leader_publishes_is_on_its_lease_and_its_successor_replaces_it()
     published.set("resurgam.dev/fact", "two".to_owned());
     first.renew().await.map_err(drop).unwrap();
     assert_eq!(annotation(&server), "two");
-    first.candidate.release_lease().await.unwrap();
-    let second = candidate("second");
+    first.elector.release_lease().await.unwrap();
+    let second = elector("second");
     second.published.set("resurgam.dev/fact", "three".to_owned());
     lead(second).await;
     assert_eq!(annotation(&server), "three");
 }
 
 #[tokio::test]
-async fn leadership_ends_before_the_lease_does_and_with_it_every_write() {
-    let (server, candidate) = stage().await;
-    let candidate = candidate("one");
-    let leadership = candidate.leadership.clone();
+async fn leadership_and_writes_end_before_the_lease() {
+    let (server, elector) = stage().await;
+    let elector = elector("one");
+    let leadership = elector.leadership.clone();
     assert!(!leadership.is_held(), "nobody leads yet");
-    let mut kept = lead(candidate).await.kept();
+    let mut kept = lead(elector).await.keep_renewed();
     assert!(leadership.is_held());
     server.lock().unwrap().silent = true;
     let began = Instant::now();

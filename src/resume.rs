@@ -1,4 +1,4 @@
-//! The rights that resuming CronJobs and Jobs takes. What becomes of each is decided in `resurgam_core::resume`.
+//! Rights that resuming CronJobs and Jobs requires. `resurgam_core::resume` decides what is resumed.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 
@@ -8,8 +8,8 @@ use crate::plan::Resume;
 
 pub use resurgam_core::resume::{Found, Key, cron, found, judge, unreadable};
 
-/// Which rights of the plan's account it takes to tell what is suspended in these namespaces, and to resume what is named. Where
-/// nothing is named, nothing is looked at.
+/// Returns the rights that the plan's account needs to read what is suspended in these namespaces and to resume the named objects.
+/// Nothing is read unless something is named.
 #[must_use]
 pub fn rights(namespaces: &[String], named: &[Resume]) -> Vec<Right> {
     let looked_at = if named.is_empty() { &[] } else { namespaces };

@@ -3,7 +3,7 @@
 /// Sees to it that rustls has ring for a provider, in this process: `reqwest` brings none of its own here.
 pub(crate) fn use_ring() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error says that somebody else was quicker, which is as good.
+        // An error means that another caller installed a provider first.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

@@ -1,10 +1,10 @@
-//! Of which version this binary is.
+//! Version of this binary.
 
 /// Annotation of the operator's Lease: the leader's [`full`] version.
 pub const ANNOTATION: &str = "resurgam.dev/version";
-/// As in Cargo.toml.
+/// Version in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit that it was built from, if whoever built it said so: `RESURGAM_COMMIT`.
+/// The commit that it was built from, if the build set `RESURGAM_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("RESURGAM_COMMIT");
 
 /// Version and commit: `0.1.0+31c1692`, or `0.1.0`.
@@ -16,13 +16,13 @@ pub fn full() -> String {
     }
 }
 
-/// Whether something of that [`full`] version is of this one: as far as both say from which commit they were built.
+/// Returns whether another [`full`] version equals this one. Commits are compared if both are known.
 #[must_use]
-pub fn fits(other: &str) -> bool {
-    agree(&full(), other)
+pub fn is_compatible(other: &str) -> bool {
+    are_equal(&full(), other)
 }
 
-fn agree(one: &str, other: &str) -> bool {
+fn are_equal(one: &str, other: &str) -> bool {
     let parts =
         |text: &str| text.split_once('+').map(|(version, commit)| (version.to_owned(), commit.to_owned()));
     match (parts(one), parts(other)) {
@@ -38,10 +38,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_that_nobody_told_is_no_difference() {
-        assert!(agree("0.1.0", "0.1.0") && agree("0.1.0+abc", "0.1.0") && agree("0.1.0", "0.1.0+abc"));
+    fn unknown_commit_is_no_difference() {
         assert!(
-            !agree("0.1.0+abc", "0.1.0+abd") && !agree("0.1.0", "0.2.0") && !agree("0.1.0+abc", "0.2.0+abc")
+            are_equal("0.1.0", "0.1.0") && are_equal("0.1.0+abc", "0.1.0") && are_equal("0.1.0", "0.1.0+abc")
+        );
+        assert!(
+            !are_equal("0.1.0+abc", "0.1.0+abd")
+                && !are_equal("0.1.0", "0.2.0")
+                && !are_equal("0.1.0+abc", "0.2.0+abc")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is granted of what a plan needs: which questions to ask, and what their answers come to. Pure.
+//! Compares what a plan needs with what is granted: which questions to ask, and what the answers mean. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::{Access, Manifest, Right, late, manifests};
 use crate::isolation::OPERATOR;
 
-/// What is to be found out.
+/// A question to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Is the plan's account there?
+    /// Whether the plan's account exists.
     Account,
-    /// May this user do this?
+    /// Whether a user has a right.
     May {
         /// The user.
         user: String,
@@ -21,30 +21,30 @@ pub enum Question {
         /// Which parts of the plan need it.
         needed_by: Vec<String>,
     },
-    /// Does the plan's account hold, by a wildcard, what nobody is granted? Then `recover` counts for nothing.
+    /// Whether the plan's account holds `never-granted`, and so a wildcard. Then `recover` does not count.
     Wildcard(Right),
 }
 
-/// What came of a question: yes, no, or why nobody knows.
+/// Answer to a question: yes, no, or why it is unknown.
 pub type Answer = Result<bool, String>;
 
-/// One thing that is not as the plan needs it.
+/// A missing or unknown right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
-    /// What it is, such as `list pods in namespace library-db`.
+    /// Description, such as `list pods in namespace library-db`.
     pub what: String,
-    /// The user that it is about.
+    /// The user.
     pub user: String,
-    /// Which parts of the plan need it. The account itself, and who may act as it, all of the plan needs.
+    /// Parts of the plan that need it. Empty for the account itself, and for the right to impersonate it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needed_by: Vec<String>,
-    /// Why nobody knows, where that is so.
+    /// Why the answer is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What a plan needs, compared with what is granted.
+/// Result of the comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Comparison {
@@ -54,18 +54,18 @@ pub struct Comparison {
     pub account: String,
     /// How many rights it needs; the account itself is one.
     pub needed: usize,
-    /// What is not granted.
+    /// Rights that are not granted.
     pub missing: Vec<Gap>,
-    /// What nobody could say.
+    /// Rights whose answer is unknown.
     pub unknown: Vec<Gap>,
-    /// What the account holds by a wildcard only.
+    /// Rights that the account holds by a wildcard only.
     pub wildcards: Vec<Gap>,
-    /// What to apply.
+    /// Manifests to apply.
     pub apply: Vec<Manifest>,
 }
 
 impl Access {
-    /// What is to be asked of a cluster.
+    /// Returns the questions to ask.
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
         let impersonation =
@@ -81,7 +81,7 @@ impl Access {
         [Question::Account, impersonation].into_iter().chain(own).chain(wildcards).collect()
     }
 
-    /// What the answers come to. `isolated`: what to apply is for a recovery lead, while namespaces are isolated.
+    /// Returns the result for the answers. `isolated`: the manifests are for a recovery lead, while namespaces are isolated.
     #[must_use]
     pub fn compare(&self, answers: Vec<(Question, Answer)>, isolated: bool) -> Comparison {
         let mut found = Comparison {
@@ -110,7 +110,7 @@ impl Access {
                 }
             }
         }
-        found.apply = self.closing(&lacking, isolated);
+        found.apply = self.missing_manifests(&lacking, isolated);
         found
     }
 
@@ -128,9 +128,9 @@ impl Access {
         }
     }
 
-    /// The manifests that grant what is lacking; `None` is the account itself. A role is applied as a whole, so that nothing that was
-    /// granted before is taken away by it.
-    fn closing(&self, lacking: &BTreeSet<Option<Right>>, isolated: bool) -> Vec<Manifest> {
+    /// Returns the manifests that grant the missing rights; `None` is the account itself. A role is included as a whole, so that applying
+    /// it removes nothing that was granted.
+    fn missing_manifests(&self, lacking: &BTreeSet<Option<Right>>, isolated: bool) -> Vec<Manifest> {
         let plans = std::slice::from_ref(self);
         let all = if isolated { late(plans) } else { manifests(plans) };
         all.into_iter().filter(|manifest| !manifest.grants.is_disjoint(lacking)).collect()
@@ -138,7 +138,7 @@ impl Access {
 }
 
 impl Comparison {
-    /// Is everything granted, as far as it could be found out?
+    /// Returns whether everything is granted, as far as known.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.wildcards.is_empty()

@@ -1,4 +1,4 @@
-//! Rights as manifests: a Role in each namespace, and a ClusterRole for what is of the cluster.
+//! Rights as manifests: a Role per namespace, and a ClusterRole for cluster-wide rights.
 //!
 //! Names depend on the plan's alone, and roles are never shared: a binding's role cannot be changed, so that a plan that is
 //! amended must find the same names again.
@@ -19,12 +19,12 @@ const WIDTH: usize = 140;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Manifest {
-    /// What it is for, in one line. Empty: it goes with the one before it.
+    /// Purpose, in one line. Empty: it belongs to the previous manifest.
     #[serde(skip)]
     pub comment: String,
     /// The object.
     pub object: Value,
-    /// What it grants, a binding by its role. `None`: that there is an account.
+    /// The rights that it grants; for a binding, those of its role. `None`: the account.
     #[serde(skip)]
     pub grants: BTreeSet<Option<Right>>,
 }
@@ -36,27 +36,29 @@ impl Manifest {
     }
 }
 
-/// What an administrator applies before the day. Plans may share an account.
+/// Returns what an administrator applies in advance. Plans may share an account.
 #[must_use]
 pub fn manifests(plans: &[Access]) -> Vec<Manifest> {
-    distinct(plans.iter().flat_map(of_plan))
+    distinct(plans.iter().flat_map(plan_manifests))
 }
 
-/// What a recovery lead applies while namespaces are isolated: no Role can be written there any more, so that what is read and
-/// written in them is granted by a ClusterRole. RBAC lets a lead write one that grants what the lead holds.
+/// Returns what a recovery lead applies while namespaces are isolated. No Role can be written there, so a ClusterRole grants the rights.
+/// RBAC lets a lead grant what the lead holds.
 #[must_use]
 pub fn late(plans: &[Access]) -> Vec<Manifest> {
-    distinct(plans.iter().flat_map(|access| access.of_cluster().into_iter().chain(access.everywhere())))
+    distinct(
+        plans.iter().flat_map(|access| access.cluster_manifests().into_iter().chain(access.all_namespaces())),
+    )
 }
 
-/// What lets these people or accounts write the plans: the verb `use` on each plan's account, which policy `resurgam-plan-author`
-/// asks for. `subjects` as in a RoleBinding.
+/// Returns what lets these subjects write plans: the verb `use` on each plan's account, which policy `resurgam-plan-author` requires.
+/// `subjects` as in a RoleBinding.
 #[must_use]
 pub fn authors(plans: &[Access], subjects: &[Value]) -> Vec<Manifest> {
     let of = |access: &Access| {
         let name = format!("resurgam:use:{}", access.account);
         let mut both = grant(
-            "Whoever writes the plan may use this account.",
+            "Plan authors may use this account.",
             Some(&access.namespace),
             &name,
             &BTreeSet::from([access.authorship()]),
@@ -68,7 +70,7 @@ pub fn authors(plans: &[Access], subjects: &[Value]) -> Vec<Manifest> {
     distinct(plans.iter().flat_map(of))
 }
 
-fn of_plan(access: &Access) -> Vec<Manifest> {
+fn plan_manifests(access: &Access) -> Vec<Manifest> {
     let (namespace, account) = (&access.namespace, &access.account);
     let mut all = vec![Manifest {
         comment: "The account as which the plan reads and writes.".to_owned(),
@@ -87,7 +89,7 @@ fn of_plan(access: &Access) -> Vec<Manifest> {
             "kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE,
         }),
     ));
-    all.extend(access.of_cluster());
+    all.extend(access.cluster_manifests());
     let places: BTreeSet<&str> =
         access.rights.keys().filter_map(|right| right.namespace.as_deref()).collect();
     for place in places {
@@ -104,15 +106,15 @@ impl Access {
         format!("resurgam:{}:{}", self.namespace, self.plan)
     }
 
-    /// The rights of one place, `None` for those on what is of the cluster, and which parts of the plan need them.
+    /// Returns the rights in one namespace (`None`: cluster-wide), and the parts of the plan that need them.
     fn rights_in(&self, place: Option<&str>) -> (BTreeSet<Right>, String) {
         let here = || self.rights.iter().filter(|(right, _)| right.namespace.as_deref() == place);
         let parts: BTreeSet<&str> = here().flat_map(|(_, parts)| parts).map(String::as_str).collect();
         (here().map(|(right, _)| right.clone()).collect(), parts.into_iter().collect::<Vec<_>>().join(", "))
     }
 
-    /// What grants its rights on Quarantines.
-    fn of_cluster(&self) -> Vec<Manifest> {
+    /// Returns what grants the rights on Quarantines.
+    fn cluster_manifests(&self) -> Vec<Manifest> {
         let (rights, parts) = self.rights_in(None);
         if rights.is_empty() {
             return Vec::new();
@@ -120,15 +122,14 @@ impl Access {
         grant(&format!("On Quarantines, for: {parts}."), None, &self.name(), &rights, &self.subject()).into()
     }
 
-    /// What grants, in all namespaces, its rights in some.
-    fn everywhere(&self) -> Vec<Manifest> {
+    /// Returns what grants the rights of some namespaces in all namespaces.
+    fn all_namespaces(&self) -> Vec<Manifest> {
         let meant: BTreeSet<&Right> = self.rights.keys().filter(|right| right.namespace.is_some()).collect();
         if meant.is_empty() {
             return Vec::new();
         }
         let rights = meant.iter().map(|right| Right { namespace: None, ..(*right).clone() }).collect();
-        let comment =
-            "In all namespaces, as no Role can be written any more. Delete it once the plan is Recovered.";
+        let comment = "In all namespaces, since no Role can be written in isolated ones. Delete it once the plan is Recovered.";
         let mut both = grant(comment, None, &format!("{}:late", self.name()), &rights, &self.subject());
         for manifest in &mut both {
             manifest.grants = meant.iter().map(|right| Some((*right).clone())).collect();
@@ -176,14 +177,14 @@ fn grant(
 /// Names, or verbs.
 type Names<'a> = BTreeSet<&'a str>;
 
-/// As few rules as grant these rights and no other: what has the same verbs and names is one rule.
+/// Returns as few rules as possible: rights with the same verbs and names share a rule.
 fn rules(rights: &BTreeSet<Right>) -> Vec<Value> {
     let mut verbs: BTreeMap<(&str, &str, Option<&str>), Names<'_>> = BTreeMap::new();
     for right in rights {
         let on = (right.group.as_str(), right.resource.as_str(), right.name.as_deref());
         verbs.entry(on).or_default().insert(right.verb);
     }
-    // An object is named for its own verbs only: what is granted on all of its kind is a rule beside it.
+    // An object is named with its own verbs only; verbs on all objects are a separate rule.
     let mut names: BTreeMap<(&str, Names<'_>, bool, &str), Names<'_>> = BTreeMap::new();
     for ((group, resource, name), verbs) in verbs {
         names.entry((group, verbs, name.is_some(), resource)).or_default().extend(name);
@@ -216,7 +217,7 @@ fn distinct(all: impl Iterator<Item = Manifest>) -> Vec<Manifest> {
 /// The manifests as YAML, each with its comment, to apply or to commit: short enough to be reviewed.
 ///
 /// # Errors
-/// A text that is no YAML; none of ours is.
+/// A manifest cannot be converted to YAML.
 pub fn yaml(manifests: &[Manifest]) -> Result<String, serde_yaml::Error> {
     let mut text = String::new();
     for Manifest { comment, object, .. } in manifests {

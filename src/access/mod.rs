@@ -1,6 +1,6 @@
 //! The rights that a plan needs, and the manifests that grant them. Pure: a plan in, objects out.
 //!
-//! What a gate, a step or a resume reads and writes is said beside it, by its own `rights`. Nothing is listed here again.
+//! The rights of a gate, step or resume are defined next to it, in its `rights`, and not repeated here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,9 +32,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// The rights of a plan's account. Nothing is asked of a cluster.
+    /// Returns the rights that a plan's account needs, without a request to a cluster.
     #[must_use]
-    pub fn of(plan: &Plan) -> Self {
+    pub fn from_plan(plan: &Plan) -> Self {
         let mut access = Self {
             namespace: plan.namespace.clone(),
             plan: plan.name.clone(),
@@ -52,7 +52,7 @@ impl Access {
             self.add("letting out of quarantine", [Right::on_quarantine("recover", Some(namespace))]);
         }
         if plan.creates_quarantines && !service.namespaces.is_empty() {
-            // RBAC cannot limit this by name: of an object that is being created it knows none.
+            // RBAC cannot limit `create` by name, which it does not know yet.
             self.add("quarantinePolicy: Create", [Right::on_quarantine("create", None)]);
         }
         for gate in &service.gates {
@@ -82,19 +82,19 @@ impl Access {
         }
     }
 
-    /// The user that the account is.
+    /// Returns the user name of the account.
     #[must_use]
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.account)
     }
 
-    /// The operator's right to act as the account.
+    /// Returns the operator's right to impersonate the account.
     #[must_use]
     pub fn impersonation(&self) -> Right {
         self.on_account("impersonate")
     }
 
-    /// The right of whoever writes the plan.
+    /// Returns the right that an author of the plan needs.
     #[must_use]
     pub fn authorship(&self) -> Right {
         self.on_account("use")

@@ -15,7 +15,7 @@ pub struct Right {
     pub group: String,
     /// Plural name.
     pub resource: String,
-    /// What is done.
+    /// The verb.
     pub verb: &'static str,
     /// On the object of this name. `None`: on all.
     pub name: Option<String>,
@@ -49,7 +49,7 @@ impl Right {
         Self::to::<K>("get", namespace, None)
     }
 
-    /// To create objects of a kind in a namespace. RBAC knows no name of one that is being created.
+    /// Returns the right to create objects of a kind in a namespace. RBAC cannot limit `create` by name.
     #[must_use]
     pub fn create<K>(namespace: &str) -> Self
     where
@@ -82,7 +82,7 @@ impl Right {
 }
 
 impl Right {
-    /// As a SubjectAccessReview asks for it.
+    /// Returns the right as the spec of a SubjectAccessReview.
     #[must_use]
     pub fn attributes(&self) -> ResourceAttributes {
         ResourceAttributes {

@@ -12,7 +12,7 @@ fn access(services: Value) -> Access {
 
 fn of(spec: Value) -> Access {
     let spec: RecoveryPlanSpec = serde_json::from_value(spec).unwrap();
-    Access::of(&Plan::compile("recovery", "library", "", &spec))
+    Access::from_plan(&Plan::compile("recovery", "library", "", &spec))
 }
 
 /// As RBAC names them, without what every list of this has.
@@ -36,7 +36,7 @@ fn lists(namespace: &str, pods: bool) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_gate_and_step_asks_for_what_it_reads_and_writes() {
+fn gates_and_steps_require_their_rights() {
     let gate = |phase: &str, question: Value| {
         let mut gate = json!({"name": "gate"});
         gate.as_object_mut().unwrap().extend(question.as_object().unwrap().clone());
@@ -160,7 +160,7 @@ fn everything() -> Access {
 }
 
 #[test]
-fn the_manifests_grant_what_is_needed_and_no_more() {
+fn manifests_grant_the_required_rights_only() {
     let access = everything();
     let mut needed = rights(&access);
     let late = needed.iter().map(|right| right.split(" in namespace ").next().unwrap().to_owned()).collect();
@@ -170,10 +170,10 @@ fn the_manifests_grant_what_is_needed_and_no_more() {
 }
 
 #[test]
-fn plans_that_share_an_account_have_it_once_and_roles_of_their_own() {
+fn plans_sharing_an_account_have_their_own_roles() {
     let spec = json!({"serviceAccountName": "recovery", "services": [{"name": "db"}]});
     let spec: RecoveryPlanSpec = serde_json::from_value(spec).unwrap();
-    let plans = ["one", "two"].map(|name| Access::of(&Plan::compile("recovery", name, "", &spec)));
+    let plans = ["one", "two"].map(|name| Access::from_plan(&Plan::compile("recovery", name, "", &spec)));
     let all = manifests(&plans);
     let count = |kind: &str| all.iter().filter(|m| m.object["kind"] == kind).count();
     let counts = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].map(count);
@@ -181,13 +181,13 @@ fn plans_that_share_an_account_have_it_once_and_roles_of_their_own() {
 }
 
 #[test]
-fn what_is_printed_is_ready_to_read_and_to_apply() {
+fn printed_manifests_are_readable_and_valid() {
     insta::assert_snapshot!("printed", yaml(&manifests(&[everything()])).unwrap());
     insta::assert_snapshot!("printed_late", yaml(&late(&[everything()])).unwrap());
 }
 
 #[test]
-fn what_is_printed_is_read_back_as_it_was_meant() {
+fn printed_manifests_parse_to_the_same_rights() {
     // Names that YAML takes for something else, and a list that is long.
     let services: Vec<Value> = ["no", "123", "1e3", "null", "0x1f", "on"]
         .into_iter()
@@ -232,7 +232,7 @@ fn applied(found: &Comparison) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn only_the_manifests_of_what_is_missing_are_to_be_applied() {
+fn only_manifests_of_missing_rights_are_returned() {
     let lacks = |verb: &'static str| {
         move |question: &CheckQuestion| match question {
             CheckQuestion::May { right, .. } => Ok(right.verb != verb),
@@ -266,7 +266,7 @@ fn only_the_manifests_of_what_is_missing_are_to_be_applied() {
 }
 
 #[test]
-fn a_wildcard_and_what_nobody_could_say_are_not_taken_for_granted() {
+fn wildcards_and_unknown_answers_are_no_grant() {
     let wildcard = compared(|_| Ok(true), false);
     assert_eq!((wildcard.wildcards.len(), wildcard.is_complete()), (1, false));
     let silent = compared(|_| Err("no answer within 15 s".to_owned()), false);

@@ -1,4 +1,4 @@
-//! What delivers into namespaces and what backs them up, as far as API groups tell: to know, nothing to mend.
+//! GitOps and backup tools, as far as API groups show. For information only.
 
 use kube::Client;
 
@@ -14,10 +14,10 @@ const ARGO_CD: Check = Check::warning(
 );
 const VELERO: Check = Check::warning("velero", "Velero is here, and restores only where it is granted that");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 3] = [FLUX, ARGO_CD, VELERO];
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// API groups that are served.
@@ -34,7 +34,7 @@ pub(super) async fn gather(client: &Client) -> Facts {
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
-    const SUSPENDED: &str = "it is suspended where nothing else hangs on it";
+    const SUSPENDED: &str = "it is suspended unless another namespace depends on it";
     let groups = match &facts.groups {
         Ok(groups) => groups,
         Err(why) => return CHECKS.iter().map(|check| check.unknown(why)).collect(),

@@ -1,4 +1,4 @@
-//! What was installed: kinds, policies, isolation lists and namespaces.
+//! The installation: CRDs, policies, isolation lists and namespaces.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use kube::core::ClusterResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::read::{some, why};
+use super::read::{first_few, why};
 use super::schema::{Difference, compare};
 use super::{Check, Fact, Outcome};
 use crate::api::{self, OPERATOR_NAMESPACE, PROBE_NAMESPACES, RECORDS_NAMESPACE};
@@ -27,50 +27,50 @@ const POLICIES: Check =
     Check::fatal("policies", "the admission policies are in place, as this version writes them");
 const LISTS: Check = Check::fatal("isolation-lists", "both isolation lists are there");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 4] = [NAMESPACES, KINDS, POLICIES, LISTS];
 
-/// Objects named in a message.
+/// Maximum number of objects named in a message.
 const NAMED: usize = 4;
-/// How everything that an installation consists of is put back.
+/// How to restore missing parts of the installation.
 const INSTALL: &str = "A cluster administrator installs them (README, Install)";
 
-/// What became of one kind.
+/// State of a CRD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It is there, and the API server does not serve it: why.
+    /// It exists, but the API server does not serve it, and why.
     NotEstablished(String),
     /// It is served.
     Served(Difference),
 }
 
-/// What became of one policy and its binding.
+/// State of a policy and its binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// As this version writes it.
+    /// Equal to this version's.
     InPlace,
     /// Of a newer version.
     Newer(u64),
     /// Of an older version.
     Older(u64),
-    /// Of this version, or of none, and changed by somebody.
+    /// Modified, of this version or without one.
     Changed,
-    /// It is not there.
+    /// It does not exist.
     Missing,
 }
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Namespaces that are not there.
+    /// Missing namespaces.
     pub missing_namespaces: Fact<Vec<String>>,
-    /// Each kind, by the name of its CustomResourceDefinition.
+    /// State of each CRD, by name.
     pub kinds: Fact<BTreeMap<String, Kind>>,
-    /// Each policy by name: the worse of itself and its binding.
+    /// State of each policy by name: the worse of policy and binding.
     pub policies: Fact<BTreeMap<String, State>>,
-    /// Lists that are not there or do not bear their label, and how many namespaces are on them.
+    /// Lists that are missing or lack their label, and the number of listed namespaces.
     pub lists: Fact<(Vec<String>, usize)>,
 }
 
@@ -92,10 +92,10 @@ async fn missing_namespaces(client: &Client) -> Fact<Vec<String>> {
     Ok(missing)
 }
 
-/// Each kind, as it is installed.
+/// Returns the state of each CRD.
 ///
 /// # Errors
-/// One could not be read: why.
+/// Why one could not be read.
 pub async fn kinds(client: &Client) -> Fact<BTreeMap<String, Kind>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut kinds = BTreeMap::new();
@@ -130,10 +130,10 @@ fn served(own: &CustomResourceDefinition, installed: &CustomResourceDefinition) 
     }
 }
 
-/// Each policy, as it is in place.
+/// Returns the state of each policy.
 ///
 /// # Errors
-/// One could not be read: why.
+/// Why one could not be read.
 pub async fn policies(client: &Client) -> Fact<BTreeMap<String, State>> {
     let all = policies::all().map_err(|error| format!("the policies of this build do not parse: {error}"))?;
     let states = all.iter().map(|own| async move {
@@ -195,11 +195,11 @@ fn namespaces_are_there(missing: &Fact<Vec<String>>) -> Outcome {
     match missing {
         Err(why) => NAMESPACES.unknown(why),
         Ok(missing) if missing.is_empty() => NAMESPACES.passes(""),
-        Ok(missing) => NAMESPACES.fails(format!("missing: {}. {INSTALL}", some(missing, NAMED))),
+        Ok(missing) => NAMESPACES.fails(format!("missing: {}. {INSTALL}", first_few(missing, NAMED))),
     }
 }
 
-/// Do the kinds that are installed fit this binary?
+/// Returns whether the installed CRDs fit this binary.
 #[must_use]
 pub fn kinds_fit(kinds: &Fact<BTreeMap<String, Kind>>) -> Outcome {
     const APPLY: &str = "A cluster administrator installs the chart of this version: helm upgrade --install resurgam charts/resurgam -n resurgam-system";
@@ -215,11 +215,11 @@ pub fn kinds_fit(kinds: &Fact<BTreeMap<String, Kind>>) -> Outcome {
             Kind::Served(difference) => {
                 let Difference { lacking, further, changed } = difference;
                 if !lacking.is_empty() {
-                    wrong.push(format!("{name} lacks {}", some(lacking, NAMED)));
+                    wrong.push(format!("{name} lacks {}", first_few(lacking, NAMED)));
                 } else if !changed.is_empty() {
-                    wrong.push(format!("{name} differs at {}", some(changed, NAMED)));
+                    wrong.push(format!("{name} differs at {}", first_few(changed, NAMED)));
                 } else if !further.is_empty() {
-                    newer.push(format!("{name} has {}", some(further, NAMED)));
+                    newer.push(format!("{name} has {}", first_few(further, NAMED)));
                 }
             }
         }
@@ -260,10 +260,10 @@ fn policies_are_in_place(policies: &Fact<BTreeMap<String, State>>) -> Outcome {
             policies.len()
         ));
     } else if !missing.is_empty() {
-        wrong.push(format!("missing: {}", some(&missing, NAMED)));
+        wrong.push(format!("missing: {}", first_few(&missing, NAMED)));
     }
     if !changed.is_empty() {
-        wrong.push(format!("changed by somebody: {}", some(&changed, NAMED)));
+        wrong.push(format!("modified: {}", first_few(&changed, NAMED)));
     }
     if let Some((name, version)) = older.first() {
         wrong.push(format!(

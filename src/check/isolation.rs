@@ -1,9 +1,9 @@
-//! Of what is isolated: is the caller refused, and is the network cut?
+//! Isolated namespaces: whether the caller is refused, and whether the network is cut.
 
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
@@ -16,38 +16,38 @@ const FENCE: Check = Check::fatal("fence", "you are refused in a namespace that 
 const NETWORK: Check =
     Check::fatal("network-enforced", "the network was tried, and cuts off what is isolated");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 2] = [FENCE, NETWORK];
 
-/// Namespaces named in a message.
+/// Maximum number of namespaces named in a message.
 const NAMED: usize = 4;
-/// Longest message of a control that is repeated.
+/// Maximum length of a control's message.
 const MESSAGE: usize = 200;
 
 /// One isolated namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Isolated {
-    /// Which.
+    /// The namespace.
     pub namespace: String,
-    /// How tightly.
+    /// Its level.
     pub level: Isolation,
     /// State and message of its control `Network`.
     pub network: Option<(ControlState, String)>,
 }
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Isolated namespaces. `None`: the kind is not installed.
     pub isolated: Fact<Option<Vec<Isolated>>>,
-    /// The first of them, and what the fence was seen to do to the caller there.
+    /// The first of them, and how the fence answered the caller there.
     pub fence: Option<(String, Seen)>,
 }
 
 pub(super) async fn gather(client: &Client) -> Facts {
     let api: Api<DeserializeGuard<Quarantine>> = Api::all(client.clone());
     let isolated = match list(&api, "Quarantines").await {
-        // What this version cannot read is the operator's to tell of: resurgam status does.
+        // `resurgam status` reports Quarantines that this version cannot read.
         Ok(all) => Ok(Some(all.into_iter().filter_map(|q| isolated(&q.0.ok()?)).collect::<Vec<_>>())),
         Err(error) if error.is_not_served() => Ok(None),
         Err(error) => Err(error.into()),
@@ -100,7 +100,7 @@ fn fence(tried: Option<&(String, Seen)>) -> Outcome {
 }
 
 fn network(isolated: &[Isolated]) -> Outcome {
-    const TRY: &str = "Who runs the operator sets --probe-image, by which it tries";
+    const TRY: &str = "The operator's administrator sets --probe-image, by which it tries";
     if isolated.is_empty() {
         return NETWORK.warns(format!(
             "nothing is isolated yet, and only then is the network tried. {TRY}; a Quarantine of a throw-away namespace shows it"
@@ -114,7 +114,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     };
     let names = |all: &[&Isolated]| {
         let names: Vec<&str> = all.iter().map(|one| one.namespace.as_str()).collect();
-        some(&names, NAMED)
+        first_few(&names, NAMED)
     };
     let message = |all: &[&Isolated]| {
         let first = all.first().and_then(|one| one.network.as_ref());
@@ -123,7 +123,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     let failing = of(ControlState::NotEnforced);
     if !failing.is_empty() {
         return NETWORK.fails(format!(
-            "not cut off: {} ({}). Who runs the network mends it (docs/conditions.md)",
+            "not cut off: {} ({}). The network administrator fixes it (docs/conditions.md)",
             names(&failing),
             message(&failing)
         ));
@@ -132,7 +132,7 @@ fn network(isolated: &[Isolated]) -> Outcome {
     if tested.len() == isolated.len() {
         return NETWORK.passes(count(tested.len(), "namespace"));
     }
-    let untried: Vec<&Isolated> =
+    let unprobed: Vec<&Isolated> =
         isolated.iter().filter(|one| !tested.iter().any(|t| t.namespace == one.namespace)).collect();
-    NETWORK.warns(format!("not tried: {} ({}). {TRY}", names(&untried), message(&untried)))
+    NETWORK.warns(format!("not tried: {} ({}). {TRY}", names(&unprobed), message(&unprobed)))
 }

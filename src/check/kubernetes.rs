@@ -1,4 +1,4 @@
-//! The API server: its version, its admission policies, and who its controllers are.
+//! The API server: its version, its admission policies, and its controllers' accounts.
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::read::{some, why};
+use super::read::{first_few, why};
 use super::{Check, Fact, Outcome};
 use crate::calls::call;
 use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
@@ -14,64 +14,64 @@ use crate::isolation::policies::{NAMESPACE_LOCK, POLICY_GUARD, static_name};
 const API_VERSION: Check = Check::fatal("api-version", "the API server is of a version that is supported");
 const ADMISSION: Check =
     Check::fatal("admission-policies", "the API server serves ValidatingAdmissionPolicies");
-const STATIC: Check = Check::warning("static-policies", "nobody can take the policies away through the API");
+const STATIC: Check = Check::warning("static-policies", "the policies cannot be deleted through the API");
 const CONTROLLERS: Check =
     Check::warning("controller-accounts", "controllers of Kubernetes have accounts of their own");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 4] = [API_VERSION, ADMISSION, STATIC, CONTROLLERS];
 
-/// The oldest minor version that is meant to work.
+/// Oldest supported minor version.
 const OLDEST: u32 = 33;
-/// Static manifests of policies: behind a feature gate from the first on, without one from the second on.
+/// Minor versions since which static policy manifests exist: with a feature gate, and without.
 const STATIC_SINCE: (u32, u32) = (36, 37);
-/// Accounts of controllers by whose names the fence lets them go on, as the controller manager makes them.
+/// Accounts of the controller manager's controllers, which the fence admits by name.
 const ACCOUNTS: [&str; 4] =
     ["deployment-controller", "generic-garbage-collector", "namespace-controller", "replicaset-controller"];
 
-/// What the API server says of itself.
+/// Version of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// `v1.37.0`
     pub git: String,
-    /// 1 and 37, if it says so.
+    /// Major and minor version, if they can be parsed.
     pub number: Option<(u32, u32)>,
 }
 
-/// Is the guard of the policies in force as a static manifest?
+/// Whether the guard of the policies is installed as a static manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StaticGuard {
-    /// It was seen to refuse.
+    /// It refused a dry-run.
     Refuses,
-    /// It was seen not to refuse, or let the caller through, who may release.
+    /// It did not refuse, or the caller holds `release`.
     LetsThrough,
-    /// The policies, on which it is tried, are not there yet.
+    /// The policies to probe it with are not installed yet.
     NotTried,
-    /// Nobody can say.
+    /// Unknown, and why.
     Unknown(String),
 }
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Of the API server.
+    /// Version of the API server.
     pub version: Version,
-    /// Does it serve admission policies?
+    /// Whether admission policies are served.
     pub admission: Fact<bool>,
-    /// Are ours static?
+    /// Whether our policies are static.
     pub static_guard: StaticGuard,
-    /// Accounts of controllers that are not there.
+    /// Missing accounts of controllers.
     pub missing_accounts: Fact<Vec<String>>,
 }
 
-/// The API server's version.
+/// Returns the API server's version.
 ///
 /// # Errors
-/// It did not say: there is no cluster.
+/// The API server cannot be reached.
 pub async fn version(client: &Client) -> Fact<Version> {
     let info = call("ask the API server for its version", client.apiserver_version()).await;
     let info = info.map_err(|error| why(&error))?;
-    // Some write `37+`.
+    // Some versions are reported as `37+`.
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
     Ok(Version { number: number(&info.major).zip(number(&info.minor)), git: info.git_version })
 }
@@ -93,7 +93,7 @@ async fn admission(client: &Client) -> Fact<bool> {
     }
 }
 
-/// Static manifests cannot be listed. Their guard is tried by a dry-run that would change nothing.
+/// Probes the guard by a dry-run without effect, since static manifests cannot be listed.
 async fn static_guard(client: &Client) -> StaticGuard {
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
@@ -135,7 +135,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
     ]
 }
 
-/// Is a server of this version supported?
+/// Returns whether this version is supported.
 #[must_use]
 pub fn fits(version: &Version) -> super::Verdict {
     version_is_supported(version).verdict
@@ -167,7 +167,7 @@ fn serves_admission(served: &Fact<bool>) -> Outcome {
 
 fn policies_are_static(facts: &Facts) -> Outcome {
     const RISK: &str = "a cluster administrator's account can delete the policies through the API; the operator puts them back, while it runs";
-    const HOW: &str = "Who runs the API servers puts what `resurgam fence --static` prints on their machines (resurgam fence --help)";
+    const HOW: &str = "The control plane's administrator puts what `resurgam fence --static` prints on their machines (resurgam fence --help)";
     let minor = facts.version.number.map_or(0, |(_, minor)| minor);
     match &facts.static_guard {
         StaticGuard::Refuses => STATIC.passes(format!("{} refuses", static_name(POLICY_GUARD))),
@@ -182,7 +182,7 @@ fn policies_are_static(facts: &Facts) -> Outcome {
             } else {
                 ""
             };
-            STATIC.fails(format!("no policy of ours is seen to be static: {RISK}. {HOW}{gate}"))
+            STATIC.fails(format!("no static policy of Resurgam was detected: {RISK}. {HOW}{gate}"))
         }
     }
 }
@@ -195,8 +195,8 @@ fn controllers_have_accounts(missing: &Fact<Vec<String>>) -> Outcome {
         }
         Ok(missing) => CONTROLLERS.fails(format!(
             "kube-system has no ServiceAccount {}: the controller manager seems to run without --use-service-account-credentials, so that \
-             the fence cannot tell its controllers apart and refuses what a recovery needs of them. Who runs the control plane sets that flag",
-            some(missing, 4)
+             the fence cannot tell its controllers apart and refuses what a recovery needs of them. The control plane's administrator sets that flag",
+            first_few(missing, 4)
         )),
     }
 }

@@ -1,8 +1,8 @@
-//! `resurgam check`: would isolating and recovering work on this cluster, now? One file for each category: what is read (`gather`), and
-//! what follows from it (`judge`, pure).
+//! `resurgam check`: whether isolating and recovering would work on this cluster. One file per category: `gather` reads facts, `judge`
+//! (pure) evaluates them.
 //!
-//! A new check: its constant and its judge go into the file of its category, the constant into that file's `CHECKS`, and a section
-//! under its id into `docs/checks.md`. A new category: its file, and its place in [`CATEGORIES`], [`Facts`] and [`judge`].
+//! To add a check: its constant and judge go into the file of its category, the constant into that file's `CHECKS`, and a section with
+//! its id into `docs/checks.md`. To add a category: its file, and its place in [`CATEGORIES`], [`Facts`] and [`judge`].
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -26,58 +26,58 @@ pub use read::Fact;
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// The section of `docs/checks.md` about it.
+    /// Id, and its section in `docs/checks.md`.
     pub id: &'static str,
-    /// What is so where it passes.
+    /// What holds if the check passes.
     pub title: &'static str,
-    /// What it means where it does not pass.
+    /// Severity of a failure.
     pub severity: Severity,
 }
 
-/// What a check that does not pass means.
+/// Severity of a failed check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Isolating or recovering does not work.
     Fatal,
-    /// Something to know beforehand.
+    /// Worth knowing in advance.
     Warning,
 }
 
-/// What came of a check.
+/// Verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// There is nothing here that it is about.
+    /// The check does not apply to this cluster.
     NotApplicable,
-    /// It is so.
+    /// The check passed.
     Passed,
-    /// It is not, and isolating and recovering work all the same.
+    /// It failed, but isolating and recovering work.
     Warning,
-    /// Nobody can say, mostly because the caller may not read what it takes.
+    /// Unknown, usually because the caller may not read what it needs.
     Unknown,
-    /// It is not.
+    /// The check failed.
     Failed,
 }
 
-/// One check and what came of it.
+/// One check and its verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which check.
+    /// The check.
     pub check: Check,
-    /// What came of it.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// Culprit, cause, and who clears it. Where it passed: a detail, or nothing.
+    /// Culprit, cause, and who clears it. For a passed check: a detail, or empty.
     pub message: String,
 }
 
 impl Check {
-    /// A check that isolating or recovering does not work without.
+    /// Creates a check without which isolating or recovering does not work.
     #[must_use]
     pub const fn fatal(id: &'static str, title: &'static str) -> Self {
         Self { id, title, severity: Severity::Fatal }
     }
 
-    /// A check of what is good to know beforehand.
+    /// Creates a check of something worth knowing in advance.
     #[must_use]
     pub const fn warning(id: &'static str, title: &'static str) -> Self {
         Self { id, title, severity: Severity::Warning }
@@ -91,7 +91,7 @@ impl Check {
         self.outcome(Verdict::Passed, detail)
     }
 
-    /// Nothing was looked at, as there is nothing to look at.
+    /// Returns the outcome of a check that does not apply.
     fn does_not_apply(self, why: impl Into<String>) -> Outcome {
         self.outcome(Verdict::NotApplicable, why)
     }
@@ -100,7 +100,7 @@ impl Check {
         self.outcome(Verdict::Warning, message)
     }
 
-    /// As severe as the check is.
+    /// Returns a failure of the check's severity.
     fn fails(self, message: impl Into<String>) -> Outcome {
         match self.severity {
             Severity::Fatal => self.outcome(Verdict::Failed, message),
@@ -113,16 +113,16 @@ impl Check {
     }
 }
 
-/// Checks that belong together.
+/// A category of checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Category {
     /// Its heading.
     pub title: &'static str,
-    /// Its checks, in the order in which they are shown.
+    /// Its checks, in display order.
     pub checks: &'static [Check],
 }
 
-/// All categories, in the order in which they are shown. The last three are asked after installation only.
+/// All categories, in display order. The last three are checked after installation only.
 pub const CATEGORIES: [Category; 9] = [
     Category { title: "Kubernetes", checks: &kubernetes::CHECKS },
     Category { title: "Network", checks: &network::CHECKS },
@@ -135,49 +135,49 @@ pub const CATEGORIES: [Category; 9] = [
     Category { title: "Isolation", checks: &isolation::CHECKS },
 ];
 
-/// What is asked.
+/// What to check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Only what has to be so before installation.
+    /// Only the checks before installation.
     pub pre: bool,
-    /// Only this plan's rights: namespace and name.
+    /// Only the rights of this plan: namespace and name.
     pub plan: Option<(String, String)>,
 }
 
-/// All that was read.
+/// All facts.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Of the API server.
+    /// Facts of the API server.
     pub kubernetes: kubernetes::Facts,
-    /// Of the cluster's network.
+    /// Facts of the cluster's network.
     pub network: network::Facts,
-    /// Of volumes and snapshots.
+    /// Facts of volumes and snapshots.
     pub storage: storage::Facts,
-    /// Of who holds wildcards.
+    /// Facts of wildcard holders.
     pub rights: rights::Facts,
-    /// Of what delivers and backs up.
+    /// Facts of GitOps and backup tools.
     pub delivery: delivery::Facts,
-    /// Of plans' accounts.
+    /// Facts of plans' accounts.
     pub plans: plans::Facts,
-    /// Of what was installed. `None`: not asked.
+    /// Facts of the installation. `None`: not requested.
     pub installed: Option<Installed>,
 }
 
-/// What was read of what was installed.
+/// Facts of the installation.
 #[derive(Clone, Debug)]
 pub struct Installed {
-    /// Of kinds, policies, lists and namespaces.
+    /// Facts of CRDs, policies, lists and namespaces.
     pub installation: installation::Facts,
-    /// Of the operator.
+    /// Facts of the operator.
     pub operator: operator::Facts,
-    /// Of what is isolated.
+    /// Facts of isolated namespaces.
     pub isolation: isolation::Facts,
 }
 
-/// Reads it all, as the caller.
+/// Reads all facts as the caller.
 ///
 /// # Errors
-/// The API server could not be asked for its version: there is no cluster.
+/// The API server cannot be reached.
 pub async fn gather(client: &Client, scope: &Scope) -> Fact<Facts> {
     let server = kubernetes::version(client).await?;
     let groups = delivery::gather(client).await;
@@ -200,7 +200,7 @@ pub async fn gather(client: &Client, scope: &Scope) -> Fact<Facts> {
     Ok(Facts { kubernetes, network, storage, rights, delivery: groups, plans, installed })
 }
 
-/// What follows. Pure.
+/// Evaluates all checks. Pure.
 #[must_use]
 pub fn judge(facts: &Facts, now: Timestamp) -> Report {
     let mut outcomes = [
@@ -220,17 +220,17 @@ pub fn judge(facts: &Facts, now: Timestamp) -> Report {
     Report { pre: facts.installed.is_none(), outcomes }
 }
 
-/// What came of all checks.
+/// Result of all checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Only what has to be so before installation was asked.
+    /// Only the checks before installation were requested.
     pub pre: bool,
-    /// In the order in which they are shown.
+    /// The outcomes, in display order.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Report {
-    /// Of all: failed where a fatal check did not pass, unknown where nobody can say of one, else passed, with warnings or not.
+    /// Returns the overall verdict: failed or unknown if a fatal check is, else passed, even with warnings.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let of = |outcome: &Outcome| match (outcome.verdict, outcome.check.severity) {
@@ -240,14 +240,14 @@ impl Report {
         self.outcomes.iter().map(of).max().unwrap_or(Verdict::Passed)
     }
 
-    /// The fatal checks that have not passed.
+    /// Returns the fatal checks that have not passed.
     pub fn blocking(&self) -> impl Iterator<Item = &Outcome> {
         self.outcomes.iter().filter(|outcome| {
             outcome.check.severity == Severity::Fatal && outcome.verdict >= Verdict::Unknown
         })
     }
 
-    /// How many came to this.
+    /// Returns the number of outcomes with this verdict.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
         self.outcomes.iter().filter(|outcome| outcome.verdict == verdict).count()

@@ -1,27 +1,27 @@
-//! The cluster's network: which plugin, as far as its name tells.
+//! The network plugin, as far as its name shows.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome, delivery};
 
 const PLUGIN: Check =
     Check::warning("network-plugin", "a network plugin that can enforce NetworkPolicies is there");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 1] = [PLUGIN];
 
-/// Does a plugin enforce NetworkPolicies, as far as its name tells?
+/// Whether a plugin enforces NetworkPolicies, as far as its name shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Enforces {
     Yes,
     No,
-    /// Where it is told to.
+    /// Only if configured to.
     IfToldTo(&'static str),
 }
 
-/// A network plugin: its name, the names of its DaemonSets, its API group, and what it does of policies.
+/// A network plugin: its name, the names of its DaemonSets, its API group, and whether it enforces policies.
 struct Plugin(&'static str, &'static [&'static str], Option<&'static str>, Enforces);
 
 const PLUGINS: [Plugin; 10] = [
@@ -37,7 +37,7 @@ const PLUGINS: [Plugin; 10] = [
     Plugin("Flannel", &["kube-flannel-ds", "kube-flannel"], None, Enforces::No),
 ];
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `namespace/name` of all DaemonSets.
@@ -79,7 +79,7 @@ fn plugin(facts: &Facts) -> Outcome {
     let names = |wanted: fn(&Enforces) -> bool| {
         let names: Vec<&str> =
             found.iter().filter(|(_, e)| wanted(e)).map(|(name, _)| name.as_str()).collect();
-        (!names.is_empty()).then(|| some(&names, 4))
+        (!names.is_empty()).then(|| first_few(&names, 4))
     };
     if let Some(names) = names(|e| *e == Enforces::Yes) {
         return PLUGIN.passes(format!("{names}; {PROOF}"));
@@ -90,20 +90,20 @@ fn plugin(facts: &Facts) -> Outcome {
     });
     if let Some((name, how)) = told {
         return PLUGIN.warns(format!(
-            "{name} enforces NetworkPolicies where it is told to ({how}). Who runs the network makes sure; {PROOF}: --probe-image of the operator"
+            "{name} enforces NetworkPolicies only if configured to ({how}). The network administrator confirms it; {PROOF}: --probe-image of the operator"
         ));
     }
     if let Some(names) = names(|e| *e == Enforces::No) {
         return PLUGIN.fails(format!(
             "{names} does not enforce NetworkPolicies, and no plugin that does is recognised: an isolated namespace goes on talking to \
-             everybody. Who runs the network installs one that does"
+             everybody. The network administrator installs one that does"
         ));
     }
     match (&facts.daemonsets, &facts.groups) {
         (Err(why), _) | (_, Err(why)) => PLUGIN.unknown(format!("which network plugin runs here: {why}")),
         _ => PLUGIN.fails(format!(
             "no network plugin is recognised by its DaemonSet or API group: whether NetworkPolicies cut an isolated namespace off is not \
-             known. Who runs the network says; {PROOF}: --probe-image of the operator"
+             known. The network administrator says; {PROOF}: --probe-image of the operator"
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! The operator: does it lead, may it do what it has to, and can it keep evidence?
+//! The operator: whether it leads, has its rights, and can store evidence.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{account_may, right, some, why};
+use super::read::{account_may, first_few, right, why};
 use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::{GROUP, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
@@ -23,12 +23,12 @@ const LEADS: Check = Check::fatal("operator-leads", "an operator leads");
 const VERSION: Check = Check::warning("operator-version", "the operator is of this command's version");
 const EVIDENCE: Check = Check::fatal("evidence-store", "the operator can write to its evidence store");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 5] = [ACCOUNT, RIGHTS, LEADS, VERSION, EVIDENCE];
 
 /// Name of the operator's account.
 const OPERATOR: &str = "resurgam";
-/// A handful of what it needs: verb, group, resource, namespace. Nobody holds the last by anything but a wildcard.
+/// A sample of its rights: verb, group, resource, namespace. The last is held by wildcards only.
 const NEEDED: [(&str, &str, &str, &str); 12] = [
     ("list", GROUP, "quarantines", ""),
     ("patch", GROUP, "quarantines/status", ""),
@@ -43,17 +43,17 @@ const NEEDED: [(&str, &str, &str, &str); 12] = [
     ("patch", "coordination.k8s.io", "leases", OPERATOR_NAMESPACE),
     ("create", "", "configmaps", RECORDS_NAMESPACE),
 ];
-/// As many questions at once.
+/// Concurrent requests.
 const PARALLEL: usize = 8;
-/// Rights named in a message, and the length of a reason.
+/// Maximum number of rights in a message, and length of a reason.
 const LIMITS: (usize, usize) = (5, 300);
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Is its account there?
+    /// Whether its account exists.
     pub account: Fact<bool>,
-    /// What it may not do, and whether it holds a wildcard.
+    /// Missing rights, and whether it holds a wildcard.
     pub rights: Fact<(Vec<String>, bool)>,
     /// Its Lease. `None`: there is none.
     pub lease: Fact<Option<Lease>>,
@@ -69,10 +69,10 @@ pub(super) async fn gather(client: &Client) -> Facts {
     Facts { account: account.map(|found| found.is_some()).map_err(|error| why(&error)), rights, lease }
 }
 
-/// The operator's Lease, as it is.
+/// Returns the operator's Lease.
 ///
 /// # Errors
-/// It could not be read: why.
+/// Why it could not be read.
 pub async fn lease(client: &Client) -> Fact<Option<Lease>> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let what = format!("get Lease {OPERATOR_NAMESPACE}/{LEASE}");
@@ -123,7 +123,7 @@ fn may(rights: &Fact<(Vec<String>, bool)>) -> Outcome {
         Err(why) => RIGHTS.unknown(why),
         Ok((lacking, _)) if !lacking.is_empty() => RIGHTS.fails(format!(
             "account {OPERATOR_NAMESPACE}/{OPERATOR} may not {}. {WHO}",
-            some(lacking, LIMITS.0)
+            first_few(lacking, LIMITS.0)
         )),
         Ok((_, true)) => RIGHTS.fails(format!(
             "account {OPERATOR_NAMESPACE}/{OPERATOR} holds every verb on quarantines by a wildcard, so that the fence refuses it. A cluster \
@@ -135,7 +135,8 @@ fn may(rights: &Fact<(Vec<String>, bool)>) -> Outcome {
 
 fn leads(leader: &Fact<OperatorView>) -> Outcome {
     const HOLDS: &str = "What is isolated stays isolated, and nothing else moves";
-    const WHO: &str = "Who runs the operator starts it: kubectl get pods -n resurgam-system, and their logs";
+    const WHO: &str =
+        "The operator's administrator starts it: kubectl get pods -n resurgam-system, and their logs";
     match leader {
         Err(why) => LEADS.unknown(why),
         Ok(OperatorView::Leading { holder }) => LEADS.passes(holder.as_str()),
@@ -143,13 +144,13 @@ fn leads(leader: &Fact<OperatorView>) -> Outcome {
             LEADS.fails(format!("no operator has ever led here. {HOLDS}. {WHO}"))
         }
         Ok(OperatorView::Silent { since: Some(since) }) => LEADS.fails(format!(
-            "nobody has renewed Lease {OPERATOR_NAMESPACE}/{LEASE} since {}. {HOLDS}. {WHO}",
+            "Lease {OPERATOR_NAMESPACE}/{LEASE} has not been renewed since {}. {HOLDS}. {WHO}",
             since.strftime("%F %H:%M:%S UTC")
         )),
     }
 }
 
-/// What the leader publishes under this annotation. `None`: nobody leads, or nothing yet.
+/// Returns an annotation of the leader's Lease. `None`: there is no leader, or it published nothing yet.
 fn published<'a>(
     leader: &Fact<OperatorView>,
     lease: &'a Fact<Option<Lease>>,
@@ -168,7 +169,7 @@ fn is_of_this_version(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>) 
     match published(leader, lease, version::ANNOTATION) {
         Err(why) => VERSION.unknown(why),
         Ok(None) => VERSION.unknown("no leader says of which version it is"),
-        Ok(Some(found)) if version::fits(found) => VERSION.passes(shorten(found, LIMITS.1)),
+        Ok(Some(found)) if version::is_compatible(found) => VERSION.passes(shorten(found, LIMITS.1)),
         Ok(Some(found)) => VERSION.fails(format!(
             "the operator is {}, this command is {own}: what they say may differ. Use the command of the operator's version",
             shorten(found, LIMITS.1)
@@ -177,7 +178,7 @@ fn is_of_this_version(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>) 
 }
 
 fn evidence(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>, now: Timestamp) -> Outcome {
-    const SEALS: &str = "Where capture is Required, no namespace is sealed until it can. Who runs the operator mends it: --evidence, its \
+    const SEALS: &str = "Where capture is Required, no namespace is sealed until it can. The operator's administrator fixes it: --evidence, its \
                          volume or its bucket's credentials";
     let text = match published(leader, lease, STORE_ANNOTATION) {
         Err(why) => return EVIDENCE.unknown(why),
@@ -199,7 +200,7 @@ fn evidence(leader: &Fact<OperatorView>, lease: &Fact<Option<Lease>>, now: Times
     }
 }
 
-/// In the largest unit of which it is at least two.
+/// Formats a duration in the largest unit of which there are at least two.
 fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {

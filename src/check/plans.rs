@@ -1,10 +1,10 @@
-//! Rights of plans' accounts: would each plan recover what it names?
+//! Rights of plans' accounts: whether each plan can recover its services.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
-use super::read::{account_may, list, some, why};
+use super::read::{account_may, first_few, list, why};
 use super::{Check, Fact, Outcome};
 use crate::access::{Access, CheckQuestion as Question};
 use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, RecoveryPlan};
@@ -17,33 +17,33 @@ const RECOVER: Check =
     Check::fatal("plan-recover", "each plan's account may recover the namespaces that it names");
 const IMPERSONATE: Check = Check::fatal("plan-impersonation", "the operator may act as each plan's account");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 3] = [ACCOUNT, RECOVER, IMPERSONATE];
 
-/// As many questions at once.
+/// Concurrent requests.
 const PARALLEL: usize = 16;
-/// Plans that are looked at, and problems that are named.
+/// Maximum number of plans checked, and of problems named.
 const LIMITS: (usize, usize) = (50, 4);
 
-/// What was read of one plan's account.
+/// Facts of one plan's account.
 #[derive(Clone, Debug)]
 pub struct PlanRights {
     /// `namespace/name`
     pub plan: String,
     /// `namespace/name`
     pub account: String,
-    /// Is it there?
+    /// Whether it exists.
     pub exists: Fact<bool>,
     /// Namespaces that it may not recover, and those that it may by a wildcard only.
     pub recover: Fact<(Vec<String>, Vec<String>)>,
-    /// May the operator act as it?
+    /// Whether the operator may impersonate it.
     pub impersonate: Fact<bool>,
 }
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The plan that was asked for, `namespace/name`, if only one was.
+    /// The requested plan, `namespace/name`, if only one is checked.
     pub asked: Option<String>,
     /// Each plan. `None`: the kind is not installed.
     pub plans: Fact<Option<Vec<PlanRights>>>,
@@ -51,7 +51,7 @@ pub struct Facts {
 
 pub(super) async fn gather(client: &Client, asked: Option<&(String, String)>) -> Facts {
     let plans = match asked {
-        Some((namespace, name)) => one(client, namespace, name).await,
+        Some((namespace, name)) => find_plan(client, namespace, name).await,
         None => match list(&Api::<RecoveryPlan>::all(client.clone()), "RecoveryPlans").await {
             Ok(plans) if plans.len() > LIMITS.0 => Err(format!(
                 "there are {} plans, and rights of at most {} are asked for at once. Ask for one by --plan NAMESPACE/NAME",
@@ -74,7 +74,7 @@ pub(super) async fn gather(client: &Client, asked: Option<&(String, String)>) ->
     Facts { asked: asked.map(|(namespace, name)| format!("{namespace}/{name}")), plans }
 }
 
-async fn one(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<RecoveryPlan>>> {
+async fn find_plan(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<RecoveryPlan>>> {
     let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
     match call(format!("get RecoveryPlan {namespace}/{name}"), plans.get(name)).await {
         Ok(plan) => Ok(Some(vec![plan])),
@@ -85,7 +85,7 @@ async fn one(client: &Client, namespace: &str, name: &str) -> Fact<Option<Vec<Re
 }
 
 async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
-    let access = Access::of(&Plan::from_object(plan));
+    let access = Access::from_plan(&Plan::from_object(plan));
     let Access { namespace, account, .. } = &access;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("get ServiceAccount {namespace}/{account}");
@@ -103,8 +103,8 @@ async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
     }
 }
 
-/// Namespaces that the plan's account may not let out, and those that it may by a wildcard only. What else the plan needs is
-/// many times as many questions: `resurgam access --check` asks them, of one plan.
+/// Returns the namespaces that the plan's account may not recover, and those that it may by a wildcard only. All other rights would take
+/// many more requests: `resurgam access --check` checks those of one plan.
 async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<String>)> {
     let asked = access.questions().into_iter().filter_map(|question| match question {
         Question::May { right, .. } if right.verb == "recover" => Some((right, false)),
@@ -116,7 +116,7 @@ async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<Str
         let granted = account_may(client, account, right.attributes()).await?;
         Ok::<_, String>((right.name.unwrap_or_default(), wildcard, granted))
     });
-    // Nothing more is asked once one answer is missing.
+    // After the first error, no further requests are sent.
     let answers: Vec<_> = stream::iter(answers).buffered(PARALLEL).try_collect().await?;
     let (mut refused, mut wild) = (Vec::new(), Vec::new());
     for answer in answers {
@@ -143,7 +143,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
         }
         (Ok(plans), Some(asked)) if plans.as_ref().is_none_or(Vec::is_empty) => {
             let why =
-                format!("there is no RecoveryPlan {asked}. Whoever wrote it applies it, or names another");
+                format!("there is no RecoveryPlan {asked}. Its author has to apply it, or name another plan");
             return CHECKS.iter().map(|check| check.fails(&why)).collect();
         }
         (Ok(plans), _) => plans.as_deref().unwrap_or_default(),
@@ -177,12 +177,12 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
 fn not_granted(plan: &PlanRights, refused: &[String], wild: &[String]) -> String {
     let mut said = Vec::new();
     if !refused.is_empty() {
-        said.push(format!("may not recover {}", some(refused, LIMITS.1)));
+        said.push(format!("may not recover {}", first_few(refused, LIMITS.1)));
     }
     if !wild.is_empty() {
         said.push(format!(
             "may recover {} by a wildcard only, which the fence takes for no grant",
-            some(wild, LIMITS.1)
+            first_few(wild, LIMITS.1)
         ));
     }
     format!(
@@ -194,7 +194,7 @@ fn not_granted(plan: &PlanRights, refused: &[String], wild: &[String]) -> String
     )
 }
 
-/// One outcome for all plans: a problem weighs more than what is not known.
+/// Returns one outcome for all plans. A failure outweighs an unknown.
 fn each(
     check: Check,
     plans: &[PlanRights],
@@ -216,7 +216,7 @@ fn each(
         return check.unknown(join(&unknown));
     }
     let names: Vec<&str> = plans.iter().map(|plan| plan.plan.as_str()).collect();
-    check.passes(some(&names, LIMITS.1))
+    check.passes(first_few(&names, LIMITS.1))
 }
 
 fn join(all: &[String]) -> String {

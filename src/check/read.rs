@@ -1,4 +1,4 @@
-//! Reads as the caller, with bounds: what cannot be read is kept as such.
+//! Bounded reads as the caller. A read error is kept as a fact.
 
 use std::fmt::Debug;
 
@@ -9,20 +9,21 @@ use serde::de::DeserializeOwned;
 
 use crate::calls::{IoError, call};
 
-/// What was read, or why it could not be.
+/// A fact, or why it could not be read.
 pub type Fact<T> = Result<T, String>;
 
-/// Objects in one answer.
+/// Page size of a list.
 const PAGE: u32 = 500;
-/// Answers of one list that are read.
+/// Maximum number of pages that are read.
 const PAGES: usize = 10;
 
-/// Why something is not known, and who can find out. The API server's words of who may not do what add nothing to what was tried.
+/// Returns why a fact is unknown, and who can read it. For a forbidden request, the API server's message adds nothing to the attempted
+/// operation.
 pub(super) fn why(error: &IoError) -> String {
     let (IoError::Api { what, .. } | IoError::Timeout { what, .. }) = error;
     if error.status().is_some_and(|status| matches!(status.code, 401 | 403)) {
         return format!(
-            "you may not do this: {what}. Run this command as somebody who may, such as a cluster administrator"
+            "you may not do this: {what}. Run this command as a cluster administrator, for instance"
         );
     }
     match error.unanswered() {
@@ -31,7 +32,7 @@ pub(super) fn why(error: &IoError) -> String {
     }
 }
 
-/// Lists all objects of a kind: at most [`PAGES`] pages of them, else that is why it is not known.
+/// Lists all objects of a kind. More than [`PAGES`] pages are an error.
 pub(super) async fn list<K>(api: &Api<K>, what: &str) -> Result<Vec<K>, IoErrorOrMore>
 where
     K: Clone + DeserializeOwned + Debug,
@@ -49,17 +50,17 @@ where
     Err(IoErrorOrMore::More { what: what.to_owned(), read: all.len() })
 }
 
-/// Why a list is not known.
+/// Why a list is unknown.
 #[derive(Debug)]
 pub(super) enum IoErrorOrMore {
-    /// It was refused, or not answered.
+    /// The request failed.
     Io(IoError),
-    /// There are more than are read.
+    /// There are more objects than the limit.
     More { what: String, read: usize },
 }
 
 impl IoErrorOrMore {
-    /// Is the kind not served?
+    /// Returns whether the kind is not served.
     pub(super) fn is_not_served(&self) -> bool {
         matches!(self, Self::Io(error) if error.is_not_served())
     }
@@ -76,7 +77,7 @@ impl From<IoErrorOrMore> for String {
     }
 }
 
-/// Asks whether a service account may do something. The caller needs the right to create SubjectAccessReviews.
+/// Returns whether a service account has a right. The caller needs the right to create SubjectAccessReviews.
 pub(super) async fn account_may(
     client: &Client,
     (namespace, account): (&str, &str),
@@ -102,7 +103,7 @@ pub(super) async fn account_may(
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
-/// A verb on a resource, for [`account_may`].
+/// Returns a verb on a resource for [`account_may`].
 pub(super) fn right(verb: &str, group: &str, resource: &str) -> ResourceAttributes {
     let (resource, subresource) = match resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -117,8 +118,8 @@ pub(super) fn right(verb: &str, group: &str, resource: &str) -> ResourceAttribut
     }
 }
 
-/// The first few, and how many more.
-pub(super) fn some<T: AsRef<str>>(all: &[T], most: usize) -> String {
+/// Formats the first few items, and the number of others.
+pub(super) fn first_few<T: AsRef<str>>(all: &[T], most: usize) -> String {
     let shown: Vec<&str> = all.iter().take(most).map(AsRef::as_ref).collect();
     match all.len().saturating_sub(most) {
         0 => shown.join(", "),

@@ -13,7 +13,7 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARNING: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// The page of which each check has a section.
+/// The page with a section for each check.
 const PAGE: &str = "docs/checks.md";
 
 /// Writing to a String cannot fail.
@@ -21,7 +21,7 @@ macro_rules! line {
     ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
 }
 
-/// A page with colours that [`anstream`] takes out where there is no terminal. Messages are broken at `width` columns.
+/// Renders a page with colours that [`anstream`] removes if there is no terminal. Messages are wrapped at `width` columns.
 #[must_use]
 pub fn text(report: &Report, width: usize) -> String {
     let mut page = String::new();
@@ -33,7 +33,7 @@ pub fn text(report: &Report, width: usize) -> String {
         }
         line!(page, "{BOLD}{}{BOLD:#}", category.title);
         for outcome in outcomes {
-            one(&mut page, outcome, width.max(60));
+            outcome_line(&mut page, outcome, width.max(60));
         }
         page.push('\n');
     }
@@ -53,12 +53,12 @@ fn sign(outcome: &Outcome) -> (&'static str, Style) {
     }
 }
 
-fn one(page: &mut String, outcome: &Outcome, width: usize) {
+fn outcome_line(page: &mut String, outcome: &Outcome, width: usize) {
     let (sign, style) = sign(outcome);
     let title = outcome.check.title;
     match outcome.verdict {
         Verdict::Passed => return with_detail(page, (sign, style, title), &outcome.message, width),
-        // The title would say what is so where there is something to look at.
+        // The title only holds if the check applies.
         Verdict::NotApplicable => {
             let text = format!("{}: {}", outcome.check.id, outcome.message);
             for (index, row) in wrapped(&text, width - 4).iter().enumerate() {
@@ -78,7 +78,7 @@ fn one(page: &mut String, outcome: &Outcome, width: usize) {
     line!(page, "    {DIM}{}{DIM:#}", hint(outcome));
 }
 
-/// Title and detail in one row where there is room.
+/// Title and detail on one line if they fit.
 fn with_detail(page: &mut String, (sign, style, title): (&str, Style, &str), message: &str, width: usize) {
     if message.is_empty() {
         line!(page, "{style}{sign}{style:#} {title}");
@@ -96,7 +96,7 @@ fn hint(outcome: &Outcome) -> String {
     format!("{PAGE}#{}", outcome.check.id)
 }
 
-/// Broken between words. A word that is longer than a row has a row for itself.
+/// Wraps at word boundaries. A word longer than a line gets its own line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut rows: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -127,12 +127,12 @@ fn summary(page: &mut String, report: &Report) {
         .collect();
     let (style, result) = match (report.verdict(), report.pre) {
         (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, true) => {
-            (GOOD, "Resurgam can be installed here, as far as this can tell.")
+            (GOOD, "No blockers found: Resurgam can be installed here.")
         }
         (Verdict::Unknown, true) => (BAD, "Whether Resurgam can be installed here is not known."),
         (Verdict::Failed, true) => (BAD, "Resurgam would not work here."),
         (Verdict::NotApplicable | Verdict::Passed | Verdict::Warning, false) => {
-            (GOOD, "Isolating and recovering will work, as far as this can tell.")
+            (GOOD, "No blockers found: isolating and recovering will work.")
         }
         (Verdict::Unknown, false) => (BAD, "Whether isolating and recovering work is not known."),
         (Verdict::Failed, false) => (BAD, "Isolating or recovering will not work."),
@@ -144,7 +144,7 @@ fn summary(page: &mut String, report: &Report) {
     }
 }
 
-/// For programs.
+/// Renders JSON.
 #[must_use]
 pub fn json(report: &Report) -> Value {
     let category = |outcome: &Outcome| {

@@ -1,32 +1,33 @@
-//! Who holds wildcards. The fence takes none for a grant: whoever relies on one is refused in an isolated namespace.
+//! Holders of wildcards. The fence does not accept a wildcard as a grant, so accounts that rely on one are refused in isolated
+//! namespaces.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Subject};
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome};
 use crate::api::{GROUP, OPERATOR_NAMESPACE};
 
 const WILDCARDS: Check =
-    Check::warning("wildcards", "nobody relies on a wildcard to write in a namespace that is isolated");
-const RELEASE: Check = Check::warning("release-holders", "somebody may let a namespace out again");
+    Check::warning("wildcards", "no account relies on a wildcard to write in an isolated namespace");
+const RELEASE: Check = Check::warning("release-holders", "someone may release an isolated namespace");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 2] = [WILDCARDS, RELEASE];
 
-/// Holders named in a message.
+/// Maximum number of holders named in a message.
 const NAMED: usize = 8;
-/// Always bound to `cluster-admin`, by the API server itself.
+/// The API server always binds this group to `cluster-admin`.
 const MASTERS: &str = "Group system:masters";
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Who holds all verbs on Quarantines, through a ClusterRole and its bindings.
+    /// Subjects with all verbs on Quarantines by a ClusterRole.
     pub holders: Fact<BTreeSet<String>>,
-    /// Who holds `release` on Quarantines by a grant of their own, beside the accounts of this installation.
+    /// Subjects with an explicit grant of `release` on Quarantines, without the accounts of this installation.
     pub releasers: Fact<BTreeSet<String>>,
 }
 
@@ -46,13 +47,13 @@ pub(super) async fn gather(client: &Client) -> Facts {
     Facts { holders: Ok(holders(&roles, &bindings)), releasers: Ok(releasers(&roles, &bindings)) }
 }
 
-/// Who is bound to all verbs on Quarantines. Pure.
+/// Returns the subjects with all verbs on Quarantines. Pure.
 fn holders(roles: &[ClusterRole], bindings: &[ClusterRoleBinding]) -> BTreeSet<String> {
     bound(roles, bindings, is_wild).map(name).collect()
 }
 
-/// Who is bound to `release`, and not to a wildcard besides, for which the lock refuses them. The operator, and the account of
-/// `helm test`, release nothing for a person. Pure.
+/// Returns the subjects with an explicit grant of `release` and no wildcard, for which the lock would refuse them. Excludes the operator
+/// and the account of `helm test`, which release nothing for people. Pure.
 fn releasers(roles: &[ClusterRole], bindings: &[ClusterRoleBinding]) -> BTreeSet<String> {
     let wild = holders(roles, bindings);
     let ours = |subject: &&Subject| {
@@ -62,7 +63,7 @@ fn releasers(roles: &[ClusterRole], bindings: &[ClusterRoleBinding]) -> BTreeSet
     others.map(name).filter(|name| !wild.contains(name)).collect()
 }
 
-/// The subjects of ClusterRoles with such a rule.
+/// Returns the subjects of ClusterRoles with such a rule.
 fn bound<'a>(
     roles: &'a [ClusterRole],
     bindings: &'a [ClusterRoleBinding],
@@ -77,12 +78,12 @@ fn bound<'a>(
     bound.flat_map(|binding| binding.subjects.iter().flatten())
 }
 
-/// Does a rule grant `release` on Quarantines, by that name? A grant on some of them is one, too.
+/// Returns whether a rule grants `release` by name, on all Quarantines or some.
 fn releases(rule: &PolicyRule) -> bool {
     is_on_quarantines(rule) && rule.verbs.iter().any(|verb| verb == "release")
 }
 
-/// Does a rule grant every verb on Quarantines, that which is never granted included?
+/// Returns whether a rule grants every verb on Quarantines, including `never-granted`.
 fn is_wild(rule: &PolicyRule) -> bool {
     is_on_quarantines(rule) && rule.verbs.iter().any(|verb| verb == "*" || verb == "never-granted")
 }
@@ -109,13 +110,13 @@ fn release(releasers: &Fact<BTreeSet<String>>) -> Outcome {
     match releasers {
         Err(why) => RELEASE.unknown(why),
         Ok(releasers) if releasers.is_empty() => RELEASE.fails(
-            "nobody holds release on Quarantines by a grant of their own, and a wildcard is none: what is isolated could not be let out \
+            "no subject has an explicit grant of release on Quarantines, and a wildcard is none: what is isolated could not be let out \
              again. A cluster administrator names recovery leads before the day, by the chart's value \
              people.recoveryLeads, or binds them to ClusterRole resurgam-recovery-lead",
         ),
         Ok(releasers) => {
             let names: Vec<&String> = releasers.iter().collect();
-            RELEASE.passes(some(&names, NAMED))
+            RELEASE.passes(first_few(&names, NAMED))
         }
     }
 }
@@ -130,10 +131,10 @@ fn wildcards(holders: &Fact<BTreeSet<String>>) -> Outcome {
     }
     let (all, lines) = if holders.len() == 1 { ("it", "holds") } else { ("they", "hold") };
     WILDCARDS.fails(format!(
-        "{} {lines} every verb by a wildcard. In an isolated namespace {all} will be refused all the same. Whoever of them must write \
+        "{} {lines} every verb by a wildcard. In an isolated namespace {all} will be refused all the same. Those of them that must write \
          there, such as Flux, Argo CD or Velero, needs a ClusterRole that grants recover or operate on that Quarantine by name; a cluster \
          administrator writes it before the day",
-        some(&holders, NAMED)
+        first_few(&holders, NAMED)
     ))
 }
 
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_every_verb_on_quarantines_is_named() {
+    fn holders_of_all_verbs_on_quarantines_are_named() {
         let rule = |groups: &str, resources: &str, verbs: &str| json!({"apiGroups": [groups], "resources": [resources], "verbs": [verbs]});
         for (rule, wild) in [
             (rule("*", "*", "*"), true),

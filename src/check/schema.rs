@@ -1,23 +1,23 @@
-//! Does a kind that is installed fit this binary? Its schema is compared field by field. Pure.
+//! Compares the schema of an installed CRD with this binary's, field by field. Pure.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-/// How a schema that is installed differs from this binary's: paths of fields.
+/// Paths of fields in which an installed schema differs from this binary's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// This binary writes them, and the API server drops or refuses them.
+    /// Fields of this binary that the API server drops or refuses.
     pub lacking: Vec<String>,
-    /// This binary does not know them.
+    /// Fields that this binary does not know.
     pub further: Vec<String>,
-    /// They mean something else.
+    /// Fields with another schema.
     pub changed: Vec<String>,
 }
 
-/// Words about a field that mean nothing to the API server.
+/// Documentation keys, which do not affect the API server.
 const WORDS: [&str; 3] = ["description", "title", "example"];
 
-/// Compares an installed kind with this binary's own.
+/// Compares an installed CRD with this binary's.
 #[must_use]
 pub fn compare(own: &CustomResourceDefinition, installed: &CustomResourceDefinition) -> Difference {
     let mut difference = Difference::default();
@@ -70,7 +70,7 @@ mod tests {
     use crate::api;
 
     #[test]
-    fn a_kind_fits_as_long_as_no_field_is_lacking_or_means_something_else() {
+    fn crd_fits_unless_a_field_is_missing_or_differs() {
         let own = api::crds().into_iter().find(|crd| crd.spec.names.kind == "Quarantine").unwrap();
         assert_eq!(compare(&own, &own), Difference::default());
 

@@ -1,4 +1,4 @@
-//! Volumes and snapshots: can what is on disk be kept before anything is stopped?
+//! Volumes and snapshots: whether data on disk can be kept before anything is stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,32 +8,32 @@ use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 
-use super::read::{list, some};
+use super::read::{first_few, list};
 use super::{Check, Fact, Outcome};
 use crate::text::count;
 
-// A warning, though the default install waits for a volume that nobody provides: values may name another class, a claim that is
-// there or a bucket, and no API tells of them. Once installed, `evidence-store` is fatal where it came to nothing.
+// Only a warning, although the default install waits for a volume: the values may name another class, an existing claim or a bucket,
+// which no API shows. After installation, `evidence-store` is fatal if storing evidence fails.
 const CLASS: Check = Check::warning("storage-class", "a default StorageClass is there");
 const SNAPSHOTS: Check =
     Check::warning("snapshot-classes", "volumes can be snapshotted before a namespace is sealed");
 
-/// In the order in which they are shown.
+/// The checks, in display order.
 pub const CHECKS: [Check; 2] = [CLASS, SNAPSHOTS];
 
-/// What makes a StorageClass the one of claims that name none.
+/// Annotation of the default StorageClass.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-/// Drivers named in a message.
+/// Maximum number of drivers named in a message.
 const NAMED: usize = 5;
 
-/// What was read.
+/// Facts for these checks.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// StorageClasses by name, and whether each is the default one.
+    /// StorageClasses by name, and whether each is the default.
     pub classes: Fact<BTreeMap<String, bool>>,
-    /// How many volumes each CSI driver has; under an empty name those that are of none.
+    /// Number of volumes by CSI driver. The empty name counts those without one.
     pub volumes: Fact<BTreeMap<String, usize>>,
-    /// Drivers that a VolumeSnapshotClass names. `None`: the kind is not served.
+    /// Drivers with a VolumeSnapshotClass. `None`: the kind is not served.
     pub snapshot_drivers: Fact<Option<BTreeSet<String>>>,
 }
 
@@ -92,19 +92,19 @@ fn class(classes: &Fact<BTreeMap<String, bool>>) -> Outcome {
     let default: Vec<&String> =
         classes.iter().filter(|(_, default)| **default).map(|(name, _)| name).collect();
     if !default.is_empty() {
-        return CLASS.passes(some(&default, NAMED));
+        return CLASS.passes(first_few(&default, NAMED));
     }
     if classes.is_empty() {
         return CLASS.fails(format!(
-            "no StorageClass is there: {PENDING}. Who runs the cluster's storage installs a driver and a default StorageClass; or \
-             whoever installs the chart sets {OTHER}"
+            "no StorageClass is there: {PENDING}. The storage administrator installs a driver and a default StorageClass; or \
+             the chart's user sets {OTHER}"
         ));
     }
     let names: Vec<&String> = classes.keys().collect();
     CLASS.fails(format!(
-        "no StorageClass is the default one: {PENDING}. Whoever installs the chart sets evidence.volume.storageClass ({}), {OTHER}; \
-         or who runs the cluster's storage makes one the default",
-        some(&names, NAMED)
+        "no StorageClass is the default one: {PENDING}. The chart's user sets evidence.volume.storageClass ({}), {OTHER}; \
+         or the storage administrator makes one the default",
+        first_few(&names, NAMED)
     ))
 }
 
@@ -126,17 +126,17 @@ fn snapshots(facts: &Facts) -> Outcome {
             None => "the kind VolumeSnapshotClass is not installed (external-snapshotter)",
             Some(_) => "no VolumeSnapshotClass names it",
         };
-        problems.push(format!("{}: {cause}", some(&without, NAMED)));
+        problems.push(format!("{}: {cause}", first_few(&without, NAMED)));
     }
     if let Some(number) = volumes.get("") {
         problems.push(format!("{} of no CSI driver, which cannot be snapshotted", count(*number, "volume")));
     }
     if problems.is_empty() {
         let drivers: Vec<&String> = volumes.keys().collect();
-        return SNAPSHOTS.passes(some(&drivers, NAMED));
+        return SNAPSHOTS.passes(first_few(&drivers, NAMED));
     }
     SNAPSHOTS.fails(format!(
-        "{}. Where a namespace is sealed, {LOST}. Who runs the cluster's storage makes a VolumeSnapshotClass for each CSI driver",
+        "{}. Where a namespace is sealed, {LOST}. The storage administrator makes a VolumeSnapshotClass for each CSI driver",
         problems.join("; ")
     ))
 }

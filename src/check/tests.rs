@@ -31,7 +31,7 @@ fn strings(all: &[&str]) -> Vec<String> {
 
 fn forbidden<T>(what: &str) -> Fact<T> {
     Err(format!(
-        "you may not do this: list {what}. Run this command as somebody who may, such as a cluster administrator"
+        "you may not do this: list {what}. Run this command as a cluster administrator, for instance"
     ))
 }
 
@@ -261,7 +261,7 @@ fn of(id: &str, facts: &Facts) -> Verdict {
 }
 
 #[test]
-fn verdicts_of_what_is_there_before_the_day() {
+fn verdicts_before_installation() {
     let kubernetes = |change: &dyn Fn(&mut kubernetes::Facts)| {
         let mut facts = healthy();
         change(&mut facts.kubernetes);
@@ -349,7 +349,7 @@ fn verdicts_of_what_is_there_before_the_day() {
 }
 
 #[test]
-fn verdicts_of_what_was_installed() {
+fn verdicts_of_an_installation() {
     let installed = |change: &dyn Fn(&mut Installed)| {
         let mut facts = healthy();
         change(facts.installed.as_mut().unwrap());

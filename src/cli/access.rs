@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
 
-    /// Ask the cluster what of it is missing, and print only that.
+    /// Ask the cluster which rights are missing, and print only those.
     #[arg(long)]
     check: bool,
 
@@ -126,7 +126,7 @@ fn printed(args: &Args, plans: &[Access]) -> Vec<Manifest> {
     manifests
 }
 
-/// What each plan of the file needs. A problem of a plan is told, and its sound part is granted for.
+/// Returns what each plan of the file needs. An invalid part of a plan is reported, and the valid part is included.
 fn plans(args: &Args) -> Result<Vec<Access>> {
     let (file, text) = super::read(&args.plan)?;
     let mut plans = Vec::new();
@@ -142,7 +142,7 @@ fn plans(args: &Args) -> Result<Vec<Access>> {
         for problem in &plan.problems {
             anstream::eprintln!("warning: RecoveryPlan {name}: {}", problem.message);
         }
-        plans.push(Access::of(&plan));
+        plans.push(Access::from_plan(&plan));
     }
     Ok(plans)
 }

@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION")]
     wait: Option<Duration>,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

@@ -75,7 +75,7 @@ fn install(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A link; one of before is replaced.
+/// Creates a symbolic link, replacing an existing one.
 #[cfg(unix)]
 fn link(binary: &Path, plugin: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(plugin) {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn kubectl_is_told_what_may_follow() {
+    fn kubectl_gets_completion_candidates() {
         assert_eq!(words(&["che"]), ["check", ":4"]);
         assert!(words(&[""]).iter().all(|word| word != "probe"), "what is hidden is not offered");
         assert_eq!(words(&["check", "--o"]), ["--output", ":4"]);

@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     evidence_key: Option<PathBuf>,
 
-    /// Most bytes that are kept of one container's log; its beginning is.
+    /// Maximum number of bytes kept of one container's log, from its beginning.
     #[arg(long, value_name = "BYTES", default_value_t = LOG_LIMIT, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     evidence_log_limit: u64,
 
@@ -63,12 +63,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     evidence_snapshot_wait: Duration,
 
-    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it try whether the cluster's network enforces
-    /// NetworkPolicies. Without it nobody can say.
+    /// An image whose entrypoint is `resurgam`, normally the operator's own: pods of it probe whether the cluster's network enforces
+    /// NetworkPolicies. Without it, that is unknown.
     #[arg(long, value_name = "IMAGE")]
     probe_image: Option<String>,
 
-    /// How often every control of an isolated namespace is tried again.
+    /// How often every control of an isolated namespace is verified again.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     probe_interval: Duration,
 
@@ -83,7 +83,7 @@ pub(super) struct Args {
     api_server_route: Vec<(SocketAddr, Uri)>,
 
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes a free one, and says which. In a pod, where the kubelet has to reach
-    /// it, `[::]:8080`; whoever reaches it reads names of plans and their services' states.
+    /// it, `[::]:8080`; its readers see names of plans and their services' states.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
@@ -91,11 +91,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAMESPACE", default_value = OPERATOR_NAMESPACE)]
     lease_namespace: String,
 
-    /// How long a leader that died is waited for, in whole seconds.
+    /// How long replicas wait for a leader that died, in whole seconds.
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     lease_duration: Duration,
 
-    /// How logs are written.
+    /// Format of the logs.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -106,45 +106,41 @@ enum LogFormat {
     Json,
 }
 
-/// How long what is under way may take to come to its end, before the lease is given back all the same. With that, it is less than
-/// the 30 s that a kubelet waits.
+/// Deadline for running work to end before the lease is released anyway. It is less than the 30 s that a kubelet waits.
 const WIND_DOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Why this process ends.
-enum Ended {
-    /// Somebody asked it to.
-    Asked,
-    /// The health endpoints are gone: nobody could tell whether it lives.
-    Unserved,
-    /// A controller ended, or panicked.
+/// Why this process exits.
+enum ShutdownCause {
+    /// A signal requested it.
+    Requested,
+    /// The health endpoints failed, so liveness can no longer be reported.
+    HealthEndpoints,
+    /// A controller ended or panicked.
     Controllers(anyhow::Error),
     /// The wall clock was set.
     Clock(String),
 }
 
-impl Ended {
+impl ShutdownCause {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Asked => {
-                tracing::info!("asked to stop: giving the lease back");
+            Self::Requested => {
+                tracing::info!("shutdown requested; releasing the lease");
                 ExitCode::SUCCESS
             }
-            Self::Unserved => {
-                tracing::error!("the health endpoints ended: giving the lease back and ending");
+            Self::HealthEndpoints => {
+                tracing::error!("health endpoints failed; releasing the lease and exiting");
                 ExitCode::FAILURE
             }
             Self::Controllers(error) => {
                 tracing::error!(
                     error = error_line(error.as_ref()),
-                    "a controller ended: giving the lease back and ending"
+                    "controller failed; releasing the lease and exiting"
                 );
                 ExitCode::FAILURE
             }
             Self::Clock(why) => {
-                tracing::error!(
-                    why,
-                    "what rests on the clock as it was begins anew: giving the lease back and ending"
-                );
+                tracing::error!(why, "wall clock jumped; releasing the lease and exiting");
                 ExitCode::FAILURE
             }
         }
@@ -155,7 +151,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     start_logs(args.log_format);
     let runtime = tokio::runtime::Runtime::new().context("the async runtime could not be started")?;
     let code = runtime.block_on(operate(args));
-    // Whoever leads no more must not live on because a folder of evidence does not answer.
+    // A deposed leader must exit even if an evidence folder does not respond.
     runtime.shutdown_background();
     code
 }
@@ -166,13 +162,13 @@ fn start_logs(format: LogFormat) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        // Each line lists its spans: plan, service and attempt, or the Quarantine, that it is about.
+        // Each line contains its spans: plan, service and attempt, or the Quarantine.
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
     }
 }
 
 async fn operate(args: &Args) -> Result<ExitCode> {
-    // Whatever needs no cluster is tried first: a replica that cannot lead must not report ready and wait for its turn.
+    // Checks without the cluster come first: a replica that can never lead must not report ready.
     let asker = Asker::new(args.http_allow.clone())?;
     let evidence = evidence(args)?;
     let seconds = args.lease_duration.0.as_secs();
@@ -189,9 +185,9 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let identity = identity();
     let published = Published::default();
     published.set(version::ANNOTATION, version::full());
-    // What an earlier leader found out of its store says nothing of this one's.
+    // The previous leader's result does not apply to this process's store.
     published.set(STORE_ANNOTATION, String::new());
-    let candidate = LeaderElector {
+    let elector = LeaderElector {
         leases: Api::namespaced(client.clone(), &args.lease_namespace),
         name: LEASE.to_owned(),
         identity: identity.clone(),
@@ -203,39 +199,38 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     };
     let mut ended = Box::pin(async {
         tokio::select! {
-            () = stopped() => Ended::Asked,
-            _ = serving => Ended::Unserved,
+            () = stopped() => ShutdownCause::Requested,
+            _ = serving => ShutdownCause::HealthEndpoints,
         }
     });
 
-    tracing::info!("waiting to lead");
-    let mut lease = match candidate.lead(&mut ended).await {
-        Ok(held) => held.kept(),
+    tracing::info!("waiting for the leader lease");
+    let mut lease = match elector.lead(&mut ended).await {
+        Ok(held) => held.keep_renewed(),
         Err(ended) => return Ok(ended.code()),
     };
-    tracing::info!("leading");
+    tracing::info!("became leader");
     let process = &health.process;
     process.metrics.begin_leading();
     let store = evidence.store.clone();
-    // Whatever it does, it writes only while it leads.
+    // This client writes only while this process leads.
     let client = crate::client::while_leading(config.clone(), process.leadership.clone())?;
-    let mut controllers = Box::pin(lead(args, client, config, asker, evidence, process.clone()));
+    let mut controllers = Box::pin(run_controllers(args, client, config, asker, evidence, process.clone()));
     let ended = tokio::select! {
-        error = &mut controllers => Ended::Controllers(error),
-        () = keep_proving(&store, &identity, &published) => Ended::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
-        // Whoever leads no more writes no more: nothing is safer than to end at once.
-        why = lease.lost() => return Ok(lost(&why)),
-        why = clock::jumped() => Ended::Clock(why),
+        error = &mut controllers => ShutdownCause::Controllers(error),
+        () = keep_proving(&store, &identity, &published) => ShutdownCause::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
+        // A deposed leader must not write, and exits at once.
+        why = lease.lost() => return Ok(lease_lost(&why)),
+        why = clock::jumped() => ShutdownCause::Clock(why),
         ended = &mut ended => ended,
     };
     let code = ended.code();
     process.metrics.end_leading();
-    // From here on, nothing new begins.
+    // From here on, no new work starts.
     process.stop.cancel();
     let winding_down = async {
-        // Passes that are under way rest on the clock as it was, or on a controller that failed: only where there is no such reason
-        // do they come to their end.
-        if matches!(ended, Ended::Asked | Ended::Unserved) {
+        // After a clock jump or a failed controller, running passes may not be able to finish; only otherwise are they awaited.
+        if matches!(ended, ShutdownCause::Requested | ShutdownCause::HealthEndpoints) {
             controllers.as_mut().await;
         }
         drop(controllers);
@@ -243,22 +238,22 @@ async fn operate(args: &Args) -> Result<ExitCode> {
         process.writers.wait().await;
     };
     tokio::select! {
-        why = lease.lost() => return Ok(lost(&why)),
+        why = lease.lost() => return Ok(lease_lost(&why)),
         done = tokio::time::timeout(WIND_DOWN, winding_down) => if done.is_err() {
-            tracing::warn!(after = ?WIND_DOWN, "what is under way is broken off");
+            tracing::warn!(after = ?WIND_DOWN, "running work aborted: it did not end in time");
         }
     }
     lease.release_lease().await;
     Ok(code)
 }
 
-fn lost(why: &str) -> ExitCode {
-    tracing::error!(why, "nobody knows who leads: ending");
+fn lease_lost(why: &str) -> ExitCode {
+    tracing::error!(why, "leader lease lost; exiting");
     ExitCode::FAILURE
 }
 
-/// All controllers, until they are told to stop and have, or one ends or panics: then returns why.
-async fn lead(
+/// Runs all controllers until they have stopped, or one ends or panics. Returns the reason.
+async fn run_controllers(
     args: &Args,
     client: Client,
     config: Config,
@@ -269,13 +264,13 @@ async fn lead(
     why_ended(control(args, client, config, asker, evidence, process)).await
 }
 
-/// Why controllers ended. A panic must not end the process with the lease in its hand.
+/// Returns why the controllers ended. A panic must not keep the lease from being released.
 async fn why_ended(controllers: impl Future<Output = Result<()>>) -> anyhow::Error {
     let ended = AssertUnwindSafe(controllers).catch_unwind().await;
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("all controllers ended"),
         Ok(Err(error)) => error,
-        Err(_) => anyhow::anyhow!("a controller panicked: a bug; the log tells more"),
+        Err(_) => anyhow::anyhow!("bug: a controller panicked; see the log"),
     }
 }
 
@@ -309,7 +304,7 @@ async fn control(
     tokio::try_join!(quarantines, plans).map(drop)
 }
 
-/// Listens. `[::]` is every address of both families; on a machine without IPv6, of the one that it has.
+/// Binds the listener. `[::]` means all addresses of both families, or of IPv4 on a machine without IPv6.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -324,14 +319,14 @@ fn route(text: &str) -> Result<(SocketAddr, Uri), String> {
     let (address, url) = text.split_once('=').ok_or("it takes ADDRESS:PORT=URL")?;
     let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-    // Credentials go there.
+    // Credentials are sent to this URL.
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(format!("{url}: it takes https://…"));
     }
     Ok((address, uri))
 }
 
-/// What is kept as evidence. What is wrong with it is found out at start, not in the middle of an incident.
+/// Returns the evidence settings. Errors are reported at startup, not during an incident.
 fn evidence(args: &Args) -> Result<Evidence> {
     let store = Store::open(args.evidence.clone(), std::env::vars_os())
         .with_context(|| format!("--evidence {}", args.evidence))?;
@@ -348,13 +343,13 @@ fn evidence(args: &Args) -> Result<Evidence> {
     })
 }
 
-/// Tells replicas apart, and a container from the one before it in the same pod.
+/// Returns an identity that differs between replicas, and between containers of the same pod.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "resurgam".to_owned());
     format!("{host}-{}-{:x}", std::process::id(), clock::now().as_microsecond())
 }
 
-/// Resolves when the process is asked to end.
+/// Waits for a signal that requests shutdown.
 async fn stopped() {
     let interrupted = tokio::signal::ctrl_c();
     let terminated = async {
@@ -383,11 +378,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_that_fails_or_panics_is_a_reason_to_end_in_order() {
+    async fn failed_or_panicked_controller_shuts_down_in_order() {
         let failed = why_ended(async { anyhow::bail!("a watch ended") }).await;
         assert_eq!(failed.to_string(), "a watch ended");
         let panicked = why_ended(async { panic!("a bug, as a test has it") }).await;
-        assert_eq!(panicked.to_string(), "a controller panicked: a bug; the log tells more");
+        assert_eq!(panicked.to_string(), "bug: a controller panicked; see the log");
     }
 
     #[test]

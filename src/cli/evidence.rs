@@ -1,4 +1,4 @@
-//! `resurgam evidence`: what was captured, read back.
+//! `resurgam evidence`: lists, reads and verifies captured evidence.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -21,9 +21,9 @@ use crate::isolation::evidence::{Identities, Location, Object, Store};
 
 mod report;
 
-/// Quarantines listed at a time.
+/// Page size of a list of Quarantines.
 const PAGE: u32 = 500;
-/// Chunks read ahead of what is written.
+/// Maximum number of chunks read ahead of the writer.
 const AHEAD: usize = 4;
 
 /// What `--help` ends with.
@@ -65,11 +65,11 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Tell which sealings there are, and what was captured of each. Nothing is compared: see verify.
+    /// List the sealings, and what was captured of each. Nothing is verified: see verify.
     List(List),
     /// Write one object's content, once it is compared with the digest in its name.
     Get(Get),
-    /// Read everything, and compare it with its digests. 0: all is there, unchanged; 1: something is not; 2: unknown.
+    /// Read everything, and compare it with its digests. 0: complete and unchanged; 1: not; 2: unknown.
     Verify(Verify),
 }
 
@@ -77,7 +77,7 @@ enum Command {
 struct List {
     /// Only this namespace.
     namespace: Option<String>,
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -99,10 +99,10 @@ struct Get {
 struct Verify {
     /// Only this namespace.
     namespace: Option<String>,
-    /// Compare with what the Quarantines of the cluster say, too: only they know of an index that was taken away as a whole.
+    /// Compare with the statuses of the cluster's Quarantines, too: only they show that a whole index was removed.
     #[arg(long)]
     cluster: bool,
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -140,12 +140,12 @@ async fn verify(store: &Store, args: &Verify) -> Result<ExitCode> {
         Output::Text => anstream::print!("{}", report::verified(&verified, args.cluster)),
         Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&verified)?),
     }
-    // Of what holds nothing, nothing is proved.
+    // An empty store proves nothing.
     let sound = !verified.is_empty() && verified.iter().all(|verified| verified.is_sound());
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// By namespace, the digest that its Quarantine's status says.
+/// Returns the digests in the Quarantines' statuses, by namespace.
 async fn recorded(namespace: Option<&str>) -> Result<BTreeMap<String, String>> {
     let client = crate::client::with_read_retries(super::cluster().await?)?;
     let mut only = ListParams::default();
@@ -162,14 +162,14 @@ async fn recorded(namespace: Option<&str>) -> Result<BTreeMap<String, String>> {
 
 async fn get(store: Store, args: &Get) -> Result<ExitCode> {
     let identities = args.identity.as_deref().map(read_identities).transpose()?;
-    let Some(object) = chosen(&args.object, store.objects(None).await?)? else {
+    let Some(object) = find_object(&args.object, store.objects(None).await?)? else {
         anstream::eprintln!(
-            "resurgam: the evidence store {store} holds no {}: resurgam evidence list tells what it holds",
+            "resurgam: the evidence store {store} holds no {}: resurgam evidence list shows its contents",
             args.object
         );
         return Ok(ExitCode::FAILURE);
     };
-    // Twice read: nothing is handed out before it is known to be what it was.
+    // The object is read twice, so that nothing is written before its digest is verified.
     let digest = store.digest_of(&object).await?;
     if object.digest().is_some_and(|said| said != digest) {
         anstream::eprintln!(
@@ -182,7 +182,7 @@ async fn get(store: Store, args: &Get) -> Result<ExitCode> {
     let written = tokio::task::spawn_blocking(move || write(file.as_deref(), identities.as_ref(), receiver));
     let mut chunks = store.open_object(&object).await?;
     while let Some(chunk) = chunks.next().await {
-        // Whoever writes has failed where nobody receives, and says why.
+        // If the receiver is gone, the writer has failed and returns its error.
         if sender.send(chunk.map_err(std::io::Error::other)).await.is_err() {
             break;
         }
@@ -201,8 +201,8 @@ fn read_identities(path: &Path) -> Result<Identities> {
     text.parse().map_err(anyhow::Error::msg).with_context(named)
 }
 
-/// The one object that is meant. `None`: there is none.
-fn chosen(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
+/// Returns the object that `meant` names. `None`: there is none.
+fn find_object(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
     let digits = meant.strip_prefix("sha256:").unwrap_or(meant);
     let is_meant = |object: &Object| {
         if meant.contains('/') { object.to_string() == meant } else { object.name.starts_with(digits) }
@@ -217,7 +217,7 @@ fn chosen(meant: &str, objects: Vec<Object>) -> Result<Option<Object>> {
     }
 }
 
-/// Writes what is received, in clear where there are identities, and returns the digest of what was received. Blocks.
+/// Writes the received content, decrypted if there are identities. Returns the digest of the received content. Blocks.
 fn write(
     file: Option<&Path>,
     identities: Option<&Identities>,
@@ -247,7 +247,7 @@ fn write(
     ))
 }
 
-/// What comes from the store, for who reads it and blocks.
+/// A blocking reader of content from the store.
 struct Received {
     receiver: mpsc::Receiver<std::io::Result<Vec<u8>>>,
     chunk: Vec<u8>,

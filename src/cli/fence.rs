@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long = "static")]
     as_static: bool,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = ManifestFormat::Yaml)]
     output: ManifestFormat,
 }
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The objects, in the order in which they are applied: without the lists some guards refuse everything.
+/// Returns the objects in the order in which they must be applied: without the lists, some guards refuse everything.
 fn manifests(as_static: bool) -> Result<Vec<Value>> {
     let (first, all) =
         if as_static { (Vec::new(), policies::all_static()?) } else { (list::empty(), policies::all()?) };
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guards_go_by_is_printed_before_them_and_each_policy_with_its_binding() {
+    fn lists_precede_guards_and_each_policy_has_its_binding() {
         let all = names(false);
         for (list, name) in all.iter().zip(list::CONFIG_MAPS) {
             assert_eq!(*list, ("ConfigMap".to_owned(), name.to_owned()));

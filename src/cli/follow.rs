@@ -1,4 +1,4 @@
-//! Live progress: a page that is redrawn on a terminal, a line for each change otherwise. For `status --watch` and the demo.
+//! Live progress: a page redrawn on a terminal, a line for each change otherwise. For `status --watch` and the demo.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::calls::{IoError, call, call_opt};
 use crate::leader::LEASE;
 use crate::status::{View, changes, render};
 
-/// At the shortest between two drawings.
+/// Minimum time between two frames.
 const FRAME: Duration = Duration::from_millis(150);
-/// The page is drawn anew at least this often: time goes on, and a silent operator sends no event.
+/// Maximum time between two frames: durations change, and a silent operator causes no event.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What is looked at.
+/// What is shown.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// Only this plan.
@@ -41,10 +41,10 @@ impl Default for Scope {
     }
 }
 
-/// One look.
+/// Reads the view once.
 ///
 /// # Errors
-/// The API server could not be asked.
+/// The API server cannot be reached.
 pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
     let everything = ListParams::default();
     let (plans, records) = apis(client, scope);
@@ -63,10 +63,10 @@ pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
         all.filter(|object| is_in_scope(object, scope, &plans)).collect::<Vec<_>>()
     });
     let quarantines = quarantines.as_deref().map_err(String::as_str);
-    Ok(View::of(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
+    Ok(View::from_objects(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
 }
 
-/// Who may not list Quarantines still sees plans, and is told what is missing.
+/// A caller who may not list Quarantines still sees plans, and what is missing.
 fn readable<T>(listed: Result<T, IoError>) -> Result<Result<T, String>, IoError> {
     match listed {
         Ok(list) => Ok(Ok(list)),
@@ -80,7 +80,7 @@ fn readable<T>(listed: Result<T, IoError>) -> Result<Result<T, String>, IoError>
     }
 }
 
-/// All, or those of the plans that are looked at: claimed by one, or of a namespace that one names.
+/// Returns whether a Quarantine is in scope: claimed by a shown plan, or of a namespace that one names.
 fn is_in_scope(object: &DeserializeGuard<Quarantine>, scope: &Scope, plans: &[RecoveryPlan]) -> bool {
     if scope.plan.is_none() && scope.namespace.is_none() {
         return true;
@@ -111,10 +111,10 @@ fn apis(client: &Client, scope: &Scope) -> (Api<RecoveryPlan>, Api<ServiceRecove
     }
 }
 
-/// Shows what changes on standard output, until `end` says so. `before`: what was shown already. Returns what was shown last.
+/// Writes changes to standard output until `end` returns true. `before`: the view already shown. Returns the last view.
 ///
 /// # Errors
-/// The API server could not be asked, or nothing can be written.
+/// The API server cannot be reached, or the output cannot be written.
 pub async fn follow(
     client: &Client,
     scope: &Scope,
@@ -145,7 +145,7 @@ pub async fn follow(
             return Ok(view);
         }
         before = Some(view);
-        // Whatever comes within a frame is drawn at once.
+        // Changes within a frame are drawn together.
         tokio::time::sleep(FRAME).await;
         tokio::select! {
             _ = woken.next() => {}
@@ -155,7 +155,7 @@ pub async fn follow(
     }
 }
 
-/// Draws over what was drawn before, cut to the terminal's height. Returns the lines drawn.
+/// Redraws the page over the previous one, cut to the terminal's height. Returns the number of lines.
 fn draw(view: &View, before: usize) -> Result<usize> {
     let (width, height) = super::terminal();
     let page = render(view, Timestamp::now(), width);

@@ -33,7 +33,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// By which name kubectl finds this binary.
+/// Name by which kubectl finds this binary.
 const PLUGIN: &str = "kubectl-resurgam";
 
 #[derive(Debug, Subcommand)]
@@ -42,12 +42,12 @@ enum Command {
     Simulate(simulate::Args),
     /// Print the RBAC that a plan needs, no more and no less, to apply or to commit. With --check: what of it is missing.
     Access(access::Args),
-    /// Tell what is back, what is next, what is holding it, and which Quarantines are failing. 0: nobody is needed; 1: somebody
-    /// is; 2: unknown.
+    /// Show what is recovered, what is next, what blocks it, and which Quarantines fail. 0: no action needed; 1: action
+    /// needed; 2: unknown.
     Status(status::Args),
-    /// Find out whether isolating and recovering would work on this cluster, before the day. 0: they would; 1: they would not; 2: unknown.
+    /// Check whether isolating and recovering would work on this cluster. 0: they would; 1: they would not; 2: unknown.
     Check(check::Args),
-    /// Isolate namespaces now, as yourself, operator or not. 0: all are, and were seen to refuse; 1: some are not.
+    /// Isolate namespaces now, as yourself, operator or not. 0: all namespaces isolated and verified; 1: some are not.
     Quarantine(quarantine::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
@@ -60,7 +60,7 @@ enum Command {
     /// Isolate namespace resurgam-test, try ten writes there, and let it out: what `helm test` runs, as an account that may. Changes
     /// nothing while any other namespace is isolated. 0: all were refused, or one is; 2: not so.
     TestFence(test_fence::Args),
-    /// Tell of which version this command, the operator, the policies and the kinds are. 0: they fit; 1: they do not; 2: unknown.
+    /// Show the versions of this command, the operator, the policies and the CRDs. 0: compatible; 1: incompatible; 2: unknown.
     Version(version::Args),
     /// Print the completion script of a shell, or install this as `kubectl resurgam`.
     Completion(completion::Args),
@@ -70,7 +70,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Reads the command line. Help and mistakes end the process.
+    /// Parses the command line. Help and errors exit the process.
     #[must_use]
     pub fn read() -> Self {
         let mut arguments = std::env::args_os().peekable();
@@ -79,7 +79,7 @@ impl Cli {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// Runs the chosen subcommand. 0: done, and what was asked is so. 1: it is not so. 2: it could not be found out.
+    /// Runs the subcommand. 0: success, or the answer is yes. 1: the answer is no. 2: an error, or the answer is unknown.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
@@ -104,7 +104,7 @@ impl Cli {
     }
 }
 
-/// The command line. Started as a plugin of kubectl, it calls itself what people type.
+/// Returns the clap command, with the name under which people call the plugin.
 fn command(program: &OsStr) -> clap::Command {
     let command = Cli::command();
     if Path::new(program).file_stem() == Some(OsStr::new(PLUGIN)) {
@@ -134,7 +134,7 @@ pub(crate) enum ManifestFormat {
     Json,
 }
 
-/// A file's name as a person knows it, and its text. `-` is standard input.
+/// Returns a file's display name and its text. `-` is standard input.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(String, String)> {
     if path.as_os_str() == "-" {
         let text = std::io::read_to_string(std::io::stdin()).context("reading standard input")?;
@@ -145,15 +145,15 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<(String, String)> {
     Ok((file, text))
 }
 
-/// Columns and lines of the terminal, or 100 by 50 where there is none.
+/// Returns columns and lines of the terminal, or 100 by 50 without one.
 pub(crate) fn terminal() -> (usize, usize) {
     terminal_size::terminal_size()
         .map_or((100, 50), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
-/// The cluster that KUBECONFIG, `~/.kube/config` or the pod's own account names.
+/// Returns the cluster from KUBECONFIG, `~/.kube/config` or the pod's account.
 pub(crate) async fn cluster() -> anyhow::Result<kube::Config> {
-    // Its own text tells of every way that was tried; its source, of the kubeconfig.
+    // The error's text covers all attempts; its source only the kubeconfig.
     kube::Config::infer().await.map_err(|error| {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         anyhow::anyhow!("no cluster is configured: set KUBECONFIG, or run in a pod ({why})")
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn as_a_plugin_of_kubectl_it_calls_itself_what_people_type() {
+    fn kubectl_plugin_uses_the_name_that_people_type() {
         for (program, expected) in [
             ("/usr/local/bin/kubectl-resurgam", "Usage: kubectl resurgam check"),
             ("kubectl-resurgam.exe", "Usage: kubectl resurgam check"),

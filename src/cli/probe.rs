@@ -1,4 +1,4 @@
-//! `resurgam probe`: what runs in the pods by which the operator tries the cluster's network.
+//! `resurgam probe`: runs in the pods with which the operator probes the cluster's network.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,11 +17,11 @@ use crate::api::Duration;
 use crate::api::conditions::shorten;
 use crate::isolation::probe::network::{Reached, Report};
 
-/// How long one connection may take: longer than it takes to send a lost first packet again.
+/// Deadline of a connection: longer than the retransmission of a lost first packet.
 const CONNECTION: StdDuration = StdDuration::from_secs(3);
-/// Pause between two tries.
+/// Pause between two attempts.
 const PAUSE: StdDuration = StdDuration::from_millis(250);
-/// Longest word that is listened for.
+/// Maximum length of the word.
 const WORD: u64 = 64;
 
 /// Arguments of `resurgam probe`.
@@ -33,9 +33,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
-    /// Say a word to whoever connects, until stopped.
+    /// Send a word to each client that connects, until stopped.
     Listen(Listen),
-    /// Try to reach listeners, report what came of each, and end.
+    /// Try to reach listeners, report the results, and exit.
     Connect(Connect),
 }
 
@@ -51,7 +51,7 @@ struct Listen {
 
 #[derive(Debug, clap::Args)]
 struct Connect {
-    /// What a listener says. A connection on which anything else is heard, or nothing, is none: a proxy may accept any.
+    /// The word that a listener sends. Any other answer is no connection: a proxy may accept every client.
     #[arg(long, value_name = "WORD")]
     hear: String,
     /// A listener to reach: tried until it is reached (repeatable).
@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         match &args.role {
             Role::Listen(args) => {
                 let listener = listener(args.port).await?;
-                // As the first process of a container it is told to end by a signal that does nothing of itself.
+                // The first process of a container has no default signal handlers.
                 let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
                 tokio::select! {
                     result = listen(listener, &args.say) => result?,
@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// On all addresses, of both kinds where there are both.
+/// Listens on all addresses, of both families if available.
 async fn listener(port: u16) -> Result<TcpListener> {
     let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
     match both {
@@ -120,7 +120,7 @@ async fn listener(port: u16) -> Result<TcpListener> {
 
 async fn listen(listener: TcpListener, word: &str) -> Result<()> {
     loop {
-        // What goes wrong with one connection is that one's.
+        // An error of one connection must not end the listener.
         if let Ok((mut stream, _)) = listener.accept().await {
             let _ = timeout(CONNECTION, stream.write_all(word.as_bytes())).await;
         }
@@ -132,15 +132,15 @@ async fn connect(args: &Connect) -> Report {
     let open = args.open.iter().map(|target| (target, true));
     let denied = args.denied.iter().map(|target| (target, false));
     let tried = open.chain(denied).map(|(target, wanted)| async move {
-        (target.name.clone(), insist(target.address, &args.hear, wanted, until).await)
+        (target.name.clone(), retry_until(target.address, &args.hear, wanted, until).await)
     });
     Report { targets: join_all(tried).await.into_iter().collect::<BTreeMap<_, _>>() }
 }
 
-/// Tries until it is as wanted, or the time is up: what came of the last try.
-async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
+/// Retries until the result is as wanted or the time is up. Returns the last result.
+async fn retry_until(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
     loop {
-        let reached = match reach(address, word).await {
+        let reached = match connect_once(address, word).await {
             Ok(()) => Reached { connected: true, detail: String::new() },
             Err(detail) => Reached { connected: false, detail: shorten(&detail, 200) },
         };
@@ -151,16 +151,16 @@ async fn insist(address: SocketAddr, word: &str, wanted: bool, until: Instant) -
     }
 }
 
-/// Connects and hears the word.
-async fn reach(address: SocketAddr, word: &str) -> Result<(), String> {
+/// Connects and reads the word.
+async fn connect_once(address: SocketAddr, word: &str) -> Result<(), String> {
     let until = Instant::now() + CONNECTION;
     let late = |_| format!("{address} did not answer within {} s", CONNECTION.as_secs());
     let stream = timeout_at(until, TcpStream::connect(address)).await.map_err(late)?;
     let stream = stream.map_err(|error| format!("{address}: {error}"))?;
-    let mut heard = Vec::new();
-    let read = timeout_at(until, stream.take(WORD).read_to_end(&mut heard)).await.map_err(late)?;
+    let mut received = Vec::new();
+    let read = timeout_at(until, stream.take(WORD).read_to_end(&mut received)).await.map_err(late)?;
     read.map_err(|error| format!("{address}: {error}"))?;
-    if heard == word.as_bytes() { Ok(()) } else { Err(format!("{address} is somebody else")) }
+    if received == word.as_bytes() { Ok(()) } else { Err(format!("{address} is not the expected listener")) }
 }
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_hears_the_word_is_connected() {
+    async fn only_the_expected_word_counts_as_connected() {
         let (right, wrong) = (listening("word").await, listening("another").await);
         let nobody = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -196,12 +196,12 @@ mod tests {
         };
         let report = connect(&args(&[("right", right), ("wrong", wrong)], &[("nobody", nobody)])).await;
         assert!(report.targets["right"].connected);
-        assert_eq!(report.targets["wrong"].detail, format!("{wrong} is somebody else"));
+        assert_eq!(report.targets["wrong"].detail, format!("{wrong} is not the expected listener"));
         assert!(!report.targets["wrong"].connected && !report.targets["nobody"].connected);
     }
 
     #[tokio::test]
-    async fn a_listener_that_comes_late_is_waited_for_and_one_that_stays_is_told() {
+    async fn late_listener_is_awaited_and_lasting_one_is_reported() {
         let address = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             listener.local_addr().unwrap()

@@ -1,4 +1,4 @@
-//! `resurgam quarantine`: isolates namespaces at once, as whoever runs it, operator or not.
+//! `resurgam quarantine`: isolates namespaces at once with the caller's credentials, with or without the operator.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,17 +21,17 @@ use crate::calls::{call, call_opt};
 use crate::isolation::ensure::{self, ensure};
 use crate::isolation::impact;
 use crate::isolation::list;
-use crate::isolation::offline::{self, Request, Work};
+use crate::isolation::offline::{self, NamespaceIsolation, Request};
 use crate::isolation::preflight::{self, Kind};
 use crate::leader::LEASE;
 use crate::text::count;
 use report::{LeftOut, Outcome, Report};
-use targets::Meant;
+use targets::Selection;
 
 mod report;
 mod targets;
 
-/// Namespaces isolated at a time. The API server's answers are waited for most of the time.
+/// Namespaces isolated at a time. Most of the time is spent waiting for the API server.
 const PARALLEL: usize = 32;
 
 /// What `--help` ends with.
@@ -53,7 +53,7 @@ No operator is needed: network policies, the namespace's label and, where they a
 written as you. An operator that starts later adopts them. It takes the ClusterRole resurgam-responder, and nothing \
 here lets anything out again.
 
-Exit status: 0 all are isolated, and were seen to refuse; 1 some are not, or something that keeps them so is missing, or the \
+Exit status: 0 all namespaces isolated and verified; 1 some are not, or something that keeps them so is missing, or the \
 preflight found a blocker; 2 it could not be found out, or the command line is wrong.";
 
 /// Arguments of `resurgam quarantine`.
@@ -76,7 +76,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     incident: String,
 
-    /// Why. Whoever is refused reads it.
+    /// Reason, which is shown to refused users.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
 
@@ -100,7 +100,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     yes: bool,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 
@@ -111,13 +111,13 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
-    /// Talks to nobody, nobody writes; processes stay alive, as memory is evidence.
+    /// No network, no writes; processes stay alive, as memory is evidence.
     Contained,
     /// Nothing runs either.
     Sealed,
 }
 
-/// As the Quarantine bounds it.
+/// Validates the length, as the Quarantine does.
 fn reason(text: &str) -> Result<String, String> {
     match text.trim().chars().count() {
         0 => Err("say why".to_owned()),
@@ -126,7 +126,7 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the name of a risk. Help and completion list them all.
+/// Parses the name of a risk. Help and completion list all names.
 fn risk() -> impl TypedValueParser<Value = Kind> {
     let names = Kind::RISKS.map(|kind| PossibleValue::new(kind.name()).help(kind.meaning()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Kind>())
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 async fn quarantine(args: &Args) -> Result<ExitCode> {
     let client = crate::client::with_read_retries(super::cluster().await?)?;
-    // In a pod there is none: then the login is the account's.
+    // A pod has no kubeconfig; its login is then its account's.
     let kubeconfig = Kubeconfig::read().ok();
     let mut report = begin(args, &client).await?;
     show(args, &report::targets(&report));
@@ -151,7 +151,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     show(args, &report::findings(&report));
     let stopped = report.findings.iter().any(|finding| finding.stops(&args.accept_risk));
     if args.dry_run {
-        return look(args, &client, report, stopped).await;
+        return dry_run(args, &client, report, stopped).await;
     }
     if stopped {
         return finish(args, report, Outcome::Stopped);
@@ -167,7 +167,7 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
             return finish(args, report, Outcome::Stopped);
         }
     }
-    // All at once, before anything else: from here on nobody writes there.
+    // All namespaces are listed at once, before anything else, which fences them.
     let listed = list::add(&client, &report.targets, Isolation::Contained).await;
     if listed.is_ok() && args.output == Output::Text {
         anstream::eprintln!("{} on the isolation lists", count(report.targets.len(), "namespace"));
@@ -179,12 +179,12 @@ async fn quarantine(args: &Args) -> Result<ExitCode> {
     finish(args, report, if all { Outcome::Isolated } else { Outcome::Incomplete })
 }
 
-/// Which namespaces are meant, and who is there to help.
+/// Resolves the namespaces, and reads whether an operator leads.
 async fn begin(args: &Args, client: &Client) -> Result<Report> {
     let meant = match (&args.selector, args.all_but.is_empty()) {
-        (Some(selector), _) => Meant::Selected(selector.clone()),
-        (None, false) => Meant::AllBut(args.all_but.clone()),
-        (None, true) => Meant::Named(args.namespaces.clone()),
+        (Some(selector), _) => Selection::Selected(selector.clone()),
+        (None, false) => Selection::AllBut(args.all_but.clone()),
+        (None, true) => Selection::Named(args.namespaces.clone()),
     };
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.lease_namespace);
@@ -197,10 +197,7 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
     );
     let resolved = targets::resolve(&meant, &all?.items).map_err(anyhow::Error::msg)?;
     if incident.is_err_and(|error| error.is_not_served()) {
-        show(
-            args,
-            &format!("There is no Incident {} yet: its name is written down all the same.\n", args.incident),
-        );
+        show(args, &format!("Incident {} does not exist; recording its name anyway.\n", args.incident));
     }
     let mut accepted = args.accept_risk.clone();
     accepted.sort_unstable();
@@ -211,7 +208,7 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
         reason: args.reason.clone(),
         isolation: spec(args).isolation,
         by: String::new(),
-        operator: lease.ok().flatten().is_some_and(|lease| leads(&lease, Timestamp::now())),
+        operator: lease.ok().flatten().is_some_and(|lease| is_held(&lease, Timestamp::now())),
         dry_run: args.dry_run,
         targets: resolved.names,
         left_out: resolved.left_out.into_iter().map(|(namespace, why)| LeftOut { namespace, why }).collect(),
@@ -236,16 +233,16 @@ fn spec(args: &Args) -> QuarantineSpec {
     }
 }
 
-/// Does somebody lead, by a Lease that has not run out?
-fn leads(lease: &Lease, now: Timestamp) -> bool {
+/// Returns whether the Lease has a holder and has not expired.
+fn is_held(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
     let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
     held && spec.renew_time.as_ref().is_some_and(|at| now.duration_since(at.0).as_secs() <= valid)
 }
 
-/// The dry-run: what would stop, and whether the API server would let us.
-async fn look(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
+/// Reports what would stop, and whether the API server would accept the writes.
+async fn dry_run(args: &Args, client: &Client, mut report: Report, stopped: bool) -> Result<ExitCode> {
     let spec = spec(args);
     match ensure(client, true).await {
         Ok(found) => report.policies = found,
@@ -271,13 +268,13 @@ async fn look(args: &Args, client: &Client, mut report: Report, stopped: bool) -
 
 fn unfenced(error: &ensure::EnsureError) -> String {
     format!(
-        "the admission policies are not in place, and without them nothing holds: {error}. Somebody who may create \
+        "the admission policies are not in place, and without them nothing is fenced: {error}. A person who may create \
          ValidatingAdmissionPolicies and their bindings has to run this first (the ClusterRole resurgam-responder may), \
          or start the operator once"
     )
 }
 
-/// More than one namespace, or any that nobody named, is asked about. Where nobody can answer, the flag has to say it.
+/// Asks for confirmation of several namespaces, or of ones not named explicitly. Without a terminal, `--yes` is required for the latter.
 fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     let unnamed = args.namespaces.is_empty();
     if args.yes || (report.targets.len() == 1 && !unnamed) {
@@ -285,7 +282,7 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     }
     if !std::io::stdin().is_terminal() {
         if unnamed {
-            bail!("nobody can be asked here: say --yes with --all-but and --selector");
+            bail!("no terminal to confirm on: pass --yes with --all-but and --selector");
         }
         return Ok(true);
     }
@@ -296,13 +293,13 @@ fn confirmed(args: &Args, report: &Report) -> Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Cuts the networks of all, then does the rest of each.
+/// Cuts all networks first, then finishes each namespace.
 async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Vec<offline::Outcome> {
     let cut = Progress::of(names.len());
     let works: Vec<_> = stream::iter(names)
         .map(|name| async {
-            let work = Work::cut(client, name, request).await;
-            cut.tell(name, if work.is_cut() { "network cut" } else { "network NOT cut" });
+            let work = NamespaceIsolation::cut(client, name, request).await;
+            cut.report_progress(name, if work.is_cut() { "network cut" } else { "network NOT cut" });
             work
         })
         .buffered(PARALLEL)
@@ -317,7 +314,7 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
                 offline::Outcome { contained: true, .. } => "isolated, with problems",
                 _ => "NOT isolated",
             };
-            done.tell(&outcome.namespace, what);
+            done.report_progress(&outcome.namespace, what);
             outcome
         })
         .buffered(PARALLEL)
@@ -325,7 +322,7 @@ async fn isolate_all(client: &Client, names: &[String], request: &Request) -> Ve
         .await
 }
 
-/// How many of all are done.
+/// Counts the namespaces that are done.
 struct Progress {
     total: usize,
     done: AtomicUsize,
@@ -336,13 +333,13 @@ impl Progress {
         Self { total, done: AtomicUsize::new(0) }
     }
 
-    fn tell(&self, name: &str, what: &str) {
+    fn report_progress(&self, name: &str, what: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         anstream::eprintln!("[{done}/{}] {name}: {what}", self.total);
     }
 }
 
-/// What is told while it goes on: to who reads it, not to a program.
+/// Prints progress for people, but not in JSON output.
 fn show(args: &Args, text: &str) {
     if args.output == Output::Text {
         anstream::print!("{text}");

@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// So many units at once, instead of what the plan says.
     #[arg(long, value_name = "N")]
     max_parallel: Option<NonZeroUsize>,
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

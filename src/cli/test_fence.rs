@@ -18,9 +18,9 @@ use crate::api::{Duration, GROUP, Quarantine, QuarantineLevel, QuarantineSpec};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::policies::FENCES;
 
-/// The namespace, and so its Quarantine. The chart makes it, with an account that may do this there and nothing elsewhere.
+/// The namespace, and so its Quarantine. The chart creates it, with an account that has rights there only.
 const NAMESPACE: &str = "resurgam-test";
-/// Pause between two looks at the Quarantine.
+/// Pause between two reads of the Quarantine.
 const PAUSE: StdDuration = StdDuration::from_millis(250);
 
 /// Arguments of `resurgam test-fence`.
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Whether any other namespace is isolated, said in a sentence.
+/// Returns a sentence about other isolated namespaces, if there are any.
 async fn incident(client: &Client) -> Result<Option<String>> {
     let all: Api<Quarantine> = Api::all(client.clone());
     let page = call("list Quarantines", all.list(&ListParams::default().limit(2))).await?;
@@ -71,7 +71,7 @@ async fn incident(client: &Client) -> Result<Option<String>> {
     }))
 }
 
-/// Whoever could not let the namespace out again does not isolate it: that would be an incident.
+/// Fails if the caller could not release the namespace again, which would turn the test into an incident.
 async fn may_release(client: &Client) -> Result<()> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let may = async |verb: &str| -> Result<bool> {
@@ -92,7 +92,7 @@ async fn may_release(client: &Client) -> Result<()> {
         let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     };
-    // Nobody is granted this verb: whoever holds it holds a wildcard, which is no grant.
+    // `never-granted` is held by wildcards only, which are no grant.
     if may("never-granted").await? || !may("release").await? || !may("delete").await? {
         bail!(
             "you may not release quarantines/{NAMESPACE} by a grant of its own (a wildcard is none), and so could not let it out again: \
@@ -102,9 +102,9 @@ async fn may_release(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Writes before, isolates, and writes again.
+/// Verifies the writes before isolation, isolates, and verifies that they are refused.
 async fn try_fence(client: &Client, patience: StdDuration) -> Result<()> {
-    // A refusal proves something only if the same write passes without the fence: rights, quotas and webhooks refuse, too.
+    // A refusal proves something only if the same write passes without the fence, since rights, quotas and webhooks refuse, too.
     for write in writes() {
         write
             .send(client, true)
@@ -167,7 +167,7 @@ async fn isolate(client: &Client, patience: StdDuration) -> Result<()> {
     }
 }
 
-/// Deletes the Quarantine, and waits until writes pass again.
+/// Deletes the Quarantine and waits until writes pass again.
 async fn release(client: &Client, patience: StdDuration) -> Result<()> {
     let all: Api<Quarantine> = Api::all(client.clone());
     call_opt("delete Quarantine resurgam-test", all.delete(NAMESPACE, &DeleteParams::default())).await?;
@@ -193,7 +193,7 @@ async fn release(client: &Client, patience: StdDuration) -> Result<()> {
     }
 }
 
-/// Is it one of the policies that isolate which refused?
+/// Returns whether one of the isolating policies refused.
 fn is_fence(error: &IoError) -> bool {
     error
         .status()
@@ -217,13 +217,13 @@ impl Write {
 
     async fn send(&self, client: &Client, dry_run: bool) -> Result<(), IoError> {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &self.resource);
-        // Applied: what was left by a test that was interrupted is no conflict.
+        // Applied, so that the remains of an interrupted test are no conflict.
         let params = PatchParams { dry_run, ..PatchParams::apply("resurgam-test").force() };
         call(self.what(), api.patch(self.name(), &params, &Patch::Apply(&self.object))).await.map(drop)
     }
 }
 
-/// Ten writes, one for each way in which a tenant lets something run, talk, or out.
+/// Returns ten writes, one for each way in which a tenant could start, connect or expose something.
 fn writes() -> Vec<Write> {
     let container = json!([{"name": "main", "image": "localhost/none", "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}},
         "securityContext": {"allowPrivilegeEscalation": false, "runAsNonRoot": true, "runAsUser": 65532,

@@ -20,12 +20,12 @@ pub(super) struct Args {
     #[arg(long)]
     client: bool,
 
-    /// How it is written.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-/// One part, of which version it is, and whether it fits this command.
+/// A part, its version, and whether it is compatible with this command.
 struct Part {
     name: &'static str,
     /// For people.
@@ -77,7 +77,7 @@ async fn operators(client: &Client) -> Part {
             match lease.as_ref().and_then(|l| l.annotations().get(version::ANNOTATION)) {
                 None => unknown(NAME, "it does not say".to_owned()),
                 Some(found) => {
-                    let fits = if version::fits(found) { Verdict::Passed } else { Verdict::Failed };
+                    let fits = if version::is_compatible(found) { Verdict::Passed } else { Verdict::Failed };
                     Part { name: NAME, is: found.clone(), fits }
                 }
             }

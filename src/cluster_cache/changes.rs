@@ -1,14 +1,14 @@
-//! Tells whoever follows the cache what has changed.
+//! Publishes the changes of the cache to subscribers.
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Kind;
 
-/// Changes that a subscriber may be behind. Then it is told that it missed some.
+/// Maximum number of unread changes. A slower subscriber gets [`Notice::Missed`].
 const BEHIND: usize = 4096;
 
-/// A change of an object that is cached.
+/// A change of a cached object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Its kind.
@@ -17,20 +17,20 @@ pub(crate) struct Change {
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) name: String,
-    /// Where it was deleted: the version as of which it is gone.
+    /// If it was deleted, the resourceVersion of the deletion.
     pub(crate) gone: Option<String>,
-    /// Of a pod: it uses the network of its node.
+    /// For a pod: it uses its node's network.
     pub(crate) on_node_network: bool,
-    /// Something changed that is kept of it.
+    /// A cached field changed.
     pub(crate) is_judged: bool,
 }
 
-/// What a subscriber is told.
+/// A notice to a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// One object changed, and the cache has it.
+    /// One object changed, and the cache contains the change.
     Changed(Change),
-    /// The subscriber was too far behind: anything may have changed.
+    /// The subscriber missed changes, so anything may have changed.
     Missed,
 }
 
@@ -45,8 +45,8 @@ impl Default for Subscribers {
 }
 
 impl Subscribers {
-    pub(super) fn tell(&self, change: Change) {
-        // Nobody may have subscribed.
+    pub(super) fn publish(&self, change: Change) {
+        // There may be no subscriber.
         let _ = self.0.send(change);
     }
 
@@ -55,12 +55,12 @@ impl Subscribers {
     }
 }
 
-/// The changes from one moment on.
+/// Changes since the subscription.
 #[derive(Debug)]
 pub(crate) struct Changes(broadcast::Receiver<Change>);
 
 impl Changes {
-    /// Returns the next one. `None`: the watches have ended.
+    /// Returns the next notice. `None`: the watches have ended.
     pub(crate) async fn next(&mut self) -> Option<Notice> {
         match self.0.recv().await {
             Ok(change) => Some(Notice::Changed(change)),
@@ -69,7 +69,7 @@ impl Changes {
         }
     }
 
-    /// Returns the one that has come already, if any has.
+    /// Returns the next notice if there is one already.
     #[cfg(test)]
     pub(crate) fn now(&mut self) -> Option<Notice> {
         futures::FutureExt::now_or_never(self.next()).flatten()
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subscriber_that_is_behind_is_told_that_it_missed_changes() {
+    fn slow_subscriber_gets_missed() {
         let subscribers = Subscribers::default();
         let mut changes = subscribers.add();
         let change = |number: usize| Change {
@@ -92,7 +92,7 @@ mod tests {
             on_node_network: false,
             is_judged: true,
         };
-        (0..=BEHIND).for_each(|number| subscribers.tell(change(number)));
+        (0..=BEHIND).for_each(|number| subscribers.publish(change(number)));
         assert_eq!(changes.now(), Some(Notice::Missed));
         assert_eq!(changes.now(), Some(Notice::Changed(change(1))));
         let rest = std::iter::from_fn(|| changes.now()).count();

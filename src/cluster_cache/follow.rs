@@ -1,7 +1,7 @@
-//! Keeps the cache of one kind: lists it page by page, then watches it.
+//! Maintains the cache of one kind: lists it page by page, then watches it.
 //!
-//! A connection that is dead says nothing. So each watch ends after [`RENEWED_AFTER`] and is begun again where it ended, and the API
-//! server's answer to that confirms the cache: how old it can be is known without any error being reported.
+//! A dead connection reports no error. So each watch ends after [`RENEWED_AFTER`] and is resumed, and the API server's answer confirms
+//! the cache, which bounds its age.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -18,62 +18,62 @@ use super::Kind;
 use super::changes::{Change, Subscribers};
 use super::kind::{Confirmation, Difference, moment};
 
-/// Objects of one answer to a list.
+/// Page size of a list.
 const PAGE: u32 = 500;
-/// How long one page of a list may take.
+/// Deadline for one page of a list.
 const PAGE_WITHIN: Duration = Duration::from_secs(15);
-/// How long a watch may take to begin.
+/// Deadline for a watch to start.
 const BEGINS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a watch lasts, in seconds.
+/// Duration of a watch, in seconds.
 const RENEWED_AFTER: u32 = 10;
-/// How much later than it should end a watch is taken for dead.
+/// A watch that lasts this much longer than requested counts as dead.
 const GRACE: Duration = Duration::from_secs(3);
-/// A watch that ends at once is not begun again at once.
+/// Minimum time between the starts of two watches.
 const SHORTEST: Duration = Duration::from_millis(200);
-/// Pause after a first failure; twice as long after each further one.
+/// Pause after the first failure; doubled after each further one.
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a list or a watch ended.
+/// Why a list or a watch failed.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+enum WatchError {
     #[error("{0}")]
     Api(#[from] kube::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Unanswered(Duration),
-    #[error("the watch did not end when it should have: the connection is taken for dead")]
+    #[error("the watch did not end in time; the connection is considered dead")]
     Silent,
 }
 
-impl Broken {
-    /// Has the API server forgotten the version from which the watch was to go on?
+impl WatchError {
+    /// Returns whether the API server no longer has the version from which to resume.
     fn is_expired(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 410)
     }
 }
 
-/// What is kept of one kind.
-pub(super) trait Kept: Send + Sync + 'static {
-    /// All objects are about to be listed.
+/// The cache of one kind.
+pub(super) trait ObjectCache: Send + Sync + 'static {
+    /// Called before all objects are listed.
     fn begin_list(&self) {}
 
-    /// All objects have been listed.
+    /// Called after all objects were listed.
     fn end_list(&self) {}
 
     /// Returns the namespace and name of each object.
     fn names(&self) -> Vec<(String, String)>;
 
-    /// Returns how far it can be relied on.
+    /// Returns the state of the watch.
     fn confirmation(&self) -> &Confirmation;
 }
 
 /// A kind that is cached.
 pub(super) trait Source: 'static {
-    /// An object as it arrives.
+    /// Type of an object from the API server.
     type Arrived: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static;
-    /// What is kept of all objects.
-    type Cache: Kept;
+    /// Type of the cache.
+    type Cache: ObjectCache;
 
     /// The kind.
     const KIND: Kind;
@@ -81,26 +81,26 @@ pub(super) trait Source: 'static {
     /// Creates an empty cache.
     fn cache() -> Self::Cache;
 
-    /// Returns what is watched: everything, unless it says otherwise.
+    /// Returns the API and label selector to watch. Default: all objects.
     fn watched(client: &Client) -> (Api<Self::Arrived>, Option<String>) {
         (Api::all(client.clone()), None)
     }
 
-    /// Keeps an object. Returns what differs from before, and whether it uses the network of its node.
+    /// Stores an object. Returns what changed, and whether it uses its node's network.
     fn put(cache: &Self::Cache, namespace: &str, name: &str, arrived: Self::Arrived) -> (Difference, bool);
 
-    /// Forgets an object. Returns whether it used the network of its node.
+    /// Removes an object. Returns whether it used its node's network.
     fn remove(cache: &Self::Cache, namespace: &str, name: &str) -> bool;
 }
 
-/// The cache of one kind, being kept.
+/// Maintains the cache of one kind.
 pub(super) struct Follower<S: Source> {
     api: Api<S::Arrived>,
-    /// Selects the objects. `None`: all.
+    /// Label selector. `None`: all objects.
     labels: Option<String>,
     cache: Arc<S::Cache>,
     subscribers: Subscribers,
-    /// From where the next watch goes on. `None`: everything is listed first.
+    /// resourceVersion from which to resume the watch. `None`: everything is listed first.
     version: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl<S: Source> Follower<S> {
         Self { api, labels, cache, subscribers, version: None }
     }
 
-    /// Keeps the cache for as long as it is polled.
+    /// Maintains the cache until the future is dropped.
     pub(super) async fn run(mut self) {
         let mut pause = RETRY;
         loop {
@@ -124,7 +124,7 @@ impl<S: Source> Follower<S> {
                     if error.is_expired() {
                         self.version = None;
                     }
-                    tracing::warn!(%error, kind = %S::KIND, "a watch broke; it is begun again");
+                    tracing::warn!(%error, kind = %S::KIND, "watch failed; restarting it");
                     self.cache.confirmation().failed(error.to_string());
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
@@ -133,8 +133,8 @@ impl<S: Source> Follower<S> {
         }
     }
 
-    /// Lists, if need be, and watches until the watch ends.
-    async fn follow(&mut self) -> Result<(), Broken> {
+    /// Lists if necessary, and watches until the watch ends.
+    async fn follow(&mut self) -> Result<(), WatchError> {
         let version = match self.version.clone() {
             Some(version) => version,
             None => {
@@ -147,20 +147,20 @@ impl<S: Source> Follower<S> {
         params.label_selector.clone_from(&self.labels);
         let asked = moment();
         let watch = timeout(BEGINS_WITHIN, self.api.watch(&params, &version)).await;
-        let mut events = std::pin::pin!(watch.map_err(|_| Broken::Unanswered(BEGINS_WITHIN))??);
+        let mut events = std::pin::pin!(watch.map_err(|_| WatchError::Unanswered(BEGINS_WITHIN))??);
         self.cache.confirmation().confirm(asked);
         let dead_at = Instant::now() + Duration::from_secs(RENEWED_AFTER.into()) + GRACE;
         loop {
             match timeout_at(dead_at, events.next()).await {
                 Ok(Some(event)) => self.apply(event?)?,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(Broken::Silent),
+                Err(_) => return Err(WatchError::Silent),
             }
         }
     }
 
-    /// Reads everything, and returns as of which version.
-    async fn list(&self) -> Result<String, Broken> {
+    /// Lists all objects. Returns the list's resourceVersion.
+    async fn list(&self) -> Result<String, WatchError> {
         let asked = moment();
         self.cache.begin_list();
         let mut gone: BTreeSet<(String, String)> = self.cache.names().into_iter().collect();
@@ -168,7 +168,7 @@ impl<S: Source> Follower<S> {
         params.label_selector.clone_from(&self.labels);
         let version = loop {
             let page = timeout(PAGE_WITHIN, self.api.list(&params)).await;
-            let page = page.map_err(|_| Broken::Unanswered(PAGE_WITHIN))??;
+            let page = page.map_err(|_| WatchError::Unanswered(PAGE_WITHIN))??;
             for object in page.items {
                 gone.remove(&key(&object));
                 self.put(object);
@@ -186,7 +186,7 @@ impl<S: Source> Follower<S> {
         Ok(version)
     }
 
-    fn apply(&mut self, event: WatchEvent<S::Arrived>) -> Result<(), Broken> {
+    fn apply(&mut self, event: WatchEvent<S::Arrived>) -> Result<(), WatchError> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.version = object.resource_version();
@@ -198,7 +198,7 @@ impl<S: Source> Follower<S> {
                 self.remove(namespace, name, self.version.clone().unwrap_or_default());
             }
             WatchEvent::Bookmark(bookmark) => self.version = Some(bookmark.metadata.resource_version),
-            WatchEvent::Error(status) => return Err(Broken::Api(kube::Error::Api(status))),
+            WatchEvent::Error(status) => return Err(WatchError::Api(kube::Error::Api(status))),
         }
         Ok(())
     }
@@ -207,7 +207,7 @@ impl<S: Source> Follower<S> {
         let (namespace, name) = key(&object);
         let (difference, on_node_network) = S::put(&self.cache, &namespace, &name, object);
         let is_judged = difference == Difference::Judged;
-        self.subscribers.tell(Change {
+        self.subscribers.publish(Change {
             kind: S::KIND,
             namespace,
             name,
@@ -217,11 +217,11 @@ impl<S: Source> Follower<S> {
         });
     }
 
-    /// `version`: as of which it is gone.
+    /// `version`: resourceVersion of the deletion.
     fn remove(&self, namespace: String, name: String, version: String) {
         let on_node_network = S::remove(&self.cache, &namespace, &name);
         let gone = Some(version);
-        self.subscribers.tell(Change {
+        self.subscribers.publish(Change {
             kind: S::KIND,
             namespace,
             name,

@@ -1,4 +1,4 @@
-//! The objects of one kind, by namespace, and how far they can be relied on.
+//! The objects of one kind, by namespace, and the state of their watch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::follow::Kept;
+use super::follow::ObjectCache;
 use crate::clock;
 
-/// What is kept of an object, or why it cannot be read: one that cannot stops none of the others.
+/// The cached fields of an object, or why it cannot be deserialized, which does not affect others.
 pub(crate) type Entry<T> = Result<T, String>;
 
-/// What changed of an object.
+/// What changed in an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// Something that is kept, or the object came or went.
+    /// A cached field, or the object was created or deleted.
     Judged,
-    /// Something else.
+    /// Something that is not cached.
     Other,
 }
 
-/// A kind whose watch does not work. Nothing may be judged by it.
+/// A kind whose watch fails. No decision may be based on its cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
-    /// Its plural.
+    /// Plural of the kind.
     pub(crate) resource: &'static str,
-    /// When the API server last confirmed the cache. `None`: it has not been read yet.
+    /// When the API server last confirmed the cache. `None`: never.
     pub(crate) since: Option<Timestamp>,
-    /// What the watch failed with.
+    /// Last error of the watch.
     pub(crate) error: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct KindCache<T> {
     confirmation: Confirmation,
 }
 
-/// How far a cache can be relied on.
+/// State of a watch: when the API server last confirmed the cache.
 #[derive(Debug)]
 pub(crate) struct Confirmation {
     resource: &'static str,
@@ -58,24 +58,24 @@ struct Health {
 }
 
 impl<T: PartialEq> KindCache<T> {
-    /// Creates an empty cache, which nothing has confirmed yet, of a kind with this plural.
+    /// Creates an empty, unconfirmed cache. `resource`: plural of the kind.
     pub(crate) fn new(resource: &'static str) -> Self {
         Self { objects: RwLock::default(), confirmation: Confirmation::new(resource) }
     }
 
-    /// Returns what is kept of the objects in a namespace.
+    /// Returns the cached objects of a namespace.
     pub(crate) fn within(&self, namespace: &str) -> Vec<Arc<Entry<T>>> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects.get(namespace).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// Returns what is kept of an object.
+    /// Returns a cached object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Entry<T>>> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects.get(namespace)?.get(name).cloned()
     }
 
-    /// Keeps an object. Returns what differs from what was kept of it before.
+    /// Stores an object. Returns what changed.
     pub(super) fn put(&self, namespace: &str, name: &str, entry: Entry<T>) -> Difference {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         if !objects.contains_key(namespace) {
@@ -89,7 +89,7 @@ impl<T: PartialEq> KindCache<T> {
         Difference::Judged
     }
 
-    /// Forgets an object. Returns what was kept of it.
+    /// Removes an object. Returns what was cached of it.
     pub(super) fn remove(&self, namespace: &str, name: &str) -> Option<Arc<Entry<T>>> {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let within = objects.get_mut(namespace)?;
@@ -100,7 +100,7 @@ impl<T: PartialEq> KindCache<T> {
         removed
     }
 
-    /// Returns how far it can be relied on.
+    /// Returns the state of the watch.
     pub(crate) fn confirmation(&self) -> &Confirmation {
         &self.confirmation
     }
@@ -112,7 +112,7 @@ impl<T: PartialEq> KindCache<T> {
     }
 }
 
-impl<T: PartialEq + Send + Sync + 'static> Kept for KindCache<T> {
+impl<T: PartialEq + Send + Sync + 'static> ObjectCache for KindCache<T> {
     fn names(&self) -> Vec<(String, String)> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         let of = |(namespace, within): (&String, &Within<T>)| {
@@ -127,26 +127,26 @@ impl<T: PartialEq + Send + Sync + 'static> Kept for KindCache<T> {
 }
 
 impl Confirmation {
-    /// Creates one of a kind with this plural, which nothing has confirmed yet.
+    /// Creates the unconfirmed state. `resource`: plural of the kind.
     pub(super) fn new(resource: &'static str) -> Self {
         Self { resource, health: Mutex::default(), ready: watch::Sender::new(false) }
     }
 
-    /// Notes that the API server answered a list or watch which was asked for at `asked`: the cache lacks nothing from before, or is
-    /// about to be told.
+    /// Records that the API server answered a list or watch that was requested at `asked`. All earlier changes are in the cache or about
+    /// to arrive.
     pub(super) fn confirm(&self, asked: (Instant, Timestamp)) {
         *self.health() = Health { confirmed: Some(asked), error: None };
         self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
-    /// Notes that the watch failed.
+    /// Records that the watch failed.
     pub(super) fn failed(&self, error: String) {
         self.health().error = Some(error);
     }
 
-    /// Returns once everything has been read for the first time.
+    /// Waits until everything was read for the first time.
     pub(crate) async fn ready(&self) {
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
@@ -169,7 +169,7 @@ impl Confirmation {
     }
 }
 
-/// Returns this moment, as [`Confirmation::confirm`] takes it.
+/// Returns the current time for [`Confirmation::confirm`].
 pub(super) fn moment() -> (Instant, Timestamp) {
     (Instant::now(), clock::now())
 }

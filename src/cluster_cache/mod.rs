@@ -1,4 +1,4 @@
-//! One watch for each kind that gates judge and isolation is judged by, shared by everything that follows these kinds.
+//! The cluster cache: one watch per kind that gates or isolation depend on, shared by all controllers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -27,8 +27,8 @@ mod reduce;
 mod sources;
 mod store;
 
-/// What the API server has not confirmed for longer may be judged by no more. Below the freshness of every gate, which is half a minute
-/// or longer; above the time after which a watch is renewed.
+/// Maximum age of the API server's confirmation for decisions. Less than the freshness of every gate, which is at least half a minute,
+/// and more than the duration of a watch.
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(20);
 
 /// A kind that is cached.
@@ -50,15 +50,15 @@ pub(crate) enum Kind {
     CronJob,
     /// `pods`.
     Pod,
-    /// `configmaps`, by their versions.
+    /// `configmaps`, resourceVersions only.
     ConfigMap,
-    /// `serviceaccounts`, by their metadata.
+    /// `serviceaccounts`, metadata only.
     ServiceAccount,
     /// `namespaces`.
     Namespace,
     /// `networkpolicies.networking.k8s.io`.
     NetworkPolicy,
-    /// The isolation lists: ConfigMaps of the operator's own.
+    /// The isolation lists: ConfigMaps in the operator's namespace.
     IsolationList,
     /// `quarantines.resurgam.dev`.
     Quarantine,
@@ -72,11 +72,11 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Which version of an object there is, where nothing else of it is kept.
+/// resourceVersion of an object, of which nothing else is cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Version(pub(crate) Option<String>);
 
-/// The cache of all kinds. Clones share it; the watches end with the last of them.
+/// The cache of all kinds. Clones share it; the watches end with the last clone.
 #[derive(Clone, Debug)]
 pub struct ClusterCache(Arc<Shared>);
 
@@ -84,7 +84,7 @@ pub struct ClusterCache(Arc<Shared>);
 struct Shared {
     kinds: Kinds,
     subscribers: Subscribers,
-    /// Ends the watches.
+    /// Dropping it ends the watches.
     _watches: Mutex<JoinSet<()>>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct Kinds {
 }
 
 impl ClusterCache {
-    /// Begins to watch all kinds, each in a task of its own.
+    /// Starts one watch task per kind.
     #[must_use]
     pub fn start(client: &Client) -> Self {
         let subscribers = Subscribers::default();
@@ -140,17 +140,17 @@ impl ClusterCache {
         &self.0.kinds
     }
 
-    /// Returns all changes from now on, each once the cache has it.
+    /// Subscribes to all further changes. A change is published after the cache contains it.
     pub(crate) fn subscribe(&self) -> Changes {
         self.0.subscribers.add()
     }
 
-    /// Returns once every kind has been read for the first time.
+    /// Waits until every kind was read for the first time.
     pub(crate) async fn ready(&self) {
         futures::future::join_all(self.kinds().confirmations().map(Confirmation::ready)).await;
     }
 
-    /// Has the API server confirmed every kind lately?
+    /// Returns whether the API server confirmed every kind recently.
     pub(crate) fn is_fresh(&self) -> bool {
         self.kinds().confirmations().iter().all(|confirmation| confirmation.is_fresh(STALE_AFTER).is_ok())
     }

@@ -1,4 +1,4 @@
-//! What the cache keeps of each object: the fields that gates judge, or isolation is judged by. Everything else is dropped as it arrives.
+//! Drops all fields of an object that neither gates nor isolation depend on.
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet,
@@ -16,14 +16,13 @@ use kube::api::ObjectMeta;
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
 use resurgam_core::isolation::controls::pods::MIRROR_ANNOTATION;
 
-/// An object of which less can be kept.
+/// An object that can be reduced.
 pub(crate) trait Reduce {
-    /// Returns the object without what nothing reads.
+    /// Returns the object without unused fields.
     fn reduced(self) -> Self;
 }
 
-/// Metadata that is read. The resourceVersion is dropped, so that an object in which nothing that is read has changed is equal to the
-/// one before.
+/// Returns the used metadata. The resourceVersion is dropped, so that objects compare equal if no used field changed.
 fn metadata(meta: ObjectMeta) -> ObjectMeta {
     let annotations = meta.annotations.map(|mut annotations| {
         let read = [SEAL_ANNOTATION, RECORDED_ANNOTATION, MIRROR_ANNOTATION];
@@ -49,7 +48,7 @@ fn container(container: Container) -> Container {
     Container { name: container.name, image: container.image, ..Container::default() }
 }
 
-/// Images, and whether the pod uses its node's network.
+/// Keeps images, and whether the pod uses its node's network.
 fn pod_spec(spec: PodSpec) -> PodSpec {
     let ephemeral = |container: EphemeralContainer| EphemeralContainer {
         name: container.name,
@@ -182,7 +181,7 @@ impl Reduce for ReplicationController {
 impl Reduce for Job {
     fn reduced(self) -> Self {
         let status = self.status.map(|mut status| {
-            // Thousands of names of pods, for a large Job.
+            // A large Job has thousands of pod names here.
             status.uncounted_terminated_pods = None;
             status
         });
@@ -223,7 +222,7 @@ impl Reduce for NetworkPolicy {
     }
 }
 
-/// Whole: its annotations count, and what is written to it is written over its version.
+/// Kept whole: its annotations are used, and writes need its resourceVersion.
 impl Reduce for Namespace {
     fn reduced(self) -> Self {
         Self { metadata: ObjectMeta { managed_fields: None, ..self.metadata }, ..Self::default() }

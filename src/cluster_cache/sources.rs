@@ -1,4 +1,4 @@
-//! What is watched of each kind, and what is kept of an object.
+//! What is watched of each kind, and what is cached of an object.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -15,7 +15,7 @@ use super::{Kind, Reduce, Version};
 use crate::api::{OPERATOR_NAMESPACE, Quarantine, ServiceRecovery};
 use crate::isolation::list;
 
-/// Implements a kind of which something is kept by namespace. `keep` turns what arrives into that.
+/// Implements a kind that is cached by namespace. `keep` converts an object from the API server into what is cached.
 macro_rules! kept {
     ($($source:ident: $arrived:ty => $kept:ty, $plural:literal, $keep:expr;)+) => {$(
         impl Source for $source {
@@ -87,13 +87,13 @@ impl Source for Pod {
     }
 }
 
-/// Of one that cannot be read, nobody knows.
+/// `false` for a pod that cannot be deserialized.
 fn is_on_node_network(entry: &Entry<Pod>) -> bool {
     let uses = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     entry.as_ref().map_or(true, uses)
 }
 
-/// The isolation lists, whole: passes judge them, and write over the version that is here.
+/// The isolation lists, kept whole: passes use them, and write over this resourceVersion.
 pub(super) struct IsolationList;
 
 impl Source for IsolationList {

@@ -1,5 +1,4 @@
-//! All objects of one of our own kinds, as they are, in a store that is shared: the plan controller and the Quarantine controller
-//! look into the same one.
+//! Complete objects of our own kinds in a store that the plan controller and the Quarantine controller share.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +9,10 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 
-use super::follow::Kept;
+use super::follow::ObjectCache;
 use super::kind::{Confirmation, Difference};
 
-/// An object that may not be what its kind says: one that cannot be read stops none of the others.
+/// An object that may fail to deserialize, without affecting others.
 pub(crate) type Guarded<K> = DeserializeGuard<K>;
 
 /// The objects of one kind.
@@ -31,7 +30,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     writer: Writer<Guarded<K>>,
-    /// All have been listed once. Until then the store is not ready.
+    /// All objects were listed once. Before that, the store is not ready.
     is_complete: bool,
 }
 
@@ -59,7 +58,7 @@ where
         self.store.clone()
     }
 
-    /// Returns how far it can be relied on.
+    /// Returns the state of the watch.
     pub(crate) fn confirmation(&self) -> &Confirmation {
         &self.confirmation
     }
@@ -86,14 +85,14 @@ where
     }
 }
 
-impl<K> Kept for StoreCache<K>
+impl<K> ObjectCache for StoreCache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     fn begin_list(&self) {
         let mut listing = self.listing();
         if !listing.is_complete {
-            // What an earlier try listed may be gone by now.
+            // Objects of an earlier, interrupted list may be gone.
             listing.writer.apply_watcher_event(&Event::Init);
         }
     }

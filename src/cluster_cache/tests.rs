@@ -106,7 +106,7 @@ async fn lists_by_pages_and_watches_from_where_the_list_ended() {
 }
 
 #[tokio::test]
-async fn an_expired_version_is_listed_anew_and_what_is_gone_is_told() {
+async fn expired_version_is_relisted_and_deletions_published() {
     let expired = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "too old",
         "reason": "Expired", "code": 410});
     let (cache, told, asked) = followed(vec![
@@ -147,7 +147,7 @@ async fn an_object_that_cannot_be_read_hides_no_other() {
 }
 
 #[test]
-fn what_is_not_confirmed_is_stale_and_says_since_when() {
+fn unconfirmed_cache_is_stale_since_a_time() {
     let cache = KindCache::<Pod>::new("pods");
     let stale = cache.is_fresh(STALE_AFTER).unwrap_err();
     assert_eq!((stale.resource, stale.since, stale.error), ("pods", None, None));

@@ -1,4 +1,4 @@
-//! Records of the requirements last accepted: one ConfigMap for each namespace, in the operator's own, where no tenant writes.
+//! Records of the requirements last accepted: one ConfigMap per namespace, in the operator's namespace, where no tenant writes.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::isolation::MANAGED_BY;
 use crate::plan::Plan;
 use crate::plan::ratchet::{Requirements, Scope};
 
-/// Label on what the operator records, and its value on these.
+/// Label of the operator's records, and its value on these.
 pub(crate) const RECORD_LABEL: &str = "resurgam.dev/record";
 const RECORD: &str = "accepted-requirements";
 const OF_NAMESPACE: &str = "resurgam-accepted.";
@@ -36,7 +36,7 @@ const ACCEPTED_BY: &str = "acceptedBy";
 const ACCEPTED_AT: &str = "acceptedAt";
 const EXCEPTIONS: &str = "exceptions";
 
-/// Name of the ConfigMap for a scope.
+/// Returns the name of the ConfigMap of a scope.
 pub(crate) fn name(scope: &Scope) -> String {
     match scope {
         Scope::Namespace(namespace) => format!("{OF_NAMESPACE}{namespace}"),
@@ -44,7 +44,7 @@ pub(crate) fn name(scope: &Scope) -> String {
     }
 }
 
-/// The scope that a ConfigMap of this name is for.
+/// Returns the scope of a ConfigMap with this name.
 pub(crate) fn scope(name: &str) -> Option<Scope> {
     if let Some(namespace) = name.strip_prefix(OF_NAMESPACE) {
         return Some(Scope::Namespace(namespace.to_owned()));
@@ -53,12 +53,12 @@ pub(crate) fn scope(name: &str) -> Option<Scope> {
     Some(Scope::External { plan_namespace: plan_namespace.to_owned(), service: service.to_owned() })
 }
 
-/// Selects the records.
+/// Returns the label selector of the records.
 pub(crate) fn selector() -> String {
     format!("{RECORD_LABEL}={RECORD}")
 }
 
-/// What is on record for a scope, by the watch or by this process's own last write, whichever is newer (I6).
+/// Returns the record of a scope: the watch's, or this process's own last write if that is newer (I6).
 pub(super) fn observe(stores: &Stores, state: &mut State, scope: &Scope) -> AcceptedState {
     let name = name(scope);
     let watched = stores.accepted.get(&ObjectRef::new(&name).within(RECORDS_NAMESPACE));
@@ -74,7 +74,7 @@ pub(super) fn observe(stores: &Stores, state: &mut State, scope: &Scope) -> Acce
     if uid.is_some_and(|uid| !incident_is_there(stores, uid)) {
         return AcceptedState::Outdated { revision: object.resource_version().unwrap_or_default() };
     }
-    // Read once for each version: a plan is looked at often.
+    // Each version is parsed once, since plans are reconciled often.
     let read = state.accepted_read.entry(name);
     let version = object.resource_version();
     let read = read.and_modify(|read| {
@@ -92,7 +92,7 @@ fn incident_is_there(stores: &Stores, uid: &str) -> bool {
     stores.incidents.state().iter().any(is)
 }
 
-/// Reads a record. One that is not as this version writes them is unreadable, which blocks.
+/// Parses a record. A malformed record is unreadable, which blocks.
 fn parse(object: &ConfigMap) -> AcceptedState {
     let revision = object.resource_version().unwrap_or_default();
     match try_parse(object) {
@@ -121,14 +121,14 @@ fn records(context: &Context) -> Api<ConfigMap> {
     Api::namespaced(context.client.clone(), RECORDS_NAMESPACE)
 }
 
-/// UID of the Incident that a plan names, as far as the watch has told.
+/// Returns the UID of the plan's Incident in the watch's store.
 fn incident_uid(stores: &Stores, plan: &Plan) -> Option<String> {
     let object = stores.incidents.get(&ObjectRef::new(plan.incident.as_deref()?))?;
     kube::Resource::meta(object.as_ref()).uid.clone()
 }
 
 impl Act {
-    /// Writes records of accepted requirements, each only over what was decided on.
+    /// Writes records of accepted requirements, each only over the version that the decision was based on.
     pub(super) async fn accept(&self, accepting: &[Accepting]) -> Result<(), ActError> {
         let uid = incident_uid(&self.context.stores, &self.plan);
         let (Some(incident), Some(uid)) = (self.plan.incident.clone(), uid) else {
@@ -192,7 +192,7 @@ impl Act {
         Ok(written)
     }
 
-    /// A record that is of another Incident than the plan's is written over without a person only where that is gone by a live read.
+    /// Reads live whether the Incident of a record is gone. Only then may the record of another Incident be overwritten without a person.
     async fn is_not_of_another_incident(
         &self,
         name: &str,
@@ -216,7 +216,7 @@ impl Act {
         Ok(())
     }
 
-    /// By a live read, what the plan requires of the service is what was accepted, for every namespace of it.
+    /// Reads live whether what the plan requires of the service was accepted for each of its namespaces.
     pub(super) async fn requirements_are_accepted(&self) -> Result<(), ActError> {
         let uid = incident_uid(&self.context.stores, &self.plan);
         let records = records(&self.context);
@@ -254,7 +254,7 @@ async fn incident_uids(context: &Context) -> Result<Vec<String>, IoError> {
     Ok(list.items.into_iter().filter_map(|incident| incident.metadata.uid).collect())
 }
 
-/// Deletes the records of Incidents that are gone, by a live read. Without that they are ignored all the same.
+/// Deletes the records of Incidents that are gone by a live read. Until then such records are ignored.
 pub(crate) async fn sweep(context: &Context) -> Result<(), IoError> {
     let uid = |object: &ConfigMap| object.data.as_ref().and_then(|data| data.get(INCIDENT_UID)).cloned();
     let suspect =

@@ -52,7 +52,7 @@ fn a_record_that_is_not_as_it_was_written_is_unreadable() {
 }
 
 #[test]
-fn a_scope_is_told_from_the_name_of_its_record() {
+fn scope_follows_from_the_name_of_its_record() {
     for of in [
         Scope::Namespace("db".to_owned()),
         Scope::External { plan_namespace: "recovery".to_owned(), service: "idp".to_owned() },

@@ -1,5 +1,5 @@
-//! Which API servers there are: watched, so that a new one is tried at once. One that did not answer is asked again at an
-//! interval, while anything is isolated.
+//! Watches which API servers there are, so that a new one is probed at once. While anything is isolated, a server that did not answer is
+//! retried at an interval.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -17,29 +17,29 @@ use crate::calls::call_within;
 use crate::isolation::api_servers;
 use crate::isolation::probe::Servers;
 
-/// How often one that did not answer is asked again.
-const AGAIN: Duration = Duration::from_secs(15);
-/// After this, a watch that failed is begun anew.
-const ANEW: Duration = Duration::from_secs(5);
+/// Interval at which an API server that did not answer is retried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause before a failed watch is restarted.
+const WATCH_RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps what is known of them, for ever.
+/// Keeps the list of API servers current. Never returns.
 pub async fn keep(client: Client, servers: Servers, network: Network) {
-    futures::join!(follow(&client, &servers), ask_again(&servers, &network));
+    futures::join!(watch_api_servers(&client, &servers), retry_unanswering(&servers, &network));
 }
 
-async fn follow(client: &Client, servers: &Servers) {
+async fn watch_api_servers(client: &Client, servers: &Servers) {
     loop {
         let why = watch(client, servers).await;
-        tracing::warn!(why, "the EndpointSlices of default/kubernetes cannot be watched");
+        tracing::warn!(why, "EndpointSlices of default/kubernetes cannot be watched; will retry");
         servers.unreadable(
             format!("the EndpointSlices of default/kubernetes cannot be read: {why}"),
             Instant::now(),
         );
-        tokio::time::sleep(ANEW).await;
+        tokio::time::sleep(WATCH_RETRY).await;
     }
 }
 
-/// Until it fails: why. A watch that goes on after that would not say so before something changes, so it is begun anew by a list.
+/// Watches the EndpointSlices. Returns why the watch failed. A restarted watch begins with a list, which a resumed one would not.
 async fn watch(client: &Client, servers: &Servers) -> String {
     let (reader, writer) = store();
     let only = watcher::Config::default().labels(api_servers::LABEL);
@@ -60,21 +60,21 @@ async fn watch(client: &Client, servers: &Servers) -> String {
     "the watch ended".to_owned()
 }
 
-async fn ask_again(servers: &Servers, network: &Network) {
-    let mut ticks = tokio::time::interval(AGAIN);
+async fn retry_unanswering(servers: &Servers, network: &Network) {
+    let mut ticks = tokio::time::interval(RETRY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if !network.is_needed() {
             continue;
         }
-        join_all(servers.all_away().into_iter().map(|server| async move {
+        join_all(servers.unanswering().into_iter().map(|server| async move {
             let what = format!("ask the API server at {} for its version", server.name);
             let answer = call_within(server.deadline, what, server.client.apiserver_version()).await;
-            // Whatever it says, there is somebody to be tried.
+            // Any answer shows that there is a server to probe.
             let answers = answer.as_ref().err().is_none_or(|error| error.unanswered().is_none());
             if let Some(address) = server.listed.filter(|_| answers) {
-                servers.back(address);
+                servers.mark_answering(address);
             }
         }))
         .await;

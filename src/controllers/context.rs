@@ -1,9 +1,9 @@
-//! What everything that is done for plans shares.
+//! State that all plan tasks share.
 
 use kube::{Client, Config};
 
 use super::events::Events;
-use super::gate_tasks::Gatekeeper;
+use super::gate_tasks::GateRunner;
 use super::health_cache::HealthCache;
 use super::process::Process;
 use super::running::State;
@@ -11,24 +11,24 @@ use super::stores::{Stores, Wakeups};
 use crate::leader::Leadership;
 use crate::plan::Plan;
 
-/// What everything that is done for plans shares.
+/// State that all plan tasks share.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) stores: Stores,
     pub(crate) events: Events,
-    pub(crate) gatekeeper: Gatekeeper,
-    /// Wakes who looks at objects of the cluster when they change.
+    pub(crate) gate_runner: GateRunner,
+    /// Wakes gates and steps when objects in the cluster cache change.
     pub(crate) wakeups: Wakeups,
-    /// What is shared with the process: what it counts, signs of life, how it ends.
+    /// Metrics, heartbeats and shutdown signal of the process.
     pub(crate) process: Process,
-    /// What `client` was made from.
+    /// The configuration that `client` was created from.
     pub(crate) config: Config,
-    /// Told what was heard of services' health.
+    /// Health of services, for the quarantine controller.
     pub(crate) health: HealthCache,
 }
 
 impl Context {
-    /// A client that acts as the plan's account.
+    /// Returns a client that impersonates the plan's account.
     pub(crate) fn account_client(&self, plan: &Plan, state: &mut State) -> Option<Client> {
         if let Some((account, client)) = &state.account
             && *account == plan.account
@@ -41,22 +41,22 @@ impl Context {
                 Some(client)
             }
             Err(error) => {
-                tracing::error!(account = plan.account, %error, "no client can be made for the plan's account");
+                tracing::error!(account = plan.account, %error, "no client for the plan's account; the plan cannot act");
                 None
             }
         }
     }
 }
 
-/// Returns the name of a service account, as the API server knows it.
+/// Returns the user name of a service account.
 pub(crate) fn account_user(namespace: &str, account: &str) -> String {
     format!("system:serviceaccount:{namespace}:{account}")
 }
 
-/// A client that acts as a service account, by impersonation.
+/// Returns a client that impersonates a service account.
 ///
 /// # Errors
-/// The account's name fits no header, or no client can be made.
+/// The account's name is no valid header value, or no client can be created.
 pub fn impersonating(
     config: &Config,
     namespace: &str,

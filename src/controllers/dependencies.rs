@@ -1,4 +1,4 @@
-//! What a service depends on, read live right before anything is loosened for it.
+//! Reads the dependencies of a service live, right before a loosening.
 
 use futures::future::try_join_all;
 use kube::{Api, Client};
@@ -9,7 +9,7 @@ use crate::calls::{IoError, call_opt};
 use crate::plan::Plan;
 use crate::plan::loosening::Dependency;
 
-/// One dependency, as it was read.
+/// One dependency, as read.
 pub(super) struct ReadDependency {
     service: String,
     record: Option<ServiceRecovery>,
@@ -23,11 +23,10 @@ impl<'a> From<&'a ReadDependency> for Dependency<'a> {
     }
 }
 
-/// Reads the ServiceRecoveries of these services of a plan, with what this process knows of their health. One that was written for
-/// another plan says nothing of this one.
+/// Reads the ServiceRecoveries of these services, and adds their health from the cache. A ServiceRecovery of another plan does not count.
 ///
 /// # Errors
-/// The API server refused, or did not answer: nothing may be loosened.
+/// The API server refused, or did not answer. Nothing may be loosened then.
 pub(super) async fn read_dependencies(
     client: &Client,
     plan: &Plan,

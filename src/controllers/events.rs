@@ -1,4 +1,4 @@
-//! Events on transitions, for `kubectl describe` and whoever collects them. They never hold up a decision.
+//! Events on transitions, for `kubectl describe` and event collectors. They never delay a decision.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -10,10 +10,10 @@ use crate::api::conditions::{READY, find, shorten};
 use crate::api::{RecoveryPlan, RecoveryPlanStatus, ServiceRecovery, ServiceRecoveryStatus};
 use crate::calls::call;
 
-/// An Event's note may not be longer.
+/// Maximum length of an Event's note.
 const NOTE_LIMIT: usize = 1000;
 
-/// As many Events wait to be published; further ones are lost.
+/// Maximum number of Events that wait to be published. Further ones are dropped.
 const WAITING_LIMIT: usize = 1_024;
 
 /// Publishes Events from a task of its own.
@@ -27,7 +27,7 @@ impl Events {
         tasks.spawn(async move {
             while let Some((event, regarding)) = queue.recv().await {
                 if let Err(error) = call("publish an Event", recorder.publish(&event, &regarding)).await {
-                    tracing::debug!(%error, "an Event was lost");
+                    tracing::debug!(%error, "Event not published; it is lost");
                 }
             }
         });
@@ -42,11 +42,11 @@ impl Events {
             action: "Recover".to_owned(),
             secondary: None,
         };
-        // A lost Event is only that: the status has the whole story.
+        // A dropped Event is harmless: the status has the same information.
         let _ = self.0.try_send((event, regarding));
     }
 
-    /// Tells of a service's new stage, attempt, or need of a Decision.
+    /// Publishes a service's new stage, attempt, or need of a Decision.
     pub(crate) fn stage_changed(
         &self,
         object: &ServiceRecovery,
@@ -74,7 +74,7 @@ impl Events {
         }
     }
 
-    /// Tells of a plan's new state.
+    /// Publishes a plan's new state.
     pub(crate) fn plan_changed(
         &self,
         object: &RecoveryPlan,

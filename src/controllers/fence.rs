@@ -1,6 +1,6 @@
-//! The admission policies and the ConfigMap that the guards go by: written at start, watched, put back at once. They refuse by
-//! themselves, operator or not; but no policy in the API guards policies, so an administrator can take them away. Then they come
-//! back, and it is told. Those of a newer version are left as they are.
+//! Installs the admission policies and the guards' ConfigMap at startup, watches them, and restores them after drift. They refuse writes
+//! even while no operator runs. No policy in the API can protect policies, so an administrator can delete them; they are restored, and
+//! the drift is reported. Policies of a newer version are left alone.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::isolation::list;
 use crate::isolation::pass::FenceState;
 use crate::isolation::policies::{self, Policy, VERSION, VERSION_ANNOTATION};
 
-/// Pause before putting the policies back is tried again.
+/// Pause before a failed restoration is retried.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Why the policies are not in place.
@@ -34,12 +34,12 @@ pub enum FenceError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A policy of ours does not parse: a mistake of this build.
+    /// A built-in policy does not parse: a bug of this build.
     #[error("the policies of this build do not parse: {0}")]
     Policies(#[from] serde_yaml::Error),
 }
 
-/// Shared by whoever keeps the policies and whoever relies on them.
+/// State of the policies, shared by their keeper and the controllers that report it.
 #[derive(Clone, Debug)]
 pub struct Fence(Arc<watch::Sender<FenceState>>);
 
@@ -51,13 +51,13 @@ impl Default for Fence {
 }
 
 impl Fence {
-    /// What is known now.
+    /// Returns the current state.
     #[must_use]
     pub fn state(&self) -> FenceState {
         self.0.borrow().clone()
     }
 
-    /// Tells of changes.
+    /// Subscribes to changes of the state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<FenceState> {
         self.0.subscribe()
@@ -82,42 +82,42 @@ impl Fence {
     }
 }
 
-/// What came of writing the policies.
+/// Result of installing the policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// Something was missing or had changed.
+    /// Something was missing or differed.
     pub written: bool,
-    /// Something is of a newer version, and was left as it is.
+    /// Something belongs to a newer version and was left alone.
     pub newer: bool,
 }
 
 impl Installed {
-    fn add(&mut self, found: Found) {
-        self.written |= matches!(found, Found::Missing | Found::Other);
-        self.newer |= found == Found::Newer;
+    fn add(&mut self, found: Comparison) {
+        self.written |= matches!(found, Comparison::Missing | Comparison::Other);
+        self.newer |= found == Comparison::Newer;
     }
 }
 
-/// How a policy was found.
+/// How an installed policy compares with ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Comparison {
     Missing,
     AsWritten,
     Newer,
-    /// Older, or changed by somebody.
+    /// An older version, or modified by another writer.
     Other,
 }
 
-/// How a policy that is there compares with ours: the version that it bears, and whether it says the same. Pure.
-fn compare(version: Option<&str>, same: bool) -> Found {
+/// Compares an installed policy with ours. `version`: the version that it carries; `same`: whether the specs are equal. Pure.
+fn compare(version: Option<&str>, same: bool) -> Comparison {
     match version.and_then(|version| version.parse::<u64>().ok()) {
-        Some(version) if version > VERSION => Found::Newer,
-        Some(VERSION) if same => Found::AsWritten,
-        _ => Found::Other,
+        Some(version) if version > VERSION => Comparison::Newer,
+        Some(VERSION) if same => Comparison::AsWritten,
+        _ => Comparison::Other,
     }
 }
 
-/// Writes the guards' ConfigMap, if there is none, then the policies and their bindings.
+/// Writes the guards' ConfigMap if it is missing, then the policies and their bindings.
 ///
 /// # Errors
 /// [`FenceError`], naming the policy.
@@ -130,13 +130,13 @@ pub async fn install(client: &Client) -> Result<Installed, FenceError> {
     Ok(installed)
 }
 
-/// Applied where it is missing, replaced where it differs: a field that somebody added to ours, such as a match condition,
-/// would survive an apply.
+/// Creates a missing object and replaces one that differs. An apply would keep fields that another writer added, such as a match
+/// condition.
 async fn put<K, S: PartialEq>(
     client: &Client,
     wanted: &K,
     spec: impl Fn(&K) -> Option<&S>,
-) -> Result<Found, IoError>
+) -> Result<Comparison, IoError>
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
         + Serialize
@@ -150,11 +150,11 @@ where
     let Some(live) = call_opt(what("get"), api.get(&name)).await? else {
         let params = PatchParams::apply(field_manager::FENCE).force();
         call(what("apply"), api.patch(&name, &params, &Patch::Apply(wanted))).await?;
-        return Ok(Found::Missing);
+        return Ok(Comparison::Missing);
     };
     let version = live.annotations().get(VERSION_ANNOTATION).map(String::as_str);
     let found = compare(version, spec(&live) == spec(wanted));
-    if found == Found::Other {
+    if found == Comparison::Other {
         let mut wanted = wanted.clone();
         wanted.meta_mut().resource_version = live.resource_version();
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::FENCE.to_owned()) };
@@ -163,7 +163,7 @@ where
     Ok(found)
 }
 
-/// Keeps the policies as they are, for ever. Whoever relies on them learns of drift through `fence`.
+/// Keeps the policies installed. Never returns. Publishes drift through `fence`.
 pub async fn keep(client: Client, fence: Fence) {
     let names: Vec<String> = match policies::all() {
         Ok(all) => all.iter().map(|p| p.policy.name_any()).collect(),
@@ -175,8 +175,8 @@ pub async fn keep(client: Client, fence: Fence) {
     let policies = touched::<ValidatingAdmissionPolicy>(client.clone());
     let bindings = touched::<ValidatingAdmissionPolicyBinding>(client.clone());
     let touched = stream::select(policies, bindings).filter(|name| std::future::ready(names.contains(name)));
-    let touched = stream::select(touched, vanished(client.clone()));
-    // Several objects arrive at once at start: what has queued up is looked at once.
+    let touched = stream::select(touched, list_deletions(client.clone()));
+    // Several objects arrive at once at startup; the queued ones are handled together.
     let at_start = stream::once(std::future::ready(String::new()));
     let mut wakes = at_start.chain(touched).ready_chunks(64);
     while wakes.next().await.is_some() {
@@ -184,18 +184,16 @@ pub async fn keep(client: Client, fence: Fence) {
             match install(&client).await {
                 Ok(installed) => {
                     if installed.written {
-                        tracing::warn!("admission policies were missing or had changed: put back");
+                        tracing::warn!("admission policies were missing or modified; restored");
                     }
                     if installed.newer {
-                        tracing::warn!(
-                            "admission policies of a newer version are in place: left as they are"
-                        );
+                        tracing::warn!("admission policies of a newer version are installed; not modified");
                     }
                     fence.intact(installed);
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "admission policies cannot be put in place");
+                    tracing::error!(%error, "admission policies not installed; will retry");
                     fence.drift(&error.to_string());
                     tokio::time::sleep(RETRY).await;
                 }
@@ -204,7 +202,7 @@ pub async fn keep(client: Client, fence: Fence) {
     }
 }
 
-/// Names of objects that changed, came or went.
+/// Returns a stream of the names of changed objects.
 fn touched<K>(client: Client) -> impl futures::Stream<Item = String> + Send + Unpin
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
@@ -221,8 +219,8 @@ where
         .boxed()
 }
 
-/// When an isolation list is gone, or may be. What is on it changes often, and is none of the keeper's business.
-fn vanished(client: Client) -> impl futures::Stream<Item = String> + Send + Unpin {
+/// Returns a stream of deletions of isolation lists. Their content changes often and is managed elsewhere.
+fn list_deletions(client: Client) -> impl futures::Stream<Item = String> + Send + Unpin {
     let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     watcher(Api::<ConfigMap>::namespaced(client, OPERATOR_NAMESPACE), only)
         .default_backoff()
@@ -238,21 +236,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_or_changed_policy_is_replaced_and_a_newer_one_is_left_alone() {
+    fn older_or_modified_policy_is_replaced_and_newer_is_kept() {
         let newer = (VERSION + 1).to_string();
         let own = VERSION.to_string();
         for (version, same, expected) in [
-            (Some(own.as_str()), true, Found::AsWritten),
-            (Some(&own), false, Found::Other),
-            (Some(&newer), true, Found::Newer),
-            (Some(&newer), false, Found::Newer),
-            (Some("0"), true, Found::Other),
-            (Some("0"), false, Found::Other),
-            (None, true, Found::Other),
-            (None, false, Found::Other),
-            (Some("newest"), false, Found::Other),
-            (Some("-2"), false, Found::Other),
-            (Some("99999999999999999999999"), false, Found::Other),
+            (Some(own.as_str()), true, Comparison::AsWritten),
+            (Some(&own), false, Comparison::Other),
+            (Some(&newer), true, Comparison::Newer),
+            (Some(&newer), false, Comparison::Newer),
+            (Some("0"), true, Comparison::Other),
+            (Some("0"), false, Comparison::Other),
+            (None, true, Comparison::Other),
+            (None, false, Comparison::Other),
+            (Some("newest"), false, Comparison::Other),
+            (Some("-2"), false, Comparison::Other),
+            (Some("99999999999999999999999"), false, Comparison::Other),
         ] {
             assert_eq!(compare(version, same), expected, "{version:?} {same}");
         }

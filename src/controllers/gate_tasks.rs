@@ -1,7 +1,7 @@
-//! Gates being asked: a task for each, which asks at its interval and when something it looks at changes.
+//! Tasks that evaluate gates: one per gate, at its interval and when an object that it observes changes.
 //!
-//! A gate that the cache can answer is asked there. Where its answer would let something through, or count against a service, before
-//! it is Recovered, the gate is asked once more by live reads, and that answer counts.
+//! A gate that the cluster cache can answer is evaluated on the cache. If the result would open something, or count against a service
+//! before it is Recovered, the gate is evaluated again by live reads, and only that result counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,18 +22,18 @@ use crate::engine::{Answer, GateState, Tracker};
 use crate::gates::{Account, Asker, Question, interests};
 use crate::plan::GatePolicy;
 
-/// As many gates are asked at once, over all plans: a recovery must not be what brings the API server down.
+/// Gates evaluated at a time, over all plans, so that a recovery does not overload the API server.
 const ASKED_AT_ONCE: usize = 64;
-/// A gate is not asked again sooner than this after it was last asked, however much changes: changes come in bursts.
+/// Minimum time between two evaluations of a gate, since changes come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The same for live reads, which cost requests.
+/// The same for evaluations by live reads, which cost requests.
 const LIVE_DEBOUNCE: Duration = Duration::from_secs(1);
-/// How long a live Pass stands at least, while the cache says the same. Below the freshness of every gate.
+/// How long a live Pass is valid at least while the cache agrees. Shorter than the freshness of every gate.
 const LIVE_LASTS: Duration = Duration::from_secs(10);
 
-/// What all gates share.
+/// State that all gate tasks share.
 #[derive(Clone)]
-pub(crate) struct Gatekeeper {
+pub(crate) struct GateRunner {
     asker: Arc<Asker>,
     cache: ClusterCache,
     wakeups: Wakeups,
@@ -41,23 +41,23 @@ pub(crate) struct Gatekeeper {
     metrics: Arc<Metrics>,
 }
 
-/// What a verdict is bound to. When any of it changes, the gate begins anew, as Unknown.
+/// What a verdict is bound to. When any of it changes, the gate starts again as Unknown.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Binding {
     pub(crate) question: Question,
     pub(crate) attempt: i64,
-    /// A claim that has to be written once more is another: what was asked before it counts for nothing.
+    /// Time of the claim. A renewed claim voids verdicts from before it.
     pub(crate) claimed_at: Option<Time>,
     pub(crate) account: String,
     pub(crate) compromised_since: Option<Timestamp>,
 }
 
-/// One gate being asked. Dropping it ends the asking.
+/// Task that evaluates one gate. Dropping it ends the task.
 pub(crate) struct GateTask {
     pub(crate) binding: Binding,
     tracker: Arc<Mutex<Tracker>>,
     handle: AbortHandle,
-    /// Kept alive here, as the index of wake-ups holds it weakly.
+    /// Keeps the wake-up alive, which the index holds weakly.
     _wake: Arc<Notify>,
 }
 
@@ -68,7 +68,7 @@ impl Drop for GateTask {
 }
 
 impl GateTask {
-    /// A gate that has answered once, and is asked no more.
+    /// Returns a gate task with one verdict that is never evaluated again.
     #[cfg(test)]
     pub(crate) fn answered(binding: Binding, policy: GatePolicy, answer: crate::engine::Answer) -> Self {
         let now = clock::now();
@@ -78,19 +78,19 @@ impl GateTask {
         Self { binding, tracker: Arc::new(Mutex::new(tracker)), handle, _wake: Arc::default() }
     }
 
-    /// Where the gate stands.
+    /// Returns the gate's state.
     pub(crate) fn state(&self, now: Timestamp) -> GateState {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner).state(now)
     }
 }
 
-impl Gatekeeper {
+impl GateRunner {
     pub(crate) fn new(asker: Asker, cache: ClusterCache, wakeups: Wakeups, metrics: Arc<Metrics>) -> Self {
         let slots = Arc::new(Semaphore::new(ASKED_AT_ONCE));
         Self { asker: Arc::new(asker), cache, wakeups, slots, metrics }
     }
 
-    /// Begins to ask, and logs within `span`. `tell` is woken when the gate says something else than before.
+    /// Starts evaluating, with log lines in `span`. `tell` is woken when the result differs from the previous one.
     pub(crate) fn begin(
         &self,
         account: Account,
@@ -102,8 +102,8 @@ impl Gatekeeper {
         let wake = Arc::new(Notify::new());
         self.wakeups.register(interests(&binding.question), &wake);
         let tracker = Arc::new(Mutex::new(Tracker::new(policy, clock::now())));
-        let asking = Asking {
-            keeper: self.clone(),
+        let asking = GateLoop {
+            runner: self.clone(),
             account,
             question: binding.question.clone(),
             interval: policy.interval,
@@ -116,25 +116,25 @@ impl Gatekeeper {
     }
 }
 
-/// One gate, as it is asked.
-struct Asking {
-    keeper: Gatekeeper,
+/// State of a running gate task.
+struct GateLoop {
+    runner: GateRunner,
     account: Account,
     question: Question,
     interval: Duration,
     tracker: Arc<Mutex<Tracker>>,
     tell: Wake,
-    /// When it was last asked by live reads, where the cache is asked first.
+    /// Time of the last evaluation by live reads, if the cache is evaluated first.
     live: Option<Timestamp>,
 }
 
-impl Asking {
+impl GateLoop {
     async fn run(mut self, wake: Arc<Notify>) {
         loop {
-            // The semaphore is never closed; were it, asking would end and the verdict go stale, which blocks.
-            let Ok(slot) = self.keeper.slots.clone().acquire_owned().await else { return };
+            // The semaphore is never closed. If it were, the verdict would go stale, which blocks.
+            let Ok(slot) = self.runner.slots.clone().acquire_owned().await else { return };
             let asked = tokio::time::Instant::now();
-            let next = self.ask().await;
+            let next = self.evaluate().await;
             drop(slot);
             let pause = next.duration_since(clock::now());
             let pause = Duration::try_from(pause).unwrap_or_default();
@@ -145,13 +145,13 @@ impl Asking {
         }
     }
 
-    /// Asks once. Returns when to ask again, if nothing wakes it before.
-    async fn ask(&mut self) -> Timestamp {
+    /// Evaluates the gate once. Returns when to evaluate it again unless something wakes it earlier.
+    async fn evaluate(&mut self) -> Timestamp {
         let began = Instant::now();
         let Some(cached) =
-            self.keeper.asker.ask_cached(&self.keeper.cache, &self.account, &self.question).await
+            self.runner.asker.ask_cached(&self.runner.cache, &self.account, &self.question).await
         else {
-            let answer = self.keeper.asker.ask(&self.account, &self.question).await;
+            let answer = self.runner.asker.ask(&self.account, &self.question).await;
             return self.record(answer, began);
         };
         let now = clock::now();
@@ -163,16 +163,16 @@ impl Asking {
             Usage::Counts => self.record(cached, began),
             Usage::IsKnown { until } | Usage::AskLiveLater { at: until } => until,
             Usage::AskLive => {
-                let answer = self.keeper.asker.ask(&self.account, &self.question).await;
+                let answer = self.runner.asker.ask(&self.account, &self.question).await;
                 self.live = Some(clock::now());
                 self.record(answer, began)
             }
         }
     }
 
-    /// Takes an answer in, and tells of it where it says something else than before. Returns when to ask again.
+    /// Records a result and wakes the plan if it differs from the previous one. Returns when to evaluate the gate again.
     fn record(&self, answer: Answer, began: Instant) -> Timestamp {
-        self.keeper.metrics.answered(self.question.spec.type_name(), answer.verdict, began.elapsed());
+        self.runner.metrics.answered(self.question.spec.type_name(), answer.verdict, began.elapsed());
         let now = clock::now();
         let said = (answer.verdict, answer.reason);
         let (changed, next) = {
@@ -192,23 +192,23 @@ impl Asking {
     }
 }
 
-/// What the cache's answer is good for.
+/// How a result from the cache is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Usage {
     /// It counts.
     Counts,
-    /// It says what a live read has said: nothing is recorded, and that one stands until then.
+    /// It equals the last live result, which stays valid until then; nothing is recorded.
     IsKnown { until: Timestamp },
-    /// The gate is to be asked by live reads, whose answer counts.
+    /// The gate has to be evaluated by live reads, and that result counts.
     AskLive,
-    /// The same, but not before.
+    /// The same, but not before this time.
     AskLiveLater { at: Timestamp },
 }
 
-/// Decides what the cache's answer is good for. `live`: when the gate was last asked by live reads.
+/// Returns how a result from the cache is used. `live`: time of the last evaluation by live reads.
 ///
-/// What is Recovered is watched by the cache alone. Before that, the cache may say what nothing rests on: that nobody knows, that a gate
-/// has yet to be stable, that it fails as it did.
+/// Recovered services are evaluated on the cache alone. Before that, the cache suffices for results that open nothing: Unknown, a gate
+/// that is not stable yet, an unchanged failure.
 fn usage(
     phase: Phase,
     tracker: &Tracker,
@@ -244,7 +244,7 @@ fn usage(
     }
 }
 
-/// `at` plus a duration, staying within time.
+/// Returns `at` plus a duration, or the latest representable time.
 fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_what_is_recovered_are_judged_by_the_cache_alone() {
+    fn unknown_and_recovered_are_judged_by_the_cache_alone() {
         let gate = tracker(0);
         let unknown = Answer::unknown(GateReason::CacheStale, "m");
         for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {

@@ -1,5 +1,5 @@
-//! Health of services by their continuous gates: published by the plan controller, read by the quarantine controller. It is of this process
-//! alone, as a record may say what an earlier leader wrote.
+//! Health of services by their continuous gates: published by the plan controller, read by the quarantine controller. It is kept in
+//! memory only, since a status may contain what an earlier leader wrote.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use crate::api::Health;
 use crate::engine::ServiceDecided;
 use crate::plan::Plan;
 
-/// What is health, by the plan's UID.
+/// Health of services, by the plan's UID.
 #[derive(Clone, Debug, Default)]
 pub struct HealthCache(Arc<Mutex<HashMap<String, PlanHealth>>>);
 
-/// Of one generation of a plan, by the service's name.
+/// Health in one generation of a plan, by service name.
 #[derive(Debug)]
 struct PlanHealth {
     plan: Arc<Plan>,
@@ -24,7 +24,7 @@ impl HealthCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a look at a plan came to. Of services that were not decided again, what was told before stands.
+    /// Publishes the decisions on a plan. Services that were not decided again keep their published health.
     pub(crate) fn publish(&self, plan: &Arc<Plan>, decided: &[ServiceDecided]) {
         let mut plans = self.plans();
         let begun = || PlanHealth { plan: plan.clone(), services: HashMap::new() };
@@ -37,18 +37,18 @@ impl HealthCache {
         }
     }
 
-    /// That plan is not looked at any more.
+    /// Removes a plan that is no longer reconciled.
     pub(crate) fn forget(&self, plan_uid: &str) {
         self.plans().remove(plan_uid);
     }
 
-    /// That generation of a plan, as the plan controller has compiled it.
+    /// Returns a generation of a plan as the plan controller compiled it.
     pub(crate) fn plan(&self, uid: &str, generation: Option<i64>) -> Option<Arc<Plan>> {
         let plans = self.plans();
         plans.get(uid).map(|of| &of.plan).filter(|plan| plan.generation == generation).cloned()
     }
 
-    /// Of one service of that plan, as it is now: another generation of it may ask other gates.
+    /// Returns the health of a service. Another generation of the plan may have other gates, so its health is Unknown.
     pub(crate) fn of(&self, plan: &Plan, service: &str) -> Health {
         let plans = self.plans();
         let health = plans.get(&plan.uid).filter(|health| health.plan.generation == plan.generation);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_heard_is_of_one_generation_of_a_plan_and_forgotten_with_it() {
+    fn health_belongs_to_one_generation_of_a_plan() {
         let health = HealthCache::default();
         let (now, amended, other) = (plan("u1", 1), plan("u1", 2), plan("u2", 1));
         assert_eq!(health.of(&now, "db"), Health::Unknown, "by a new leader");
@@ -94,7 +94,7 @@ mod tests {
         }
         health.publish(&amended, &decided([Health::Unknown, Health::Healthy]));
         assert_eq!((health.of(&now, "db"), health.of(&amended, "web")), (Health::Unknown, Health::Healthy));
-        // What was not decided again stands, of the same generation.
+        // Within a generation, services that were not decided again keep their health.
         health.publish(&amended, &decided([Health::Unhealthy, Health::Unhealthy])[..1]);
         assert_eq!(
             (health.of(&amended, "db"), health.of(&amended, "web")),

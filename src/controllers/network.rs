@@ -1,5 +1,5 @@
-//! Whether the cluster's network enforces NetworkPolicies: tried while anything is isolated, once for the whole cluster, after
-//! policies of ours changed, and at an interval. Whoever relies on them learns of the verdict here.
+//! Probes whether the cluster's network enforces NetworkPolicies: while anything is isolated, once for the whole cluster, after policies
+//! of ours changed, and at an interval. Publishes the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,21 +23,21 @@ use crate::clock;
 use crate::isolation::probe::network::{Nodes, Verdict, choose, remember, verdict};
 use crate::isolation::probe::{AttemptError, attempt, pods::Try};
 
-/// Changes of policies make it try again at most this often.
-const GAP: Duration = Duration::from_secs(60);
-/// One try takes no longer than this.
+/// Minimum time between two probes that policy changes cause.
+const MIN_PAUSE: Duration = Duration::from_secs(60);
+/// Maximum duration of one probe.
 const ATTEMPT: Duration = Duration::from_secs(420);
-/// A network that was not seen to hold for this many intervals is not said to.
+/// A verdict expires after this many intervals.
 const FRESH_INTERVALS: i32 = 3;
 
-/// How the network is tried.
+/// How the network is probed.
 #[derive(Clone, Debug)]
 pub struct ProbeOptions {
-    /// Image whose entrypoint is `resurgam`; normally the operator's own. `None`: it cannot be tried.
+    /// Image whose entrypoint is `resurgam`, normally the operator's own. `None`: the network cannot be probed.
     pub image: Option<String>,
-    /// How often every control is tried again.
+    /// Interval after which every control is verified again.
     pub interval: Duration,
-    /// Where an API server is reached, if not at the address at which it is listed.
+    /// Where an API server is reached, if not at the address in its EndpointSlice.
     pub routes: BTreeMap<SocketAddr, Uri>,
 }
 
@@ -47,22 +47,22 @@ impl Default for ProbeOptions {
     }
 }
 
-/// Who needs to know.
+/// What determines whether the network has to be probed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Demand {
-    /// Something is isolated. Nothing is tried while nothing is.
+    /// Something is isolated. Without that, nothing is probed.
     isolated: bool,
-    /// How often policies of ours were written.
+    /// Number of writes to policies of ours.
     changes: u64,
 }
 
-/// Shared by whoever tries the network and whoever relies on it.
+/// The verdict on the network, shared by the prober and the controllers that report it.
 #[derive(Clone, Debug)]
 pub struct Network(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `None`: not known yet.
+    /// `None`: no verdict yet.
     verdict: watch::Sender<Option<Verdict>>,
     demand: watch::Sender<Demand>,
 }
@@ -77,31 +77,31 @@ impl Default for Network {
 }
 
 impl Network {
-    /// What is known now. `None`: nothing yet, and it is being tried.
+    /// Returns the current verdict. `None`: the first probe has not ended.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         self.0.verdict.borrow().clone()
     }
 
-    /// Tells of changes.
+    /// Subscribes to changes of the verdict.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Verdict>> {
         self.0.verdict.subscribe()
     }
 
-    /// Whether anything is isolated.
-    pub(crate) fn needed(&self, isolated: bool) {
+    /// Sets whether anything is isolated.
+    pub(crate) fn set_needed(&self, isolated: bool) {
         self.0
             .demand
             .send_if_modified(|demand| std::mem::replace(&mut demand.isolated, isolated) != isolated);
     }
 
-    /// Is anything isolated?
+    /// Returns whether anything is isolated.
     pub(crate) fn is_needed(&self) -> bool {
         self.0.demand.borrow().isolated
     }
 
-    /// Policies of ours were written.
+    /// Records that policies of ours were written.
     pub(crate) fn changed(&self) {
         self.0.demand.send_modify(|demand| demand.changes = demand.changes.wrapping_add(1));
     }
@@ -115,7 +115,7 @@ impl Network {
     }
 }
 
-/// Tries the network whenever that is due, for ever.
+/// Probes the network whenever that is due. Never returns.
 pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
     let Some(image) = options.image else {
         network.found(Some(Verdict::unverifiable("no image to try it with is configured (--probe-image)")));
@@ -129,12 +129,12 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
         let Ok(wanted) = demand.wait_for(|demand| demand.isolated).await.map(|demand| *demand) else {
             return;
         };
-        // After a pause in which nothing was isolated, what was known before is no answer. However long a try takes, it is none.
+        // After a pause in which nothing was isolated, the previous verdict is discarded, however long the next probe takes.
         if ended.is_some_and(|ended| ended.elapsed() > 2 * options.interval) {
             network.found(None);
         }
-        let verdict = look(&client, &image, &mut known, options.interval).await;
-        tracing::info!(state = ?verdict.state, "the network was tried: {}", verdict.message);
+        let verdict = probe(&client, &image, &mut known, options.interval).await;
+        tracing::info!(state = ?verdict.state, "network probed: {}", verdict.message);
         network.found(Some(verdict));
         let now = Instant::now();
         ended = Some(now);
@@ -143,18 +143,18 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
             () = async {
                 let changed = demand.wait_for(|new| new.isolated && new.changes != wanted.changes).await.is_ok();
                 if changed {
-                    sleep_until(now + GAP.min(options.interval)).await;
+                    sleep_until(now + MIN_PAUSE.min(options.interval)).await;
                 } else {
                     std::future::pending().await
                 }
             } => {}
-            () = untried(&client, &known, &mut found, GAP.min(options.interval)) => {}
+            () = unprobed_node(&client, &known, &mut found, MIN_PAUSE.min(options.interval)) => {}
         }
     }
 }
 
-/// Waits for a node that can be tried and was not yet: one that joined, or one of many whose turn has not come.
-async fn untried(
+/// Waits for a ready node that was not probed yet: a new one, or one of many that were left for later.
+async fn unprobed_node(
     client: &Client,
     known: &Nodes,
     found: &mut (impl Stream<Item = String> + Unpin),
@@ -166,7 +166,7 @@ async fn untried(
             std::future::pending().await
         }
         sleep(pause).await;
-        // One that is not ready yet is heard of again: its kubelet says so.
+        // A node that is not ready yet changes when its kubelet reports it ready.
         if let Ok((_, ready)) = nodes(client).await
             && ready.iter().any(|name| !known.contains_key(name))
         {
@@ -175,7 +175,7 @@ async fn untried(
     }
 }
 
-/// Names of nodes, whenever something of them changes.
+/// Returns a stream of the names of nodes that changed.
 fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
     let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
     watcher(nodes, watcher::Config::default())
@@ -184,8 +184,8 @@ fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
         .filter_map(|node| async move { node.ok().map(|node| node.name_any()) })
 }
 
-/// One try, and what is known with it.
-async fn look(client: &Client, image: &str, known: &mut Nodes, interval: Duration) -> Verdict {
+/// Probes the network once, and returns the verdict on all nodes probed so far.
+async fn probe(client: &Client, image: &str, known: &mut Nodes, interval: Duration) -> Verdict {
     let now = clock::now();
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let fresh =
@@ -203,15 +203,15 @@ async fn look(client: &Client, image: &str, known: &mut Nodes, interval: Duratio
     let shown = timeout(ATTEMPT, attempt(client, &this, &chosen)).await;
     let (shown, trouble) = match shown {
         Ok(Ok(shown)) => (shown, None),
-        Ok(Err(error)) => (Default::default(), Some(told(&error))),
+        Ok(Err(error)) => (Default::default(), Some(explain(&error))),
         Err(_) => (Default::default(), Some(format!("it took longer than {} s", ATTEMPT.as_secs()))),
     };
     remember(known, shown, &existing, now);
     verdict(known, existing.len(), trouble.as_deref(), fresh_since)
 }
 
-/// What went wrong, and what it may take where the operator has not been given what it needs.
-fn told(error: &AttemptError) -> String {
+/// Returns an error for people, with the missing permission or setting if that is the cause.
+fn explain(error: &AttemptError) -> String {
     let hint = match error {
         AttemptError::Io(error) if error.is_not_found() => ": the chart has its namespaces and rights",
         _ => "",
@@ -219,7 +219,7 @@ fn told(error: &AttemptError) -> String {
     format!("{error}{hint}")
 }
 
-/// All nodes, and those that can run a pod of ours.
+/// Returns all nodes, and those that can run a pod of ours.
 async fn nodes(client: &Client) -> Result<(BTreeSet<String>, BTreeSet<String>), IoError> {
     let api: Api<Node> = Api::all(client.clone());
     let found = call("list nodes", api.list(&ListParams::default().match_any())).await?.items;

@@ -1,4 +1,4 @@
-//! Gathers what is known of a service into [`ServiceObservation`], without a request.
+//! Builds a [`ServiceObservation`] from stores and caches, without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,19 +24,19 @@ use crate::gates::Question;
 use crate::plan::{Gate, Plan, Service, ServiceId};
 use crate::steps::StepContext;
 
-/// A watch that lags behind a write of ours for longer than this has lost it.
+/// Maximum lag of a watch behind our own write. After that, the watch has missed it.
 const LONGEST_LAG: Duration = Duration::from_secs(5 * 60);
 
-/// One service as it is at this moment.
+/// Observation of one service.
 pub(crate) struct Observed {
     pub(crate) service: ServiceObservation,
-    /// The resourceVersion of its ServiceRecovery: nothing is written over another one by what was decided on this.
+    /// resourceVersion of its ServiceRecovery. A decision based on this writes over no other version.
     pub(crate) version: Option<String>,
-    /// A gate of it is asked what it is not to be asked any more.
+    /// A gate task evaluates an outdated question.
     pub(crate) has_stale_gates: bool,
 }
 
-/// Observes one service. `decisions` are those of the plan, by service.
+/// Observes one service. `decisions`: the plan's Decisions, by service.
 pub(crate) fn service(
     stores: &Stores,
     plan: &Plan,
@@ -50,20 +50,20 @@ pub(crate) fn service(
     let accepted = scopes.iter().map(|scope| accepted::observe(stores, state, scope)).collect();
     let held = state.services.entry(service.name.clone()).or_default();
     let record = record(stores, plan, service, held);
-    // One that the watch does not have was deleted: it was claimed as the watch had it.
+    // A Quarantine missing from the watch was deleted; it was claimed in the watch's version.
     held.claimed.retain(|namespace, claimed| {
         let watched = stores.quarantines.get(&ObjectRef::new(namespace));
         watched.is_some_and(|watched| {
             !at_least_as_new(kube::Resource::meta(watched.as_ref()), &claimed.metadata)
         })
     });
-    let seen = seen(stores, plan, service, held, record.as_ref(), decisions, now);
-    let has_stale_gates = seen.gates.len() < held.gates.len();
+    let observation = service_observation(stores, plan, service, held, record.as_ref(), decisions, now);
+    let has_stale_gates = observation.gates.len() < held.gates.len();
     let version = record.and_then(|record| record.metadata.resource_version);
-    Observed { service: ServiceObservation { accepted, ..seen }, version, has_stale_gates }
+    Observed { service: ServiceObservation { accepted, ..observation }, version, has_stale_gates }
 }
 
-/// The newer of what the watch tells and what this process last wrote.
+/// Returns the ServiceRecovery: the watch's, or this process's last write if that is newer.
 pub(crate) fn record(
     stores: &Stores,
     plan: &Plan,
@@ -77,20 +77,20 @@ pub(crate) fn record(
             Some(object) if at_least_as_new(kube::Resource::meta(object.as_ref()), &own.metadata) => {
                 held.own = None
             }
-            // Its deletion may have gone unnoticed, while a watch was broken.
+            // The watch may have missed the deletion while it was broken.
             None if held.own_since.is_some_and(|at| at.elapsed() > LONGEST_LAG) => held.own = None,
             _ => return Some(own.clone()),
         }
     }
     let found = watched.and_then(|object| object.0.as_ref().ok().cloned());
     if found.is_none() {
-        // The next one begins at the first attempt again: what came of this one's steps is none of its.
+        // A new ServiceRecovery starts at the first attempt, so recorded steps do not belong to it.
         held.steps.clear();
     }
     found
 }
 
-/// A ServiceRecovery that cannot be read is not one that is missing: nothing is written over it.
+/// Returns why a ServiceRecovery cannot be read. An unreadable one is not missing, and is not overwritten.
 fn unreadable(stores: &Stores, plan: &Plan, service: &Service) -> Option<Refusal> {
     let name = service_recovery_name(&plan.name, &service.name);
     let watched = stores.records.get(&ObjectRef::new(&name).within(&plan.namespace))?;
@@ -102,7 +102,7 @@ fn unreadable(stores: &Stores, plan: &Plan, service: &Service) -> Option<Refusal
     })
 }
 
-fn seen(
+fn service_observation(
     stores: &Stores,
     plan: &Plan,
     service: &Service,
@@ -130,8 +130,8 @@ fn seen(
         gates: held
             .gates
             .iter()
-            // What was answered to another question (the plan, the account, the incident, a seal changed since) is no
-            // answer: it must not decide even once, before it is asked anew.
+            // The plan, account, incident or a seal changed since the gate was evaluated. Such a verdict must not decide even once before
+            // the gate is restarted.
             .filter(|(key, task)| {
                 let gate = service.gates.iter().find(|g| g.phase == key.phase && g.spec.name == key.name);
                 gate.is_some_and(|gate| task.binding == binding(stores, plan, service, gate, &status))
@@ -139,12 +139,12 @@ fn seen(
             .map(|(key, task)| (key.clone(), task.state(now)))
             .collect(),
         steps: if held.steps_of == attempt { held.steps.clone() } else { BTreeMap::new() },
-        resumes: held.resumes.as_ref().and_then(|(of, generation, seen)| {
-            (*of == attempt && *generation == plan.generation).then(|| seen.clone())
+        resumes: held.resumes.as_ref().and_then(|(of, generation, found)| {
+            (*of == attempt && *generation == plan.generation).then(|| found.clone())
         }),
         accepted: Vec::new(),
-        host_access: held.host_access.as_ref().and_then(|(of, generation, seen)| {
-            (*of == attempt && *generation == plan.generation).then(|| seen.clone())
+        host_access: held.host_access.as_ref().and_then(|(of, generation, found)| {
+            (*of == attempt && *generation == plan.generation).then(|| found.clone())
         }),
         refused: record
             .map_or_else(|| unreadable(stores, plan, service), |_| None)
@@ -156,7 +156,7 @@ fn seen(
     }
 }
 
-/// What the clean room may talk to, as it was last asked for.
+/// Returns what the clean room may reach, by the last request.
 fn room(spec: &ServiceRecoverySpec) -> Room {
     Room {
         reachable: spec.reachable.iter().map(|namespace| namespace.0.clone()).collect(),
@@ -165,7 +165,7 @@ fn room(spec: &ServiceRecoverySpec) -> Room {
     }
 }
 
-/// The Quarantine of a namespace: as the watch has it, or as this process has `claimed` it since.
+/// Returns the Quarantine of a namespace: the watch's, or the newer version that this process `claimed`.
 fn quarantine(
     stores: &Stores,
     plan: &Plan,
@@ -178,7 +178,7 @@ fn quarantine(
     let exists = watched.is_some();
     let readable = watched.as_ref().and_then(|watched| watched.0.as_ref().ok());
     let found = claimed.or(readable).and_then(|quarantine| {
-        // One that is being deleted is being released: no recovery begins on it.
+        // A Quarantine that is being deleted is being released, so no recovery starts on it.
         let is_leaving = quarantine.metadata.deletion_timestamp.is_some() && stage < Stage::Recovered;
         (!is_leaving).then(|| found(stores, plan, service, quarantine))
     });
@@ -191,7 +191,7 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
     let current = status.observed_generation == quarantine.metadata.generation;
     QuarantineState {
         isolation: status.isolation,
-        // Pods on the network of their nodes end with the sealing, which comes before anything is let in.
+        // Pods on the node network end with the sealing, before anything is loosened.
         ready: current
             && ready.is_some_and(|c| {
                 let is_cured =
@@ -216,7 +216,7 @@ fn claim(stores: &Stores, plan: &Plan, service: &Service, claim: Option<&Claim>)
         Some(claim) if claim.plan_uid == plan.uid && claim.service == service.name => {
             ClaimState::Mine { attempt: claim.attempt }
         }
-        // Taking it is preceded by a live read of that plan.
+        // Taking over the claim is preceded by a live read of that plan.
         Some(claim) if !plan_exists(stores, claim) => ClaimState::Free,
         Some(claim) => ClaimState::Other { holder: claim.display.clone() },
     }
@@ -246,7 +246,7 @@ pub(crate) fn account(stores: &Stores, plan: &Plan) -> Presence {
     }
 }
 
-/// Decisions of the plan's namespace that name it, by service: where any of these services is looked at.
+/// Returns the Decisions in the plan's namespace that name the plan and any of these services, by service.
 pub(crate) fn decisions(
     stores: &Stores,
     plan: &Plan,
@@ -271,7 +271,7 @@ pub(crate) fn decisions(
     found
 }
 
-/// What a gate's verdict has to be bound to at this moment, for a service whose status says this.
+/// Returns what a gate's verdict is bound to, given the service's status.
 pub(crate) fn binding(
     stores: &Stores,
     plan: &Plan,
@@ -295,7 +295,7 @@ pub(crate) fn binding(
     }
 }
 
-/// What a step may know of the service that it restores, whose status says this.
+/// Returns what a step may use of the service that it restores, given the service's status.
 pub(crate) fn step_context(
     stores: &Stores,
     plan: &Plan,
@@ -314,7 +314,7 @@ pub(crate) fn step_context(
     }
 }
 
-/// UIDs of the Quarantines of a service's namespaces: whose records of replicas count.
+/// Returns the UIDs of the Quarantines of a service's namespaces, whose records of replicas count.
 pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, String> {
     let uid = |namespace: &String| {
         let object = stores.quarantines.get(&ObjectRef::new(namespace))?;
@@ -323,7 +323,7 @@ pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, Stri
     service.namespaces.iter().filter_map(uid).collect()
 }
 
-/// The services of earlier versions of the plan that it names no more.
+/// Returns services of earlier generations that the plan no longer names.
 pub(crate) fn orphans(stores: &Stores, plan: &Plan) -> Vec<ServiceRecovery> {
     stores
         .records
@@ -342,12 +342,12 @@ pub(crate) fn orphans(stores: &Stores, plan: &Plan) -> Vec<ServiceRecovery> {
         .collect()
 }
 
-/// An isolation that nobody needs to prove anything for.
+/// Returns whether an isolation level needs no proof.
 pub(crate) fn is_tightening(isolation: Isolation) -> bool {
     isolation < Isolation::CleanRoom
 }
 
-/// The incident's cut-off, to which verdicts are bound.
+/// Returns the incident's cut-off, to which verdicts are bound.
 fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
     let object = stores.incidents.get(&ObjectRef::new(plan.incident.as_deref()?))?;
     Some(object.0.as_ref().ok()?.spec.compromised_since.0)

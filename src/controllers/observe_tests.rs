@@ -85,8 +85,12 @@ async fn a_verdict_from_before_the_claim_was_written_decides_nothing() {
         let (stores, mut state) = (stores(&[claimed]), State::default());
         let (key, task) = passed(&stores, &plan, &decided);
         state.services.entry("db".to_owned()).or_default().gates.insert(key.clone(), task);
-        let (seen, is_stale) = first(&stores, &plan, &mut state);
-        assert_eq!((seen.gates.contains_key(&key), is_stale), (counts, !counts), "asked for {asked_for}");
+        let (observation, is_stale) = first(&stores, &plan, &mut state);
+        assert_eq!(
+            (observation.gates.contains_key(&key), is_stale),
+            (counts, !counts),
+            "asked for {asked_for}"
+        );
     }
 }
 
@@ -104,40 +108,44 @@ async fn a_verdict_on_another_question_decides_nothing_not_even_once() {
         let status = ServiceRecoveryStatus { attempt: 1, ..Default::default() };
         let (key, task) = passed(&stores, &asked_of, &status);
         state.services.entry("db".to_owned()).or_default().gates.insert(key.clone(), task);
-        let (seen, is_stale) = first(&stores, &now, &mut state);
-        assert_eq!((seen.gates.contains_key(&key), is_stale), (counts, !counts), "{}", now.account);
+        let (observation, is_stale) = first(&stores, &now, &mut state);
+        assert_eq!((observation.gates.contains_key(&key), is_stale), (counts, !counts), "{}", now.account);
     }
 }
 
 #[test]
-fn what_came_of_a_step_is_forgotten_with_its_service_recovery() {
+fn step_results_are_dropped_with_their_service_recovery() {
     let plan = plan("recovery", "approved");
     let mut state = State::default();
     let held = state.services.entry("db".to_owned()).or_default();
     held.steps_of = 1;
     held.steps.insert(0, StepProgress::Succeeded);
     first(&stores(&[]), &plan, &mut state);
-    let (seen, _) = first(&stores(&[record()]), &plan, &mut state);
-    assert!(seen.exists && seen.steps.is_empty(), "the new first attempt runs its steps");
+    let (observation, _) = first(&stores(&[record()]), &plan, &mut state);
+    assert!(observation.exists && observation.steps.is_empty(), "the new first attempt runs its steps");
 }
 
 #[test]
-fn a_service_recovery_that_cannot_be_read_blocks_and_is_not_written_over() {
+fn unreadable_service_recovery_blocks_and_is_kept() {
     let plan = plan("recovery", "approved");
     let mut odd = record();
     odd["status"]["stage"] = json!("Levitating");
-    let (seen, _) = first(&stores(&[odd]), &plan, &mut State::default());
-    let refused = seen.refused.as_ref().unwrap();
-    assert_eq!((seen.exists, refused.reason.as_str()), (false, "Unreadable"));
+    let (observation, _) = first(&stores(&[odd]), &plan, &mut State::default());
+    let refused = observation.refused.as_ref().unwrap();
+    assert_eq!((observation.exists, refused.reason.as_str()), (false, "Unreadable"));
     assert!(
         refused.message.contains("p.db") && refused.message.contains("Levitating"),
         "{}",
         refused.message
     );
     let (incident, account) = (Presence::Present, Presence::Present);
-    let seen =
-        Observation { now: Timestamp::now(), incident, account, services: [seen].into_iter().collect() };
-    let decided = crate::engine::decide(&plan, &seen);
+    let observation = Observation {
+        now: Timestamp::now(),
+        incident,
+        account,
+        services: [observation].into_iter().collect(),
+    };
+    let decided = crate::engine::decide(&plan, &observation);
     assert_eq!((decided.services[0].effect.as_ref(), decided.services[0].write.as_ref()), (None, None));
     assert!(
         decided.plan.blocked_by[0].message.contains("p.db cannot be read"),
@@ -154,22 +162,22 @@ fn decision_on_an_older_record_is_taken_back() {
     let plan = std::sync::Arc::new(plan("recovery", "list"));
     let (mut state, everything) = (State::default(), Changes { all: true, ..Changes::default() });
     let before = stores(&[record()]);
-    let _decided = View::look(&before, &plan, &mut state, &everything, Timestamp::now());
+    let _decided = View::observe_and_decide(&before, &plan, &mut state, &everything, Timestamp::now());
     let mut newer = record();
     newer["metadata"]["resourceVersion"] = json!("8");
     let after = stores(&[newer]);
     let newest =
         |stores: &Stores| super::record(stores, &plan, &plan.services[0], &mut ServiceState::default());
     let (old, new) = (newest(&before), newest(&after));
-    let rests_on = |state: &mut State, record: Option<&ServiceRecovery>| {
-        state.view.as_mut().unwrap().rests_on(0, record)
+    let is_based_on = |state: &mut State, record: Option<&ServiceRecovery>| {
+        state.view.as_mut().unwrap().is_based_on(0, record)
     };
-    assert!(rests_on(&mut state, old.as_ref()));
-    assert!(!rests_on(&mut state, new.as_ref()), "it was written since");
-    assert!(!rests_on(&mut state, None), "it was deleted since");
-    let decided = View::look(&after, &plan, &mut state, &Changes::default(), Timestamp::now());
+    assert!(is_based_on(&mut state, old.as_ref()));
+    assert!(!is_based_on(&mut state, new.as_ref()), "it was written since");
+    assert!(!is_based_on(&mut state, None), "it was deleted since");
+    let decided = View::observe_and_decide(&after, &plan, &mut state, &Changes::default(), Timestamp::now());
     assert_eq!(decided.services.len(), 1, "it is decided again though nothing woke it");
     let by_name = Changes { services: ["db".to_owned()].into(), ..Changes::default() };
-    let _decided = View::look(&after, &plan, &mut state, &by_name, Timestamp::now());
-    assert!(rests_on(&mut state, new.as_ref()));
+    let _decided = View::observe_and_decide(&after, &plan, &mut state, &by_name, Timestamp::now());
+    assert!(is_based_on(&mut state, new.as_ref()));
 }

@@ -1,4 +1,4 @@
-//! What controllers share with the process that runs them: what it counts, signs of life, how it ends.
+//! What controllers share with their process: metrics, heartbeats, shutdown.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::leader::Leadership;
 /// What controllers share with the process that runs them.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// Where loops give signs of life.
+    /// Heartbeats of loops.
     pub heartbeats: Heartbeats,
-    /// Cancelled: nothing new begins, and what is under way comes to its end.
+    /// Shutdown signal: nothing new starts, and running work is finished.
     pub stop: CancellationToken,
-    /// Tasks that write. The lease is given back once they have ended.
+    /// Tasks that write. The lease is released once they have ended.
     pub writers: TaskTracker,
-    /// Whether this process leads: without it, nothing is written.
+    /// Whether this process is the leader. Others write nothing.
     pub leadership: Leadership,
 }

@@ -1,6 +1,6 @@
-//! The Quarantine controller: the only writer of isolation. A pass that would change nothing, by the cluster's cache, ends with that
-//! ([`confirm`]). Any other reads everything live, asks [`target`] what is to be enforced and what comes next, does it, and writes the
-//! status if that changed.
+//! The Quarantine controller, the only writer of isolation. A pass first compares the Quarantine with the cluster cache and ends if
+//! nothing has to change ([`confirm`]). Otherwise it reads everything live, computes the [`target`] and the next action, carries that
+//! out, and writes the status if it changed.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -43,60 +43,61 @@ use crate::isolation::records::RecordError;
 use crate::isolation::retry;
 use crate::isolation::status;
 use crate::isolation::target::{self, PlanState, Target};
-use context::{Context, Held, Seal, Turns};
+use context::{ConcurrencyLimits, Context, FenceVerification, VerificationScope};
 use writes::{announce, write};
 
-mod at_once;
 mod confirm;
 mod context;
 mod ending;
 mod gitops;
+mod new_on_lists;
 mod pass;
 mod wake;
 mod wanted;
 mod writes;
 
-/// A Quarantine that may turn out not to be readable: then it alone is left out.
+/// A Quarantine that may fail to deserialize. One that fails is skipped without affecting the others.
 type Guarded = cluster_cache::Guarded<Quarantine>;
 
-/// Quarantines looked after at a time. What each does takes turns, by [`Turns`].
+/// Quarantines reconciled at a time. [`ConcurrencyLimits`] bounds what they do concurrently.
 const CONCURRENCY: u16 = 2048;
-/// Safety net: everything is looked at again this often, though nothing woke it.
+/// Resync interval: each Quarantine is reconciled this often even if no watch reports a change.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// A dependency of whoever asks to be let out is looked at again this often: what it needs has been asked for before, and nothing
-/// tells of it here.
-const DEPENDENCIES: Duration = Duration::from_secs(2);
-/// Dependencies of which a new leader has only not heard yet are waited for so long, and looked at so often. Until then what may be half
-/// way in or out stays there, as it has since the leader before: taking it back would do it twice.
-const ANSWERS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(200));
-/// How long the first look at the admission policies is waited for. Then Quarantines are carried out as far as they go.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
-/// While passes are under way, one ends at least this often: each waits for calls that have deadlines, for its turn, and for snapshots.
-const A_PASS_ENDS: Duration = Duration::from_secs(15 * 60);
+/// How often a refused or unknown dependency of a claimant is read again. No watch of this controller covers dependencies.
+const DEPENDENCY_RECHECK: Duration = Duration::from_secs(2);
+/// How long a new leader waits for the health of dependencies, which it has not received yet. Until then a partial transition stays as
+/// the previous leader left it: reverting it would only repeat the work.
+const HEALTH_GRACE: Duration = Duration::from_secs(15);
+/// How often a pass checks for that health.
+const HEALTH_RECHECK: Duration = Duration::from_millis(200);
+/// How long startup waits for the first observation of the admission policies and API servers. After that, passes start anyway.
+const STARTUP_WAIT: Duration = Duration::from_secs(10);
+/// Liveness limit: while passes run, one ends within this time. Passes wait for calls with deadlines, for permits, and for snapshots.
+const LONGEST_PASS: Duration = Duration::from_secs(15 * 60);
 
-/// What the controller needs to know.
+/// Settings and shared state of the Quarantine controller.
 #[derive(Clone, Debug)]
 pub struct QuarantineOptions {
-    /// What is kept as evidence, and where.
+    /// What is captured as evidence, and the store for it.
     pub evidence: Evidence,
-    /// What is known of the admission policies.
+    /// Observed state of the admission policies.
     pub fence: Fence,
-    /// What is known of the cluster's network.
+    /// Observed state of the cluster's network isolation.
     pub network: Network,
-    /// How that, and every other control, is tried.
+    /// How the network and every other control is probed.
     pub probe: ProbeOptions,
-    /// What is heard of the health of what a claimant depends on. Nothing is loosened on a record's word alone.
+    /// Gate health of the services that a claimant depends on. A ServiceRecovery's status alone is not enough to loosen isolation.
     pub health: HealthCache,
-    /// Cluster-wide network policies of other APIs that an administrator accepts as they are.
+    /// Cluster-wide network policies of other APIs that an administrator accepts unchanged.
     pub accepted_policies: Vec<AcceptedPolicy>,
-    /// What is in the cluster, shared with who judges gates. `None`: the controller begins to watch it by itself.
+    /// The cluster cache, shared with the gates. `None`: the controller starts a cache of its own.
     pub cache: Option<ClusterCache>,
-    /// What is shared with the process: what it counts, signs of life, how it ends.
+    /// Metrics, heartbeats and shutdown signal of the process.
     pub process: Process,
 }
 
 impl QuarantineOptions {
-    /// With this evidence.
+    /// Returns options with the given evidence settings and defaults for the rest.
     #[must_use]
     pub fn new(evidence: Evidence) -> Self {
         Self {
@@ -112,7 +113,7 @@ impl QuarantineOptions {
     }
 }
 
-/// What ended a pass early. It is tried again.
+/// An error that ends a pass early. The pass is retried.
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
@@ -128,7 +129,7 @@ enum PassError {
 }
 
 impl PassError {
-    /// One word for it, in the status.
+    /// Returns the reason of the status condition.
     fn reason(&self) -> QuarantineReason {
         match self {
             Self::Io(_) => QuarantineReason::CallFailed,
@@ -138,12 +139,12 @@ impl PassError {
         }
     }
 
-    /// Somebody else wrote in between.
+    /// Returns whether another writer changed the object since it was read.
     fn is_conflict(&self) -> bool {
         self.io().is_some_and(IoError::is_conflict)
     }
 
-    /// The call that failed, where one did.
+    /// Returns the API call that failed, if one did.
     fn io(&self) -> Option<&IoError> {
         match self {
             Self::Io(error)
@@ -156,8 +157,8 @@ impl PassError {
     }
 }
 
-/// Installs and keeps the admission policies and carries out Quarantines, for as long as it is polled or until its process is told to
-/// stop: passes that are under way end first. `config`: what the client was made from.
+/// Installs and maintains the admission policies and reconciles Quarantines until the future is dropped or the process stops. Running
+/// passes are finished first. `config`: the configuration that `client` was created from.
 pub async fn run(client: Client, config: kube::Config, options: QuarantineOptions) {
     let process = options.process.clone();
     let heart = process.heartbeats.watch("Quarantine controller", heartbeats::LIMIT);
@@ -174,29 +175,34 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
         options,
         recorder,
         memory: Mutex::default(),
-        turns: Turns::default(),
+        limits: ConcurrencyLimits::default(),
         lists: Lists::cached_by(client.clone(), cache),
         gitops: Default::default(),
         other_policies: Default::default(),
         under_way: Default::default(),
     });
     let passes = async {
-        // A pass before that would find no fence, or not know where to try it, and say so in every status.
+        // An earlier pass would find no fence and no API server to probe, and report that in every status.
         let mut states = context.options.fence.subscribe();
         let mut epochs = context.servers.subscribe();
-        // What is waited for is let go of at once: kept, nobody could change it any more.
-        let laid = async { states.wait_for(|state| state.drift.is_none()).await.is_ok() };
+        // The closures drop each `watch::Ref` at once: holding one blocks the sender.
+        let installed = async { states.wait_for(|state| state.drift.is_none()).await.is_ok() };
         let listed = async { epochs.wait_for(|epoch| *epoch > 0).await.is_ok() };
-        let first_look = async { futures::join!(timeout(FIRST_LOOK, laid), timeout(FIRST_LOOK, listed)) };
-        let (laid, listed) = tokio::select! {
-            found = first_look => found,
+        let startup =
+            async { futures::join!(timeout(STARTUP_WAIT, installed), timeout(STARTUP_WAIT, listed)) };
+        let (installed, listed) = tokio::select! {
+            found = startup => found,
             () = process.stop.cancelled() => return,
         };
-        if laid.is_err() {
-            tracing::error!("the admission policies are not in place yet: Quarantines cannot become Ready");
+        if installed.is_err() {
+            tracing::error!(
+                "admission policies not in place yet; Quarantines cannot become Ready until they are"
+            );
         }
         if listed.is_err() {
-            tracing::error!("it is not known which API servers there are: not all can be tried");
+            tracing::error!(
+                "API servers not listed yet; the fence cannot be verified on all of them until they are"
+            );
         }
         let (store, queue) = wake::wakes(&context);
         export(&context, &store);
@@ -208,7 +214,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
             queue.take_until(process.stop.clone().cancelled_owned()),
             Config::default().concurrency(CONCURRENCY),
         ));
-        let longest = A_PASS_ENDS + 2 * context.options.evidence.snapshot_wait;
+        let longest = LONGEST_PASS + 2 * context.options.evidence.snapshot_wait;
         let heart = process.heartbeats.watch("Quarantine controller: passes", longest);
         let mut ticker = heart.ticker();
         loop {
@@ -217,21 +223,21 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
                     Some(Ok(_)) => heart.beat(),
                     Some(Err(error)) => {
                         heart.beat();
-                        tracing::debug!(%error, "pass");
+                        tracing::debug!(%error, "pass ended with an error");
                     }
                     None => return,
                 },
-                // Nobody waits for the end of a pass where none is under way.
+                // Without a running pass there is no progress to wait for.
                 _ = ticker.tick() => if context.under_way.load(Ordering::Relaxed) == 0 { heart.beat() },
             }
         }
     };
     let keepers = async {
-        futures::join!(keeper, prober, finder, roles::keep(client.clone()), at_once::keep(&context));
-        // None of them ends by itself; the end of one is none of the controller's.
+        futures::join!(keeper, prober, finder, roles::keep(client.clone()), new_on_lists::run(&context));
+        // The maintenance loops never end; if one did, the controller would still run.
         std::future::pending::<()>().await;
     };
-    // All in one task: what blocks it stops the ticker, too.
+    // All futures share one task, so that a blocked future stops the heartbeat, too.
     let all = async {
         tokio::select! {
             () = keepers => {}
@@ -241,7 +247,7 @@ pub async fn run(client: Client, config: kube::Config, options: QuarantineOption
     heart.beat_during(all).await;
 }
 
-/// Has the state of all Quarantines exported, as the watch has it.
+/// Exports the state of all Quarantines in the watch's store as metrics.
 fn export(context: &Context, store: &Store<Guarded>) {
     let store = store.clone();
     context.options.process.metrics.state.set_controls(move || {
@@ -259,12 +265,12 @@ fn failed(object: &Guarded, error: &PassError, context: &Context) -> Action {
         memory.failures
     });
     if !retry::is_conflict(cause(error.io()), failures) {
-        tracing::warn!(quarantine = name, %error, "isolation not carried out yet");
+        tracing::warn!(quarantine = name, %error, "pass failed; will retry");
     }
     Action::requeue(retry::pass_again_after(cause(error.io()), failures))
 }
 
-/// Returns why a pass failed, as far as that says when it is tried again.
+/// Returns the cause of a failed pass, which determines the retry delay.
 fn cause(error: Option<&IoError>) -> retry::Cause {
     match error {
         Some(error) if error.is_conflict() => retry::Cause::Conflict,
@@ -273,21 +279,21 @@ fn cause(error: Option<&IoError>) -> retry::Cause {
     }
 }
 
-/// One pass in a task of its own: hundreds of them take all processors there are. It ends with whoever waits for it, and a panic is
-/// theirs.
+/// Runs a pass in a task of its own, since hundreds of passes would otherwise share one thread. Dropping the future aborts the task; a
+/// panic of the task is propagated.
 async fn spawned(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let task = AbortOnDropHandle::new(tokio::spawn(reconcile(object, context).boxed()));
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Nobody else ends it.
+            // Only the runtime's shutdown cancels the task.
             Err(_) => Ok(Action::requeue(Duration::ZERO)),
         },
     }
 }
 
-/// One pass, counted, and with the Quarantine's name on each line that it logs.
+/// Runs a pass, records its duration, and adds the Quarantine's name to its log lines.
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let began = Instant::now();
     let span = tracing::error_span!("quarantine", quarantine = object.name_any());
@@ -301,7 +307,7 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     let name = object.name_any();
     if let Err(error) = &object.0 {
         context.options.process.metrics.failed(Controller::Quarantine, "Unreadable");
-        tracing::error!(%error, "a Quarantine that this version cannot read is left as it is");
+        tracing::error!(%error, "Quarantine skipped: this version cannot read it; its author has to correct or delete it");
         return Ok(Action::requeue(RESYNC));
     }
     if let Ok(quarantine) = &object.0
@@ -310,20 +316,20 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         return Ok(next);
     }
     let is_new = object.0.as_ref().is_ok_and(|object| target::at_once(object).is_some());
-    let uncut = is_new.then(|| context.turns.uncut());
-    let turn = context.turns.read().await;
+    let pending_cut = is_new.then(|| context.limits.register_cut());
+    let permit = context.limits.acquire_read().await;
     let decided_at = Instant::now();
     let Some(quarantine) = read(&context, &name).await? else {
         return Ok(Action::await_change());
     };
-    let kept = match ending::of(&context, &quarantine).await {
+    let kept = match ending::observe(&context, &quarantine).await {
         Ending::None => None,
         Ending::Release => {
-            // What hangs on the way out keeps nobody from being isolated.
-            drop(turn);
+            // A release that hangs must not hold a permit that isolating needs.
+            drop(permit);
             return ending::release(&context, &quarantine).await;
         }
-        Ending::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
+        Ending::Keep(why) => Some(ending::report_retention(&context, &quarantine, why).await),
     };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");
@@ -334,26 +340,26 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     let (quarantine, unprotected) = match writes::with_finalizer(&context, &quarantine).await {
         Ok(quarantine) => (quarantine, None),
         Err(error) if error.is_conflict() || error.is_not_found() => return Err(error.into()),
-        // A webhook that is down, for instance: what isolates does not wait for it.
+        // For instance, a webhook is down. Isolating goes on without the finalizer.
         Err(error) => (quarantine, Some(error)),
     };
     let namespace = match confirm::namespace(&context, &name) {
-        // Whatever is written to it is written over this version.
+        // A stale version is harmless: writes to the namespace carry its resourceVersion.
         Some(cached) => Some(cached),
         None => {
             let namespaces: Api<Namespace> = Api::all(context.client.clone());
             call_opt(format!("get namespace {name}"), namespaces.get(&name)).await?
         }
     };
-    let going = namespace.is_some();
+    let is_terminating = namespace.is_some();
     let Some(namespace) = namespace.filter(|n| n.metadata.deletion_timestamp.is_none()) else {
-        let message = if going {
+        let message = if is_terminating {
             format!(
-                "namespace {name} is being deleted, and nothing can be created in it any more: its label and network are left to who \
-                 deleted it. Where its finalizers keep it: resurgam quarantine {name} neutralises its network policies"
+                "namespace {name} is being deleted, so nothing can be created in it; its label and network are not changed. \
+                 If finalizers keep it: resurgam quarantine {name} neutralises its network policies"
             )
         } else {
-            format!("namespace {name} is not there: it is isolated as soon as there is one of that name")
+            format!("namespace {name} does not exist; it is isolated as soon as it is created")
         };
         let failure = PassFailure { reason: QuarantineReason::NamespaceMissing, message, stalled: true };
         write(&context, &quarantine, status::impossible(&quarantine, &failure, clock::now())).await?;
@@ -361,14 +367,14 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     };
     let label = namespace.labels().get(ISOLATION_LABEL).map(String::as_str);
     let (wanted, plan) = wanted::decide(&context, &quarantine, label).await?;
-    // The network is loosened before the label. Nobody waits with what is half way nowhere, or with a tighter level.
-    let may_be_half_way = label::is_labelled(&namespace, &quarantine.spec, wanted.level);
-    if context.awaits_answers(&name, plan) && may_be_half_way {
-        return Ok(Action::requeue(ANSWERS.1));
+    // Loosening changes the network before the label. Only a loosening waits; a partial transition to a tighter level proceeds at once.
+    let may_be_partial = label::is_labelled(&namespace, &quarantine.spec, wanted.level);
+    if context.is_waiting_for_health(&name, plan) && may_be_partial {
+        return Ok(Action::requeue(HEALTH_RECHECK));
     }
     context.remember(&name, |memory| memory.level = Some(wanted.level));
-    context.tell_network();
-    drop(turn);
+    context.update_network_demand();
+    drop(permit);
     let confirmed = match &unprotected {
         None => confirm::target(&context, &quarantine, &namespace, &wanted).await,
         Some(_) => None,
@@ -376,21 +382,21 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
     let next = match confirmed {
         Some(next) => next,
         None => {
-            let begun = Begun { quarantine, namespace, wanted, decided_at };
-            pass::run(&context, begun, unprotected, uncut).await?
+            let input = PassInput { quarantine, namespace, wanted, decided_at };
+            pass::run(&context, input, unprotected, pending_cut).await?
         }
     };
-    let waits = plan == PlanState::Refuses || (plan == PlanState::Unknown && may_be_half_way);
-    let waits = waits.then_some(DEPENDENCIES);
+    let waits = plan == PlanState::Refuses || (plan == PlanState::Unknown && may_be_partial);
+    let waits = waits.then_some(DEPENDENCY_RECHECK);
     Ok(kept.or(waits).map_or(next, Action::requeue))
 }
 
-/// What a pass begins with.
-struct Begun {
+/// Input of a pass.
+struct PassInput {
     quarantine: Quarantine,
     namespace: Namespace,
     wanted: Target,
-    /// When it began to be read, live, what decides.
+    /// When the live read began on which `wanted` is based.
     decided_at: Instant,
 }
 
@@ -406,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cause_of_a_failed_pass_is_what_the_api_server_says() {
+    fn cause_of_a_failed_pass_follows_the_api_error() {
         let error = |code, reason: &str| {
             let status = Status { code, reason: reason.to_owned(), ..Status::default() };
             IoError::Api { what: "try".to_owned(), source: Arc::new(kube::Error::Api(Box::new(status))) }

@@ -1,5 +1,4 @@
-//! Tells the guards which ClusterRoles hold our verbs: whoever is bound to one gets rights over what is quarantined, which a
-//! policy that sees only the binding cannot know.
+//! Maintains the list of ClusterRoles that contain our verbs for the guards, which see a binding but not its role's rules.
 
 use std::time::Duration;
 
@@ -12,23 +11,23 @@ use kube::{Api, Client};
 use crate::api::OPERATOR_NAMESPACE;
 use crate::isolation::list;
 
-/// Pause before a write that failed is tried again.
+/// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Keeps the guards told, for ever.
+/// Keeps the list current. Never returns.
 pub async fn keep(client: Client) {
     let (store, writer) = reflector::store();
     let roles =
         reflector(writer, watcher(Api::<ClusterRole>::all(client.clone()), watcher::Config::default()))
             .default_backoff()
             .filter_map(async |event| match event {
-                // Of a first list, one wake: its objects are in the store once it is done.
+                // An initial list causes one wake-up: its objects are in the store when it ends.
                 Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => {
                     Some(())
                 }
                 _ => None,
             });
-    // Whoever took the ConfigMap away took the roles with it.
+    // Without the ConfigMap, the list of roles is lost, too.
     let only = watcher::Config::default().labels(&format!("{}=true", list::LABEL));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let maps = watcher(maps, only).default_backoff().touched_objects().filter_map(async |map| {
@@ -39,7 +38,7 @@ pub async fn keep(client: Client) {
     let wakes = stream::select(roles.boxed(), maps.boxed()).ready_chunks(256);
     let mut wakes = std::pin::pin!(wakes);
     while wakes.next().await.is_some() {
-        // Not waited for: the list is only read on while wakes are taken, and its end is one.
+        // Awaiting the store here would block: the list is only read while wake-ups are taken. Its end is a wake-up.
         if !matches!(store.wait_until_ready().now_or_never(), Some(Ok(()))) {
             continue;
         }
@@ -48,7 +47,7 @@ pub async fn keep(client: Client) {
             match list::set_holders(&client, &holders).await {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the guards are not told which roles hold our verbs");
+                    tracing::error!(%error, "list of roles with our verbs not updated; the guards use the old one; will retry");
                     tokio::time::sleep(RETRY).await;
                 }
             }

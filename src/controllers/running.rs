@@ -1,4 +1,4 @@
-//! What this process holds of a running plan between two looks: its own last writes, gates being asked, steps done.
+//! In-memory state of a running plan between reconciliations: this process's own last writes, gate tasks, finished steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +17,7 @@ use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepProgress};
 use crate::plan::Plan;
 
-/// A plan by namespace and name.
+/// Namespace and name of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PlanKey {
     pub(crate) namespace: String,
@@ -38,14 +38,14 @@ pub(crate) struct Running {
     state: Mutex<State>,
 }
 
-/// What has changed since the last look.
+/// Changes since the last reconciliation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Everything may have.
+    /// Anything may have changed.
     pub(crate) all: bool,
-    /// Services, by name.
+    /// Changed services, by name.
     pub(crate) services: BTreeSet<String>,
-    /// Namespaces: all services that live there.
+    /// Changed namespaces, which affect all services in them.
     pub(crate) namespaces: BTreeSet<String>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Says that the service has changed.
+    /// Reports a change of the service.
     pub(crate) fn notify_one(&self) {
         if let Some(running) = self.running.upgrade() {
             running.wake_for(&self.service);
@@ -65,57 +65,57 @@ impl Wake {
     }
 }
 
-/// What is held between two looks.
+/// State kept between reconciliations.
 #[derive(Default)]
 pub(crate) struct State {
-    /// The plan as last compiled. `None` before the first look, and when it cannot be read.
+    /// The plan as last compiled. `None` before the first reconciliation, and if the plan is unreadable.
     pub(crate) plan: Option<Arc<Plan>>,
-    /// The generation of the plan that cannot be read, and why, once that has been told.
+    /// Generation of an unreadable plan and the error, once the status reports it.
     pub(crate) unreadable: Option<(Option<i64>, String)>,
-    /// A client that acts as the plan's account, and that account's name.
+    /// Name of the plan's account, and a client that impersonates it.
     pub(crate) account: Option<(String, Client)>,
-    /// By service name.
+    /// State of services, by name.
     pub(crate) services: BTreeMap<String, ServiceState>,
-    /// Records of accepted requirements that this process wrote, until the watch has caught up with them (I6), by name.
+    /// Records of accepted requirements that this process wrote, by name, until the watch has caught up (I6).
     pub(crate) accepted_own: BTreeMap<String, ConfigMap>,
-    /// Records of accepted requirements as last read, and at which resourceVersion.
+    /// Parsed records of accepted requirements, with the resourceVersion that was parsed.
     pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedState)>,
-    /// What was observed and decided at the last look. `None`: there was none, or it came to nothing.
+    /// Observations and decisions of the last reconciliation. `None`: there was none, or it failed.
     pub(crate) view: Option<View>,
-    /// A write of the plan's own status is under way.
+    /// A write of the plan's status is running.
     pub(crate) status_busy: bool,
-    /// This process's own last write of it, until the watch has caught up with it (I6): it is not written twice.
+    /// This process's last write of the plan's status, until the watch has caught up (I6). Prevents a second write.
     pub(crate) own_status: Option<(ObjectMeta, RecoveryPlanStatus)>,
-    /// When the plan's own status was last written.
+    /// When the plan's status was last written.
     pub(crate) status_written_at: Option<Timestamp>,
 }
 
-/// What is held of one service.
+/// State kept of one service.
 #[derive(Default)]
 pub(crate) struct ServiceState {
-    /// This process's own last write, until the watch has caught up with it (I6).
+    /// This process's last write of the ServiceRecovery, until the watch has caught up (I6).
     pub(crate) own: Option<ServiceRecovery>,
-    /// When that was.
+    /// Time of that write.
     pub(crate) own_since: Option<Instant>,
-    /// Quarantines as this process claimed them, by namespace, until the watch has caught up with that (I6).
+    /// Quarantines that this process claimed, by namespace, until the watch has caught up (I6).
     pub(crate) claimed: BTreeMap<String, Quarantine>,
-    /// An effect or write is under way.
+    /// An effect or write is running.
     pub(crate) busy: bool,
-    /// Gates being asked.
+    /// Gate tasks.
     pub(crate) gates: BTreeMap<GateKey, GateTask>,
-    /// How far the steps of `steps_of` are.
+    /// Progress of the steps of attempt `steps_of`.
     pub(crate) steps: BTreeMap<usize, StepProgress>,
-    /// Which attempt `steps` belongs to.
+    /// The attempt that `steps` belongs to.
     pub(crate) steps_of: i64,
-    /// A step being observed.
+    /// Task that observes the running step.
     pub(crate) step_task: Option<StepTask>,
-    /// What is suspended, as last looked at: in which attempt, and for which generation of the plan.
+    /// Suspended objects as last read, with the attempt and the generation of the plan.
     pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeObservation>)>,
-    /// What its workloads ask of their node, as last looked at: in which attempt, and for which generation of the plan.
+    /// Host access that the workloads request, as last read, with the attempt and the generation of the plan.
     pub(crate) host_access: Option<(i64, Option<i64>, Vec<String>)>,
     /// Why the last effect was refused.
     pub(crate) refused: Option<Refusal>,
-    /// A write failed: nothing is begun before this.
+    /// Backoff after a failed write: nothing is started before this time.
     pub(crate) not_before: Option<Timestamp>,
     /// When the status was last written.
     pub(crate) written_at: Option<Timestamp>,
@@ -126,7 +126,7 @@ impl Running {
         Self { key, wake: Notify::new(), changes: Mutex::default(), state: Mutex::default() }
     }
 
-    /// Returns once something has changed since the last look.
+    /// Waits for a change since the last reconciliation.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -143,23 +143,23 @@ impl Running {
         self.wake.notify_one();
     }
 
-    /// Wakes the plan's task: something of this namespace has changed.
+    /// Wakes the plan's task: an object of this namespace has changed.
     pub(crate) fn wake_for_namespace(&self, namespace: &str) {
         self.changes().namespaces.insert(namespace.to_owned());
         self.wake.notify_one();
     }
 
-    /// Wakes the plan's task for nothing but the plan's own status.
+    /// Wakes the plan's task to write the plan's own status only.
     pub(crate) fn wake_for_status(&self) {
         self.wake.notify_one();
     }
 
-    /// Wakes the plan's task for a service whenever it is told to.
+    /// Returns a handle that wakes the plan's task for a service.
     pub(crate) fn waker(self: &Arc<Self>, service: &str) -> Wake {
         Wake { running: Arc::downgrade(self), service: service.to_owned() }
     }
 
-    /// What has changed since this was last asked.
+    /// Returns the changes since the last call.
     pub(crate) fn take_changes(&self) -> Changes {
         std::mem::take(&mut *self.changes())
     }
@@ -168,13 +168,13 @@ impl Running {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, for as short as possible: never across an await.
+    /// Locks the state. Must not be held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Is `a` at least as new as `b`, by resourceVersion? One that is no number is taken as older.
+/// Returns whether `a` is at least as new as `b`, by resourceVersion. A version that is not a number counts as older.
 pub(crate) fn at_least_as_new(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     let version = |meta: &ObjectMeta| meta.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
     match (version(a), version(b)) {

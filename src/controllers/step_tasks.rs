@@ -1,4 +1,4 @@
-//! A step that runs: a task observes it whenever something changes that it looks at, and tells the plan where it says something else.
+//! Tasks that observe a running step, whenever an object that it depends on changes, and wake the plan when its progress changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::engine::StepProgress;
 use crate::plan::{Plan, ServiceId};
 use crate::steps::{self, StepContext};
 
-/// A step is observed this often even if nothing tells of a change: a watch may have died without a word.
+/// Resync interval of a step, in case a watch missed a change.
 const RESYNC: Duration = Duration::from_secs(60);
-/// What could not be observed is tried again after this.
+/// Pause before a failed observation is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// One step being observed. Dropping it ends that, and nothing of the step itself.
+/// Task that observes one step. Dropping it ends the task, but not the step.
 pub(crate) struct StepTask {
     step: StepSpec,
     of: StepContext,
     index: usize,
     handle: AbortHandle,
-    /// Kept alive here, as the index of wake-ups holds it weakly.
+    /// Keeps the wake-up alive, which the index holds weakly.
     _wake: Arc<Notify>,
 }
 
@@ -37,7 +37,7 @@ impl Drop for StepTask {
     }
 }
 
-/// Begins and ends observing, so that the step that is `wanted` is observed and no other.
+/// Starts and stops tasks so that exactly the `wanted` step is observed.
 pub(super) fn update(
     context: &Context,
     running: &Arc<Running>,
@@ -72,13 +72,13 @@ pub(super) fn update(
         attempt = of.attempt,
         step = step.name
     );
-    let observing = Observing { running: running.clone(), client, step: step.clone(), of: of.clone(), index };
+    let observing = StepLoop { running: running.clone(), client, step: step.clone(), of: of.clone(), index };
     let task = tokio::spawn(observing.run(wake.clone()).instrument(span));
     held.step_task =
         Some(StepTask { step: step.clone(), of, index, handle: task.abort_handle(), _wake: wake });
 }
 
-struct Observing {
+struct StepLoop {
     running: Arc<Running>,
     client: Client,
     step: StepSpec,
@@ -86,12 +86,12 @@ struct Observing {
     index: usize,
 }
 
-impl Observing {
+impl StepLoop {
     async fn run(self, wake: Arc<Notify>) {
         loop {
             let (progress, pause) = match steps::observe(&self.client, &self.step, &self.of).await {
                 Ok(progress) => (progress, RESYNC),
-                // Whether it runs is not known. It is not started again for that, and not given up.
+                // The step's progress is unknown. It is neither started again nor given up.
                 Err(error) => (StepProgress::Running(format!("cannot be observed: {error}")), AGAIN_AFTER),
             };
             let has_ended = !matches!(progress, StepProgress::Running(_));
@@ -112,7 +112,7 @@ impl Observing {
         if held.steps_of != self.of.attempt || held.steps.get(&self.index) == Some(&progress) {
             return;
         }
-        tracing::info!(?progress, "the step says something else");
+        tracing::info!(?progress, "step progress changed");
         held.steps.insert(self.index, progress);
         drop(state);
         self.running.wake_for(&self.of.service);

@@ -1,4 +1,4 @@
-//! What is watched of our own: kinds in full, so that deciding needs no reads. And who is woken by what changes in the cluster's cache.
+//! Stores of our own kinds, watched in full so that decisions need no reads, and the wake-ups of gates by changes in the cluster cache.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ use crate::cluster_cache::{
 };
 use crate::gates::Interest;
 
-/// What is known, as far as the watches have told. ServiceRecoveries, Quarantines and accounts are those of the cluster's cache.
+/// Stores of watched objects. ServiceRecoveries, Quarantines and accounts come from the cluster cache.
 #[derive(Clone)]
 pub(crate) struct Stores {
     pub(crate) plans: Store<Guarded<RecoveryPlan>>,
@@ -35,12 +35,12 @@ pub(crate) struct Stores {
     pub(crate) accepted: Store<ConfigMap>,
 }
 
-/// A change of something that is watched.
+/// A change of a watched object.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// A plan, by namespace and name; `gone` when it was deleted.
+    /// A plan, by namespace and name; `gone` if it was deleted.
     Plan { namespace: String, name: String, gone: bool },
-    /// A ServiceRecovery; `gone` tells at which resourceVersion it was deleted.
+    /// A ServiceRecovery; `gone` is the resourceVersion of its deletion.
     Record { namespace: String, name: String, gone: Option<String> },
     /// The Quarantine of a namespace.
     Quarantine { namespace: String },
@@ -50,14 +50,14 @@ pub(crate) enum Change {
     Decision { namespace: String },
     /// A service account.
     Account { namespace: String },
-    /// A record of accepted requirements; `gone` tells at which resourceVersion it was deleted.
+    /// A record of accepted requirements; `gone` is the resourceVersion of its deletion.
     Accepted { name: String, gone: Option<String> },
-    /// Lists were read anew: anything may have changed.
+    /// A list was read again, so anything may have changed.
     Everything,
 }
 
 impl Stores {
-    /// Starts the watches that nobody else has. `on_change` is called after the store has changed.
+    /// Starts the watches that the cluster cache does not have. `on_change` is called after the store was updated.
     pub(crate) fn start(
         client: &Client,
         cache: &ClusterCache,
@@ -101,7 +101,7 @@ impl Stores {
         }
     }
 
-    /// Returns once every list has been read.
+    /// Returns once every initial list has been read.
     pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
         self.plans.wait_until_ready().await?;
         self.records.wait_until_ready().await?;
@@ -141,12 +141,12 @@ async fn follow<K: Resource>(
             Ok(Event::Delete(object)) => on_change(describe(object.meta(), true)),
             Ok(Event::InitDone) => on_change(Change::Everything),
             Ok(Event::Init | Event::InitApply(_)) => {}
-            Err(error) => tracing::warn!(%error, "a watch broke; it is begun again"),
+            Err(error) => tracing::warn!(%error, "watch failed; restarting it"),
         }
     }
 }
 
-/// Tells of what changes in the cache of the kinds that plans look at.
+/// Forwards changes in the cluster cache of the kinds that plans observe.
 async fn follow_cache(mut changes: CacheChanges, on_change: impl Fn(Change)) {
     while let Some(notice) = changes.next().await {
         let change = match notice {
@@ -167,12 +167,12 @@ async fn follow_cache(mut changes: CacheChanges, on_change: impl Fn(Change)) {
     }
 }
 
-/// Wakes gates when something that they look at changes.
+/// Wakes gates when an object that they observe changes.
 #[derive(Clone, Default)]
 pub(crate) struct Wakeups(Arc<Mutex<HashMap<Interest, Vec<Weak<Notify>>>>>);
 
 impl Wakeups {
-    /// Registers a gate's interests, for as long as `notify` lives.
+    /// Registers a gate's interests for the lifetime of `notify`.
     pub(crate) fn register(&self, interests: Vec<Interest>, notify: &Arc<Notify>) {
         let mut index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for interest in interests {
@@ -197,7 +197,7 @@ impl Wakeups {
         index.values().flatten().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
     }
 
-    /// Wakes gates by what changes in the cache, for as long as it is polled.
+    /// Wakes gates on changes in the cache until the future is dropped.
     pub(crate) async fn follow(self, mut changes: CacheChanges) {
         while let Some(notice) = changes.next().await {
             match notice {
@@ -213,7 +213,7 @@ impl Wakeups {
     }
 }
 
-/// The interest that a change concerns.
+/// Returns the interest that a change matches.
 fn interest(change: CacheChange) -> Option<Interest> {
     let CacheChange { kind, namespace, name, .. } = change;
     match kind {

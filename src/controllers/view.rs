@@ -1,4 +1,4 @@
-//! What is observed of a plan's world, kept between two looks and brought up to date where something has changed.
+//! Observed state of a plan and its services, kept between reconciliations and updated where something changed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::api::ServiceRecovery;
 use crate::engine::{Decided, Engine, Observation, Services};
 use crate::plan::{Plan, ServiceId};
 
-/// What was observed at the last look, and an engine that remembers what it decided on that.
+/// Observations of the last reconciliation, and an engine that remembers its decisions on them.
 pub(crate) struct View {
-    pub(crate) seen: Observation,
+    pub(crate) observation: Observation,
     engine: Engine,
-    /// For each service, the resourceVersion of the ServiceRecovery that it was observed by.
+    /// For each service, the resourceVersion of the ServiceRecovery that was observed.
     versions: Vec<Option<String>>,
-    /// For each service, when one of its gates says something else though nothing is heard.
-    turns: Vec<Option<Timestamp>>,
-    /// The services of each namespace.
+    /// For each service, when the state of one of its gates changes by the passing of time.
+    gate_deadlines: Vec<Option<Timestamp>>,
+    /// Services by namespace.
     by_namespace: HashMap<String, Vec<ServiceId>>,
 }
 
 impl View {
-    /// Observes what has changed, and decides. The view in `state` is brought up to date, or begun where there is none for this plan.
-    pub(crate) fn look(
+    /// Observes what has changed, and decides. Updates the view in `state`, or creates one for this plan.
+    pub(crate) fn observe_and_decide(
         stores: &Stores,
         plan: &Arc<Plan>,
         state: &mut State,
@@ -36,27 +36,27 @@ impl View {
         let before = state.view.take().filter(|view| Arc::ptr_eq(view.engine.plan(), plan));
         let is_new = before.is_none();
         let mut view = before.unwrap_or_else(|| Self::begin(plan, now));
-        view.seen.now = now;
-        view.seen.incident = observe::incident(stores, plan);
-        view.seen.account = observe::account(stores, plan);
+        view.observation.now = now;
+        view.observation.incident = observe::incident(stores, plan);
+        view.observation.account = observe::account(stores, plan);
         let concerned: BTreeSet<ServiceId> = if is_new || changes.all {
             (0..plan.services.len()).collect()
         } else {
-            view.concerned(changes, now)
+            view.affected(changes, now)
         };
         let decisions = observe::decisions(stores, plan, &concerned);
         for id in concerned {
             let Observed { service: observed, version, has_stale_gates } =
                 observe::service(stores, plan, state, id, &decisions, now);
             view.versions[id] = version;
-            view.turns[id] = observed.gates.values().filter_map(|gate| gate.changes_at).min();
-            // What is as it was is not decided again. Gates that ask what is not to be asked any more are begun anew with a decision.
-            if is_new || changes.all || has_stale_gates || view.seen.services[id] != observed {
-                view.seen.services[id] = observed;
+            view.gate_deadlines[id] = observed.gates.values().filter_map(|gate| gate.changes_at).min();
+            // Unchanged services are not decided again. Gates with an outdated question are restarted by a decision.
+            if is_new || changes.all || has_stale_gates || view.observation.services[id] != observed {
+                view.observation.services[id] = observed;
             }
         }
-        let mut decided = view.engine.decide(&view.seen);
-        let turn = view.turns.iter().flatten().copied().filter(|&at| at > now).min();
+        let mut decided = view.engine.decide(&view.observation);
+        let turn = view.gate_deadlines.iter().flatten().copied().filter(|&at| at > now).min();
         decided.wake_at = decided.wake_at.into_iter().chain(turn).min();
         state.view = Some(view);
         decided
@@ -73,26 +73,26 @@ impl View {
             plan.services.iter().map(|_| crate::engine::ServiceObservation::default()).collect();
         let unknown = || crate::engine::Presence::Unknown(String::new());
         Self {
-            seen: Observation { now, incident: unknown(), account: unknown(), services },
+            observation: Observation { now, incident: unknown(), account: unknown(), services },
             engine: Engine::new(plan.clone()),
             versions: vec![None; plan.services.len()],
-            turns: vec![None; plan.services.len()],
+            gate_deadlines: vec![None; plan.services.len()],
             by_namespace,
         }
     }
 
-    /// The services that have changed, or of which a gate says something else by now.
-    fn concerned(&self, changes: &Changes, now: Timestamp) -> BTreeSet<ServiceId> {
+    /// Returns the services that changed, or one of whose gates has changed state by now.
+    fn affected(&self, changes: &Changes, now: Timestamp) -> BTreeSet<ServiceId> {
         let index = &self.engine.plan().index;
         let named = changes.services.iter().filter_map(|name| index.get(name).copied());
         let living = changes.namespaces.iter().filter_map(|name| self.by_namespace.get(name)).flatten();
-        let turned = self.turns.iter().enumerate().filter(|(_, at)| at.is_some_and(|at| at <= now));
+        let turned = self.gate_deadlines.iter().enumerate().filter(|(_, at)| at.is_some_and(|at| at <= now));
         named.chain(living.copied()).chain(turned.map(|(id, _)| id)).collect()
     }
 
-    /// Returns whether what was decided for a service rests on this ServiceRecovery. Where it rests on an older one, the service is decided
-    /// again at the next look.
-    pub(crate) fn rests_on(&mut self, id: ServiceId, record: Option<&ServiceRecovery>) -> bool {
+    /// Returns whether the decision for a service is based on this ServiceRecovery. If it is based on an older one, schedules the service
+    /// to be decided again.
+    pub(crate) fn is_based_on(&mut self, id: ServiceId, record: Option<&ServiceRecovery>) -> bool {
         let version = record.and_then(|record| record.metadata.resource_version.as_deref());
         let is_current = self.versions[id].as_deref() == version;
         if !is_current {
@@ -101,13 +101,13 @@ impl View {
         is_current
     }
 
-    /// Has a service decided again at the next look, though it is as it was.
+    /// Schedules an unchanged service to be decided again.
     pub(crate) fn decide_again(&mut self, id: ServiceId) {
-        let _changed = &mut self.seen.services[id];
+        let _changed = &mut self.observation.services[id];
     }
 
-    /// Remembers that something is being done for a service.
-    pub(crate) fn begins(&mut self, id: ServiceId) {
-        self.seen.services[id].busy = true;
+    /// Records that an effect for a service is running.
+    pub(crate) fn mark_busy(&mut self, id: ServiceId) {
+        self.observation.services[id].busy = true;
     }
 }

@@ -1,8 +1,8 @@
-//! Gathers for the gate `http`: the status that an endpoint answers with.
+//! Gate `http`: reads the status that an endpoint answers with.
 //!
-//! The URL is a plan author's, the connection the operator's. So redirects are not followed, no proxy is used, and the
-//! address is checked where the connection is made: a name that resolves to another address the second time gains
-//! nothing. The body is never read; nothing of it and no credentials reach a message.
+//! The URL comes from the plan's author, the connection is the operator's. So redirects are not followed, no proxy is used, and the
+//! address is checked when connecting, so that a name cannot resolve differently the second time. The body is never read; no part of it
+//! and no credentials appear in a message.
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -27,12 +27,12 @@ impl Gate for HttpSpec {
     }
 
     fn rights(&self, _: &Question) -> Vec<Right> {
-        // The endpoint is asked by the operator, and not the API server.
+        // No request is sent to the API server.
         Vec::new()
     }
 
     fn subject(&self) -> String {
-        // Host and port only: the rest may hold secrets.
+        // Host and port only: the rest may contain secrets.
         let url = Url::parse(&self.url).ok();
         let host = url.as_ref().and_then(Url::host_str);
         match (host, url.as_ref().and_then(Url::port)) {
@@ -47,17 +47,17 @@ impl Gate for HttpSpec {
     }
 }
 
-/// The client of `http` gates cannot be made: in practice, the system trusts no certificate authority.
+/// The client of `http` gates cannot be created, usually because the system trusts no certificate authority.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no client for https can be made: {0}. Whoever builds the image or runs the machine installs a bundle of certificate \
+    "no client for https can be made: {0}. The administrator of the image or machine installs a bundle of certificate \
      authorities (/etc/ssl/certs/ca-certificates.crt, package ca-certificates), or sets SSL_CERT_FILE to one"
 )]
 pub struct AskerError(String);
 
 impl AskerError {
     fn new(error: &reqwest::Error) -> Self {
-        // The outer errors only say that there is an inner one.
+        // The outer errors only refer to the inner one.
         let mut cause: &dyn Error = error;
         while let Some(inner) = cause.source() {
             cause = inner;
@@ -67,14 +67,14 @@ impl AskerError {
     }
 }
 
-/// Asks endpoints for their status.
+/// Sends the requests of `http` gates.
 pub struct Prober {
     client: Client,
     allow: Arc<[IpNet]>,
 }
 
 impl Prober {
-    /// A prober that may also connect to addresses within `allow`.
+    /// Creates a prober that may also connect to addresses within `allow`.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, AskerError> {
         let allow: Arc<[IpNet]> = allow.into();
         crate::tls::use_ring();
@@ -84,7 +84,7 @@ impl Prober {
             .retry(retry::never())
             .referer(false)
             .no_proxy()
-            // Each answer is of a connection of its own: an old one would show less, and skip the check of its address.
+            // Each request uses a new connection, so that its address is checked.
             .pool_max_idle_per_host(0)
             .dns_resolver(CheckedResolver { allow: Arc::clone(&allow) })
             .build()
@@ -92,7 +92,7 @@ impl Prober {
         Ok(Self { client, allow })
     }
 
-    /// The endpoint's status. The caller bounds the time.
+    /// Returns the endpoint's status. The caller sets the deadline.
     async fn probe(&self, url: &str) -> Result<u16, NoStatus> {
         let url = checked(url, &self.allow)?;
         match self.client.get(url.clone()).send().await {
@@ -106,9 +106,9 @@ fn no_status(reason: GateReason, message: impl Into<String>) -> NoStatus {
     NoStatus { reason, message: message.into() }
 }
 
-/// The URL, if it may be asked. Hosts that are names are checked when they are resolved.
+/// Returns the URL if it may be requested. Host names are checked when resolved.
 fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
-    // The URL may hold credentials: it is not repeated until it is known that it does not.
+    // The URL may contain credentials, so errors do not repeat it before that is excluded.
     let url = Url::parse(url)
         .map_err(|error| no_status(GateReason::MalformedUrl, format!("the URL is malformed: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -124,7 +124,7 @@ fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
         ));
     }
     let host = url.host_str().ok_or_else(|| no_status(GateReason::MalformedUrl, "the URL has no host"))?;
-    // As the connector reads it; the parser has already made every way of writing an IPv4 address the plain one.
+    // The parser has normalized all notations of an IPv4 address.
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
         && let Some(why) = refusal(address, allow)
     {
@@ -133,7 +133,7 @@ fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
     Ok(url)
 }
 
-/// Says why a request came to nothing: without the query, which may hold secrets, and nothing of a body.
+/// Returns why a request failed, without query and body, which may contain secrets.
 fn request_failure(url: &Url, error: &reqwest::Error) -> NoStatus {
     let host = url.host_str().unwrap_or_default();
     let mut cause: &dyn Error = error;
@@ -156,12 +156,12 @@ fn request_failure(url: &Url, error: &reqwest::Error) -> NoStatus {
     no_status(reason, format!("{host}: {cause}"))
 }
 
-/// Resolves names to addresses that may be connected to, and to no other.
+/// Resolves names to permitted addresses only.
 struct CheckedResolver {
     allow: Arc<[IpNet]>,
 }
 
-/// A name has none but refused addresses.
+/// All addresses of a name are refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} is {address}, {why}")]
 struct Refused {
@@ -174,7 +174,7 @@ impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let allow = Arc::clone(&self.allow);
         Box::pin(async move {
-            // Port 0 stands for the URL's.
+            // Port 0 is replaced by the URL's port.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let mut refused = None;
             let mut good = Vec::new();

@@ -1,4 +1,4 @@
-//! Gathers for the gate `imageDigests`: what is in the service's namespaces, and the list of approved digests.
+//! Gate `imageDigests`: reads the service's namespaces and the list of approved digests.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -40,7 +40,7 @@ impl Gate for ImageDigestsSpec {
                     None => Ok(None),
                 }
             };
-            // At the same time, so that a live inventory is shared with the gates that are asked along with this one.
+            // Read concurrently, so that a live inventory is shared with gates evaluated at the same time.
             let (list, inventory) = futures::join!(list, reads.inventory(&question.namespaces));
             let approved = list.and_then(|list| approved(self, namespace, list.as_deref()));
             match approved.and_then(|approved| Ok((approved, inventory?))) {

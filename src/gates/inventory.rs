@@ -1,4 +1,4 @@
-//! Gathers what is in a service's namespaces, as the plan's account may see it.
+//! Reads the objects in a service's namespaces as the plan's account.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::access::Right;
 use crate::api::GateReason;
 use crate::cluster_cache::{ClusterCache, Entry, STALE_AFTER, Stale};
 
-/// Objects of one answer of the API server.
+/// Page size of a list.
 const PAGE: u32 = 500;
 
-/// Returns what a change of would alter an inventory.
+/// Returns the interests of an inventory.
 pub fn interests(namespaces: &[String]) -> impl Iterator<Item = Interest> {
     namespaces.iter().flat_map(|namespace| {
         let namespace = namespace.clone();
@@ -28,7 +28,7 @@ pub fn interests(namespaces: &[String]) -> impl Iterator<Item = Interest> {
     })
 }
 
-/// Returns the rights that [`gather`] takes.
+/// Returns the rights that [`gather`] requires.
 pub fn rights(namespaces: &[String]) -> Vec<Right> {
     let of = |namespace: &String| {
         [
@@ -45,10 +45,10 @@ pub fn rights(namespaces: &[String]) -> Vec<Right> {
     namespaces.iter().flat_map(of).collect()
 }
 
-/// Returns what the cache holds, which is no more than gates judge.
+/// Returns the inventory in the cache, which holds only the fields that gates use.
 ///
 /// # Errors
-/// An Unknown: a kind is not confirmed any more, or an object could not be read.
+/// An Unknown: a kind is stale, or an object cannot be deserialized.
 pub fn from_cache(cache: &ClusterCache, namespaces: &[String]) -> Result<Inventory, Answer> {
     fn checked<T>(fresh: Result<T, Stale>) -> Result<T, Answer> {
         fresh.map_err(|error| stale(&error))
@@ -82,10 +82,10 @@ pub fn from_cache(cache: &ClusterCache, namespaces: &[String]) -> Result<Invento
     Ok(all)
 }
 
-/// Lists everything.
+/// Lists all objects live.
 ///
 /// # Errors
-/// An Unknown: something cannot be listed.
+/// An Unknown: a kind cannot be listed.
 pub async fn gather(client: &Client, namespaces: &[String]) -> Result<Inventory, Answer> {
     let mut all = Inventory::default();
     for namespace in namespaces {
@@ -113,7 +113,7 @@ pub async fn gather(client: &Client, namespaces: &[String]) -> Result<Inventory,
     Ok(all)
 }
 
-/// All objects of one kind in one namespace, page by page.
+/// Lists all objects of one kind in one namespace.
 async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, Answer>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
@@ -133,7 +133,7 @@ where
     }
 }
 
-/// The Unknown that a kind is whose watch does not work.
+/// Returns the Unknown for a kind whose watch fails.
 pub fn stale(stale: &Stale) -> Answer {
     let since = stale.since.map_or_else(
         || "has not been read yet".to_owned(),
@@ -146,7 +146,7 @@ pub fn stale(stale: &Stale) -> Answer {
     )
 }
 
-/// The Unknown that a failed read is. The API server's own message names account, verb, resource and namespace.
+/// Returns the Unknown for a failed read. The API server's message names account, verb, resource and namespace.
 pub fn unreadable(what: &str, error: &kube::Error) -> Answer {
     if let kube::Error::Api(status) = error {
         let reason = match status.code {

@@ -1,7 +1,6 @@
-//! Gates: one file for each type, which gathers (I/O, as the plan's account) what `resurgam_core::gates` judges.
+//! Gates: one file per type, which reads as the plan's account what `resurgam_core::gates` judges.
 //!
-//! Every gate answers; none fails. What cannot be read, takes too long, is malformed or panics is Unknown, and says so
-//! with the culprit's name.
+//! Every gate answers; none fails. Errors, timeouts, malformed objects and panics are Unknown, with the culprit in the message.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -26,40 +25,40 @@ pub use http::AskerError;
 pub use reads::Account;
 use reads::{Reads, SharedReads};
 
-/// How long an answer may take where the plan does not say.
+/// Default deadline of an evaluation.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Characters of a message; the status has room for as many.
+/// Maximum length of a message, as in the status.
 const MESSAGE_LIMIT: usize = 512;
 
-/// Returns the part of a plan that is asked, where it is there.
+/// Returns the part of the spec for one gate type, if set.
 type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
 
-/// Who gathers for each of [`GATE_TYPES`](crate::api::GATE_TYPES).
+/// The implementation of each of [`GATE_TYPES`](crate::api::GATE_TYPES).
 const GATHERERS: [(&str, Asked); 3] = [
     ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
     ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
     ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
 ];
 
-/// What each gate's part of a plan can do.
+/// The implementation of a gate type, on its part of the spec.
 trait Gate: Sync {
-    /// What a change of would alter the answer.
+    /// Returns the objects whose changes may alter the answer.
     fn interests(&self, question: &Question) -> Vec<Interest>;
-    /// Which rights of the plan's account it takes to answer: each request that `ask` makes of the API server.
+    /// Returns the rights of the plan's account that `ask` requires.
     fn rights(&self, question: &Question) -> Vec<Right>;
-    /// Who is asked, as a person names them: for when they do not answer.
+    /// Returns the subject of the question for people, used if it does not answer.
     fn subject(&self) -> String {
         "the API server".to_owned()
     }
-    /// Is all that it reads in the cache?
+    /// Returns whether everything that the gate reads is in the cache.
     fn is_cached(&self) -> bool {
         false
     }
-    /// Gathers, then judges.
+    /// Reads, then judges.
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
 }
 
-/// What a gate is handed to answer with.
+/// What a gate needs for its answer.
 #[derive(Clone, Copy)]
 struct Context<'a> {
     asker: &'a Asker,
@@ -67,7 +66,7 @@ struct Context<'a> {
     question: &'a Question,
 }
 
-/// What a change of would alter a gate's answer: for wake-ups through watches.
+/// Objects whose changes may alter a gate's answer. Watches of them wake the gate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interest {
     /// Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs and CronJobs.
@@ -89,7 +88,8 @@ pub enum Interest {
     },
 }
 
-/// What a change of would alter the answer, sorted. An HTTP endpoint tells nobody: such a gate is asked at its interval.
+/// Returns the objects whose changes may alter the answer, sorted. HTTP endpoints cannot be watched, so such a gate is evaluated at its
+/// interval.
 #[must_use]
 pub fn interests(question: &Question) -> Vec<Interest> {
     let mut interests = gatherer(&question.spec).map_or_else(Vec::new, |gate| gate.interests(question));
@@ -98,27 +98,27 @@ pub fn interests(question: &Question) -> Vec<Interest> {
     interests
 }
 
-/// Which rights of the plan's account it takes to answer. A gate that does not ask exactly one question asks nothing.
+/// Returns the rights of the plan's account that the gate requires. A gate without exactly one type requires none.
 #[must_use]
 pub fn rights(question: &Question) -> Vec<Right> {
     gatherer(&question.spec).map_or_else(Vec::new, |gate| gate.rights(question))
 }
 
-/// Returns who gathers for a gate. `None`: it does not ask exactly one question.
+/// Returns the implementation of a gate. `None`: it does not have exactly one type.
 fn gatherer(spec: &GateSpec) -> Option<&dyn Gate> {
     let name = spec.gate_type()?.name;
     let (_, asked) = GATHERERS.iter().find(|(of, _)| *of == name)?;
     asked(spec)
 }
 
-/// Asks gates. Built once, and shared.
+/// Evaluates gates. Created once and shared.
 pub struct Asker {
     http: http::Prober,
     shared: SharedReads,
 }
 
 impl Asker {
-    /// An asker whose `http` gates may also connect to loopback, link-local and the like within `http_allow`.
+    /// Creates an asker whose `http` gates may also connect to loopback, link-local and similar addresses within `http_allow`.
     ///
     /// # Errors
     /// TLS cannot be set up, for instance because the machine has no certificate authorities.
@@ -126,9 +126,9 @@ impl Asker {
         Ok(Self { http: http::Prober::new(http_allow)?, shared: SharedReads::default() })
     }
 
-    /// Asks one gate by live reads as an account, within `spec.timeout` (default 10 s).
+    /// Evaluates one gate by live reads as an account, within `spec.timeout` (default 10 s).
     ///
-    /// Never fails and never panics: errors, timeouts and panics are Unknown and say so.
+    /// Never fails and never panics: errors, timeouts and panics are Unknown.
     pub async fn ask(&self, account: &Account, question: &Question) -> Answer {
         let Some(gate) = gatherer(&question.spec) else {
             return Answer::unknown(
@@ -139,8 +139,8 @@ impl Asker {
         self.ask_at(gate, question, Reads { shared: &self.shared, account, cache: None }).await
     }
 
-    /// The same by the cache, once a review has said that the account may read there what the cache answers with. `None` for a gate
-    /// that reads anything else.
+    /// Evaluates one gate on the cache, after verifying that the account may read the same objects. `None`: the gate reads something that
+    /// is not cached.
     pub async fn ask_cached(
         &self,
         cache: &ClusterCache,
@@ -155,14 +155,14 @@ impl Asker {
     async fn ask_at(&self, gate: &dyn Gate, question: &Question, reads: Reads<'_>) -> Answer {
         let timeout = question.spec.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
         let answer = async {
-            // Within an async block, so that a panic before the first await is caught as well.
+            // The async block also catches a panic before the first await.
             gate.ask(Context { asker: self, reads, question }).await
         };
         guarded(timeout, || gate.subject(), answer).await
     }
 }
 
-/// Turns what does not answer into Unknown.
+/// Converts timeouts and panics to Unknown.
 async fn guarded(
     timeout: Duration,
     subject: impl Fn() -> String,
@@ -170,9 +170,10 @@ async fn guarded(
 ) -> Answer {
     let mut answer = match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => {
-            Answer::unknown(GateReason::Panicked, format!("the gate panicked: {}", said(panic.as_ref())))
-        }
+        Ok(Err(panic)) => Answer::unknown(
+            GateReason::Panicked,
+            format!("the gate panicked: {}", panic_message(panic.as_ref())),
+        ),
         Err(_) => {
             let timeout = crate::api::Duration(timeout);
             Answer::unknown(GateReason::TimedOut, format!("{} did not answer within {timeout}", subject()))
@@ -182,8 +183,8 @@ async fn guarded(
     answer
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -191,7 +192,7 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("it did not say why")
 }
 
-/// The first `limit` characters, with a mark where more were cut.
+/// Returns the first `limit` characters, with a mark if the text was longer.
 fn clipped(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Whether an account may list what the cache answers with: by a review made as that account.
+//! Verifies by a review that an account may list what the cache answers with.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +17,18 @@ use super::reads::{AUTHORIZED_FOR, Account};
 use crate::access::Right;
 use crate::api::GateReason;
 
-/// What accounts were found to be allowed. A refusal is not kept: a grant counts at the next question.
+/// Positive reviews of accounts. Refusals are not cached, so that a grant takes effect at once.
 #[derive(Default)]
 pub(super) struct Permissions(Mutex<HashMap<(String, String), Arc<Reviewed>>>);
 
-/// When an account was last found to be allowed. Locked while that is asked, so that gates of one service ask once.
+/// Time of the last positive review. Locked during a review, so that concurrent gates share it.
 type Reviewed = tokio::sync::Mutex<Option<Instant>>;
 
 impl Permissions {
-    /// Verifies that the account may list everything that an inventory of a namespace holds.
+    /// Verifies that the account may list all kinds of an inventory in a namespace.
     ///
     /// # Errors
-    /// The Unknown that it is if it may not, or if nobody can tell.
+    /// An Unknown: the account may not, or the review failed.
     pub(super) async fn may_list(&self, account: &Account, namespace: &str) -> Result<(), Answer> {
         let reviewed = self.reviewed(account, namespace);
         let mut reviewed = reviewed.lock().await;
@@ -48,7 +48,7 @@ impl Permissions {
         if let Some(reviewed) = all.get(&key) {
             return reviewed.clone();
         }
-        // What nobody asks for any more is let go of, whenever something is asked for the first time.
+        // Expired entries are removed whenever one is added.
         all.retain(|_, reviewed| {
             let is_current = |at: &Instant| at.elapsed() < AUTHORIZED_FOR;
             Arc::strong_count(reviewed) > 1
@@ -58,7 +58,7 @@ impl Permissions {
     }
 }
 
-/// Asks the API server, as the account.
+/// Reviews the account's rights, as the account.
 async fn review(account: &Account, namespace: &str) -> Result<(), Answer> {
     let wanted = inventory::rights(&[namespace.to_owned()]);
     let reviews = Api::<SelfSubjectRulesReview>::all(account.client.clone());
@@ -66,14 +66,14 @@ async fn review(account: &Account, namespace: &str) -> Result<(), Answer> {
         spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_owned()) },
         ..SelfSubjectRulesReview::default()
     };
-    let what = || format!("cannot tell what {} may list in namespace {namespace}", account.user);
+    let what = || format!("cannot determine what {} may list in namespace {namespace}", account.user);
     let answer =
         reviews.create(&PostParams::default(), &review).await.map_err(|error| unreadable(&what(), &error))?;
     let refused = match answer.status {
         Some(status) if is_complete(&status) => {
             wanted.iter().find(|right| !status.resource_rules.iter().any(|rule| grants(rule, right))).cloned()
         }
-        // An authorizer that cannot list its rules is asked about each.
+        // If the authorizer cannot list its rules, each right is reviewed.
         _ => {
             let asked = wanted.iter().map(|right| may(account, right));
             let answers = try_join_all(asked).await.map_err(|error| unreadable(&what(), &error))?;
@@ -87,7 +87,7 @@ fn is_complete(status: &SubjectRulesReviewStatus) -> bool {
     !status.incomplete && status.evaluation_error.as_ref().is_none_or(String::is_empty)
 }
 
-/// Does a rule grant this right on all objects there are?
+/// Returns whether a rule grants this right on all objects.
 fn grants(rule: &ResourceRule, right: &Right) -> bool {
     let has = |all: &[String], wanted: &str| all.iter().any(|one| one == "*" || one == wanted);
     let no_names = rule.resource_names.as_ref().is_none_or(Vec::is_empty);
@@ -116,7 +116,7 @@ async fn may(account: &Account, right: &Right) -> kube::Result<bool> {
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
-/// The Unknown that a list is which the API server refuses, in its words.
+/// Returns the Unknown for a forbidden list, in the API server's words.
 fn forbidden(user: &str, namespace: &str, right: &Right) -> Answer {
     let Right { group, resource, verb, .. } = right;
     let dot = if group.is_empty() { "" } else { "." };

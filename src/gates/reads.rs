@@ -1,4 +1,4 @@
-//! Where gates read: live, as the plan's account, or in the shared cache, for an account that may list there.
+//! Reads of gates: live as the plan's account, or in the shared cache if the account may list there.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,19 +17,19 @@ use super::inventory::{self, unreadable};
 use super::permission::Permissions;
 use crate::cluster_cache::{ClusterCache, STALE_AFTER};
 
-/// How long a live inventory waits for others who ask for the same. All of them are asked for before it begins.
+/// How long a live inventory waits for other gates to share it.
 const GATHERED: Duration = Duration::from_millis(2);
-/// How long what was read as the account stands for its right to read it.
+/// How long a read proves that the account may read.
 pub(super) const AUTHORIZED_FOR: Duration = Duration::from_secs(55);
-/// How long the first lists of the cache are waited for.
+/// How long an evaluation waits for the first lists of the cache.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 
-/// As whom a gate is asked.
+/// The account that a gate is evaluated as.
 #[derive(Clone)]
 pub struct Account {
-    /// Its name, as the API server knows it.
+    /// User name of the account.
     pub user: String,
-    /// Acts as it.
+    /// A client that impersonates the account.
     pub client: Client,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Account {
     }
 }
 
-/// What gates share that read at the same moment, or soon after one another.
+/// Reads that concurrent evaluations share.
 #[derive(Default)]
 pub(super) struct SharedReads {
     inventories: Arc<Mutex<HashMap<Asked, Gathering>>>,
@@ -48,11 +48,11 @@ pub(super) struct SharedReads {
     config_maps: Mutex<HashMap<[String; 3], Arc<ReadConfigMap>>>,
 }
 
-/// As whom, and for which namespaces.
+/// User and namespaces.
 type Asked = (String, Vec<String>);
 type Gathering = Shared<BoxFuture<'static, Result<Arc<Inventory>, Answer>>>;
 
-/// Locked while it is read, so that those who ask for the same wait for one read.
+/// Locked during a read, so that concurrent evaluations share it.
 type ReadConfigMap = tokio::sync::Mutex<Option<KeptConfigMap>>;
 
 /// A ConfigMap as an account read it.
@@ -67,12 +67,12 @@ struct KeptConfigMap {
 pub(super) struct Reads<'a> {
     pub(super) shared: &'a SharedReads,
     pub(super) account: &'a Account,
-    /// `None`: live.
+    /// `None`: live reads.
     pub(super) cache: Option<&'a ClusterCache>,
 }
 
 impl Reads<'_> {
-    /// Returns all workloads of some namespaces; what cannot be read makes the whole an Unknown.
+    /// Returns the workloads of some namespaces. If one cannot be read, returns an Unknown.
     pub(super) async fn inventory(&self, namespaces: &[String]) -> Result<Arc<Inventory>, Answer> {
         let Some(cache) = self.cache else {
             return self.shared.gather(self.account, namespaces).await;
@@ -80,13 +80,12 @@ impl Reads<'_> {
         for namespace in namespaces {
             self.shared.permissions.may_list(self.account, namespace).await?;
         }
-        // What is not there in time is named.
+        // A kind that is not ready in time is named by the answer.
         let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
         inventory::from_cache(cache, namespaces).map(Arc::new)
     }
 
-    /// Returns a ConfigMap, by a read as the account. With a cache, what was read counts until the object changes, for up to
-    /// [`AUTHORIZED_FOR`].
+    /// Returns a ConfigMap, read as the account. With a cache, a read is valid until the object changes, for up to [`AUTHORIZED_FOR`].
     pub(super) async fn config_map(
         &self,
         namespace: &str,
@@ -123,8 +122,8 @@ impl Reads<'_> {
 }
 
 impl SharedReads {
-    /// Gathers an inventory live. Gates that ask for the same at the same moment share it; nobody joins one that has begun, whose
-    /// reads may be older than the question.
+    /// Reads an inventory live. Concurrent evaluations share it, but none joins a read that has begun, which may be older than its
+    /// question.
     fn gather(&self, account: &Account, namespaces: &[String]) -> Gathering {
         let asked: Asked = (account.user.clone(), namespaces.to_vec());
         let mut gathering = self.inventories.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +143,7 @@ impl SharedReads {
 
     fn kept_config_map(&self, key: [String; 3]) -> Arc<ReadConfigMap> {
         let mut all = self.config_maps.lock().unwrap_or_else(PoisonError::into_inner);
-        // What nobody asks for any more is let go of.
+        // Expired entries are removed.
         all.retain(|_, kept| {
             let is_current = |kept: &KeptConfigMap| kept.read_at.elapsed() < AUTHORIZED_FOR;
             Arc::strong_count(kept) > 1

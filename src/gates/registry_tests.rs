@@ -78,7 +78,7 @@ fn every_type_of_gate_has_all_its_places() {
 }
 
 #[test]
-fn a_gate_that_is_only_a_field_is_told_each_place_it_lacks() {
+fn missing_parts_of_a_gate_type_are_named() {
     let lacking = missing("jobResult");
     assert_eq!(lacking.len(), 7, "{lacking:?}");
     assert!(lacking[1].starts_with("crates/core/src/gates/job_result.rs"), "{lacking:?}");

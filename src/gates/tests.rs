@@ -50,7 +50,7 @@ fn images() -> GateSpec {
 }
 
 #[test]
-fn interests_name_what_would_alter_the_answer() {
+fn interests_are_the_objects_that_alter_the_answer() {
     let namespace = |name: &str| name.to_owned();
     let everything = vec![
         Interest::Workloads { namespace: namespace("a") },
@@ -90,7 +90,7 @@ async fn an_api_server_that_does_not_answer_is_unknown() {
 }
 
 #[tokio::test]
-async fn before_restore_the_workloads_gate_says_that_it_does_not_belong_there() {
+async fn workloads_gate_before_restore_is_reported_as_misplaced() {
     let asker = Asker::new(Vec::new()).unwrap();
     let question = Question { phase: Phase::BeforeRestore, ..question(workloads()) };
     let answer = asker.ask(&nobody(), &question).await;
@@ -98,14 +98,14 @@ async fn before_restore_the_workloads_gate_says_that_it_does_not_belong_there() 
 }
 
 #[tokio::test]
-async fn a_panic_is_unknown_and_repeats_what_it_said() {
+async fn panic_is_unknown_with_its_message() {
     let answer = guarded(DEFAULT_TIMEOUT, String::new, async { panic!("index {} is missing", 7) }).await;
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "Panicked"));
     assert_eq!(answer.message, "the gate panicked: index 7 is missing");
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_is_named() {
+async fn timeout_names_the_endpoint() {
     let answer =
         guarded(Duration::from_millis(5), || "keycloak:443".into(), futures::future::pending()).await;
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "TimedOut"));

@@ -1,4 +1,4 @@
-//! Gathers for the gate `workloads`: what is in the service's namespaces.
+//! Gate `workloads`: reads the service's namespaces.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! The admission policies, for who isolates without an operator: those that are missing are made, and none is changed.
+//! Installs missing admission policies without the operator. Existing ones are not changed.
 
 use std::fmt::Debug;
 
@@ -13,37 +13,37 @@ use super::policies::{self, Policy};
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 
-/// What was found of one policy or binding.
+/// PolicyState of one policy or binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum State {
-    /// As this version writes it.
+pub enum PolicyState {
+    /// Equal to this version's.
     InPlace,
-    /// It was missing, and was made.
+    /// It was missing, and was created.
     Made,
-    /// It is there, and differs from what this version writes: another version's, or changed by somebody.
+    /// It differs from this version's: another version, or modified by another writer.
     Differs,
-    /// It is missing, and only a dry-run was made.
+    /// It is missing, and this was a dry-run.
     Missing,
-    /// It is missing, and not ours to make: only who may read all ConfigMaps may make a policy with one for a parameter.
-    /// Isolation holds without it; what it guards is elsewhere.
+    /// It is missing, and the caller may not create it: a policy with ConfigMaps as parameters requires the right to read all ConfigMaps.
+    /// Isolation does not depend on it.
     NotMade,
 }
 
 /// One policy or binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Found {
+pub struct EnsuredPolicy {
     /// Kind and name.
     pub object: String,
-    /// What was found of it.
-    pub state: State,
-    /// Why it is not as it should be, in the API server's words.
+    /// The state of the object.
+    pub state: PolicyState,
+    /// The API server's error, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-impl Found {
-    /// The name alone, which a policy and its binding share.
+impl EnsuredPolicy {
+    /// Returns the name without the kind. A policy and its binding have the same name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.object.rsplit(' ').next().unwrap_or_default()
@@ -56,18 +56,18 @@ pub enum EnsureError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A policy of ours does not parse: a mistake of this build.
+    /// A built-in policy does not parse: a bug of this build.
     #[error("the policies of this build do not parse: {0}")]
     Policies(#[from] serde_yaml::Error),
 }
 
-/// Sees to it that policies and bindings are there. `dry_run`: the API server only says whether it would let us.
+/// Creates missing policies and bindings. `dry_run`: only asks the API server whether that would succeed.
 ///
 /// # Errors
-/// [`EnsureError`]: one is missing and cannot be made, or could not be looked at.
-pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, EnsureError> {
+/// [`EnsureError`]: one is missing and cannot be created, or cannot be read.
+pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<EnsuredPolicy>, EnsureError> {
     let mut all = Vec::new();
-    // Without it the guards refuse everything.
+    // Without the ConfigMap, the guards refuse everything.
     if !dry_run {
         list::ensure(client).await?;
     }
@@ -78,28 +78,28 @@ pub async fn ensure(client: &Client, dry_run: bool) -> Result<Vec<Found>, Ensure
                 return Err(error);
             }
             let object = format!("{object} {}", policy.name_any());
-            Ok(Found { object, state: State::NotMade, why: Some(error.to_string()) })
+            Ok(EnsuredPolicy { object, state: PolicyState::NotMade, why: Some(error.to_string()) })
         };
-        let made = one(client, &policy, |object| object.spec.as_ref(), dry_run).await;
+        let made = ensure_one(client, &policy, |object| object.spec.as_ref(), dry_run).await;
         let made = made.or_else(|error| not_made("ValidatingAdmissionPolicy", error))?;
-        let is_missing = made.state == State::NotMade;
+        let is_missing = made.state == PolicyState::NotMade;
         all.push(made);
         if is_missing {
             continue;
         }
-        // To bind a policy to its lists takes a right to list them.
-        let bound = one(client, &binding, |object| object.spec.as_ref(), dry_run).await;
+        // Binding a policy to its lists requires the right to list them.
+        let bound = ensure_one(client, &binding, |object| object.spec.as_ref(), dry_run).await;
         all.push(bound.or_else(|error| not_made("ValidatingAdmissionPolicyBinding", error))?);
     }
     Ok(all)
 }
 
-async fn one<K, S: PartialEq>(
+async fn ensure_one<K, S: PartialEq>(
     client: &Client,
     wanted: &K,
     spec: impl Fn(&K) -> Option<&S>,
     dry_run: bool,
-) -> Result<Found, IoError>
+) -> Result<EnsuredPolicy, IoError>
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
         + Serialize
@@ -110,15 +110,16 @@ where
     let api: Api<K> = Api::all(client.clone());
     let name = wanted.name_any();
     let object = format!("{} {name}", K::kind(&()));
-    let found = |state| Ok(Found { object: object.clone(), state, why: None });
-    let compare = |live: &K| if spec(live) == spec(wanted) { State::InPlace } else { State::Differs };
+    let found = |state| Ok(EnsuredPolicy { object: object.clone(), state, why: None });
+    let compare =
+        |live: &K| if spec(live) == spec(wanted) { PolicyState::InPlace } else { PolicyState::Differs };
     if let Some(live) = call_opt(format!("get {object}"), api.get(&name)).await? {
         return found(compare(&live));
     }
     let params = PostParams { dry_run, field_manager: Some(field_manager::FENCE.to_owned()) };
     match call(format!("create {object}"), api.create(&params, wanted)).await {
-        Ok(_) => found(if dry_run { State::Missing } else { State::Made }),
-        // Somebody else was faster.
+        Ok(_) => found(if dry_run { PolicyState::Missing } else { PolicyState::Made }),
+        // Another writer was faster.
         Err(error) if error.is_conflict() => {
             let live = call(format!("get {object}"), api.get(&name)).await?;
             found(compare(&live))
@@ -133,8 +134,9 @@ mod tests {
 
     #[test]
     fn a_policy_and_its_binding_share_a_name() {
-        let of = |object: &str| Found { object: object.to_owned(), state: State::Made, why: None };
+        let of =
+            |object: &str| EnsuredPolicy { object: object.to_owned(), state: PolicyState::Made, why: None };
         let found = ["ValidatingAdmissionPolicy fence", "ValidatingAdmissionPolicyBinding fence"].map(of);
-        assert_eq!(found.each_ref().map(Found::name), ["fence"; 2]);
+        assert_eq!(found.each_ref().map(EnsuredPolicy::name), ["fence"; 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads what isolating a namespace would stop. Writes nothing: what is tried is tried as a dry-run.
+//! Reads what isolating a namespace would stop. All writes are dry-runs.
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -15,7 +15,7 @@ use crate::calls::{IoError, call};
 
 pub use resurgam_core::preflight::impact::{Elsewhere, Impact};
 
-/// Reads what may point into any namespace.
+/// Reads objects of other namespaces that may depend on any namespace.
 pub async fn elsewhere(client: &Client) -> Elsewhere {
     let mut all = Elsewhere::default();
     let params = ListParams::default().match_any();
@@ -36,7 +36,7 @@ pub async fn elsewhere(client: &Client) -> Elsewhere {
     all
 }
 
-/// Returns what isolating this namespace would do.
+/// Returns the impact of isolating this namespace.
 pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewhere: &Elsewhere) -> Impact {
     fn why(error: IoError) -> String {
         error.to_string()
@@ -62,7 +62,7 @@ pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewher
     impact
 }
 
-/// What the API server says to the writes, without making them.
+/// Returns the errors of the writes as dry-runs.
 async fn refused(client: &Client, namespace: &Namespace, spec: &QuarantineSpec) -> Vec<String> {
     let name = namespace.name_any();
     let params = PostParams { dry_run: true, field_manager: None };
@@ -79,6 +79,6 @@ async fn refused(client: &Client, namespace: &Namespace, spec: &QuarantineSpec) 
         label::label(client, namespace, spec, Isolation::Contained, true),
     );
     let errors = [made.map(drop).err(), denied.map(drop).err(), labelled.map(drop).err()];
-    // What is there already is no refusal.
+    // A conflict means that the object exists already.
     errors.into_iter().flatten().filter(|error| !error.is_conflict()).map(|error| error.to_string()).collect()
 }

@@ -1,7 +1,7 @@
-//! Isolates one namespace without an operator, as whoever calls. Everything can be done again; an operator adopts what is there.
+//! Isolates one namespace with the caller's credentials, without the operator. It can be repeated; an operator adopts the result.
 //!
-//! The isolation lists come first, for all namespaces at once ([`super::list::add`]). Then each control by itself: one that fails is a problem
-//! that is reported, and the next ones proceed. The fence lets who may isolate cut the network behind it.
+//! The isolation lists come first, for all namespaces at once ([`super::list::add`]), then each control. A control that fails is reported
+//! as a problem, and the next ones proceed. The fence permits a responder to cut the network after it is in force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,96 +22,97 @@ use super::verify_as_caller;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
 
-/// How long the fence is tried for. Policies that were just made take a moment, labels some milliseconds.
-const SEEING: Duration = Duration::from_secs(30);
-/// How long a running operator is waited for, where it was faster than we.
-const OPERATOR: Duration = Duration::from_secs(30);
-/// What is said of a label that is not ours to change.
+/// How long the fence is probed. New policies take a moment to take effect, labels some milliseconds.
+const VERIFY_FOR: Duration = Duration::from_secs(30);
+/// How long a running operator is waited for if it isolates the namespace first.
+const OPERATOR_WAIT: Duration = Duration::from_secs(30);
+/// Prefix of the problem with a label that must not be changed here.
 const LABELLED: &str = "the namespace is labelled ";
-/// So often anew, if somebody wrote in between.
+/// Attempts if other writers interfere.
 const ATTEMPTS: usize = 6;
 
-/// What came of one namespace.
+/// Result of isolating one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// Which.
+    /// The namespace.
     pub namespace: String,
-    /// Cut off, and seen to refuse, and nothing is a problem.
+    /// The network is cut, the fence is verified, and there are no problems.
     pub isolated: bool,
-    /// Cut off, and seen to refuse, whatever else is a problem: a webhook that refuses the label leaves the isolation lists in force.
+    /// The network is cut and the fence is verified, whatever else failed. For instance, a webhook that refuses the label leaves the
+    /// isolation lists in force.
     pub contained: bool,
-    /// What became of its Quarantine.
+    /// Result for the Quarantine.
     pub quarantine: String,
-    /// What became of its network.
+    /// Result for the network.
     pub network: String,
-    /// What the fence was seen to do.
+    /// Observed behaviour of the fence.
     pub fence: String,
-    /// What the lock was seen to do.
+    /// Observed behaviour of the lock.
     pub lock: String,
-    /// Why it is not isolated, or not wholly.
+    /// Why the namespace is not isolated, or not completely.
     pub problems: Vec<String>,
-    /// What to know.
+    /// Information that needs no action.
     pub notes: Vec<String>,
 }
 
-/// What is asked for.
+/// What to isolate, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The Quarantine that is wanted.
+    /// Spec of the Quarantine to create.
     pub spec: QuarantineSpec,
-    /// An operator leads: it may be faster than we.
+    /// An operator leads, and may act on the namespace first.
     pub operator: bool,
-    /// Why the namespace could not be put on the isolation lists, where it could not.
+    /// Why the namespace could not be put on the isolation lists, if so.
     pub unlisted: Option<String>,
-    /// What was read of network policies of other APIs.
+    /// Cached network policies of other APIs.
     pub policies: Arc<PolicyReader>,
 }
 
-/// Isolates one namespace, as far as it gets.
+/// Isolates one namespace as far as possible.
 pub async fn isolate(client: &Client, name: &str, request: &Request) -> Outcome {
-    Work::cut(client, name, request).await.finish().await
+    NamespaceIsolation::cut(client, name, request).await.finish().await
 }
 
-/// One namespace on its way. Of many, the networks of all are cut ([`Work::cut`]) before the rest is done of any ([`Work::finish`]).
-pub struct Work<'a> {
+/// One namespace being isolated. With several, all networks are cut ([`NamespaceIsolation::cut`]) before any namespace is finished ([`NamespaceIsolation::finish`]).
+pub struct NamespaceIsolation<'a> {
     client: &'a Client,
     name: &'a str,
     request: &'a Request,
     outcome: Outcome,
-    /// As it was read before its network was cut.
+    /// The namespace as read before its network was cut.
     namespace: Option<Namespace>,
-    /// The fence was up before our network was: the operator's work, or an earlier run's.
+    /// The namespace was fenced before its network was cut, by the operator or an earlier run.
     fenced_by_others: bool,
 }
 
-impl<'a> Work<'a> {
-    /// Cuts its network.
+impl<'a> NamespaceIsolation<'a> {
+    /// Cuts the namespace's network.
     pub async fn cut(client: &'a Client, name: &'a str, request: &'a Request) -> Self {
         let outcome = Outcome { namespace: name.to_owned(), ..Outcome::default() };
-        let mut work = Self { client, name, request, outcome, namespace: None, fenced_by_others: false };
+        let mut isolation = Self { client, name, request, outcome, namespace: None, fenced_by_others: false };
         if let Some(why) = &request.unlisted {
-            work.outcome.problems.push(format!(
+            isolation.outcome.problems.push(format!(
                 "it is not on the isolation lists, so that its label alone fences it, and its accounts are not watched elsewhere: {why}"
             ));
         }
-        let namespace = work.namespace().await;
-        work.namespace = work.problem(namespace);
-        let uid = work.namespace.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
-        // A clean room's network follows from its plan: the operator takes it back.
-        if work.label_before() != Isolation::CleanRoom.label() {
-            work.cut_network(&uid).await;
+        let namespace = isolation.namespace().await;
+        isolation.namespace = isolation.problem(namespace);
+        let uid = isolation.namespace.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
+        // Only the operator knows the network of a clean room, which follows from its plan; it tightens the room itself.
+        if isolation.label_before() != Isolation::CleanRoom.label() {
+            isolation.cut_network(&uid).await;
         }
-        work
+        isolation
     }
 
-    /// Was its network cut without a problem, as far as is known before it is looked at once more?
+    /// Returns whether the network was cut without a problem so far.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.namespace.is_some() && self.outcome.problems.is_empty()
     }
 
-    /// All else. Each step by itself: what fails is a problem, and keeps no other from being done.
+    /// Carries out the remaining controls. One that fails is a problem and does not stop the next.
     pub async fn finish(mut self) -> Outcome {
         let label_before = self.label_before().map(str::to_owned);
         let quarantine = self.quarantine().await;
@@ -127,7 +128,7 @@ impl<'a> Work<'a> {
         if label_before.is_some() {
             self.fenced_by_others = true;
         } else if let Some(namespace) = self.namespace.take() {
-            // Reason and incident are those of the Quarantine, so that the operator finds nothing to change.
+            // With reason and incident of the Quarantine, the operator finds nothing to change.
             let spec = quarantine.as_ref().map_or(&self.request.spec, |q| &q.spec).clone();
             let written = self.label(namespace, &spec).await;
             self.problem(written);
@@ -137,10 +138,10 @@ impl<'a> Work<'a> {
             self.await_operator().await;
         }
         let problems = self.outcome.problems.len();
-        let (network, pods) = (self.look_at_network().await, self.look_at_pods().await);
+        let (network, pods) = (self.check_network().await, self.check_pods().await);
         self.problem(network);
         self.problem(pods);
-        let others = self.look_at_other_policies().await;
+        let others = self.check_other_policies().await;
         self.problem(others);
         self.outcome.contained = is_fenced && self.outcome.problems.len() == problems;
         self.outcome.isolated = self.outcome.problems.is_empty();
@@ -179,7 +180,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Makes or tightens the Quarantine. `None`: there can be none.
+    /// Creates or tightens the Quarantine. Returns `None` if there can be none.
     async fn quarantine(&mut self) -> Result<Option<Quarantine>, IoError> {
         let api: Api<Quarantine> = Api::all(self.client.clone());
         let (name, spec) = (self.name, &self.request.spec);
@@ -260,7 +261,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Tries until the fence is seen to refuse. There is no signal that a label or a policy is in force: only trying tells.
+    /// Probes the fence until it refuses. Nothing else shows that a label or a policy is in force.
     async fn verify(&mut self) -> bool {
         let (start, mut pause) = (Instant::now(), Duration::from_millis(5));
         let mut level = Isolation::Contained;
@@ -281,37 +282,35 @@ impl<'a> Work<'a> {
                 Ok(Some(other)) => Seen::Unclear(format!("{LABELLED}{other}")),
                 Err(error) => Seen::Unclear(error.to_string()),
             };
-            // Only an operator takes a clean room's label off.
-            let vain =
+            // Only the operator removes the label of a clean room.
+            let is_hopeless =
                 !self.request.operator && matches!(&fence, Seen::Unclear(why) if why.starts_with(LABELLED));
-            if fence == Seen::Refused || vain || start.elapsed() > SEEING {
+            if fence == Seen::Refused || is_hopeless || start.elapsed() > VERIFY_FOR {
                 break fence;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
-        self.outcome.fence = said(&fence, level);
+        self.outcome.fence = describe(&fence, level);
         if fence != Seen::Refused {
             let why = format!(
-                "the fence was not seen to refuse within {} s: {}",
-                SEEING.as_secs(),
+                "the fence could not be verified within {} s: {}",
+                VERIFY_FOR.as_secs(),
                 self.outcome.fence
             );
             self.outcome.problems.push(why);
         }
         let lock = verify_as_caller::lock(self.client, self.name, level).await;
-        self.outcome.lock = said(&lock, level);
+        self.outcome.lock = describe(&lock, level);
         if lock != Seen::Refused {
-            // Who may release is let through: that is no hole, and nobody can tell it from one.
-            let why = if lock == Seen::LetThrough { ": may you release it?" } else { "" };
-            self.outcome
-                .notes
-                .push(format!("the lock was not seen to refuse you ({}){why}", self.outcome.lock));
+            // A holder of `release` passes the lock; a dry-run cannot tell that from a missing lock.
+            let why = if lock == Seen::LetThrough { ": you may hold `release`" } else { "" };
+            self.outcome.notes.push(format!("the lock could not be verified ({}){why}", self.outcome.lock));
         }
         fence == Seen::Refused
     }
 
-    /// The operator was faster: it is doing the same, and says when it is done.
+    /// Waits for an operator that isolates the namespace, until it reports success.
     async fn await_operator(&mut self) {
         let api: Api<Quarantine> = Api::all(self.client.clone());
         let ready = await_condition(api, self.name, |q: Option<&Quarantine>| {
@@ -319,19 +318,21 @@ impl<'a> Work<'a> {
                 q.and_then(|q| q.status.as_ref().filter(|s| s.observed_generation == q.metadata.generation));
             status.is_some_and(|s| conditions::is_true(&s.conditions, conditions::READY))
         });
-        if !matches!(tokio::time::timeout(OPERATOR, ready).await, Ok(Ok(_))) {
-            self.outcome.notes.push("an operator is at it too: its Quarantine is not Ready yet".to_owned());
+        if !matches!(tokio::time::timeout(OPERATOR_WAIT, ready).await, Ok(Ok(_))) {
+            self.outcome
+                .notes
+                .push("an operator isolates it too; its Quarantine is not Ready yet".to_owned());
         }
     }
 
-    /// Once more, now that nobody can add any: is the network what it has to be?
-    async fn look_at_network(&mut self) -> Result<(), IoError> {
+    /// Checks the network again, now that nobody can add policies.
+    async fn check_network(&mut self) -> Result<(), IoError> {
         let there = network::list(self.client, self.name, Before::Open).await?;
         let observed = Observed::new(&there, &network::wanted(self.name, None));
         self.outcome.network = observed.message();
         if !observed.holds() {
             self.outcome.problems.push(format!(
-                "{}. The operator mends it, or who may repair quarantines/{}",
+                "{}. To fix it: the operator, or a holder of `repair` on quarantines/{}",
                 observed.message(),
                 self.name
             ));
@@ -339,8 +340,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Network policies of other APIs: what they allow adds to ours, and is for others to remove.
-    async fn look_at_other_policies(&mut self) -> Result<(), IoError> {
+    /// Reports network policies of other APIs. What they allow adds to ours, and their owners have to remove them.
+    async fn check_other_policies(&mut self) -> Result<(), IoError> {
         let namespace = self.namespace().await?;
         let found =
             other_policies::observe(self.client, &self.request.policies, &namespace, &[], Instant::now())
@@ -349,8 +350,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Pods that no network policy reaches.
-    async fn look_at_pods(&mut self) -> Result<(), IoError> {
+    /// Reports pods that no NetworkPolicy affects.
+    async fn check_pods(&mut self) -> Result<(), IoError> {
         let found = super::controls::pods::on_node_network(self.client, self.name).await?;
         if !found.is_empty() {
             self.outcome.problems.push(format!(
@@ -371,9 +372,9 @@ fn by_fence(error: &IoError) -> bool {
     })
 }
 
-fn said(seen: &Seen, level: Isolation) -> String {
+fn describe(seen: &Seen, level: Isolation) -> String {
     match seen {
-        Seen::Refused => format!("seen to refuse ({})", level.label().unwrap_or_default()),
+        Seen::Refused => format!("verified ({})", level.label().unwrap_or_default()),
         Seen::LetThrough => "lets through".to_owned(),
         Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
     }
@@ -409,14 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_of_a_fence_is_told() {
+    fn result_of_a_fence_probe_is_described() {
         for (seen, says) in [
-            (Seen::Refused, "seen to refuse (sealed)"),
+            (Seen::Refused, "verified (sealed)"),
             (Seen::LetThrough, "lets through"),
             (Seen::Unclear("502".into()), "502"),
             (Seen::Unanswered("silent".into()), "silent"),
         ] {
-            assert_eq!(said(&seen, Isolation::Sealed), says);
+            assert_eq!(describe(&seen, Isolation::Sealed), says);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The admission policies, as data: `policies/*.yaml`, and one binding for each; and the same as static manifests.
+//! The admission policies as data: `policies/*.yaml`, one binding for each, and the same as static manifests.
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, ParamKind, ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -13,9 +13,9 @@ use super::MANAGED_BY;
 use super::controls::list;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
 
-/// Goes up by one with every release that changes a policy: an operator leaves a newer one's policies alone.
+/// Version of the policies, increased by each release that changes one. An operator does not modify policies of a newer version.
 pub const VERSION: u64 = 4;
-/// Annotation of ours on policies and bindings that bears [`VERSION`].
+/// Annotation with [`VERSION`] on policies and bindings.
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 const SOURCES: [&str; 14] = [
     include_str!("policies/namespace-lock.yaml"),
@@ -35,19 +35,19 @@ const SOURCES: [&str; 14] = [
 ];
 const STATIC_SOURCE: &str = include_str!("policies/static/policy-guard.yaml");
 
-/// A policy and what puts it into force.
+/// A policy and its binding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// What is refused.
+    /// The policy.
     pub policy: ValidatingAdmissionPolicy,
-    /// Deny and audit, everywhere.
+    /// The binding, with Deny and Audit in all namespaces.
     pub binding: ValidatingAdmissionPolicyBinding,
 }
 
-/// All policies of ours, each with its binding.
+/// Returns all policies, each with its binding.
 ///
 /// # Errors
-/// A policy file that does not parse; a unit test reads them all.
+/// A policy file does not parse. A unit test parses them all.
 pub fn all() -> Result<Vec<Policy>, serde_yaml::Error> {
     let mut policies = SOURCES.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let is_fence = |p: &&Policy| p.policy.metadata.name.as_deref() == Some(WRITE_FENCE);
@@ -56,8 +56,8 @@ pub fn all() -> Result<Vec<Policy>, serde_yaml::Error> {
     Ok(policies)
 }
 
-/// The write fence for namespaces that are on an isolation list, whatever label they bear: the same rules, with the level from
-/// the list. One write of a list fences any number of namespaces, and no webhook on namespaces is asked about it.
+/// Returns the write fence for namespaces on an isolation list: the same rules, with the level from the list instead of the label. One
+/// write of a list fences any number of namespaces, and passes no webhook on namespaces.
 fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
     fence.metadata.name = Some(LIST_FENCE.to_owned());
     if let Some(spec) = &mut fence.spec {
@@ -66,7 +66,7 @@ fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
         if let Some(constraints) = &mut spec.match_constraints {
             constraints.namespace_selector = Some(may_be_isolated());
         }
-        // Whatever a list says: what the cluster and the operator need to live is never fenced.
+        // Namespaces that the cluster and the operator need are never fenced, whatever a list says.
         spec.match_conditions = Some(vec![MatchCondition {
             name: "listed".to_owned(),
             expression: "has(params.data) && ['_sealed', '_contained', '_clean-room'].exists(l, l in params.data && \
@@ -75,7 +75,7 @@ fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
                 .to_owned(),
         }]);
         for variable in spec.variables.iter_mut().flatten().filter(|variable| variable.name == "level") {
-            // The tightest under which it stands.
+            // The tightest level on any list applies.
             variable.expression =
                 "['sealed', 'contained', 'clean-room'].filter(l, '_' + l in params.data && \
                 params.data['_' + l].contains('\\n' + request.namespace + '\\n'))[0]"
@@ -86,8 +86,8 @@ fn by_list(mut fence: ValidatingAdmissionPolicy) -> Policy {
     Policy { policy: fence, binding }
 }
 
-/// All namespaces but those that are never isolated and are written to all the time: with each write that a list decides about, the
-/// API server goes through both lists.
+/// Selects all namespaces except those that are never isolated and have frequent writes, since the API server evaluates both lists at
+/// each write.
 fn may_be_isolated() -> LabelSelector {
     let names =
         ["kube-system", "kube-public", "kube-node-lease", "default", OPERATOR_NAMESPACE, RECORDS_NAMESPACE];
@@ -99,11 +99,11 @@ fn may_be_isolated() -> LabelSelector {
     LabelSelector { match_expressions: Some(vec![requirement]), match_labels: None }
 }
 
-/// The policies that the API server can also be given as files, named as it wants them there: those without a parameter, and one
-/// that keeps all others from being changed and deleted.
+/// Returns the policies as static manifests for the API server, named as it requires: those without a parameter, and one that denies
+/// changes to all others.
 ///
 /// # Errors
-/// A policy file that does not parse; a unit test reads them all.
+/// A policy file does not parse. A unit test parses them all.
 pub fn all_static() -> Result<Vec<Policy>, serde_yaml::Error> {
     let mut policies = all()?;
     policies
@@ -128,8 +128,8 @@ fn read(source: &str) -> Result<Policy, serde_yaml::Error> {
     Ok(Policy { policy, binding })
 }
 
-/// What is done with a request when every isolation list is lost. Policies that match the writes of the whole cluster refuse
-/// nobody then: the label still fences, and the operator makes the lists again. The others match little, and refuse.
+/// Returns what happens if every isolation list is lost. Policies that match writes in the whole cluster then allow them: the label still
+/// fences, and the operator recreates the lists. Policies that match few writes deny them.
 fn without_lists(policy: &ValidatingAdmissionPolicy) -> &'static str {
     match policy.metadata.name.as_deref() {
         Some(LIST_FENCE | ACCOUNT_GUARD) => "Allow",
@@ -190,7 +190,7 @@ mod tests {
             let bound = binding.spec.as_ref().unwrap();
             assert_eq!(bound.policy_name.as_deref(), Some(name));
             assert_eq!(bound.validation_actions.as_ref().unwrap()[0], "Deny");
-            // Without its parameters a guard refuses, but for those that match the writes of the whole cluster.
+            // Without its parameters a guard denies, except guards that match writes in the whole cluster.
             assert_eq!(bound.param_ref.is_some(), spec.param_kind.is_some(), "{name}");
             let wanted = if [LIST_FENCE, ACCOUNT_GUARD].contains(&name) { "Allow" } else { "Deny" };
             assert!(
@@ -230,14 +230,14 @@ mod tests {
             assert!(text.contains(word), "{word}");
         }
         assert!(text.contains(&format!("== '{}'", Isolation::CleanRoom.label().unwrap())));
-        // resurgam-decision takes an action in lower case for its verb.
+        // resurgam-decision uses the action in lower case as its verb.
         for action in [Action::Retry, Action::Override, Action::AcceptLoosening] {
             assert_eq!(action.as_str().to_lowercase(), action.verb());
         }
     }
 
     #[test]
-    fn static_manifests_are_as_the_api_server_wants_them_and_guard_all_others() {
+    fn static_manifests_are_valid_and_guard_all_policies() {
         let all_static = all_static().unwrap();
         for Policy { policy, .. } in &all_static {
             let name = policy.metadata.name.as_deref().unwrap();

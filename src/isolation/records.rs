@@ -1,6 +1,6 @@
-//! Records of what was in a namespace before it was isolated, kept where no tenant can write: ConfigMaps in a namespace of the
-//! operator's own. A record is a set of entries, packed into pages. A page is named by the digest of what it holds, so that
-//! writing it again changes nothing, and no page is ever written over: whoever crashes in between loses nothing.
+//! Records of a namespace's contents before isolation, as ConfigMaps in a namespace of the operator where no tenant can write. A record
+//! is a set of entries, packed into pages. A page is named by the digest of its content and never overwritten, so that repeating a write
+//! changes nothing and a crash in between loses nothing.
 
 use std::collections::BTreeMap;
 
@@ -17,23 +17,23 @@ use super::MANAGED_BY;
 use crate::api::{MANAGED_BY_LABEL, RECORDS_NAMESPACE, field_manager};
 use crate::calls::{IoError, call, call_opt, list_all};
 
-/// Labels of a page: what is recorded, of which namespace, under which seal.
+/// Labels of a page: kind of record, namespace, seal.
 const KIND_LABEL: &str = "resurgam.dev/record";
 const NAMESPACE_LABEL: &str = "resurgam.dev/namespace";
 const SEAL_LABEL: &str = "resurgam.dev/seal";
-/// Bytes that one page holds. A ConfigMap holds 1 MiB.
+/// Bytes in one page. The limit of a ConfigMap is 1 MiB.
 const PAGE: usize = 512 << 10;
-/// Between the key of an entry that is longer than a page and the number of its part.
+/// Separates the key of an entry that is longer than a page from the number of its part.
 const PART: &str = ".part-";
 
-/// What is recorded.
+/// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Network policies that were too large to be neutralised in place.
     Network,
     /// ServiceAccounts that are being recreated.
     Identity,
-    /// How much of a workload ran that has no room for that on itself.
+    /// Replicas of workloads that have no room for the annotation.
     Workloads,
 }
 
@@ -53,40 +53,40 @@ pub enum RecordError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// An entry cannot be read or written as JSON.
+    /// An entry cannot be converted from or to JSON.
     #[error("record of {kind} of namespace {namespace} in {RECORDS_NAMESPACE}, entry {entry}: {why}")]
     Unreadable {
-        /// What is recorded.
+        /// Kind of the record.
         kind: &'static str,
-        /// Of which namespace.
+        /// The namespace.
         namespace: String,
-        /// Which entry.
+        /// Key of the entry.
         entry: String,
-        /// What is wrong with it.
+        /// What is wrong with the entry.
         why: String,
     },
-    /// What was written is not what is read.
+    /// What was read back differs from what was written.
     #[error(
         "record of {kind} of namespace {namespace} in {RECORDS_NAMESPACE} does not hold what was written into it"
     )]
     NotRecorded {
-        /// What is recorded.
+        /// Kind of the record.
         kind: &'static str,
-        /// Of which namespace.
+        /// The namespace.
         namespace: String,
     },
 }
 
-/// The record of one kind, for one namespace, under one seal.
+/// The record of one kind, namespace and seal.
 #[derive(Clone)]
 pub struct Record<'a> {
-    /// To write and read it with.
+    /// Client for reading and writing.
     pub client: &'a Client,
-    /// What is recorded.
+    /// Kind of the record.
     pub kind: Kind,
     /// The isolated namespace.
     pub namespace: &'a str,
-    /// UID of the object that it was isolated by: its Quarantine's, or its own.
+    /// UID of the object that isolated the namespace: of its Quarantine, or of the namespace.
     pub seal: &'a str,
 }
 
@@ -112,7 +112,7 @@ impl Record<'_> {
         }
     }
 
-    /// Reads its pages.
+    /// Reads the pages of the record.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -126,10 +126,10 @@ impl Record<'_> {
         list_all(&self.what("list"), &self.api(), ListParams::default().labels(&selector), 20).await
     }
 
-    /// Returns all entries of these pages, by key.
+    /// Returns all entries in these pages, by key.
     ///
     /// # Errors
-    /// [`RecordError`]: nothing may be concluded from what is missing.
+    /// [`RecordError`]: the record is incomplete, so nothing follows from a missing entry.
     pub fn entries<T: DeserializeOwned>(
         &self,
         pages: &[ConfigMap],
@@ -143,10 +143,10 @@ impl Record<'_> {
         read.collect()
     }
 
-    /// Adds entries, and reads back that they are there. One whose key is recorded already stays as it was recorded first.
+    /// Adds entries and reads them back. An entry whose key is recorded already is kept as first recorded.
     ///
     /// # Errors
-    /// [`RecordError`]; what was written so far stands, and a next call goes on from there.
+    /// [`RecordError`]. What was written is kept, and the next call continues.
     pub async fn add<T>(&self, entries: &BTreeMap<String, T>) -> Result<(), RecordError>
     where
         T: Serialize + DeserializeOwned + PartialEq,
@@ -154,7 +154,7 @@ impl Record<'_> {
         self.add_to(self.pages().await?, entries).await.map(drop)
     }
 
-    /// As [`Record::add`], to pages that were just read. Returns those that there are then.
+    /// As [`Record::add`], with the pages just read. Returns the pages after the write.
     ///
     /// # Errors
     /// As [`Record::add`].
@@ -219,7 +219,7 @@ impl Record<'_> {
         }
     }
 
-    /// Deletes the record, which has these pages.
+    /// Deletes the record, given its pages.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -237,7 +237,7 @@ impl Record<'_> {
     }
 }
 
-/// Packs entries into pages; one that is longer than a page goes into several, in parts. Pure.
+/// Packs entries into pages. An entry longer than a page is split into parts. Pure.
 fn paginate(entries: BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
     let mut pages = vec![BTreeMap::new()];
     let mut size = 0;
@@ -266,7 +266,7 @@ fn paginate(entries: BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> 
     pages
 }
 
-/// Cuts a text at most a page apart, on characters' edges.
+/// Splits a text into parts of at most a page, at character boundaries.
 fn split(mut text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     while text.len() > PAGE {
@@ -282,10 +282,10 @@ fn split(mut text: &str) -> Vec<&str> {
     parts
 }
 
-/// Puts parts together again.
+/// Joins the parts of entries.
 ///
 /// # Errors
-/// The key of an entry of which a part is missing.
+/// The key of an entry with a missing part.
 fn assemble(data: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>, String> {
     let mut entries = BTreeMap::new();
     let mut parts: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();

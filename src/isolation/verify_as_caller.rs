@@ -1,5 +1,5 @@
-//! Is the fence seen to refuse, by who isolates, as themselves? By dry-runs of what they may do but for the fence. The operator
-//! tries as an account of its own ([`super::probe`]); a responder has no right to act as that.
+//! Verifies by dry-run that the write fence denies the caller, with writes that RBAC permits. The operator probes with an account of its
+//! own ([`super::probe`]), which responders have no right to impersonate.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -14,8 +14,8 @@ use super::probe::fence::{answer, pod};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::call;
 
-/// Tries the fence at a level: by what a responder may write, and, for whom that is let through (who may `repair` is), by a
-/// pod, which nobody may create outside the clean room.
+/// Probes the fence at a level with a write that RBAC permits a responder. A holder of `repair` passes that, so a pod follows, which
+/// nobody may create outside a clean room.
 pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let policy: NetworkPolicy = NetworkPolicy {
@@ -23,7 +23,7 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
             name: Some("resurgam-probe".to_owned()),
             ..kube::core::ObjectMeta::default()
         },
-        // No pod bears this label: let through, it would be nothing.
+        // No pod has this label, so the policy would have no effect if admitted.
         spec: serde_json::from_value(json!({"podSelector": {"matchLabels": {"resurgam.dev/probe": "none"}}}))
             .ok(),
     };
@@ -43,7 +43,7 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     as_caller(seen, by_pod)
 }
 
-/// Tries the lock at a level: takes the label away. Who may `release` is let through.
+/// Probes the lock at a level by removing the label. A holder of `release` passes.
 pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let api: Api<Namespace> = Api::all(client.clone());
     let params = PatchParams { dry_run: true, ..PatchParams::default() };

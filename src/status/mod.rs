@@ -1,4 +1,4 @@
-//! What a person sees of a recovery: `resurgam status`, and the demo's progress. Pure: objects in, text out.
+//! View of a recovery for people: `resurgam status`, and the demo's progress. Pure: objects in, text out.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,7 @@ mod tests;
 pub use quarantines::{ControlView, QuarantineView, QuarantinesView};
 pub use render::{changes, render};
 
-/// One plan, as a person wants to see it.
+/// One plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanView {
@@ -34,17 +34,17 @@ pub struct PlanView {
     pub reason: String,
     /// Message of its `Ready` condition.
     pub message: String,
-    /// Services in all.
+    /// Number of services.
     pub total: i32,
-    /// Services recovered.
+    /// Number of recovered services.
     pub recovered: i32,
-    /// Services under way.
+    /// Number of services in progress.
     pub running: i32,
-    /// Services that wait.
+    /// Number of waiting services.
     pub waiting: i32,
-    /// Services that need a person.
+    /// Number of services that need a person.
     pub needs_decision: i32,
-    /// Is there something in the plan itself that only a change of it mends?
+    /// Whether the plan has to be changed to make progress.
     pub stalled: bool,
     /// When its first service was claimed.
     pub started_at: Option<Timestamp>,
@@ -56,7 +56,7 @@ pub struct PlanView {
     pub services: Vec<ServiceView>,
 }
 
-/// One service, as a person wants to see it.
+/// One service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceView {
@@ -66,51 +66,51 @@ pub struct ServiceView {
     pub tier: Option<i32>,
     /// Its stage.
     pub stage: String,
-    /// Which attempt.
+    /// Number of the attempt.
     pub attempt: i64,
     /// The loosest isolation enforced.
     pub isolation: Option<String>,
     /// What it waits for.
     pub waiting_for: Option<String>,
-    /// Is it recovered, and are its continuous gates passing?
+    /// Whether it is recovered and its continuous gates pass.
     pub ready: bool,
-    /// The plan names it no more: nothing of it goes on, and its isolation stays.
+    /// The plan no longer names it: its recovery stops, and its isolation is kept.
     pub orphaned: bool,
-    /// What a person is asked, and how to answer.
+    /// The required Decision, and how to make it.
     pub decision: Option<DecisionView>,
-    /// What does not clear by itself, although no Decision is asked for.
+    /// A block that does not clear by itself, and needs no Decision.
     pub held_up: Option<HeldUp>,
-    /// What was let pass.
+    /// Exceptions that were accepted.
     pub exceptions: Vec<String>,
-    /// Holes in its clean room.
+    /// Egress exceptions of its clean room.
     pub holes: Vec<String>,
     /// CronJobs and Jobs that isolating suspended.
     pub resumes: Vec<ResumeStatus>,
 }
 
-/// What keeps a service from going on until somebody acts.
+/// A block that a person has to clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldUp {
-    /// One word.
+    /// Reason of the block.
     pub reason: String,
     /// The culprit: a namespace, a gate, a step, a webhook.
     pub name: String,
-    /// What is the matter with it, and who can clear it.
+    /// The cause, and who can clear it.
     pub message: String,
 }
 
 impl HeldUp {
-    /// The first block that somebody has to clear: by its reason, or as its message names who refuses what is waited for.
-    fn of(blocks: &[Block]) -> Option<Self> {
+    /// Returns the first block that a person has to clear, by its reason, or by a culprit named in its message.
+    fn from_blocks(blocks: &[Block]) -> Option<Self> {
         blocks.iter().find_map(|block| {
             let Block { reason, name, message } = block;
             let culprit = repeated_culprit(message);
-            // A Quarantine that is merely on its way is not ready either; one that fails is listed with the Quarantines.
+            // A Quarantine in progress is not Ready either. A failing one is listed with the Quarantines.
             if culprit.is_none() && (*reason == Reason::QuarantineNotReady || reason.clears_by_itself()) {
                 return None;
             }
-            // What a dependency is held up by is told with that one.
+            // The block of a dependency is reported with that dependency.
             if matches!(reason, Reason::Dependency | Reason::WaitingForGroup) {
                 return None;
             }
@@ -120,18 +120,18 @@ impl HeldUp {
     }
 }
 
-/// Who refuses what is waited for, who clears it, and then the API server's own words.
+/// Returns the culprit, who can clear it, and the API server's message.
 fn refused(culprit: &Culprit, message: &str) -> String {
     let who = match culprit {
         Culprit::Webhook(name) => format!(
-            "webhook {name} refuses what is waited for, or does not answer. Whoever runs the webhook repairs it, or a recovery lead \
+            "webhook {name} refuses what is waited for, or does not answer. The webhook's administrator repairs it, or a recovery lead \
              removes it (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
         ),
         Culprit::Quota(name) => {
             format!("ResourceQuota {name} leaves no room for what is waited for. A recovery lead raises it")
         }
         Culprit::Policy(name) => format!(
-            "ValidatingAdmissionPolicy {name} refuses what is waited for. Whoever wrote that policy makes an exemption (kubectl get \
+            "ValidatingAdmissionPolicy {name} refuses what is waited for. Its author has to add an exemption (kubectl get \
              validatingadmissionpolicy {name})"
         ),
         Culprit::Rights | Culprit::ApiServer => return message.to_owned(),
@@ -139,46 +139,46 @@ fn refused(culprit: &Culprit, message: &str) -> String {
     format!("{who}: {message}")
 }
 
-/// What a person is asked.
+/// A required Decision.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionView {
     /// One word.
     pub reason: String,
-    /// The whole story.
+    /// Complete message.
     pub message: String,
     /// The actions of Decisions that clear it.
     pub actions: Vec<Action>,
     /// What a Decision must repeat in `decidedOn`.
     pub digest: String,
-    /// Would a Decision clear it? Else only what the message says does.
+    /// Whether a Decision clears it. Otherwise, only what the message says does.
     pub by_decision: bool,
     /// Since when.
     pub since: Timestamp,
 }
 
-/// Is the operator there?
+/// State of the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum OperatorView {
     /// It leads, and renewed its lease in time.
     Leading {
-        /// Which replica.
+        /// Identity of the leader.
         holder: String,
     },
-    /// Its lease has run out, or it gave it back.
+    /// Its lease has expired or was released.
     #[serde(rename_all = "camelCase")]
     Silent {
-        /// When it was last heard of, if ever.
+        /// Time of the last renewal, if any.
         since: Option<Timestamp>,
     },
 }
 
-/// Everything on one page.
+/// The whole page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
-    /// Is the operator there?
+    /// State of the operator.
     pub operator: OperatorView,
     /// The Quarantines.
     pub quarantines: QuarantinesView,
@@ -187,7 +187,7 @@ pub struct View {
 }
 
 impl View {
-    /// Does somebody have to do something?
+    /// Returns whether a person has to act.
     #[must_use]
     pub fn needs_a_person(&self) -> bool {
         matches!(self.operator, OperatorView::Silent { .. })
@@ -196,9 +196,9 @@ impl View {
             || self.plans.iter().flat_map(|plan| &plan.services).any(|service| service.held_up.is_some())
     }
 
-    /// From the objects as the API server has them.
+    /// Builds the view from the API objects.
     #[must_use]
-    pub fn of(
+    pub fn from_objects(
         plans: &[RecoveryPlan],
         records: &[ServiceRecovery],
         quarantines: Result<&[DeserializeGuard<Quarantine>], &str>,
@@ -209,13 +209,13 @@ impl View {
         plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self {
             operator: operator_view(lease, now),
-            quarantines: QuarantinesView::of(quarantines, now),
+            quarantines: QuarantinesView::from_objects(quarantines, now),
             plans,
         }
     }
 }
 
-/// Does whoever holds the Lease still lead, by this clock?
+/// Returns whether the holder of the Lease still leads, by this clock.
 pub(crate) fn operator_view(lease: Option<&Lease>, now: Timestamp) -> OperatorView {
     let Some(spec) = lease.and_then(|l| l.spec.as_ref()) else { return OperatorView::Silent { since: None } };
     let renewed = spec.renew_time.as_ref().map(|t| t.0);
@@ -238,7 +238,7 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
         .filter(|r| r.metadata.namespace == plan.metadata.namespace && r.spec.plan_ref.name == name)
         .map(service_view)
         .collect();
-    // Nothing of a plan that is not armed goes on, so nothing holds it up.
+    // A plan that is not armed does not act, so nothing blocks it.
     if ready.is_some_and(|ready| ready.reason == Reason::Dormant.as_str()) {
         services.iter_mut().for_each(|service| service.held_up = None);
     }
@@ -268,7 +268,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
     let message = find(&status.conditions, NEEDS_DECISION).map_or_else(String::new, |c| c.message.clone());
     let orphan = find(&status.conditions, ORPHANED).filter(|c| c.status == "True");
     let ready = is_true(&status.conditions, READY);
-    let held_up = HeldUp::of(&status.blocked_by);
+    let held_up = HeldUp::from_blocks(&status.blocked_by);
     let held_up = held_up.filter(|_| orphan.is_none() && status.decision.is_none() && !ready);
     let waiting_for = match orphan {
         Some(orphan) => Some(format!("{}: {}", orphan.reason, orphan.message)),
@@ -284,7 +284,7 @@ fn service_view(record: &ServiceRecovery) -> ServiceView {
         ready,
         orphaned: orphan.is_some(),
         held_up,
-        // Nobody is asked about what the plan does not name.
+        // A service that the plan no longer names needs no Decision.
         decision: status.decision.filter(|_| orphan.is_none()).map(|d| DecisionView {
             reason: d.reason.as_str().to_owned(),
             message,

@@ -1,4 +1,4 @@
-//! Which Quarantines are not carried out, and why. Pure.
+//! View of the Quarantines that fail, and why. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -10,10 +10,10 @@ use crate::api::conditions::{READY, RECONCILING, STALLED, find, is_true};
 use crate::api::quarantine::{Control, ControlState};
 use crate::api::{Isolation, Quarantine, QuarantineStatus};
 
-/// How long a control may fail while its Quarantine is being carried out. Until then it may only be its turn.
+/// How long a control of a new Quarantine may fail before it counts; until then, its pass may still be running.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// All Quarantines in a few numbers, and each that fails.
+/// Counts of all Quarantines, and each one that fails.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuarantinesView {
@@ -21,33 +21,33 @@ pub struct QuarantinesView {
     pub total: usize,
     /// How many of their namespaces are isolated.
     pub isolated: usize,
-    /// How many of their namespaces are open: recovered, or about to be let out.
+    /// How many of their namespaces are open: recovered, or about to be released.
     pub open: usize,
     /// How many are Ready.
     pub ready: usize,
-    /// Those that are not carried out, by namespace.
+    /// Failing Quarantines, by namespace.
     pub failing: Vec<QuarantineView>,
-    /// Why they could not be listed: then nobody knows.
+    /// Why they could not be listed.
     pub unreadable: Option<String>,
 }
 
-/// One Quarantine that is not carried out.
+/// One failing Quarantine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuarantineView {
     /// The namespace that it isolates.
     pub namespace: String,
-    /// The level that it asks for, by itself.
+    /// The requested level.
     pub asked: Option<Isolation>,
     /// The level that is enforced.
     pub enforced: Option<Isolation>,
-    /// One word for what fails.
+    /// Reason of the failure.
     pub reason: String,
     /// The culprit and the cause.
     pub message: String,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// Controls that do not hold, each with why.
+    /// Controls that do not hold, and why.
     pub controls: Vec<ControlView>,
 }
 
@@ -62,9 +62,9 @@ pub struct ControlView {
 }
 
 impl QuarantinesView {
-    /// From the objects as the API server has them, or why it does not list them.
+    /// Builds the view from the API objects, or from the error of listing them.
     #[must_use]
-    pub fn of(listed: Result<&[DeserializeGuard<Quarantine>], &str>, now: Timestamp) -> Self {
+    pub fn from_objects(listed: Result<&[DeserializeGuard<Quarantine>], &str>, now: Timestamp) -> Self {
         let all = match listed {
             Ok(all) => all,
             Err(why) => return Self { unreadable: Some(why.to_owned()), ..Self::default() },
@@ -82,7 +82,7 @@ impl QuarantinesView {
         view
     }
 
-    /// Returns how many are on their way: neither Ready nor failing.
+    /// Returns how many are in progress: neither Ready nor failing.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.total.saturating_sub(self.ready).saturating_sub(self.failing.len())
@@ -100,7 +100,7 @@ fn failing(object: &DeserializeGuard<Quarantine>, now: Timestamp) -> Option<Quar
                 enforced: None,
                 reason: "Unreadable".to_owned(),
                 message: format!(
-                    "this version cannot read it: {error}. Whoever wrote it corrects or deletes it"
+                    "this version cannot read it: {error}. Its author has to correct or delete it"
                 ),
                 since: None,
                 controls: Vec::new(),
@@ -112,7 +112,7 @@ fn failing(object: &DeserializeGuard<Quarantine>, now: Timestamp) -> Option<Quar
     let not_enforced = status.controls.iter().filter(|control| is_failing(control));
     let controls = not_enforced
         .map(|control| ControlView { name: format!("{:?}", control.name), message: control.message.clone() })
-        // Most messages are told already.
+        // The message usually contains the control's message already.
         .filter(|control| !failure.message.contains(&control.message))
         .collect();
     let asked = quarantine.spec.hold.unwrap_or(quarantine.spec.isolation);
@@ -127,7 +127,7 @@ fn failing(object: &DeserializeGuard<Quarantine>, now: Timestamp) -> Option<Quar
     })
 }
 
-/// What fails.
+/// A failure.
 struct Failure {
     reason: String,
     message: String,
@@ -135,7 +135,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn of(condition: &Condition) -> Self {
+    fn from_condition(condition: &Condition) -> Self {
         Self {
             reason: condition.reason.clone(),
             message: condition.message.clone(),
@@ -147,10 +147,10 @@ impl Failure {
 fn failure(quarantine: &Quarantine, status: &QuarantineStatus, now: Timestamp) -> Option<Failure> {
     let ready = find(&status.conditions, READY);
     if let Some(ready) = ready.filter(|ready| ready.status == "False") {
-        return Some(Failure::of(ready));
+        return Some(Failure::from_condition(ready));
     }
     if let Some(stalled) = find(&status.conditions, STALLED).filter(|stalled| stalled.status == "True") {
-        return Some(Failure::of(stalled));
+        return Some(Failure::from_condition(stalled));
     }
     let Some(ready) = ready else {
         let made = quarantine.creation_timestamp().map(|at| at.0);
@@ -168,7 +168,7 @@ fn failure(quarantine: &Quarantine, status: &QuarantineStatus, now: Timestamp) -
     }
     let controls = status.controls.iter().filter(|control| is_failing(control));
     let longest = controls.filter_map(|control| Some(control.since.as_ref()?.0)).min();
-    is_over(longest, now).then(|| Failure { since: longest, ..Failure::of(ready) })
+    is_over(longest, now).then(|| Failure { since: longest, ..Failure::from_condition(ready) })
 }
 
 fn is_failing(control: &Control) -> bool {

@@ -23,11 +23,11 @@ macro_rules! line {
     ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
 }
 
-/// A page, `width` columns wide, with colours that [`anstream`] takes out where there is no terminal.
+/// Renders a page `width` columns wide, with colours that [`anstream`] removes if there is no terminal.
 #[must_use]
 pub fn render(view: &View, now: Timestamp, width: usize) -> String {
     let mut page = String::new();
-    // First, as a terminal may have no room for the rest.
+    // First, as a terminal may be too short for the rest.
     failing_quarantines(&mut page, &view.quarantines, now);
     for plan in &view.plans {
         plan_page(&mut page, plan, now, width.max(60));
@@ -41,7 +41,7 @@ pub fn render(view: &View, now: Timestamp, width: usize) -> String {
     page
 }
 
-/// Failing Quarantines, and controls of one, that a page shows.
+/// Maximum number of failing Quarantines, and of controls of one, on a page.
 const SHOWN: (usize, usize) = (10, 3);
 
 fn failing_quarantines(page: &mut String, view: &QuarantinesView, now: Timestamp) {
@@ -111,7 +111,7 @@ fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
                 Some(at) => {
                     format!("has been silent for {}, since {}", ago(*at, now), at.strftime("%F %H:%M:%S UTC"))
                 }
-                None => "has never been heard of here".to_owned(),
+                None => "has never run here".to_owned(),
             };
             line!(
                 page,
@@ -180,8 +180,8 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         );
     }
     for (service, entry) in plan.services.iter().flat_map(|s| s.resumes.iter().map(move |entry| (s, entry))) {
-        let told = [&entry.fires, &entry.message].into_iter().filter(|text| !text.is_empty());
-        let told: Vec<&str> = told.map(String::as_str).collect();
+        let details = [&entry.fires, &entry.message].into_iter().filter(|text| !text.is_empty());
+        let details: Vec<&str> = details.map(String::as_str).collect();
         line!(
             page,
             "{BUSY}{}{BUSY:#}: {} {}/{}: {}{}{}",
@@ -190,13 +190,13 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             entry.namespace,
             entry.name,
             entry.state.as_str(),
-            if told.is_empty() { "" } else { ": " },
-            told.join("; ")
+            if details.is_empty() { "" } else { ": " },
+            details.join("; ")
         );
     }
 }
 
-/// Services that a page says to be held up.
+/// Maximum number of blocked services on a page.
 const HELD_UP: usize = 10;
 
 fn held_up(page: &mut String, plan: &PlanView) {
@@ -255,7 +255,7 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
     if !decision.by_decision {
         return;
     }
-    // Whoever overrides does not wait for anything to be mended.
+    // An Override does not wait for a repair.
     let mended = if decision.actions.contains(&Action::Retry) { "Once it is mended, a" } else { "A" };
     let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
     line!(
@@ -268,7 +268,7 @@ fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Time
     line!(page, "  {DIM}decidedOn {}{DIM:#}", decision.digest);
 }
 
-/// A line for each service that is elsewhere than before: what is printed where there is no terminal.
+/// Renders a line for each service whose stage changed, for output that is no terminal.
 #[must_use]
 pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
     let mut known: BTreeMap<(&str, &str, &str), &ServiceView> = BTreeMap::new();
@@ -297,7 +297,7 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
                         format!("held up: {}: {}: {}", held.reason, held.name, shorten(&held.message, 300))
                     })
                 }
-                // That it is isolated to begin with is no news.
+                // The initial isolation is no change.
                 _ if old.is_none() && service.stage == "Isolated" && service.attempt == 1 => None,
                 _ if old.is_none_or(|o| (&o.stage, o.attempt) != (&service.stage, service.attempt)) => {
                     let attempt = if service.attempt > 1 {

@@ -80,8 +80,8 @@ fn page(view: &View, now: i64) -> String {
 }
 
 #[test]
-fn the_page_tells_what_is_back_what_is_next_and_what_holds_it() {
-    let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
+fn page_shows_recovered_next_and_blocked() {
+    let view = View::from_objects(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     assert!(view.needs_a_person());
     insta::assert_snapshot!(page(&view, 90));
 }
@@ -96,7 +96,7 @@ fn service_that_left_the_plan_needs_no_decision() {
     let mut plan = plan();
     let counts = plan.status.as_mut().unwrap();
     (counts.needs_decision, counts.conditions) = (0, Vec::new());
-    let view = View::of(&[plan], &all, Ok(&[]), Some(&lease(85)), at(90));
+    let view = View::from_objects(&[plan], &all, Ok(&[]), Some(&lease(85)), at(90));
     assert!(!view.needs_a_person());
     let page = page(&view, 90);
     assert!(!page.contains("integration needs a decision"), "{page}");
@@ -106,7 +106,7 @@ fn service_that_left_the_plan_needs_no_decision() {
 
 /// What a service waits for, and whether it is said to be held up by it.
 #[test]
-fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
+fn lasting_block_is_shown_and_needs_a_person() {
     const WEBHOOK: &str = "Deployment meshed-app/app: 0 of 1 updated, 0 ready: Internal error occurred: failed calling webhook \
                            \"injector.mesh.example\": no endpoints available for service \"injector\"";
     let view = |reason: &str, message: &str, more: serde_json::Value| {
@@ -118,7 +118,7 @@ fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
         let mut plan = plan();
         let counts = plan.status.as_mut().unwrap();
         (counts.needs_decision, counts.blocked_by, counts.conditions) = (0, Vec::new(), Vec::new());
-        View::of(&[plan], &[record("meshed-app", 1, &status)], Ok(&[]), Some(&lease(85)), at(90))
+        View::from_objects(&[plan], &[record("meshed-app", 1, &status)], Ok(&[]), Some(&lease(85)), at(90))
     };
     for (reason, message, more, held_up) in [
         ("GateUnknown", WEBHOOK, json!({}), true),
@@ -146,18 +146,18 @@ fn what_does_not_clear_by_itself_is_shown_and_needs_a_person() {
 }
 
 #[test]
-fn a_silent_operator_is_told_with_since_when_and_what_it_means() {
-    let view = View::of(&[plan()], &[], Ok(&[]), Some(&lease(0)), at(90));
+fn silent_operator_is_shown_with_time_and_effect() {
+    let view = View::from_objects(&[plan()], &[], Ok(&[]), Some(&lease(0)), at(90));
     insta::assert_snapshot!(page(&view, 90));
-    let never = View::of(&[], &[], Ok(&[]), None, at(0));
+    let never = View::from_objects(&[], &[], Ok(&[]), None, at(0));
     assert!(never.needs_a_person());
     insta::assert_snapshot!("never_heard_of", page(&never, 0));
 }
 
 #[test]
-fn without_a_terminal_each_change_is_a_line_and_a_first_isolation_is_none() {
-    let before = View::of(&[plan()], &[], Ok(&[]), Some(&lease(85)), at(90));
-    let view = View::of(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
+fn without_terminal_each_change_but_the_first_is_a_line() {
+    let before = View::from_objects(&[plan()], &[], Ok(&[]), Some(&lease(85)), at(90));
+    let view = View::from_objects(&[plan()], &records(), Ok(&[]), Some(&lease(85)), at(90));
     insta::assert_snapshot!(changes(Some(&before), &view).join("\n"));
     assert!(changes(Some(&view), &view).is_empty());
 }
@@ -221,25 +221,25 @@ fn quarantines() -> Vec<DeserializeGuard<Quarantine>> {
 #[test]
 fn failing_quarantines_come_first_with_or_without_a_plan() {
     let all = quarantines();
-    let view = View::of(&[], &[], Ok(&all), Some(&lease(185)), at(190));
+    let view = View::from_objects(&[], &[], Ok(&all), Some(&lease(185)), at(190));
     assert!(view.needs_a_person());
     let failing: Vec<_> = view.quarantines.failing.iter().map(|q| q.namespace.as_str()).collect();
     assert_eq!(failing, ["new", "odd", "r03-portal", "r18-lab"]);
     insta::assert_snapshot!("failing_without_a_plan", page(&view, 190));
-    let view = View::of(&[plan()], &records(), Ok(&all), Some(&lease(185)), at(190));
+    let view = View::from_objects(&[plan()], &records(), Ok(&all), Some(&lease(185)), at(190));
     insta::assert_snapshot!("failing_with_a_plan", page(&view, 190));
     insta::assert_snapshot!("failing_for_programs", serde_json::to_string_pretty(&view.quarantines).unwrap());
 }
 
 #[test]
-fn healthy_quarantines_are_one_line_and_need_nobody() {
+fn healthy_quarantines_are_one_line() {
     let all: Vec<_> = (0..12).map(|n| healthy(&format!("borough-{n}"))).collect();
-    let view = View::of(&[], &[], Ok(&all), Some(&lease(85)), at(90));
+    let view = View::from_objects(&[], &[], Ok(&all), Some(&lease(85)), at(90));
     assert!(!view.needs_a_person());
     insta::assert_snapshot!(page(&view, 90));
     let many: Vec<_> =
         (0..40).map(|n| quarantine(&format!("borough-{n:02}"), "Sealed", &json!({}))).collect();
-    let view = View::of(&[], &[], Ok(&many), Some(&lease(85)), at(90));
+    let view = View::from_objects(&[], &[], Ok(&many), Some(&lease(85)), at(90));
     assert!(page(&view, 90).contains("and 30 more"));
 }
 
@@ -266,7 +266,7 @@ fn a_quarantine_under_way_fails_only_after_a_minute() {
         ("taken up by nobody", bare(), 61, 1),
         ("healthy", healthy("housing"), 500, 0),
     ] {
-        let view = QuarantinesView::of(Ok(&[object]), at(now));
+        let view = QuarantinesView::from_objects(Ok(&[object]), at(now));
         assert_eq!(view.failing.len(), failing, "{what}");
         let since = view.failing.first().and_then(|f| f.since);
         assert!(since.is_none_or(|since| since < at(now)), "{what}");
@@ -276,7 +276,7 @@ fn a_quarantine_under_way_fails_only_after_a_minute() {
 #[test]
 fn quarantines_that_may_not_be_listed_are_not_known() {
     let why = "list Quarantines: quarantines.resurgam.dev is forbidden. A cluster administrator grants list on quarantines";
-    let view = View::of(&[], &[], Err(why), Some(&lease(85)), at(90));
+    let view = View::from_objects(&[], &[], Err(why), Some(&lease(85)), at(90));
     assert!(!view.needs_a_person(), "nobody knows");
     insta::assert_snapshot!(page(&view, 90));
 }
@@ -284,7 +284,7 @@ fn quarantines_that_may_not_be_listed_are_not_known() {
 #[test]
 fn a_quarantine_that_fails_or_fails_no_more_is_a_line() {
     let view = |quarantines: &[DeserializeGuard<Quarantine>]| {
-        View::of(&[], &[], Ok(quarantines), Some(&lease(185)), at(190))
+        View::from_objects(&[], &[], Ok(quarantines), Some(&lease(185)), at(190))
     };
     let (good, bad) = (view(&[healthy("housing")]), view(&quarantines()[1..3]));
     assert_eq!(changes(Some(&good), &good), Vec::<String>::new());

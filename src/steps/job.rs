@@ -1,4 +1,4 @@
-//! `job`: a Job of the plan, created once in an attempt and followed to its end.
+//! Step `job`: creates a Job of the plan once per attempt, and follows it to its end.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,7 +16,7 @@ use crate::engine::StepProgress;
 use crate::gates::Interest;
 
 impl Step for JobStepSpec {
-    /// The Job's name follows from the attempt, so that no right can name it.
+    /// The Job's name depends on the attempt, so no right can name it.
     fn rights(&self, context: &StepContext) -> Vec<Right> {
         let Ok(namespace) = namespace(self, &context.namespaces) else { return Vec::new() };
         vec![Right::create::<Job>(namespace), Right::get_any::<Job>(namespace)]
@@ -42,7 +42,7 @@ impl Step for JobStepSpec {
             let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
             match call(format!("create Job {namespace}/{name}"), jobs.create(&params, &job)).await {
                 Ok(created) => Ok(judge(Some(&created), context)),
-                // Started before the operator was restarted, or an answer was lost. Whether it is this attempt's is judged.
+                // The Job exists after a restart, or because an answer was lost. The core judges whether it belongs to this attempt.
                 Err(error) if error.status().is_some_and(Status::is_already_exists) => {
                     self.observe(client, context).await
                 }

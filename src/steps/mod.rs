@@ -1,7 +1,7 @@
-//! Steps: one file each, which reads and writes as the plan's account. What is decided is decided in the core's file of that name.
+//! Steps: one file each, which reads and writes as the plan's account. The core's file of the same name decides.
 //!
-//! A step starts, and is then observed until it ends; nothing waits for it in between. Starting one again that was started before
-//! changes nothing, as all that it creates has names derived from plan, service, attempt and step.
+//! A step is started and then observed until it ends. Starting a step again changes nothing, since the names of what it creates are
+//! derived from plan, service, attempt and step.
 
 use futures::future::BoxFuture;
 use kube::Client;
@@ -17,33 +17,33 @@ use crate::gates::Interest;
 mod job;
 mod scale;
 
-/// Why a step did not get on. Each says which object, and why.
+/// Why a step failed, with the object.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The API server refused, or could not be reached: the account's rights, the fence, a conflict.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// It cannot work.
+    /// The step can never succeed.
     #[error(transparent)]
     Problem(#[from] StepProblem),
-    /// The step names no action that this version knows.
+    /// The step has no action that this version knows.
     #[error("step {0} names no action that this version knows")]
     Unknown(String),
 }
 
-/// What each step's part of a plan can do.
+/// The implementation of a step, on its part of the spec.
 trait Step: Sync {
-    /// Which rights of the plan's account it takes: each request that `start` and `observe` make.
+    /// Returns the rights of the plan's account that `start` and `observe` require.
     fn rights(&self, context: &StepContext) -> Vec<Right>;
-    /// What a change of wakes who observes it.
+    /// Returns the objects whose changes wake its observer.
     fn interests(&self, context: &StepContext) -> Vec<Interest>;
-    /// Starts it, unless it was started before in this attempt, and says how far it is.
+    /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
         &'a self,
         client: &'a Client,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
-    /// Says how far it is, and changes nothing.
+    /// Returns the step's progress without changing anything.
     fn observe<'a>(
         &'a self,
         client: &'a Client,
@@ -51,7 +51,7 @@ trait Step: Sync {
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
 }
 
-/// The registry: one line for each step.
+/// Returns the implementation of a step: one line per type.
 fn step(spec: &StepSpec) -> Option<&dyn Step> {
     spec.action().map(|action| match action {
         StepAction::Scale(spec) => spec as &dyn Step,
@@ -59,19 +59,19 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
     })
 }
 
-/// Which rights of the plan's account it takes to carry a step out.
+/// Returns the rights of the plan's account that a step requires.
 #[must_use]
 pub fn rights(spec: &StepSpec, context: &StepContext) -> Vec<Right> {
     step(spec).map_or_else(Vec::new, |step| step.rights(context))
 }
 
-/// What a change of wakes who observes a step.
+/// Returns the objects whose changes wake a step's observer.
 #[must_use]
 pub fn interests(spec: &StepSpec, context: &StepContext) -> Vec<Interest> {
     step(spec).map_or_else(Vec::new, |step| step.interests(context))
 }
 
-/// Starts a step. `client` acts as the plan's account.
+/// Starts a step. `client` impersonates the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.
@@ -84,7 +84,7 @@ pub async fn start(
     step.start(client, context).await
 }
 
-/// Says how far a step is that was started. `client` acts as the plan's account.
+/// Returns the progress of a started step. `client` impersonates the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.

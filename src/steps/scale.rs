@@ -1,4 +1,4 @@
-//! `scale`: workloads back to what was recorded when they were stopped, or to a number in the plan.
+//! Step `scale`: scales workloads to the recorded replicas, or to a number in the plan.
 
 use std::fmt::Debug;
 
@@ -22,7 +22,7 @@ use crate::gates::Interest;
 use crate::isolation::workloads::{self, Kind, Workload};
 
 impl Step for ScaleSpec {
-    /// Which kinds a namespace holds is not known from the plan, so that it is all that can be scaled.
+    /// The plan does not say which kinds a namespace contains, so all scalable kinds are included.
     fn rights(&self, context: &StepContext) -> Vec<Right> {
         let of = |namespace: &String| {
             let writes = [
@@ -60,7 +60,7 @@ impl Step for ScaleSpec {
         .boxed()
     }
 
-    /// It ends when it has started: what the workloads become is for gates to say.
+    /// The step ends when the writes are done. Gates judge the workloads.
     fn observe<'a>(
         &'a self,
         client: &'a Client,
@@ -77,7 +77,7 @@ async fn write(client: &Client, workload: &Workload, patch: &Value) -> Result<()
         Kind::ReplicaSet => write_as::<ReplicaSet>(client, workload, patch).await,
         Kind::ReplicationController => write_as::<ReplicationController>(client, workload, patch).await,
         Kind::DaemonSet => write_as::<DaemonSet>(client, workload, patch).await,
-        // Never resumed by this step: a resumed CronJob fires its missed run.
+        // This step never resumes them: a resumed CronJob runs its missed schedule.
         Kind::CronJob | Kind::Job => Ok(()),
     }
 }

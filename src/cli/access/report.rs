@@ -1,4 +1,4 @@
-//! What `access` says for people: in comments, so that all of it can be applied.
+//! Text output of `access`, in YAML comments, so that it can be applied as a whole.
 
 use anstyle::{AnsiColor, Style};
 
@@ -28,7 +28,7 @@ const NOT_LATE: &str = "\
 # Where a namespace is isolated already, no Role can be written: a recovery lead applies what --late prints.
 ";
 
-/// What stands above the manifests.
+/// Renders the comments above the manifests.
 pub(super) fn heading(plans: &[Access], late: bool, authors: bool) -> String {
     let needs = |Access { namespace, plan, account, .. }: &Access| {
         format!(
@@ -43,9 +43,9 @@ pub(super) fn heading(plans: &[Access], late: bool, authors: bool) -> String {
     }
 }
 
-/// What the comparison found, and what to apply.
+/// Renders the result of the comparison, and what to apply.
 pub(super) fn text(found: &[Comparison], late: bool) -> Result<String, serde_yaml::Error> {
-    let mut text: String = found.iter().map(|found| one(found, late)).collect();
+    let mut text: String = found.iter().map(|found| comparison(found, late)).collect();
     let apply: Vec<Manifest> = found.iter().flat_map(|found| found.apply.clone()).collect();
     if !apply.is_empty() {
         text.push_str("# What to apply:\n");
@@ -54,7 +54,7 @@ pub(super) fn text(found: &[Comparison], late: bool) -> Result<String, serde_yam
     Ok(text)
 }
 
-fn one(found: &Comparison, late: bool) -> String {
+fn comparison(found: &Comparison, late: bool) -> String {
     let Comparison { plan, account, needed, missing, unknown, wildcards, apply } = found;
     let (style, verdict) = if !missing.is_empty() {
         (BAD, format!("missing {} of {needed} rights", missing.len()))
@@ -75,7 +75,7 @@ fn one(found: &Comparison, late: bool) -> String {
     if !wildcards.is_empty() {
         text.push_str(WILDCARD);
     }
-    // Only these two are needed by no gate and no step.
+    // Only these two rights belong to no gate or step.
     if late && missing.iter().any(|gap| gap.needed_by.is_empty()) {
         text.push_str(ADMINISTRATORS);
     } else if !late && !apply.is_empty() {
@@ -86,7 +86,7 @@ fn one(found: &Comparison, late: bool) -> String {
 
 fn line(style: Style, word: &str, gap: &Gap) -> String {
     let Gap { what, user, needed_by, why } = gap;
-    // Everything else is about the account that was named.
+    // All other questions are about the plan's account.
     let who = if user == OPERATOR { format!("the operator, {user}: ") } else { String::new() };
     let parts = if needed_by.is_empty() { String::new() } else { format!(", for: {}", needed_by.join(", ")) };
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -3,7 +3,7 @@ use super::*;
 /// The plan of the smallest example, compared: what is not granted, is granted by a wildcard, or unknown, by its verb.
 fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String {
     let text = include_str!("../../../examples/smallest.yaml");
-    let access = Access::of(&Plan::from_object(&load(text).unwrap()[0]));
+    let access = Access::from_plan(&Plan::from_object(&load(text).unwrap()[0]));
     let answers = access.questions().into_iter().map(|question| {
         let answer = match &question {
             CheckQuestion::Account => Ok(true),
@@ -20,7 +20,7 @@ fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String 
 }
 
 #[test]
-fn what_is_missing_is_told_and_can_be_applied() {
+fn missing_rights_are_reported_and_can_be_applied() {
     insta::assert_snapshot!("missing", compared("recover", "get", false, false));
     insta::assert_snapshot!("missing_late", compared("recover", "", false, true));
     insta::assert_snapshot!("missing_that_no_lead_grants", compared("impersonate", "", false, true));
@@ -29,9 +29,9 @@ fn what_is_missing_is_told_and_can_be_applied() {
 }
 
 #[test]
-fn what_stands_above_the_manifests_says_when_to_apply_them() {
+fn heading_says_when_to_apply_the_manifests() {
     let text = include_str!("../../../examples/smallest.yaml");
-    let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
+    let plans = [Access::from_plan(&Plan::from_object(&load(text).unwrap()[0]))];
     insta::assert_snapshot!("heading", report::heading(&plans, false, false));
     insta::assert_snapshot!("heading_late", report::heading(&plans, true, false));
 }
@@ -50,7 +50,7 @@ fn authors_are_granted_the_use_of_the_account() {
         Line::try_parse_from(["access", "plan.yaml"].iter().chain(arguments)).map(|line| line.args)
     };
     let text = include_str!("../../../examples/smallest.yaml");
-    let plans = [Access::of(&Plan::from_object(&load(text).unwrap()[0]))];
+    let plans = [Access::from_plan(&Plan::from_object(&load(text).unwrap()[0]))];
     let args = parse(&[
         "--author",
         "system:serviceaccount:flux-system:kustomize-controller",

@@ -1,4 +1,4 @@
-//! What a kubelet and Prometheus ask: `/healthz`, `/readyz`, `/metrics`.
+//! Endpoints for the kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +13,17 @@ use tokio::net::TcpListener;
 use crate::controllers::metrics;
 use crate::controllers::process::Process;
 
-/// What the endpoints tell.
+/// State behind the endpoints.
 #[derive(Default)]
 pub(super) struct Health {
-    /// The lease was read: this process leads, or stands by.
+    /// The lease was read: this process leads or stands by.
     pub(super) is_ready: Arc<AtomicBool>,
     pub(super) process: Process,
 }
 
 pub(super) async fn serve(listener: TcpListener, health: Arc<Health>) {
     if let Err(error) = axum::serve(listener, router(health)).await {
-        tracing::error!(%error, "the health endpoints ended");
+        tracing::error!(%error, "health endpoints failed");
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
 
         let _stuck = health.process.heartbeats.watch("plan controller", Duration::ZERO);
         let (mut code, mut body) = get(&health, "/healthz").await;
-        // Until the clock has gone on by a tick.
+        // Until the clock has advanced by a tick.
         while code == 200 {
             (code, body) = get(&health, "/healthz").await;
         }

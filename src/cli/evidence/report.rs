@@ -1,4 +1,4 @@
-//! What `evidence` says for people.
+//! Text output of `evidence`.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// The sealings, one a line.
+/// Renders the sealings, one per line.
 pub(super) fn list(sealings: &[Sealing]) -> String {
     if sealings.is_empty() {
         return "no sealing is in the evidence store\n".to_owned();
@@ -37,7 +37,7 @@ pub(super) fn list(sealings: &[Sealing]) -> String {
         };
         [
             object.namespace.clone(),
-            // To the second: finer than that, nobody reads it.
+            // Seconds are precise enough for people.
             index.at.split('.').next().unwrap_or_default().trim_end_matches('Z').to_owned() + "Z",
             index.objects.to_string(),
             index.logs().to_string(),
@@ -75,7 +75,7 @@ fn bytes(size: u64) -> String {
 
 const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
 
-/// One sealing for programs, with everything that its index lists.
+/// Returns one sealing as JSON, with everything that its index lists.
 pub(super) fn sealing(sealing: &Sealing) -> Value {
     let Sealing { object, digest, index } = sealing;
     json!({
@@ -86,7 +86,7 @@ pub(super) fn sealing(sealing: &Sealing) -> Value {
     })
 }
 
-/// What came of comparing.
+/// Renders the result of the verification.
 pub(super) fn verified(all: &[Verified], with_cluster: bool) -> String {
     let mut text = String::new();
     if all.is_empty() {

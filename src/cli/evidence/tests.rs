@@ -18,7 +18,7 @@ fn an_object_is_named_by_its_digest_its_beginning_or_its_path() {
         ("others/aa11.json", Ok(None)),
         ("cc", Ok(None)),
     ] {
-        match (chosen(meant, objects()), found) {
+        match (find_object(meant, objects()), found) {
             (Ok(object), Ok(expected)) => {
                 assert_eq!(object.map(|object| object.to_string()).as_deref(), expected, "{meant}");
             }
@@ -39,7 +39,7 @@ async fn got(store: &Store, object: &str, into: &Path, identity: Option<&Path>) 
 }
 
 #[tokio::test]
-async fn an_object_is_got_as_it_is_or_in_clear_and_never_changed_or_over_another() {
+async fn object_is_read_verified_and_never_overwrites_a_file() {
     use age::secrecy::ExposeSecret;
     let folder = tempfile::tempdir().unwrap();
     let store = Store::folder(folder.path().join("kept"));
@@ -91,7 +91,7 @@ async fn damaged(folder: &Path) -> Found {
 }
 
 #[tokio::test]
-async fn what_is_told_of_sealings_can_be_read_at_a_glance() {
+async fn list_of_sealings_is_readable() {
     let folder = tempfile::tempdir().unwrap();
     let found = damaged(folder.path()).await;
     let plain = |text: String| anstream::adapter::strip_str(&text).to_string();

@@ -1,4 +1,4 @@
-//! What came of it: one document, and its text for people.
+//! The result of `quarantine`: one document, and its text for people.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::api::QuarantineLevel;
-use crate::isolation::ensure::{Found, State};
+use crate::isolation::ensure::{EnsuredPolicy, PolicyState};
 use crate::isolation::impact::Impact;
 use crate::isolation::offline;
 use crate::isolation::preflight::{Finding, Kind, Weight};
@@ -18,20 +18,20 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// What came of it, in one word.
+/// Outcome of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Outcome {
-    /// All are isolated, and were seen to refuse.
+    /// All namespaces are isolated and verified.
     Isolated,
-    /// Some are not.
+    /// Some namespaces are not.
     Incomplete,
-    /// The preflight found a blocker: nothing was done.
+    /// The preflight found a blocker, and nothing was changed.
     Stopped,
-    /// Only looked at: it could be done.
+    /// Dry-run: it could be done.
     Possible,
 }
 
-/// Everything that is known at the end.
+/// Everything known at the end.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -40,16 +40,16 @@ pub(super) struct Report {
     pub(super) reason: String,
     pub(super) isolation: QuarantineLevel,
     pub(super) by: String,
-    /// An operator leads: it adopts what was laid.
+    /// An operator leads, and adopts the result.
     pub(super) operator: bool,
     pub(super) dry_run: bool,
     pub(super) targets: Vec<String>,
     pub(super) left_out: Vec<LeftOut>,
     pub(super) findings: Vec<Finding>,
     pub(super) accepted: Vec<Kind>,
-    /// Why nothing was done, if it was not for the findings.
+    /// Why nothing was done, if not because of the findings.
     pub(super) stopped_by: Option<String>,
-    pub(super) policies: Vec<Found>,
+    pub(super) policies: Vec<EnsuredPolicy>,
     pub(super) impacts: Vec<Impact>,
     pub(super) namespaces: Vec<offline::Outcome>,
 }
@@ -65,7 +65,7 @@ macro_rules! line {
     ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
 }
 
-/// Which namespaces are meant, before anything else.
+/// Renders the namespaces to isolate.
 pub(super) fn targets(report: &Report) -> String {
     let mut page = String::new();
     let many = count(report.targets.len(), "namespace");
@@ -76,7 +76,7 @@ pub(super) fn targets(report: &Report) -> String {
     page
 }
 
-/// What the preflight found.
+/// Renders the findings of the preflight.
 pub(super) fn findings(report: &Report) -> String {
     let mut page = String::new();
     if report.findings.iter().all(|finding| finding.kind.weight() == Weight::Note) {
@@ -97,7 +97,7 @@ pub(super) fn findings(report: &Report) -> String {
     page
 }
 
-/// What it would do, by a dry-run.
+/// Renders the impacts found by the dry-run.
 pub(super) fn impacts(report: &Report) -> String {
     let mut page = String::new();
     for impact in &report.impacts {
@@ -134,7 +134,7 @@ pub(super) fn impacts(report: &Report) -> String {
     page
 }
 
-/// The end.
+/// Renders the result.
 pub(super) fn end(report: &Report) -> String {
     let mut page = String::new();
     policies(&mut page, &report.policies);
@@ -168,15 +168,15 @@ pub(super) fn end(report: &Report) -> String {
     match report.outcome {
         Outcome::Isolated => {
             let next = match (report.operator, report.isolation) {
-                (true, _) => "The operator keeps them: kubectl get quar",
+                (true, _) => "The operator maintains it: kubectl get quar",
                 (false, QuarantineLevel::Contained) => {
-                    "No operator leads. It holds by itself; an operator that starts adopts it."
+                    "No operator is running. Isolation stays in force; the operator adopts it on start."
                 }
                 (false, QuarantineLevel::Sealed) => {
-                    "No operator leads: what runs is cut off and goes on running. An operator that starts keeps the evidence, then stops it."
+                    "No operator is running: workloads are cut off, but not stopped. The operator captures evidence and stops them on start."
                 }
             };
-            line!(page, "{GOOD}All isolated{GOOD:#}, and seen to refuse you. {next}");
+            line!(page, "{GOOD}All namespaces isolated{GOOD:#}; verified with your account. {next}");
         }
         Outcome::Incomplete => {
             let all = report.targets.len();
@@ -184,13 +184,16 @@ pub(super) fn end(report: &Report) -> String {
             let left = all - count(|laid| laid.contained);
             let partly = count(|laid| laid.contained && !laid.isolated);
             if left > 0 {
-                line!(page, "{BAD}{left} of {all} not isolated.{BAD:#} Running this again does no harm.");
+                line!(
+                    page,
+                    "{BAD}{left} of {all} not isolated.{BAD:#} Run this again; it is safe to repeat."
+                );
             }
             if partly > 0 {
                 line!(
                     page,
-                    "{WARN}{partly} of {all} isolated, with problems{WARN:#}: cut off and seen to refuse, but not all that keeps them so \
-                     is in place. Clear what is named above, and run this again."
+                    "{WARN}{partly} of {all} isolated, with problems{WARN:#}: network cut and fence verified, but not every control \
+                     is in place. Clear the problems above and run this again."
                 );
             }
         }
@@ -201,31 +204,31 @@ pub(super) fn end(report: &Report) -> String {
     page
 }
 
-/// Only what is not as it was, or not as it should be.
-fn policies(page: &mut String, found: &[Found]) {
+/// Renders the policies that were created or are not as wanted.
+fn policies(page: &mut String, found: &[EnsuredPolicy]) {
     let of = |state| {
-        let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(Found::name).collect();
+        let mut names: Vec<_> = found.iter().filter(|f| f.state == state).map(EnsuredPolicy::name).collect();
         names.dedup();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    if let Some(names) = of(State::Made) {
-        line!(page, "{DIM}Admission policies made: {names}{DIM:#}");
+    if let Some(names) = of(PolicyState::Made) {
+        line!(page, "{DIM}Admission policies created: {names}{DIM:#}");
     }
-    if let Some(names) = of(State::Missing) {
-        line!(page, "{DIM}Admission policies that would be made: {names}{DIM:#}");
+    if let Some(names) = of(PolicyState::Missing) {
+        line!(page, "{DIM}Admission policies that would be created: {names}{DIM:#}");
     }
-    if let Some(names) = of(State::Differs) {
+    if let Some(names) = of(PolicyState::Differs) {
         line!(
             page,
             "{WARN}Admission policies that are not as this version writes them{WARN:#}, and were left as they are: {names}. \
-             Another version's, or changed by somebody."
+             They belong to another version or were modified."
         );
     }
-    if let Some(names) = of(State::NotMade) {
+    if let Some(names) = of(PolicyState::NotMade) {
         line!(
             page,
-            "{WARN}Admission policies that are missing{WARN:#}, and not yours to make: {names}. What these namespaces' accounts \
-             do elsewhere is not guarded. The operator makes them, or an administrator: \
+            "{WARN}Admission policies that are missing{WARN:#}, and you may not create them: {names}. What these namespaces' accounts \
+             do elsewhere is not guarded. The operator or an administrator creates them: \
              resurgam fence | kubectl apply --server-side -f -"
         );
     }

@@ -1,4 +1,4 @@
-//! Which namespaces are meant. Pure, but for what is read before.
+//! Resolves the namespaces to isolate. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use kube::core::{Selector, SelectorExt};
 
 use crate::api::protected_namespace;
 
-/// How somebody says which.
+/// How the namespaces are selected.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Meant {
+pub(super) enum Selection {
     /// By name.
     Named(Vec<String>),
     /// By labels.
@@ -19,17 +19,17 @@ pub(super) enum Meant {
     AllBut(Vec<String>),
 }
 
-/// Which they are.
+/// The resolved namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Targets {
-    /// To be isolated.
+    /// Namespaces to isolate.
     pub(super) names: Vec<String>,
-    /// Left out without anybody naming them, and why.
+    /// Namespaces left out, and why.
     pub(super) left_out: Vec<(String, String)>,
 }
 
-/// Finds the namespaces that are meant, in the order of their names.
-pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, String> {
+/// Returns the selected namespaces, sorted by name.
+pub(super) fn resolve(meant: &Selection, all: &[Namespace]) -> Result<Targets, String> {
     let known: BTreeSet<String> = all.iter().map(ResourceExt::name_any).collect();
     let exist = |names: &[String]| {
         let missing: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
@@ -38,19 +38,19 @@ pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, Strin
     let ending =
         |name: &str| all.iter().any(|n| n.name_any() == name && n.metadata.deletion_timestamp.is_some());
     let chosen: BTreeSet<String> = match meant {
-        Meant::Named(names) => {
+        Selection::Named(names) => {
             exist(names)?;
-            // Protected ones are told by the preflight: somebody asked for them.
+            // The preflight reports protected namespaces that were named explicitly.
             return Ok(Targets {
                 names: BTreeSet::from_iter(names.clone()).into_iter().collect(),
                 left_out: Vec::new(),
             });
         }
-        Meant::Selected(text) => {
+        Selection::Selected(text) => {
             let selector = parse(text)?;
             all.iter().filter(|n| selector.matches(n.labels())).map(ResourceExt::name_any).collect()
         }
-        Meant::AllBut(but) => {
+        Selection::AllBut(but) => {
             exist(but)?;
             known.iter().filter(|name| !but.contains(name)).cloned().collect()
         }
@@ -71,7 +71,7 @@ pub(super) fn resolve(meant: &Meant, all: &[Namespace]) -> Result<Targets, Strin
     Ok(targets)
 }
 
-/// `tier=1,team in (a, b),!exempt`, as kubectl takes it.
+/// Parses a selector in kubectl's syntax, such as `tier=1,team in (a, b),!exempt`.
 fn parse(text: &str) -> Result<Selector, String> {
     use kube::core::Expression;
     let mut expressions = Vec::new();
@@ -110,7 +110,7 @@ fn parse(text: &str) -> Result<Selector, String> {
     Ok(expressions.into_iter().collect())
 }
 
-/// At commas that are not inside brackets.
+/// Splits at commas outside of brackets.
 fn split(text: &str) -> Vec<&str> {
     let (mut depth, mut from, mut parts) = (0_usize, 0, Vec::new());
     for (at, c) in text.char_indices() {
@@ -152,7 +152,7 @@ mod tests {
         .collect()
     }
 
-    fn names(meant: &Meant) -> Vec<String> {
+    fn names(meant: &Selection) -> Vec<String> {
         resolve(meant, &all()).unwrap().names
     }
 
@@ -166,31 +166,31 @@ mod tests {
             ("tier,tier notin (1)", vec!["web"]),
             ("!tier,team", vec!["odd"]),
         ] {
-            assert_eq!(names(&Meant::Selected(text.into())), expected, "{text}");
+            assert_eq!(names(&Selection::Selected(text.into())), expected, "{text}");
         }
         for bad in ["tier in 1", "", "a b", "=x", "tier>1 2"] {
-            assert!(resolve(&Meant::Selected(bad.into()), &all()).is_err(), "{bad}");
+            assert!(resolve(&Selection::Selected(bad.into()), &all()).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn all_but_leaves_out_what_the_cluster_lives_on_and_says_so() {
-        let targets = resolve(&Meant::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
+    fn all_but_leaves_out_and_reports_protected_namespaces() {
+        let targets = resolve(&Selection::AllBut(vec!["calico-system".into(), "db".into()]), &all()).unwrap();
         assert_eq!(targets.names, ["odd", "web"]);
         let left: Vec<_> = targets.left_out.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(left, ["default", "kube-system"]);
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_a_mistake_before_anything_is_done() {
+    fn unknown_namespace_is_an_error_before_any_change() {
         assert!(
-            resolve(&Meant::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
+            resolve(&Selection::Named(vec!["web".into(), "wbe".into()]), &all()).unwrap_err().contains("wbe")
         );
         assert!(
-            resolve(&Meant::AllBut(vec!["wbe".into()]), &all()).is_err(),
+            resolve(&Selection::AllBut(vec!["wbe".into()]), &all()).is_err(),
             "a typing error would isolate it"
         );
-        assert!(resolve(&Meant::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
+        assert!(resolve(&Selection::Selected("tier=9".into()), &all()).is_err(), "nothing is not everything");
     }
 
     #[test]

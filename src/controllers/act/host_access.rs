@@ -1,4 +1,4 @@
-//! What the workloads of a service ask of their node: looked at once in each attempt, before anything of it starts.
+//! Host access that a service's workloads request: read once per attempt, before any of them starts.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -13,11 +13,11 @@ use crate::isolation::workloads::list_kind;
 use crate::plan::Service;
 
 impl Act {
-    /// Looks, as the operator, and keeps what is found for this attempt at this generation of the plan.
-    pub(super) async fn look_at_host_access(&self, attempt: i64) -> Result<(), ActError> {
+    /// Reads the host access as the operator, and keeps it for this attempt at this generation of the plan.
+    pub(super) async fn read_host_access(&self, attempt: i64) -> Result<(), ActError> {
         let mut found = Vec::new();
         for namespace in &self.service().namespaces {
-            found.extend(look(&self.context.client, self.service(), namespace).await?);
+            found.extend(read_namespace(&self.context.client, self.service(), namespace).await?);
         }
         found.sort();
         let mut state = self.running.state();
@@ -27,8 +27,8 @@ impl Act {
     }
 }
 
-/// Everything that the steps or `resume` may start in a namespace. What another of these owns starts nothing of its own.
-async fn look(client: &Client, service: &Service, namespace: &str) -> Result<Vec<String>, IoError> {
+/// Returns the host access of everything that steps or `resume` may start in a namespace. Owned objects start nothing themselves.
+async fn read_namespace(client: &Client, service: &Service, namespace: &str) -> Result<Vec<String>, IoError> {
     let (deployments, stateful_sets, daemon_sets, replica_sets, controllers) = futures::try_join!(
         list_kind::<Deployment>(client, namespace),
         list_kind::<StatefulSet>(client, namespace),
@@ -79,7 +79,7 @@ async fn look(client: &Client, service: &Service, namespace: &str) -> Result<Vec
     Ok(found)
 }
 
-/// What one workload asks for, under its name.
+/// Returns what one workload requests, prefixed with its name.
 fn judged<K: Resource<DynamicType = ()>>(object: &K, template: Option<&PodTemplateSpec>) -> Option<String> {
     let violations = template.map(of_template).unwrap_or_default();
     let name = format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());

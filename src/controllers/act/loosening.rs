@@ -1,4 +1,4 @@
-//! Asks for an isolation. Before anything is loosened, all that it rests on is read live.
+//! Requests an isolation level. Before a loosening, everything that it depends on is read live.
 
 use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -17,8 +17,9 @@ use crate::plan::Service;
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 
 impl Act {
-    /// Asks for an isolation. To loosen, every dependency is read live, and the plan's account must be granted it.
-    pub(super) async fn ask(
+    /// Requests an isolation level. To loosen, every dependency must be recovered by a live read, and the plan's account must be
+    /// permitted.
+    pub(super) async fn request_isolation(
         &mut self,
         isolation: Isolation,
         attempt: i64,
@@ -47,21 +48,24 @@ impl Act {
                 Isolation::CleanRoom => self.service().allow_egress.clone(),
                 Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
             },
-            // Accepted along with the requirements, as was just read.
+            // Accepted with the requirements that were just read.
             pod_security: match isolation {
                 Isolation::CleanRoom => pod_security(self.service()),
                 Isolation::Sealed | Isolation::Contained | Isolation::Open => PodSecurity::Baseline,
             },
-            // On the record since before this was decided.
+            // Recorded before this was decided.
             accepted: before.status.as_ref().map_or_else(Vec::new, |s| s.accepted.clone()),
-            ..named(&before.spec, self.service())
+            ..with_current_services(&before.spec, self.service())
         };
         self.write_spec(spec).await
     }
 
-    /// Asks for another clean room than the one that there is. To let anything more in, everything is read live as for the
-    /// first; taking away waits for nothing.
-    pub(super) async fn follow(&mut self, room: &Room, dependencies: &[ServiceKey]) -> Result<(), ActError> {
+    /// Requests a changed clean room. Additions require the same live reads as the first request; removals require none.
+    pub(super) async fn request_room(
+        &mut self,
+        room: &Room,
+        dependencies: &[ServiceKey],
+    ) -> Result<(), ActError> {
         let Some(before) = self.record.as_ref().map(|record| record.spec.clone()) else {
             return Err(refused(
                 Reason::ServiceRecoveryMissing,
@@ -84,8 +88,8 @@ impl Act {
         self.write_spec(ServiceRecoverySpec { reachable, allow_egress, pod_security, ..before }).await
     }
 
-    /// By a live read, the plan is still what was decided by: a gate or dependency may have come in between, or a watch may
-    /// have died without a word.
+    /// Reads live whether the plan is still the one that was decided on. A gate or dependency may have been added, and a watch may have
+    /// missed it.
     pub(in super::super) async fn plan_is_current(&self) -> Result<(), ActError> {
         let plans: Api<RecoveryPlan> = Api::namespaced(self.context.client.clone(), &self.plan.namespace);
         let what = format!("read RecoveryPlan {}", self.running.key);
@@ -99,7 +103,7 @@ impl Act {
         if current { Ok(()) } else { Err(changed()) }
     }
 
-    /// I1: by a live read, every dependency is recovered and healthy.
+    /// Reads live whether every dependency is recovered and healthy (I1).
     pub(super) async fn dependencies_stand(&self, dependencies: &[ServiceKey]) -> Result<(), ActError> {
         let found =
             read_dependencies(&self.context.client, &self.plan, dependencies, &self.context.health).await?;
@@ -112,8 +116,8 @@ impl Act {
         }
     }
 
-    /// The plan's account must hold `recover` on each Quarantine by an explicit grant: whoever also holds the verb that
-    /// nobody is granted holds a wildcard.
+    /// Checks that the plan's account holds `recover` on each Quarantine by an explicit grant. An account that also holds the verb
+    /// `never-granted` has a wildcard instead.
     async fn account_may_recover(&self) -> Result<(), ActError> {
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
@@ -165,8 +169,8 @@ impl Act {
     }
 }
 
-/// What it asks, and for whom: of the plan as it is now, as its gates were asked about those namespaces and no others.
-fn named(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
+/// Returns the spec for the namespaces in the current plan, since its gates were evaluated on those and no others.
+fn with_current_services(before: &ServiceRecoverySpec, service: &Service) -> ServiceRecoverySpec {
     ServiceRecoverySpec {
         tier: service.tier,
         namespaces: service.namespaces.iter().cloned().map(DnsLabel).collect(),
@@ -180,9 +184,9 @@ mod tests {
     use crate::api::service_recovery::PlanRef;
     use crate::plan::Plan;
 
-    /// I2: its gates were asked about the namespaces of now. One that it named before is none of its any more, whatever is asked.
+    /// I2: gates were evaluated on the current namespaces. Namespaces removed from the plan are ignored.
     #[test]
-    fn what_is_asked_is_asked_for_the_namespaces_of_the_plan_as_it_is_now() {
+    fn request_is_for_the_namespaces_of_the_current_plan() {
         let yaml = "{serviceAccountName: recovery, services: [{name: db, namespaces: [b, c]}]}";
         let spec: crate::api::RecoveryPlanSpec = serde_yaml::from_str(yaml).unwrap();
         let plan = Plan::compile("recovery", "p", "uid-1", &spec);
@@ -198,7 +202,7 @@ mod tests {
             pod_security: PodSecurity::Baseline,
             accepted: Vec::new(),
         };
-        let now = named(&before, &plan.services[0]);
+        let now = with_current_services(&before, &plan.services[0]);
         assert_eq!(now.namespaces, [DnsLabel("b".to_owned()), DnsLabel("c".to_owned())]);
         assert_eq!((now.attempt, now.isolation), (3, Some(Isolation::CleanRoom)));
     }

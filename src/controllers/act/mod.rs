@@ -1,4 +1,4 @@
-//! Carries out what was decided for one service: its status first, as intent, and then the effect.
+//! Carries out what was decided for one service: writes its status first, as intent, and then performs the effect.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -26,26 +26,26 @@ mod step;
 
 pub(crate) use records::mark_orphaned;
 
-/// Somebody else wrote in between: what that was arrives by the watch about now.
+/// Retry delay after a conflict. The watch delivers the other write at about the same time.
 const CONFLICT_AGAIN_AFTER: SignedDuration = SignedDuration::from_millis(20);
-/// What failed on the way is tried again after this.
+/// Retry delay after a transient failure.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(2);
-/// What needs somebody to change something, such as a grant, is tried again after this: nothing tells of it.
+/// Retry delay if a person has to change something, such as a grant, that no watch reports.
 const REFUSED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// One service, for as long as something is done about it.
+/// One service with a running effect.
 pub(crate) struct Act {
     pub(crate) context: Arc<Context>,
     pub(crate) running: Arc<Running>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) id: ServiceId,
-    /// The ServiceRecovery that the decision rests on.
+    /// The ServiceRecovery that the decision is based on.
     pub(crate) record: Option<ServiceRecovery>,
-    /// The status has been written.
+    /// The status was written.
     pub(crate) wrote: bool,
 }
 
-/// Why something decided did not come about.
+/// Why an effect failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ActError {
     #[error(transparent)]
@@ -67,13 +67,13 @@ impl Act {
         service_recovery_name(&self.plan.name, &self.service().name)
     }
 
-    /// Writes, acts, and lets go of the service.
+    /// Writes the status, performs the effect, and marks the service as no longer busy.
     pub(crate) async fn carry_out(mut self, decided: ServiceDecided) {
         let began = Instant::now();
-        // A panic must not leave the service busy for ever, with nothing to say why.
+        // Without this, a panic would leave the service busy forever, with no reason in its status.
         let result = AssertUnwindSafe(self.try_carry_out(&decided)).catch_unwind().await;
         let result = result.unwrap_or_else(|_| {
-            let message = "the operator panicked on this: a bug; its log tells more".to_owned();
+            let message = "bug: the operator panicked; see its log".to_owned();
             Err(refused(Reason::Panicked, message))
         });
         if let Some(effect) = &decided.effect {
@@ -84,7 +84,7 @@ impl Act {
             }
         }
         let refused = result.err().map(|error| self.refusal(&error, decided.effect.as_ref()));
-        // Without the status nothing was begun: the engine may want to write it again at once.
+        // Without the status write, no effect was started, so the engine may write it again at once.
         let unwritten =
             refused.as_ref().filter(|_| decided.write.is_some() && !self.wrote).map(|r| r.again_at);
         {
@@ -128,14 +128,14 @@ impl Act {
             None => Ok(()),
             Some(Effect::Adopt) => self.adopt().await,
             Some(Effect::Accept { records }) => self.accept(records).await,
-            Some(Effect::LookAtHostAccess { attempt }) => self.look_at_host_access(*attempt).await,
+            Some(Effect::LookAtHostAccess { attempt }) => self.read_host_access(*attempt).await,
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
-                self.ask(*isolation, *attempt, reachable, dependencies).await
+                self.request_isolation(*isolation, *attempt, reachable, dependencies).await
             }
-            Some(Effect::Follow { room, dependencies }) => self.follow(room, dependencies).await,
-            Some(Effect::LookAtSuspended { attempt }) => self.look_at_suspended(*attempt).await,
+            Some(Effect::Follow { room, dependencies }) => self.request_room(room, dependencies).await,
+            Some(Effect::LookAtSuspended { attempt }) => self.read_suspended(*attempt).await,
             Some(Effect::Resume { attempt, dependencies }) => self.resume(*attempt, dependencies).await,
             Some(Effect::Step { index, attempt, dependencies }) => {
                 self.step(*index, *attempt, dependencies).await
@@ -143,7 +143,7 @@ impl Act {
         }
     }
 
-    /// Keeps what the API server answered, as the newest that is known.
+    /// Keeps the API server's answer as the latest version.
     fn keep(&mut self, record: ServiceRecovery) {
         let mut state = self.running.state();
         let held = state.services.entry(self.service().name.clone()).or_default();

@@ -1,4 +1,4 @@
-//! Creates Quarantines that the plan opts into, and claims those of a service.
+//! Creates Quarantines that the plan opts into, and claims the Quarantines of a service.
 
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -14,8 +14,8 @@ use crate::api::{
 use crate::calls::{call, call_opt};
 
 impl Act {
-    /// Makes Quarantines, as the plan's account: RBAC decides whether it may. What was made is written down at once, so that one
-    /// which somebody deletes is not made again.
+    /// Creates Quarantines as the plan's account, subject to its RBAC. Records each one at once, so that a Quarantine which a person
+    /// deletes is not created again.
     pub(super) async fn quarantine(&mut self, namespaces: &[String]) -> Result<(), ActError> {
         let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
         let (Some(client), Some(incident)) = (client, self.plan.incident.clone()) else {
@@ -40,7 +40,7 @@ impl Act {
                 call(format!("make Quarantine {namespace}"), quarantines.create(&params, &wanted)).await;
             match made {
                 Ok(_) => {}
-                // Somebody was faster: it is isolated, which is what was wanted.
+                // Another writer was faster; the namespace is isolated, as wanted.
                 Err(error) if error.status().is_some_and(Status::is_already_exists) => {}
                 Err(error) if error.status().is_some_and(|status| status.code == 403) => {
                     let message = format!(
@@ -57,8 +57,8 @@ impl Act {
         self.write_status(&status).await
     }
 
-    /// Claims the Quarantine of each namespace, in their order. Each is written only over the version that was observed: where somebody
-    /// has written since (a hold, another claim), it is a conflict.
+    /// Claims the Quarantine of each namespace, in order. Each is written only over the observed version: another write since, such as a
+    /// hold or another claim, is a conflict.
     pub(super) async fn claim(&mut self, attempt: i64) -> Result<(), ActError> {
         let service = self.service();
         let wanted = Claim {

@@ -1,4 +1,4 @@
-//! Writes a service's ServiceRecovery: its status, and its spec.
+//! Writes a service's ServiceRecovery: status and spec.
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -21,7 +21,7 @@ impl Act {
         let version = self.record.as_ref().and_then(|r| r.metadata.resource_version.clone());
         let patch = json!({
             "apiVersion": api_version(), "kind": "ServiceRecovery",
-            // Written only over what was read: a leader that does not know that it is none any more writes nothing.
+            // The resourceVersion makes a deposed leader's write conflict.
             "metadata": {"name": name, "resourceVersion": version},
             "status": status,
         });
@@ -46,13 +46,16 @@ impl Act {
         Ok(())
     }
 
-    /// Creates the ServiceRecovery, or takes over the one that an earlier plan of this name left.
+    /// Creates the ServiceRecovery, or adopts the one that an earlier plan of this name left.
     pub(super) async fn adopt(&mut self) -> Result<(), ActError> {
         if self.record.is_none() {
-            // Without a resourceVersion to hold on to, an apply would write over what another leader has begun.
+            // Without a resourceVersion, an apply would overwrite what another leader has started.
             let what = format!("read ServiceRecovery {}", self.name());
             if call_opt(what, self.records().get_metadata(&self.name())).await?.is_some() {
-                let message = format!("ServiceRecovery {} is there, and was not seen yet", self.name());
+                let message = format!(
+                    "ServiceRecovery {} exists, but the watch has not delivered it yet; will retry",
+                    self.name()
+                );
                 return Err(refused(Reason::Conflict, message));
             }
         }
@@ -93,7 +96,7 @@ impl Act {
     }
 }
 
-/// Marks a ServiceRecovery whose service the plan names no more. Its isolation stays as it is.
+/// Marks a ServiceRecovery whose service is no longer in the plan as orphaned. Its isolation is kept.
 pub(crate) async fn mark_orphaned(context: &Context, record: &ServiceRecovery) -> Result<(), IoError> {
     use crate::api::conditions::{ORPHANED, State, set};
     let namespace = record.namespace().unwrap_or_default();

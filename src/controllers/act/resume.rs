@@ -1,4 +1,4 @@
-//! CronJobs and Jobs: what is suspended is read, and what the plan names is resumed, both as the plan's account.
+//! Reads suspended CronJobs and Jobs, and resumes those that the plan names, as the plan's account.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,20 +22,20 @@ use crate::isolation::workloads::list_kind;
 use crate::resume::{self, Found, Key};
 
 impl Act {
-    /// Looks at what is suspended, and keeps what that comes to.
-    pub(super) async fn look_at_suspended(&self, attempt: i64) -> Result<(), ActError> {
+    /// Reads what is suspended and keeps the result.
+    pub(super) async fn read_suspended(&self, attempt: i64) -> Result<(), ActError> {
         let client = self.account()?;
         let all = match self.suspended(&client).await {
             Ok(found) => self.judged(&found),
             Err(error) if error.is_transient() => return Err(error.into()),
-            // What may not be read is not resumed. That keeps nobody from being recovered.
+            // An object that cannot be read is not resumed. That does not block recovery.
             Err(error) => resume::unreadable(&self.service().resume, &error.to_string()),
         };
         self.keep_resumes(attempt, all);
         Ok(())
     }
 
-    /// Resumes what the plan names, each as it is read now. Its intent has been written.
+    /// Resumes what the plan names, each as read live. The intent was written before.
     pub(super) async fn resume(&self, attempt: i64, dependencies: &[ServiceKey]) -> Result<(), ActError> {
         futures::try_join!(
             self.plan_is_current(),
@@ -64,7 +64,7 @@ impl Act {
                     (seen.status.state, seen.changes_at) = (ResumeState::Resumed, None);
                     seen.status.message.clear();
                 }
-                // Somebody wrote in between, or the way there failed: all of it is read and judged afresh.
+                // Everything is read and judged again after a conflict or transient failure.
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     (seen.status.state, seen.status.message) =

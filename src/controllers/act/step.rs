@@ -8,7 +8,7 @@ use crate::engine::StepProgress;
 use crate::steps::{self, StepError};
 
 impl Act {
-    /// Starts a step as the plan's account. Its intent has been written.
+    /// Starts a step as the plan's account. The intent was written before.
     pub(super) async fn step(
         &mut self,
         index: usize,
@@ -25,7 +25,7 @@ impl Act {
         let (Some(step), Some(client)) = (service.steps.get(index), client) else {
             return Err(refused(
                 Reason::StepMissing,
-                format!("step {index} of {} is not in the plan any more", service.name),
+                format!("step {index} of {} is no longer in the plan", service.name),
             ));
         };
         let status = self.record.as_ref().and_then(|record| record.status.as_ref());

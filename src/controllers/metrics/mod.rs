@@ -1,7 +1,7 @@
-//! What the operator counts, for Prometheus. `docs/metrics.md` lists every name.
+//! Prometheus metrics of the operator. `docs/metrics.md` lists every name.
 //!
-//! Counters and histograms are those of this process, whether it leads or not. State (services by stage and the like) is exported by
-//! the leader alone, or sums over replicas would be wrong: see [`State`].
+//! Every process exports its own counters and histograms, leader or not. Only the leader exports state, such as services by stage, since
+//! sums over replicas would be wrong otherwise: see [`State`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ mod state;
 pub(crate) use state::count_controls;
 pub use state::{PlanState, State};
 
-/// How [`Metrics::encode`] writes.
+/// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Labels, all of whose values the source code knows: there are never many series.
+/// Labels with values from the source code only, which bounds the number of series.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-/// A controller, as a label's value.
+/// A controller, as a label value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Controller {
     /// The plan controller.
@@ -49,7 +49,7 @@ impl Controller {
     }
 }
 
-/// What the operator counts.
+/// All metrics of the operator.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -61,16 +61,16 @@ pub struct Metrics {
     verdicts: Counters<2>,
     gates: Histograms<1>,
     fenced: Histogram,
-    /// What only the leader exports.
+    /// State, which only the leader exports.
     pub state: Arc<State>,
 }
 
-/// From a millisecond to minutes: the shape of calls, and of passes of many calls.
+/// Returns a histogram from a millisecond to minutes, for calls and for passes of many calls.
 fn durations() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0])
 }
 
-/// A Quarantine's creation is known to the second.
+/// Returns a histogram of whole seconds, the precision of creation timestamps.
 fn times_to_fence() -> Histogram {
     Histogram::new([1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0])
 }
@@ -122,7 +122,7 @@ impl Default for Metrics {
             REQUESTS.durations.clone(),
         );
         registry.register_collector(Box::new(metrics.state.clone()));
-        // Series that are there from the start show an increase from nothing.
+        // Series that exist from the start make the first increase visible.
         for controller in Controller::ALL {
             drop(metrics.reconciles.get_or_create(&[controller.label()]));
             drop(metrics.durations.get_or_create(&[controller.label()]));
@@ -132,7 +132,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The text that Prometheus reads.
+    /// Returns the metrics in the OpenMetrics text format.
     ///
     /// # Errors
     /// A metric cannot be written.
@@ -142,40 +142,40 @@ impl Metrics {
         Ok(text)
     }
 
-    /// This process leads from now on.
+    /// Starts exporting state, as this process became the leader.
     pub fn begin_leading(&self) {
         self.leader.set(1);
     }
 
-    /// This process leads no more: it exports no state.
+    /// Stops exporting state, as this process is no longer the leader.
     pub fn end_leading(&self) {
         self.leader.set(0);
         self.state.clear();
     }
 
-    /// Counts a reconciliation that began then and has ended.
+    /// Counts a reconciliation and its duration since `began`.
     pub(crate) fn reconciled(&self, controller: Controller, began: Instant) {
         self.reconciles.get_or_create(&[controller.label()]).inc();
         self.durations.get_or_create(&[controller.label()]).observe(began.elapsed().as_secs_f64());
     }
 
-    /// Counts something that failed in a reconciliation.
+    /// Counts a failure of a reconciliation.
     pub(crate) fn failed(&self, controller: Controller, reason: &'static str) {
         self.errors.get_or_create(&[controller.label(), ("reason", reason)]).inc();
     }
 
-    /// Counts something that was carried out for a service, or failed.
+    /// Counts an effect for a service, successful or not.
     pub(crate) fn carried_out(&self, effect: &'static str, took: Duration) {
         self.effects.get_or_create(&[("effect", effect)]).observe(took.as_secs_f64());
     }
 
-    /// Counts a gate's answer.
+    /// Counts a gate's verdict.
     pub(crate) fn answered(&self, gate: &'static str, verdict: Verdict, took: Duration) {
         self.verdicts.get_or_create(&[("gate", gate), ("verdict", verdict.as_str())]).inc();
         self.gates.get_or_create(&[("gate", gate)]).observe(took.as_secs_f64());
     }
 
-    /// Counts a Quarantine whose fence was verified, so many seconds after its creation.
+    /// Records the time from a Quarantine's creation to the verification of its fence, in seconds.
     pub(crate) fn fenced(&self, seconds: f64) {
         self.fenced.observe(seconds.max(0.0));
     }

@@ -1,5 +1,5 @@
-//! State, as it is when Prometheus asks: nothing is kept beside what the controllers hold, so nothing has to be taken away when a plan or a
-//! Quarantine is deleted, or when leadership ends.
+//! State gauges, computed at each scrape from what the controllers hold. So nothing has to be removed when a plan or a Quarantine is
+//! deleted, or when leadership ends.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,19 +13,19 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::api::quarantine::{ControlName, ControlState};
 use crate::api::{Quarantine, ServiceRecoveryStatus, Stage};
 
-/// Where the services of an armed plan stand.
+/// Services of an armed plan by stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanState {
     /// `namespace/name` of the plan.
     pub plan: String,
-    /// How many services are at each stage; every stage is there.
+    /// Number of services at each stage, including zeros.
     stages: BTreeMap<Stage, usize>,
-    /// How many services need a decision, by the reason.
+    /// Number of services that need a Decision, by reason.
     decisions: BTreeMap<String, usize>,
 }
 
 impl PlanState {
-    /// Counts services.
+    /// Adds services to the counts.
     #[must_use]
     pub fn new<'a>(plan: String, services: impl Iterator<Item = &'a ServiceRecoveryStatus>) -> Self {
         let mut counted = Self { plan, ..Self::default() };
@@ -40,10 +40,10 @@ impl PlanState {
     }
 }
 
-/// How many Quarantines have a control in a state.
+/// Number of Quarantines by control and state of the control.
 type Controls = BTreeMap<(ControlName, ControlState), usize>;
 
-/// Counts the controls of Quarantines. One that no status tells of yet, or none that this version can read, is not enforced.
+/// Counts the controls of Quarantines. Controls of a Quarantine without a status, or of an unreadable one, count as not enforced.
 pub(crate) fn count_controls<'a>(quarantines: impl Iterator<Item = Option<&'a Quarantine>>) -> Controls {
     let every =
         ControlName::ALL.into_iter().flat_map(|name| ControlState::ALL.map(|state| ((name, state), 0)));
@@ -51,8 +51,8 @@ pub(crate) fn count_controls<'a>(quarantines: impl Iterator<Item = Option<&'a Qu
     for quarantine in quarantines {
         let controls = quarantine.and_then(|q| q.status.as_ref()).map_or(&[][..], |status| &status.controls);
         for name in ControlName::ALL {
-            let told = controls.iter().find(|control| control.name == name);
-            let state = told.map_or(ControlState::NotEnforced, |control| control.state);
+            let reported = controls.iter().find(|control| control.name == name);
+            let state = reported.map_or(ControlState::NotEnforced, |control| control.state);
             *counted.entry((name, state)).or_default() += 1;
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn count_controls<'a>(quarantines: impl Iterator<Item = Option<&'a Qu
 
 type Source<T> = Mutex<Option<Box<dyn Fn() -> T + Send + Sync>>>;
 
-/// What only the leader exports. Empty until a controller says where its state is.
+/// State that only the leader exports. Empty until the controllers set their sources.
 #[derive(Default)]
 pub struct State {
     plans: Source<Vec<PlanState>>,
@@ -79,24 +79,24 @@ fn lock<T>(source: &Source<T>) -> MutexGuard<'_, Option<Box<dyn Fn() -> T + Send
 }
 
 impl State {
-    /// From now on, plans are as `plans` says.
+    /// Sets the source of the plans' state.
     pub(crate) fn set_plans(&self, plans: impl Fn() -> Vec<PlanState> + Send + Sync + 'static) {
         *lock(&self.plans) = Some(Box::new(plans));
     }
 
-    /// From now on, controls of Quarantines are as `controls` says.
+    /// Sets the source of the state of controls.
     pub(crate) fn set_controls(&self, controls: impl Fn() -> Controls + Send + Sync + 'static) {
         *lock(&self.controls) = Some(Box::new(controls));
     }
 
-    /// Exports nothing from now on.
+    /// Removes all sources.
     pub(super) fn clear(&self) {
         *lock(&self.plans) = None;
         *lock(&self.controls) = None;
     }
 }
 
-/// Writes one gauge: its values by labels.
+/// Writes one gauge: values by labels.
 fn gauge<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

@@ -55,7 +55,7 @@ fn exported(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 }
 
 #[test]
-fn what_is_exported_is_what_docs_metrics_md_lists() {
+fn exported_metrics_are_listed_in_docs() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
     let bare = |cell: &str| cell.trim().trim_matches('`').to_owned();
     let rows = page.lines().filter(|line| line.starts_with("| `")).map(|line| {
@@ -72,7 +72,7 @@ fn what_is_exported_is_what_docs_metrics_md_lists() {
 }
 
 #[test]
-fn state_goes_with_leadership_and_counts_every_service_and_control() {
+fn state_is_exported_by_the_leader_and_complete() {
     let metrics = sampled();
     let state = |metrics: &Metrics| -> Vec<String> {
         let names = ["resurgam_services{", "resurgam_decisions", "resurgam_quarantine_controls{"];
@@ -97,7 +97,7 @@ fn state_goes_with_leadership_and_counts_every_service_and_control() {
 }
 
 #[test]
-fn controls_are_counted_by_what_the_status_says() {
+fn controls_are_counted_by_status() {
     let quarantine: Quarantine = serde_json::from_value(json!({
         "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "a"},
         "spec": {"reason": "breach"},

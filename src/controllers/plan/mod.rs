@@ -1,5 +1,5 @@
-//! The plan controller: a task for each plan, which looks, asks the engine, and starts what was decided. Wake-ups come from
-//! watches through a reverse index; nothing is polled.
+//! The plan controller: one task per plan, which observes, calls the engine, and starts effects. Watches wake tasks through a reverse
+//! index; nothing is polled.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::accepted;
 use super::context::Context;
 use super::events::Events;
-use super::gate_tasks::Gatekeeper;
+use super::gate_tasks::GateRunner;
 use super::health_cache::HealthCache;
 use super::metrics::PlanState;
 use super::process::Process;
@@ -29,17 +29,17 @@ use crate::heartbeats;
 use crate::plan::Plan;
 use crate::plan::ratchet::Scope;
 
-mod look;
+mod reconcile;
 mod status;
 
-/// As many changes wait to be taken in. Were there more, everything is taken to have changed.
+/// Capacity of the queue of changes. If it overflows, everything counts as changed.
 const CHANGES_LIMIT: usize = 4_096;
 
-/// All plans that are tasks to.
+/// All plans with a task.
 struct Plans {
     context: Arc<Context>,
     tasks: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
-    /// By namespace, the plans whose services live there.
+    /// Plans by the namespaces of their services.
     plans_by_namespace: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
 }
 
@@ -47,11 +47,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs all plans until `process` is told to stop: tasks that write go on then, until they are done. `config` is what `client` was
-/// made from: plans act through copies of it that impersonate their account.
+/// Runs all plans until `process` stops; running writes are finished. `config`: the configuration that `client` was created from. Plans
+/// use copies of it that impersonate their account.
 ///
 /// # Errors
-/// A watch ended for good.
+/// A watch ended permanently.
 pub async fn run(
     client: Client,
     config: Config,
@@ -67,7 +67,7 @@ pub async fn run(
     let stores = Stores::start(&client, &cache, &mut tasks, {
         let overflowed = overflowed.clone();
         move |change| {
-            // Nobody receives any more only when everything ends.
+            // The receiver is only closed at shutdown.
             if let Err(TrySendError::Full(_)) = changes.try_send(change) {
                 overflowed.store(true, Ordering::Release);
             }
@@ -82,7 +82,7 @@ pub async fn run(
     }
     let context = Context {
         events: Events::start(client.clone(), &mut tasks),
-        gatekeeper: Gatekeeper::new(asker, cache, wakeups.clone(), process.metrics.clone()),
+        gate_runner: GateRunner::new(asker, cache, wakeups.clone(), process.metrics.clone()),
         wakeups,
         client,
         stores,
@@ -120,7 +120,7 @@ pub async fn run(
             }
         }
     }
-    // No look begins any more. What is being written is told of by Events still, whose task is one of `tasks`.
+    // No further reconciliation starts. Running writes still publish Events, whose task is one of `tasks`.
     let writers = plans.context.process.writers.clone();
     drop(plans);
     writers.close();
@@ -137,7 +137,7 @@ impl Drop for Plans {
 }
 
 impl Plans {
-    /// Wakes the plans that a change concerns.
+    /// Wakes the plans that a change affects.
     fn changed(self: &Arc<Self>, change: Change) {
         match change {
             Change::Plan { namespace, name, gone } => {
@@ -145,7 +145,7 @@ impl Plans {
                 if gone { self.forget(&key) } else { self.wake(&key) }
             }
             Change::Record { namespace, name, gone } => {
-                // `<plan>.<service>`: neither carries a dot.
+                // The name is `<plan>.<service>`, and neither part contains a dot.
                 let Some((plan, service)) = name.split_once('.') else { return };
                 let key = PlanKey { namespace, name: plan.to_owned() };
                 if let (Some(version), Some((running, _))) = (gone, lock(&self.tasks).get(&key)) {
@@ -191,7 +191,7 @@ impl Plans {
         }
     }
 
-    /// Wakes the plans that a record of accepted requirements concerns.
+    /// Wakes the plans that a record of accepted requirements affects.
     fn accepted_changed(&self, name: &str, gone: Option<String>) {
         let Some(scope) = accepted::scope(name) else { return };
         let keys: Vec<PlanKey> = match &scope {
@@ -227,7 +227,7 @@ impl Plans {
         let context = self.context.clone();
         self.context.process.writers.spawn(async move {
             if let Err(error) = accepted::sweep(&context).await {
-                tracing::warn!(%error, "records of accepted requirements of a deleted Incident stay for now");
+                tracing::warn!(%error, "records of a deleted Incident not deleted; ignored until the next sweep");
             }
         });
     }
@@ -246,21 +246,21 @@ impl Plans {
         }
     }
 
-    /// Wakes a plan's task, which begins with its first change.
+    /// Wakes a plan's task. Starts the task at the plan's first change.
     fn wake(self: &Arc<Self>, key: &PlanKey) {
         let mut plans = lock(&self.tasks);
         let (running, _) = plans.entry(key.clone()).or_insert_with(|| {
             let running = Arc::new(Running::new(key.clone()));
             let span = tracing::error_span!("plan", plan = %key);
-            let running_plan = look::run_plan(Arc::downgrade(self), running.clone()).instrument(span);
-            // It begins what writes, so that it is waited for as well.
+            let running_plan = reconcile::run_plan(Arc::downgrade(self), running.clone()).instrument(span);
+            // The task starts writes, so shutdown waits for it as well.
             let task = self.context.process.writers.spawn(running_plan);
             (running, task.abort_handle())
         });
         running.wake_for_all();
     }
 
-    /// A plan that is gone is tasks to no more. What it isolated stays isolated.
+    /// Removes a deleted plan. What it isolated stays isolated.
     fn forget(&self, key: &PlanKey) {
         if let Some((running, task)) = lock(&self.tasks).remove(key) {
             task.abort();
@@ -272,11 +272,11 @@ impl Plans {
                 waiting.extend(keys.iter().cloned());
             }
         }
-        // What it had claimed may be free now.
+        // What the plan had claimed may be free now.
         waiting.iter().for_each(|other| self.wake_known(other, Running::wake_for_all));
     }
 
-    /// Nobody listens for that plan any more, and nothing is known of its services.
+    /// Removes the plan's services from the health cache.
     fn clear_health(&self, running: &Running) {
         let mut state = running.state();
         state.view = None;
@@ -285,7 +285,7 @@ impl Plans {
         }
     }
 
-    /// Has the state of the plans that are tasks to exported.
+    /// Exports the state of all plans as metrics.
     fn export(self: &Arc<Self>) {
         let plans = Arc::downgrade(self);
         self.context.process.metrics.state.set_plans(move || {
@@ -296,7 +296,7 @@ impl Plans {
         });
     }
 
-    /// The plan as the watch has it, compiled once for each generation.
+    /// Returns the plan in the watch's store, compiled once per generation.
     fn compiled(&self, running: &Running) -> Option<Arc<Plan>> {
         let key = &running.key;
         let object = self.context.stores.plans.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
@@ -338,10 +338,10 @@ fn key_of(object: &stores::Guarded<RecoveryPlan>) -> PlanKey {
     }
 }
 
-/// Where the services of a plan stand. One that is Dormant has no service at any stage.
+/// Counts the services of a plan by stage. A Dormant plan has none at any stage.
 fn count(running: &Running) -> Option<PlanState> {
     let state = running.state();
     let armed = state.plan.as_ref()?.incident.is_some();
-    let services = state.view.as_ref().filter(|_| armed)?.seen.services.iter();
+    let services = state.view.as_ref().filter(|_| armed)?.observation.services.iter();
     Some(PlanState::new(running.key.to_string(), services.map(|of| &of.status)))
 }

@@ -18,10 +18,10 @@ use crate::clock;
 use crate::engine;
 use crate::plan::Plan;
 
-/// Counts in a plan's status are rewritten at most this often; its conditions at once.
+/// Minimum time between two writes of the counts in a plan's status. Conditions are written at once.
 const RECOUNT_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
-/// Writes the plan's own status where it changed: conditions at once, counts not more than once a second.
+/// Writes the plan's status if it changed: conditions at once, counts at most once a second.
 pub(super) fn write(
     context: &Arc<Context>,
     running: &Arc<Running>,
@@ -79,7 +79,7 @@ pub(super) fn write(
             }
             Err(error) => {
                 context.process.metrics.failed(Controller::Plan, "StatusNotWritten");
-                tracing::warn!(%error, "the plan's status was not written");
+                tracing::warn!(%error, "plan status not written; will retry");
             }
         }
     };
@@ -87,7 +87,7 @@ pub(super) fn write(
     None
 }
 
-/// A plan that this version cannot read, such as one with a field of a newer version, is told so, once.
+/// Reports in the status, once, that this version cannot read the plan, for instance because of a field of a newer version.
 pub(super) fn report_unreadable(
     context: &Context,
     running: &Running,
@@ -95,28 +95,28 @@ pub(super) fn report_unreadable(
     error: &str,
 ) {
     let mut state = running.state();
-    let told = Some((meta.generation, error.to_owned()));
-    if std::mem::replace(&mut state.unreadable, told.clone()) == told {
+    let reported = Some((meta.generation, error.to_owned()));
+    if std::mem::replace(&mut state.unreadable, reported.clone()) == reported {
         return;
     }
     drop(state);
     let key = running.key.clone();
     context.process.metrics.failed(Controller::Plan, "Unreadable");
-    tracing::error!(error, "this plan cannot be read: nothing of it starts");
+    tracing::error!(error, "plan skipped: this version cannot read it; its author has to correct it");
     let status = engine::unreadable(meta.generation, error, clock::now());
     let patch = json!({
         "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "RecoveryPlan",
         "metadata": {"name": key.name, "uid": meta.uid}, "status": status,
     });
-    // The answer cannot be read as a plan either.
+    // The response cannot be deserialized as a plan either.
     let resource = ApiResource::erase::<RecoveryPlan>(&());
     let plans: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &key.namespace, &resource);
-    let telling = async move {
+    let write = async move {
         let params = PatchParams::apply(field_manager::PLAN).force();
         let what = format!("write status of RecoveryPlan {key}");
         if let Err(error) = call(what, plans.patch_status(&key.name, &params, &Patch::Apply(&patch))).await {
-            tracing::warn!(%error, "the plan was not told that it cannot be read");
+            tracing::warn!(%error, "status of the unreadable plan not written; will retry when it changes");
         }
     };
-    context.process.writers.spawn(telling.in_current_span());
+    context.process.writers.spawn(write.in_current_span());
 }

@@ -1,4 +1,4 @@
-//! Confirms a Quarantine by the cluster's cache. Where everything is as the status says, a pass reads and writes nothing.
+//! Confirms a Quarantine from the cluster cache. If everything is as the status reports, a pass reads and writes nothing.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -13,8 +13,8 @@ use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::target::Target;
 use crate::isolation::wanted::{Wanted, wanted};
 
-/// Confirms what is enforced without a request. `None`: the cache is stale, lacks something, or shows anything that would be written or
-/// decided; then everything is read live.
+/// Confirms, without a request, that the target is enforced. Returns `None` if the cache is stale or incomplete, or if anything has to be
+/// written or decided; the pass then reads live.
 pub(super) async fn by_cache(context: &Context, quarantine: &Quarantine) -> Option<Action> {
     let name = quarantine.name_any();
     let is_protected = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
@@ -47,7 +47,7 @@ pub(super) async fn by_cache(context: &Context, quarantine: &Quarantine) -> Opti
     target(context, quarantine, &namespace, &wanted).await
 }
 
-/// Returns a namespace that is not being deleted, by the cache. `None`: it has to be read.
+/// Returns a namespace that is not being deleted, from the cache. `None`: it has to be read.
 pub(super) fn namespace(context: &Context, name: &str) -> Option<Namespace> {
     let namespaces = &context.cache.kinds().namespaces;
     namespaces.is_fresh(STALE_AFTER).ok()?;
@@ -55,7 +55,7 @@ pub(super) fn namespace(context: &Context, name: &str) -> Option<Namespace> {
     entry.as_ref().as_ref().ok().filter(|n| n.metadata.deletion_timestamp.is_none()).cloned()
 }
 
-/// Confirms that what is wanted is enforced already, by the cache: the rest of a pass has nothing to do. `None`: it may have.
+/// Confirms from the cache that the target is enforced. `None`: the rest of the pass may have something to do.
 pub(super) async fn target(
     context: &Context,
     quarantine: &Quarantine,

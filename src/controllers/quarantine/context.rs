@@ -1,4 +1,4 @@
-//! What passes share: clients, who takes turns, and what is remembered of each namespace.
+//! State that passes share: clients, concurrency limits, and what is remembered of each namespace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::{ANSWERS, QuarantineOptions, gitops};
+use super::{HEALTH_GRACE, QuarantineOptions, gitops};
 use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
@@ -24,59 +24,56 @@ use crate::isolation::pass::ClusterState;
 use crate::isolation::probe::{Probed, Servers};
 use crate::isolation::target::{Next, PlanState};
 
-/// Quarantines of which is read at a time what is to be enforced. As many requests as can be under way would keep each other waiting, and
-/// among them those that fence.
+/// Quarantines whose target is read at a time. A higher limit would delay the requests that fence.
 const READING: usize = 16;
-/// Namespaces cut off, fenced off, or let out, at a time.
+/// Namespaces whose fence or network is changed at a time.
 const FENCING: usize = 16;
-/// Namespaces emptied at a time.
+/// Namespaces whose workloads are stopped at a time.
 const STOPPING: usize = 16;
-/// How long those whose networks are yet to be cut go first, at most; and how long after the last of them made progress: nobody waits
-/// for one that hangs.
+/// How long passes wait for pending network cuts: in total, and after the last cut made progress.
 const CUTS_FIRST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2));
-/// Namespaces of which evidence is taken at a time. That takes a hundred times as long: those who wait for it hold up nobody
-/// who has yet to be fenced off.
+/// Namespaces captured at a time. A capture takes a hundred times as long as a fence, and has a limit of its own to delay no fence.
 const CAPTURING: usize = 4;
 
-/// What is remembered of a namespace between passes. All of it can be lost: then it is found out again.
+/// What is remembered of a namespace between passes. All of it can be lost and is then determined again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    /// What is to be enforced: decides which events matter.
+    /// Level to be enforced. Determines which events matter.
     pub(super) level: Option<Isolation>,
-    /// What was tried, and held.
-    pub(super) seen: Option<Held>,
-    /// Since when, and how often, it has been tried in vain.
-    pub(super) probing: Option<(Instant, u32)>,
-    /// When it first only had yet to be heard whether what its claimant depends on is healthy.
+    /// The last successful verification of the fence.
+    pub(super) verification: Option<FenceVerification>,
+    /// Time of the first of consecutive failed probes, and their number.
+    pub(super) failed_probes: Option<(Instant, u32)>,
+    /// Time since which only the health of the claimant's dependencies is missing.
     pub(super) unknown_since: Option<Instant>,
-    /// The level that evidence was last kept for, and its digest. Nothing of it after the namespace was let in or out.
+    /// Level and digest of the last capture. Cleared when the namespace is loosened.
     pub(super) captured: Option<(Isolation, String)>,
-    /// Since when each control has failed.
+    /// Time since which each control has failed.
     pub(super) failing: BTreeMap<ControlName, Instant>,
-    /// How long it took to fence it was counted, or it was fenced before this process led.
+    /// The time to fence was recorded, or the namespace was fenced before this process became leader.
     pub(super) is_timed: bool,
-    /// The metadata of the Quarantine as this process wrote it last: nothing is judged by an older version.
+    /// Metadata of the Quarantine as this process wrote it last. Older versions from the watch are ignored.
     pub(super) written: Option<ObjectMeta>,
-    /// The sealing of which all accounts are recreated, and their record is gone.
+    /// The sealing whose accounts are all recreated, and whose record is deleted.
     pub(super) renewed: Option<Mark>,
-    /// Passes that failed in a row.
+    /// Consecutive failed passes.
     pub(super) failures: u32,
-    /// It was told that this one is deleted, and why it stays isolated all the same.
-    pub(super) kept: bool,
+    /// The Event was published that a deleted Quarantine stays isolated, and why.
+    pub(super) is_retention_reported: bool,
 }
 
-/// A try of the fence that showed what was wanted.
+/// A successful verification of the fence.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) seal: Seal,
+pub(super) struct FenceVerification {
+    pub(super) scope: VerificationScope,
     pub(super) at: Timestamp,
-    /// What it showed on which API server. Empty for a namespace that was opened.
+    /// Result per API server. Empty for a namespace that was opened.
     pub(super) probed: Probed,
 }
 
-/// What a try of the fence is good for: another namespace, level, set of policies or of API servers has to be tried again.
+/// What a verification applies to. With another namespace, level, set of policies or of API servers, the fence is probed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seal {
+pub(super) struct VerificationScope {
     pub(super) namespace: Option<String>,
     pub(super) level: Isolation,
     pub(super) epoch: u64,
@@ -85,22 +82,22 @@ pub(super) struct Seal {
 
 pub(super) struct Context {
     pub(super) client: Client,
-    /// What is in the cluster.
+    /// The cluster cache.
     pub(super) cache: ClusterCache,
     pub(super) servers: Servers,
     pub(super) options: QuarantineOptions,
     pub(super) recorder: Recorder,
     pub(super) memory: Mutex<HashMap<String, Memory>>,
-    pub(super) turns: Turns,
+    pub(super) limits: ConcurrencyLimits,
     pub(super) lists: Lists,
-    pub(super) gitops: gitops::Shelf,
-    /// What was read of network policies of other APIs.
+    pub(super) gitops: gitops::GitOpsCache,
+    /// Cached network policies of other APIs.
     pub(super) other_policies: PolicyReader,
-    /// Passes that are under way.
+    /// Number of running passes.
     pub(super) under_way: AtomicUsize,
 }
 
-/// One pass that is under way, for as long as this is there.
+/// Counts a running pass until it is dropped.
 pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Drop for UnderWay<'_> {
@@ -109,59 +106,59 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Who does how much at once: everything is fenced off before much time goes into anything else.
-pub(super) struct Turns {
+/// Concurrency limits of passes. They let every namespace be fenced before much time goes into other work.
+pub(super) struct ConcurrencyLimits {
     reading: Semaphore,
     fencing: Semaphore,
     capturing: Semaphore,
     stopping: Semaphore,
-    uncut: watch::Sender<usize>,
+    pending_cuts: watch::Sender<usize>,
 }
 
-impl Default for Turns {
+impl Default for ConcurrencyLimits {
     fn default() -> Self {
         Self {
             reading: Semaphore::new(READING),
             fencing: Semaphore::new(FENCING),
             capturing: Semaphore::new(CAPTURING),
             stopping: Semaphore::new(STOPPING),
-            uncut: watch::Sender::new(0),
+            pending_cuts: watch::Sender::new(0),
         }
     }
 }
 
-/// One whose network is yet to be cut, for as long as this is there.
-pub(super) struct Uncut<'a>(&'a watch::Sender<usize>);
+/// Counts a pending network cut until it is dropped.
+pub(super) struct PendingCut<'a>(&'a watch::Sender<usize>);
 
-impl Drop for Uncut<'_> {
+impl Drop for PendingCut<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
-impl Turns {
-    /// Waits until it is this one's turn to be looked at.
-    pub(super) async fn read(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes them.
+impl ConcurrencyLimits {
+    /// Waits for a permit to read what a Quarantine is to enforce.
+    pub(super) async fn acquire_read(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphores are never closed.
         self.reading.acquire().await.ok()
     }
 
-    /// Counts one whose network is yet to be cut.
-    pub(super) fn uncut(&self) -> Uncut<'_> {
-        self.uncut.send_modify(|count| *count = count.saturating_add(1));
-        Uncut(&self.uncut)
+    /// Counts a namespace whose network is yet to be cut.
+    pub(super) fn register_cut(&self) -> PendingCut<'_> {
+        self.pending_cuts.send_modify(|count| *count = count.saturating_add(1));
+        PendingCut(&self.pending_cuts)
     }
 
-    /// Lets those go first whose networks are yet to be cut, while they get on.
-    pub(super) async fn after_cuts(&self) {
-        self.after_cuts_within(CUTS_FIRST).await;
+    /// Waits until all pending network cuts are done, as long as they make progress.
+    pub(super) async fn wait_for_cuts(&self) {
+        self.wait_for_cuts_within(CUTS_FIRST).await;
     }
 
-    async fn after_cuts_within(&self, (most, stuck): (Duration, Duration)) {
-        let mut uncut = self.uncut.subscribe();
+    async fn wait_for_cuts_within(&self, (most, stuck): (Duration, Duration)) {
+        let mut pending = self.pending_cuts.subscribe();
         let others = async {
-            while *uncut.borrow_and_update() > 0 {
-                if !matches!(timeout(stuck, uncut.changed()).await, Ok(Ok(()))) {
+            while *pending.borrow_and_update() > 0 {
+                if !matches!(timeout(stuck, pending.changed()).await, Ok(Ok(()))) {
                     return;
                 }
             }
@@ -169,27 +166,26 @@ impl Turns {
         let _ = timeout(most, others).await;
     }
 
-    /// Waits until it is this one's turn to do what comes next, in the order in which turns were asked for. The turn ends with what is
-    /// returned.
-    pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a permit for the next action, in order of arrival. Dropping the permit frees it.
+    pub(super) async fn acquire(&self, next: Next) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
             Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,
             Next::Capture => &self.capturing,
             Next::Stop | Next::AwaitPods | Next::Identity => &self.stopping,
             Next::Done => return None,
         };
-        // Nobody closes them.
+        // The semaphores are never closed.
         queue.acquire().await.ok()
     }
 }
 
 impl Context {
-    /// Returns what is observed of the whole cluster now.
+    /// Returns the observed state of the whole cluster.
     pub(super) fn cluster_state(&self) -> ClusterState {
         ClusterState { fence: self.options.fence.state(), network: self.options.network.verdict() }
     }
 
-    /// Counts a pass that is under way.
+    /// Counts a running pass until the returned value is dropped.
     pub(super) fn under_way(&self) -> UnderWay<'_> {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(&self.under_way)
@@ -200,19 +196,19 @@ impl Context {
         change(memory.entry(name.to_owned()).or_default())
     }
 
-    /// Is it only to be waited for what has yet to be heard?
-    pub(super) fn awaits_answers(&self, name: &str, plan: PlanState) -> bool {
+    /// Returns whether only the health of dependencies is missing, and may still arrive within [`HEALTH_GRACE`].
+    pub(super) fn is_waiting_for_health(&self, name: &str, plan: PlanState) -> bool {
         plan == PlanState::Unknown
             && self.remember(name, |memory| {
-                memory.unknown_since.get_or_insert_with(Instant::now).elapsed() < ANSWERS.0
+                memory.unknown_since.get_or_insert_with(Instant::now).elapsed() < HEALTH_GRACE
             })
     }
 
-    /// Lets whoever tries the network know whether anybody needs to know.
-    pub(super) fn tell_network(&self) {
+    /// Tells the network prober whether anything is isolated.
+    pub(super) fn update_network_demand(&self) {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let isolated = memory.values().any(|m| m.level.is_some_and(|level| level != Isolation::Open));
-        self.options.network.needed(isolated);
+        self.options.network.set_needed(isolated);
     }
 
     pub(super) fn level(&self, name: &str) -> Option<Isolation> {
@@ -220,7 +216,13 @@ impl Context {
         memory.get(name).and_then(|memory| memory.level)
     }
 
-    pub(super) async fn tell(&self, quarantine: &Quarantine, type_: EventType, reason: &str, note: String) {
+    pub(super) async fn publish_event(
+        &self,
+        quarantine: &Quarantine,
+        type_: EventType,
+        reason: &str,
+        note: String,
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -228,9 +230,9 @@ impl Context {
             action: "Isolate".to_owned(),
             secondary: None,
         };
-        let what = format!("tell about Quarantine {}", quarantine.name_any());
+        let what = format!("publish event about Quarantine {}", quarantine.name_any());
         if let Err(error) = call(what, self.recorder.publish(&event, &quarantine.object_ref(&()))).await {
-            tracing::warn!(%error, "event lost");
+            tracing::warn!(%error, "event not published; it is lost");
         }
     }
 }
@@ -240,13 +242,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_is_cut_waits_for_the_others_while_they_get_on_and_for_none_that_hangs() {
-        let turns = Turns::default();
+    async fn pending_cuts_are_awaited_unless_one_makes_no_progress() {
+        let limits = ConcurrencyLimits::default();
         let waits = (Duration::from_secs(60), Duration::from_secs(2));
-        turns.after_cuts_within(waits).await;
+        limits.wait_for_cuts_within(waits).await;
 
-        // All others are cut, one after the other.
-        let others: Vec<_> = (0..5).map(|_| turns.uncut()).collect();
+        // All other cuts are done, one after the other.
+        let others: Vec<_> = (0..5).map(|_| limits.register_cut()).collect();
         let one_by_one = async {
             for other in others {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -255,17 +257,17 @@ mod tests {
         };
         let (at_the_end, ()) = futures::join!(
             async {
-                turns.after_cuts_within(waits).await;
-                *turns.uncut.borrow()
+                limits.wait_for_cuts_within(waits).await;
+                *limits.pending_cuts.borrow()
             },
             one_by_one
         );
         assert_eq!(at_the_end, 0);
 
-        let _hangs = turns.uncut();
+        let _hangs = limits.register_cut();
         let impatient = (Duration::from_secs(3600), Duration::from_millis(10));
-        turns.after_cuts_within(impatient).await;
+        limits.wait_for_cuts_within(impatient).await;
         let busy = (Duration::from_millis(10), Duration::from_secs(3600));
-        turns.after_cuts_within(busy).await;
+        limits.wait_for_cuts_within(busy).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Ends a Quarantine that is being deleted: reads whether its kind stays, and releases the namespace, or tells that it stays isolated.
+//! Ends a Quarantine that is being deleted: releases the namespace, or reports that it stays isolated because its CRD is going away.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::ending::{Ending, KindState, ending};
 use crate::isolation::identity;
 
-/// What is being deleted, and waits for something else, is looked at again this often.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often a deletion that waits for something else is checked.
+pub(super) const RECHECK_AFTER: Duration = Duration::from_secs(30);
 
-/// Returns what the deletion of a Quarantine means, with a live look at its kind.
-pub(super) async fn of(context: &Context, quarantine: &Quarantine) -> Ending {
+/// Returns what the deletion of a Quarantine means, after a live read of its CRD.
+pub(super) async fn observe(context: &Context, quarantine: &Quarantine) -> Ending {
     if quarantine.metadata.deletion_timestamp.is_none() {
         return Ending::None;
     }
@@ -36,21 +36,21 @@ pub(super) async fn of(context: &Context, quarantine: &Quarantine) -> Ending {
     })
 }
 
-/// Tells, once, that it stays isolated. Returns when to look again.
-pub(super) async fn tell(context: &Context, quarantine: &Quarantine, why: String) -> Duration {
+/// Publishes, once, that the namespace stays isolated. Returns when to check again.
+pub(super) async fn report_retention(context: &Context, quarantine: &Quarantine, why: String) -> Duration {
     let name = quarantine.name_any();
-    if !context.remember(&name, |memory| std::mem::replace(&mut memory.kept, true)) {
+    if !context.remember(&name, |memory| std::mem::replace(&mut memory.is_retention_reported, true)) {
         let note = format!(
-            "namespace {name} stays isolated though its Quarantine is marked as deleted: {why}. To let it out, somebody who \
-             may release it removes the label resurgam.dev/isolation from the namespace (docs/isolation.md)"
+            "namespace {name} stays isolated although its Quarantine is being deleted: {why}. To release it, a holder of `release` \
+             removes the label resurgam.dev/isolation from the namespace (docs/isolation.md)"
         );
         tracing::warn!("{note}");
-        context.tell(quarantine, EventType::Warning, "StaysIsolated", note).await;
+        context.publish_event(quarantine, EventType::Warning, "StaysIsolated", note).await;
     }
-    LOOK_AGAIN
+    RECHECK_AFTER
 }
 
-/// Deleting a Quarantine lets its namespace out. Workloads stay at zero with their record: starting them is for people.
+/// Releases the namespace of a deleted Quarantine. Workloads stay at zero with their record, for people to start them.
 pub(super) async fn release(context: &Context, quarantine: &Quarantine) -> Result<Action, PassError> {
     let name = quarantine.name_any();
     let finalizers: Vec<_> =
@@ -60,10 +60,11 @@ pub(super) async fn release(context: &Context, quarantine: &Quarantine) -> Resul
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     if let Some(namespace) = call_opt(format!("get namespace {name}"), namespaces.get(&name)).await? {
-        // Nothing can be restored in it any more, and while anything is left in it, it stays isolated. Its end wakes us.
+        // Nothing can be restored in a terminating namespace, and it stays isolated while anything is left in it. Its deletion wakes the
+        // next pass.
         if namespace.metadata.deletion_timestamp.is_some() {
-            tracing::info!("is being deleted, as is its namespace: it ends with that");
-            return Ok(Action::requeue(LOOK_AGAIN));
+            tracing::info!("namespace is being deleted; waiting for its end");
+            return Ok(Action::requeue(RECHECK_AFTER));
         }
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
@@ -73,9 +74,9 @@ pub(super) async fn release(context: &Context, quarantine: &Quarantine) -> Resul
         context.lists.set(&name, Isolation::Open).await?;
     }
     let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
-    context.tell(quarantine, EventType::Normal, "Released", note.to_owned()).await;
+    context.publish_event(quarantine, EventType::Normal, "Released", note.to_owned()).await;
     set_finalizers(context, quarantine, &finalizers).await?;
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-    context.tell_network();
+    context.update_network_demand();
     Ok(Action::await_change())
 }

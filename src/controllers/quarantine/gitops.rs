@@ -1,4 +1,4 @@
-//! Reads what delivers into an isolated namespace, suspends what may be, and tells of the rest.
+//! Reads the GitOps objects that deliver into an isolated namespace, suspends those that may be suspended, and reports the others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,81 +16,85 @@ use crate::calls::{IoError, call};
 use crate::isolation::controls::identity::Mark;
 use crate::isolation::gitops::{GitOpsSource, KINDS, Surroundings, Verdict, bounded, unreadable};
 
-/// What was read of the cluster's GitOps objects, and since when. Quarantines that look at the same time share it.
-pub(super) type Shelf = Mutex<Option<(Instant, Arc<Read>)>>;
+/// GitOps objects read from the cluster, and when the read began. Concurrent passes share one read.
+pub(super) type GitOpsCache = Mutex<Option<(Instant, Arc<GitOpsRead>)>>;
 
-/// One that delivers, and how to write to it.
+/// A GitOps object, and what is needed to patch it.
 #[derive(Debug)]
-struct Found {
+struct WritableSource {
     delivery: GitOpsSource,
     version: Option<String>,
     resource: ApiResource,
 }
 
-/// What was read.
+/// Result of reading all GitOps objects.
 #[derive(Debug, Default)]
-pub(super) struct Read {
-    found: Vec<Found>,
+pub(super) struct GitOpsRead {
+    found: Vec<WritableSource>,
     unread: Vec<Deliverer>,
 }
 
-/// How often it is looked again because somebody wrote to what was to be suspended, another Quarantine's pass for instance.
-const LOOKS: u32 = 4;
+/// Attempts if another writer changes an object that is to be suspended, such as the pass of another Quarantine.
+const ATTEMPTS: u32 = 4;
 
-/// Looks at everything that delivers into this Quarantine's namespace, suspends what may be, and gives what to tell of each.
-/// It isolates nothing: the fence does, and whatever fails here is only told.
-pub(super) async fn look(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Vec<Deliverer> {
-    let mut looked = once(client, shelf, quarantine).await;
-    for _ in 1..LOOKS {
-        if !looked.stale {
+/// Suspends what delivers into this Quarantine's namespace where that is allowed, and returns a report of every object. The fence does
+/// not depend on this: failures are only reported.
+pub(super) async fn suspend_sources(
+    client: &Client,
+    cache: &GitOpsCache,
+    quarantine: &Quarantine,
+) -> Vec<Deliverer> {
+    let mut attempt = try_once(client, cache, quarantine).await;
+    for _ in 1..ATTEMPTS {
+        if !attempt.is_stale {
             break;
         }
-        looked = once(client, shelf, quarantine).await;
+        attempt = try_once(client, cache, quarantine).await;
     }
-    bounded(looked.told)
+    bounded(attempt.reports)
 }
 
-/// What one look gave.
-struct Looked {
-    told: Vec<Deliverer>,
-    /// Something had changed since it was read: it is to be judged as it is now.
-    stale: bool,
+/// Result of one attempt.
+struct Attempt {
+    reports: Vec<Deliverer>,
+    /// An object changed after it was read and has to be judged again.
+    is_stale: bool,
 }
 
-async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked {
+async fn try_once(client: &Client, cache: &GitOpsCache, quarantine: &Quarantine) -> Attempt {
     let name = quarantine.name_any();
     let asked = Instant::now();
     let read = {
-        let mut shelf = shelf.lock().await;
-        // Who waited while another read began has no need of a read of its own. What is older may lack what came since.
-        match shelf.as_ref().filter(|(began, _)| *began >= asked) {
+        let mut cache = cache.lock().await;
+        // A read that began after this call was made is recent enough. An older read may lack newer objects.
+        match cache.as_ref().filter(|(began, _)| *began >= asked) {
             Some((_, read)) => read.clone(),
             None => {
                 let began = Instant::now();
                 let read = Arc::new(read(client).await);
-                *shelf = Some((began, read.clone()));
+                *cache = Some((began, read.clone()));
                 read
             }
         }
     };
     let reaching: Vec<_> = read.found.iter().filter(|found| found.delivery.reaches(&name)).collect();
     if reaching.is_empty() {
-        return Looked { told: read.unread.clone(), stale: false };
+        return Attempt { reports: read.unread.clone(), is_stale: false };
     }
     let mut around = match surroundings(client).await {
         Ok(around) => around,
-        // Who else hangs on them is not known: none is touched.
+        // Without knowing which other namespaces depend on the objects, none is suspended.
         Err(error) => {
-            let why = format!("whom else it carries is not known: {error}");
-            let told = reaching.iter().map(|f| f.delivery.report(DelivererState::Denied, &why)).collect();
-            return Looked { told, stale: false };
+            let why = format!("the other namespaces that it delivers into are unknown: {error}");
+            let reports = reaching.iter().map(|f| f.delivery.report(DelivererState::Denied, &why)).collect();
+            return Attempt { reports, is_stale: false };
         }
     };
-    // Its own isolation is known better than a list does.
+    // The Quarantine at hand is newer than its copy in the list.
     let Mark { seal, evidence } = Mark::of(quarantine);
     around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
-    let mut told = read.unread.clone();
-    let mut stale = false;
+    let mut reports = read.unread.clone();
+    let mut is_stale = false;
     for found in reaching {
         let (verdict, message) = found.delivery.judge(&around);
         let (state, message) = match verdict {
@@ -99,17 +103,17 @@ async fn once(client: &Client, shelf: &Shelf, quarantine: &Quarantine) -> Looked
             Verdict::Suspend => match suspend(client, found, &seal, &evidence).await {
                 Ok(()) => (DelivererState::Suspended, message),
                 Err(error) => {
-                    stale |= error.is_conflict();
+                    is_stale |= error.is_conflict();
                     (DelivererState::Denied, format!("could not be suspended: {error}"))
                 }
             },
         };
-        told.push(found.delivery.report(state, &message));
+        reports.push(found.delivery.report(state, &message));
     }
-    Looked { told, stale }
+    Attempt { reports, is_stale }
 }
 
-async fn suspend(client: &Client, found: &Found, seal: &str, evidence: &str) -> Result<(), IoError> {
+async fn suspend(client: &Client, found: &WritableSource, seal: &str, evidence: &str) -> Result<(), IoError> {
     let of = &found.delivery;
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &of.namespace, &found.resource);
     let patch = Patch::Merge(of.suspend(found.version.as_deref(), seal, evidence));
@@ -120,8 +124,8 @@ async fn suspend(client: &Client, found: &Found, seal: &str, evidence: &str) -> 
     Ok(())
 }
 
-async fn read(client: &Client) -> Read {
-    let mut read = Read::default();
+async fn read(client: &Client) -> GitOpsRead {
+    let mut read = GitOpsRead::default();
     let groups = KINDS.map(|(group, _)| group);
     let discovery = Discovery::new(client.clone()).filter(&groups).run_aggregated();
     let discovery = match call("discover what delivers", discovery).await {
@@ -134,7 +138,7 @@ async fn read(client: &Client) -> Read {
     for (group, kind) in KINDS {
         let resource =
             discovery.get(group).and_then(|group| group.recommended_kind(kind).map(|(resource, _)| resource));
-        // Not installed: it delivers nothing.
+        // The kind is not installed.
         let Some(resource) = resource else { continue };
         match objects(client, &resource).await {
             Ok(found) => read.found.extend(found),
@@ -144,14 +148,14 @@ async fn read(client: &Client) -> Read {
     read
 }
 
-async fn objects(client: &Client, resource: &ApiResource) -> Result<Vec<Found>, IoError> {
+async fn objects(client: &Client, resource: &ApiResource) -> Result<Vec<WritableSource>, IoError> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
     let (what, params) = (format!("list {} everywhere", resource.plural), ListParams::default());
     let found = call(what, api.list(&params)).await?.items.into_iter().filter_map(|object| {
         let version = object.resource_version();
         let object = serde_json::to_value(object).ok()?;
         let delivery = GitOpsSource::from_object(&resource.kind, &object)?;
-        Some(Found { delivery, version, resource: resource.clone() })
+        Some(WritableSource { delivery, version, resource: resource.clone() })
     });
     Ok(found.collect())
 }

@@ -1,5 +1,5 @@
-//! One pass: as far as it gets towards the target, then the status. Where isolation tightens, each control is enforced by itself: one
-//! that fails is reported and tried again, and the next ones proceed. Where it loosens, the first failure ends the pass.
+//! One pass: enforces the target as far as possible, then writes the status. When isolation tightens, a control that fails is reported
+//! and retried, and the next ones proceed. When it loosens, the first failure ends the pass.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,11 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
-use super::context::Uncut;
-use super::{Begun, Context, Held, PassError, RESYNC, Seal, announce, gitops, wanted, write};
+use super::context::PendingCut;
+use super::{
+    Context, FenceVerification, PassError, PassInput, RESYNC, VerificationScope, announce, gitops, wanted,
+    write,
+};
 use crate::api::quarantine::ControlName;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineReason, conditions};
 use crate::calls::IoError;
@@ -28,48 +31,53 @@ use crate::isolation::target::{self, Next};
 pub(super) use confirm::confirm;
 pub(super) use network::restore;
 
-/// How long a live read of what decides stands, from when it began: a loosening that takes longer is decided anew before it goes on.
+/// How long a decision that rests on live reads is valid. A loosening that takes longer is decided again before it goes on.
 const DECISION_STANDS: Duration = Duration::from_secs(1);
 
 mod confirm;
 mod network;
 mod tighten;
 
-/// How long the fence is tried in quick succession before that counts as failed. Labels take effect within milliseconds.
-const PROBING: Duration = Duration::from_secs(30);
-/// Then it is tried this often: what stands in the way may be gone within a minute.
-const PROBE_SLOWLY: Duration = Duration::from_secs(20);
+/// How long the fence is probed in quick succession before that counts as failed. Labels take effect within milliseconds.
+const PROBE_QUICKLY_FOR: Duration = Duration::from_secs(30);
+/// Interval between probes after that. Whatever makes them fail may be gone within a minute.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Goes as far as it gets towards what is wanted, and writes the status, whatever came of it. `unprotected`: why our finalizer is not
-/// on the Quarantine. Nothing is loosened then. `uncut`: others let it go first until its network is cut.
+/// Enforces the target as far as possible and writes the status in any case. `unprotected`: why our finalizer is not on the Quarantine;
+/// nothing is loosened then. `pending_cut`: makes other passes wait until the network is cut.
 pub(super) async fn run(
     context: &Context,
-    begun: Begun,
+    input: PassInput,
     unprotected: Option<IoError>,
-    uncut: Option<Uncut<'_>>,
+    pending_cut: Option<PendingCut<'_>>,
 ) -> Result<Action, PassError> {
-    let Begun { quarantine, namespace, wanted, decided_at } = begun;
+    let PassInput { quarantine, namespace, wanted, decided_at } = input;
     let name = quarantine.name_any();
     let before = quarantine.status.clone().unwrap_or_default();
     let settled =
         before.isolation == Some(wanted.level) && conditions::is_true(&before.conditions, conditions::READY);
     let is_held = wanted.held.is_some();
     let mut pass = Pass::new(wanted);
-    let mut work = Work::new(context, &name, (quarantine, namespace), decided_at);
-    work.uncut = uncut;
+    let mut work = PassRun::new(context, &name, (quarantine, namespace), decided_at);
+    work.pending_cut = pending_cut;
     let outcome = match (unprotected, pass.target.level) {
         (Some(error), Isolation::CleanRoom | Isolation::Open) => Err(error.into()),
         (Some(error), Isolation::Sealed | Isolation::Contained) => {
-            work.failed(&mut pass, ControlName::Guard, QuarantineReason::FinalizerFailed, &error.into())
-                .await;
-            work.go(&mut pass).await
+            work.report_failure(
+                &mut pass,
+                ControlName::Guard,
+                QuarantineReason::FinalizerFailed,
+                &error.into(),
+            )
+            .await;
+            work.enforce(&mut pass).await
         }
-        (None, _) => work.go(&mut pass).await,
+        (None, _) => work.enforce(&mut pass).await,
     };
     match &outcome {
-        // Somebody else wrote in between, or wants something else by now: that is no failure, and no news.
+        // Another writer changed the object: neither a failure nor worth reporting.
         Err(error) if error.is_conflict() => return outcome,
-        // Half let out, and an answer was lost: as with `is_between`, saying so would take back what was granted.
+        // The answer to a write of a loosening was lost. As with `is_between`, reporting a failure would revert what was granted.
         Err(error)
             if target::loosens(before.isolation, pass.target.level)
                 && error.io().is_some_and(|io| io.is_transient()) =>
@@ -82,24 +90,25 @@ pub(super) async fn run(
         }
         Ok(_) => {}
     }
-    let went_on = |pass: &Pass| {
+    let reset_failures = |pass: &Pass| {
         if outcome.is_ok() && pass.failures.is_empty() {
             context.remember(&name, |memory| memory.failures = 0);
         }
     };
     if pass.is_between(before.isolation) {
-        went_on(&pass);
+        reset_failures(&pass);
         return outcome;
     }
     if outcome.is_ok() && pass.in_place.captured && pass.target.level < Isolation::CleanRoom {
-        pass.deliverers = Some(gitops::look(&context.client, &context.gitops, &work.quarantine).await);
+        pass.deliverers =
+            Some(gitops::suspend_sources(&context.client, &context.gitops, &work.quarantine).await);
     }
     let status = status::after(&work.quarantine, &pass, &context.cluster_state(), clock::now());
     let drift = if settled { work.drift } else { Vec::new() };
     write(context, &work.quarantine, status.clone()).await?;
     announce(context, &work.quarantine, &before, &status, drift).await;
-    went_on(&pass);
-    // What its claim waits for may have come about just now, and nothing else wakes it: its own status is no news.
+    reset_failures(&pass);
+    // A claim may wait for this change, and this controller's own status writes wake no pass.
     let has_changed =
         (before.isolation, conditions::find(&before.conditions, conditions::READY).map(state_of))
             != (status.isolation, conditions::find(&status.conditions, conditions::READY).map(state_of));
@@ -109,33 +118,33 @@ pub(super) async fn run(
     outcome
 }
 
-/// Status and reason of a condition.
+/// Returns status and reason of a condition.
 fn state_of(condition: &Condition) -> (&str, &str) {
     (&condition.status, &condition.reason)
 }
 
-struct Work<'a> {
+struct PassRun<'a> {
     context: &'a Context,
     name: &'a str,
     quarantine: Quarantine,
     namespace: Namespace,
-    /// What was enforced before.
+    /// Level in the status before the pass.
     before: Option<Isolation>,
-    /// The namespace bore the label when it was read.
-    marked: bool,
+    /// The namespace had the isolation label when it was read.
+    was_labelled: bool,
     /// What had to be written.
     drift: Vec<String>,
     /// What was read of the namespace.
     observation: Observation,
-    /// When it began to be read, live, what decides.
+    /// When the live read began on which the target is based.
     decided_at: Instant,
-    /// When the next pass is due at the latest, where something asked for one.
-    again: Option<Duration>,
-    /// Others let it go first for as long as this is there.
-    uncut: Option<Uncut<'a>>,
+    /// Latest time of the next pass, if something asked for one.
+    next_wake: Option<Duration>,
+    /// Makes other passes wait while the network is not cut.
+    pending_cut: Option<PendingCut<'a>>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> PassRun<'a> {
     fn new(
         context: &'a Context,
         name: &'a str,
@@ -146,26 +155,26 @@ impl<'a> Work<'a> {
             context,
             name,
             before: quarantine.status.as_ref().and_then(|status| status.isolation),
-            marked: namespace.labels().contains_key(ISOLATION_LABEL),
+            was_labelled: namespace.labels().contains_key(ISOLATION_LABEL),
             quarantine,
             namespace,
             drift: Vec::new(),
             observation: Observation::default(),
             decided_at,
-            again: None,
-            uncut: None,
+            next_wake: None,
+            pending_cut: None,
         }
     }
 
-    async fn go(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
+    async fn enforce(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         let level = pass.target.level;
         match level {
             Isolation::Sealed | Isolation::Contained => return self.tighten(pass).await,
             Isolation::CleanRoom | Isolation::Open => {}
         }
         self.context.remember(self.name, |memory| memory.captured = None);
-        let seal = self.fence_seal(level);
-        let held = self.verified(&seal);
+        let scope = self.verification_scope(level);
+        let held = self.verified(&scope);
         pass.tried = held.as_ref().map(|held| held.at);
         pass.in_place.labelled =
             self.context.lists.is_marked(&self.namespace, &self.quarantine.spec, level).await?;
@@ -177,15 +186,15 @@ impl<'a> Work<'a> {
         pass.in_place.captured = true;
         loop {
             let next = pass.next();
-            let _turn = self.context.turns.take(next).await;
+            let _permit = self.context.limits.acquire(next).await;
             let again = match next {
                 Next::Label => self.label(pass).await?,
-                Next::Probe => self.probe(pass, &seal).await?,
+                Next::Probe => self.probe(pass, &scope).await?,
                 Next::Network => self.network(pass).await?,
-                Next::Done => Some(self.again.map_or_else(|| self.rest(pass), Action::requeue)),
-                // No level that loosens wants these.
+                Next::Done => Some(self.next_wake.map_or_else(|| self.requeue_idle(pass), Action::requeue)),
+                // These actions belong to levels that tighten.
                 Next::List | Next::Capture | Next::Stop | Next::AwaitPods | Next::Identity => {
-                    Some(self.rest(pass))
+                    Some(self.requeue_idle(pass))
                 }
             };
             if let Some(again) = again {
@@ -194,11 +203,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What a try of the fence at this level is good for.
-    fn fence_seal(&self, level: Isolation) -> Seal {
-        // Whether the fence lets go is seen on one.
+    /// Returns the scope of a fence verification at this level.
+    fn verification_scope(&self, level: Isolation) -> VerificationScope {
+        // Opening is verified on one API server only.
         let servers = if level == Isolation::Open { 0 } else { self.context.servers.epoch() };
-        Seal {
+        VerificationScope {
             namespace: self.namespace.uid(),
             level,
             epoch: self.context.options.fence.state().epoch,
@@ -206,51 +215,55 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The last try that showed what was wanted, if it still counts.
-    fn verified(&self, seal: &Seal) -> Option<Held> {
-        self.context.remember(self.name, |memory| memory.seen.clone()).filter(|held| held.seal == *seal)
+    /// Returns the last successful verification if its scope is still the same.
+    fn verified(&self, scope: &VerificationScope) -> Option<FenceVerification> {
+        self.context
+            .remember(self.name, |memory| memory.verification.clone())
+            .filter(|held| held.scope == *scope)
     }
 
-    /// Was the fence tried so lately that it need not be tried again?
+    /// Returns whether the last verification is recent enough.
     fn still_holds(&self, pass: &Pass, level: Isolation) -> bool {
         self.context.options.fence.state().drift.is_none()
             && pass.tried.is_some_and(|at| level == Isolation::Open || !self.is_due(at))
     }
 
-    /// When the fence was last tried, by a status that still holds: a start of the operator, which tries everything again, has
-    /// nothing new to tell then.
-    fn told_lately(&self, level: Isolation) -> Option<Timestamp> {
-        let anew =
-            self.context.remember(self.name, |memory| memory.seen.is_none() && memory.probing.is_none());
-        let status = self.quarantine.status.as_ref().filter(|_| anew)?;
+    /// Returns the time of the last verification in the status, if still valid. After a restart, a renewed verification does not change
+    /// the status.
+    fn last_reported_verification(&self, level: Isolation) -> Option<Timestamp> {
+        let is_first = self
+            .context
+            .remember(self.name, |memory| memory.verification.is_none() && memory.failed_probes.is_none());
+        let status = self.quarantine.status.as_ref().filter(|_| is_first)?;
         status::last_verified(status, level).filter(|at| !self.is_due(*at))
     }
 
-    /// Has the interval passed after which controls are tried again?
+    /// Returns whether controls are due to be verified again.
     fn is_due(&self, tried: Timestamp) -> bool {
-        self.left(tried).is_zero()
+        self.time_until_due(tried).is_zero()
     }
 
-    fn left(&self, tried: Timestamp) -> Duration {
+    fn time_until_due(&self, tried: Timestamp) -> Duration {
         let since = Duration::try_from(clock::now().duration_since(tried)).unwrap_or_default();
         self.context.options.probe.interval.saturating_sub(since)
     }
 
-    /// Asks for another pass, at the latest after this.
+    /// Requests another pass within this time.
     fn wake_within(&mut self, after: Duration) {
-        self.again = Some(self.again.map_or(after, |before| before.min(after)));
+        self.next_wake = Some(self.next_wake.map_or(after, |before| before.min(after)));
     }
 
-    /// Nothing to do: until something wakes it, or its controls are to be tried again.
-    fn rest(&self, pass: &Pass) -> Action {
+    /// Returns the requeue time of a pass that has nothing to do: the next verification or resync.
+    fn requeue_idle(&self, pass: &Pass) -> Action {
         let open = pass.target.level == Isolation::Open;
-        let left = pass.tried.filter(|_| !open).map(|tried| self.left(tried) + Duration::from_secs(1));
+        let left =
+            pass.tried.filter(|_| !open).map(|tried| self.time_until_due(tried) + Duration::from_secs(1));
         Action::requeue(left.unwrap_or(RESYNC).min(RESYNC))
     }
 
-    /// Returns whether what is about to be let in or out is not wanted any more. A live read of a moment ago says so, unless somebody is
-    /// known to have changed the Quarantine since.
-    async fn loosened_in_vain(&mut self, pass: &Pass) -> Result<bool, PassError> {
+    /// Returns whether a loosening that is about to be written is no longer wanted. Reads live, unless the decision is recent and the
+    /// watch reports no change of the Quarantine since.
+    async fn is_loosening_outdated(&mut self, pass: &Pass) -> Result<bool, PassError> {
         if !target::loosens(self.before, pass.target.level) {
             return Ok(false);
         }
@@ -270,12 +283,12 @@ impl<'a> Work<'a> {
     }
 
     async fn label(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
-        if self.loosened_in_vain(pass).await? {
+        if self.is_loosening_outdated(pass).await? {
             return Ok(Some(Action::requeue(Duration::ZERO)));
         }
         let level = pass.target.level;
         if level == Isolation::CleanRoom {
-            // Before anything may start there.
+            // Pod security is enforced before anything may start in the namespace.
             let privileged = pass.target.privileged;
             self.namespace = pod_security::enforce(&self.context.client, &self.namespace, privileged).await?;
         }
@@ -286,34 +299,37 @@ impl<'a> Work<'a> {
         Ok((!pass.in_place.labelled).then(|| Action::requeue(Duration::from_secs(1))))
     }
 
-    /// Tries lock, fence and guard once (to open: whether the fence lets go). Returns whether they are as wanted.
-    async fn try_fence(&mut self, pass: &mut Pass, seal: &Seal) -> bool {
+    /// Probes lock, fence and guard once; for Open, whether the fence admits writes. Returns whether the result is as wanted.
+    async fn try_fence(&mut self, pass: &mut Pass, scope: &VerificationScope) -> bool {
         let servers = &self.context.servers;
-        let probed = if seal.level == Isolation::Open {
+        let probed = if scope.level == Isolation::Open {
             pass.closed = probe::is_open(servers, self.name).await.err();
             pass.in_place.fenced = pass.closed.is_none();
             Probed::default()
         } else {
-            let probed = probe::probe(servers, self.name, seal.level).await;
-            let is_labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, seal.level);
+            let probed = probe::probe(servers, self.name, scope.level).await;
+            let is_labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, scope.level);
             pass.in_place.fenced = if is_labelled { probed.holds() } else { probed.holds_but_for_the_lock() };
             probed
         };
         pass.probed = Some(probed.clone());
-        let is_whole = seal.level == Isolation::Open || probed.holds();
+        let is_whole = scope.level == Isolation::Open || probed.holds();
         if pass.in_place.fenced && is_whole {
-            let at = self.told_lately(seal.level).unwrap_or_else(|| status::seconds(clock::now()));
+            let at =
+                self.last_reported_verification(scope.level).unwrap_or_else(|| status::seconds(clock::now()));
             pass.tried = Some(at);
-            let seen = Some(Held { seal: seal.clone(), at, probed });
-            self.context.remember(self.name, |memory| (memory.seen, memory.probing) = (seen, None));
+            let verification = Some(FenceVerification { scope: scope.clone(), at, probed });
+            self.context.remember(self.name, |memory| {
+                (memory.verification, memory.failed_probes) = (verification, None)
+            });
         }
         if pass.in_place.fenced {
-            self.time_to_fence(seal.level);
+            self.time_to_fence(scope.level);
         }
         pass.in_place.fenced
     }
 
-    /// Counts how long it took from the Quarantine's creation to here, the first time its fence is verified.
+    /// Records the time from the creation of the Quarantine to the first verification of its fence.
     fn time_to_fence(&self, level: Isolation) {
         let is_new = self.before.is_none() && matches!(level, Isolation::Contained | Isolation::Sealed);
         let is_timed =
@@ -321,7 +337,7 @@ impl<'a> Work<'a> {
         if !is_new || is_timed {
             return;
         }
-        // What is isolated has to be there.
+        // The namespace may be newer than its Quarantine.
         let created = |meta: &ObjectMeta| meta.creation_timestamp.as_ref().map(|at| at.0);
         let since = created(&self.quarantine.metadata).max(created(&self.namespace.metadata));
         if let Some(since) = since {
@@ -330,29 +346,34 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Notes that the fence was tried in vain. Returns when to try again; once that has gone on for too long, it is a failure.
+    /// Records a failed verification. Returns when to retry; after [`PROBE_QUICKLY_FOR`], reports a failure.
     fn fence_not_verified(&mut self, pass: &mut Pass) -> Duration {
         let (since, tries) = self.context.remember(self.name, |memory| {
-            memory.seen = None;
-            let (since, tries) = memory.probing.unwrap_or((Instant::now(), 0));
-            memory.probing = Some((since, tries.saturating_add(1)));
+            memory.verification = None;
+            let (since, tries) = memory.failed_probes.unwrap_or((Instant::now(), 0));
+            memory.failed_probes = Some((since, tries.saturating_add(1)));
             (since, tries)
         });
-        if since.elapsed() < PROBING {
+        if since.elapsed() < PROBE_QUICKLY_FOR {
             return Duration::from_millis(5 * 2_u64.pow(tries.min(6)));
         }
         if let Some(probed) = &pass.probed {
             self.context.servers.leaks(self.name, probed);
         }
-        let message = format!("tried for {} s: {}", PROBING.as_secs(), status::unverified_fence(pass));
+        let message =
+            format!("tried for {} s: {}", PROBE_QUICKLY_FOR.as_secs(), status::unverified_fence(pass));
         pass.failure =
             Some(PassFailure { reason: QuarantineReason::FenceNotVerified, message, stalled: true });
-        PROBE_SLOWLY
+        PROBE_INTERVAL
     }
 
-    /// Tries lock, fence and guard, as the last thing of a loosening. `None`: as wanted; else when to try again.
-    async fn probe(&mut self, pass: &mut Pass, seal: &Seal) -> Result<Option<Action>, PassError> {
-        if self.try_fence(pass, seal).await {
+    /// Probes lock, fence and guard as the last action of a loosening. Returns `None` on success, else when to retry.
+    async fn probe(
+        &mut self,
+        pass: &mut Pass,
+        scope: &VerificationScope,
+    ) -> Result<Option<Action>, PassError> {
+        if self.try_fence(pass, scope).await {
             return Ok(None);
         }
         Ok(Some(Action::requeue(self.fence_not_verified(pass))))

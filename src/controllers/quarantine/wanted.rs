@@ -1,4 +1,4 @@
-//! Reads live what a Quarantine is to enforce: the claimant, and its plan and dependencies where they would loosen anything.
+//! Reads live what a Quarantine is to enforce: the claimant, and its plan and dependencies if they would loosen isolation.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::isolation::wanted::{Wanted, is_plan_of, wanted, wanted_with_plan};
 use crate::plan::Plan;
 use crate::plan::loosening::{Dependency, allowance};
 
-/// Asks what is to be enforced, reading the claimant, and its plan and dependencies if that would loosen anything, live.
-/// `label`: what the namespace bears as ours.
+/// Returns the target and the plan's state. Reads the claimant live, and its plan and dependencies if they would loosen isolation.
+/// `label`: value of the namespace's isolation label.
 pub(super) async fn decide(
     context: &Context,
     quarantine: &Quarantine,
@@ -34,12 +34,12 @@ pub(super) async fn decide(
     Ok(wanted_with_plan(quarantine, recovery.as_ref(), granted, plan))
 }
 
-/// I1: it was asked for when every dependency stood. Any time may have passed since then, and any of them have fallen.
+/// Returns whether the plan still allows the loosening (I1). Dependencies may have regressed since the claim was made.
 async fn plan(context: &Context, claim: &Claim, is_granted: bool) -> Result<PlanState, IoError> {
     let plans: Api<DeserializeGuard<RecoveryPlan>> =
         Api::namespaced(context.client.clone(), &claim.plan_namespace);
     let what = format!("get RecoveryPlan {}/{}", claim.plan_namespace, claim.plan);
-    // A large plan is some hundred kilobytes: it is read only where the plan controller has not compiled that generation.
+    // A large plan takes some hundred kilobytes. It is read only if the plan controller has not compiled this generation.
     let found = call_opt(what.clone(), plans.get_metadata(&claim.plan)).await?;
     let Some(meta) = found.map(|found| found.metadata).filter(|meta| is_plan_of(meta, claim)) else {
         return Ok(PlanState::Gone);
@@ -60,7 +60,7 @@ async fn plan(context: &Context, claim: &Claim, is_granted: bool) -> Result<Plan
             Arc::new(Plan::from_object(&found))
         }
     };
-    // It was taken out of the plan meanwhile: nobody knows any more what it depends on.
+    // The service was removed from the plan, so its dependencies are unknown.
     let Some(&service) = plan.index.get(&claim.service) else { return Ok(PlanState::Refuses) };
     let dependencies = plan.dependency_keys(service);
     let found = read_dependencies(&context.client, &plan, &dependencies, &context.options.health).await?;
@@ -71,7 +71,7 @@ async fn read(records: &Api<ServiceRecovery>, name: &str) -> Result<Option<Servi
     call_opt(format!("get ServiceRecovery {name}"), records.get(name)).await
 }
 
-/// Right before anything is let in or out: is it still what is wanted, and the Quarantine still as it was read?
+/// Returns whether the target is still wanted and the Quarantine still the same object. Called right before a loosening.
 pub(super) async fn still_wanted(
     context: &Context,
     quarantine: &Quarantine,

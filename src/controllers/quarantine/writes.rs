@@ -1,4 +1,4 @@
-//! Writes the Quarantine itself: its finalizer, its status, and what is told of it.
+//! Writes to the Quarantine itself: finalizer, status and Events.
 
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
@@ -15,7 +15,7 @@ pub(super) async fn with_finalizer(
     quarantine: &Quarantine,
 ) -> Result<Quarantine, IoError> {
     let there = quarantine.finalizers().iter().any(|f| f == RELEASE_FINALIZER);
-    // None can be added to what is being deleted.
+    // The API server refuses new finalizers on an object that is being deleted.
     if there || quarantine.metadata.deletion_timestamp.is_some() {
         return Ok(quarantine.clone());
     }
@@ -39,11 +39,11 @@ pub(super) async fn set_finalizers(
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let what = format!("write finalizers of Quarantine {name}");
     let written: Quarantine = call(what, api.patch(&name, &params, &Patch::Merge(patch))).await?;
-    wrote(context, &written);
+    remember_written(context, &written);
     Ok(written)
 }
 
-/// Tells of what changed for people.
+/// Publishes Events for drift that was repaired and for a changed Ready condition.
 pub(super) async fn announce(
     context: &Context,
     quarantine: &Quarantine,
@@ -52,8 +52,8 @@ pub(super) async fn announce(
     drift: Vec<String>,
 ) {
     if !drift.is_empty() {
-        let note = format!("changed by somebody, put back: {}", drift.join(", "));
-        context.tell(quarantine, EventType::Warning, "DriftPutBack", note).await;
+        let note = format!("drift repaired: {}", drift.join(", "));
+        context.publish_event(quarantine, EventType::Warning, "DriftPutBack", note).await;
     }
     let ready = conditions::find(&after.conditions, conditions::READY);
     let old = conditions::find(&before.conditions, conditions::READY);
@@ -64,15 +64,15 @@ pub(super) async fn announce(
         let type_ = match ready.status.as_str() {
             "True" => EventType::Normal,
             "False" => EventType::Warning,
-            // On the way: what matters is told once it is there.
+            // An intermediate state; the Event follows with the final one.
             _ => return,
         };
-        context.tell(quarantine, type_, &ready.reason, ready.message.clone()).await;
+        context.publish_event(quarantine, type_, &ready.reason, ready.message.clone()).await;
     }
 }
 
-/// Writes the status, all of it but the claim, if it differs from what is stored, and over what was read only: a leader that
-/// does not know that it is none any more writes nothing.
+/// Writes the status, except for the claim, if it differs from the stored one. The resourceVersion makes a deposed leader's write
+/// conflict.
 pub(super) async fn write(
     context: &Context,
     quarantine: &Quarantine,
@@ -97,11 +97,11 @@ pub(super) async fn write(
     let api: Api<Quarantine> = Api::all(context.client.clone());
     let what = format!("write status of Quarantine {name}");
     let written = call(what, api.patch_status(&name, &params, &Patch::Apply(patch))).await?;
-    wrote(context, &written);
+    remember_written(context, &written);
     Ok(written)
 }
 
-/// Remembers what this process wrote last: nothing is judged by an older version.
-fn wrote(context: &Context, written: &Quarantine) {
+/// Remembers the version that this process wrote last. Decisions based on an older version are not made.
+fn remember_written(context: &Context, written: &Quarantine) {
     context.remember(&written.name_any(), |memory| memory.written = Some(written.metadata.clone()));
 }

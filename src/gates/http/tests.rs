@@ -86,7 +86,7 @@ async fn a_redirect_is_a_status_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_hangs_is_unknown_within_the_timeout_and_named() {
+async fn hanging_endpoint_is_unknown_within_the_timeout() {
     let address = server(None).await;
     let started = Instant::now();
     let answer = ask(&format!("http://{address}/?token=secret"), None, LOOPBACK).await;
@@ -102,7 +102,7 @@ async fn an_answer_whose_body_never_ends_is_an_answer() {
 }
 
 #[tokio::test]
-async fn who_refuses_or_talks_nonsense_is_unknown() {
+async fn refused_connection_and_bad_answer_are_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = listener.local_addr().unwrap();
     drop(listener);
@@ -146,7 +146,7 @@ fn untrusted_server() -> u16 {
 }
 
 #[tokio::test]
-async fn a_certificate_that_no_public_authority_vouches_for_is_unknown() {
+async fn untrusted_certificate_is_unknown() {
     let port = untrusted_server();
     let answer = ask(&format!("https://localhost:{port}/"), None, LOOPBACK).await;
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "CannotConnect"));
@@ -154,7 +154,7 @@ async fn a_certificate_that_no_public_authority_vouches_for_is_unknown() {
 }
 
 #[tokio::test]
-async fn loopback_is_refused_by_address_and_by_name_unless_the_operator_allows_it() {
+async fn loopback_is_refused_by_address_and_name_unless_allowed() {
     let port = server(Some(OK)).await.port();
     for host in ["127.0.0.1", "localhost", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "127.0.0.1."] {
         let answer = ask(&format!("http://{host}:{port}/"), None, &[]).await;
@@ -177,7 +177,7 @@ async fn the_resolver_gives_out_no_refused_address() {
 }
 
 #[tokio::test]
-async fn urls_that_are_none_or_hold_credentials_are_unknown_and_not_repeated() {
+async fn invalid_urls_and_credentials_are_unknown_and_not_repeated() {
     for (url, reason) in [
         ("http://user:hunter2@example.org/", "CredentialsInUrl"),
         ("http://hunter2@example.org/", "CredentialsInUrl"),

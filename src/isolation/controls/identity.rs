@@ -1,5 +1,5 @@
-//! Recreates ServiceAccounts of a sealed namespace, which revokes their tokens. The record is kept in a namespace of the operator's own.
-//! An account that cannot be recreated keeps none of the others.
+//! Recreates ServiceAccounts of a sealed namespace, which revokes all tokens bound to their UIDs. The record is kept in a namespace of
+//! the operator. An account that fails does not stop the others.
 
 use std::collections::BTreeMap;
 
@@ -28,10 +28,10 @@ pub enum IdentityError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// They could not be recorded: nothing is deleted.
+    /// The accounts could not be recorded, so none was deleted.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Something keeps it, and its tokens with it for a while.
+    /// Something keeps the account, and its tokens for a while.
     #[error("ServiceAccount {0}/{1} is deleted, and is still there")]
     Lingers(String, String),
 }
@@ -46,16 +46,15 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount
         .await
 }
 
-/// Recreates every account of the namespace that does not bear the mark, as far as it gets. Returns whether anything had to be
-/// written.
+/// Recreates every account of the namespace without the mark, as far as possible. Returns whether anything was written.
 ///
 /// # Errors
-/// The first [`IdentityError`]; the other accounts were recreated all the same, and a next call goes on from there.
+/// The first [`IdentityError`]. The other accounts were recreated, and the next call continues.
 pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool, IdentityError> {
     renew_listed(client, namespace, mark, &list(client, namespace).await?).await
 }
 
-/// As [`renew`], of accounts that were just listed.
+/// As [`renew`], with the accounts just listed.
 ///
 /// # Errors
 /// As [`renew`].
@@ -65,7 +64,7 @@ pub async fn renew_listed(
     mark: &Mark,
     accounts: &[ServiceAccount],
 ) -> Result<bool, IdentityError> {
-    let work = Work::new(client, namespace);
+    let work = AccountWriter::new(client, namespace);
     let record = work.record(&mark.seal);
     let mut pages = record.pages().await?;
     let mut known = by_name(record.entries(&pages)?, mark);
@@ -93,12 +92,12 @@ pub async fn renew_listed(
     Ok(true)
 }
 
-/// Ends what a sealing began and did not come to the end of: accounts that it deleted are created again.
+/// Completes an interrupted sealing: creates the accounts again that it deleted.
 ///
 /// # Errors
-/// [`IdentityError`]; what was done so far stands, and a next call goes on from there.
+/// [`IdentityError`]. What was done is kept, and the next call continues.
 pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<(), IdentityError> {
-    let work = Work::new(client, namespace);
+    let work = AccountWriter::new(client, namespace);
     let record = work.record(seal);
     let pages = record.pages().await?;
     let known: BTreeMap<String, Recorded> = record.entries(&pages)?;
@@ -111,12 +110,12 @@ pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<()
     Ok(record.forget(pages).await?)
 }
 
-/// Takes our mark off these accounts of a namespace that is released.
+/// Removes our mark from these accounts of a released namespace.
 ///
 /// # Errors
-/// The API server refused, or did not answer; a next call goes on from there.
+/// The API server refused, or did not answer. The next call continues.
 pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount]) -> Result<(), IoError> {
-    let work = Work::new(client, namespace);
+    let work = AccountWriter::new(client, namespace);
     for account in accounts {
         if account.labels().contains_key(SEALED_LABEL) {
             let patch = Patch::Merge(json!({"metadata": {"labels": {SEALED_LABEL: null}}}));
@@ -128,13 +127,13 @@ pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount
     Ok(())
 }
 
-struct Work<'a> {
+struct AccountWriter<'a> {
     client: &'a Client,
     namespace: &'a str,
     accounts: Api<ServiceAccount>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> AccountWriter<'a> {
     fn new(client: &'a Client, namespace: &'a str) -> Self {
         Self { client, namespace, accounts: Api::namespaced(client.clone(), namespace) }
     }
@@ -170,7 +169,7 @@ impl<'a> Work<'a> {
         self.make(&name, was).await
     }
 
-    /// Takes finalizers off, which would keep the account and its tokens.
+    /// Removes finalizers, which would keep the account and its tokens.
     async fn finalize(&self, name: &str, uid: &str) -> Result<(), IoError> {
         let patch = Patch::Merge(json!({"metadata": {"uid": uid, "finalizers": null}}));
         let what = self.what("take finalizers off", name);
@@ -185,7 +184,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Creates it again. `default` is created again by its own controller too, which knows nothing of what it was like.
+    /// Creates the account again. The controller of `default` accounts also does, without the recorded content.
     async fn make(&self, name: &str, was: &Recorded) -> Result<(), IdentityError> {
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let made = call(self.what("create", name), self.accounts.create(&params, &was.account)).await;
@@ -194,7 +193,7 @@ impl<'a> Work<'a> {
             Err(error) if error.status().is_some_and(kube::core::Status::is_already_exists) => error,
             Err(error) => return Err(error.into()),
         };
-        // Gone again in between: the next pass creates it.
+        // The account was deleted in between; the next pass creates it.
         let Some(there) = self.get(name).await? else { return Err(error.into()) };
         if there.uid().as_ref() == Some(&was.uid) {
             return Err(IdentityError::Lingers(self.namespace.to_owned(), name.to_owned()));

@@ -1,4 +1,4 @@
-//! Writes the label by which the admission policies go, and why it is there: the operator, or who isolates without one.
+//! Writes the isolation label and its annotations, for the operator and for isolating offline.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
@@ -9,10 +9,10 @@ use crate::calls::{IoError, call};
 
 pub use resurgam_core::isolation::controls::label::{is_labelled, patch};
 
-/// Writes label and annotations, if the namespace is still as it was read. `dry_run`: the API server only says what it would do.
+/// Writes label and annotations if the namespace is unchanged since it was read. `dry_run`: only asks the API server.
 ///
 /// # Errors
-/// The API server's, such as a conflict, or its refusal by the lock.
+/// A conflict, or a refusal by the lock.
 pub async fn label(
     client: &Client,
     namespace: &Namespace,

@@ -1,5 +1,5 @@
-//! What an operator of policy version 2 left in a namespace: network policies that it recorded in a ConfigMap there, and removed. They
-//! come back on release. Only a record under the Quarantine's own UID counts, which nobody could know before it was isolated.
+//! Restores network policies that an operator of policy version 2 removed and recorded in a ConfigMap in the namespace. Only a record
+//! under the Quarantine's UID counts, which nobody could know before isolation.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ struct Recorded {
     policy: NetworkPolicy,
 }
 
-/// Restores what was recorded under this seal, and is not there, and deletes the record.
+/// Restores missing policies recorded under this seal, and deletes the record.
 ///
 /// # Errors
-/// The API server refused, or did not answer; a next call goes on from there.
+/// The API server refused, or did not answer. The next call continues.
 pub async fn restore(client: &Client, namespace: &str, seal: &str) -> Result<(), IoError> {
     let records: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = call_opt(format!("get ConfigMap {namespace}/{RECORD}"), records.get(RECORD)).await?;
@@ -48,7 +48,7 @@ pub async fn restore(client: &Client, namespace: &str, seal: &str) -> Result<(),
     Ok(())
 }
 
-/// The policies of a record, each as it was before anything of ours was on it. An entry `again-UID` is evidence only.
+/// Returns the recorded policies without our additions. Entries `again-UID` are evidence only.
 fn recorded(data: Option<&BTreeMap<String, String>>) -> Vec<NetworkPolicy> {
     let entries = data.into_iter().flatten().filter(|(name, _)| !name.starts_with("again-"));
     let read = entries.filter_map(|(_, text)| serde_json::from_str::<Recorded>(text).ok());
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recorded_policy_comes_back_as_it_was_and_what_is_no_entry_does_not() {
+    fn recorded_policies_are_restored_and_other_keys_ignored() {
         let ours = ["Exists", "DoesNotExist"]
             .map(|operator| json!({"key": network::NEUTRALISED, "operator": operator}));
         let policy = json!({"metadata": {"name": "allow"}, "spec": {"podSelector": {"matchExpressions": ours}, "ingress": [{}]}});

@@ -24,19 +24,18 @@ pub use resurgam_core::isolation::controls::list::{
 
 mod batch;
 
-/// So often a list is read anew that somebody wrote in between.
+/// Attempts to write a list that other writers change.
 const ATTEMPTS: u32 = 20;
-/// How long what was read of the lists stands, though nothing tells of a change: a watch may be broken.
+/// How long a read of the lists is valid without a change, in case a watch is broken.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// How long is waited before that, at first.
+/// First pause between attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
 fn api(client: &Client) -> Api<ConfigMap> {
     Api::namespaced(client.clone(), OPERATOR_NAMESPACE)
 }
 
-/// Makes a list that is lost, from the one that is left, and labels one that lacks the label. Returns whether anything was
-/// missing.
+/// Recreates a lost list from the other one, and labels a list that lacks the label. Returns whether anything was missing.
 ///
 /// # Errors
 /// The API server refused, or did not answer.
@@ -54,7 +53,7 @@ pub async fn ensure(client: &Client) -> Result<bool, IoError> {
                 call(what, api(client).patch(name, &manager(), &patch)).await?;
             }
             None => {
-                // Who has no more rights than to isolate copies no roles; the operator writes them anew.
+                // A responder may not write roles; the operator adds them again.
                 let data = left.clone().map(|mut data| {
                     data.remove(ROLES_KEY);
                     data
@@ -77,7 +76,7 @@ fn manager() -> PatchParams {
     PatchParams { field_manager: Some(field_manager::FENCE.to_owned()), ..PatchParams::default() }
 }
 
-/// Each list as it is, `None` for one that is lost.
+/// Reads each list. `None`: the list is lost.
 async fn read(client: &Client) -> Result<Vec<Option<ConfigMap>>, IoError> {
     let one = |name: &'static str| async move {
         let what = format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}");
@@ -86,70 +85,70 @@ async fn read(client: &Client) -> Result<Vec<Option<ConfigMap>>, IoError> {
     join_all(CONFIG_MAPS.map(one)).await.into_iter().collect()
 }
 
-/// Puts namespaces on the lists, by one write of each, unless they are on them: who has no more rights than to isolate changes
-/// no level.
+/// Adds namespaces to the lists, with one write of each. Namespaces that are listed keep their level, since a responder may not change
+/// it.
 ///
 /// # Errors
-/// The API server refused, or did not answer, and some are on no list.
+/// The API server refused, or did not answer, and some namespaces are on no list.
 pub async fn add(client: &Client, namespaces: &[String], level: Isolation) -> Result<(), IoError> {
     let writes =
         CONFIG_MAPS.map(|name| write_one(client, name, None, |list| appended(list, namespaces, level)));
     all_written(join_all(writes).await)
 }
 
-/// What each list that is there says, or why none could be read.
-type Seen = Result<Arc<Vec<BTreeMap<String, String>>>, IoError>;
-/// What a list says, and in which version.
+/// Contents of the existing lists, or why none could be read.
+type ListsRead = Result<Arc<Vec<BTreeMap<String, String>>>, IoError>;
+/// Version and content of a parsed list.
 type Parsed = (Option<String>, Arc<BTreeMap<String, String>>);
 
-/// Reads and writes the lists for many namespaces: those that wait share a read, and a write.
+/// Reads and writes the lists for many namespaces. Concurrent callers share a read or a write.
 pub struct Lists {
     client: Client,
     batch: Batch,
-    /// Has the lists, as the watch tells.
+    /// The cluster cache, if the lists are cached.
     cache: Option<ClusterCache>,
-    seen: Mutex<Option<(Instant, Seen)>>,
-    /// When something was last known to have changed.
+    last_read: Mutex<Option<(Instant, ListsRead)>>,
+    /// Time of the last known change.
     changed_at: std::sync::Mutex<Option<Instant>>,
-    /// What this process wrote last: nothing is judged by an older version.
+    /// The lists as this process wrote them last. Older versions are ignored.
     written: std::sync::Mutex<BTreeMap<String, Arc<Entry<ConfigMap>>>>,
-    /// Each list is parsed once for each version.
+    /// Each version of a list is parsed once.
     parsed: std::sync::Mutex<BTreeMap<String, Parsed>>,
 }
 
 impl Lists {
-    /// Nothing waits to be written.
+    /// Creates the shared state.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
             client,
             batch: Batch::default(),
             cache: None,
-            seen: Mutex::default(),
+            last_read: Mutex::default(),
             changed_at: std::sync::Mutex::default(),
             written: std::sync::Mutex::default(),
             parsed: std::sync::Mutex::default(),
         }
     }
 
-    /// The same, judged by the cluster's cache for as long as that is fresh.
+    /// The same, with reads from the cluster cache while it is fresh.
     #[must_use]
     pub fn cached_by(client: Client, cache: ClusterCache) -> Self {
         Self { cache: Some(cache), ..Self::new(client) }
     }
 
-    /// Notes that a list has changed: what was read before counts no more. A watch tells of it, or this process wrote.
+    /// Invalidates earlier reads, after a watch reported a change or this process wrote.
     pub fn changed(&self) {
         *self.changed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Does what was read of the lists, from then on, still stand?
+    /// Returns whether a read that started at `began` is still valid.
     fn is_current(&self, began: Instant) -> bool {
         let changed_at = *self.changed_at.lock().unwrap_or_else(PoisonError::into_inner);
         began.elapsed() < READ_AGAIN_AFTER && changed_at.is_none_or(|at| at < began)
     }
 
-    /// Returns a list as the cache has it, or as this process wrote it, whichever is newer. `None`: the cache is stale, or lacks it.
+    /// Returns a list from the cache or from this process's last write, whichever is newer. `None`: the cache is stale or lacks the list.
     fn cached_list(&self, name: &str) -> Option<Arc<Entry<ConfigMap>>> {
         let lists = &self.cache.as_ref()?.kinds().isolation_lists;
         lists.is_fresh(STALE_AFTER).ok()?;
@@ -164,7 +163,7 @@ impl Lists {
         }
     }
 
-    /// Returns what the lists say of a namespace by the cache, without a request. `None`: the cache is stale, or lacks a list.
+    /// Returns the namespace's state on the lists from the cache. `None`: the cache is stale or lacks a list.
     #[must_use]
     pub fn cached(&self, namespace: &str) -> Option<Listed> {
         let mut each = Vec::new();
@@ -186,8 +185,8 @@ impl Lists {
         Some(Listed::new(each.iter().map(Option::as_deref)))
     }
 
-    /// What the lists say of a namespace. By the cache, where that is fresh; else whoever asks at about the same time shares one read,
-    /// which began after they asked, and what was read stands for some seconds, until something changes.
+    /// Returns the namespace's state on the lists, from the cache if it is fresh. Otherwise concurrent callers share a read that began
+    /// after they called, which stays valid for some seconds or until a change.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -196,22 +195,23 @@ impl Lists {
             return Ok(listed);
         }
         let asked = Instant::now();
-        let mut seen = self.seen.lock().await;
-        let stands =
-            |(began, read): &&(Instant, Seen)| *began >= asked || (read.is_ok() && self.is_current(*began));
-        let lists = match seen.as_ref().filter(stands) {
+        let mut last_read = self.last_read.lock().await;
+        let stands = |(began, read): &&(Instant, ListsRead)| {
+            *began >= asked || (read.is_ok() && self.is_current(*began))
+        };
+        let lists = match last_read.as_ref().filter(stands) {
             Some((_, lists)) => lists.clone()?,
             None => {
                 let began = Instant::now();
                 let read = read(&self.client).await;
                 let read = read.map(|maps| Arc::new(maps.iter().flatten().map(levels).collect()));
-                seen.insert((began, read)).1.clone()?
+                last_read.insert((began, read)).1.clone()?
             }
         };
         Ok(Listed::new(lists.iter().map(|list| list.get(namespace).map(String::as_str))))
     }
 
-    /// Is the namespace on the lists at this level, and does it bear label and annotations?
+    /// Returns whether the namespace is on the lists at this level and has label and annotations.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -224,7 +224,7 @@ impl Lists {
         Ok(label::is_labelled(namespace, spec, level) && self.of(&namespace.name_any()).await?.is_at(level))
     }
 
-    /// Puts many namespaces on the lists, each at its level, by one write of each list.
+    /// Adds namespaces to the lists, each at its level, with one write of each list.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -234,7 +234,7 @@ impl Lists {
         written
     }
 
-    /// Puts a namespace on the lists at a level; `Open` takes it off.
+    /// Sets the level of a namespace on the lists; `Open` removes it.
     ///
     /// # Errors
     /// The API server refused, or did not answer.
@@ -244,7 +244,7 @@ impl Lists {
         written
     }
 
-    /// Writes these levels into every list, each over what is known of it. One that fails keeps none of the others.
+    /// Writes these levels into every list. A list that fails does not stop the other.
     async fn write(&self, wanted: Levels) -> Result<(), IoError> {
         let writes = CONFIG_MAPS.map(|name| {
             let wanted = &wanted;
@@ -262,10 +262,10 @@ impl Lists {
         join_all(writes).await.into_iter().collect()
     }
 
-    /// Writes the lists, and label and annotations. The lists come first, and a namespace is taken off them last.
+    /// Writes the lists, label and annotations. A namespace is added to the lists first and removed from them last.
     ///
     /// # Errors
-    /// The API server's, such as a conflict, or its refusal by the lock.
+    /// A conflict, or a refusal by the lock.
     pub async fn mark(
         &self,
         namespace: &Namespace,
@@ -288,7 +288,7 @@ impl Lists {
     }
 }
 
-/// Writes which ClusterRoles hold our verbs, where that is not what the lists say.
+/// Writes which ClusterRoles contain our verbs, if the lists differ.
 ///
 /// # Errors
 /// The API server refused, or did not answer.
@@ -309,20 +309,20 @@ fn all_written(writes: Vec<Result<Option<ConfigMap>, IoError>>) -> Result<(), Io
     writes.into_iter().try_for_each(|written| written.map(drop))
 }
 
-/// Returns the number of an entry's version. Etcd's revisions are numbers, and the API server promises as much.
+/// Returns an entry's resourceVersion as a number. The API server guarantees that resourceVersions are comparable numbers.
 fn version(entry: &Entry<ConfigMap>) -> Option<u64> {
     entry.as_ref().ok()?.metadata.resource_version.as_deref()?.parse().ok()
 }
 
-/// Writes one list. `change`: the data to be merged into what is there, if any is. Whoever writes in between is not overwritten. `known`:
-/// as it probably still is; where that has nothing to be changed, it is read. Returns what was written, if anything was.
+/// Writes one list without overwriting concurrent writes. `change`: returns the data to merge into the current list. `known`: the
+/// probable current list; if that needs no change, the list is read. Returns what was written, if anything.
 async fn write_one(
     client: &Client,
     name: &str,
     known: Option<&ConfigMap>,
     change: impl Fn(&ConfigMap) -> Option<Value>,
 ) -> Result<Option<ConfigMap>, IoError> {
-    // Not of whom: each who asked gets the outcome, and is not concerned with the others.
+    // The namespaces are not named, since every caller gets the outcome of the shared write.
     let what = format!("write ConfigMap {OPERATOR_NAMESPACE}/{name}");
     let mut pause = PAUSE;
     let known = known.and_then(|known| Some((known.metadata.resource_version.clone(), change(known)?)));
@@ -333,7 +333,7 @@ async fn write_one(
                 let what = format!("get ConfigMap {OPERATOR_NAMESPACE}/{name}");
                 let live = match call_opt(what.clone(), api(client).get(name)).await? {
                     Some(live) => live,
-                    // What is not there has nothing to be taken off.
+                    // A missing list needs no removal.
                     None if change(&ConfigMap::default()).is_none() => return Ok(None),
                     None => {
                         ensure(client).await?;
@@ -344,13 +344,13 @@ async fn write_one(
                 (live.metadata.resource_version, data)
             }
         };
-        // Without managed fields: with each write that a list decides about, anywhere in the cluster, the API server goes through all of it.
+        // Managed fields are dropped, since the API server processes the whole object at each write that a list decides about.
         let metadata = json!({"resourceVersion": version, "managedFields": [{}]});
         let patch = Patch::Merge(json!({"metadata": metadata, "data": data}));
         match call_opt(what.clone(), api(client).patch(name, &manager(), &patch)).await {
             Ok(Some(written)) => return Ok(Some(written)),
             Err(error) if !error.is_conflict() || attempt >= ATTEMPTS => return Err(error),
-            // Somebody wrote, or took it away.
+            // Another writer changed or deleted the list.
             Ok(None) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;

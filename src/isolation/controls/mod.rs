@@ -1,5 +1,5 @@
-//! What isolates, one file per control. Each observes, enforces (tightens) and restores by itself, and fails by itself: the
-//! controller reports what failed and goes on with the next.
+//! Isolation controls, one file each. Each observes, enforces (tightens) and restores independently: the controller reports a failure and
+//! goes on with the next control.
 
 pub mod identity;
 pub mod label;

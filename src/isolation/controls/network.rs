@@ -1,4 +1,4 @@
-//! Isolates a namespace's network, and releases it: what the core says is read, written and recorded.
+//! Isolates and releases a namespace's network: reads, writes and records as the core decides.
 
 use std::collections::BTreeMap;
 
@@ -17,48 +17,48 @@ pub use resurgam_core::isolation::controls::network::{
     restorable, wanted, without_marks,
 };
 
-/// Policies written at a time.
+/// Concurrent writes of policies.
 const PARALLEL: usize = 8;
-/// Policies listed at a time: each may be as large as an object gets.
+/// Page size of lists of policies, each of which may be as large as an object can be.
 const PAGE: u32 = 50;
-/// How often a policy that changed in between is read afresh.
+/// Attempts to write a policy that other writers change.
 const ATTEMPTS: usize = 5;
 
-/// Why the network is not as it should be.
+/// Why the network is not as wanted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NetworkError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// What was too large to be neutralised in place could not be recorded: it was left.
+    /// A policy too large to be neutralised could not be recorded, and was left.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
-/// A policy that was too large to be neutralised in place, as it is restored.
+/// A policy that was too large to be neutralised in place, as it will be restored.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 struct Recorded {
     policy: NetworkPolicy,
 }
 
-/// How a namespace was before its network is isolated.
+/// State of a namespace before its network is isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Anybody may have written a policy until just now: the list has to be the latest.
+    /// Not fenced: policies may have been written until now, so the list has to be the latest.
     Open,
-    /// The fence was up: what a few accounts may write wakes us again. The API server's cache will do for the list, which
-    /// otherwise waits up to a tenth of a second until it knows that it is current.
+    /// Fenced: writes of the few accounts that may wake a pass. A list from the API server's cache suffices; the latest one can take a
+    /// tenth of a second.
     Isolated,
 }
 
-/// How fresh a list has to be.
+/// Required freshness of a list.
 enum Version {
-    /// The latest there is.
+    /// The latest version.
     Latest,
-    /// Whatever the API server's cache holds.
+    /// Any version in the API server's cache.
     Any,
-    /// At least as fresh as this resource version. The API server's cache is waited for until it is, which is sooner than it takes it
-    /// to know that it is the latest.
+    /// At least this resourceVersion. The API server waits until its cache has it, which takes less time than confirming the latest
+    /// version.
     AtLeast(String),
 }
 
@@ -92,20 +92,20 @@ async fn list_at(client: &Client, namespace: &str, version: Version) -> Result<V
     }
 }
 
-/// What came of isolating a network.
+/// Result of isolating a network.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Something was not as it should be, and was written.
+    /// Something differed and was written.
     pub changed: bool,
-    /// What is there, where it has been read since the last write.
+    /// The policies, if they were read after the last write.
     pub there: Option<Vec<NetworkPolicy>>,
 }
 
-/// Makes the namespace's network policies what they are to be, as far as it gets. `uid`: the namespace's, under which is recorded
-/// what is too large to be neutralised in place.
+/// Brings the namespace's network policies to the wanted state as far as possible. `uid`: UID of the namespace, under which policies too
+/// large to be neutralised are recorded.
 ///
 /// # Errors
-/// The first [`NetworkError`]; all else that could be done was done, and a next call goes on from there.
+/// The first [`NetworkError`]. Everything else was done, and the next call continues.
 pub async fn isolate(
     client: &Client,
     namespace: &str,
@@ -116,7 +116,7 @@ pub async fn isolate(
     isolate_known(client, (namespace, uid), room, before, None).await
 }
 
-/// As [`isolate`]. `cached`: the policies as the cluster's cache has them; what is there in the end is read in any case.
+/// As [`isolate`]. `cached`: policies in the cluster cache. The final state is read in any case.
 ///
 /// # Errors
 /// As [`isolate`].
@@ -139,14 +139,14 @@ pub async fn isolate_known(
         Before::Isolated => list_at(client, namespace, Version::Any).await.ok(),
     };
     let find = |name: &str| known.iter().flatten().find(|policy| policy.name_any() == name);
-    // Deny first, so that neutralising an allowance never leaves a moment in which all is allowed, and before anything is read
-    // that somebody may have made too large to be read.
+    // Deny comes first, so that neutralising policies never leaves everything allowed, and before reading policies that a tenant may have
+    // made too large to read.
     for policy in &wanted {
         let there = find(&policy.name_any());
         if there.is_some_and(|there| is_as(there, policy)) {
             continue;
         }
-        // One that is probably not there is not asked for first.
+        // A policy that probably does not exist is not read first.
         let is_missing = known.is_some() && there.is_none();
         match put(&api, policy, if is_missing { Before::Open } else { before }).await {
             Ok(Some(version)) => (written.changed, latest) = (true, Some(version)),
@@ -177,7 +177,7 @@ pub async fn isolate_known(
     failed.map_or(Ok(written), Err)
 }
 
-/// Writes a policy of ours, unless it is as it should be. Returns its version, where it was written.
+/// Writes a policy of ours unless it is as wanted. Returns its version if it was written.
 async fn put(
     api: &Api<NetworkPolicy>,
     policy: &NetworkPolicy,
@@ -188,7 +188,7 @@ async fn put(
     let version = |policy: NetworkPolicy| policy.metadata.resource_version;
     let mut written = None;
     for attempt in 1.. {
-        // Of a namespace that was open it is not asked first: none is there, as a rule.
+        // An open namespace normally has no policy of ours, so none is read first.
         let live = match before {
             Before::Open if attempt == 1 => None,
             Before::Open | Before::Isolated => {
@@ -201,7 +201,7 @@ async fn put(
                 Ok(made) => return Ok(version(made)),
                 Err(error) if error.is_conflict() && attempt < ATTEMPTS => continue,
                 Err(error) => {
-                    // A webhook or a quota may refuse even what is there already.
+                    // A webhook or a quota may refuse even a policy that exists.
                     let there =
                         call_opt(format!("get NetworkPolicy {namespace}/{name}"), api.get(&name)).await;
                     return match there {
@@ -214,8 +214,8 @@ async fn put(
         if is_as(&live, policy) {
             return Ok(written);
         }
-        // Replaced, not applied: what somebody added to ours has to go, finalizers and owners included. One that was being
-        // deleted goes with its last finalizer, and is made again.
+        // Replaces instead of applying, to remove foreign fields, finalizers and owners. A policy that is being deleted goes with its
+        // last finalizer, and is created again.
         let mut policy = policy.clone();
         policy.metadata.resource_version = live.metadata.resource_version.clone();
         let what = format!("replace NetworkPolicy {namespace}/{name}");
@@ -228,7 +228,7 @@ async fn put(
     Ok(written)
 }
 
-/// Makes a policy that allows select no pod. One of our own names is no tenant's: it is removed.
+/// Makes a policy select no pods. A policy with one of our names is not a tenant's and is deleted.
 async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Result<bool, NetworkError> {
     let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), &namespace);
@@ -254,11 +254,11 @@ async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Re
             None => return Ok(false),
         }
     }
-    // Selecting nothing it does no harm: whether it can be removed is not this control's concern.
+    // A policy that selects no pods is harmless; its removal is not this control's concern.
     if is_ours(&policy)
         && let Err(error) = remove(&api, &policy).await
     {
-        tracing::debug!(%error, "neutralised, and not removed");
+        tracing::debug!(%error, "policy neutralised, but not deleted");
     }
     Ok(true)
 }
@@ -272,7 +272,7 @@ async fn remove(api: &Api<NetworkPolicy>, policy: &NetworkPolicy) -> Result<(), 
     Ok(())
 }
 
-/// Keeps a policy that has to be removed.
+/// Records a policy that has to be removed.
 async fn record(
     client: &Client,
     namespace: &str,
@@ -284,10 +284,10 @@ async fn record(
     record.add(&BTreeMap::from([(policy.name_any(), entry)])).await
 }
 
-/// Lets every policy select what it did, then takes ours away. Each can be done again without harm.
+/// Restores the selectors of all policies, then deletes ours. Can be repeated.
 ///
 /// # Errors
-/// [`NetworkError`]; what was done so far stands, and a next call goes on from there.
+/// [`NetworkError`]. What was done is kept, and the next call continues.
 pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), NetworkError> {
     let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let params =

@@ -1,4 +1,4 @@
-//! Has a namespace enforce the Pod Security Standard `baseline` while it is a clean room, and what it enforced before once it opens.
+//! Enforces the Pod Security Standard `baseline` in a clean room, and restores the namespace's own level when it opens.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
@@ -10,7 +10,7 @@ use crate::calls::{IoError, call};
 
 pub use resurgam_core::isolation::controls::pod_security::{change, is_enforced};
 
-/// Has the namespace enforce what a clean room has to. Returns it as it is then.
+/// Enforces the level that a clean room requires. Returns the updated namespace.
 ///
 /// # Errors
 /// The API server's, such as a conflict.
@@ -18,7 +18,7 @@ pub async fn enforce(client: &Client, namespace: &Namespace, privileged: bool) -
     write(client, namespace, change(namespace, privileged)).await
 }
 
-/// Has the namespace enforce what it did before.
+/// Restores the level that the namespace had before.
 ///
 /// # Errors
 /// The API server's, such as a conflict.

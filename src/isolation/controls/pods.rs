@@ -1,4 +1,4 @@
-//! Pods of a sealed namespace: every one that lives goes, whatever its owner says, and none comes back.
+//! Ends the pods of a sealed namespace: deletes every live one, whatever its owner, so that none comes back.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
@@ -12,7 +12,7 @@ pub use resurgam_core::isolation::controls::pods::{
     GRACE_SECONDS, Todo, is_live, is_static, is_unmanaged, todo,
 };
 
-/// Selects pods that use the network of their node: no NetworkPolicy touches those.
+/// Field selector of pods on their node's network, which NetworkPolicies do not affect.
 pub const NODE_NETWORK: &str = "spec.hostNetwork=true";
 /// Pods written at a time.
 const PARALLEL: usize = 8;
@@ -28,7 +28,7 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Pod>, IoError>
     list_all(&format!("list pods in namespace {namespace}"), &api, ListParams::default(), PAGE).await
 }
 
-/// Names of the pods that may run on the network of their nodes.
+/// Returns the names of live pods on their node's network.
 ///
 /// # Errors
 /// The API server refused, or did not answer.
@@ -40,11 +40,11 @@ pub async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<Str
     Ok(found.items.iter().map(ResourceExt::name_any).collect())
 }
 
-/// Ends every pod, as far as it gets: deletes those that live, with a grace period of a second, and takes the finalizers off those
-/// whose containers have ended. Returns how many were written.
+/// Ends every pod as far as possible: deletes live ones with a grace period of a second, and removes finalizers from those whose
+/// containers have ended. Returns how many were written.
 ///
 /// # Errors
-/// The first refusal or failure; the other pods were written all the same.
+/// The first failure. The other pods were written.
 pub async fn end(client: &Client, namespace: &str, pods: &[Pod]) -> Result<usize, IoError> {
     let writes = pods.iter().filter_map(|pod| Some((pod, todo(pod)?)));
     let all: Vec<_> = writes.map(|(pod, todo)| write(client, namespace, pod, todo)).collect();
@@ -70,7 +70,7 @@ async fn write(client: &Client, namespace: &str, pod: &Pod, todo: Todo) -> Resul
             }});
             let what = format!("take finalizers off Pod {namespace}/{name}, which has ended");
             match call_opt(what, api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
-                // Its status was written in between: its next change wakes us.
+                // The pod's status changed in between; that change wakes a pass.
                 Err(error) if error.is_conflict() => {}
                 other => drop(other?),
             }

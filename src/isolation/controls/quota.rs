@@ -1,4 +1,4 @@
-//! Raises quotas that keep a control from being written, and sets them back on release.
+//! Raises quotas that block the writes of a control, and restores them on release.
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -10,10 +10,10 @@ use crate::calls::{IoError, call, call_opt};
 
 pub use resurgam_core::isolation::controls::quota::{RAISED_ANNOTATION, raising, restoring};
 
-/// Raises every quota of the namespace that bounds what isolating creates. Returns the names of those that were raised.
+/// Raises every quota that limits what isolating creates. Returns the names of the raised quotas.
 ///
 /// # Errors
-/// The API server refused, or did not answer; what was raised so far stands.
+/// The API server refused, or did not answer. What was raised is kept.
 pub async fn raise(client: &Client, namespace: &str) -> Result<Vec<String>, IoError> {
     let api: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     let what = format!("list resourcequotas in namespace {namespace}");
@@ -27,10 +27,10 @@ pub async fn raise(client: &Client, namespace: &str) -> Result<Vec<String>, IoEr
     Ok(raised)
 }
 
-/// Sets every quota back that was raised.
+/// Restores every raised quota.
 ///
 /// # Errors
-/// The API server refused, or did not answer; a next call goes on from there.
+/// The API server refused, or did not answer. The next call continues.
 pub async fn restore(client: &Client, namespace: &str) -> Result<(), IoError> {
     let api: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     let what = format!("list resourcequotas in namespace {namespace}");

@@ -1,4 +1,4 @@
-//! Workloads to zero: what starts pods is listed, and what the core says is written.
+//! Scales workloads to zero: lists what starts pods, and writes what the core decides.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -40,7 +40,7 @@ where
     list_all(&what, &api, ListParams::default(), PAGE).await
 }
 
-/// What [`inventory`] takes.
+/// Returns the rights that [`inventory`] requires.
 #[must_use]
 pub fn inventory_rights(namespace: &str) -> Vec<Right> {
     vec![
@@ -72,7 +72,7 @@ pub async fn inventory(client: &Client, namespace: &str) -> Result<Inventory, Io
     Ok(lists.into())
 }
 
-/// Lists everything in a namespace that starts pods by itself.
+/// Lists the top-level workloads of a namespace.
 ///
 /// # Errors
 /// [`IoError`] of the first kind that could not be listed.
@@ -83,11 +83,10 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Workload>, IoE
 /// Workloads written at a time.
 const PARALLEL: usize = 8;
 
-/// Stops everything that is not stopped and recorded under this seal, as far as it gets, and notes in `found` what each is like then.
-/// Returns how many were written.
+/// Stops everything not yet stopped and recorded under this seal, as far as possible, and updates `found`. Returns how many were written.
 ///
 /// # Errors
-/// The first refusal or failure; the other workloads were written all the same, and what they are like is not noted.
+/// The first failure. The other workloads were written, but `found` is not updated.
 pub async fn stop(client: &Client, found: &mut Inventory, seal: &str) -> Result<usize, IoError> {
     let all: Vec<_> = found
         .stops(seal)
@@ -106,8 +105,8 @@ pub async fn stop(client: &Client, found: &mut Inventory, seal: &str) -> Result<
     Ok(count)
 }
 
-/// Stops one. Where it has no room for the record, that is kept where no tenant writes; and where it cannot be kept, the workload is
-/// stopped all the same: its manifest is evidence by then, and the plan says how many. Returns its UID, and what it is like then.
+/// Stops one workload. If it has no room for the record, the record is kept where no tenant writes. If that fails, the workload is
+/// stopped anyway: its manifest is evidence, and the plan names the replicas. Returns its UID and its state after the write.
 async fn stop_one(
     client: &Client,
     workload: &Workload,
@@ -117,7 +116,7 @@ async fn stop_one(
     let written = match write(client, workload, patch).await {
         Err(error) if error.status().is_some_and(has_no_room) => {
             if let Err(error) = record_apart(client, workload, seal).await {
-                tracing::warn!(%workload, %error, "how much of it ran is not recorded");
+                tracing::warn!(%workload, %error, "replicas not recorded; the workload is stopped anyway, its manifest is in the evidence");
             }
             write(client, workload, workload.halt()).await
         }
@@ -126,12 +125,12 @@ async fn stop_one(
     Ok((workload.meta.uid.clone(), written?))
 }
 
-/// How much of a workload ran, recorded apart from it.
+/// Replicas of a workload, recorded outside of it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 struct RecordedApart {
     /// Kind, namespace and name.
     workload: String,
-    /// What its annotation would say.
+    /// Value of the annotation.
     was: String,
 }
 
@@ -142,7 +141,7 @@ async fn record_apart(client: &Client, workload: &Workload, seal: &str) -> Resul
     Record { client, kind: RecordKind::Workloads, namespace, seal }.add(&BTreeMap::from([(key, entry)])).await
 }
 
-/// Returns what the workload is like then. `None`: it is gone.
+/// Returns the workload after the write. `None`: it is gone.
 async fn write(client: &Client, workload: &Workload, patch: Value) -> Result<Option<Workload>, IoError> {
     match workload.kind {
         Kind::Deployment => write_as::<Deployment>(client, workload, patch).await,

@@ -1,4 +1,4 @@
-//! Logs may hold what is personal: they are kept encrypted, for those alone who have an identity (age) that was named.
+//! Encryption of logs, which may contain personal data, with age for the configured recipients.
 
 use std::io::{self, Read, Write};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use age::stream::StreamWriter;
 use age::{Decryptor, Encryptor};
 
-/// One who may read what is encrypted, as `--evidence-recipient` takes it: `age1…`.
+/// An age recipient (`age1…`), the format of `--evidence-recipient`.
 #[derive(Clone, Debug)]
 pub struct Recipient(Arc<age::x25519::Recipient>);
 
@@ -20,11 +20,11 @@ impl FromStr for Recipient {
     }
 }
 
-/// A text that is being encrypted. Never more of it is held in clear than was last written.
+/// A text being encrypted. Holds no more clear text than the last write.
 pub(super) struct Encrypted(StreamWriter<Vec<u8>>);
 
 impl Encrypted {
-    /// Begins a text for all of these.
+    /// Starts a text for these recipients.
     pub(super) fn to(recipients: &[Recipient]) -> io::Result<Self> {
         let recipients = recipients.iter().map(|recipient| {
             let recipient: &dyn age::Recipient = recipient.0.as_ref();
@@ -38,13 +38,13 @@ impl Encrypted {
         self.0.write_all(clear)
     }
 
-    /// Ends the text. Without this it does not decrypt.
+    /// Ends the text. Without this call it cannot be decrypted.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         self.0.finish()
     }
 }
 
-/// Those who read what is encrypted: the identities (`AGE-SECRET-KEY-1…`) of a file, as `age-keygen` writes it.
+/// age identities (`AGE-SECRET-KEY-1…`) of a file as `age-keygen` writes it.
 pub struct Identities(Vec<age::x25519::Identity>);
 
 impl FromStr for Identities {
@@ -53,7 +53,7 @@ impl FromStr for Identities {
     fn from_str(text: &str) -> Result<Self, String> {
         let lines = text.lines().map(str::trim).enumerate();
         let said = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        // The line itself is a secret: it is not repeated.
+        // The line is a secret, so the error does not repeat it.
         let identities = said.map(|(index, line)| {
             line.parse()
                 .map_err(|why| format!("line {}: no age identity (AGE-SECRET-KEY-1…): {why}", index + 1))
@@ -68,10 +68,10 @@ impl FromStr for Identities {
 }
 
 impl Identities {
-    /// The clear text of what is encrypted, as it is read.
+    /// Returns a reader of the clear text.
     ///
     /// # Errors
-    /// It is not encrypted for one of these, or it is broken; here, or while it is read.
+    /// The text is not encrypted for any of these identities, or is corrupt. The reader may also fail.
     pub fn decrypt<R: Read>(&self, encrypted: R) -> io::Result<impl Read + use<R>> {
         let decryptor = Decryptor::new_buffered(io::BufReader::new(encrypted)).map_err(io::Error::other)?;
         let identities = self.0.iter().map(|identity| identity as &dyn age::Identity);
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_recipient_reads_what_was_encrypted_and_nobody_else_does() {
+    fn only_recipients_can_decrypt() {
         let identities = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
         let recipients: Vec<Recipient> =
             identities.iter().map(|who| who.to_public().to_string().parse().unwrap()).collect();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_identities_reads_what_was_encrypted_for_one_of_them() {
+    fn any_identity_of_a_file_decrypts() {
         use age::secrecy::ExposeSecret;
         let [one, other] = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
         let encrypted = age::encrypt(&other.to_public(), b"a log").unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recipient_is_refused_with_what_is_wanted() {
+    fn invalid_recipient_is_refused_with_the_format() {
         for text in ["", "ssh-ed25519 AAAA", "AGE-SECRET-KEY-1XYZ", "age1qqqq"] {
             assert!(text.parse::<Recipient>().unwrap_err().contains("age1…"), "{text}");
         }

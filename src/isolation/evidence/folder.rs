@@ -1,20 +1,19 @@
-//! A folder as a store. `object_store` has one too, but neither folders of mode 0700 nor files of mode 0600, and it leaves
-//! what a failed write began.
+//! A folder as a store. The one of `object_store` neither sets modes 0700 and 0600 nor removes the remains of a failed write.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-/// Stores the bytes under that name, durably, without ever overwriting, and reads them back. Blocks.
+/// Writes a file durably, without overwriting, and reads it back. Blocks.
 pub(super) fn store(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     private_folder(folder)?;
     let path = folder.join(name);
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
     let linked = write(&temporary, bytes).and_then(|()| {
-        // A link, unlike a rename, fails where something is already.
+        // Unlike a rename, a link fails if the target exists.
         std::fs::hard_link(&temporary, &path)
     });
-    // Nothing is there to be removed if it could not be made.
+    // If the file could not be created, there is nothing to remove.
     let removed = std::fs::remove_file(&temporary);
     match linked {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -33,7 +32,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Evidence is for the operator's eyes: it names what an attacker would like to know.
+/// Evidence is private to the operator: it would help an attacker.
 fn private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_never_overwritten_nor_taken_for_what_it_is_not() {
+    fn existing_object_is_never_overwritten_or_mistaken() {
         let folder = tempfile::tempdir().unwrap();
         let into = folder.path().join("library");
         store(&into, "a.json", b"first").unwrap();
@@ -83,7 +82,7 @@ mod tests {
     fn a_failed_write_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let into = folder.path().join("library");
-        // A folder in its place: the link fails, and so does reading it back.
+        // With a folder in its place, both linking and reading back fail.
         std::fs::create_dir_all(into.join("a.json")).unwrap();
         assert!(store(&into, "a.json", b"first").is_err());
         assert_eq!(std::fs::read_dir(&into).unwrap().count(), 1);

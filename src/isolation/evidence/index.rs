@@ -1,4 +1,4 @@
-//! Indices: each tells of one sealing, and lists what was kept of it.
+//! Indices of evidence: each describes one sealing and lists the stored objects.
 
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -7,30 +7,30 @@ use sha2::{Digest, Sha256};
 use super::read::{Object, ReadError};
 use super::store::{Kept, Store, hex};
 
-/// Longest index that is read. One lists some 500 bytes for each container.
+/// Maximum size of an index. One container takes about 500 bytes.
 const LIMIT: u64 = 64 << 20;
-/// By so many bytes it is known whether an object is an index or the manifests.
+/// Number of bytes that tell an index from manifests.
 const HEAD: usize = 4 << 10;
-/// Only manifests begin with a list of objects; an index counts them. Within a text the quotes are escaped.
+/// Only manifests start with a list of objects; an index has their number. In strings, the quotes would be escaped.
 const LIST: &[u8] = br#""objects":["#;
 
-/// What an index says, as far as it is told here.
+/// The fields of an index that are used here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Index {
-    /// Whose evidence it is.
+    /// The captured namespace.
     pub namespace: String,
     /// UID of the Quarantine.
     pub quarantine: String,
-    /// When it was captured.
+    /// Time of the capture.
     pub at: String,
-    /// How many objects the manifests hold.
+    /// Number of objects in the manifests.
     pub objects: i64,
     manifests: Option<Kept>,
     #[serde(default)]
     containers: Vec<Container>,
     #[serde(default)]
     snapshots: Vec<Snapshot>,
-    /// What could not be had, and why.
+    /// What could not be captured, and why.
     #[serde(default)]
     pub missing: Vec<String>,
 }
@@ -61,18 +61,18 @@ impl Log {
     }
 }
 
-/// An object that an index lists.
+/// An object listed in an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listed {
-    /// What it is, for people.
+    /// Description for people.
     pub what: String,
-    /// Where it is, and what it is like.
+    /// Name, digest and size of the object.
     #[serde(flatten)]
     pub kept: Kept,
 }
 
 impl Index {
-    /// Everything that it lists.
+    /// Returns all listed objects.
     #[must_use]
     pub fn listed(&self) -> Vec<Listed> {
         let manifests =
@@ -88,37 +88,37 @@ impl Index {
         manifests.chain(logs.flatten()).collect()
     }
 
-    /// How many logs it lists.
+    /// Returns the number of listed logs.
     #[must_use]
     pub fn logs(&self) -> usize {
         self.listed().len() - usize::from(self.manifests.is_some())
     }
 
-    /// Names of the VolumeSnapshots that were asked for.
+    /// Returns the names of the requested VolumeSnapshots.
     pub fn snapshots(&self) -> impl Iterator<Item = &str> {
         self.snapshots.iter().map(|snapshot| snapshot.name.as_str())
     }
 
-    /// Bytes of everything that it lists.
+    /// Returns the total size of all listed objects, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.listed().iter().map(|listed| listed.kept.size).sum()
     }
 }
 
-/// One sealing: an index, and where it is.
+/// One sealing: an index and its object in the store.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sealing {
-    /// The index.
+    /// The object of the index.
     pub object: Object,
-    /// The digest of its content.
+    /// Digest of its content.
     pub digest: String,
-    /// What it says. Trusted only where the digest is the one that its name says.
+    /// The parsed index. Valid only if the digest equals the one in its name.
     pub index: Index,
 }
 
 impl Sealing {
-    /// Is its content what its name says?
+    /// Returns whether the digest equals the one in the name.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.object.digest().as_deref() == Some(self.digest.as_str())
@@ -126,7 +126,7 @@ impl Sealing {
 }
 
 impl Store {
-    /// The sealings of a namespace, or of all, each namespace's in the order of time. Only indices are read.
+    /// Returns the sealings of one namespace or of all, by namespace and time. Reads only indices.
     ///
     /// # Errors
     /// [`ReadError`]
@@ -140,8 +140,8 @@ impl Store {
         Ok(sealings)
     }
 
-    /// The digest of an object's content, and what it says where it is an index. What is none is read to its end only where `whole`
-    /// says so; otherwise its digest means nothing.
+    /// Returns the digest of an object and, if it is an index, its content. Other objects are read completely only if `whole`; otherwise
+    /// their digest is meaningless.
     pub(super) async fn examine(
         &self,
         object: &Object,
@@ -156,7 +156,7 @@ impl Store {
                 if may_be_index {
                     kept.extend_from_slice(&chunk);
                     let head = kept.get(..HEAD).unwrap_or(&kept);
-                    // Longer than it was when it was listed: it is being written, or somebody plays.
+                    // Longer than when it was listed: it is being written or was tampered with.
                     may_be_index = !head.windows(LIST.len()).any(|part| part == LIST)
                         && u64::try_from(kept.len()).is_ok_and(|length| length <= LIMIT);
                 }
@@ -173,7 +173,7 @@ impl Store {
     }
 }
 
-/// Each namespace's by time.
+/// Sorts by namespace and time.
 pub(super) fn sort(sealings: &mut [Sealing]) {
     sealings.sort_by(|a, b| (&a.object.namespace, &a.index.at).cmp(&(&b.object.namespace, &b.index.at)));
 }

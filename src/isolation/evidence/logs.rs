@@ -1,4 +1,4 @@
-//! The containers' logs, of this run and of the one before: bounded, encrypted as they come, a few at a time.
+//! Captures containers' logs, of the current and the previous run: limited in size, encrypted as they arrive, a few at a time.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -15,16 +15,16 @@ use super::encrypt::Encrypted;
 use super::{Evidence, Kept, Miss};
 use crate::calls::{IoError, call};
 
-/// Logs read at a time. Of each, what is encrypted is held until it is stored.
+/// Logs read at a time. Each encrypted log is held in memory until it is stored.
 const PARALLEL: usize = 4;
-/// How long one log may take, from its first byte to its last.
+/// Deadline for one log.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Read at a time.
+/// Size of a read.
 const CHUNK: usize = 64 << 10;
-/// How a kubelet says, in the place of a log and without an error, that it has none.
+/// Text that a kubelet sends, without an error, instead of a log that it does not have.
 const UNAVAILABLE: &[u8] = b"unable to retrieve container logs for ";
 
-/// One container, as the index has it.
+/// One container in the index.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Container {
@@ -45,30 +45,30 @@ pub(super) struct Container {
     previous_log: Log,
 }
 
-/// What became of a log.
+/// Result of capturing a log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Log {
-    /// It has not been asked for.
+    /// Not requested.
     NotAsked,
-    /// It is kept.
+    /// Stored.
     Kept {
         #[serde(flatten)]
         kept: Kept,
-        /// How long it is in clear.
+        /// Size of the clear text.
         bytes: u64,
-        /// There was more of it.
+        /// The log was longer than the limit.
         truncated: bool,
     },
-    /// There is none, and none is missed.
+    /// There is none, and none is expected.
     None(String),
-    /// There was one, and it is gone. Nobody can get it, now or later.
+    /// It existed and is gone; nobody can get it.
     Gone(String),
-    /// There is one, and it could not be had.
+    /// It exists, but could not be read.
     Failed(String),
 }
 
-/// Every container of every pod. Those that never started have no logs.
+/// Returns all containers of the pods. Containers that never started have no logs.
 pub(super) fn containers(pods: &[Pod]) -> Vec<Container> {
     let mut all = Vec::new();
     for pod in pods {
@@ -107,7 +107,7 @@ pub(super) fn containers(pods: &[Pod]) -> Vec<Container> {
     all
 }
 
-/// How many containers have a log that is kept.
+/// Returns the number of containers with a stored log.
 pub(super) fn count(containers: &[Container]) -> i64 {
     let kept = |log: &Log| matches!(log, Log::Kept { .. });
     let count = containers.iter().filter(|c| kept(&c.log) || kept(&c.previous_log)).count();
@@ -123,7 +123,7 @@ impl Container {
         self.running = state.is_some_and(|state| state.running.is_some());
         let ended = state.is_some_and(|state| state.terminated.is_some());
         let ran_before = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
-        // Of one that waits to be started again, the kubelet takes the run before for the current one.
+        // While a container waits to be restarted, the kubelet treats the previous run as the current one.
         if self.running || ended || ran_before {
             self.log = Log::NotAsked;
         }
@@ -136,18 +136,18 @@ impl Container {
         *(if previous { &self.previous_log } else { &self.log }) == Log::NotAsked
     }
 
-    /// What a refusal means for this log.
+    /// Returns what a refusal means for this log.
     fn judge(&self, previous: bool, error: &IoError) -> Log {
         let refused = |code| error.status().is_some_and(|status| status.code == code);
         let why = error.to_string();
         if previous && (refused(400) || refused(404)) {
-            return Log::None(format!("of its run before nothing is there any more: {why}"));
+            return Log::None(format!("the log of its previous run is gone: {why}"));
         }
-        // The pod has ended meanwhile; or the container ended before, and its node has cleared it away.
+        // The pod has ended, or the container ended and its node removed the log.
         if refused(404) || (refused(400) && !self.running) { Log::Gone(why) } else { Log::Failed(why) }
     }
 
-    /// What it means that its node has no such log.
+    /// Returns what it means that the node does not have the log.
     fn unavailable(&self, previous: bool) -> Log {
         let away = "its node has cleared it away".to_owned();
         match (previous, self.running) {
@@ -169,12 +169,12 @@ impl Container {
     }
 }
 
-/// Gets logs.
+/// Reads and stores logs.
 pub(super) struct Logs<'a> {
     evidence: &'a Evidence,
     namespace: &'a str,
     pods: Api<Pod>,
-    /// Nodes that did not answer in time. They are not asked again: a dead one would cost its deadline for each container.
+    /// Nodes that did not answer in time. They are skipped, since a dead node would cost a deadline per container.
     silent: Mutex<BTreeSet<String>>,
 }
 
@@ -184,7 +184,7 @@ impl<'a> Logs<'a> {
         Self { evidence, namespace, pods, silent: Mutex::default() }
     }
 
-    /// Which of the logs cannot be had, by asking for one byte of each.
+    /// Returns which logs cannot be read, by requesting one byte of each.
     pub(super) async fn unavailable(&self, containers: &[Container]) -> Vec<Miss> {
         let asked = asked(containers);
         let tried = stream::iter(asked).map(|(index, previous)| async move {
@@ -198,7 +198,7 @@ impl<'a> Logs<'a> {
         tried.buffered(PARALLEL).filter_map(std::future::ready).collect().await
     }
 
-    /// Keeps them.
+    /// Stores the logs.
     pub(super) async fn keep(&self, containers: &mut [Container], missing: &mut Vec<Miss>) {
         let outcomes: Vec<(usize, bool, Log)> = {
             let containers = &*containers;
@@ -217,7 +217,7 @@ impl<'a> Logs<'a> {
 
     async fn keep_one(&self, container: &Container, previous: bool) -> Log {
         let limit = self.evidence.log_limit;
-        // One byte more than is kept tells whether there is more.
+        // One byte more than the limit shows whether the log is longer.
         let log = match self.open(container, previous, limit.saturating_add(1)).await {
             Ok(log) => log,
             Err(why) => return why,
@@ -240,7 +240,7 @@ impl<'a> Logs<'a> {
         }
     }
 
-    /// Begins to read a log.
+    /// Opens a log.
     async fn open(
         &self,
         container: &Container,
@@ -272,7 +272,7 @@ impl<'a> Logs<'a> {
     }
 }
 
-/// Which logs are to be asked for: whose, and whether of the run before.
+/// Returns which logs to request: index of the container, and whether of the previous run.
 fn asked(containers: &[Container]) -> Vec<(usize, bool)> {
     let both = containers.iter().enumerate().flat_map(|(index, c)| [(index, false, c), (index, true, c)]);
     both.filter(|(_, previous, c)| c.is_asked(*previous))
@@ -280,7 +280,7 @@ fn asked(containers: &[Container]) -> Vec<(usize, bool)> {
         .collect()
 }
 
-/// What was read.
+/// Result of reading a log.
 #[derive(Debug)]
 enum Read {
     Nothing,
@@ -309,7 +309,7 @@ async fn read(log: impl AsyncRead, limit: u64, mut text: Encrypted) -> std::io::
         text.write(new)?;
         bytes += u64::try_from(new.len()).unwrap_or_default();
     }
-    // A line of a log begins with its time, as that is asked for.
+    // Lines of a log start with their time, so this is the kubelet's own text.
     if head == UNAVAILABLE {
         return Ok(Read::Unavailable);
     }

@@ -36,7 +36,7 @@ fn pod(state: Option<&str>, last: Option<&str>) -> Pod {
 }
 
 #[test]
-fn a_log_is_asked_for_where_something_ran_and_the_one_before_where_that_did() {
+fn logs_are_requested_of_current_and_previous_runs() {
     for (state, last, asked_for) in [
         (None, None, (false, false)),
         (Some(WAITING), None, (false, false)),
@@ -58,7 +58,7 @@ fn a_log_is_asked_for_where_something_ran_and_the_one_before_where_that_did() {
 }
 
 #[test]
-fn the_index_says_what_ran_where_by_which_image() {
+fn index_names_containers_nodes_and_images() {
     let mut pod = pod(Some(RUNNING), None);
     let index = serde_json::to_value(&containers(&[pod.clone()])[1]).unwrap();
     for (key, value) in [
@@ -79,7 +79,7 @@ fn the_index_says_what_ran_where_by_which_image() {
 }
 
 #[test]
-fn a_log_that_its_node_does_not_have_is_missed_if_it_has_been_and_a_failure_if_it_should_be() {
+fn log_absent_from_its_node_is_missing_or_a_failure() {
     for (state, previous, expected) in [
         (RUNNING, false, Some(true)),
         (ENDED, false, Some(false)),
@@ -153,7 +153,7 @@ async fn a_log_is_cut_at_its_limit_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_a_kubelet_says_in_the_place_of_a_log_is_none() {
+async fn kubelet_error_text_is_no_log() {
     let recipient: Recipient = age::x25519::Identity::generate().to_public().to_string().parse().unwrap();
     let text = || Encrypted::to(std::slice::from_ref(&recipient)).unwrap();
     let said = Cursor::new(b"unable to retrieve container logs for containerd://1".to_vec());

@@ -1,4 +1,4 @@
-//! All that the API server holds of a namespace, with UIDs, resourceVersions and managed fields, events included.
+//! Captures all API objects of a namespace with UIDs, resourceVersions and managed fields, including events.
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,17 +16,17 @@ use crate::calls::{IoError, call};
 /// Kinds listed at a time.
 const PARALLEL: usize = 6;
 
-/// What the API server told.
+/// Captured objects.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
-    /// Every object, the namespace itself first.
+    /// All objects, the namespace first.
     pub(super) objects: Vec<Value>,
     /// Kinds that could not be read.
     pub(super) missing: Vec<Miss>,
 }
 
 impl Manifests {
-    /// The objects of a kind of the core group, as that type; and what is said of those that are none.
+    /// Returns the objects of a kind of the core group, and an error for each that cannot be deserialized.
     pub(super) fn of<K: serde::de::DeserializeOwned>(&self, kind: &str) -> (Vec<K>, Vec<String>) {
         let of_kind =
             |object: &&Value| object["kind"] == kind && object["apiVersion"] == "v1" && object.is_object();
@@ -43,10 +43,10 @@ impl Manifests {
     }
 }
 
-/// Reads everything in a namespace.
+/// Reads all objects of a namespace.
 ///
 /// # Errors
-/// Nobody knows what there is, or which Pods, the very things that are about to go.
+/// The kinds are unknown, or the Pods, which are about to be deleted, cannot be read.
 pub(super) async fn gather(
     client: &Client,
     namespace: &str,
@@ -54,7 +54,7 @@ pub(super) async fn gather(
 ) -> Result<Manifests, CaptureError> {
     let mut kinds = kinds(client).await?;
     if key.is_none() {
-        // Without a key nothing of them is kept, so that the operator needs no right to read them.
+        // Without a key, Secrets are not captured, so the operator needs no right to read them.
         kinds.retain(|kind| full_name(kind) != "secrets");
     }
     let lists: Vec<(ApiResource, Result<Vec<Value>, IoError>)> = stream::iter(kinds)
@@ -81,8 +81,7 @@ pub(super) async fn gather(
             Err(error) if full_name(&kind) == "pods" => {
                 return Err(CaptureError::Pods(namespace.to_owned(), error.to_string()));
             }
-            // What the operator is refused was not asked of it, and what is stored so that it cannot be read will never be; what did
-            // not answer may in a moment.
+            // A kind that the operator may not read, or that can never be read, is no failure. One that did not answer may do so shortly.
             Err(error) => found.missing.push(Miss {
                 what: format!("{}: {error}", full_name(&kind)),
                 failure: error.is_transient() && !is_malformed(&error),
@@ -92,7 +91,7 @@ pub(super) async fn gather(
     Ok(found)
 }
 
-/// Every namespaced kind that can be listed, in a steady order. Events are the same in both their groups.
+/// Returns every namespaced kind that can be listed, in a stable order. Events are listed in one of their two groups only.
 async fn kinds(client: &Client) -> Result<Vec<ApiResource>, IoError> {
     let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
     let all = discovery.groups_alphabetical().into_iter().flat_map(|group| group.recommended_resources());
@@ -111,7 +110,7 @@ fn full_name(kind: &ApiResource) -> String {
     if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
 }
 
-/// Can an object of the kind not be read at all, whatever is done?
+/// Returns whether an object of the kind can never be deserialized by the API server.
 fn is_malformed(error: &IoError) -> bool {
     let said = |text: &str| error.status().is_some_and(|status| status.message.contains(text));
     ["conversion webhook", "unable to decode", "error decoding", "too large"].into_iter().any(said)
@@ -132,7 +131,7 @@ async fn list(
         let page = api.list(&params).await?;
         let next = page.metadata.continue_.clone();
         let values = page.items.into_iter().map(|mut object| {
-            // The items of a list do not say what they are.
+            // Items of a list carry no type.
             object.types.get_or_insert_with(|| TypeMeta {
                 api_version: kind.api_version.clone(),
                 kind: kind.kind.clone(),
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_namespace_holds_is_read_if_it_can_be_listed_and_events_once() {
+    fn listable_kinds_are_captured_and_events_once() {
         let can = |scope: Scope, verb: &str| ApiCapabilities {
             scope,
             subresources: Vec::new(),

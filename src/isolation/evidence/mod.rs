@@ -1,6 +1,5 @@
-//! Evidence, kept before anything is stopped: what the API server holds of a namespace, the containers' logs, encrypted, and
-//! snapshots of its volumes. An index lists each object that is kept, with its digest; the index's own digest is what the
-//! Quarantine's status says.
+//! Evidence, captured before anything is stopped: a namespace's API objects, its containers' logs, encrypted, and snapshots of its
+//! volumes. An index lists each stored object with its digest; the digest of the index is in the Quarantine's status.
 
 use std::time::Duration;
 
@@ -36,89 +35,89 @@ pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};
 pub use verify::{Finding, Found, Problem, Verified};
 
-/// Longest entry, and most entries, of `missing` in the status; the index has them all.
+/// Maximum length and number of entries of `missing` in the status. The index has all of them.
 const MISSING: (usize, usize) = (256, 64);
-/// How many failures an error tells of.
-const TOLD: usize = 3;
-/// Most bytes that are kept of one container's log, unless it is said otherwise.
+/// Maximum number of failures in an error message.
+const MAX_NAMED: usize = 3;
+/// Default limit of one container's log, in bytes.
 pub const LOG_LIMIT: u64 = 16 << 20;
-/// How long VolumeSnapshots of a namespace are waited for, unless it is said otherwise.
+/// Default wait for the VolumeSnapshots of a namespace.
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 
-/// What is kept, where, and for whose eyes.
+/// What is captured, and where it is stored.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// Where to.
+    /// The evidence store.
     pub store: Store,
-    /// Who may read the logs. Nobody: no logs are kept.
+    /// Recipients who can decrypt the logs. Empty: logs are not captured.
     pub recipients: Vec<Recipient>,
-    /// For digests of Secrets' values. Without it no Secret is read.
+    /// Key for digests of Secrets' values. `None`: Secrets are not read.
     pub key: Option<DigestKey>,
-    /// Most bytes that are kept of one container's log.
+    /// Limit of one container's log, in bytes.
     pub log_limit: u64,
-    /// How long VolumeSnapshots of a namespace are waited for, at each try.
+    /// How long an attempt waits for the VolumeSnapshots of a namespace.
     pub snapshot_wait: Duration,
 }
 
 impl Evidence {
-    /// Into that store; no logs, and no digests of Secrets.
+    /// Creates settings for this store, without logs and Secrets.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store, recipients: Vec::new(), key: None, log_limit: LOG_LIMIT, snapshot_wait: SNAPSHOT_WAIT }
     }
 }
 
-/// What is captured, and for which sealing.
+/// The sealing that is captured.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The namespace.
     pub namespace: &'a str,
     /// UID of its Quarantine.
     pub quarantine: &'a str,
-    /// Digest of the capture before this one, if there was one: tells this sealing from that.
+    /// Digest of the previous capture, if any. Distinguishes sealings of the same Quarantine.
     pub before: Option<&'a str>,
-    /// Is whatever cannot be kept a failure?
+    /// Whether anything that cannot be captured is a failure.
     pub mode: CaptureMode,
 }
 
-/// Why evidence is not kept as it was asked for. Then nothing may be stopped either.
+/// Why a required capture failed. Nothing may be stopped then.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The API server did not tell what there is.
+    /// The API server did not return the objects.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Pods could not be read, the very thing that is about to go.
+    /// Pods, which are about to be deleted, could not be read.
     #[error("pods of namespace {0} could not be captured: {1}")]
     Pods(String, String),
     /// The evidence could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The evidence could not be written as JSON, or is none that can be read.
+    /// The evidence cannot be converted to JSON or back.
     #[error("evidence of namespace {0} could not be written: {1}")]
     Encode(String, String),
-    /// Not all could be had that was asked for.
+    /// Something that is required is missing.
     #[error("evidence of namespace {namespace} is not complete: {what}")]
     Incomplete {
-        /// Whose.
+        /// The namespace.
         namespace: String,
-        /// The first of what is missing.
+        /// The first of the missing items.
         what: String,
     },
 }
 
-/// Something that is not kept.
+/// Something that is not captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Miss {
-    /// What, and why not.
+    /// What is missing, and why.
     what: String,
-    /// It was asked for, and may be had later.
+    /// It is required, and a later attempt may succeed.
     failure: bool,
 }
 
-/// Keeps everything in a namespace, and tells of the snapshots that were taken before.
+/// Captures everything in a namespace, and adds the snapshots taken before.
 ///
 /// # Errors
-/// [`CaptureError`]. In mode `BestEffort`: only if nobody knows what there is to be stopped.
+/// [`CaptureError`]. In mode `BestEffort`, only if it is unknown what is about to be stopped.
 pub async fn capture(
     client: &Client,
     evidence: &Evidence,
@@ -131,14 +130,14 @@ pub async fn capture(
     let unreadable = |error: serde_json::Error| CaptureError::Encode(namespace.to_owned(), error.to_string());
     let (pods, malformed) = found.of::<Pod>("Pod");
     let mut missing = std::mem::take(&mut found.missing);
-    // Their manifests are kept as they are; a tenant may have written what cannot be read, and holds nothing up by that.
+    // A tenant's malformed objects are captured as they are and must not block anything.
     missing.extend(malformed.into_iter().map(|what| Miss { what, failure: false }));
     complete(subject, &missing)?;
 
     let logs = logs::Logs::new(client, evidence, namespace);
     let mut containers = logs::containers(&pods);
     if mode == CaptureMode::Required && !evidence.recipients.is_empty() {
-        // Tried first: a capture that is going to fail does not fill the store with what it has, at each try.
+        // Checked first: a capture that will fail must not fill the store at each attempt.
         complete(subject, &logs.unavailable(&containers).await)?;
     }
     missing.extend(snapshots.missing.iter().cloned());
@@ -172,7 +171,7 @@ pub async fn capture(
         objects: if manifests.is_some() && indexed { count } else { 0 },
         logs: (!evidence.recipients.is_empty()).then_some(logs),
         snapshots: snapshots.cut().take(snapshots::MOST).map(str::to_owned).collect(),
-        missing: told(&missing),
+        missing: summary(&missing),
     })
 }
 
@@ -181,7 +180,7 @@ async fn keep_manifests(
     namespace: &str,
     found: Manifests,
 ) -> Result<Kept, CaptureError> {
-    // No time in it: what has not changed since the last try is the same object.
+    // The content has no time in it, so that an unchanged capture is the same object.
     let content = json!({
         "evidence": "resurgam.dev/v2", "namespace": namespace, "objects": Value::Array(found.objects),
     });
@@ -190,7 +189,7 @@ async fn keep_manifests(
     Ok(evidence.store.keep(namespace, "json", bytes).await?)
 }
 
-/// Under `BestEffort` a failure to store is listed, and no more.
+/// Returns `None` and adds to `missing` if storing fails in mode `BestEffort`.
 fn tolerate<T>(
     subject: Subject<'_>,
     outcome: Result<T, CaptureError>,
@@ -200,14 +199,14 @@ fn tolerate<T>(
         Ok(kept) => Ok(Some(kept)),
         Err(error) if subject.mode == CaptureMode::Required => Err(error),
         Err(error) => {
-            // First: nothing of the rest may be found.
+            // First, since without this object the others cannot be found.
             missing.insert(0, Miss { what: error.to_string(), failure: true });
             Ok(None)
         }
     }
 }
 
-/// Under `Required`: is all there that was asked for?
+/// Returns an error in mode `Required` if anything required is missing.
 fn complete(subject: Subject<'_>, missing: &[Miss]) -> Result<(), CaptureError> {
     let failures: Vec<&str> =
         missing.iter().filter(|miss| miss.failure).map(|miss| miss.what.as_str()).collect();
@@ -215,23 +214,23 @@ fn complete(subject: Subject<'_>, missing: &[Miss]) -> Result<(), CaptureError> 
         return Ok(());
     }
     let mut what: Vec<String> =
-        failures.iter().take(TOLD).map(|failure| shorten(failure, MISSING.0)).collect();
-    if failures.len() > TOLD {
-        what.push(format!("and {} more", failures.len() - TOLD));
+        failures.iter().take(MAX_NAMED).map(|failure| shorten(failure, MISSING.0)).collect();
+    if failures.len() > MAX_NAMED {
+        what.push(format!("and {} more", failures.len() - MAX_NAMED));
     }
     Err(CaptureError::Incomplete { namespace: subject.namespace.to_owned(), what: what.join("; ") })
 }
 
-/// As much of what is missing as the status may hold.
-fn told(missing: &[Miss]) -> Vec<String> {
+/// Returns what is missing, shortened to the limits of the status.
+fn summary(missing: &[Miss]) -> Vec<String> {
     let (length, most) = MISSING;
-    let mut told: Vec<_> = missing.iter().map(|miss| shorten(&miss.what, length)).collect();
-    if told.len() > most {
-        let rest = told.len() - (most - 1);
-        told.truncate(most - 1);
-        told.push(format!("and {rest} more: see the evidence"));
+    let mut summary: Vec<_> = missing.iter().map(|miss| shorten(&miss.what, length)).collect();
+    if summary.len() > most {
+        let rest = summary.len() - (most - 1);
+        summary.truncate(most - 1);
+        summary.push(format!("and {rest} more: see the evidence"));
     }
-    told
+    summary
 }
 
 #[cfg(test)]
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_and_is_missing_is_a_failure_where_it_is_required() {
+    fn missing_item_is_a_failure_if_required() {
         for (mode, failures, others, fails) in [
             (CaptureMode::Required, 0, 0, false),
             (CaptureMode::Required, 0, 3, false),
@@ -272,8 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_does_not_take_fails_where_it_is_required_and_comes_first_of_what_is_missing_elsewhere()
-    {
+    fn failed_store_is_an_error_if_required_and_else_first_missing() {
         let full = || Err::<u8, _>(CaptureError::Encode("library".to_owned(), "full".to_owned()));
         let mut missing = misses(0, 1);
         assert!(tolerate(subject(CaptureMode::Required), full(), &mut missing).is_err());
@@ -287,11 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn the_status_holds_a_bounded_part_of_what_is_missing_and_says_so() {
-        let many = told(&misses(0, 70));
+    fn status_lists_a_bounded_part_of_missing_items() {
+        let many = summary(&misses(0, 70));
         assert_eq!((many.len(), many[63].as_str()), (64, "and 7 more: see the evidence"));
-        assert_eq!(told(&misses(0, 64))[63], "kind-63: refused");
-        let long = told(&[Miss { what: "x".repeat(300), failure: false }]);
+        assert_eq!(summary(&misses(0, 64))[63], "kind-63: refused");
+        let long = summary(&[Miss { what: "x".repeat(300), failure: false }]);
         assert_eq!(long[0].len(), 256);
     }
 }

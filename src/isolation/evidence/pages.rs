@@ -1,4 +1,4 @@
-//! Long lists, page by page.
+//! Reads long lists page by page.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use kube::api::ListParams;
 
 use crate::calls::{IoError, call};
 
-/// Objects asked for at a time.
+/// Page size.
 const PAGE: u32 = 500;
-/// As few as are asked for at a time where more do not come.
+/// Minimum page size if larger pages fail.
 const SMALLEST: u32 = 4;
-/// How often a page is asked for whose answer failed on the way. Evidence takes some sixty lists, and is taken again as a whole if
-/// one of them fails: where one answer in twenty is lost, without this it would hardly ever be complete.
+/// Attempts to read a page after transient errors. A capture takes some sixty lists and is repeated as a whole if one fails; if one
+/// answer in twenty is lost, it would hardly ever succeed otherwise.
 const TRIES: u32 = 4;
-/// How long to wait before the next try.
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A whole list, page by page.
+/// Returns a whole list.
 pub(super) async fn pages<T, F>(kind: &str, page: impl Fn(ListParams) -> F) -> Result<Vec<T>, IoError>
 where
-    // No AsyncFn: the compiler could not tell that what calls it may be spawned.
+    // Not `AsyncFn`: the compiler could not prove the caller's future `Send`.
     F: Future<Output = kube::Result<(Vec<T>, Option<String>)>>,
 {
     let mut limit = PAGE;
@@ -30,12 +30,12 @@ where
         tries += 1;
         let (values, next) = match call(format!("list {kind}"), page(params.clone())).await {
             Ok(page) => page,
-            // No answer in time has cost enough already: then only a smaller page is worth a try.
+            // After a timeout, only a smaller page is worth another attempt.
             Err(error @ IoError::Api { .. }) if error.is_transient() && tries < TRIES => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            // Each object may be as large as a tenant can make it: fewer at a time may do.
+            // Each object may be as large as a tenant can make it, so a smaller page may succeed.
             Err(error) if error.is_transient() && limit > SMALLEST => {
                 limit = (limit / 5).max(SMALLEST);
                 params.limit = Some(limit);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_that_fails_in_passing_is_asked_for_again_and_one_that_is_refused_is_not() {
+    async fn page_is_retried_after_transient_errors_only() {
         let whole = Some(vec![1, 2]);
         for (answers, found, left) in [
             (&[0, 0][..], whole.clone(), 0),

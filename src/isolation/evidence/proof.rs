@@ -1,4 +1,4 @@
-//! Proof that the store can be written to: found out before the day, and not in the middle of an incident.
+//! Verifies regularly that the store is writable, so that a failure is found before an incident.
 
 use std::time::Duration;
 
@@ -9,47 +9,53 @@ use super::Store;
 use crate::api::OPERATOR_NAMESPACE;
 use crate::leader::Published;
 
-/// Annotation of the operator's Lease: a [`StoreProof`] of its leader, as JSON. Absent or empty: none was tried yet.
+/// Annotation of the operator's Lease: the leader's [`StoreProof`] as JSON. Absent or empty: not verified yet.
 pub const STORE_ANNOTATION: &str = "resurgam.dev/evidence-store";
-/// How often it is proved anew. Each time one small object is kept: nothing in a store is ever overwritten.
+/// Interval of the verification. Each one stores a small object, since a store never overwrites.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// How soon it is tried again where it failed.
+/// Retry delay after a failure.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Whether the store could be written to.
+/// Result of a verification of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreProof {
-    /// Where it is.
+    /// Location of the store.
     pub store: String,
-    /// When that was tried.
+    /// Time of the verification.
     pub at: Timestamp,
-    /// Why it could not. Absent: it could.
+    /// The error. Absent: the store is writable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// Keeps one small object, and reads it back. It bears the time, so that it is written anew each time.
+/// Stores one small object and reads it back. The time in it makes its name unique.
 pub async fn prove(store: &Store, identity: &str, at: Timestamp) -> StoreProof {
     let text = format!("resurgam {identity} could write to this store at {at}\n");
     let kept = store.keep(OPERATOR_NAMESPACE, "txt", text.into_bytes()).await;
     StoreProof { store: store.to_string(), at, failure: kept.err().map(|error| error.to_string()) }
 }
 
-/// Proves it for as long as it is polled, and publishes what came of it.
+/// Verifies the store until the future is dropped, and publishes the results.
 pub async fn keep_proving(store: &Store, identity: &str, published: &Published) {
     loop {
         let proof = prove(store, identity, crate::clock::now()).await;
         match &proof.failure {
-            None => tracing::info!(store = proof.store, "the evidence store can be written to"),
+            None => tracing::info!(store = proof.store, "evidence store is writable"),
             Some(why) => {
-                tracing::error!(store = proof.store, why, "the evidence store cannot be written to");
+                tracing::error!(
+                    store = proof.store,
+                    why,
+                    "evidence store is not writable; fix it before namespaces are sealed"
+                );
             }
         }
         let pause = if proof.failure.is_none() { AGAIN } else { RETRY };
         match serde_json::to_string(&proof) {
             Ok(text) => published.set(STORE_ANNOTATION, text),
-            Err(error) => tracing::error!(%error, "the proof of the evidence store cannot be published"),
+            Err(error) => {
+                tracing::error!(%error, "result of the evidence store check not published; will retry")
+            }
         }
         tokio::time::sleep(pause).await;
     }
@@ -60,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_store_is_writable_only_where_an_object_was_kept_and_read_back() {
+    async fn store_is_writable_once_an_object_was_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let at = Timestamp::UNIX_EPOCH;
         let store = Store::folder(folder.path());

@@ -1,4 +1,4 @@
-//! Reads a store, chunk by chunk: an object may be as large as a namespace, and is never held as a whole.
+//! Reads a store in chunks: an object may be as large as a namespace and is never held in memory.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use tokio::io::AsyncReadExt;
 
 use super::store::{DEADLINE, Location, Store, hex, innermost};
 
-/// Read at a time.
+/// Size of a chunk.
 const CHUNK: usize = 64 << 10;
-/// Digits of a SHA-256.
+/// Hex digits of a SHA-256.
 const DIGITS: usize = 64;
 
-/// A store that could not be read, or not all of it.
+/// Why a store could not be read completely.
 #[derive(Debug, thiserror::Error)]
 #[error("evidence {what} in {location}: {why}")]
 pub struct ReadError {
@@ -26,14 +26,14 @@ pub struct ReadError {
     why: String,
 }
 
-/// Something in a store.
+/// An object in a store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Object {
-    /// Whose it is.
+    /// The namespace that it was captured from.
     pub namespace: String,
-    /// `<sha256>.json` or `<sha256>.log.age`; something else is none of ours.
+    /// `<sha256>.json` or `<sha256>.log.age`. Other names are not ours.
     pub name: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Object {
 }
 
 impl Object {
-    /// The digest that its name says, `sha256:…`. `None`: it is not named by one.
+    /// Returns the digest in the name, `sha256:…`. `None`: the name has none.
     #[must_use]
     pub fn digest(&self) -> Option<String> {
         let (digits, _) = self.name.split_once('.')?;
@@ -53,11 +53,11 @@ impl Object {
     }
 }
 
-/// An object's content.
+/// Content of an object, in chunks.
 pub type Chunks = BoxStream<'static, Result<Vec<u8>, ReadError>>;
 
 impl Store {
-    /// Everything in it, or what is of one namespace, in order. What could not be written and was left half-way is passed over.
+    /// Returns the objects of one namespace or of all, in order. Skips the remains of failed writes.
     ///
     /// # Errors
     /// [`ReadError`]
@@ -82,7 +82,7 @@ impl Store {
         Ok(objects)
     }
 
-    /// An object's content.
+    /// Opens an object's content.
     ///
     /// # Errors
     /// [`ReadError`], here or in the stream.
@@ -92,7 +92,7 @@ impl Store {
                 (Location::Folder(folder), _) => {
                     let path = folder.join(&object.namespace).join(&object.name);
                     let kind = tokio::fs::symlink_metadata(&path).await.map_err(|e| e.to_string())?;
-                    // A link may lead to what has no end.
+                    // A link could lead to an endless file.
                     if !kind.is_file() {
                         return Err("it is no regular file".to_owned());
                     }
@@ -119,7 +119,7 @@ impl Store {
                 match within(async { chunks.next().await.transpose() }).await {
                     Ok(None) => None,
                     Ok(Some(chunk)) => Some((Ok(chunk), Some(chunks))),
-                    // What comes after a failure is worth nothing.
+                    // Chunks after a failure are meaningless.
                     Err(why) => Some((Err(store.unreadable(&what, why)), None)),
                 }
             }
@@ -127,7 +127,7 @@ impl Store {
         Ok(bounded.boxed())
     }
 
-    /// The digest of an object's content, `sha256:…`.
+    /// Returns the digest of an object's content, `sha256:…`.
     ///
     /// # Errors
     /// [`ReadError`]
@@ -157,7 +157,7 @@ async fn next_chunk(mut file: tokio::fs::File) -> Result<Option<(Vec<u8>, tokio:
     Ok((read > 0).then_some((chunk, file)))
 }
 
-/// What is in each namespace's folder. What is no file, such as a link to one, is listed as empty, and cannot be opened.
+/// Returns the contents of the namespaces' folders. What is not a regular file is listed as empty and cannot be opened.
 fn in_folder(folder: &std::path::Path, only: Option<&str>) -> std::io::Result<Vec<Object>> {
     let mut objects = Vec::new();
     for entry in std::fs::read_dir(folder)? {

@@ -1,5 +1,5 @@
-//! Secrets, without their values: metadata, and a keyed digest of each value. Keyed, so that who reads the evidence cannot
-//! try guesses against it; with the key kept, two values can be compared later.
+//! Captures Secrets without their values: metadata and a keyed digest of each value. Without the key, readers of the evidence cannot test
+//! guesses; with it, values can be compared later.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,9 +19,9 @@ use super::pages::pages;
 use super::store::hex;
 use crate::calls::IoError;
 
-/// Shortest key. A shorter one could be guessed.
+/// Minimum length of the key, so that it cannot be guessed.
 const SHORTEST: usize = 32;
-/// Where `kubectl apply` leaves the whole object, values and all.
+/// Annotation in which `kubectl apply` stores the whole object, including values.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The key of the digests.
@@ -35,18 +35,18 @@ impl fmt::Debug for DigestKey {
 }
 
 impl DigestKey {
-    /// The content of that file, as it is.
+    /// Reads the key from a file, unmodified.
     ///
     /// # Errors
-    /// It cannot be read, or is too short.
+    /// The file cannot be read, or is too short.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         Self::new(std::fs::read(path)?)
     }
 
-    /// A key of these bytes.
+    /// Creates a key from bytes.
     ///
     /// # Errors
-    /// They are too few.
+    /// There are too few bytes.
     pub fn new(bytes: Vec<u8>) -> std::io::Result<Self> {
         let bytes = Zeroizing::new(bytes);
         if bytes.len() < SHORTEST {
@@ -56,16 +56,16 @@ impl DigestKey {
         Ok(Self(Arc::new(bytes)))
     }
 
-    /// The digest of a value. The same value has the same digest wherever it is: that a password is used twice can be seen.
+    /// Returns the digest of a value. Equal values have equal digests, so reused passwords are visible.
     fn digest(&self, value: &[u8]) -> Option<String> {
-        // HMAC takes keys of any length.
+        // HMAC accepts keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         mac.update(value);
         Some(format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())))
     }
 }
 
-/// All Secrets of a namespace: metadata, and a digest of each value.
+/// Returns the Secrets of a namespace: metadata, and a digest of each value.
 pub(super) async fn list(client: &Client, namespace: &str, key: &DigestKey) -> Result<Vec<Value>, IoError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let api = &api;
@@ -114,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_values_apart_under_one_key_and_nothing_without_it() {
+    fn digest_distinguishes_values_only_with_the_key() {
         let key = |byte| DigestKey::new(vec![byte; 32]).unwrap();
         let of = |key: &DigestKey, value| digests(key, secret(value).data)["password"].clone().unwrap();
         assert_eq!(of(&key(1), "hunter2"), of(&key(1), "hunter2"));
         assert_ne!(of(&key(1), "hunter2"), of(&key(1), "hunter3"));
         assert_ne!(of(&key(1), "hunter2"), of(&key(2), "hunter2"));
-        // RFC 4231, the second case, with its key made long enough by the zeros that HMAC pads it with anyway.
+        // RFC 4231, test case 2, with the key padded by zeros as HMAC does anyway.
         let mut jefe = b"Jefe".to_vec();
         jefe.resize(SHORTEST, 0);
         assert_eq!(
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubectl_apply_left_in_the_annotations_is_no_metadata() {
+    fn last_applied_annotation_is_dropped() {
         let secret = secret("hunter2");
         let kept = described(secret.metadata, &BTreeMap::new()).to_string();
         assert!(!kept.contains("aHVudGVyMg") && kept.contains("library"), "{kept}");

@@ -1,6 +1,5 @@
-//! VolumeSnapshots of a namespace's volumes, where a class for their driver exists: one for each bound claim and sealing. They
-//! are waited for until they are cut, which is when what is stopped afterwards changes them no more: before that, a
-//! driver may take as long as it takes.
+//! VolumeSnapshots of a namespace's volumes, if a class for their driver exists: one per bound claim and sealing. A capture waits until
+//! they are cut: from then on, stopping workloads does not change them. They may become usable later.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -24,63 +23,63 @@ use crate::calls::{IoError, call, call_opt};
 
 const GROUP: &str = "snapshot.storage.k8s.io";
 const VERSION: &str = "v1";
-/// Which class is meant where several fit.
+/// Annotation of the default class.
 const DEFAULT: &str = "snapshot.storage.kubernetes.io/is-default-class";
-/// Whose a snapshot is: the UID of the Quarantine.
+/// Label with the UID of the Quarantine.
 const SEAL: &str = "resurgam.dev/seal";
-/// How long an object's name may be.
+/// Maximum length of an object's name.
 const NAME: usize = 253;
-/// Most snapshots that the status may name.
+/// Maximum number of snapshots in the status.
 pub(super) const MOST: usize = 64;
 
-/// VolumeSnapshots of what is in a namespace, as far as they could be had.
+/// VolumeSnapshots of a namespace, as far as available.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshots {
-    /// Each that was asked for.
+    /// All requested snapshots.
     pub(super) asked: Vec<Snapshot>,
-    /// Volumes of which there is none.
+    /// Volumes without a snapshot.
     pub(super) missing: Vec<Miss>,
 }
 
 impl Snapshots {
-    /// Those that are cut.
+    /// Returns the names of the snapshots that are cut.
     pub(super) fn cut(&self) -> impl Iterator<Item = &str> {
         self.asked.iter().filter(|snapshot| snapshot.told.is_cut()).map(|snapshot| snapshot.name.as_str())
     }
 }
 
-/// A snapshot that was asked for, as the index has it.
+/// A requested snapshot, as in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Snapshot {
     name: String,
     uid: String,
-    /// When it was asked for: an earlier try may have done so.
+    /// Time of the request, possibly of an earlier attempt.
     at: String,
     claim: String,
     volume: String,
     class: String,
     #[serde(flatten)]
-    told: Told,
+    told: SnapshotStatus,
 }
 
-/// What its controller tells of a snapshot.
+/// Status of a snapshot from its controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
-    /// The VolumeSnapshotContent that it is bound to.
+struct SnapshotStatus {
+    /// The bound VolumeSnapshotContent.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
-    /// Its point in time, by the storage system.
+    /// Time of the snapshot according to the storage system.
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_at: Option<String>,
-    /// A volume can be made of it: a driver may have to copy for hours first.
+    /// A volume can be restored from it. Some drivers have to copy for hours first.
     ready_to_use: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-impl Told {
+impl SnapshotStatus {
     fn by(snapshot: &DynamicObject) -> Self {
         let status = &snapshot.data["status"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -97,12 +96,11 @@ impl Told {
     }
 }
 
-/// Asks for snapshots of all bound claims once its `turn` has come, which ends with that, and waits until they are cut, but for
-/// all of them together no longer than `wait`.
-/// Nothing is stopped meanwhile: what writes to the volumes is told by the snapshots, or by none.
+/// Requests snapshots of all bound claims while holding the permit `turn`, then waits until they are cut, at most for `wait` in total.
+/// Nothing is stopped in the meantime, so that all snapshots are of the running workload.
 ///
 /// # Errors
-/// [`CaptureError::Incomplete`], where one is required and could not be had.
+/// [`CaptureError::Incomplete`] if a required snapshot is missing.
 pub async fn snapshot<T>(
     client: &Client,
     subject: Subject<'_>,
@@ -126,7 +124,7 @@ pub async fn snapshot<T>(
     Ok(taken)
 }
 
-/// What is said of those that the status has no room for.
+/// Returns an entry for the snapshots that exceed the limit of the status.
 fn unnamed(cut: usize) -> Option<Miss> {
     let more = cut.checked_sub(MOST).filter(|more| *more > 0)?;
     let what = format!("{more} snapshots are in the index alone: the status names {MOST}");
@@ -134,7 +132,7 @@ fn unnamed(cut: usize) -> Option<Miss> {
 }
 
 async fn ask(client: &Client, subject: Subject<'_>, taken: &mut Snapshots) -> Result<(), Miss> {
-    // What the operator is refused was not asked of it; what did not answer may in a moment.
+    // What the operator may not read is no failure; what did not answer may do so shortly.
     let failed = |error: IoError| Miss { failure: error.is_transient(), what: format!("volumes: {error}") };
     let claims = claims(client, subject.namespace).await.map_err(failed)?;
     let bound: Vec<(&PersistentVolumeClaim, &str)> = claims.iter().filter_map(bound).collect();
@@ -170,7 +168,7 @@ async fn claims(client: &Client, namespace: &str) -> Result<Vec<PersistentVolume
     .await
 }
 
-/// `VolumeSnapshot`, and its class, if they are served.
+/// Returns `VolumeSnapshot` and its class, if they are served.
 async fn kinds(client: &Client) -> Result<Option<(ApiResource, ApiResource)>, IoError> {
     let groups = Discovery::new(client.clone()).filter(&[GROUP]);
     let found = call(format!("discover kinds of {GROUP}"), groups.run_aggregated()).await?;
@@ -245,7 +243,7 @@ async fn take_one(
         Err(error) => return Err(failed(error)),
     };
     Ok(Snapshot {
-        told: Told::by(&made),
+        told: SnapshotStatus::by(&made),
         uid: made.uid().unwrap_or_default(),
         at: made.creation_timestamp().map(|at| at.0.to_string()).unwrap_or_default(),
         name,
@@ -255,7 +253,7 @@ async fn take_one(
     })
 }
 
-/// Waits until it is cut. Why it is no evidence, or not all of it, is the second.
+/// Waits until a snapshot is cut. The second value is why it is no evidence, or incomplete.
 async fn await_cut(
     client: &Client,
     subject: Subject<'_>,
@@ -271,7 +269,7 @@ async fn await_cut(
     let cut = async {
         let mut seen = pin!(watch_object(api, one).default_backoff());
         while let Some(now) = seen.next().await {
-            // A watch goes on by itself; what it could not say is told if nothing else comes of it.
+            // The watch restarts on its own. Its error is reported only if the snapshot is not cut in time.
             let now = match now {
                 Ok(now) => now,
                 Err(error) => {
@@ -284,7 +282,7 @@ async fn await_cut(
                 now.metadata.uid.as_ref() == Some(uid) && now.metadata.deletion_timestamp.is_none()
             });
             let now = there.ok_or("it was deleted")?;
-            *told = Told::by(&now);
+            *told = SnapshotStatus::by(&now);
             if told.is_cut() {
                 return Ok(());
             }
@@ -310,7 +308,7 @@ async fn await_cut(
             what: format!(
                 "volume of claim {}: VolumeSnapshot {name}: {why}: {}",
                 asked.claim,
-                said.unwrap_or("its controller told of no error")
+                said.unwrap_or("its controller reported no error")
             ),
             failure: true,
         }),
@@ -318,14 +316,14 @@ async fn await_cut(
     (asked, miss)
 }
 
-/// Is it what we would have made? Somebody may have put an empty one in its place, before the fence was up.
+/// Returns whether the snapshot equals the one we would create. A tenant may have created an empty one before the fence was up.
 fn is_ours(snapshot: &DynamicObject, quarantine: &str, claim: &str) -> bool {
     snapshot.annotations().get(SEAL).is_some_and(|seal| seal == quarantine)
         && snapshot.data["spec"]["source"]["persistentVolumeClaimName"] == claim
         && snapshot.metadata.deletion_timestamp.is_none()
 }
 
-/// A VolumeSnapshotClass, as far as it matters.
+/// The used fields of a VolumeSnapshotClass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Class {
     name: String,
@@ -356,7 +354,7 @@ async fn classes(client: &Client, kind: &ApiResource) -> Result<Vec<Class>, IoEr
     Ok(all.into_iter().filter_map(class).collect())
 }
 
-/// The class for a driver: the only one, or the one that is marked as the default. Else why there is none.
+/// Returns the class for a driver: the only one, or the default. Otherwise, why there is none.
 fn choose<'a>(driver: &str, classes: &'a [Class]) -> Result<&'a str, String> {
     let fit: Vec<&Class> = classes.iter().filter(|class| class.driver == driver).collect();
     let marked: Vec<&Class> = fit.iter().copied().filter(|class| class.default).collect();
@@ -373,20 +371,20 @@ fn choose<'a>(driver: &str, classes: &'a [Class]) -> Result<&'a str, String> {
     }
 }
 
-/// Tells one sealing from another: of the same Quarantine, by the capture that was before it. The same through all tries.
+/// Returns an ID of the sealing, from the Quarantine and its previous capture. The same for all attempts.
 fn seal(quarantine: &str, before: Option<&str>) -> String {
     let both = format!("{quarantine}/{}", before.unwrap_or_default());
     digest(both.as_bytes()).chars().take(8).collect()
 }
 
-/// A name that is the same at each try, and another for each claim, however long that one's is.
+/// Returns a name that is the same for all attempts, differs between claims, and fits the length limit.
 fn name(seal: &str, claim: &str, uid: &str) -> String {
     let name = format!("resurgam-{seal}-{claim}");
     if name.len() <= NAME {
         return name;
     }
     let end: String = digest(format!("{claim}/{uid}").as_bytes()).chars().take(8).collect();
-    // Names are ASCII. A label within one begins and ends with a letter or a digit.
+    // Names are ASCII. Each DNS label starts and ends with a letter or digit.
     let start: String = name.chars().take(NAME - 1 - end.len()).collect();
     format!("{}-{end}", start.trim_end_matches(['-', '.']))
 }

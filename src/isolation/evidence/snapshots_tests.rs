@@ -41,7 +41,7 @@ fn a_name_is_bounded_and_each_claims_and_each_sealings_own() {
 }
 
 #[test]
-fn cut_is_what_has_a_point_in_time_or_is_ready_and_nothing_else() {
+fn snapshot_is_cut_with_a_creation_time_or_when_ready() {
     for (status, cut, ready) in [
         (Value::Null, false, false),
         (json!({"readyToUse": false, "boundVolumeSnapshotContentName": "content"}), false, false),
@@ -51,7 +51,7 @@ fn cut_is_what_has_a_point_in_time_or_is_ready_and_nothing_else() {
         (json!({"readyToUse": true}), true, true),
     ] {
         let snapshot = json!({"metadata": {"name": "s"}, "status": status});
-        let told = Told::by(&serde_json::from_value(snapshot).unwrap());
+        let told = SnapshotStatus::by(&serde_json::from_value(snapshot).unwrap());
         assert_eq!((told.is_cut(), told.ready_to_use), (cut, ready), "{status}");
     }
 }
@@ -72,7 +72,7 @@ fn only_bound_claims_have_a_volume() {
 }
 
 #[test]
-fn a_snapshot_that_somebody_else_put_there_is_not_taken_for_ours() {
+fn foreign_snapshot_is_not_taken_for_ours() {
     let there = |seal: &str, claim: &str| -> DynamicObject {
         let annotations = BTreeMap::from([(SEAL, seal)]);
         serde_json::from_value(json!({
@@ -87,7 +87,7 @@ fn a_snapshot_that_somebody_else_put_there_is_not_taken_for_ours() {
 }
 
 #[test]
-fn the_status_names_a_bounded_number_and_says_how_many_it_does_not() {
+fn status_names_a_bounded_number_and_counts_the_rest() {
     assert_eq!((unnamed(0), unnamed(MOST)), (None, None));
     let miss = unnamed(MOST + 2).unwrap();
     assert_eq!(miss.what, "2 snapshots are in the index alone: the status names 64");

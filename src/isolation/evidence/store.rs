@@ -1,5 +1,5 @@
-//! Where evidence is kept: a folder, or a bucket of an S3 server. Each object is named by its digest, never overwritten, and
-//! read back before it counts as kept.
+//! The evidence store: a folder, or a bucket of an S3 server. Objects are named by their digests, never overwritten, and read back after
+//! writing.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,12 +20,12 @@ use sha2::{Digest, Sha256};
 use super::folder;
 use crate::api::conditions::shorten;
 
-/// How long one object may take to be written and read back.
+/// Deadline for writing an object and reading it back.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
-/// Longest reason. A server may answer with a whole page.
+/// Maximum length of an error text. A server may answer with a whole page.
 const WHY: usize = 512;
 
-/// Where evidence goes, as `--evidence` takes it.
+/// Location of the store, in the format of `--evidence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// `DIR`
@@ -34,7 +34,7 @@ pub enum Location {
     Bucket {
         /// The bucket.
         bucket: String,
-        /// What every object's name begins with. May be empty.
+        /// Prefix of all objects' names. May be empty.
         prefix: Path,
     },
 }
@@ -72,18 +72,18 @@ impl fmt::Display for Location {
     }
 }
 
-/// What is kept, and under which name.
+/// A stored object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Its name within the store.
+    /// Name within the store.
     pub object: String,
     /// `sha256:…`
     pub digest: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// An object that is not kept, or that nobody can say is.
+/// Why an object is not stored, or may not be.
 #[derive(Debug, thiserror::Error)]
 #[error("evidence {object} could not be stored in {location}: {why}")]
 pub struct StoreError {
@@ -96,7 +96,7 @@ pub struct StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) location: Location,
-    /// The bucket's client, if it is one.
+    /// The client of a bucket.
     pub(super) client: Option<Arc<dyn ObjectStore>>,
 }
 
@@ -107,17 +107,17 @@ impl fmt::Display for Store {
 }
 
 impl Store {
-    /// Evidence into this folder, which is made when it is needed.
+    /// Opens a folder, which is created when needed.
     #[must_use]
     pub fn folder(folder: impl Into<PathBuf>) -> Self {
         Self { location: Location::Folder(folder.into()), client: None }
     }
 
-    /// The store at that location. A bucket's credentials, endpoint and region are taken from the variables named `AWS_*`
-    /// in `environment`. Nothing is asked of the server yet.
+    /// Opens the store at a location. Credentials, endpoint and region of a bucket are taken from the variables `AWS_*` in `environment`.
+    /// Sends no request.
     ///
     /// # Errors
-    /// What does not make a client, such as an endpoint that is no URL.
+    /// No client can be created, for instance because the endpoint is not a URL.
     pub fn open(
         location: Location,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -147,11 +147,11 @@ impl Store {
         Ok(Self { location, client: Some(Arc::new(client)) })
     }
 
-    /// Keeps the bytes as `<namespace>/<sha256>.<extension>`, durably, without ever overwriting. What is there already under
-    /// that name must be the same.
+    /// Stores the bytes durably as `<namespace>/<sha256>.<extension>`, without overwriting. An existing object of that name must be
+    /// equal.
     ///
     /// # Errors
-    /// [`StoreError`]: it is not kept, not in time, or what the store holds under that name is something else.
+    /// [`StoreError`]: writing failed or took too long, or an object of that name differs.
     pub async fn keep(&self, namespace: &str, extension: &str, bytes: Vec<u8>) -> Result<Kept, StoreError> {
         let digest = digest(&bytes);
         let name = format!("{digest}.{extension}");
@@ -165,7 +165,7 @@ impl Store {
                 }
                 (Location::Folder(folder), _) => {
                     let folder = folder.join(namespace);
-                    // It blocks: on a network's folder for as long as that does not answer.
+                    // A network file system that does not answer blocks.
                     let stored = tokio::task::spawn_blocking(move || folder::store(&folder, &name, &bytes));
                     stored.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
                 }
@@ -184,7 +184,7 @@ impl Store {
     }
 }
 
-/// SHA-256, as the names of objects have it.
+/// Returns the SHA-256 that names an object.
 pub(super) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -205,7 +205,7 @@ async fn in_bucket(
         Err(Error::AlreadyExists { .. }) => true,
         Err(error) => return Err(innermost(&error)),
     };
-    // A store's word that it took something is no evidence that it has it.
+    // A store's acknowledgement is no evidence that it has the object.
     let read = async { client.get(path).await?.bytes().await };
     let held = read.await.map_err(|error| format!("it cannot be read back: {}", innermost(&error)))?;
     match (self::digest(&held) == digest, there) {
@@ -215,13 +215,13 @@ async fn in_bucket(
     }
 }
 
-/// The whole chain of causes: the outermost says only that a request failed.
+/// Returns the whole chain of causes. The outermost says only that a request failed.
 pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Many an error repeats its cause.
+        // Many errors repeat their cause.
         if !texts.iter().any(|known| known.contains(&text)) {
             texts.push(text);
         }
@@ -236,12 +236,12 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Failed(&'static str, #[source] Option<Box<Failed>>);
+    struct Cause(&'static str, #[source] Option<Box<Cause>>);
 
     #[test]
-    fn a_failure_is_told_down_to_its_cause_and_nothing_is_told_twice() {
+    fn error_line_names_each_cause_once() {
         let failed = |texts: &[&'static str]| {
-            texts.iter().rev().fold(None, |cause, text| Some(Box::new(Failed(text, cause)))).unwrap()
+            texts.iter().rev().fold(None, |cause, text| Some(Box::new(Cause(text, cause)))).unwrap()
         };
         for (texts, told) in [
             (&["request failed"][..], "request failed"),

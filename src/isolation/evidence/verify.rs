@@ -1,5 +1,5 @@
-//! Is what a store holds what was put there? Each object is compared with its name, and with the index that lists it; an index, with
-//! what the Quarantine's status says.
+//! Verifies evidence: each object is compared with the digest in its name and with the index that lists it, and an index with the
+//! Quarantine's status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,29 +10,29 @@ use super::read::{Object, ReadError};
 use super::store::Store;
 use crate::api::OPERATOR_NAMESPACE;
 
-/// What was read of a store, object by object.
+/// All objects read from a store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Every object, with the digest of its content.
+    /// All objects, with the digests of their contents.
     pub objects: Vec<(Object, String)>,
-    /// Those that are indices.
+    /// The indices among them.
     pub sealings: Vec<Sealing>,
 }
 
-/// What is wrong with an object.
+/// Kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Problem {
-    /// It was kept, and is not there.
+    /// The object was stored and is gone.
     Missing,
-    /// It is not what it was.
+    /// The content of the object changed.
     Changed,
-    /// No index lists it. A capture that was tried again leaves such objects, so that this alone is no failure.
+    /// No index lists the object. Repeated captures leave such objects, so this alone is no failure.
     Extra,
 }
 
 impl Problem {
-    /// Does evidence lack anything by it?
+    /// Returns whether the evidence is incomplete because of it.
     #[must_use]
     pub fn is_failure(self) -> bool {
         match self {
@@ -42,32 +42,32 @@ impl Problem {
     }
 }
 
-/// Something that is wrong.
+/// A problem with an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// What is wrong with it.
+    /// Kind of the problem.
     pub problem: Problem,
-    /// Its name within the store.
+    /// Name within the store.
     pub object: String,
-    /// What it is, and how that is known.
+    /// What the object is, and how the problem was found.
     pub why: String,
 }
 
-/// What came of it for one namespace.
+/// Result for one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// Whose evidence it is.
+    /// The namespace.
     pub namespace: String,
-    /// How many sealings there are.
+    /// Number of sealings.
     pub sealings: usize,
-    /// How many objects were read.
+    /// Number of objects.
     pub objects: usize,
-    /// What is wrong.
+    /// Problems found.
     pub findings: Vec<Finding>,
 }
 
 impl Verified {
-    /// Is everything there, and unchanged?
+    /// Returns whether all objects exist and are unchanged.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         !self.findings.iter().any(|finding| finding.problem.is_failure())
@@ -75,10 +75,10 @@ impl Verified {
 }
 
 impl Store {
-    /// Reads everything, or what is of one namespace. Of the content, digests and indices are kept.
+    /// Reads all objects of one namespace or of all. Keeps digests and indices.
     ///
     /// # Errors
-    /// [`ReadError`]: what cannot be read is not taken for missing.
+    /// [`ReadError`]. An object that cannot be read does not count as missing.
     pub async fn read_all(&self, namespace: Option<&str>) -> Result<Found, ReadError> {
         let mut found = Found::default();
         for object in self.objects(namespace).await? {
@@ -95,7 +95,7 @@ impl Store {
 }
 
 impl Found {
-    /// What is wrong, by namespace. `recorded`: by namespace, the digest that its Quarantine's status says.
+    /// Returns the problems by namespace. `recorded`: digests in the Quarantines' statuses, by namespace.
     #[must_use]
     pub fn verify(&self, recorded: &BTreeMap<String, String>) -> Vec<Verified> {
         let namespaces: BTreeSet<&str> = self
@@ -116,11 +116,11 @@ impl Found {
             .collect();
         let sealings: Vec<&Sealing> =
             self.sealings.iter().filter(|sealing| sealing.object.namespace == namespace).collect();
-        // What an index says that is not what it was is worth nothing.
+        // The content of a modified index is worthless.
         let intact = || sealings.iter().filter(|sealing| sealing.is_intact());
         let mut listed: BTreeSet<String> =
             sealings.iter().map(|sealing| sealing.object.to_string()).collect();
-        // By object: of what an index lists it is told what that is.
+        // By object, since indices also describe the objects they list.
         let mut wrong: BTreeMap<String, (Problem, String)> = BTreeMap::new();
         for sealing in intact() {
             if sealing.index.namespace != namespace {
@@ -148,7 +148,7 @@ impl Found {
                     (Problem::Changed, format!("its content has the digest {digest}"))
                 }
                 None => (Problem::Extra, "no name that the operator gives".to_owned()),
-                // Where the operator proved that it can write: nothing was captured there.
+                // The operator's own namespace only has objects that verify the store.
                 Some(_) if namespace == OPERATOR_NAMESPACE => continue,
                 Some(_) if !listed.contains(name) => (Problem::Extra, "no index lists it".to_owned()),
                 Some(_) => continue,
@@ -160,7 +160,7 @@ impl Found {
         {
             let digits = digest.trim_start_matches("sha256:");
             let why = "the index that the Quarantine's status.capture.digest names";
-            // One that was changed is told as such.
+            // A modified index is reported as modified.
             wrong.entry(format!("{namespace}/{digits}.json")).or_insert((Problem::Missing, why.to_owned()));
         }
         let mut findings: Vec<Finding> =

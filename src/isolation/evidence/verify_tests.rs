@@ -75,7 +75,7 @@ fn tamper(path: &PathBuf) {
 }
 
 #[tokio::test]
-async fn what_was_kept_is_listed_as_the_index_says_and_is_intact() {
+async fn stored_evidence_is_listed_and_intact() {
     let sealed = Sealed::new().await;
     let found = sealed.store.read_all(None).await.unwrap();
     assert_eq!((found.objects.len(), found.sealings.len()), (3, 1), "manifests are no index");
@@ -113,7 +113,7 @@ async fn one_changed_byte_is_noticed_in_each_object() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_noticed_and_a_whole_sealing_by_the_cluster() {
+async fn missing_objects_are_found_and_sealings_by_the_cluster() {
     let sealed = Sealed::new().await;
     std::fs::remove_file(sealed.path(&sealed.log)).unwrap();
     assert_eq!(sealed.findings(None).await, [(Problem::Missing, sealed.log.object.clone())]);
@@ -126,7 +126,7 @@ async fn what_is_missing_is_noticed_and_a_whole_sealing_by_the_cluster() {
 }
 
 #[tokio::test]
-async fn what_was_added_is_told_and_a_forged_index_proves_nothing() {
+async fn added_objects_are_reported_and_forged_index_is_worthless() {
     let sealed = Sealed::new().await;
     let added = keep(&sealed.store, "log.age", b"another".to_vec()).await;
     std::fs::write(sealed.folder.path().join("library/notes.txt"), b"hello").unwrap();
@@ -149,7 +149,7 @@ async fn what_was_added_is_told_and_a_forged_index_proves_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_an_error_and_not_missing() {
+async fn unreadable_object_is_an_error_and_not_missing() {
     let store = Store::folder("/nowhere/at/all");
     let error = store.read_all(None).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/at/all"), "{error}");

@@ -17,30 +17,30 @@ use super::{
 };
 use crate::calls::{IoError, call};
 
-/// How long it is remembered which kinds are served: less than [`RECHECK`], so that each look finds a kind that is new.
+/// How long the list of served kinds is cached: less than [`RECHECK`], so that each read finds new kinds.
 const KINDS_AGE: Duration = Duration::from_secs(25);
-/// Objects in one answer of the API server. Each may be as large as an object can be.
+/// Page size. Each policy may be as large as an object can be.
 const PAGE: u32 = 100;
-/// How long all policies of one kind may take: whoever left thousands of them delays nobody.
+/// Deadline for reading one kind, so that thousands of policies do not delay a pass.
 const KIND_DEADLINE: Duration = Duration::from_secs(30);
-/// What the name of such a kind ends with.
+/// Suffix of the kinds that are read.
 const SUFFIX: &str = "NetworkPolicy";
-/// Their kind is the one that we write ourselves.
+/// Group of the kind that the operator writes itself.
 const OWN_GROUP: &str = "networking.k8s.io";
-/// Groups whose kinds must not go unseen while their API server does not answer.
+/// Groups whose kinds are expected even while their aggregated API server does not answer.
 const GROUPS: [&str; 5] =
     ["cilium.io", "crd.projectcalico.org", "projectcalico.org", "policy.networking.k8s.io", "crd.antrea.io"];
-/// The second serves the objects of the first once more, together with NetworkPolicies.
+/// The second group serves the objects of the first again, together with NetworkPolicies.
 const CALICO: (&str, &str) = ("crd.projectcalico.org", "projectcalico.org");
 
-/// What was read last. Whoever asks at about the same time shares one read.
+/// The last read. Concurrent callers share it.
 #[derive(Debug, Default)]
 pub struct PolicyReader {
     kinds: Mutex<Option<(Instant, Arc<Kinds>)>>,
     read: Mutex<Option<(Instant, Arc<Read>)>>,
 }
 
-/// Which kinds of network policies are served.
+/// Served kinds of network policies.
 #[derive(Debug, Default)]
 struct Kinds {
     served: Vec<Kind>,
@@ -61,7 +61,7 @@ impl Kind {
     }
 }
 
-/// All policies that may let traffic through somewhere.
+/// All policies that may allow traffic.
 #[derive(Debug, Default)]
 struct Read {
     policies: Vec<ReadPolicy>,
@@ -71,12 +71,12 @@ struct Read {
 #[derive(Debug)]
 struct ReadPolicy {
     policy: StandingPolicy,
-    /// Cluster-wide ones are judged for each namespace.
+    /// `None`: a cluster-wide policy, which is judged for each namespace.
     observed: Option<ObservedPolicy>,
 }
 
-/// Returns the policies of other APIs that concern this namespace, as they were at `asked` or are now. What cannot be read is `unknown`.
-/// Where no such kind is served, nothing is read but which kinds are, and that at most once a minute.
+/// Returns the policies of other APIs that affect this namespace, not older than `asked`. Policies that cannot be read are `unknown`. If
+/// no such kind is served, only the list of kinds is read, at most once a minute.
 pub async fn observe(
     client: &Client,
     reader: &PolicyReader,
@@ -119,7 +119,7 @@ pub async fn observe(
 }
 
 impl PolicyReader {
-    /// Reads which policies there are, as a number that is another one once they are others. What cannot be read is part of it.
+    /// Returns a hash of all policies, including read errors. It changes when they do.
     pub async fn fingerprint(&self, client: &Client) -> u64 {
         let asked = Instant::now();
         let mut hasher = DefaultHasher::new();
@@ -134,7 +134,7 @@ impl PolicyReader {
                     }
                 }
             }
-            // Not why: an API server that is unwell says something else each time, and each change wakes every isolated namespace.
+            // The error text is left out: it may vary, and each change wakes every isolated namespace.
             Err(_) => "unknown".hash(&mut hasher),
         }
         hasher.finish()
@@ -155,7 +155,7 @@ impl PolicyReader {
 
     async fn read(&self, client: &Client, kinds: &Kinds, asked: Instant) -> Arc<Read> {
         let mut last = self.read.lock().await;
-        // What began before may lack a policy that was written since.
+        // An earlier read may lack a policy written since.
         if let Some((_, read)) = last.as_ref().filter(|(began, _)| *began >= asked) {
             return read.clone();
         }
@@ -170,7 +170,7 @@ impl PolicyReader {
             match listed {
                 Ok(policies) => read.policies.extend(policies),
                 Err(error) => {
-                    // Perhaps it is served no more.
+                    // The kind may be no longer served.
                     if error.is_not_served() {
                         *self.kinds.lock().await = None;
                     }
@@ -199,7 +199,7 @@ fn unreadable(kind: &Kind, error: &IoError) -> String {
 async fn discover(client: &Client) -> Result<Kinds, IoError> {
     let what = "discover kinds of network policies";
     let list = call(what, client.list_api_groups_aggregated()).await?;
-    // An API server that does not know this request answers with another list, which reads as an empty one.
+    // An API server without this API answers with another list, which deserializes as empty.
     if list.items.is_empty() {
         let unsupported =
             kube::Error::Discovery(kube::error::DiscoveryError::EmptyApiGroup("any".to_owned()));
@@ -222,7 +222,7 @@ async fn discover(client: &Client) -> Result<Kinds, IoError> {
             for resource in version.resources {
                 let kind = resource.response_kind.and_then(|kind| kind.kind).unwrap_or_default();
                 let plural = resource.resource.unwrap_or_default();
-                // What nobody can create is computed from other objects. The preferred version comes first.
+                // A kind that cannot be created is computed from other objects. The preferred version comes first.
                 let is_written = resource.verbs.iter().any(|verb| verb == "create");
                 if !kind.ends_with(SUFFIX)
                     || !is_written
@@ -250,7 +250,7 @@ async fn discover(client: &Client) -> Result<Kinds, IoError> {
         kind.resource.group != served || !seen.contains(&(stored.to_owned(), kind.resource.plural.clone()))
     });
     for kind in kinds.served.iter().filter(|kind| !kind.can_list) {
-        kinds.unknown.push(format!("{} cannot be listed, by anybody", kind.name()));
+        kinds.unknown.push(format!("{} cannot be listed", kind.name()));
     }
     kinds.served.retain(|kind| kind.can_list);
     kinds.unknown.sort();
@@ -272,7 +272,7 @@ async fn list(client: &Client, kind: &Kind) -> Result<Vec<ReadPolicy>, IoError> 
     }
 }
 
-/// `None`: whatever the namespace, it allows nothing.
+/// Reads a policy. `None`: it allows nothing in any namespace.
 fn read(kind: &Kind, object: DynamicObject) -> Option<ReadPolicy> {
     let meta = &object.metadata;
     let mut policy = StandingPolicy {
@@ -290,7 +290,7 @@ fn read(kind: &Kind, object: DynamicObject) -> Option<ReadPolicy> {
         namespace: policy.namespace.clone(),
         object: object.data,
     };
-    // Most are of one namespace: of those only the outcome is kept.
+    // Most policies belong to one namespace, and only the outcome is kept of those.
     if let Some(namespace) = &observed.namespace {
         policy.why = allowance(&observed, &NamespaceLabels::new(namespace, &Default::default()))?;
         return Some(ReadPolicy { policy, observed: None });

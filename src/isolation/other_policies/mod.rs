@@ -1,4 +1,4 @@
-//! Reads network policies of other APIs. What each of them allows is judged in `resurgam_core::isolation::other_policies`.
+//! Reads network policies of other APIs. `resurgam_core::isolation::other_policies` judges what they allow.
 
 mod gather;
 
@@ -9,6 +9,5 @@ pub use resurgam_core::isolation::other_policies::*;
 
 /// Label that adds a ClusterRole to what the operator may list.
 pub const AGGREGATE_LABEL: &str = "resurgam.dev/aggregate-to-capture";
-/// No watch tells the operator of such policies, whose kinds come and go: while anything is isolated, all of them are looked at this often,
-/// and while one stands, its namespace.
+/// Interval at which policies of other APIs are read while anything is isolated. There is no watch, since their kinds come and go.
 pub const RECHECK: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What the preflight looks at, read as the caller. What cannot be read is kept as such.
+//! Reads what the preflight judges, as the caller. Read errors are kept as facts.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ use super::{Gathered, Listed, login};
 use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan};
 use crate::calls::{IoError, call, call_opt};
 
-/// Reads it all. `evidence`: where the evidence store is, if the caller says so.
+/// Reads all facts. `evidence`: the evidence store, if the caller names one.
 pub async fn gather(
     client: &Client,
     targets: &[String],
@@ -84,7 +84,7 @@ async fn listed<K>(what: &str, api: &Api<K>, optional: bool) -> Listed<K>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    // What the API server remembers is new enough, and costs it little.
+    // A cached list is recent enough, and cheap for the API server.
     let params = ListParams::default().match_any();
     match call(format!("list {what}"), api.list(&params)).await {
         Ok(list) => Ok(list.items),
@@ -114,7 +114,7 @@ async fn pods(client: &Client, targets: &[String]) -> BTreeMap<String, Listed<St
         .await
 }
 
-/// Where the operator keeps its evidence, by its Deployment's arguments. No Deployment: nobody said.
+/// Returns the operator's evidence store from the arguments of its Deployment. Without a Deployment, there is none.
 async fn operators_store(client: &Client) -> Listed<String> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let what = format!("list deployments in {OPERATOR_NAMESPACE}");

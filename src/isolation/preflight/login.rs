@@ -1,4 +1,4 @@
-//! How the caller gets into the cluster, by what the kubeconfig says.
+//! How the caller authenticates to the cluster, according to the kubeconfig.
 
 use k8s_openapi::ByteString;
 use kube::config::{AuthInfo, Kubeconfig};
@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::Login;
 
-/// Commands that log in with a cloud's own identity, which does not run in this cluster.
+/// Commands that authenticate with a cloud identity, which does not depend on this cluster.
 const CLOUD: [&str; 6] =
     ["aws", "aws-iam-authenticator", "gke-gcloud-auth-plugin", "gcloud", "kubelogin", "doctl"];
 
-/// Returns what the current context of a kubeconfig says.
+/// Returns the login of a kubeconfig's current context.
 #[must_use]
 pub(super) fn through(kubeconfig: &Kubeconfig) -> Login {
     let mut login = Login::default();
@@ -62,7 +62,7 @@ fn look_at(login: &mut Login, info: &AuthInfo) {
             }
         }
     }
-    // The kubeconfig's own notation is the one way to see the token.
+    // The token is only accessible in the serialized kubeconfig.
     let token = serde_json::to_value(info).ok();
     let token = token.as_ref().and_then(|info| info.get("token")).and_then(Value::as_str);
     if let Some(issuer) = token.and_then(issuer) {
@@ -74,12 +74,12 @@ fn has_certificate(info: &AuthInfo) -> bool {
     info.client_certificate.is_some() || info.client_certificate_data.is_some()
 }
 
-/// The address in an argument such as `--oidc-issuer-url=https://…`.
+/// Returns the URL in an argument such as `--oidc-issuer-url=https://…`.
 fn url_in(word: &str) -> Option<String> {
     word.find("https://").or_else(|| word.find("http://")).map(|at| word[at..].to_owned())
 }
 
-/// Who issued a token, if it says so.
+/// Returns the issuer of a token, if it names one.
 fn issuer(token: &str) -> Option<String> {
     let mut payload = token.split('.').nth(1)?.replace('-', "+").replace('_', "/");
     payload.extend(std::iter::repeat_n('=', (4 - payload.len() % 4) % 4));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_login_goes_through_is_found_in_every_way_to_log_in() {
+    fn login_dependencies_are_found_for_every_method() {
         // {"iss":"https://id.example/realm"}
         let token = "h.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvcmVhbG0ifQ.s";
         for user in [
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_does_not_say_what_it_asks_is_unclear() {
+    fn login_without_issuer_is_unclear() {
         let unclear = |user| through(&kubeconfig(user)).unclear;
         assert!(unclear(json!({"exec": {"command": "/opt/login"}})).unwrap().contains("/opt/login"));
         assert!(unclear(json!({"auth-provider": {"name": "other", "config": {}}})).is_some());

@@ -1,4 +1,4 @@
-//! Reads what the preflight judges, as the caller. The judgement is `resurgam_core::preflight`.
+//! Reads what the preflight judges, as the caller. `resurgam_core::preflight` judges it.
 
 mod gather;
 mod login;

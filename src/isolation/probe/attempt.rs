@@ -1,4 +1,4 @@
-//! One try of the network: pods of ours are made, waited for, read and removed. What it means is [`network`]'s to judge.
+//! One probe of the network: creates pods, waits for them, reads their results, and deletes them. [`network`] judges the results.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,36 +16,34 @@ use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::network::{DEFAULT_DENY, wanted};
 
-/// How long pods may take to be started, their image pulled.
+/// How long pods may take to start, including the image pull.
 const START: Duration = Duration::from_secs(90);
-/// Beyond its patience, a connector may take this long to end: a last connection, and the kubelet's word of it.
+/// How long a connector may take to end after its own deadline, including the kubelet's report.
 const GRACE: Duration = Duration::from_secs(20);
-/// Names of the listener that nobody is denied, and of the goals that connectors report.
+/// Names of the listener that no policy isolates, and of the targets that connectors report.
 const CONTROL: &str = "control";
 
-/// Why a try came to nothing.
+/// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AttemptError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A pod of ours was not where it should be in time.
+    /// A pod of ours was not in the expected state in time.
     #[error("Pod {0}/{1} is {2}")]
     Pod(&'static str, String, String),
-    /// Somebody's policy is among the pods of ours: what it does cannot be told from what ours does.
-    #[error(
-        "NetworkPolicy {0}/{1} is not ours: without it, the network can be tried. Whoever wrote it can delete it"
-    )]
+    /// A foreign policy selects our pods, so its effect cannot be separated from ours.
+    #[error("NetworkPolicy {0}/{1} is not ours and prevents the network probe. Its author has to delete it")]
     Foreign(&'static str, String),
-    /// A pod of ours does not parse: a mistake of this build.
+    /// A built-in pod does not parse: a bug of this build.
     #[error("a pod of this build does not parse")]
     Malformed,
 }
 
-/// Tries the network on these nodes, and cleans up behind itself, also what an earlier try left.
+/// Probes the network on these nodes, and deletes its pods and those of an earlier probe.
 ///
 /// # Errors
-/// [`AttemptError`]: nothing was shown.
+/// [`AttemptError`]: the probe has no result.
 pub async fn attempt(
     client: &Client,
     this: &Try,
@@ -54,12 +52,12 @@ pub async fn attempt(
     clean(client).await?;
     let shown = Attempt { client, this, nodes }.run().await;
     if let Err(error) = clean(client).await {
-        tracing::warn!(%error, "what tried the network is not removed yet: it is before the next try");
+        tracing::warn!(%error, "pods of the network probe not deleted; the next probe deletes them");
     }
     shown
 }
 
-/// Removes every pod of ours, and the policy.
+/// Deletes our pods and the policy.
 async fn clean(client: &Client) -> Result<(), AttemptError> {
     for side in [Side::Open, Side::Denied] {
         let namespace = side.namespace();
@@ -88,7 +86,7 @@ struct Attempt<'a> {
     nodes: &'a [String],
 }
 
-/// What the connectors of one round said.
+/// Results of the connectors in one round.
 struct Round {
     control: Link,
     ingress: Vec<Link>,
@@ -110,7 +108,7 @@ impl Attempt<'_> {
         let before = self.round("before", &control, &denied, last, false).await?;
         self.deny().await?;
         let mut after = self.round("after", &control, &denied, last, true).await?;
-        // Who has ended in between was not reached for that reason.
+        // A listener that ended in between was unreachable for that reason.
         for (link, listener) in after.ingress.iter_mut().zip(&denied) {
             if !self.listens(Side::Denied, listener).await? && *link != Link::Connected {
                 *link = Link::Unknown(format!(
@@ -131,7 +129,7 @@ impl Attempt<'_> {
         Ok(self.nodes.iter().cloned().zip(tried.map(|tried| judge(&control, &tried))).collect())
     }
 
-    /// All connectors at once: from the open side to everybody, from each node's denied side to the open one.
+    /// Runs all connectors at once: from the open side to all listeners, and from each node's denied side to the open one.
     async fn round(
         &self,
         when: &str,
@@ -181,7 +179,7 @@ impl Attempt<'_> {
         Ok(found.is_some_and(|pod| pods::address(&pod).as_deref() == Some(&listener.address)))
     }
 
-    /// What a connector said; or why it said nothing, which holds for its links only.
+    /// Returns a connector's result, or why it has none, which affects its links only.
     async fn connect(
         &self,
         side: Side,
@@ -208,7 +206,7 @@ impl Attempt<'_> {
         Ok(name)
     }
 
-    /// Writes the very policy that isolated namespaces have.
+    /// Writes the same policy that isolated namespaces have.
     async fn deny(&self) -> Result<(), AttemptError> {
         let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), DENIED_NAMESPACE);
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
@@ -219,7 +217,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Waits until a pod is as wanted.
+    /// Waits until a pod satisfies the condition.
     async fn until(
         &self,
         side: Side,
@@ -229,11 +227,11 @@ impl Attempt<'_> {
     ) -> Result<Pod, AttemptError> {
         let began = Instant::now();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), side.namespace());
-        // Its end by somebody else's hand ends the wait too.
+        // Another writer's deletion of the pod also ends the wait.
         let waited = await_condition(api.clone(), name, |pod: Option<&Pod>| pod.is_none_or(&wanted));
         let found = match tokio::time::timeout(patience, waited).await {
             Ok(Ok(found)) => found,
-            // The watch broke, or it took too long: a last look tells.
+            // After a failed watch or the deadline, one more read decides.
             Ok(Err(_)) | Err(_) => None,
         };
         if let Some(pod) = found {
@@ -249,13 +247,13 @@ impl Attempt<'_> {
             None => Err(AttemptError::Pod(
                 side.namespace(),
                 name.to_owned(),
-                "gone: somebody deleted it".to_owned(),
+                "deleted by another writer".to_owned(),
             )),
         }
     }
 }
 
-/// A listener that runs.
+/// A running listener.
 struct Listener {
     name: String,
     pod: String,

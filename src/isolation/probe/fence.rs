@@ -1,5 +1,5 @@
-//! Is the fence there? It is tried, as an account that may do what is tried but for the fence: by dry-runs, which the API server
-//! takes through admission and then throws away. Only a refusal by the policy's own name counts.
+//! Verifies the fence by dry-runs that pass admission and are then discarded, as an account that RBAC permits the writes. Only a refusal
+//! in the policy's own name counts.
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplate};
@@ -19,12 +19,12 @@ use crate::isolation::failure::{Culprit, culprit};
 use crate::isolation::policies::{FENCES, WRITE_FENCE};
 use crate::isolation::{MANAGED_BY, PROBER, PROBER_WITHIN, PROBERS};
 
-/// The header that names whom to act as.
+/// The impersonation header.
 const USER: &str = "impersonate-user";
 
-/// Tries lock, fence and guard of a namespace at a level, on every API server.
+/// Probes lock, fence and guard of a namespace at a level on every API server.
 pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> Probed {
-    let now = servers.now();
+    let now = servers.targets();
     let asked = join_all(now.servers.iter().map(|server| on(server, namespace, level))).await;
     let asked = asked.into_iter().flat_map(|tried| servers.remember(namespace, tried));
     let away = now.away.into_iter().flat_map(|(address, why)| {
@@ -47,10 +47,10 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
         bind(server, namespace),
         write_elsewhere(server, namespace)
     );
-    // In the order of what is to be tried.
+    // The answers are in the order of `TRIES`.
     let answers = TRIES.into_iter().zip([lock, fence, rights, accounts]);
     let tried = answers.map(|((control, policy), answer)| {
-        // Of the two fences either is enough.
+        // Either of the two fences suffices.
         let policies: &[&str] = if policy == WRITE_FENCE { &FENCES } else { &[policy] };
         let seen = answer.judge(policies, level);
         Tried { server: server.name.clone(), listed: server.listed, control, policy, seen }
@@ -58,10 +58,10 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
     tried.collect()
 }
 
-/// Tries whether a namespace that was opened is free of the fence.
+/// Verifies that the fence admits writes in a namespace that was opened.
 ///
 /// # Errors
-/// It is not, or nobody can say: why.
+/// Why it does not, or why that is unknown.
 pub async fn is_open(servers: &Servers, namespace: &str) -> Result<(), String> {
     create_pod(servers.own(), namespace).await.shows_open()
 }
@@ -72,12 +72,11 @@ async fn unlabel(server: &Server, namespace: &str) -> Answer {
     send::<Namespace>(server, what, &[(USER, PROBER)], patch_namespace(namespace, &patch)).await
 }
 
-/// Writes, as an account of the namespace, what the fence knows nothing of: the namespace itself. Nothing would change, and nobody
-/// but the guard minds.
+/// Writes the namespace itself as an account of the namespace, which only the guard denies. The write would change nothing.
 async fn write_elsewhere(server: &Server, namespace: &str) -> Answer {
     let what = format!("try to write as an account of namespace {namespace}");
     let account = format!("system:serviceaccount:{namespace}:{PROBER_WITHIN}");
-    // A group that is given replaces those that the account would be in: it is no member of the namespace's own.
+    // An explicit group replaces the account's own groups, so it is no member of the namespace's group.
     let who = [(USER, account.as_str()), ("impersonate-group", PROBERS)];
     send::<Namespace>(server, what, &who, patch_namespace(namespace, &json!({}))).await
 }
@@ -90,7 +89,7 @@ fn patch_namespace(
     Request::new(Namespace::url_path(&(), None)).patch(namespace, &params, &Patch::Merge(patch))
 }
 
-/// Binds an account of the namespace to what the prober may do itself: RBAC lets it give that on.
+/// Binds an account of the namespace to the prober's own rights, which RBAC lets the prober pass on.
 async fn bind(server: &Server, namespace: &str) -> Answer {
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
@@ -109,9 +108,9 @@ async fn bind(server: &Server, namespace: &str) -> Answer {
     send::<RoleBinding>(server, what, &[(USER, PROBER)], request).await
 }
 
-/// A pod that starts nothing even where it is let through.
+/// Returns a pod that would start nothing even if admitted.
 pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
-    // Fit for the strictest pod security level, so that nothing but the fence stands in the way.
+    // The pod satisfies the strictest pod security level, so that only the fence can refuse it.
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -132,8 +131,8 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
     })
 }
 
-/// Tries the fences. The API server names one of those that refuse. For a clean room all of them have to agree: where one does not, it
-/// refuses what they let through there only: a PodTemplate of that one name, in the prober's dry-runs.
+/// Probes the fences. The API server names one of the policies that deny. In a clean room both have to agree, so the probe uses a
+/// PodTemplate with a name that only a clean room's fence admits, in the prober's dry-runs.
 async fn try_fences(server: &Server, namespace: &str, level: Isolation) -> Answer {
     let answer = create_pod(server, namespace).await;
     if level != Isolation::CleanRoom || answer.judge(&FENCES, level) != Seen::Refused {
@@ -143,7 +142,7 @@ async fn try_fences(server: &Server, namespace: &str, level: Isolation) -> Answe
     if by_template.is_refused_by(&FENCES) { by_template } else { answer }
 }
 
-/// Tries the fence with a pod; where a webhook on pods stands in the way, with a kind that hardly anybody has a webhook for.
+/// Probes the fence with a pod. If a webhook on pods interferes, uses a kind that hardly any webhook matches.
 async fn create_pod(server: &Server, namespace: &str) -> Answer {
     let answer = create_a_pod(server, namespace).await;
     match &answer {
@@ -181,7 +180,7 @@ async fn create_a_pod(server: &Server, namespace: &str) -> Answer {
     send::<Pod>(server, what, &[(USER, PROBER)], request).await
 }
 
-/// Sends a request as somebody with hardly any rights, so that a refusal is the policy's, and a mistake of ours harmless.
+/// Sends a request as a user with hardly any rights, so that a refusal is the policy's, and a bug here is harmless.
 async fn send<K: DeserializeOwned>(
     server: &Server,
     what: String,
@@ -199,7 +198,7 @@ async fn send<K: DeserializeOwned>(
     answer(sent.await)
 }
 
-/// Returns an answer as it is judged.
+/// Converts a result for judging.
 pub(in crate::isolation) fn answer<T>(result: Result<T, IoError>) -> Answer {
     let Err(error) = result else { return Answer::Accepted };
     match (error.status(), error.unanswered()) {

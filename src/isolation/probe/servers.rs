@@ -1,5 +1,5 @@
-//! The API servers that controls are tried on: each that the cluster lists, and the one that answers the operator's own client.
-//! They share their storage, but each has admission plugins, caches and a version of its own.
+//! The API servers on which controls are probed: each one that the cluster lists, and the one behind the operator's own client. They
+//! share storage, but each has its own admission plugins, caches and version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,27 +14,27 @@ use tokio::sync::watch;
 use super::admission::{Probed, Seen, Tried, silent_to_all};
 use crate::calls::DEADLINE;
 
-/// Every API server's certificate bears this name.
+/// Name in every API server's certificate.
 const NAME: &str = "kubernetes.default.svc";
-/// How long a connection to one that is listed may take, and an answer. Nobody waits long for one that is down.
+/// Deadline for connecting to a listed API server, and for its answer. A server that is down must not delay a pass.
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(5);
-/// As many as are tried.
+/// Maximum number of API servers that are probed.
 const MOST: usize = 16;
-/// How long a list that can no longer be read stands.
+/// How long a list that can no longer be read is valid.
 const STALE: Duration = Duration::from_secs(60);
-/// Each API server lists itself again and again, so somebody is missing.
-const NONE: &str = "the EndpointSlices of default/kubernetes list none any more";
+/// Each API server keeps listing itself, so an empty list is an error.
+const NONE: &str = "the EndpointSlices of default/kubernetes list no API server";
 
-/// What is known of the API servers, shared by whoever finds them and whoever tries them.
+/// State of the API servers, shared by the watch that lists them and by the probes.
 #[derive(Clone)]
 pub struct Servers(Arc<Inner>);
 
 struct Inner {
     own: Server,
-    /// What the operator's own client was made from.
+    /// The configuration of the operator's own client.
     config: Config,
-    /// Where a listed address is reached, if not at itself.
+    /// Where a listed address is reached, if not at the address itself.
     routes: BTreeMap<SocketAddr, Uri>,
     state: Mutex<State>,
     epoch: watch::Sender<u64>,
@@ -42,52 +42,52 @@ struct Inner {
 
 struct State {
     listed: BTreeMap<SocketAddr, Listed>,
-    /// Why it is not known which there are.
+    /// Why the list is unknown.
     unknown: Option<String>,
-    /// Since when that cannot be read.
+    /// Since when the list cannot be read.
     failing: Option<Instant>,
 }
 
 struct Listed {
-    /// `Err`: why none can be made.
+    /// `Err`: why no client can be created.
     server: Result<Server, String>,
-    /// Why nobody answered when it was last tried.
+    /// Why the server did not answer the last probe.
     away: Option<String>,
-    /// Namespaces that were tried on it: was it seen to let through there, and not to refuse since? Caches lag one by one.
+    /// Probed namespaces. `true`: the server admitted writes there and has not refused since. Caches of servers lag one by one.
     leaks: BTreeMap<String, bool>,
 }
 
 impl Listed {
-    /// Who let through somewhere is not believed to refuse where nobody tried.
+    /// A server that admits writes in one namespace is not assumed to refuse in namespaces that were not probed.
     fn is_leaking(&self, namespace: &str) -> bool {
         let anywhere = || self.leaks.values().any(|leaks| *leaks);
         self.leaks.get(namespace).copied().unwrap_or_else(anywhere)
     }
 }
 
-/// An API server that can be tried.
+/// An API server that can be probed.
 #[derive(Clone)]
 pub struct Server {
     /// Its address, for people.
     pub name: String,
-    /// How it is reached.
+    /// Client for this server.
     pub client: Client,
-    /// How long it may take.
+    /// Deadline of a call.
     pub deadline: Duration,
-    /// As what it is listed. `None`: it is the one that answers the operator.
+    /// Its listed address. `None`: the server behind the operator's own client.
     pub listed: Option<SocketAddr>,
-    /// Host and port that it is reached at.
+    /// Host and port of the connection.
     at: (String, u16),
 }
 
-/// Whom to try.
+/// Servers to probe.
 #[derive(Default)]
-pub struct Now {
-    /// These.
+pub struct ProbeTargets {
+    /// Servers with a client.
     pub servers: Vec<Server>,
-    /// These are listed, and cannot be tried: why.
+    /// Listed servers that cannot be probed, and why.
     pub away: Vec<(SocketAddr, String)>,
-    /// Why it is not known which there are.
+    /// Why the list is unknown.
     pub unknown: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl fmt::Debug for Servers {
 }
 
 impl Servers {
-    /// `config`: what the operator's own client was made from. Nothing is known yet of any other API server.
+    /// Creates the state without any listed server. `config`: the configuration of the operator's own client.
     #[must_use]
     pub fn new(client: Client, config: Config, routes: BTreeMap<SocketAddr, Uri>) -> Self {
         let at = host_and_port(&config.cluster_url);
@@ -109,29 +109,29 @@ impl Servers {
         Self(Arc::new(Inner { own, config, routes, state, epoch: watch::Sender::new(0) }))
     }
 
-    /// Goes up whenever others are listed, or one that was away is back: what was tried before has to be tried again.
+    /// Returns a number that increases when the list changes or a server is back. Controls then have to be verified again.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         *self.0.epoch.borrow()
     }
 
-    /// Tells of that.
+    /// Subscribes to that number.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.epoch.subscribe()
     }
 
-    /// The one that answers the operator.
+    /// Returns the server behind the operator's own client.
     #[must_use]
     pub fn own(&self) -> &Server {
         &self.0.own
     }
 
-    /// Whom to try now.
+    /// Returns the servers to probe now.
     #[must_use]
-    pub fn now(&self) -> Now {
+    pub fn targets(&self) -> ProbeTargets {
         let state = self.state();
-        let mut now = Now { unknown: state.unknown.clone(), ..Now::default() };
+        let mut now = ProbeTargets { unknown: state.unknown.clone(), ..ProbeTargets::default() };
         for (address, listed) in &state.listed {
             match (&listed.server, &listed.away) {
                 (Ok(server), None) => now.servers.push(server.clone()),
@@ -144,12 +144,12 @@ impl Servers {
         now
     }
 
-    /// These are listed.
+    /// Sets the listed servers.
     pub(crate) fn list(&self, found: &BTreeSet<SocketAddr>) {
         let has_client = |listed: &Listed| listed.server.is_ok();
         let known: BTreeSet<SocketAddr> =
             self.state().listed.iter().filter(|(_, listed)| has_client(listed)).map(|(at, _)| *at).collect();
-        // A client that could not be made may be by now. Making one may read a file, so nobody waits for it.
+        // Creating a client may succeed by now. It may read a file, so it is done without the lock.
         let wanted = found.iter().enumerate();
         let made: Vec<_> = wanted
             .filter(|(number, address)| *number >= MOST || !known.contains(address))
@@ -157,7 +157,7 @@ impl Servers {
             .collect();
         let mut state = self.state();
         state.failing = None;
-        // Where an API server is told not to list itself, none ever was. Where one was, somebody took it off.
+        // With listing disabled there never were any. If there were some, another writer removed them.
         let gone = !state.listed.is_empty() || state.unknown.as_deref() == Some(NONE);
         let unknown = (found.is_empty() && gone).then(|| NONE.to_owned());
         let same = state.unknown == unknown
@@ -171,11 +171,11 @@ impl Servers {
         }
         drop(state);
         if !same {
-            self.anew();
+            self.advance_epoch();
         }
     }
 
-    /// It could not be read which are listed. What is known of them stands, and for a while that there are no others.
+    /// Records that the list cannot be read. For a while, the last list is still valid.
     pub(crate) fn unreadable(&self, why: String, now: Instant) {
         let mut state = self.state();
         let since = *state.failing.get_or_insert(now);
@@ -186,21 +186,21 @@ impl Servers {
         state.unknown = Some(why);
         drop(state);
         if stood {
-            self.anew();
+            self.advance_epoch();
         }
     }
 
-    /// Remembers what trying everything on one of them in a namespace showed, and says what it means. Where nobody answers
-    /// nobody is asked again before somebody does, so that it holds up nobody else.
+    /// Records the result of probing one server in a namespace, and returns what it means. A server that does not answer is skipped until
+    /// it is back, so that it delays nothing else.
     pub(crate) fn remember(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
         let why = silent_to_all(&mut tried);
         let mut state = self.state();
         let of = tried.first().and_then(|tried| tried.listed);
         let Some(listed) = of.and_then(|address| state.listed.get_mut(&address)) else { return tried };
         if let (Some(why), None) = (&why, &listed.away) {
-            tracing::warn!(address = ?of, why, "an API server that is listed does not answer: isolation is not tried on it");
+            tracing::warn!(address = ?of, why, "listed API server does not answer; isolation is not verified on it until it does");
         }
-        // Who answered somebody else meanwhile is back only when all are told so.
+        // A server that answered another probe is back only when all namespaces are probed again.
         listed.away = listed.away.take().or(why);
         if tried.iter().all(|tried| tried.seen == Seen::Refused) {
             listed.leaks.insert(namespace.to_owned(), false);
@@ -209,7 +209,7 @@ impl Servers {
         self.recall(namespace, tried)
     }
 
-    /// What lets through does so until it is seen to refuse, silent or not.
+    /// A server that admitted writes counts as doing so until it refuses, even while it does not answer.
     pub(crate) fn recall(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
         let state = self.state();
         for tried in tried.iter_mut().filter(|tried| matches!(tried.seen, Seen::Unanswered(_))) {
@@ -221,7 +221,7 @@ impl Servers {
         tried
     }
 
-    /// It was tried for long enough: who let through does so.
+    /// After enough probes, a server that admits writes is reported.
     pub(crate) fn leaks(&self, namespace: &str, probed: &Probed) {
         let mut state = self.state();
         for tried in probed.tries.iter().filter(|tried| tried.seen == Seen::LetThrough) {
@@ -231,22 +231,22 @@ impl Servers {
         }
     }
 
-    /// Those at which nobody answered.
-    pub(crate) fn all_away(&self) -> Vec<Server> {
+    /// Returns the servers that do not answer.
+    pub(crate) fn unanswering(&self) -> Vec<Server> {
         let state = self.state();
         let away = state.listed.values().filter(|listed| listed.away.is_some());
         away.filter_map(|listed| listed.server.clone().ok()).collect()
     }
 
-    /// Somebody answers again.
-    pub(crate) fn back(&self, address: SocketAddr) {
+    /// Records that a server answers again.
+    pub(crate) fn mark_answering(&self, address: SocketAddr) {
         let was = self.state().listed.get_mut(&address).and_then(|listed| listed.away.take());
         if was.is_some() {
-            self.anew();
+            self.advance_epoch();
         }
     }
 
-    fn anew(&self) {
+    fn advance_epoch(&self) {
         self.0.epoch.send_modify(|epoch| *epoch = epoch.wrapping_add(1));
     }
 
@@ -254,8 +254,8 @@ impl Servers {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With the operator's own credentials, so only where the certificate says that it is this cluster's: whoever may write
-    /// EndpointSlices could list anything.
+    /// Uses the operator's credentials, so the certificate must prove that the server is this cluster's: writers of EndpointSlices could
+    /// list any address.
     fn server(&self, address: SocketAddr, number: usize) -> Result<Server, String> {
         let config = &self.0.config;
         if number >= MOST {

@@ -18,20 +18,20 @@ fn list(servers: &Servers, addresses: &[&str]) {
 }
 
 fn names(servers: &Servers) -> (Vec<String>, Vec<(String, String)>) {
-    let now = servers.now();
+    let now = servers.targets();
     let away = now.away.into_iter().map(|(address, why)| (address.to_string(), why)).collect();
     (now.servers.into_iter().map(|server| server.name).collect(), away)
 }
 
 #[tokio::test]
-async fn each_that_is_listed_is_tried_and_the_operators_own_if_it_is_none_of_them() {
+async fn listed_servers_are_probed_and_an_unlisted_own_server() {
     let servers = servers(config("https://10.96.0.1"), &[("192.0.2.2:6443", "https://127.0.0.1:1")]);
-    assert!(servers.now().unknown.is_some(), "nobody knows yet");
+    assert!(servers.targets().unknown.is_some(), "nobody knows yet");
     list(&servers, &["192.0.2.2:6443", "192.0.2.1:6443"]);
     let own = "10.96.0.1:443 (which answers the operator)";
     assert_eq!(names(&servers).0, ["192.0.2.1:6443", "192.0.2.2:6443", own]);
-    assert_eq!(servers.now().unknown, None);
-    assert_eq!(servers.now().servers[1].at, ("127.0.0.1".to_owned(), 1), "by its route");
+    assert_eq!(servers.targets().unknown, None);
+    assert_eq!(servers.targets().servers[1].at, ("127.0.0.1".to_owned(), 1), "by its route");
     list(&servers, &["192.0.2.1:6443", "10.96.0.1:443"]);
     assert_eq!(names(&servers).0, ["10.96.0.1:443", "192.0.2.1:6443"], "nobody is tried twice");
     list(&servers, &[]);
@@ -39,24 +39,24 @@ async fn each_that_is_listed_is_tried_and_the_operators_own_if_it_is_none_of_the
 }
 
 #[tokio::test]
-async fn who_did_not_answer_is_not_tried_until_back_and_every_news_is_a_new_epoch() {
+async fn unanswering_server_is_skipped_and_changes_advance_the_epoch() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     list(&servers, &["192.0.2.1:6443", "192.0.2.2:6443"]);
     let first = servers.epoch();
     list(&servers, &["192.0.2.2:6443", "192.0.2.1:6443"]);
     assert_eq!(servers.epoch(), first, "the same again is no news");
     let address = "192.0.2.2:6443".parse().unwrap();
-    servers.back(address);
+    servers.mark_answering(address);
     assert_eq!(servers.epoch(), first, "it was not away");
 
     tried(&servers, "192.0.2.2:6443", &silence());
     assert_eq!(names(&servers).1, [("192.0.2.2:6443".to_owned(), "Connection refused".to_owned())]);
-    assert_eq!(servers.all_away().len(), 1);
+    assert_eq!(servers.unanswering().len(), 1);
     list(&servers, &["192.0.2.2:6443"]);
     assert_eq!(names(&servers).1.len(), 1, "listed anew is not back");
     let listed = servers.epoch();
     assert!(listed > first);
-    servers.back(address);
+    servers.mark_answering(address);
     assert!(servers.epoch() > listed);
     assert_eq!(names(&servers).1, []);
 }
@@ -83,7 +83,7 @@ fn silence() -> Seen {
 }
 
 #[tokio::test]
-async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more() {
+async fn leak_lasts_until_a_refusal_or_until_unlisted() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     let is_leaking = || tried(&servers, address, &silence()).tries.iter().all(|t| t.seen == Seen::LetThrough);
@@ -105,7 +105,7 @@ async fn what_lets_through_does_so_until_it_is_seen_to_refuse_or_listed_no_more(
 }
 
 #[tokio::test]
-async fn who_answers_some_tries_is_there_and_what_got_no_answer_keeps_it_from_holding() {
+async fn partly_answering_server_is_present_but_not_verified() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
@@ -124,13 +124,13 @@ async fn who_answers_some_tries_is_there_and_what_got_no_answer_keeps_it_from_ho
 }
 
 #[tokio::test]
-async fn who_was_not_tried_is_away_no_longer_than_until_it_is_back() {
+async fn unprobed_server_is_unreachable_only_until_it_answers() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
     tried(&servers, address, &silence());
     let skipped = tries(address, |_| silence());
-    servers.back(address.parse().unwrap());
+    servers.mark_answering(address.parse().unwrap());
     let shown = servers.recall("library", skipped.clone());
     assert_eq!(names(&servers).1, [], "it is tried next time");
     assert_eq!(shown, skipped);
@@ -140,7 +140,7 @@ async fn who_was_not_tried_is_away_no_longer_than_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn to_refuse_in_one_namespace_says_nothing_of_one_where_it_lets_through() {
+async fn refusal_in_one_namespace_does_not_clear_a_leak_elsewhere() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
@@ -164,16 +164,16 @@ async fn which_there_are_stands_for_a_while_when_it_cannot_be_read() {
     let start = Instant::now();
     let fails = |why: &str, after: Duration| servers.unreadable(why.to_owned(), start + after);
     fails("forbidden", Duration::ZERO);
-    assert_eq!(servers.now().unknown.as_deref(), Some("forbidden"));
+    assert_eq!(servers.targets().unknown.as_deref(), Some("forbidden"));
     for first in [Duration::ZERO, Duration::from_secs(3600)] {
         list(&servers, &["192.0.2.1:6443"]);
-        assert_eq!(servers.now().unknown, None);
+        assert_eq!(servers.targets().unknown, None);
         let stood = servers.epoch();
         fails("no connection", first);
         fails("no connection", first + Duration::from_secs(59));
-        assert_eq!((servers.now().unknown, servers.epoch()), (None, stood), "{first:?}");
+        assert_eq!((servers.targets().unknown, servers.epoch()), (None, stood), "{first:?}");
         fails("no connection", first + Duration::from_secs(60));
-        assert_eq!(servers.now().unknown.as_deref(), Some("no connection"));
+        assert_eq!(servers.targets().unknown.as_deref(), Some("no connection"));
         assert_eq!(servers.epoch(), stood + 1, "what is said to be tested everywhere is so no more");
         fails("forbidden", first + Duration::from_secs(61));
         assert_eq!(servers.epoch(), stood + 1, "that is no news");
@@ -182,22 +182,22 @@ async fn which_there_are_stands_for_a_while_when_it_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn a_list_of_none_is_no_list_where_there_was_one() {
+async fn empty_list_after_a_full_one_is_an_error() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     list(&servers, &[]);
-    assert_eq!(servers.now().unknown, None, "it may be told not to list itself");
+    assert_eq!(servers.targets().unknown, None, "it may be told not to list itself");
     let told = servers.epoch();
     list(&servers, &[]);
     assert_eq!(servers.epoch(), told, "the same again is no news");
     list(&servers, &["192.0.2.1:6443"]);
-    assert_eq!(servers.now().unknown, None);
+    assert_eq!(servers.targets().unknown, None);
     list(&servers, &[]);
-    assert_eq!(servers.now().unknown.as_deref(), Some(NONE));
+    assert_eq!(servers.targets().unknown.as_deref(), Some(NONE));
     assert_eq!(servers.epoch(), told + 2);
 }
 
 #[tokio::test]
-async fn who_could_not_be_tried_is_as_soon_as_that_can_be() {
+async fn server_is_probed_once_its_client_can_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.crt");
     std::fs::write(&authority, "").unwrap();
@@ -219,7 +219,7 @@ async fn who_could_not_be_tried_is_as_soon_as_that_can_be() {
 }
 
 #[tokio::test]
-async fn credentials_go_to_nobody_who_cannot_be_told_from_an_api_server_of_this_cluster() {
+async fn credentials_are_sent_to_verified_api_servers_only() {
     let plain = config("http://127.0.0.1:1");
     let mut gullible = config("https://127.0.0.1:1");
     gullible.accept_invalid_certs = true;

@@ -249,7 +249,7 @@ fn the_committed_access_is_what_the_command_prints() {
 #[test]
 fn the_rights_of_the_three_boroughs_are_what_its_plan_needs() {
     let manifests = three_boroughs();
-    let access = Access::of(&Plan::from_object(&plan(&manifests)));
+    let access = Access::from_plan(&Plan::from_object(&plan(&manifests)));
     let texts = |of: &Value| -> BTreeSet<String> {
         of.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };

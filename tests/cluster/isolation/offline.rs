@@ -105,11 +105,8 @@ async fn label_of(name: &str) -> Option<String> {
 /// Isolated, and nothing to be said about it.
 async fn is_isolated(name: &str, laid: &Outcome) {
     assert!(laid.isolated && laid.problems.is_empty(), "{laid:#?}");
-    assert!(!laid.notes.iter().any(|note| note.contains("an operator is at it too")), "{laid:#?}");
-    assert_eq!(
-        (laid.fence.as_str(), laid.lock.as_str()),
-        ("seen to refuse (contained)", "seen to refuse (contained)")
-    );
+    assert!(!laid.notes.iter().any(|note| note.contains("an operator isolates it too")), "{laid:#?}");
+    assert_eq!((laid.fence.as_str(), laid.lock.as_str()), ("verified (contained)", "verified (contained)"));
     assert_eq!(laid.network, "denied both ways");
     assert_eq!(network_of(name).await, [network::DEFAULT_DENY]);
     assert_eq!(label_of(name).await.as_deref(), Some("contained"));
@@ -229,7 +226,7 @@ async fn transient_network_failure_is_retried_beside_the_label() {
             assert!(!laid.isolated && laid.problems[0].starts_with("the network is not cut: "), "{laid:#?}");
             assert_eq!(
                 (laid.network.as_str(), laid.fence.as_str()),
-                ("NetworkPolicy resurgam-default-deny is not in place", "seen to refuse (contained)")
+                ("NetworkPolicy resurgam-default-deny is not in place", "verified (contained)")
             );
         }
     }
@@ -237,7 +234,7 @@ async fn transient_network_failure_is_retried_beside_the_label() {
 
 #[tokio::test]
 async fn an_operator_that_is_faster_is_waited_for_and_nobody_else() {
-    const NOTE: &str = "an operator is at it too: its Quarantine is not Ready yet";
+    const NOTE: &str = "an operator isolates it too; its Quarantine is not Ready yet";
     let operator = || Request { operator: true, ..alone() };
     // (namespace, who leads, isolated before, an operator is faster, it says that it is done; so it is waited for in vain)
     let cases = [
@@ -315,7 +312,7 @@ async fn fence_that_never_refuses_is_reported_after_a_deadline() {
     namespace("never-seen").await;
     let (laid, tries) = isolated("never-seen", alone(), TRY, |_| async { Some(500) }).await;
     assert!(!laid.isolated && tries > 10, "{laid:#?}");
-    assert!(laid.problems[0].starts_with("the fence was not seen to refuse within 30 s: "), "{laid:#?}");
+    assert!(laid.problems[0].starts_with("the fence could not be verified within 30 s: "), "{laid:#?}");
     assert_eq!(
         label_of("never-seen").await.as_deref(),
         Some("contained"),
@@ -328,7 +325,7 @@ async fn what_is_sealed_already_is_verified_as_such() {
     namespace("sealed-before").await;
     labelled("sealed-before", Isolation::Sealed).await;
     let (laid, _) = isolated("sealed-before", alone(), LABEL, |_| async { None }).await;
-    assert_eq!(laid.fence, "seen to refuse (sealed)", "{laid:#?}");
+    assert_eq!(laid.fence, "verified (sealed)", "{laid:#?}");
 }
 
 /// Who may repair may write policies into what is isolated: to them the fence shows by what nobody may do.
@@ -424,8 +421,5 @@ async fn a_namespace_that_is_on_no_list_is_isolated_and_not_wholly() {
     let request = Request { unlisted: Some(why.to_owned()), ..alone() };
     let (laid, _) = isolated(name, request, LABEL, |_| async { None }).await;
     assert!(!laid.isolated && laid.problems.len() == 1 && laid.problems[0].contains(why), "{laid:#?}");
-    assert_eq!(
-        (laid.fence.as_str(), laid.network.as_str()),
-        ("seen to refuse (contained)", "denied both ways")
-    );
+    assert_eq!((laid.fence.as_str(), laid.network.as_str()), ("verified (contained)", "denied both ways"));
 }

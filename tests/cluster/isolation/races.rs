@@ -14,7 +14,7 @@ use resurgam::api::{
     Isolation, MANAGED_BY_LABEL, OPERATOR_NAMESPACE, QuarantineSpec, RECORDS_NAMESPACE, SEALED_LABEL,
     field_manager,
 };
-use resurgam::isolation::ensure::{self, State};
+use resurgam::isolation::ensure::{self, PolicyState};
 use resurgam::isolation::identity::{self, IdentityError, Mark};
 use resurgam::isolation::list::{self, CONFIG_MAPS, Listed, Lists};
 use resurgam::isolation::network::{self, Before, NetworkError, Room, is_neutralised};
@@ -117,7 +117,7 @@ async fn what_somebody_else_creates_meanwhile_is_not_created_again() {
     });
     let found = ensure::ensure(&client, false).await.unwrap();
     let states: Vec<_> = found.iter().map(|found| found.state).take(6).collect();
-    use State::{Differs, InPlace, Made};
+    use PolicyState::{Differs, InPlace, Made};
     assert_eq!(states, [InPlace, Made, Differs, Made, Made, Made], "{found:#?}");
 }
 

@@ -143,7 +143,7 @@ pub fn judge(cluster: &ControlPlane) {
     let smallest = rehearsal::smallest().unwrap();
     for (name, text) in [(WARD, text_of(WARD)), (LATE, text_of(LATE)), ("library", smallest)] {
         let plan = &resurgam::simulate::load(&text).unwrap()[0];
-        let access = Access::of(&Plan::from_object(plan));
+        let access = Access::from_plan(&Plan::from_object(plan));
         let (used, lacking) = used(cluster, &access);
         assert_eq!(lacking, [""; 0], "{name}");
         let idle: BTreeSet<String> = access

@@ -1,5 +1,5 @@
-//! The half of a pass that judges the cluster's cache instead of reading the namespace anew. It writes nothing: where the status that
-//! follows is another one, or anything is not as it should be, the pass reads live.
+//! Confirms a level from the cluster cache instead of live reads. This writes nothing: if the resulting status differs, or anything is
+//! not as wanted, the pass reads live.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use super::super::Context;
-use super::Work;
+use super::PassRun;
 use crate::api::{Isolation, Quarantine, SEALED_LABEL};
 use crate::clock;
 use crate::cluster_cache::{Entry, Kinds, STALE_AFTER};
@@ -21,11 +21,11 @@ use crate::isolation::target::Target;
 use crate::isolation::workloads::{Inventory, Lists};
 use crate::isolation::{label, other_policies, status};
 
-/// How old what was read of other APIs' network policies may be. They are looked at every [`other_policies::RECHECK`], and what has
-/// changed wakes everybody.
+/// Maximum age of cached network policies of other APIs. They are read every [`other_policies::RECHECK`], and a change wakes all
+/// Quarantines.
 const OTHER_POLICIES_AGE: Duration = Duration::from_secs(2 * other_policies::RECHECK.as_secs());
 
-/// Returns when the next pass is due, where the cache shows that everything is as wanted and as the status says. `None`: not so.
+/// Returns when the next pass is due if the cache shows that everything is as wanted and as reported, else `None`.
 pub(in super::super) async fn confirm(
     context: &Context,
     quarantine: &Quarantine,
@@ -34,7 +34,7 @@ pub(in super::super) async fn confirm(
 ) -> Option<Action> {
     let name = quarantine.name_any();
     let mut pass = Pass::new(wanted.clone());
-    let mut work = Work::new(context, &name, (quarantine.clone(), namespace.clone()), Instant::now());
+    let mut work = PassRun::new(context, &name, (quarantine.clone(), namespace.clone()), Instant::now());
     work.observe_cached(&mut pass).await?;
     let status = status::after(quarantine, &pass, &context.cluster_state(), clock::now());
     if quarantine.status.as_ref() != Some(&status) {
@@ -44,14 +44,14 @@ pub(in super::super) async fn confirm(
         memory.level = Some(wanted.level);
         memory.failures = 0;
     });
-    Some(work.again.map_or_else(|| work.rest(&pass), Action::requeue))
+    Some(work.next_wake.map_or_else(|| work.requeue_idle(&pass), Action::requeue))
 }
 
-impl Work<'_> {
-    /// Observes by the cache what a level needs. `None`: something is not as it should be.
+impl PassRun<'_> {
+    /// Observes from the cache what the level requires. Returns `None` if anything is not as wanted.
     async fn observe_cached(&mut self, pass: &mut Pass) -> Option<()> {
         let level = pass.target.level;
-        let held = self.verified(&self.fence_seal(level));
+        let held = self.verified(&self.verification_scope(level));
         pass.tried = held.as_ref().map(|held| held.at);
         let listed = self.context.lists.cached(self.name).filter(|listed| listed.is_at(level))?;
         let is_marked = label::is_labelled(&self.namespace, &self.quarantine.spec, level);
@@ -65,7 +65,7 @@ impl Work<'_> {
         self.observation.namespace = Some(self.namespace.clone());
         match level {
             Isolation::Open => self.nothing_is_left(pass)?,
-            // Where the services of the cluster are that it may reach is read live.
+            // The addresses of services that egress exceptions name are read live.
             Isolation::CleanRoom if !pass.target.allow_egress.is_empty() => return None,
             Isolation::CleanRoom => {
                 if !pod_security::is_enforced(&self.namespace, pass.target.privileged) {
@@ -84,12 +84,12 @@ impl Work<'_> {
             if !pass.in_place.captured {
                 return None;
             }
-            self.so_far(pass);
+            self.update_in_place(pass);
         }
         Some(())
     }
 
-    /// Is nothing left of an isolation, in a namespace that is open?
+    /// Returns `Some` if an open namespace has no remains of isolation.
     fn nothing_is_left(&self, pass: &mut Pass) -> Option<()> {
         let kinds = self.context.cache.kinds();
         let policies = readable(kinds.network_policies.within(self.name))?;
@@ -101,7 +101,7 @@ impl Work<'_> {
         (!is_left).then_some(())
     }
 
-    /// Returns the namespace's network policies, where the cache is fresh.
+    /// Returns the namespace's network policies if the cache is fresh.
     pub(super) fn policies_cached(&self) -> Option<Vec<NetworkPolicy>> {
         let policies = &self.context.cache.kinds().network_policies;
         policies.is_fresh(STALE_AFTER).ok()?;
@@ -132,7 +132,7 @@ impl Work<'_> {
         Some(())
     }
 
-    /// Does nothing run or start in a namespace that is sealed, and were its accounts recreated?
+    /// Returns `Some` if nothing runs or starts in a sealed namespace, and observes whether its accounts are recreated.
     fn nothing_runs(&mut self, pass: &mut Pass) -> Option<()> {
         let kinds = self.context.cache.kinds();
         let inventory = inventory(kinds, self.name)?;
@@ -151,21 +151,21 @@ impl Work<'_> {
     }
 }
 
-/// Returns the metadata of a namespace's ServiceAccounts, where the cache is fresh.
+/// Returns the metadata of a namespace's ServiceAccounts if the cache is fresh.
 pub(super) fn accounts_cached(context: &Context, namespace: &str) -> Option<Vec<ServiceAccount>> {
     let accounts = &context.cache.kinds().service_accounts;
     accounts.is_fresh(STALE_AFTER).ok()?;
     readable(accounts.within(namespace))
 }
 
-/// As [`pods::on_node_network`] selects them.
+/// Returns whether a pod uses its node's network, by the same rule as [`pods::on_node_network`].
 fn is_on_node_network(pod: &Pod) -> bool {
     let uses = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     uses && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// What starts pods in a namespace.
+/// Returns the workloads of a namespace that start pods.
 fn inventory(kinds: &Kinds, namespace: &str) -> Option<Inventory> {
     let lists = Lists {
         deployments: readable(kinds.deployments.within(namespace))?,
@@ -179,7 +179,7 @@ fn inventory(kinds: &Kinds, namespace: &str) -> Option<Inventory> {
     Some(lists.into())
 }
 
-/// Returns all objects. `None`: one of them cannot be read.
+/// Returns all objects, or `None` if one of them cannot be deserialized.
 fn readable<T: Clone>(entries: Vec<Arc<Entry<T>>>) -> Option<Vec<T>> {
     entries.into_iter().map(|entry| entry.as_ref().as_ref().ok().cloned()).collect()
 }

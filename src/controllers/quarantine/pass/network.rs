@@ -1,4 +1,4 @@
-//! Writes the network policies of a level, and reads back what came of it.
+//! Writes the network policies of a level and reads them back.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use super::super::{Context, PassError};
-use super::Work;
+use super::PassRun;
 use super::confirm::accounts_cached;
 use crate::api::{Isolation, conditions};
 use crate::cluster_cache::STALE_AFTER;
@@ -16,19 +16,19 @@ use crate::isolation::network::{self, Before, NetworkError, Room, Written};
 use crate::isolation::pass::Pass;
 use crate::isolation::{egress_exceptions, identity, other_policies};
 
-impl Work<'_> {
-    /// The network of a level that loosens.
+impl PassRun<'_> {
+    /// Enforces the network of a level that loosens.
     pub(super) async fn network(&mut self, pass: &mut Pass) -> Result<Option<Action>, PassError> {
         let (client, level) = (&self.context.client, pass.target.level);
         let uid = self.quarantine.uid().unwrap_or_default();
-        // Let out of the sealing before that had come to its end.
+        // The namespace may leave Sealed before all its accounts are recreated.
         let was = self.quarantine.status.as_ref();
         let is_whole = was.is_some_and(|status| conditions::is_true(&status.conditions, conditions::READY));
         if self.before == Some(Isolation::Sealed) && !is_whole {
             identity::complete(client, self.name, &uid).await?;
         }
         if level == Isolation::Open {
-            if self.loosened_in_vain(pass).await? {
+            if self.is_loosening_outdated(pass).await? {
                 return Ok(Some(Action::requeue(Duration::ZERO)));
             }
             self.namespace = restore(self.context, &self.namespace, &uid).await?;
@@ -43,7 +43,7 @@ impl Work<'_> {
         Ok(None)
     }
 
-    /// Writes the network policies, and reads back what came of it.
+    /// Writes the network policies and reads back the result.
     async fn write_network(&mut self, pass: &mut Pass, room: Option<&Room>) -> Result<(), PassError> {
         let written = self.write_policies(room).await;
         let observed = self.observe_network(pass, room, written.as_ref().ok().cloned()).await;
@@ -64,17 +64,17 @@ impl Work<'_> {
         written
     }
 
-    /// Fenced since the last pass, and without a break?
+    /// Returns whether the namespace has been fenced without interruption since the last pass.
     pub(super) fn fenced_before(&self) -> Before {
         match self.before {
-            Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.marked => {
+            Some(Isolation::Contained | Isolation::Sealed | Isolation::CleanRoom) if self.was_labelled => {
                 Before::Isolated
             }
             _ => Before::Open,
         }
     }
 
-    /// Reads what there is of the network, unless what was read before anything was written (`written`) still says it.
+    /// Observes the network. `written.there`, what was read before writing, is used if nothing was written since.
     pub(super) async fn observe_network(
         &mut self,
         pass: &mut Pass,
@@ -109,7 +109,7 @@ impl Work<'_> {
     }
 }
 
-/// Puts back what isolating changed, but for what it stopped. Returns the namespace as it is then.
+/// Restores what isolating changed, except for stopped workloads. Returns the updated namespace.
 pub(in super::super) async fn restore(
     context: &Context,
     namespace: &Namespace,
@@ -130,7 +130,7 @@ pub(in super::super) async fn restore(
     Ok(pod_security::restore(client, namespace).await?)
 }
 
-/// May an operator of an earlier version have left a record in the namespace? None has been written since.
+/// Returns whether an earlier version of the operator may have left a record in the namespace. This version writes none there.
 fn has_legacy_record(context: &Context, namespace: &str) -> bool {
     let maps = &context.cache.kinds().config_maps;
     maps.is_fresh(STALE_AFTER).is_err() || maps.get(namespace, legacy::RECORD).is_some()

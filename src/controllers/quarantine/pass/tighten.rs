@@ -1,5 +1,5 @@
-//! Tightening: every control by itself. The order is lists, network, label, fence verified, evidence, workloads and pods, identity; what
-//! fails is reported, and the next ones proceed.
+//! Tightens isolation control by control: lists, network, label, fence verification, evidence, workloads and pods, identity. A control
+//! that fails is reported, and the next ones proceed.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::super::super::metrics::Controller;
 use super::super::PassError;
-use super::{Mark, Work};
+use super::{Mark, PassRun};
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
 use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
@@ -32,66 +32,67 @@ use crate::isolation::target::{self, Next};
 
 mod capture;
 
-/// How long the fence is tried before the network is cut without waiting for it any longer.
+/// How long a pass probes the fence before it goes on without a successful verification.
 const VERIFYING: Duration = Duration::from_secs(1);
-/// How often a namespace that changed in between is read afresh.
+/// Attempts to label a namespace that other writers change.
 const ATTEMPTS: u32 = 5;
-/// Webhook configurations read at a time.
+/// Page size of lists of webhook configurations.
 const PAGE: u32 = 100;
-/// Pods that the status names.
+/// Maximum number of unmanaged pods named in the status.
 const UNMANAGED: usize = 64;
 
-impl Work<'_> {
-    /// Enforces every control as far as it gets.
+impl PassRun<'_> {
+    /// Enforces every control as far as possible.
     ///
     /// # Errors
-    /// Only that somebody else wrote to the Quarantine in between, or that its status cannot be written.
+    /// Another writer changed the Quarantine, or its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
         self.read_namespace().await;
-        // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
+        // No permit is needed here: all namespaces that are to be listed share one write, which does not wait for any label, fence or
+        // network.
         let was_listed = self.put_on_lists(pass).await;
         let written = {
-            let _turn = self.context.turns.take(Next::Network).await;
+            let _permit = self.context.limits.acquire(Next::Network).await;
             if !self.observation.is_fenced_off() {
-                // No list fences it: the label does, before the network is cut.
+                // No list fences the namespace, so the label has to, before the network is cut.
                 self.write_label(pass).await;
             }
             self.cut_network(pass).await
         };
-        if self.uncut.take().is_some() {
-            self.context.turns.after_cuts().await;
+        if self.pending_cut.take().is_some() {
+            self.context.limits.wait_for_cuts().await;
         }
-        // Where neither label nor list isolated it, anything may have been started since the last capture.
-        pass.in_place.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
+        // Without label and list, workloads may have started since the last capture.
+        pass.in_place.captured = (self.was_labelled || was_listed) && self.is_captured(pass.target.level);
         {
-            let _turn = self.context.turns.take(Next::Label).await;
+            let _permit = self.context.limits.acquire(Next::Label).await;
             self.write_label(pass).await;
             self.verify_fence(pass).await;
         }
-        self.look_at_network(pass, written).await;
-        if !pass.in_place.captured && !self.keep_evidence(pass).await? {
+        self.read_back_network(pass, written).await;
+        if !pass.in_place.captured && !self.capture_evidence(pass).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
         let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
-            let _turn = self.context.turns.take(Next::Stop).await;
+            let _permit = self.context.limits.acquire(Next::Stop).await;
             self.stop_workloads(pass).await;
             self.end_pods(pass).await;
             self.recreate_accounts(pass).await;
         }
-        self.so_far(pass);
+        self.update_in_place(pass);
         self.context.remember(self.name, |memory| {
             memory.failing.retain(|control, _| pass.failures.contains_key(control));
         });
         Ok(self.next_pass(pass))
     }
 
-    /// Reads the namespace, which may be the cache's so far: whether anything ran since the last capture hangs on its label. Nothing waits for
-    /// one that cannot be read; what it bears is not known then.
+    /// Reads the namespace live, since its label determines whether anything may have run since the last capture. If it cannot be read,
+    /// the pass goes on as if the label were missing.
     async fn read_namespace(&mut self) {
         let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
         let read = call_opt(format!("get namespace {}", self.name), namespaces.get(self.name)).await;
-        self.marked = match read {
+        self.was_labelled = match read {
             Ok(Some(now)) => {
                 self.namespace = now;
                 self.namespace.labels().contains_key(ISOLATION_LABEL)
@@ -100,8 +101,8 @@ impl Work<'_> {
         };
     }
 
-    /// Is evidence of this sealing kept? The status says so once the level is enforced; until then this process remembers it, so
-    /// that a control that fails has nothing captured again.
+    /// Returns whether evidence of this sealing is captured. The status records that once the level is enforced; until then this process
+    /// remembers it, so that a failing control does not cause another capture.
     pub(super) fn is_captured(&self, level: Isolation) -> bool {
         let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
         let digest = capture.map(|capture| capture.digest.clone());
@@ -110,8 +111,8 @@ impl Work<'_> {
             || remembered.is_some_and(|(at, of)| at == level && Some(of) == digest)
     }
 
-    /// What is in place, by what was read back, and what has stalled, for a status that is written on the way too.
-    pub(super) fn so_far(&self, pass: &mut Pass) {
+    /// Updates the pass from what was read back, and marks stalled controls, for a status that may be written midway.
+    pub(super) fn update_in_place(&self, pass: &mut Pass) {
         self.mark_stalled(pass);
         let (fenced, captured) = (pass.in_place.fenced, pass.in_place.captured);
         pass.in_place = self.observation.in_place(
@@ -124,13 +125,13 @@ impl Work<'_> {
         pass.fenced_off = self.observation.is_fenced_off();
     }
 
-    /// Which sealing this is.
+    /// Returns the mark of this sealing.
     fn mark(&self) -> Mark {
         Mark::of(&self.quarantine)
     }
 
-    /// Reports that a control failed. A quota that stands in the way is raised.
-    pub(super) async fn failed(
+    /// Reports a failed control. Raises a quota if that is the cause.
+    pub(super) async fn report_failure(
         &mut self,
         pass: &mut Pass,
         control: ControlName,
@@ -138,7 +139,7 @@ impl Work<'_> {
         error: &PassError,
     ) {
         if error.is_conflict() {
-            // Read afresh at once: nothing stands in the way.
+            // Another writer was faster; the next pass reads again at once.
             self.wake_within(Duration::from_millis(20));
             return;
         }
@@ -163,12 +164,12 @@ impl Work<'_> {
             Ok(raised) => self.drift.push(format!("ResourceQuota {}", raised.join(", "))),
             Err(error) => tracing::warn!(%error, "quota not raised; will retry"),
         }
-        // The quota's controller has to count anew first.
+        // The quota controller has to recompute its usage first.
         self.wake_within(Duration::from_millis(500));
     }
 
-    /// Kind and name of the configuration that a webhook stands in: of those that name it so, the one that intercepts what is written
-    /// here. `answer`: what the API server said.
+    /// Returns kind and name of the configuration that contains a webhook: of those with a webhook of this name, the one that intercepts
+    /// writes to this namespace. `answer`: error text of the API server.
     async fn configuration_of(&self, webhook: &str, answer: &str) -> Option<String> {
         let client = &self.context.client;
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
@@ -183,8 +184,8 @@ impl Work<'_> {
         configuration_of(webhook, answer, (&validating, &mutating), name, labels)
     }
 
-    /// The isolation lists come first: they need no webhook's consent, and one write fences.
-    /// Returns whether the namespace was isolated by a list before.
+    /// Adds the namespace to the isolation lists, which fence with one write and pass no webhook. Returns whether the namespace was
+    /// listed before.
     async fn put_on_lists(&mut self, pass: &mut Pass) -> bool {
         let (lists, level) = (&self.context.lists, pass.target.level);
         let mut listed = lists.of(self.name).await;
@@ -198,7 +199,7 @@ impl Work<'_> {
         let unread = listed.as_ref().err().cloned();
         self.observation.listed = listed.ok();
         for error in written.err().into_iter().chain(unread) {
-            self.failed(pass, ControlName::Guard, QuarantineReason::ListFailed, &error.into()).await;
+            self.report_failure(pass, ControlName::Guard, QuarantineReason::ListFailed, &error.into()).await;
         }
         was_listed
     }
@@ -233,14 +234,14 @@ impl Work<'_> {
         }
         self.observation.namespace = Some(self.namespace.clone());
         if let Some(error) = failed {
-            self.failed(pass, ControlName::Lock, QuarantineReason::LabelFailed, &error.into()).await;
+            self.report_failure(pass, ControlName::Lock, QuarantineReason::LabelFailed, &error.into()).await;
         }
     }
 
-    /// Tries until the fence is seen to refuse, for a moment: the network is not left open for want of a proof.
+    /// Probes the fence until it refuses, for at most [`VERIFYING`]: the pass goes on without a verification.
     async fn verify_fence(&mut self, pass: &mut Pass) {
-        let seal = self.fence_seal(pass.target.level);
-        let held = self.verified(&seal);
+        let scope = self.verification_scope(pass.target.level);
+        let held = self.verified(&scope);
         pass.tried = held.as_ref().map(|held| held.at);
         let fenced_off = self.observation.is_fenced_off();
         pass.in_place.fenced = fenced_off && self.still_holds(pass, pass.target.level);
@@ -253,13 +254,13 @@ impl Work<'_> {
         }
         let began = Instant::now();
         let mut pause = Duration::from_millis(5);
-        // Once it was tried in vain, a pass tries it once: what comes next is not delayed each time.
-        let in_vain = self.context.remember(self.name, |memory| memory.probing.is_some());
+        // After a failed verification, each pass probes only once, so as not to delay the next controls.
+        let has_failed_before = self.context.remember(self.name, |memory| memory.failed_probes.is_some());
         loop {
-            let is_last = in_vain || began.elapsed() > VERIFYING;
-            // While it does not even refuse a pod, there is no need to try everything. Of a failure, everything is reported.
+            let is_last = has_failed_before || began.elapsed() > VERIFYING;
+            // A quick probe suffices while even a pod is admitted. The last attempt probes everything, for the report.
             let is_open = !is_last && probe::is_open(&self.context.servers, self.name).await.is_ok();
-            if !is_open && self.try_fence(pass, &seal).await {
+            if !is_open && self.try_fence(pass, &scope).await {
                 return;
             }
             if is_last {
@@ -276,42 +277,53 @@ impl Work<'_> {
         match self.write_policies(None).await {
             Ok(written) => Some(written),
             Err(error) => {
-                self.failed(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error.into()).await;
+                self.report_failure(
+                    pass,
+                    ControlName::Network,
+                    QuarantineReason::NetworkFailed,
+                    &error.into(),
+                )
+                .await;
                 None
             }
         }
     }
 
-    /// Reads back the network, now that nobody can add to it any more.
-    async fn look_at_network(&mut self, pass: &mut Pass, written: Option<Written>) {
-        // What was read before the fence stood may have changed since.
+    /// Reads back the network once nobody can add policies.
+    async fn read_back_network(&mut self, pass: &mut Pass, written: Option<Written>) {
+        // Policies read before the fence was verified may have changed since.
         let stood = self.fenced_before() == Before::Isolated && pass.in_place.fenced;
         if let Err(error) = self.observe_network(pass, None, written.filter(|_| stood)).await {
-            self.failed(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error).await;
+            self.report_failure(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error).await;
         }
     }
 
-    /// Workloads to zero. Knows what came of it by the answers.
+    /// Scales workloads to zero. The answers to the writes show the result.
     async fn stop_workloads(&mut self, pass: &mut Pass) {
         let client = self.context.client.clone();
         let seal = self.quarantine.uid().unwrap_or_default();
         let mut inventory = workloads::inventory(&client, self.name).await;
         if let Ok(found) = &mut inventory {
             match workloads::stop(&client, found, &seal).await {
-                // Nothing else starts while the fence stands, and each write was answered with what there is now.
+                // Nothing else can start while the fence holds, and each answer contains the current object.
                 Ok(0) => {}
                 Ok(_) => self.drift.push("workloads".to_owned()),
                 Err(error) => {
                     self.drift.push("workloads".to_owned());
                     inventory = workloads::inventory(&client, self.name).await;
-                    self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into())
-                        .await;
+                    self.report_failure(
+                        pass,
+                        ControlName::Workloads,
+                        QuarantineReason::StopFailed,
+                        &error.into(),
+                    )
+                    .await;
                 }
             }
         }
         match inventory {
             Ok(found) => {
-                // A ReplicaSet that its Deployment does not know is stopped once all Deployments are.
+                // A ReplicaSet that its Deployment does not adopt is stopped once all Deployments are.
                 if found.rollouts.iter().any(|set| !set.is_stopped()) {
                     self.wake_within(Duration::from_secs(1));
                 }
@@ -319,19 +331,20 @@ impl Work<'_> {
                 self.observation.inventory = Some(found);
             }
             Err(error) => {
-                self.failed(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into()).await
+                self.report_failure(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into())
+                    .await
             }
         }
     }
 
-    /// Ends every pod, whatever its owner says. Reads back what came of it; the last pod's end wakes us.
+    /// Deletes every pod, whatever its owner references say, and reads back the result. The deletion of the last pod wakes the next pass.
     async fn end_pods(&mut self, pass: &mut Pass) {
         let client = self.context.client.clone();
         let found = match pods::list(&client, self.name).await {
             Ok(found) => found,
             Err(error) => {
                 return self
-                    .failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
+                    .report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
                     .await;
             }
         };
@@ -345,7 +358,8 @@ impl Work<'_> {
         let ended = pods::end(&client, self.name, &found).await;
         let written = !matches!(ended, Ok(0));
         if let Err(error) = ended {
-            self.failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into()).await;
+            self.report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
+                .await;
         }
         self.announce_unmanaged(pass).await;
         let found = if written { pods::list(&client, self.name).await } else { Ok(found) };
@@ -353,43 +367,50 @@ impl Work<'_> {
             Ok(found) => found,
             Err(error) => {
                 return self
-                    .failed(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
+                    .report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
                     .await;
             }
         };
         pass.alive = found.iter().filter(|pod| pods::is_live(pod)).map(ResourceExt::name_any).collect();
-        let rooted = found.iter().filter(|pod| pods::is_static(pod) && pods::is_live(pod));
-        let rooted: Vec<_> = rooted.map(ResourceExt::name_any).collect();
-        if !rooted.is_empty() {
-            let message = format!("static pods, which only their nodes can stop: {}", rooted.join(", "));
+        let static_pods = found.iter().filter(|pod| pods::is_static(pod) && pods::is_live(pod));
+        let static_pods: Vec<_> = static_pods.map(ResourceExt::name_any).collect();
+        if !static_pods.is_empty() {
+            let message = format!("static pods, which only their nodes can stop: {}", static_pods.join(", "));
             pass.failure = Some(PassFailure { reason: QuarantineReason::StaticPods, message, stalled: true });
         }
         self.observation.pods = Some(found);
     }
 
-    /// Says which pods nothing will bring back, once for each.
+    /// Publishes an Event that names each deleted pod that no workload will recreate, once.
     async fn announce_unmanaged(&self, pass: &Pass) {
         let known = self.quarantine.status.as_ref().map_or(&[][..], |status| &status.unmanaged_pods);
         let news: Vec<_> = pass.unmanaged.iter().filter(|name| !known.contains(name)).cloned().collect();
         if !news.is_empty() {
             let note =
                 format!("captured, then deleted: pods that no workload will bring back: {}", news.join(", "));
-            self.context.tell(&self.quarantine, EventType::Warning, "UnmanagedPodsDeleted", note).await;
+            self.context
+                .publish_event(&self.quarantine, EventType::Warning, "UnmanagedPodsDeleted", note)
+                .await;
         }
     }
 
-    /// Tokens issued before are void once their accounts are recreated. No pod is waited for.
+    /// Recreates ServiceAccounts, which revokes their tokens. Does not wait for pods to end.
     async fn recreate_accounts(&mut self, pass: &mut Pass) {
         let (client, mark) = (self.context.client.clone(), self.mark());
         let accounts = match identity::list(&client, self.name).await {
             Ok(accounts) => accounts,
             Err(error) => {
                 return self
-                    .failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
+                    .report_failure(
+                        pass,
+                        ControlName::Identity,
+                        QuarantineReason::IdentityFailed,
+                        &error.into(),
+                    )
                     .await;
             }
         };
-        // This process saw the record of this sealing go: nothing of it has to be created.
+        // This process deleted the record of this sealing, so no account is missing.
         let is_over = self.context.remember(self.name, |memory| memory.renewed.as_ref() == Some(&mark));
         if is_over && accounts.iter().all(|account| mark.is_on(&account.metadata)) {
             self.observation.accounts = Some(accounts);
@@ -405,26 +426,36 @@ impl Work<'_> {
                 self.drift.push("service accounts".to_owned());
             }
             Err(error) => {
-                self.failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
-                    .await
+                self.report_failure(
+                    pass,
+                    ControlName::Identity,
+                    QuarantineReason::IdentityFailed,
+                    &error.into(),
+                )
+                .await
             }
         }
         match identity::list(&client, self.name).await {
             Ok(accounts) => self.observation.accounts = Some(accounts),
             Err(error) => {
-                self.failed(pass, ControlName::Identity, QuarantineReason::IdentityFailed, &error.into())
-                    .await
+                self.report_failure(
+                    pass,
+                    ControlName::Identity,
+                    QuarantineReason::IdentityFailed,
+                    &error.into(),
+                )
+                .await
             }
         }
     }
 
-    /// A control that has failed for a minute since its turn came stalls.
+    /// Marks controls as stalled that have failed for [`STALLED_AFTER`].
     fn mark_stalled(&self, pass: &mut Pass) {
         let status = self.quarantine.status.as_ref();
         let stalled = status.and_then(|status| find(&status.conditions, STALLED)).map(|c| c.reason.clone());
         self.context.remember(self.name, |memory| {
             for (control, failure) in &mut pass.failures {
-                // After a start of the operator, what had stalled has stalled still.
+                // After a restart of the operator, a control that the status reports as stalled is still stalled.
                 let had_stalled = !memory.failing.contains_key(control)
                     && stalled.as_deref() == Some(failure.reason.as_str());
                 let now = Instant::now();
@@ -435,7 +466,7 @@ impl Work<'_> {
         });
     }
 
-    /// When the next pass is due: soon where a control failed, else at the next try of the controls.
+    /// Returns when the next pass is due: soon after a failed control, else when controls are verified again.
     fn next_pass(&mut self, pass: &Pass) -> Action {
         if !pass.failures.is_empty() {
             let failures = self.context.remember(self.name, |memory| {
@@ -444,9 +475,9 @@ impl Work<'_> {
             });
             self.wake_within(control_again_after(failures));
         }
-        match self.again {
+        match self.next_wake {
             Some(again) => Action::requeue(again),
-            None => self.rest(pass),
+            None => self.requeue_idle(pass),
         }
     }
 }

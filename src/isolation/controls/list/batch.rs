@@ -1,5 +1,5 @@
-//! Many ask for a namespace each to be written, and one object takes them all: what is asked for while a write is under way goes with
-//! the next. Two hundred Quarantines at once would else be two hundred conflicting writes of an object that grows with each.
+//! Combines concurrent writes to one object: what is requested during a write is part of the next one. Otherwise, two hundred new
+//! Quarantines would cause two hundred conflicting writes of a growing object.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,22 +12,22 @@ use crate::calls::IoError;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    waiting: Mutex<Vec<Asked>>,
+    waiting: Mutex<Vec<PendingWrite>>,
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingWrite {
     namespace: String,
     level: Isolation,
     answer: oneshot::Sender<Result<(), IoError>>,
 }
 
 impl Batch {
-    /// Has the namespace written, with all that are waiting by then.
+    /// Writes the namespace, together with all others that are waiting.
     ///
     /// # Errors
-    /// The one of the write that it went with.
+    /// The error of the shared write.
     pub(super) async fn write<F>(
         &self,
         namespace: &str,
@@ -38,25 +38,25 @@ impl Batch {
         F: Future<Output = Result<(), IoError>>,
     {
         let (answer, mut answered) = oneshot::channel();
-        self.waiting().push(Asked { namespace: namespace.to_owned(), level, answer });
+        self.waiting().push(PendingWrite { namespace: namespace.to_owned(), level, answer });
         let _writing = self.writing.lock().await;
         if let Ok(outcome) = answered.try_recv() {
             return outcome;
         }
-        // They stay until they are answered: should this write be abandoned, whoever waits next takes them along.
-        let (levels, count) = self.asked();
+        // Entries stay until they are answered. If this write is cancelled, the next one includes them.
+        let (levels, count) = self.pending();
         let outcome = write(levels).await;
         for asked in self.waiting().drain(..count) {
-            // Whoever does not wait any more does not need to know.
+            // The receiver may have been dropped.
             let _ = asked.answer.send(outcome.clone());
         }
         outcome
     }
 
-    /// Writes while nobody else does: two at once would collide, and read afresh over and over.
+    /// Writes exclusively: concurrent writes would conflict and retry.
     ///
     /// # Errors
-    /// Those of the write.
+    /// The error of the write.
     pub(super) async fn alone<F>(&self, write: impl FnOnce() -> F) -> Result<(), IoError>
     where
         F: Future<Output = Result<(), IoError>>,
@@ -65,14 +65,14 @@ impl Batch {
         write().await
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Asked>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<PendingWrite>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be written, and for how many. Of a namespace that is asked for twice, the last word counts.
-    fn asked(&self) -> (Levels, usize) {
+    /// Returns what to write, and for how many callers. Of two requests for a namespace, the last one counts.
+    fn pending(&self) -> (Levels, usize) {
         let mut waiting = self.waiting();
-        // What nobody waits for any more may be what nobody wants any more.
+        // A request without a receiver may be outdated.
         waiting.retain(|asked| !asked.answer.is_closed());
         let levels = waiting.iter().map(|asked| (asked.namespace.clone(), asked.level)).collect();
         (levels, waiting.len())
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_asked_for_during_a_write_goes_with_the_next_one() {
+    async fn request_during_a_write_joins_the_next_write() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
         let ask = |namespace: &'static str, level| {
             batch.write(namespace, level, |levels| async {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_fails_fails_for_everybody_who_asked_for_it_and_for_nobody_else() {
+    async fn failed_write_fails_for_its_own_callers_only() {
         let batch = Batch::default();
         let ask = |namespace: &'static str| {
             batch.write(namespace, Open, |levels| async move {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_abandoned_write_is_made_by_the_next_and_without_what_nobody_waits_for() {
+    async fn cancelled_write_is_taken_over_without_its_dropped_callers() {
         let (batch, written) = (Batch::default(), RefCell::new(Vec::new()));
         let mut stuck = Box::pin(batch.write("a", Open, |_| futures::future::pending()));
         assert!(poll_immediate(&mut stuck).await.is_none());

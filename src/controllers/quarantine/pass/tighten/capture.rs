@@ -1,10 +1,10 @@
-//! Evidence, kept and on the record before anything is stopped. It delays nothing else.
+//! Captures evidence and records it in the status before anything is stopped. No other control waits for it.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use super::super::super::{PassError, read, write};
-use super::super::Work;
+use super::super::PassRun;
 use crate::api::quarantine::ControlName;
 use crate::api::{Quarantine, QuarantineReason};
 use crate::clock;
@@ -13,16 +13,16 @@ use crate::isolation::pass::Pass;
 use crate::isolation::status;
 use crate::isolation::target::Next;
 
-/// A capture that is not done after this is reported.
+/// After this time, an unfinished capture is reported in the status.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
 
-impl Work<'_> {
-    /// Keeps evidence, and writes that it is kept. Returns `false` where somebody wrote to the Quarantine meanwhile: what is wanted of
-    /// it is asked anew, and what is kept is not taken again. Evidence that could not be kept is a failure of what it delays.
+impl PassRun<'_> {
+    /// Captures evidence and writes that to the status. Returns `false` if another writer changed the Quarantine: the target is decided
+    /// again, and the capture is not repeated. A failed capture is reported as a failure of the control that it delays.
     ///
     /// # Errors
     /// The status could not be written.
-    pub(super) async fn keep_evidence(&mut self, pass: &mut Pass) -> Result<bool, PassError> {
+    pub(super) async fn capture_evidence(&mut self, pass: &mut Pass) -> Result<bool, PassError> {
         let context = self.context;
         let quarantine = self.quarantine.clone();
         let before = quarantine.status.as_ref().and_then(|s| s.capture.as_ref()).map(|c| c.digest.as_str());
@@ -34,17 +34,17 @@ impl Work<'_> {
         };
         let evidence = &context.options.evidence;
         let mut kept = pin!(async {
-            // First, and waited for without a turn: a snapshot that does not come holds up nobody else.
-            let turn = context.turns.take(Next::Capture);
-            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, turn).await?;
-            let _turn = context.turns.take(Next::Capture).await;
+            // Snapshots come first and hold no permit while waiting, so that a slow snapshot delays no other namespace.
+            let permit = context.limits.acquire(Next::Capture);
+            let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, permit).await?;
+            let _permit = context.limits.acquire(Next::Capture).await;
             capture(&context.client, evidence, subject, snapshots).await
         });
         let kept = match tokio::time::timeout(REPORT_AFTER, &mut kept).await {
             Ok(kept) => kept,
-            // Its turn may take minutes to come, and to end: until then, what holds already is reported.
+            // Waiting for a permit and capturing may take minutes. Until then the status reports the controls that hold.
             Err(_) => {
-                self.so_far(pass);
+                self.update_in_place(pass);
                 self.record(pass).await?;
                 kept.await
             }
@@ -56,20 +56,25 @@ impl Work<'_> {
                 pass.capture = Some(kept);
             }
             Err(error) => {
-                self.failed(pass, ControlName::Workloads, QuarantineReason::CaptureFailed, &error.into())
-                    .await;
+                self.report_failure(
+                    pass,
+                    ControlName::Workloads,
+                    QuarantineReason::CaptureFailed,
+                    &error.into(),
+                )
+                .await;
                 return Ok(true);
             }
         }
         pass.in_place.captured = true;
-        self.so_far(pass);
+        self.update_in_place(pass);
         let recorded = self.record(pass).await?;
         pass.capture = None;
         Ok(recorded)
     }
 
-    /// Writes the status as far as it is known. If somebody wrote to the Quarantine since it was read, a claimant for instance,
-    /// it is read afresh, and the answer is `false`.
+    /// Writes the status as observed so far. If another writer changed the Quarantine since it was read, such as a claimant, writes it
+    /// over the latest version and returns `false`.
     async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
         let known = self.context.cluster_state();
         let status = status::after(&self.quarantine, pass, &known, clock::now());
@@ -88,7 +93,7 @@ impl Work<'_> {
                 && enforced(now) == enforced(&self.quarantine)
         });
         let Some(mut now) = now else { return Err(conflict.into()) };
-        // What this pass did answers to the spec that it read.
+        // The pass acted on the spec that it read, not on this one.
         now.metadata.generation = self.quarantine.metadata.generation;
         let status = status::after(&now, pass, &known, clock::now());
         self.quarantine = write(self.context, &now, status).await?;

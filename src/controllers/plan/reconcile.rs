@@ -1,4 +1,4 @@
-//! One look at a plan: observe what has changed, decide, start what was decided.
+//! One reconciliation of a plan: observes changes, decides, starts effects.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -22,12 +22,12 @@ use crate::engine::GateKey;
 use crate::gates::Account;
 use crate::plan::{Plan, ServiceId};
 
-/// A plan is looked at this often even if nothing tells of a change: only a safety net.
+/// Resync interval of a plan, in case a watch missed a change.
 const RESYNC: Duration = Duration::from_secs(10 * 60);
-/// A look is no more than work for the processor.
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+/// Liveness limit of one reconciliation, which only computes.
+const LONGEST_RECONCILIATION: Duration = Duration::from_secs(60);
 
-/// Looks at one plan whenever it is woken.
+/// Reconciles one plan whenever it is woken.
 pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running>) {
     let mut pause = RESYNC;
     let mut last_whole = None;
@@ -37,11 +37,12 @@ pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running
             () = tokio::time::sleep(pause) => {}
         }
         let Some(plans) = plans.upgrade() else { return };
-        // A plan that makes us panic is not looked at again before something changes; the others go on.
-        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look(&plans, &running, &mut last_whole)));
-        let wake_at = looked.unwrap_or_else(|_| {
+        // A plan that causes a panic is not reconciled again before a change. Other plans are not affected.
+        let reconciled =
+            std::panic::catch_unwind(AssertUnwindSafe(|| reconcile(&plans, &running, &mut last_whole)));
+        let wake_at = reconciled.unwrap_or_else(|_| {
             plans.context.process.metrics.failed(Controller::Plan, "Panicked");
-            tracing::error!("the operator panicked on this plan: a bug; nothing of it moves");
+            tracing::error!("bug: the operator panicked on this plan; it is skipped until it changes");
             plans.clear_health(&running);
             None
         });
@@ -50,25 +51,24 @@ pub(super) async fn run_plan(plans: std::sync::Weak<Plans>, running: Arc<Running
     }
 }
 
-/// One look: observe what has changed, decide, start what was decided. Returns when to look again at the latest. `last_whole` is when
-/// everything was observed last.
-fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
+/// Reconciles a plan once. Returns the latest time of the next reconciliation. `last_whole`: when everything was last observed.
+fn reconcile(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>) -> Option<Timestamp> {
     let Some(plan) = plans.compiled(running) else {
         plans.clear_health(running);
         return None;
     };
     let context = &plans.context;
-    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_LOOK);
+    let _heart = context.process.heartbeats.watch(format!("plan {}", running.key), LONGEST_RECONCILIATION);
     let began = Instant::now();
     let now = clock::now();
     let mut changes = running.take_changes();
-    // Once in a while everything is looked at, whatever the watches have told.
+    // Everything is observed from time to time, in case a watch missed a change.
     changes.all |= last_whole.is_none_or(|at| began.duration_since(at) >= RESYNC);
     let all = changes.all;
     if all {
         *last_whole = Some(began);
     }
-    let decided = View::look(&context.stores, &plan, &mut running.state(), &changes, now);
+    let decided = View::observe_and_decide(&context.stores, &plan, &mut running.state(), &changes, now);
     context.health.publish(&plan, &decided.services);
     let mut wake_at = decided.wake_at;
     for of in decided.services {
@@ -76,13 +76,13 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
         let service = &plan.services[id];
         let mut state = running.state();
         let held = state.services.entry(service.name.clone()).or_default();
-        // What is asked follows from the status, which is being written: it is looked at again when that has ended.
+        // A running write changes which gates are wanted. The service is reconciled again when the write ends.
         if held.busy {
             continue;
         }
         let record = observe::record(&context.stores, &plan, service, held);
-        // Written since it was observed: what was decided must not be written over it.
-        if !state.view.as_mut().is_none_or(|view| view.rests_on(id, record.as_ref())) {
+        // The ServiceRecovery was written since it was observed, and the decision must not overwrite that.
+        if !state.view.as_mut().is_none_or(|view| view.is_based_on(id, record.as_ref())) {
             drop(state);
             running.wake_for(&service.name);
             continue;
@@ -97,14 +97,14 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
             let attempt = status.attempt;
             let mut state = running.state();
             let held = state.services.entry(service.name.clone()).or_default();
-            // What could not be written is not tried again in a circle.
+            // The backoff prevents a busy loop after a failed write.
             if let Some(at) = held.not_before.filter(|&at| at > now) {
                 wake_at = Some(wake_at.map_or(at, |before: Timestamp| before.min(at)));
                 state.view.iter_mut().for_each(|view| view.decide_again(id));
                 continue;
             }
             held.busy = true;
-            state.view.iter_mut().for_each(|view| view.begins(id));
+            state.view.iter_mut().for_each(|view| view.mark_busy(id));
             let act = Act {
                 context: context.clone(),
                 running: running.clone(),
@@ -114,7 +114,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
                 wrote: false,
             };
             let span = tracing::error_span!(
-                // No child of the plan's span, which would say the plan a second time.
+                // A child of the plan's span would log the plan's name twice.
                 parent: None,
                 "service",
                 plan = %running.key,
@@ -130,7 +130,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
         let context = context.clone();
         let marking = async move {
             if let Err(error) = mark_orphaned(&context, &orphan).await {
-                tracing::debug!(%error, "not marked as orphaned yet");
+                tracing::debug!(%error, "ServiceRecovery not marked as orphaned yet; will retry");
             }
         };
         writers.spawn(marking.in_current_span());
@@ -140,7 +140,7 @@ fn look(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Instant>)
     wake_at.into_iter().chain(status_due).min()
 }
 
-/// Starts and ends the asking of gates, so that those which the engine wants asked are.
+/// Starts and stops gate tasks so that exactly the gates that the engine wants are evaluated.
 fn update_gate_tasks(
     context: &Context,
     running: &Arc<Running>,
@@ -175,7 +175,7 @@ fn update_gate_tasks(
                 phase = key.phase.as_str(),
                 gate = key.name
             );
-            context.gatekeeper.begin(account.clone(), binding, policy, running.waker(&service.name), span)
+            context.gate_runner.begin(account.clone(), binding, policy, running.waker(&service.name), span)
         });
     }
 }
