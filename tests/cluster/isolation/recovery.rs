@@ -225,7 +225,7 @@ async fn depends_on_a_healthy_record(name: &str) -> RecoveryPlan {
     let mut said = record;
     said["status"] = json!({"stage": "Recovered", "attempt": 1, "conditions": [condition("Recovered"), condition("Healthy")]});
     let said = recoveries.patch_status("council.store", &params, &Patch::Apply(&said)).await.unwrap();
-    assert!(said.stands());
+    assert!(said.satisfies_dependents());
     plan
 }
 
