@@ -30,7 +30,7 @@ use crate::calls::{IoError, call_opt};
 use crate::clock;
 use crate::cluster_cache::{self, ClusterCache};
 use crate::heartbeats;
-use crate::isolation::ending::Ending;
+use crate::isolation::ending::DeletionMeaning;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::identity::IdentityError;
 use crate::isolation::label;
@@ -317,13 +317,13 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         return Ok(Action::await_change());
     };
     let kept = match ending::of(&context, &quarantine).await {
-        Ending::None => None,
-        Ending::Release => {
+        DeletionMeaning::None => None,
+        DeletionMeaning::Release => {
             // What hangs on the way out keeps nobody from being isolated.
             drop(turn);
             return ending::release(&context, &quarantine).await;
         }
-        Ending::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
+        DeletionMeaning::Keep(why) => Some(ending::tell(&context, &quarantine, why).await),
     };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");

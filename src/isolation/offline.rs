@@ -13,11 +13,11 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use super::label;
-use super::network::{self, Before, NetworkError, Observed};
+use super::network::{self, Before, NetworkError, PolicyObservation};
 use super::other_policies::{self, PolicyReader};
 use super::policies::FENCES;
-use super::probe::Seen;
-use super::tighten::{Change, change, recovery_under_way};
+use super::probe::ProbeResult;
+use super::tighten::{Tightening, change, recovery_under_way};
 use super::verify_as_caller;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
@@ -212,18 +212,18 @@ impl<'a> Work<'a> {
                 continue;
             };
             match change(&old, spec) {
-                Change::None => {
+                Tightening::None => {
                     self.outcome.quarantine = "there already".to_owned();
                     return Ok(Some(old));
                 }
-                Change::Ending => {
+                Tightening::Terminating => {
                     self.outcome.quarantine = "being released".to_owned();
                     self.outcome.problems.push(format!(
                         "Quarantine {name} is being deleted, which is a release: run this again once it is gone"
                     ));
                     return Ok(Some(old));
                 }
-                Change::Tighten(patch, said) => {
+                Tightening::Tighten(patch, said) => {
                     let params = PatchParams::default();
                     let what = format!("tighten Quarantine {name}");
                     match call(what, api.patch(name, &params, &Patch::Merge(&patch))).await {
@@ -278,20 +278,20 @@ impl<'a> Work<'a> {
                     level = Isolation::Sealed;
                     verify_as_caller::fence(self.client, self.name, level).await
                 }
-                Ok(Some(other)) => Seen::Unclear(format!("{LABELLED}{other}")),
-                Err(error) => Seen::Unclear(error.to_string()),
+                Ok(Some(other)) => ProbeResult::Inconclusive(format!("{LABELLED}{other}")),
+                Err(error) => ProbeResult::Inconclusive(error.to_string()),
             };
             // Only an operator takes a clean room's label off.
-            let vain =
-                !self.request.operator && matches!(&fence, Seen::Unclear(why) if why.starts_with(LABELLED));
-            if fence == Seen::Refused || vain || start.elapsed() > SEEING {
+            let vain = !self.request.operator
+                && matches!(&fence, ProbeResult::Inconclusive(why) if why.starts_with(LABELLED));
+            if fence == ProbeResult::Denied || vain || start.elapsed() > SEEING {
                 break fence;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
         self.outcome.fence = said(&fence, level);
-        if fence != Seen::Refused {
+        if fence != ProbeResult::Denied {
             let why = format!(
                 "the fence was not seen to refuse within {} s: {}",
                 SEEING.as_secs(),
@@ -301,14 +301,14 @@ impl<'a> Work<'a> {
         }
         let lock = verify_as_caller::lock(self.client, self.name, level).await;
         self.outcome.lock = said(&lock, level);
-        if lock != Seen::Refused {
+        if lock != ProbeResult::Denied {
             // Who may release is let through: that is no hole, and nobody can tell it from one.
-            let why = if lock == Seen::LetThrough { ": may you release it?" } else { "" };
+            let why = if lock == ProbeResult::Admitted { ": may you release it?" } else { "" };
             self.outcome
                 .notes
                 .push(format!("the lock was not seen to refuse you ({}){why}", self.outcome.lock));
         }
-        fence == Seen::Refused
+        fence == ProbeResult::Denied
     }
 
     /// The operator was faster: it is doing the same, and says when it is done.
@@ -327,7 +327,7 @@ impl<'a> Work<'a> {
     /// Once more, now that nobody can add any: is the network what it has to be?
     async fn look_at_network(&mut self) -> Result<(), IoError> {
         let there = network::list(self.client, self.name, Before::Open).await?;
-        let observed = Observed::new(&there, &network::wanted(self.name, None));
+        let observed = PolicyObservation::new(&there, &network::wanted(self.name, None));
         self.outcome.network = observed.message();
         if !observed.holds() {
             self.outcome.problems.push(format!(
@@ -371,11 +371,11 @@ fn by_fence(error: &IoError) -> bool {
     })
 }
 
-fn said(seen: &Seen, level: Isolation) -> String {
+fn said(seen: &ProbeResult, level: Isolation) -> String {
     match seen {
-        Seen::Refused => format!("seen to refuse ({})", level.label().unwrap_or_default()),
-        Seen::LetThrough => "lets through".to_owned(),
-        Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
+        ProbeResult::Denied => format!("seen to refuse ({})", level.label().unwrap_or_default()),
+        ProbeResult::Admitted => "lets through".to_owned(),
+        ProbeResult::Inconclusive(why) | ProbeResult::Unreachable(why) => why.clone(),
     }
 }
 
@@ -411,10 +411,10 @@ mod tests {
     #[test]
     fn what_was_seen_of_a_fence_is_told() {
         for (seen, says) in [
-            (Seen::Refused, "seen to refuse (sealed)"),
-            (Seen::LetThrough, "lets through"),
-            (Seen::Unclear("502".into()), "502"),
-            (Seen::Unanswered("silent".into()), "silent"),
+            (ProbeResult::Denied, "seen to refuse (sealed)"),
+            (ProbeResult::Admitted, "lets through"),
+            (ProbeResult::Inconclusive("502".into()), "502"),
+            (ProbeResult::Unreachable("silent".into()), "silent"),
         ] {
             assert_eq!(said(&seen, Isolation::Sealed), says);
         }

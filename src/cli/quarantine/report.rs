@@ -114,7 +114,7 @@ pub(super) fn impacts(report: &Report) -> String {
             if impact.workloads.is_empty() { "nothing".to_owned() } else { impact.workloads.join(", ") };
         line!(page, "  {running}: {what} ({})", count(impact.pods, "pod"));
         for (what, list) in [
-            ("loses outside connectivity", &impact.goes_dark),
+            ("loses outside connectivity", &impact.loses_connectivity),
             ("nothing brings back, once stopped", &impact.unmanaged_pods),
             ("not cut off by network policies, as it uses its node's network", &impact.host_network_pods),
             ("network policies made to select nothing", &impact.policies),

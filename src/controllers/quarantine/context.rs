@@ -17,12 +17,12 @@ use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
 use crate::cluster_cache::ClusterCache;
-use crate::isolation::identity::Mark;
+use crate::isolation::identity::SealMark;
 use crate::isolation::list::Lists;
 use crate::isolation::other_policies::PolicyReader;
 use crate::isolation::pass::ClusterState;
-use crate::isolation::probe::{Probed, Servers};
-use crate::isolation::target::{Next, PlanState};
+use crate::isolation::probe::{ProbeReport, Servers};
+use crate::isolation::target::{NextAction, PlanState};
 
 /// Quarantines of which is read at a time what is to be enforced. As many requests as can be under way would keep each other waiting, and
 /// among them those that fence.
@@ -58,7 +58,7 @@ pub(super) struct Memory {
     /// The metadata of the Quarantine as this process wrote it last: nothing is judged by an older version.
     pub(super) written: Option<ObjectMeta>,
     /// The sealing of which all accounts are recreated, and their record is gone.
-    pub(super) renewed: Option<Mark>,
+    pub(super) renewed: Option<SealMark>,
     /// Passes that failed in a row.
     pub(super) failures: u32,
     /// It was told that this one is deleted, and why it stays isolated all the same.
@@ -71,7 +71,7 @@ pub(super) struct Held {
     pub(super) seal: Seal,
     pub(super) at: Timestamp,
     /// What it showed on which API server. Empty for a namespace that was opened.
-    pub(super) probed: Probed,
+    pub(super) probed: ProbeReport,
 }
 
 /// What a try of the fence is good for: another namespace, level, set of policies or of API servers has to be tried again.
@@ -171,12 +171,12 @@ impl Turns {
 
     /// Waits until it is this one's turn to do what comes next, in the order in which turns were asked for. The turn ends with what is
     /// returned.
-    pub(super) async fn take(&self, next: Next) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn take(&self, next: NextAction) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
-            Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,
-            Next::Capture => &self.capturing,
-            Next::Stop | Next::AwaitPods | Next::Identity => &self.stopping,
-            Next::Done => return None,
+            NextAction::List | NextAction::Label | NextAction::Probe | NextAction::Network => &self.fencing,
+            NextAction::Capture => &self.capturing,
+            NextAction::Stop | NextAction::AwaitPods | NextAction::Identity => &self.stopping,
+            NextAction::Done => return None,
         };
         // Nobody closes them.
         queue.acquire().await.ok()

@@ -264,7 +264,7 @@ async fn half_way_entry_is_reverted_once_health_stays_unknown() {
     // As an operator leaves it that dies before it writes the label.
     let operator = client(Identity::Operator).await;
     let namespace = Api::<Namespace>::all(tenant.clone()).get("granary").await.unwrap();
-    let (uid, room) = (namespace.uid().unwrap(), network::Room::default());
+    let (uid, room) = (namespace.uid().unwrap(), network::CleanRoomAccess::default());
     network::isolate(&operator, "granary", &uid, Some(&room), network::Before::Isolated).await.unwrap();
 
     let began = std::time::Instant::now();

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::super::super::metrics::Controller;
 use super::super::PassError;
-use super::{Mark, Work};
+use super::{SealMark, Work};
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
 use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
@@ -28,7 +28,7 @@ use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
 use crate::isolation::preflight::configuration_of;
 use crate::isolation::probe;
 use crate::isolation::retry::control_again_after;
-use crate::isolation::target::{self, Next};
+use crate::isolation::target::{self, NextAction};
 
 mod capture;
 
@@ -51,7 +51,7 @@ impl Work<'_> {
         // Before any turn: those that want to be listed share one write, and wait for nobody's label, fence or network.
         let was_listed = self.put_on_lists(pass).await;
         let written = {
-            let _turn = self.context.turns.take(Next::Network).await;
+            let _turn = self.context.turns.take(NextAction::Network).await;
             if !self.observation.is_fenced_off() {
                 // No list fences it: the label does, before the network is cut.
                 self.write_label(pass).await;
@@ -64,7 +64,7 @@ impl Work<'_> {
         // Where neither label nor list isolated it, anything may have been started since the last capture.
         pass.in_place.captured = (self.marked || was_listed) && self.is_captured(pass.target.level);
         {
-            let _turn = self.context.turns.take(Next::Label).await;
+            let _turn = self.context.turns.take(NextAction::Label).await;
             self.write_label(pass).await;
             self.verify_fence(pass).await;
         }
@@ -74,7 +74,7 @@ impl Work<'_> {
         }
         let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
-            let _turn = self.context.turns.take(Next::Stop).await;
+            let _turn = self.context.turns.take(NextAction::Stop).await;
             self.stop_workloads(pass).await;
             self.end_pods(pass).await;
             self.recreate_accounts(pass).await;
@@ -125,8 +125,8 @@ impl Work<'_> {
     }
 
     /// Which sealing this is.
-    fn mark(&self) -> Mark {
-        Mark::of(&self.quarantine)
+    fn mark(&self) -> SealMark {
+        SealMark::of(&self.quarantine)
     }
 
     /// Reports that a control failed. A quota that stands in the way is raised.

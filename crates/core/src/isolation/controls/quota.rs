@@ -1,5 +1,5 @@
-//! Quotas that keep a control from being written: a ResourceQuota of the namespace that leaves no room for what isolates is raised,
-//! with what it was recorded on itself, and set back on release. Nobody else writes it behind the fence.
+//! ResourceQuotas that keep a control from being written. A quota that leaves no room for the objects that isolation creates is raised;
+//! its previous value is recorded on itself and restored on release. The fence keeps others from changing it.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-/// Annotation on a quota that was raised: what it was, as JSON.
+/// Annotation on a raised quota with its previous limits as JSON.
 pub const RAISED_ANNOTATION: &str = "resurgam.dev/quota";
-/// What isolating creates.
+/// Quota resources of the objects that isolation creates.
 const NEEDED: [&str; 2] = ["count/networkpolicies.networking.k8s.io", "count/serviceaccounts"];
-/// What a quota is raised to: more than isolating ever needs.
+/// Raised limit: more than isolation ever needs.
 const RAISED: &str = "1M";
 
 fn hard(quota: &ResourceQuota) -> BTreeMap<String, Quantity> {
     quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default()
 }
 
-/// Returns the merge patch that raises a quota. `None`: it bounds nothing that isolating creates, or is raised already.
+/// Returns the merge patch that raises a quota. `None`: it limits nothing that isolation creates, or is raised already.
 #[must_use]
 pub fn raising(quota: &ResourceQuota) -> Option<Value> {
     let hard = hard(quota);
@@ -50,7 +50,7 @@ fn recorded(quota: &ResourceQuota) -> Option<BTreeMap<String, String>> {
     serde_json::from_str(quota.annotations().get(RAISED_ANNOTATION)?).ok()
 }
 
-/// Returns the merge patch that sets a quota back. `None`: it was not raised. What somebody changed since stays.
+/// Returns the merge patch that restores a quota. `None`: it was not raised. Limits that were changed since are kept.
 #[must_use]
 pub fn restoring(quota: &ResourceQuota) -> Option<Value> {
     quota.annotations().get(RAISED_ANNOTATION)?;

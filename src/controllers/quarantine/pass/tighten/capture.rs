@@ -11,7 +11,7 @@ use crate::clock;
 use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::pass::Pass;
 use crate::isolation::status;
-use crate::isolation::target::Next;
+use crate::isolation::target::NextAction;
 
 /// A capture that is not done after this is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
@@ -35,9 +35,9 @@ impl Work<'_> {
         let evidence = &context.options.evidence;
         let mut kept = pin!(async {
             // First, and waited for without a turn: a snapshot that does not come holds up nobody else.
-            let turn = context.turns.take(Next::Capture);
+            let turn = context.turns.take(NextAction::Capture);
             let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, turn).await?;
-            let _turn = context.turns.take(Next::Capture).await;
+            let _turn = context.turns.take(NextAction::Capture).await;
             capture(&context.client, evidence, subject, snapshots).await
         });
         let kept = match tokio::time::timeout(REPORT_AFTER, &mut kept).await {
