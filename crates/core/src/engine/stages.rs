@@ -1,5 +1,5 @@
-//! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
-//! when the status has been written.
+//! Transitions of one service in one pass (DESIGN §3). A transition changes the status only; actions are effects, which begin once the
+//! status is written.
 
 use crate::api::{Isolation, Phase, Reason, Stage, StepPhase};
 use crate::plan::{Plan, ServiceId};
@@ -15,19 +15,19 @@ use super::slots::{UnitView, holds, isolated_again};
 use super::steps::{PhaseSteps, pending};
 use super::{ClaimState, Effect, Observation, QuarantineObservation, QuarantineState, ServiceObservation};
 
-/// Takes one service as far as one look allows.
-pub(super) fn advance(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Next {
-    let of = &seen.services[id];
+/// Advances one service as far as one pass allows.
+pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], id: ServiceId) -> Next {
+    let of = &observed.services[id];
     let mut next = Next::unchanged(of);
     next.blocks.clear();
     next.status.isolation = loosest(of);
-    let context = ServiceContext { plan, seen, unit: &units[plan.services[id].unit], id, of };
+    let context = ServiceContext { plan, observed, unit: &units[plan.services[id].unit], id, of };
     if let Some(decision) = of.status.decision.as_ref().filter(|d| d.reason.is_latched()) {
         next.ask.clear();
         // What is wrong around it is told anew at each look.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
         context.records_requirements(&mut next);
-        if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, seen, id) {
+        if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, observed, id) {
             next.block(Reason::Loosened, &plan.services[id].name, loosened(&lost));
         }
         return next;
@@ -53,18 +53,20 @@ pub(super) fn advance(plan: &Plan, seen: &Observation, units: &[UnitView], id: S
     next
 }
 
-/// The loosest isolation that its Quarantines enforce.
+/// Returns the loosest isolation that the service's Quarantines enforce.
 fn loosest(of: &ServiceObservation) -> Option<Isolation> {
     of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max()
 }
 
 impl ServiceContext<'_> {
-    /// Requirements that nobody has to accept are recorded before anything else is done. What people accepted is an exception.
+    /// Records requirements that need no acceptance before anything else, and lists what people accepted as exceptions.
     fn records_requirements(&self, next: &mut Next) -> bool {
-        for exception in ratchet::exceptions(self.seen, self.id) {
+        for exception in ratchet::exceptions(self.observed, self.id) {
             except(next, exception);
         }
-        let Ratchet::Records(records) = ratchet::judge(self.plan, self.seen, self.id) else { return false };
+        let Ratchet::Records(records) = ratchet::judge(self.plan, self.observed, self.id) else {
+            return false;
+        };
         self.effect(next, Effect::Accept { records });
         // Where they cannot be recorded just now nothing moves. What is recovered is looked after all the same.
         next.effect.is_some() || self.of.status.stage != Stage::Recovered
@@ -82,7 +84,7 @@ impl ServiceContext<'_> {
         }
         if found(self.of).all(mine) {
             next.status.stage = Stage::PreChecks;
-            next.status.claimed_at = Some(time(self.seen.now));
+            next.status.claimed_at = Some(time(self.observed.now));
             next.ask = phases(Stage::PreChecks).to_vec();
         } else {
             self.effect(next, Effect::Claim { attempt });
@@ -124,7 +126,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// Sealed first, captured; then, with every gate of every member passed in this attempt, the clean room.
+    /// Requests sealing with capture first, and then, once every gate of every member has passed in this attempt, the clean room.
     fn enter_clean_room(&self, next: &mut Next) {
         let asked = self.ask(next, Phase::BeforeRestore);
         if !self.enforced(Isolation::Sealed) {
@@ -153,7 +155,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// In the clean room: its steps, after those of its group that come first.
+    /// Runs the steps in the clean room, after those of the members that come first.
     fn restore(&self, next: &mut Next) {
         next.ask.clear();
         if !self.enforced(Isolation::CleanRoom) {
@@ -161,7 +163,7 @@ impl ServiceContext<'_> {
             return;
         }
         for &before in &self.service().steps_after {
-            let other = &self.seen.services[before];
+            let other = &self.observed.services[before];
             if !(other.status.stage > Stage::Restoring || self.has_restored(before)) {
                 next.block(Reason::WaitingForSteps, &self.plan.services[before].name, "its steps come first");
                 return;
@@ -186,7 +188,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// One opens when all can.
+    /// Returns whether all members of the unit can be opened. They are opened together.
     fn all_releasable(&self) -> bool {
         self.members().all(|(id, m)| {
             let opened =
@@ -220,7 +222,7 @@ impl ServiceContext<'_> {
 
     fn recover(&self, next: &mut Next) {
         next.status.stage = Stage::Recovered;
-        next.status.recovered_at = Some(time(self.seen.now));
+        next.status.recovered_at = Some(time(self.observed.now));
         if let Some(reason) = &self.service().ungated {
             except(next, &format!("ungated: {reason}"));
         }
@@ -277,7 +279,7 @@ impl ServiceContext<'_> {
     fn asking(&self, isolation: Isolation) -> Effect {
         let dependencies = self.plan.dependency_keys(self.id);
         let reachable = if isolation == Isolation::CleanRoom {
-            room::wanted(self.plan, self.seen, self.id).reachable
+            room::wanted(self.plan, self.observed, self.id).reachable
         } else {
             Vec::new()
         };
@@ -285,7 +287,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// What is said of pods that were stopped and that nothing brings back: whoever ran them has to start them.
+/// Returns the message about pods that were stopped and that no workload recreates: their owners have to start them.
 fn lost_pods(quarantine: &QuarantineObservation) -> Option<String> {
     let pods = &quarantine.found.as_ref().filter(|found| !found.unmanaged_pods.is_empty())?.unmanaged_pods;
     let text = format!(
@@ -296,7 +298,7 @@ fn lost_pods(quarantine: &QuarantineObservation) -> Option<String> {
     Some(crate::api::conditions::shorten(&text, 600))
 }
 
-/// The Quarantines of a service, `None` for one that is missing.
+/// Returns the Quarantines of a service, `None` for a missing one.
 fn found(of: &ServiceObservation) -> impl Iterator<Item = Option<&QuarantineState>> {
     of.quarantines.iter().map(|q| q.found.as_ref())
 }

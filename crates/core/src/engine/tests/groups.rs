@@ -76,7 +76,7 @@ fn no_member_is_claimed_while_another_cannot_be() {
 }
 
 #[test]
-fn a_group_waits_for_what_any_member_waits_for_and_takes_one_slot() {
+fn group_waits_for_all_dependencies_and_takes_one_slot() {
     let top = "incidentRef: {name: nov}\nmaxParallel: 1";
     let mut s = Story::of(plan_with(
         top,
@@ -160,7 +160,7 @@ fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
 }
 
 #[test]
-fn recovered_members_that_regress_each_say_what_they_are_asked_about_and_no_more() {
+fn regressed_members_report_only_their_own_decision() {
     let mut s = story(CORE);
     s.run(60);
     for service in ["dns", "idp"] {

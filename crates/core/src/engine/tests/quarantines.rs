@@ -88,7 +88,7 @@ fn one_that_is_being_deleted_is_there() {
 }
 
 #[test]
-fn a_release_in_the_middle_is_not_undone_but_by_a_decision_to_retry() {
+fn only_a_retry_recreates_a_released_quarantine() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Fail);
     s.run(60);

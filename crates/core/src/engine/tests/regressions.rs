@@ -64,7 +64,7 @@ fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
 
 /// What the leader before heard counts no more. A gate that has answered says more than one that has not.
 #[test]
-fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
+fn unevaluated_gate_is_distinguished_from_unknown() {
     let gates = "{continuous: [{name: beat, workloads: {}}, {name: pulse, workloads: {}}]}";
     let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
     s.run(60);
@@ -127,7 +127,7 @@ fn unknown_however_long_isolates_nobody_and_is_no_regression() {
 
 /// I1 half-way: whatever is under way goes no further, and goes on when the dependency is back.
 #[test]
-fn a_dependency_that_regresses_half_way_stops_the_next_step_and_the_next_loosening() {
+fn regressed_dependency_stops_the_next_step_and_loosening() {
     let services = "- {name: db, gates: {continuous: [{name: beat, workloads: {}, interval: 1s}]}}\n- {name: web, dependsOn: \
                     [db], restore: [{name: one, scale: {}}, {name: two, scale: {}}]}";
     let mut s = story(services);
@@ -181,7 +181,7 @@ fn a_retry_after_a_regression_takes_it_through_its_gates_again() {
 }
 
 #[test]
-fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
+fn service_isolated_again_reports_it_and_holds_dependents() {
     let (mut s, quarantine) = recovered();
     let of = s.quarantine("db");
     (of.isolation, of.claim) = (Some(Isolation::Contained), ClaimState::Free);
@@ -261,7 +261,7 @@ fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> Look {
 
 /// I1: by the engine alone, before anybody reads anything live.
 #[test]
-fn nothing_that_is_under_way_goes_further_while_what_it_stands_on_is_in_doubt() {
+fn nothing_advances_while_a_dependency_is_not_healthy() {
     for step in [StepState::Pending, StepState::Running] {
         let decided = under_way(Stage::Restoring, step, false);
         assert!(matches!(decided.effect, Some(Effect::Step { .. })), "{step:?}: {:?}", decided.effect);
