@@ -6,7 +6,7 @@ use crate::access::Right;
 use crate::api::service_recovery::ResumeKind;
 use crate::plan::Resume;
 
-pub use resurgam_core::resume::{Found, Key, cron, found, judge, unreadable};
+pub use resurgam_core::resume::{ResumeKey, SuspendedObject, cron, found, judge, unreadable};
 
 /// Which rights of the plan's account it takes to tell what is suspended in these namespaces, and to resume what is named. Where
 /// nothing is named, nothing is looked at.

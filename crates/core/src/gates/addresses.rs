@@ -1,11 +1,11 @@
-//! Which addresses an `http` gate may connect to: a plan's author must not reach the operator's own machine, its node's
-//! metadata service or anything else that trusts whoever is near.
+//! Addresses that an `http` gate may connect to. The author of a plan must not reach the operator's host, its node's metadata service, or
+//! a service that trusts its local network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Where clouds answer whoever asks from a machine of theirs, beyond the link-local addresses that most use.
+/// Metadata services of clouds, in addition to the link-local address that most use.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), // Alibaba
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),   // Azure
@@ -14,7 +14,7 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), // Google
 ];
 
-/// Why nobody may connect to an address, in a word or two; `None` where they may. `allow` makes exceptions.
+/// Returns why gates may not connect to an address. `None`: they may. `allow`: exceptions.
 pub fn refusal(address: IpAddr, allow: &[IpNet]) -> Option<&'static str> {
     if allow.iter().any(|net| net.contains(&address)) {
         return None;
@@ -59,7 +59,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address within an IPv6 one that means it: mapped, compatible, NAT64 or 6to4.
+/// Returns the IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64 or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let low = |high: u16, low: u16| Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low));
     match address.segments() {

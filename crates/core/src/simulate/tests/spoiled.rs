@@ -15,7 +15,7 @@ fn sound() -> Value {
 }
 
 #[test]
-fn whatever_a_plan_says_it_compiles_the_same_twice_or_cannot_be_read() {
+fn any_plan_compiles_deterministically_or_is_rejected() {
     let (sound, readable) = (sound(), Readable::default());
     bolero::check!().with_iterations(ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
         let Some(plan) = readable.read::<RecoveryPlan>(spoiled(&sound, bytes)) else { return };
