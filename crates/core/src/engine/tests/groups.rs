@@ -112,7 +112,7 @@ fn steps_wait_for_a_mate_that_begins_anew() {
     db.status.stage = Stage::PreChecks;
     db.status.steps.clear();
     let decided = look_at(&s.world.plan, &s.world.seen, s.id("web"));
-    assert_eq!((decided.effect, decided.status.blocked_by[0].reason.as_str()), (None, "Steps"));
+    assert_eq!((decided.effect, decided.status.blocked_by[0].reason.as_str()), (None, "WaitingForSteps"));
 }
 
 #[test]
