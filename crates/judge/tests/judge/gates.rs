@@ -30,7 +30,7 @@ fn every_gate_of_a_phase_passes_before_anything_is_loosened() {
         ("BeforeRelease", "nothing is written of up", |gate| gate["phase"] = json!("Continuous")),
         ("BeforeRelease", "up passed before this attempt", |gate| gate["since"] = json!(time(9_999))),
     ];
-    for (phase, amiss, mutant) in cases {
+    for (phase, problems, mutant) in cases {
         let mut log = Maker::sealed();
         log.recover("dns", 10_000, 11_000);
         assert_eq!(log.messages(), "");
@@ -38,7 +38,7 @@ fn every_gate_of_a_phase_passes_before_anything_is_loosened() {
             gates.iter_mut().filter(|gate| gate["phase"] == phase).for_each(mutant)
         });
         let messages = log.messages();
-        assert!(messages.contains(amiss), "{phase}: {amiss}: {messages}");
+        assert!(messages.contains(problems), "{phase}: {problems}: {messages}");
         // Once where it is asked for, and once where it is Recovered.
         assert_eq!(log.rules(), [Rule::Gates, Rule::Gates], "{messages}");
     }

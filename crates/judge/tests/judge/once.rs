@@ -127,11 +127,11 @@ fn isolation_is_undone_before_anything_is_let_in_or_out() {
         ("account back dns", "dns went from sealed to clean-room without serviceaccounts/dns/app"),
         ("policy back dns", "dns went from clean-room to open without networkpolicies/dns/allow"),
     ];
-    for (tag, amiss) in cases {
+    for (tag, problems) in cases {
         let mut log = Maker::sealed();
         log.recover("dns", 10_000, 11_000).without(tag);
         let messages = log.messages();
-        assert!(messages.contains(amiss), "{messages}");
+        assert!(messages.contains(problems), "{messages}");
         assert!(log.rules().iter().all(|rule| *rule == Rule::Once), "{messages}");
     }
     // Its own policies go for good, and what a tenant deleted is not the operator's to bring back.

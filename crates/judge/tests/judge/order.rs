@@ -50,11 +50,11 @@ fn live_reads_are_fresh_and_find_the_dependency_ready() {
                 log.change(moment, |event| event["responseStatus"]["code"] = json!(404));
             }),
         ];
-        for (amiss, mutant) in cases {
+        for (problems, mutant) in cases {
             let mut log = Maker::clean();
             mutant(&mut log, moment);
             let messages = log.messages();
-            assert!(messages.contains(amiss), "{moment}: {amiss}: {messages}");
+            assert!(messages.contains(problems), "{moment}: {problems}: {messages}");
             assert!(log.rules().iter().all(|rule| *rule == Rule::Order), "{moment}: {messages}");
         }
     }
