@@ -13,13 +13,13 @@ use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
 
 use super::say::{note, scene, told};
-use super::{Args, Played, attacks};
+use super::{Args, FinishedDemo, attacks};
 
-/// How long the recovery may take, people's part included.
+/// Time limit of the recovery, including people's actions.
 const DEADLINE: Duration = Duration::from_secs(300);
 const IMAGE: &str = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION"));
 
-/// What is made before the network outside is left.
+/// Resources that are built before entering the private network.
 pub(super) struct Parts {
     image: PathBuf,
     helm: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Builds everything, and moves this thread into a network of its own.
+    /// Builds everything, and moves this thread into a private network.
     pub(super) fn prepare() -> Result<Self> {
         let mut lacks = control_plane::real_node_lacks();
         lacks.extend(library::lacks());
@@ -41,7 +41,7 @@ impl Parts {
     }
 }
 
-/// The archive of the operator's image, as `cargo xtask image` makes it of a debug build.
+/// Builds the archive of the operator's image from a debug build, as `cargo xtask image` does.
 fn image() -> Result<PathBuf> {
     let out = rehearsal::repository("target/demo-image");
     let mut image = Command::new(std::env::current_exe()?);
@@ -56,7 +56,7 @@ fn image() -> Result<PathBuf> {
     Ok(out.join("resurgam.tar"))
 }
 
-pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
+pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     let began = Instant::now();
     scene("Starting a control plane and a real node: kubelet, containerd, kube-proxy, kube-router");
     let options = Options { dir: args.dir.clone(), nodes: 0, real_node: true, ..Options::default() };
@@ -141,7 +141,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     )?;
     anstream::print!("{report}");
     note(&format!("the whole demo took {:.0} s once everything was built", began.elapsed().as_secs_f64()));
-    Ok(Played { report, cluster, operator: None, _more: Box::new(enforced) })
+    Ok(FinishedDemo { report, cluster, operator: None, _more: Box::new(enforced) })
 }
 
 async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -> bool) -> Result<View> {
