@@ -8,7 +8,7 @@ use strum::{IntoStaticStr, VariantArray};
 /// || While a gate has no verdict yet, or its last one is stale, the entry has a [`Reason`](crate::Reason) instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum GateReason {
-    // Any gate.
+    // All types of gates.
     /// The gate does not set exactly one type, or its fields are invalid for the type.
     Malformed,
     /// No answer within the gate's `timeout`.

@@ -9,7 +9,7 @@ use crate::Isolation;
 /// Reason of a Quarantine's conditions. docs/conditions.md says who clears each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum QuarantineReason {
-    // On its way, by what comes next.
+    // In progress: the next action.
     /// The isolation lists are being written.
     WritingLists,
     /// The namespace's label is being written.
@@ -29,7 +29,7 @@ pub enum QuarantineReason {
     /// Pods are testing whether the cluster's network enforces NetworkPolicies.
     TryingNetwork,
 
-    // What failed.
+    // Failures.
     /// The fence was tested, and did not deny writes on every API server.
     FenceNotVerified,
     /// The Quarantine's own finalizer could not be written.
@@ -51,7 +51,7 @@ pub enum QuarantineReason {
     /// The API server denied another call, or did not answer.
     CallFailed,
 
-    // What somebody has to clear.
+    // States that a person has to clear.
     /// Contained, except pods on the host network, which no NetworkPolicy isolates. Sealing stops them.
     HostNetworkPods,
     /// The cluster's network does not enforce NetworkPolicies. Everything else that the level needs is in place.
@@ -63,7 +63,7 @@ pub enum QuarantineReason {
     /// The namespace is protected: it is never isolated.
     Protected,
 
-    // In place: the level.
+    // The level is in place.
     /// Contained, as requested.
     Contained,
     /// Sealed, as requested.
@@ -73,7 +73,7 @@ pub enum QuarantineReason {
     /// Open, as requested.
     Open,
 
-    // Of the condition `FenceIntact`.
+    // Reasons of the condition `FenceIntact`.
     /// The admission policies are as this operator wrote them.
     AsWritten,
     /// A newer version wrote the admission policies. This operator does not change them.

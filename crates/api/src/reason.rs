@@ -12,7 +12,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr, VariantArray,
 )]
 pub enum Reason {
-    // What a service waits for. It goes on by itself.
+    // Reasons to wait that clear without a person.
     /// A dependency is not recovered, or its continuous gates do not pass.
     Dependency,
     /// As the reason of a condition: [`Reason::Dependency`].
@@ -50,7 +50,7 @@ pub enum Reason {
     /// The plan's ServiceAccount is not in the cache yet.
     AccountUnknown,
 
-    // What somebody has to clear.
+    // Blockers that a person has to clear.
     /// This version cannot decode the object, and leaves it unchanged.
     Unreadable,
     /// The plan's ServiceAccount may not create the Quarantine.
@@ -80,7 +80,7 @@ pub enum Reason {
     /// The operator panicked: a bug.
     Panicked,
 
-    // What a person is asked.
+    // Reasons to ask for a Decision.
     /// A gate failed `failureLimit` times in a row.
     GateFailed,
     /// A step was denied, or cannot succeed.
@@ -104,7 +104,7 @@ pub enum Reason {
     /// The plan's steps changed while they were running.
     StepsChanged,
 
-    // What is wrong with a plan.
+    // Problems of a plan.
     /// A service depends on one that is not in the plan.
     UnknownService,
     /// Services depend on each other.
@@ -140,7 +140,7 @@ pub enum Reason {
     /// The service has steps and no namespace.
     NothingToRestore,
 
-    // Where services and plans stand.
+    // States of services and plans.
     /// The plan names no Incident.
     Dormant,
     /// Not all services are recovered yet.

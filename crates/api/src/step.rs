@@ -53,7 +53,7 @@ impl StepSpec {
     /// Returns the step's action. `None`: no action that this version knows, or more than one.
     #[must_use]
     pub fn action(&self) -> Option<StepAction<'_>> {
-        // Each field by name: one that is added does not compile before it is here.
+        // Destructured in full, so that a new field does not compile before it is listed here.
         let Self { name: _, phase: _, scale, job } = self;
         let actions = [scale.as_ref().map(StepAction::Scale), job.as_ref().map(StepAction::Job)];
         let mut actions = actions.into_iter().flatten();

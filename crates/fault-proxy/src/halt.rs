@@ -85,7 +85,7 @@ impl Halt {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
-        // Under the lock, so that they never tell different stories.
+        // Under the lock, so that both values are consistent.
         self.effects.send_replace(state.effects);
         self.open.send_replace((!state.stopped && !state.partitioned, state.lives));
     }

@@ -62,7 +62,7 @@ pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         let life = shared.halt.life();
         connections.spawn(async move {
             let serve = hyper::service::service_fn(|request| shared.clone().answer(life, request));
-            // A connection that broke is the client's to notice.
+            // The client notices a broken connection itself.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), serve)
                 .await;
@@ -124,7 +124,7 @@ impl Shared {
         if turn == Turn::Never {
             return std::future::pending().await;
         }
-        // Once begun it is done, and then at rest, whoever still listens: what is lost is the answer and no half of the act.
+        // A started request is completed even if nobody waits for the answer: only the answer is lost.
         let (shared, request) = (self.clone(), Request::from_parts(parts, body));
         let handed_on = tokio::spawn(async move {
             let response = shared.clone().hand_on(asked.clone(), request).await;

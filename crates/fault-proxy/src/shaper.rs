@@ -110,7 +110,7 @@ impl Shaper {
         choose: &mut impl FnMut(&str) -> Option<(Fault, Duration)>,
         struck: &mut Vec<Fault>,
     ) {
-        // What is no event goes through as it is: it is for the client to find out.
+        // Data that is not an event passes unchanged, for the client to reject.
         let Ok(event) = serde_json::from_slice::<Event>(line) else {
             return self.push(now, Out::Line(line.clone()), None);
         };
@@ -133,7 +133,7 @@ impl Shaper {
         }
         let changed = event.kind == "MODIFIED";
         if changed {
-            // Only what is held back is told together: a watch that merely lags tells everything.
+            // Only held-back events are merged: a lagging watch delivers all events.
             let before = self.waiting.len();
             self.waiting.retain(|waiting| waiting.replaceable.as_deref() != Some(object.as_str()));
             struck.extend(std::iter::repeat_n(Fault::Coalesced, before - self.waiting.len()));

@@ -175,7 +175,7 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
     match (object.group.as_str(), object.resource.as_str()) {
         ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
         ("", "pods") => plain,
-        // That another plan is gone, too: it may have held a claim.
+        // The deletion of another plan counts too: it may have held a claim.
         ("resurgam.dev", "recoveryplans") => plain && (object.namespace == plan.namespace || event.deletes()),
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
@@ -253,7 +253,7 @@ pub(crate) fn change_of(
             Some(Change::Service { name: service, record })
         }
         "quarantines" => {
-            // A finalizer keeps it until it is carried out: then the answer is the object, on its way out.
+            // A finalizer delays the deletion: the answer is then the object being deleted.
             let there = !deletes || text_at(body, "/kind") == Some("Quarantine");
             if there {
                 expect("Quarantine")?;
@@ -273,7 +273,7 @@ pub(crate) fn change_of(
             let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
             Some(Change::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
         }
-        // Of everything at once nobody knows what it was: it is not said to be gone.
+        // A deletion of a collection does not show its objects, so none is recorded as deleted.
         "networkpolicies" | "serviceaccounts" if event.verb != "deletecollection" => {
             Some(Change::Carried { namespace, key: key(), there: !deletes })
         }

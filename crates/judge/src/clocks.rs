@@ -24,7 +24,7 @@ impl Clocks {
         let (Some(holder), Some(told)) = (holder, told) else { return };
         let ahead = told.duration_since(event.received);
         match self.0.last_mut().filter(|reign| reign.holder == holder) {
-            // One process, one clock: that a request took its time makes the clock seem behind, and nothing makes it seem ahead.
+            // One process has one clock. A slow request makes that clock seem behind, and nothing makes it seem ahead.
             Some(reign) => reign.ahead = reign.ahead.max(ahead),
             None => self.0.push(LeaderTerm { holder: holder.to_owned(), since: event.received, ahead }),
         }

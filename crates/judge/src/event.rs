@@ -164,7 +164,7 @@ impl Bodies {
 impl Object {
     /// Returns the object with this name, as every request identifies it.
     pub(crate) fn named(&self, name: &str) -> Self {
-        // A request to a namespace names it in both fields, and one that creates it in neither.
+        // A request to a namespace names it in both fields, except a creation, which names it in neither.
         let namespace = if self.resource == "namespaces" { "" } else { &self.namespace };
         Self {
             name: name.to_owned(),

@@ -253,7 +253,7 @@ fn edges(
             };
             others.iter().filter(takes).count()
         };
-        // Slots are taken at claims and when a person has answered: the number in use is highest at one of these.
+        // The number of used slots rises at claims and after Decisions only, so its maximum is at one of these.
         let moments = others
             .iter()
             .flat_map(|run| [run.touched].into_iter().chain(run.human.iter().map(|(_, answered)| *answered)));

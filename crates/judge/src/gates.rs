@@ -68,7 +68,7 @@ pub(crate) fn gates(
             let list = gates.and_then(|gates| gates.get(phase.as_str())).and_then(Value::as_sequence);
             list.into_iter().flatten().map(|gate| read(phase, gate)).collect::<Result<Vec<_>, _>>()
         };
-        // A default that looks into namespaces has nothing to look at in an external system.
+        // A default gate that reads namespaces does not apply to an external system.
         let inherited = list(defaults)?.into_iter().filter(|gate| !(external && gate.looks));
         let inherited = inherited.map(|gate| Gate { optional: external && gate.optional, ..gate });
         let own = list(own)?.into_iter().map(|gate| Gate { optional: false, ..gate });

@@ -138,7 +138,7 @@ impl Reader<'_> {
             let lease = Bodies::parse(text)?.response_object;
             self.log.clocks.renewed(&event, &lease);
             let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
-            // One that is being taken over does not say how long it lasts.
+            // A lease that is being taken over has no duration.
             self.log.lease = seconds.filter(|_| in_window).map(Duration::from_secs).or(self.log.lease);
         }
         if in_window {
@@ -218,7 +218,7 @@ impl Reader<'_> {
         if body.is_some() && there.is_none() {
             return Err(event.no_body());
         }
-        // It proves nothing, and takes nothing away: what rests on a live read still needs one of the whole object.
+        // It proves nothing and removes nothing: a live read must return the whole object.
         if there.is_some_and(is_excerpt) {
             return Ok(());
         }

@@ -129,7 +129,7 @@ fn service(name: &str, item: &Value, defaults: Option<&Value>) -> Result<Service
         namespaces,
         gates,
         ungated: item.get("ungated").is_some(),
-        // A group may bear a service's name: the blank, which no name has, keeps the two apart.
+        // A group may have a service's name. The blank, which no name contains, distinguishes the two.
         node: text_of(item, "together").map_or_else(|| name.to_owned(), |group| format!("group {group}")),
         depends_on: texts(item, "dependsOn", name)?.unwrap_or_default(),
         tier: item.get("tier").and_then(Value::as_i64),

@@ -2,7 +2,7 @@
 //! Its outcome is derived from later events about the object:
 //!
 //! - **Happened**: the object occurs later at a revision that no answered write created, with content that fits the request. It occurs in
-//! a logged read, or as the `resourceVersion` of a later write that the API server accepted as current.
+//!   a logged read, or as the `resourceVersion` of a later write that the API server accepted as current.
 //! - **Did not**: the next write to the object was based on the revision that this write would have replaced.
 //! - **Unknown** otherwise. It is reported; if the write would have loosened something, the run is not clean.
 //!
@@ -98,13 +98,13 @@ pub(crate) struct Chains {
 impl Chains {
     /// Records a write that succeeded.
     pub(crate) fn made(&mut self, event: &Event, name: &str, created: bool, bodies: &Bodies) {
-        // Pods come and go by the thousand, and no rule asks what becomes of one.
+        // Pods are numerous, and no rule uses their history.
         let Some(now) = revision(&bodies.response_object).filter(|_| event.object.resource != "pods") else {
             return;
         };
         let chain = self.objects.entry(key(event, name)).or_default();
         let precondition = revision(&bodies.request_object);
-        // Written over itself, it is as it was: no revision was made.
+        // A write without a change creates no revision.
         if precondition != Some(now) {
             let made = AnsweredWrite { received: event.received, precondition, created };
             chain.made.entry(now).or_insert(made);
@@ -150,7 +150,7 @@ impl Chains {
     /// Returns the outcome of each write without an answer, in order, and a revision that no write can have created, if any.
     pub(crate) fn resolve(&mut self) -> (Vec<(UnansweredWrite, Outcome)>, Option<Orphan>) {
         let mut outcomes = Vec::new();
-        // The last first: that one took effect shows what it was made on, which shows what came of the one before it.
+        // Last one first: if it took effect, its base revision shows the outcome of the one before.
         let mut doubts = std::mem::take(&mut self.doubts);
         doubts.sort_by_key(|doubt| std::cmp::Reverse(doubt.write.line));
         for doubt in doubts {
@@ -181,7 +181,7 @@ impl Chain {
         let write = &doubt.write;
         let later = || self.made.iter().filter(|(_, made)| made.received >= write.completed);
         if doubt.event.deletes() {
-            // Whatever is there must be made before anybody can write to it.
+            // An existing object must have been created before any write.
             let gone = self.absent.iter().any(|at| *at >= write.received);
             return match later().next() {
                 _ if gone => Outcome::Happened { revision: None, body: None },
@@ -192,7 +192,7 @@ impl Chain {
         }
         let fits = |seen: &Observation| seen.body.as_ref().is_none_or(|body| contains(body, &doubt.request));
         let orphan = match doubt.precondition {
-            // It could only have come next.
+            // Only this write can have come next.
             Some(before) => self.seen.range(before + 1..).next().filter(|(revision, _)| {
                 self.made.range(before + 1..).next().is_none_or(|(made, _)| made > *revision)
             }),
@@ -209,7 +209,7 @@ impl Chain {
         let did_not = if write.created {
             later().any(|(_, next)| next.created)
         } else if let Some(precondition) = doubt.precondition {
-            // Something else came next.
+            // Another write came next.
             let next = self.made.range(precondition + 1..).next();
             next.is_some_and(|(_, next)| next.precondition == Some(precondition))
         } else {
@@ -281,7 +281,7 @@ pub(crate) fn left_behind(outcomes: &[(UnansweredWrite, Outcome)]) -> Vec<Value>
 /// Returns the object after a write.
 fn apply(event: &Event, before: Value, request: &Value) -> Value {
     let mut body = if event.verb == "patch" { before } else { Value::Null };
-    // Of ours, one writer applies all of it: what it does not name any more is gone.
+    // The operator applies all of its fields at once, so that a field it omits is removed.
     let whole = event.object.resource == "servicerecoveries";
     match (body.as_object_mut(), request.as_object()) {
         (Some(fields), Some(request)) if whole => {

@@ -138,7 +138,7 @@ impl World {
             _ => return Ok(None),
         };
         let known = self.namespaces.get(name);
-        // Once its deletion has begun, its labels say nothing more, until it is made anew.
+        // Once a namespace is being deleted, its labels do not count until it is created again.
         if known.is_some_and(|known| known.deleted) && !write.created {
             return Ok(None);
         }

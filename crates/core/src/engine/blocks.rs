@@ -28,7 +28,7 @@ pub(super) fn fill_blocks(
 ) {
     let unit = plan.services[id].unit;
     if of.status.stage != Stage::Recovered {
-        // One member that is stuck holds all of its group.
+        // A stuck member holds up its whole group.
         let mates = plan.units[unit].members.iter().filter(|&&mate| mate != id);
         for &mate in mates.filter(|&&mate| services[mate].stuck.is_some()) {
             let name = &plan.services[mate].name;
@@ -180,7 +180,7 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
         queue.push_back(id);
     }
     while let Some(id) = queue.pop_front() {
-        // Who does not wait for it any more is not held by it.
+        // A service that satisfies its dependents holds nobody up.
         if services[id].standing.satisfies {
             continue;
         }
@@ -205,7 +205,7 @@ fn dependency_message(
     root: Option<ServiceId>,
     dependency: ServiceId,
 ) -> String {
-    // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
+    // The recorded stage, not the one just decided: a dependent stops waiting once that is written.
     let stage = observed.services[dependency].status.stage;
     match root {
         Some(root) => {
@@ -226,7 +226,7 @@ fn dependency_message(
         None if stage == Stage::Recovered => {
             "recovered, but its continuous gates do not pass just now".to_owned()
         }
-        // Not its stage: each change of that would be written to everyone who waits.
+        // The message omits the stage: each change would cause a write for every dependent.
         None => "not recovered yet".to_owned(),
     }
 }

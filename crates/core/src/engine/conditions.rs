@@ -20,7 +20,7 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
     next.health = health;
     let status = &mut next.status;
     status.observed_generation = of.generation.or(Some(-1));
-    // Whatever is decided about is in the plan (again).
+    // Every service that is decided about is in the plan.
     clear(&mut status.conditions, ORPHANED);
     let generation = of.generation;
     let conditions = &mut status.conditions;
@@ -129,14 +129,14 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
         let why = "the plan requires less of it than was last accepted, so its gates prove less";
         return told(State::Unknown, Health::Unhealthy, Reason::Loosened.as_str(), why.to_owned());
     }
-    // What was answered says more than what was not.
-    let (mut doubt, mut unheard) = (None, None);
+    // A verdict takes precedence over a missing one.
+    let (mut unhealthy, mut unknown) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
         let name = &gate.spec.name;
         let Some(state) = observed.services[id].gates.get(&gate.key) else {
             let why =
                 format!("{name}: not asked yet since this operator leads, or since what is asked changed");
-            unheard.get_or_insert(told(State::Unknown, Health::Unknown, Reason::NotAsked.as_str(), why));
+            unknown.get_or_insert(told(State::Unknown, Health::Unknown, Reason::NotAsked.as_str(), why));
             continue;
         };
         let message = format!("{name}: {}", state.message);
@@ -146,10 +146,10 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
                 return told(State::False, Health::Unhealthy, Reason::GateFailed.as_str(), message);
             }
             (Verdict::Unknown, Some(reason @ (Reason::NotAsked | Reason::Stabilising))) => {
-                unheard.get_or_insert(told(State::Unknown, Health::Unknown, reason.as_str(), message));
+                unknown.get_or_insert(told(State::Unknown, Health::Unknown, reason.as_str(), message));
             }
             (Verdict::Fail, _) => {
-                doubt.get_or_insert(told(
+                unhealthy.get_or_insert(told(
                     State::Unknown,
                     Health::Unhealthy,
                     Reason::GateFailing.as_str(),
@@ -157,7 +157,7 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
                 ));
             }
             (Verdict::Unknown, _) => {
-                doubt.get_or_insert(told(
+                unhealthy.get_or_insert(told(
                     State::Unknown,
                     Health::Unhealthy,
                     Reason::GateUnknown.as_str(),
@@ -166,15 +166,15 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
             }
         }
     }
-    // It failed as far as anybody knows, until somebody asks.
-    if doubt.is_none()
-        && unheard.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
+    // The last known failure stays until the gate is evaluated.
+    if unhealthy.is_none()
+        && unknown.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
         && let Some(failed) = find(&status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
         return told(State::False, Health::Unhealthy, &failed.reason, failed.message.clone());
     }
-    doubt
-        .or(unheard)
+    unhealthy
+        .or(unknown)
         .unwrap_or_else(|| told(State::True, Health::Healthy, Reason::GatesPass.as_str(), String::new()))
 }
 

@@ -66,7 +66,7 @@ impl Tracker {
     /// Records an answer. A Pass with other evidence than before restarts `stableFor`.
     pub fn record(&mut self, answer: Answer, now: Timestamp) {
         let same = self.last.as_ref().is_some_and(|(last, _)| last.evidence == answer.evidence);
-        // A gap longer than freshness is a break: nobody knows what was in between.
+        // A gap longer than the freshness is an interruption: the state in between is unknown.
         let unbroken = self.last.as_ref().is_some_and(|(_, at)| after(*at, self.policy.freshness()) > now);
         match answer.verdict {
             Verdict::Pass => {
@@ -80,14 +80,14 @@ impl Tracker {
                 if self.fails == 0 {
                     self.failing_since = now;
                 }
-                // Changes wake a gate many times in a moment: that is one failure, not many.
+                // Changes may trigger a gate many times at once: that is one failure.
                 if self.fails == 0 || now >= after(self.counted_at, self.policy.interval) {
                     self.fails = self.fails.saturating_add(1);
                     self.counted_at = now;
                 }
             }
             Verdict::Unknown => {
-                // Unknown is no Fail: it does not count towards the limit, and does not take back what was counted.
+                // Unknown is no Fail: it neither counts towards the limit nor resets the count.
                 self.passing_since = None;
             }
         }
@@ -111,7 +111,7 @@ impl Tracker {
     /// Returns the state of the gate at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> GateState {
-        // A gate that has to be stable for long is not late while it proves that.
+        // A gate with a long `stableFor` is not overdue while it proves that.
         let overdue_at =
             after(after(self.unsettled_since, self.policy.stable_for), self.policy.unknown_deadline);
         let unknown = |unsettled: Option<Reason>,
@@ -145,7 +145,7 @@ impl Tracker {
         match (last.verdict, self.passing_since) {
             (Verdict::Pass, Some(since)) => {
                 let stable_at = after(since, self.policy.stable_for);
-                // The proof is an answer at or after the end of the window, not the clock alone.
+                // The proof is an answer at or after the end of the window, not the passage of time.
                 if *at < stable_at {
                     let message =
                         format!("passes since {since}, to be stable until {stable_at}: {}", last.message);

@@ -14,7 +14,7 @@ impl ServiceContext<'_> {
             return;
         }
         let Some(found) = &self.of.host_access else {
-            // Until it has been looked at again, what was found before stands.
+            // The last findings apply until the next check.
             let before =
                 self.of.status.decision.as_ref().filter(|before| before.reason == Reason::HostAccess);
             if next.status.decision.is_none() && before.is_some() {

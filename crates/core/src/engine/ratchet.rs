@@ -87,7 +87,7 @@ pub(super) fn judge(plan: &Plan, observed: &Observation, id: ServiceId) -> Ratch
             }
         }
     }
-    // First what nobody has to accept: from then on it can be asked about as a whole.
+    // Requirements that need no acceptance are recorded first, so that the rest can be decided on as a whole.
     let missing = |new: &&RequirementsWrite| !all.iter().any(|other| other.scope == new.scope);
     let first: Vec<RequirementsWrite> = tighter.iter().filter(missing).cloned().collect();
     match (first.is_empty(), lost.is_empty()) {

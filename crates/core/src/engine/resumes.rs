@@ -32,7 +32,7 @@ pub(super) fn resume(
     let passed = |found: &ResumeObservation| found.changes_at.is_some_and(|at| at <= observed.now);
     let found = of.resumes.as_ref().filter(|found| !found.iter().any(passed));
     let Some(found) = found else {
-        // What it may fire is known before it opens.
+        // The forecast must be known before the service opens.
         next.effect = None;
         begin(observed, id, next, Effect::LookAtSuspended { attempt: of.status.attempt });
         return;

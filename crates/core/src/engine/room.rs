@@ -37,7 +37,7 @@ pub(super) fn is_reachable(observed: &Observation, id: ServiceId) -> bool {
     let of = &observed.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
-        // A plan that was loosened closes nothing, and cuts nobody off.
+        // A loosened plan neither closes its services nor disconnects their dependents.
         && of.status.decision.as_ref().is_none_or(|decision| decision.reason == Reason::Loosened)
         && isolated_again(of).is_none()
 }

@@ -24,7 +24,7 @@ pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], i
     let context = ServiceContext { plan, observed, unit: &units[plan.services[id].unit], id, of };
     if let Some(decision) = of.status.decision.as_ref().filter(|d| d.reason.is_latched()) {
         next.ask.clear();
-        // What is wrong around it is told anew at each look.
+        // External blockers are added again in each pass.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
         context.records_requirements(&mut next);
         if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, observed, id) {
@@ -68,7 +68,7 @@ impl ServiceContext<'_> {
             return false;
         };
         self.effect(next, Effect::Accept { records });
-        // Where they cannot be recorded just now nothing moves. What is recovered is looked after all the same.
+        // If the requirements cannot be recorded now, nothing advances, except that a recovered service is still monitored.
         next.effect.is_some() || self.of.status.stage != Stage::Recovered
     }
 
@@ -78,7 +78,7 @@ impl ServiceContext<'_> {
         }
         let attempt = self.of.status.attempt;
         let mine = |q: Option<&QuarantineState>| q.is_some_and(|q| q.claim == ClaimState::Mine { attempt });
-        // A unit that has not begun may have its slot only because a member is just being written: the others wait for that.
+        // A unit that has not begun may owe its slot to a write in progress for a member. The others wait for that write.
         if !self.unit.go || self.members().any(|(_, m)| m.busy) {
             return;
         }
@@ -110,7 +110,7 @@ impl ServiceContext<'_> {
                 next.status.stage = Stage::PostChecks;
             } else {
                 next.status.stage = Stage::Restoring;
-                // The first step's intent is written along: one write less.
+                // The first step's intent is written with the stage, which saves a write.
                 next.status.steps = pending(&self.service().steps);
             }
             next.ask = phases(next.status.stage).to_vec();

@@ -61,7 +61,7 @@ impl ServiceContext<'_> {
         };
         match (step.state, self.of.steps.get(&index)) {
             (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
-            // Started by this process: it goes on whatever has become of its plan, and is only observed.
+            // A step that this process has started continues, whatever becomes of its plan, and is only observed.
             (StepState::Running, Some(StepProgress::Running { .. })) => {
                 next.observe_step = Some(index);
                 let message = if step.message.is_empty() { "it runs" } else { &step.message };
@@ -74,7 +74,7 @@ impl ServiceContext<'_> {
                     self.effect(next, start);
                 }
             }
-            // Written as running, and nothing is known of it: starting it again changes nothing if it was started before.
+            // Recorded as running but not started by this process: start it again, which is idempotent.
             (StepState::Running, _) if self.unit.go => self.effect(next, start),
             (StepState::Pending, _) if self.unit.go => {
                 next.status.steps[index].state = StepState::Running;

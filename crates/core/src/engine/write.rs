@@ -17,10 +17,10 @@ pub(super) fn must_write(before: &ServiceObservation, decided: &mut Next, now: T
     if !before.exists || before.status == *next {
         return false;
     }
-    if differs_in_substance(&before.status, next) {
+    if has_relevant_change(&before.status, next) {
         return true;
     }
-    // What waits no more says so with its next stage.
+    // The next stage makes the text obsolete.
     if matches!(decided.effect, Some(Effect::Claim { .. })) {
         return false;
     }
@@ -35,8 +35,8 @@ pub(super) fn must_write(before: &ServiceObservation, decided: &mut Next, now: T
 }
 
 /// Returns whether two statuses differ in more than informational texts about other services and Quarantines.
-fn differs_in_substance(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> bool {
-    // A field that is new counts until somebody has decided that it does not.
+fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> bool {
+    // A new field counts as relevant until it is listed here as informational.
     let ServiceRecoveryStatus {
         observed_generation: _,
         waiting_for: _,

@@ -25,7 +25,7 @@ pub fn refusal(address: IpAddr, allow: &[IpNet]) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refusal_v4(address),
         IpAddr::V6(address) => match embedded(address) {
-            // The exception for an IPv4 address holds for each way of writing it.
+            // An exception for an IPv4 address covers every notation of it.
             Some(v4) => refusal(v4.into(), allow),
             None => refusal_v6(address),
         },
@@ -39,7 +39,7 @@ fn refusal_v4(address: Ipv4Addr) -> Option<&'static str> {
         _ if address.is_loopback() => Some("loopback"),
         _ if address.is_link_local() => Some("link-local"),
         _ if address.is_multicast() => Some("multicast"),
-        // 240.0.0.0/4, the broadcast address with it.
+        // 240.0.0.0/4, including the broadcast address.
         240.. => Some("reserved"),
         _ => None,
     }
@@ -52,7 +52,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
         _ if address.is_loopback() => Some("loopback"),
         _ if address.is_unicast_link_local() => Some("link-local"),
         _ if address.is_multicast() => Some("multicast"),
-        // Each hides an IPv4 address where only its network's operator knows.
+        // These embed an IPv4 address in a way that only the network's operator knows.
         (0x64, 0xff9b, 1) => Some("a local NAT64 address"),
         (0x2001, 0, _) => Some("a Teredo address"),
         _ => None,

@@ -162,7 +162,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
     for object in &inventory.daemon_sets {
         template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
     }
-    // The ReplicaSets of a Deployment are its history.
+    // ReplicaSets of a Deployment are its history.
     for object in inventory.replica_sets.iter().filter(|object| !owners.has_owner_of(*object)) {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
@@ -171,7 +171,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
     }
-    // A CronJob's Job that has ended is history as well; one that has not was made from what the CronJob said then.
+    // A finished Job of a CronJob is history too. An unfinished one was created from the CronJob's spec at that time.
     for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !owners.has_owner_of(*job)) {
         template(&mut images, object, object.spec.as_ref().and_then(of_job).as_ref());
     }

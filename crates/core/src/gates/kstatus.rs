@@ -50,7 +50,7 @@ pub fn deployment(object: &Deployment) -> WorkloadStatus {
     let conditions = status.conditions.unwrap_or_default();
     let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
     let progressing = condition("Progressing");
-    // Without that condition (it has no deadline) there is nothing to tell a roll-out from a loss by.
+    // Without that condition (there is no deadline), a roll-out cannot be distinguished from a loss.
     let rolled_out = progressing.is_none_or(|condition| {
         condition.status == "True" && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
     });
@@ -87,7 +87,7 @@ pub fn stateful_set(object: &StatefulSet) -> WorkloadStatus {
     let strategy = spec.update_strategy.unwrap_or_default();
     let on_delete = strategy.type_.as_deref() == Some("OnDelete");
     let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or(0);
-    // Below the partition the old revision is meant to stay.
+    // Below the partition the old revision is intended.
     let to_update = if on_delete { 0 } else { specified.saturating_sub(partition).max(0) };
     let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
         moving
@@ -119,7 +119,7 @@ pub fn daemon_set(object: &DaemonSet) -> WorkloadStatus {
     } else if !on_delete && updated < specified {
         Progress::Moving(format!("{updated} of {specified} updated, {ready} ready"))
     } else {
-        // A node that comes or goes is everyday life; none ready at all is a loss.
+        // Nodes come and go, but no ready pod at all is a loss.
         lacking(specified, ready, status.number_available.unwrap_or(0), ready == 0, None)
     };
     WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }

@@ -213,7 +213,7 @@ pub fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -
         1 => " (besides 1 CronJob or suspended Job, left out)".to_owned(),
         count => format!(" (besides {count} CronJobs or suspended Jobs, left out)"),
     };
-    // With labels it is the plan's author who says where something is to be found.
+    // With labels the plan's author chooses where workloads are expected.
     if spec.match_labels.is_empty()
         && let Some(namespace) = inventory.empty_namespace(&question.namespaces)
     {

@@ -60,7 +60,7 @@ pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     let mut words = format!("port 53 of pods labelled {key}={value} in {DNS_NAMESPACE}");
     if let Some(cache) = cache {
         to.push(pods_of(vec![DNS_NAMESPACE.to_owned()], Some((key, NODE_LOCAL))));
-        // Pods reach it at the address of the DNS itself, too.
+        // Pods also reach the cache at the address of the DNS Service.
         let own = services.iter().filter_map(|s| s.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok());
         let addresses: BTreeSet<IpAddr> = listening(cache).into_iter().chain(own).collect();
         to.extend(addresses.iter().take(ADDRESSES).map(one));
@@ -98,7 +98,7 @@ fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
 #[must_use]
 pub fn api_server(slices: &[EndpointSlice]) -> EgressException {
     let service = ClusterService::ApiServer;
-    // Without a port a rule would let all of them through.
+    // A rule without ports would allow all ports.
     let found = api_servers::addresses(slices);
     let addresses: BTreeSet<IpAddr> = found.iter().map(SocketAddr::ip).collect();
     let ports: BTreeSet<i32> = found.iter().map(|at| at.port().into()).collect();

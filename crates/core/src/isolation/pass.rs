@@ -160,13 +160,13 @@ impl Pass {
     pub fn enforced(&self, before: Option<Isolation>) -> Option<Isolation> {
         let ControlsInPlace { labelled, fenced, network, captured, .. } = self.in_place;
         let level = self.target.level;
-        // Where it tightens, label or list is enough to refuse; where it loosens, both have to agree.
+        // To tighten, the label or a list suffices to deny writes; to loosen, both must agree.
         let fenced_off = if level < Isolation::CleanRoom { self.fenced_off } else { labelled };
         match level {
             _ if !(fenced_off && fenced && network) => before,
             Isolation::CleanRoom | Isolation::Open => Some(level),
             Isolation::Contained | Isolation::Sealed if captured => Some(level),
-            // Nobody writes and nobody talks, though it was not captured yet: that much is true.
+            // Writes and traffic are denied although evidence is not captured yet: that is containment.
             Isolation::Contained | Isolation::Sealed => match before {
                 None | Some(Isolation::CleanRoom | Isolation::Open) => Some(Isolation::Contained),
                 Some(before) => Some(before),

@@ -32,8 +32,8 @@ pub fn pass_again_after(cause: Cause, failures: u32) -> Duration {
     if is_conflict(cause, failures) {
         return AFTER_CONFLICT;
     }
-    // A pass makes many calls: where a few in a hundred fail, many passes in a row do, and a namespace must not wait a minute each
-    // time to be isolated. What somebody has to change first can.
+    // A pass makes many calls: if a few per cent of them fail, many consecutive passes fail, and isolating a namespace must not wait a
+    // minute each time. A failure that a person has to clear may wait longer.
     let most = if cause == Cause::Refused { 8 } else { 5 };
     Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }

@@ -30,7 +30,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     let generation = quarantine.metadata.generation;
     let isolation = pass.enforced(old.isolation);
     let controls = controls(&quarantine.name_any(), pass, known, &old, now);
-    // Evidence of an earlier sealing is no evidence of this one.
+    // Evidence of an earlier sealing does not count for this one.
     let stale = isolation == Some(Isolation::Contained)
         && !pass.in_place.captured
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
@@ -39,10 +39,10 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
     let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
     if isolation == Some(Isolation::Open) {
-        // What people have to resume: nothing else is refused any more.
+        // Suspended objects have to be resumed by people. Nothing else is denied any more.
         deliverers.retain(|deliverer| deliverer.state == DelivererState::Suspended);
     }
-    // Of this sealing: what was let in again has other pods.
+    // Unmanaged pods of this sealing only: a recovered namespace has other pods.
     let mut unmanaged_pods = if stale { Vec::new() } else { old.unmanaged_pods };
     unmanaged_pods.extend(pass.unmanaged.iter().cloned());
     unmanaged_pods.sort();

@@ -72,7 +72,7 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
         Some(hold) => hold_at(quarantine, hold.into(), recovery),
         None => unheld(quarantine, recovery, plan),
     };
-    // Whoever is not heeded reaches nothing, and gets no hole either.
+    // A claimant whose request is not granted gets no connections and no egress exceptions.
     if target.level == Isolation::CleanRoom && !target.reachable.is_empty() {
         target.allow_egress = recovery.map(|r| r.spec.allow_egress.clone()).unwrap_or_default();
         target.privileged = recovery.is_some_and(|r| r.spec.pod_security == PodSecurity::Privileged);
@@ -102,14 +102,14 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     let own = Isolation::from(quarantine.spec.isolation);
     let enforced = status.isolation;
     let Some(claim) = &status.claimed_by else {
-        // Unclaimed: the spec, but for a level that only a recovery leads to. A claim that vanished seals nothing.
+        // Without a claim the spec applies, except to a level that only a recovery can reach. A lost claim seals nothing.
         let level = match enforced {
             Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
             Some(Isolation::Sealed | Isolation::Contained) | None => own,
         };
         return Target::plain(level, Vec::new());
     };
-    // Tighter by the spec is always heeded while nothing has been let in yet.
+    // A tighter level in the spec applies as long as nothing has been loosened.
     let as_is = match enforced {
         None => own,
         Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
@@ -119,7 +119,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         Ok(recovery) => (recovery, recovery.spec.isolation),
         Err(why) => return Target::held(as_is, why),
     };
-    // What it was let into was taken back: this attempt proved itself to a world that is no more.
+    // The hold has reverted this attempt's loosening, so that its proofs no longer apply.
     if status.overruled.as_ref() == Some(claim) {
         let why = format!("{} was held: its next attempt begins anew", claim.display_name());
         return Target::held(as_is, why);
@@ -146,14 +146,14 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         (Some(Isolation::CleanRoom | Isolation::Open), Isolation::CleanRoom)
         | (Some(Isolation::Open), Isolation::Open)
         | (_, Isolation::Sealed) => Target::plain(asked, reachable),
-        // Processes are never brought back to life by containing, and what is sealed stays sealed.
+        // Containing never restarts processes, and what is sealed stays sealed.
         (Some(Isolation::Sealed), Isolation::Contained) => {
             held(Isolation::Sealed, "Contained while it is sealed")
         }
         (None, Isolation::Contained) => Target::plain(asked.min(own), reachable),
         (_, Isolation::Contained) => Target::plain(asked, reachable),
         (Some(Isolation::Sealed), Isolation::CleanRoom) if ready => Target::plain(asked, reachable),
-        // The clean room begins empty and captured: sealed and ready comes before it.
+        // A clean room starts empty and captured, so the namespace must be sealed and ready first.
         (Some(Isolation::Sealed | Isolation::Contained) | None, Isolation::CleanRoom) => {
             held(Isolation::Sealed, "CleanRoom: it is sealed, captured and empty before that")
         }
@@ -168,7 +168,7 @@ fn is_ready(quarantine: &Quarantine, recovery: &ServiceRecovery) -> bool {
     let Some(ready) = conditions::find(&status.conditions, conditions::READY) else { return false };
     let of_network =
         |a: &AcceptedControl| a.control == ControlName::Network && a.namespace.0 == quarantine.name_any();
-    // That reason is given where everything else was found in place.
+    // This reason is set only if everything else was found in place.
     let accepted =
         ready.reason == conditions::NETWORK_NOT_ENFORCED && recovery.spec.accepted.iter().any(of_network);
     ready.status == "True" || accepted
@@ -321,7 +321,7 @@ pub fn needs_capture(quarantine: &Quarantine, level: Isolation) -> bool {
         Isolation::Sealed | Isolation::Contained => {
             let before = status.and_then(|s| s.isolation);
             let kept = status.is_some_and(|s| s.capture.is_some());
-            // Sealed eased to Contained: nothing has run in between.
+            // Sealed was eased to Contained: nothing has run in between.
             let eased = before == Some(Isolation::Sealed) && level == Isolation::Contained;
             !kept || (before != Some(level) && !eased)
         }

@@ -28,7 +28,7 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Tightening {
         spec["isolation"] = json!(level);
         said.push(format!("tightened to {}", Isolation::from(level).as_str()));
     }
-    // A recovery has let something in: only a hold isolates whatever its claim asks for.
+    // A recovery has loosened isolation already: only a hold overrules its claim.
     let enforced = quarantine.status.as_ref().and_then(|status| status.isolation);
     let let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
     let held = quarantine.spec.hold.is_some();

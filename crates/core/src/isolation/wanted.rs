@@ -26,7 +26,7 @@ pub enum Wanted {
 pub fn wanted(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, label: Option<&str>) -> Wanted {
     let granted = target(quarantine, recovery, PlanState::Allows);
     let careful = target(quarantine, recovery, PlanState::Gone);
-    // Nothing is loosened any more for what is being deleted.
+    // A Quarantine that is being deleted is not loosened any more.
     if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
         return Wanted::Settled(careful);
     }

@@ -137,7 +137,7 @@ impl Plan {
 }
 
 fn index(services: &[ServiceSpec]) -> BTreeMap<String, ServiceId> {
-    // The API server keeps names unique; a file given to `simulate` may not: the first one keeps the name.
+    // The API server keeps names unique, but a file for `simulate` may not: the first service keeps the name.
     let mut index = BTreeMap::new();
     for (id, service) in services.iter().enumerate() {
         index.entry(service.name.clone()).or_insert(id);
@@ -232,7 +232,7 @@ fn scale_step() -> StepSpec {
 fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) -> Vec<Gate> {
     let of = |phase: Phase| -> Vec<Gate> {
         let inherited = defaults.map_or(&[][..], |d| d.of(phase));
-        // A default that looks into namespaces has nothing to look at in an external system.
+        // A default gate that reads namespaces does not apply to an external system.
         let looks = |gate: &GateSpec| gate.gate_type().is_some_and(|of| of.looks_into_namespaces);
         let inherited = inherited.iter().filter(|gate| !(external && looks(gate)));
         inherited

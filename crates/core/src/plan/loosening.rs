@@ -38,7 +38,7 @@ pub fn allowance<'a>(dependencies: impl IntoIterator<Item = Dependency<'a>>) -> 
             (_, None) | (Health::Unhealthy, Some(_)) => Allowance::Refused(service),
             (_, Some(record)) if !is_open(record) => Allowance::Refused(service),
             (Health::Healthy, Some(record)) if is_true(&record.conditions, HEALTHY) => Allowance::Allowed,
-            // It has yet to be heard, or to be written.
+            // Its verdict has not been observed or written yet.
             (Health::Healthy | Health::Unknown, Some(_)) => Allowance::Unknown(service),
         }
     });

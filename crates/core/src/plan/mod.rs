@@ -150,7 +150,7 @@ impl GatePolicy {
         };
         Self {
             stable_for: or(spec.stable_for, 0),
-            // A gate that is asked without a pause would be a load test.
+            // Evaluating a gate without a pause would be a load test.
             interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
             timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
             failure_limit: spec.failure_limit.unwrap_or(3).max(1),

@@ -138,7 +138,7 @@ fn key(gate: &Gate) -> String {
 
 impl GateRequirement {
     fn of(gate: &Gate) -> Self {
-        // Specs of gates always serialise; one that did not would differ from every other.
+        // Gate specs always serialise. One that did not would differ from every other.
         let mut asks = serde_json::to_value(&gate.spec).unwrap_or(Value::Null);
         if let Value::Object(fields) = &mut asks {
             COMMON_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
@@ -157,7 +157,7 @@ impl GateRequirement {
 /// Returns what a change of requirements loosens, as messages. Empty: they are equal, or only tightened.
 #[must_use]
 pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
-    // Taken apart in full: whoever adds a field has to say what loosens it.
+    // Destructured in full, so that a new field does not compile before its loosening is defined.
     let Requirements {
         version,
         incident,

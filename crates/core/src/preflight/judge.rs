@@ -30,7 +30,7 @@ pub fn judge(targets: &[String], snapshot: &ClusterSnapshot) -> Vec<Finding> {
     judge.plans(snapshot);
     judge.leases(snapshot);
     judge.unread(snapshot);
-    // What is never isolated has no risks: they would only bury why.
+    // Risks of a protected namespace are omitted: they would hide the refusal.
     let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.weight() == Weight::Refusal).collect();
     let never: BTreeSet<_> = never.into_iter().filter_map(|f| f.namespace.clone()).collect();
     let is_noise = |f: &Finding| {
@@ -363,7 +363,7 @@ impl Judge<'_> {
                 at.extend(backends.filter_map(|b| b.get("namespace")?.as_str()).map(str::to_owned));
             }
         }
-        // Whatever stands before it: a load balancer's Service, such as the ingress controller's.
+        // The component in front of it, such as the load balancer Service of an ingress controller.
         for service in snapshot.services.iter().flatten() {
             if own_addresses(service).iter().any(|own| addresses.contains(own)) {
                 at.extend(service.namespace());

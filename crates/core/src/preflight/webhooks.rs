@@ -106,7 +106,7 @@ pub(super) fn all<'a>(
     mutating: &'a [MutatingWebhookConfiguration],
 ) -> Vec<Webhook<'a>> {
     let mut all = Vec::new();
-    // The two types have the same fields, and nothing in common.
+    // The two types have the same fields but share no trait.
     macro_rules! add {
         ($kind:literal, $configurations:expr) => {
             for configuration in $configurations {
@@ -193,7 +193,7 @@ impl Webhook<'_> {
     fn matching(&self, labelled: &[BTreeMap<String, String>]) -> Option<MatchingWebhook> {
         let in_namespace = selects(self.namespaces, labelled);
         let kinds = WRITES.iter().filter_map(|write| {
-            // Of kinds without a namespace, the selector of namespaces speaks only for namespaces themselves.
+            // For cluster-scoped kinds the namespace selector applies to namespaces only.
             let is_namespace = write.resource == "namespaces";
             let selected = match (write.namespaced, is_namespace) {
                 (true, _) => in_namespace,
@@ -233,7 +233,7 @@ impl Webhook<'_> {
             };
             scope
                 && has(&rule.api_groups, write.group)
-                // Without `Exact`, a rule for one version intercepts the others too.
+                // Without `matchPolicy: Exact`, a rule for one version intercepts the others too.
                 && (!self.exact || has(&rule.api_versions, write.version))
                 && has(&rule.operations, operation)
                 && rule.resources.iter().flatten().any(|entry| covers(entry, write.resource))

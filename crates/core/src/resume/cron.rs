@@ -40,7 +40,7 @@ pub fn forecast(object: &CronJob, now: Timestamp) -> Result<Forecast, String> {
     let last = object.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).map(|t| t.0);
     let made = object.metadata.creation_timestamp.as_ref().map(|t| t.0);
     let mut since = last.or(made).ok_or("nobody knows since when it is there")?;
-    // Without a time zone it goes by the clock of the controller manager, which nobody can read. Its last run tells.
+    // Without a time zone the controller manager's clock applies, which cannot be read. The last run shows its offset.
     if let (None, Some(last)) = (named, last)
         && !schedule.names(&last.to_zoned(zone.clone()))
     {
@@ -170,7 +170,7 @@ mod tests {
             ("0 9 * * MON-FRI", "2025-11-24T09:00:00Z", "next 2025-11-25 09:00 UTC"),
             ("0 9 ? DEC sat", "2025-01-01T00:00:00Z", "error "),
             ("30 6 28 * ?", "2025-10-28T06:30:00Z", "next 2025-11-28 06:30 UTC"),
-            // Either day will do when both are named.
+            // If both day fields are set, either may match.
             ("0 9 13 * 2", "2025-11-18T09:00:00Z", "next 2025-11-25 09:00 UTC"),
             ("0 0 31 2 *", "2025-11-24T02:00:00Z", "error "),
         ] {
@@ -215,7 +215,7 @@ mod tests {
             (json!({"schedule": "@every now"}), None, "'now' is not a duration"),
             (json!({"schedule": "@reboot"}), None, "cannot be read"),
             (json!({"schedule": "0 2 * * *", "timeZone": "Mars/Olympus"}), None, "time zone 'Mars/Olympus'"),
-            // Its controller manager's clock is not on UTC: when it would run, nobody knows.
+            // The controller manager's clock is not on UTC, so the next run is unknown.
             (
                 json!({"schedule": "0 2 * * *"}),
                 Some("2025-11-24T07:00:00Z"),

@@ -116,7 +116,7 @@ impl Run {
             let end = members().map(|of| of.finished.unwrap_or(Duration::MAX)).max().unwrap_or(Duration::MAX);
             changes.extend([(start, 1), (end, -1)]);
         }
-        // One that starts as another ends may have waited for its slot: counted together, to be safe.
+        // A unit that starts as another ends may have waited for its slot, so both are counted.
         changes.sort_by_key(|&(at, change)| (at, -change));
         let mut at_once = 0;
         let most = changes
@@ -161,7 +161,7 @@ pub fn sweep(plan: &Plan, assumed: Assumed) -> Result<Sweep, RanAway> {
     let most = plan.units.len().max(1);
     let [own, unlimited] = both(|| play(plan, assumed, plan.max_parallel), || play(plan, assumed, most));
     let (own, unlimited) = (own?, unlimited?);
-    // With as many slots as it took without a limit, nothing goes otherwise.
+    // More slots than the unlimited run used change nothing.
     let enough = unlimited.most_at_once(plan).max(1);
     let numbers: BTreeSet<usize> =
         (1..=most).filter(|&n| is_shown(n, most)).chain([plan.max_parallel, most]).collect();

@@ -45,7 +45,7 @@ pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<
 /// Returns the Job's name. It is the same for each start within one attempt, and differs between attempts.
 #[must_use]
 pub fn name(context: &StepContext) -> String {
-    // Not `resurgam-`: what begins so in an isolated namespace is the operator's own.
+    // Not `resurgam-`: that prefix belongs to the operator's own objects in an isolated namespace.
     let step: String = context.step.chars().take(NAME_LIMIT).collect();
     format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &made_for(context)[..8])
 }

@@ -17,7 +17,7 @@ pub fn decide<'a>(
     spec: &ScaleSpec,
     context: &StepContext,
 ) -> Result<Vec<(&'a Workload, Value)>, StepProblem> {
-    // An empty namespace is a finding, not a success: what was to be restored is not there.
+    // An empty namespace is an error: the workloads to restore are missing.
     let is_empty = |namespace: &&String| !found.iter().any(|w| w.meta.namespace.as_ref() == Some(namespace));
     if let Some(empty) = context.namespaces.iter().find(is_empty) {
         return Err(StepProblem::Unusable(format!("namespace {empty} holds no workload to scale")));

@@ -99,7 +99,7 @@ impl<'a> WriteContext<'a> {
             return None;
         }
         let before = self.world.record(name);
-        // What another attempt was given counts for nothing.
+        // Grants of another attempt do not count.
         let same = before.filter(|before| before.asking == record.asking);
         let level = record.asked.filter(|asked| !asked.is_closed());
         let level = level.filter(|asked| same.and_then(|before| before.asked).is_none_or(|was| was < *asked));

@@ -120,7 +120,7 @@ impl Once {
                 ));
             }
         }
-        // Written over itself, it is as it was: its generation tells.
+        // A write without a change leaves the generation unchanged.
         let Some(generation) = generation else { return };
         match self.acted.insert((key.to_owned(), record.attempt), generation) {
             Some(before) if before != generation => {

@@ -35,7 +35,7 @@ impl ServiceContext<'_> {
     /// recovered service stays recovered; renewed isolation and failed gates take precedence.
     pub(in super::super) fn is_loosened(&self, next: &mut Next) -> bool {
         let Ratchet::Loosened { lost, before, .. } = ratchet::judge(self.plan, self.observed, self.id) else {
-            // Nothing is on record that could be compared: nothing moves.
+            // There is no readable record to compare with: nothing advances.
             return false;
         };
         if self.of.status.stage == Stage::Recovered {

@@ -21,7 +21,7 @@ fn marks(
 ) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
     let label = level.label();
     let incident = spec.incident_ref.as_ref().map(|incident| incident.name.clone());
-    // The fence's message is built of these, and must be one line.
+    // The fence's message contains these values and must be a single line.
     let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let annotations = [(REASON_ANNOTATION, Some(line(&spec.reason))), (INCIDENT_ANNOTATION, incident)];
     let mut annotations: BTreeMap<_, _> =
@@ -29,7 +29,7 @@ fn marks(
     if label.is_none() {
         annotations.insert(SEAL_ANNOTATION, None);
     }
-    // A tenant may have left no room for them: the label alone isolates.
+    // A tenant may have used up the space for annotations. The label alone isolates.
     if !fit(namespace, &annotations) {
         annotations.values_mut().for_each(|value| *value = None);
     }

@@ -95,7 +95,7 @@ pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
         .filter_map(|role| {
             let rules = role.rules.as_deref().unwrap_or_default();
             let names: BTreeSet<&str> = rules.iter().flat_map(holds).collect();
-            // The guard reads names so, too: a line break would hide what follows it, or make up a holder.
+            // The guard parses names in the same way: a line break would hide the rest, or forge a holder.
             let line = |text: &str| text.replace('\n', "?");
             let names = if names.contains("*") { "*".to_owned() } else { join(names) };
             (!names.is_empty()).then(|| format!("{} {}", line(&role.name_any()), line(&names)))
@@ -120,7 +120,7 @@ fn holds(rule: &PolicyRule) -> Vec<&str> {
     {
         return Vec::new();
     }
-    // The names of Incidents are no namespaces.
+    // Names of Incidents are not namespaces.
     let quarantines = rule.resources.iter().flatten().all(|resource| resource == "quarantines");
     match rule.resource_names.as_deref() {
         Some(names) if quarantines && !names.is_empty() => names.iter().map(String::as_str).collect(),

@@ -26,7 +26,7 @@ pub fn change(namespace: &Namespace, privileged: bool) -> Option<Value> {
     match (privileged, enforced) {
         (false, Some("baseline" | "restricted")) => None,
         (false, enforced) => Some(patch(namespace, Some("baseline"), before.or(enforced).or(Some(NOTHING)))),
-        // Accepted: what it enforced before the clean room is what it enforces.
+        // Host access is accepted: the namespace enforces what it did before the clean room.
         (true, _) => before.map(|before| patch(namespace, Some(before).filter(|was| *was != NOTHING), None)),
     }
 }
@@ -68,7 +68,7 @@ mod tests {
             (Some("anything"), None, Some((json!("baseline"), json!("anything")))),
             (Some("baseline"), None, None),
             (Some("restricted"), None, None),
-            // Somebody loosened it meanwhile: what is noted is what it was.
+            // The label was loosened in the meantime: the noted level stays the original one.
             (Some("privileged"), Some(NOTHING), Some((json!("baseline"), json!(NOTHING)))),
         ] {
             assert_eq!(after(&namespace(enforced, before), false), expected, "{enforced:?} {before:?}");

@@ -31,7 +31,7 @@ pub fn raising(quota: &ResourceQuota) -> Option<Value> {
     if bound.is_empty() {
         return None;
     }
-    // What was recorded first is what it was: a tenant cannot write it while it counts.
+    // The first record is the original value: tenants cannot write it while the fence is in force.
     let mut was: BTreeMap<String, String> = recorded(quota).unwrap_or_default();
     for (key, value) in &bound {
         was.insert((*key).to_owned(), value.clone());

@@ -154,7 +154,7 @@ impl Workload {
         match &self.shape {
             Shape::Replicas(n) => n.to_string(),
             Shape::Nodes(nodes) => {
-                // One that we stopped under another seal is not as it was: our own mark is not recorded.
+                // A workload that another seal has stopped carries our own selector, which is not its original state.
                 let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
                 json!(was).to_string()
             }
@@ -302,7 +302,7 @@ impl Inventory {
     pub fn stops(&self, seal: &str) -> Vec<(&Workload, Value)> {
         let mut writes: Vec<_> =
             self.workloads.iter().filter_map(|w| w.stop(seal).map(|patch| (w, patch))).collect();
-        // Their Deployments are at zero, and they are not: those do not know them.
+        // Their Deployments are at zero while they are not: the Deployments have not adopted them.
         let stopped: BTreeSet<&str> = self
             .workloads
             .iter()
@@ -331,7 +331,7 @@ pub fn has_not_ended(job: &Job) -> bool {
     !conditions.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
 }
 
-// The API server fills in one replica where a spec says none.
+// The API server defaults `replicas` to 1.
 fn replicas(kind: Kind, meta: ObjectMeta, replicas: Option<i32>) -> Workload {
     Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)), drops_claims: false }
 }

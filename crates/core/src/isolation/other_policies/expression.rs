@@ -141,7 +141,7 @@ impl Parser<'_, '_> {
     fn call(&mut self, name: &str) -> Option<Truth> {
         let truth = match name {
             "all" => Truth(Some(true)),
-            // Selects what is in no namespace.
+            // Selects objects without a namespace.
             "global" => Truth(Some(false)),
             "has" => {
                 let Token::Word(key) = self.next()? else { return None };

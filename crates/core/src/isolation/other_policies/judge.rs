@@ -54,15 +54,15 @@ pub fn allowance(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Option
     }
     let judge = match (policy.group.as_str(), policy.kind.as_str()) {
         ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy") => cilium,
-        // What is staged is only counted by the plugin.
+        // The plugin does not enforce staged policies.
         (
             "crd.projectcalico.org" | "projectcalico.org",
             "StagedNetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedKubernetesNetworkPolicy",
         ) => return None,
         ("crd.projectcalico.org" | "projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy") => calico,
-        // It only restricts: on the secondary networks that it is for, everything is allowed without it.
+        // It only restricts secondary networks, which allow everything without it.
         ("k8s.cni.cncf.io", "MultiNetworkPolicy") => return None,
-        // NetworkPolicies are asked first, and ours decide.
+        // NetworkPolicies are evaluated first, and ours decide.
         ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy") => return None,
         ("policy.networking.k8s.io", "AdminNetworkPolicy" | "ClusterNetworkPolicy") => admin,
         ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy") => antrea,
@@ -146,7 +146,7 @@ fn selects(selector: Option<&Value>, namespace: &NamespaceLabels) -> Option<bool
 
 fn admin(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
     let spec = spec(policy)?;
-    // The baseline tier comes after NetworkPolicies.
+    // The baseline tier is evaluated after NetworkPolicies.
     if policy.kind == "ClusterNetworkPolicy" && spec.get("tier").and_then(Value::as_str) == Some("Baseline") {
         return Ok(Sides::default());
     }
@@ -157,11 +157,11 @@ fn admin(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
         let namespaces = subject.get("namespaces").map(|selector| selects(Some(selector), namespace));
         (pods, namespaces, subject.len())
     });
-    // Exactly one of the two, which excludes the namespace.
+    // Exactly one of the two is set, and excludes the namespace.
     if let Some((Some(Some(false)), None, 1) | (None, Some(Some(false)), 1)) = selectors {
         return Ok(Sides::default());
     }
-    // `Pass` leaves it to the NetworkPolicies, which deny.
+    // `Pass` leaves the decision to NetworkPolicies, which deny.
     sides(spec, acts_other_than(&["Deny", "Pass"]))
 }
 
@@ -210,7 +210,7 @@ fn cilium(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
         if let Some(field) = spec.keys().find(|field| !CILIUM_FIELDS.contains(&field.as_str())) {
             return Err(Unreadable(format!("its field {field} is not known here")));
         }
-        // An empty rule only turns the default to deny.
+        // An empty rule only switches the default to deny.
         let is_empty = |rule: &Value| rule.is_null() || rule.as_object().is_some_and(Map::is_empty);
         found.add(sides(spec, |rule| !is_empty(rule))?);
     }
@@ -283,7 +283,7 @@ fn calico_excludes(spec: &Map<String, Value>, namespace: &NamespaceLabels) -> bo
             _ => expression::of(&namespace.labels, key),
         })
     });
-    // Of what a pod is labelled with, only its namespace is known.
+    // Of a pod's labels, only its namespace is known.
     let of_pod = text("selector").and_then(|text| {
         expression::selects(text, &|key| match key {
             "projectcalico.org/namespace" => Label::Value(&namespace.name),
@@ -297,7 +297,7 @@ fn calico_excludes(spec: &Map<String, Value>, namespace: &NamespaceLabels) -> bo
 
 fn antrea(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
     let spec = spec(policy)?;
-    // The baseline tier comes after NetworkPolicies.
+    // The baseline tier is evaluated after NetworkPolicies.
     if spec.get("tier").and_then(Value::as_str).is_some_and(|tier| tier.eq_ignore_ascii_case("baseline")) {
         return Ok(Sides::default());
     }

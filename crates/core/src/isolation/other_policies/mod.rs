@@ -136,7 +136,7 @@ impl OtherPolicies {
         if count > NAMED {
             message.push_str(&format!(" and {} more", count - NAMED));
         }
-        // The namespaced ones first: they are in the hands of who repairs the Quarantine.
+        // Namespaced policies first: holders of `repair` can remove them.
         if let Some(policy) = self.standing.iter().find(|policy| policy.namespace.is_some()) {
             message.push_str(&format!(
                 ". Who may repair quarantines/{namespace}, and delete that kind, {}deletes it: kubectl delete {} -n {namespace} {}",

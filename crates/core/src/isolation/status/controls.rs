@@ -33,7 +33,7 @@ fn of_network(verdict: Option<&NetworkVerdict>, old: &[Control]) -> (ControlStat
         return (verdict.state, verdict.message.clone());
     }
     let network = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
-    // What was said of pods alone ends with them.
+    // A message about pods alone ends with the pods.
     let said = network.filter(|control| !control.message.starts_with(HOST_NETWORK));
     match said {
         Some(Control { state: state @ (Tested | NotEnforced | Unverifiable), message, .. }) => {
@@ -100,7 +100,7 @@ fn control(
 /// Returns the message of a failed control. `others`: what policies of other APIs allow.
 fn failed(name: ControlName, failure: &ControlFailure, others: Option<&str>) -> String {
     let mut failure = failure.clone();
-    // What others let through is told even where our own policies cannot be written.
+    // Policies of other APIs are reported even if our own cannot be written.
     if let Some(message) = others.filter(|_| name == ControlName::Network) {
         failure.add(&ControlFailure { message: message.to_owned(), ..failure.clone() });
     }

@@ -76,7 +76,7 @@ fn failed(pass: &Pass) -> Option<(State, QuarantineReason, String)> {
     let failure =
         pass.failure.iter().map(|failure| (failure.stalled, failure.reason, failure.message.clone()));
     let mut all: Vec<_> = failures.chain(failure).collect();
-    // What has stalled is said first.
+    // Stalled failures come first.
     all.sort_by_key(|(stalled, ..)| !stalled);
     let (stalled, reason, _) = all.first()?.clone();
     let state = if stalled { State::False } else { State::Unknown };

@@ -62,7 +62,7 @@ impl Answer {
             move |text: &&str| text.contains(&said)
         };
         let is_denied = match level {
-            // Between the two, nothing is let through that either refuses.
+            // Both levels deny the same requests.
             Isolation::Contained | Isolation::Sealed => {
                 refusals.iter().any(|text| at(Isolation::Contained)(text) || at(Isolation::Sealed)(text))
             }
@@ -99,7 +99,7 @@ pub fn as_caller(policy: ProbeResult, pod: ProbeResult) -> ProbeResult {
              which it refuses everybody, could not be tried: {why}"
             ))
         }
-        // The right to create pods is not needed to respond: the first answer says more.
+        // Responders need no right to create pods: the first answer says more.
         (ProbeResult::Inconclusive(_) | ProbeResult::Unreachable(_), policy) => policy,
         (other, _) => other,
     }

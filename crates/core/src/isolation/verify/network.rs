@@ -101,7 +101,7 @@ pub enum NodeVerdict {
 /// Returns the verdict on one node. `control`: connectivity within the open namespace, which no policy may affect.
 #[must_use]
 pub fn judge(control: &BeforeAfter, tried: &NodeProbe) -> NodeVerdict {
-    // Who was reached was reached, whatever else went wrong.
+    // A connection that was made counts, whatever else failed.
     let way = |from_to: &str| format!("a connection {from_to} was made although it is denied all traffic");
     if tried.ingress.after == Connectivity::Connected {
         return NodeVerdict::NotEnforced(way("into a pod of ours"));

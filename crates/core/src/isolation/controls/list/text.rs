@@ -28,7 +28,7 @@ fn text(list: &ConfigMap, key: &str) -> Option<String> {
 
 /// Returns the namespaces in a text.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    // What no line break goes before, a policy does not find.
+    // Policies search for a name between two line breaks, so that text before the first one does not count.
     text.split('\n').skip(1).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
