@@ -73,41 +73,42 @@ pub struct Schedule {
 #[derive(Debug, Default)]
 pub(crate) struct Choices {
     schedule: Schedule,
-    asked: HashMap<String, u64>,
+    request: HashMap<String, u64>,
 }
 
 impl Choices {
     pub(crate) fn new(schedule: Schedule) -> Self {
-        Self { schedule, asked: HashMap::new() }
+        Self { schedule, request: HashMap::new() }
     }
 
     /// Returns the fault of a request, and the delay that it adds.
-    pub(crate) fn request(&mut self, asked: &RequestInfo) -> Option<(Fault, Duration)> {
-        self.choose(FaultScope::Request, &asked.key(), asked)
+    pub(crate) fn request(&mut self, request: &RequestInfo) -> Option<(Fault, Duration)> {
+        self.choose(FaultScope::Request, &request.key(), request)
     }
 
     /// Returns the delay of a watch.
-    pub(crate) fn watch(&mut self, asked: &RequestInfo) -> Option<Duration> {
-        let key = format!("lag {}", asked.key());
-        self.choose(FaultScope::Watch, &key, asked).map(|_| self.schedule.profile.lag)
+    pub(crate) fn watch(&mut self, request: &RequestInfo) -> Option<Duration> {
+        let key = format!("lag {}", request.key());
+        self.choose(FaultScope::Watch, &key, request).map(|_| self.schedule.profile.lag)
     }
 
     /// Returns the fault of a watch event about an object.
-    pub(crate) fn event(&mut self, asked: &RequestInfo, of: &str) -> Option<(Fault, Duration)> {
-        self.choose(FaultScope::Event, &format!("{} {of}", asked.key()), asked)
+    pub(crate) fn event(&mut self, request: &RequestInfo, of: &str) -> Option<(Fault, Duration)> {
+        self.choose(FaultScope::Event, &format!("{} {of}", request.key()), request)
     }
 
-    fn choose(&mut self, at: FaultScope, key: &str, asked: &RequestInfo) -> Option<(Fault, Duration)> {
+    fn choose(&mut self, at: FaultScope, key: &str, request: &RequestInfo) -> Option<(Fault, Duration)> {
         let profile = &self.schedule.profile;
-        let spared = (asked.lease && !profile.leases) || !asked.key().starts_with(&profile.only);
+        let spared = (request.lease && !profile.leases) || !request.key().starts_with(&profile.only);
         if profile.rates.is_empty() || spared {
             return None;
         }
-        let count = self.asked.entry(key.to_owned()).or_default();
+        let count = self.request.entry(key.to_owned()).or_default();
         *count += 1;
         let (dice, share) = throw(self.schedule.seed, key, *count);
         let mut sum = 0.0;
-        let mut possible = profile.rates.iter().filter(|(fault, _)| fault.at() == at && fault.befalls(asked));
+        let mut possible =
+            profile.rates.iter().filter(|(fault, _)| fault.at() == at && fault.applies_to(request));
         let (fault, _) = possible.find(|(_, rate)| {
             sum += rate;
             dice < sum
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(method: Method, path: &str) -> RequestInfo {
+    fn request(method: Method, path: &str) -> RequestInfo {
         RequestInfo::of(&method, &path.parse().unwrap())
     }
 
@@ -146,7 +147,7 @@ mod tests {
         fn faults_of_a_request_do_not_depend_on_other_requests(
             seed: u64, order in prop::collection::vec(0..4usize, 0..80),
         ) {
-            let paths = ["/a", "/b", "/c", "/d"].map(|path| asked(Method::PATCH, path));
+            let paths = ["/a", "/b", "/c", "/d"].map(|path| request(Method::PATCH, path));
             let profile = Profile { rates: vec![(Fault::Conflict, 0.3), (Fault::Slow, 0.3)], ..Profile::everything() };
             let schedule = Schedule { seed, profile };
             let mut together = Choices::new(schedule.clone());
@@ -171,20 +172,23 @@ mod tests {
             (Method::PATCH, "/api/v1/pods/a"),
             (Method::PUT, "/apis/coordination.k8s.io/v1/leases/a"),
         ] {
-            let asked = asked(method, path);
+            let request = request(method, path);
             let mut choices = Choices::new(schedule(7));
             let mut struck: HashMap<Fault, f64> = HashMap::new();
             for _ in 0..20_000 {
-                if let Some((fault, by)) = choices.request(&asked) {
+                if let Some((fault, by)) = choices.request(&request) {
                     assert!(by < choices.schedule.profile.delay);
                     *struck.entry(fault).or_default() += 1.0 / 20_000.0;
                 }
             }
             for (fault, rate) in Profile::everything().rates {
                 let expected =
-                    if fault.at() == FaultScope::Request && fault.befalls(&asked) { rate } else { 0.0 };
+                    if fault.at() == FaultScope::Request && fault.applies_to(&request) { rate } else { 0.0 };
                 let found = struck.get(&fault).copied().unwrap_or_default();
-                assert!((found - expected).abs() < 0.005, "{fault:?} of {asked:?}: {found}, not {expected}");
+                assert!(
+                    (found - expected).abs() < 0.005,
+                    "{fault:?} of {request:?}: {found}, not {expected}"
+                );
             }
         }
     }
@@ -194,7 +198,7 @@ mod tests {
         let only = "PATCH /api/v1/namespaces/a".to_owned();
         let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
         let mut choices = Choices::new(Schedule { seed: 1, profile });
-        let mut strikes = |method, path| choices.request(&asked(method, path)).is_some();
+        let mut strikes = |method, path| choices.request(&request(method, path)).is_some();
         assert!(strikes(Method::PATCH, "/api/v1/namespaces/a"));
         assert!(!strikes(Method::GET, "/api/v1/namespaces/a"));
         assert!(!strikes(Method::PATCH, "/api/v1/namespaces/b"));
@@ -202,7 +206,7 @@ mod tests {
 
     #[test]
     fn leases_are_spared_by_default_and_seeds_choose_differently() {
-        let lease = asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
+        let lease = request(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
         let strikes = |seed, leases| {
             let profile = Profile { leases, ..Profile::only(Fault::Conflict, 0.5) };
             let mut choices = Choices::new(Schedule { seed, profile });

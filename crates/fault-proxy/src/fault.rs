@@ -76,11 +76,11 @@ impl Fault {
     }
 
     /// Returns whether the fault applies to this request.
-    pub(crate) fn befalls(self, asked: &RequestInfo) -> bool {
+    pub(crate) fn applies_to(self, request: &RequestInfo) -> bool {
         match self {
-            Self::Conflict | Self::LostAnswer | Self::LateAnswer => asked.mutates(),
-            Self::Gone => asked.watch,
-            Self::CutShort => !asked.mutates() && !asked.watch,
+            Self::Conflict | Self::LostAnswer | Self::LateAnswer => request.mutates(),
+            Self::Gone => request.watch,
+            Self::CutShort => !request.mutates() && !request.watch,
             _ => true,
         }
     }
