@@ -9,7 +9,7 @@ use super::{Effect, ServiceObservation};
 
 impl ServiceContext<'_> {
     /// Checks once per attempt, before anything starts, which host access the service's workloads need.
-    pub(super) fn looks_at_host_access(&self, next: &mut Next) {
+    pub(super) fn check_host_access(&self, next: &mut Next) {
         if has_host_clearance(self.plan, self.of, self.id) {
             return;
         }

@@ -39,7 +39,7 @@ impl ServiceContext<'_> {
 
     /// Handles a namespace that is not claimed by this attempt: its Quarantine was recreated, or the plan names other namespaces than
     /// when the attempt began. Nothing has been proved about such a namespace.
-    pub(super) fn lost_its_claim(&self, next: &mut Next) -> bool {
+    pub(super) fn has_lost_claim(&self, next: &mut Next) -> bool {
         if matches!(self.of.status.stage, Stage::Isolated | Stage::Recovered) {
             return false;
         }

@@ -26,18 +26,18 @@ pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], i
         next.ask.clear();
         // External blockers are added again in each pass.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
-        context.records_requirements(&mut next);
+        context.record_requirements(&mut next);
         if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, observed, id) {
             next.block(Reason::Loosened, &plan.services[id].name, loosened(&lost));
         }
         return next;
     }
     next.status.decision = None;
-    if context.records_requirements(&mut next)
+    if context.record_requirements(&mut next)
         || context.is_held(&mut next)
-        || context.lost_its_claim(&mut next)
+        || context.has_lost_claim(&mut next)
         || context.is_loosened(&mut next)
-        || context.lacks_a_control(&mut next)
+        || context.has_lacking_control(&mut next)
     {
         decisions::answer(&context, &mut next);
         return next;
@@ -60,7 +60,7 @@ fn loosest(of: &ServiceObservation) -> Option<Isolation> {
 
 impl ServiceContext<'_> {
     /// Records requirements that need no acceptance before anything else, and lists what people accepted as exceptions.
-    fn records_requirements(&self, next: &mut Next) -> bool {
+    fn record_requirements(&self, next: &mut Next) -> bool {
         for exception in ratchet::exceptions(self.observed, self.id) {
             except(next, exception);
         }
@@ -92,7 +92,7 @@ impl ServiceContext<'_> {
     }
 
     fn pre_checks(&self, next: &mut Next) {
-        self.looks_at_host_access(next);
+        self.check_host_access(next);
         let mut asked = self.ask(next, Phase::BeforeRestore);
         asked.passed &= has_host_clearance(self.plan, self.of, self.id);
         let all = self.members().all(|(id, m)| {

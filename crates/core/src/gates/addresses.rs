@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_trusts_whoever_is_near_is_refused_however_it_is_written() {
+    fn local_addresses_are_refused_in_any_notation() {
         for (address, why) in [
             ("127.0.0.1", "loopback"),
             ("127.9.9.9", "loopback"),

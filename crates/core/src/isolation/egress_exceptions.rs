@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_not_let_through_and_that_is_said() {
+    fn missing_service_gets_no_exception_and_is_reported() {
         let portless = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.1"]}]}));
         for (exception, name) in

@@ -67,7 +67,7 @@ fn inventory_entries_with_underscores_are_parsed_correctly() {
 }
 
 #[test]
-fn what_goes_to_another_cluster_is_none_of_ours() {
+fn objects_that_deploy_to_another_cluster_are_ignored() {
     let remote = json!({
         "metadata": {"name": "web", "namespace": "argocd"},
         "spec": {"destination": {"server": "https://elsewhere.example", "namespace": "library-web"}},

@@ -127,7 +127,7 @@ mod tests {
     type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), ControlsInPlace);
 
     #[test]
-    fn what_was_not_read_back_is_not_in_place() {
+    fn control_that_was_not_read_back_is_not_in_place() {
         let running = json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
         let with = |change: &dyn Fn(&mut Observation)| {
             let mut observation = whole();

@@ -89,7 +89,7 @@ fn claimant_is_named_by_display_or_plan_and_service() {
 }
 
 #[test]
-fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
+fn requested_levels_are_granted_in_a_safe_order() {
     // (spec, enforced, ready, asked) → enforced next
     let (c, s) = (QuarantineLevel::Contained, QuarantineLevel::Sealed);
     for (own, enforced, ready, asked, expected) in [
@@ -212,7 +212,7 @@ fn nothing_is_loosened_without_plan_or_healthy_dependencies() {
 }
 
 #[test]
-fn a_hold_stands_whatever_is_asked_and_never_loosens() {
+fn hold_overrides_every_request_and_never_loosens() {
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for (hold, asked) in OWN.into_iter().flat_map(|hold| LEVELS.map(|asked| (hold, asked))) {
             for claimed in [true, false] {
@@ -232,7 +232,7 @@ fn a_hold_stands_whatever_is_asked_and_never_loosens() {
 }
 
 #[test]
-fn what_a_hold_took_back_is_not_given_back_to_the_same_attempt() {
+fn overruled_attempt_gets_nothing_looser_after_the_hold() {
     for enforced in [Contained, Sealed] {
         for asked in LEVELS {
             let mut q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);
@@ -335,7 +335,7 @@ fn evidence_is_taken_once_for_each_sealing() {
 }
 
 #[test]
-fn whoever_is_not_heeded_gets_no_hole() {
+fn denied_claimant_gets_no_egress_exception() {
     let given = |enforced, recovery: &ServiceRecovery, plan| {
         let quarantine = quarantine(QuarantineLevel::Sealed, Some(enforced), true, true);
         target(&quarantine, Some(recovery), plan).allow_egress

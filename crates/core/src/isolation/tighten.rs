@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_that_goes_on_is_told_unless_a_hold_overrules_it() {
+    fn running_recovery_is_reported_unless_a_hold_overrules_it() {
         use crate::api::Claim;
         let claim = |display: &str| {
             let claim = json!({

@@ -159,7 +159,7 @@ fn renaming_a_service_neither_changes_nor_evades_requirements() {
 }
 
 #[test]
-fn what_goes_together_is_what_opens_together() {
+fn together_requirement_lists_all_namespaces_of_the_unit() {
     let both = plan_in("recovery", "- {name: web, namespaces: [web, worker]}");
     let apart = plan_in("recovery", "- {name: web}\n- {name: worker}");
     let grouped = plan_in("recovery", "- {name: web, together: g}\n- {name: worker, together: g}");

@@ -304,7 +304,7 @@ fn external_service_gets_no_step_and_no_namespace_gate() {
 }
 
 #[test]
-fn what_is_left_out_has_defaults() {
+fn omitted_fields_have_defaults() {
     let plan = plan(
         "- {name: a}\n- {name: b, namespaces: [z, y, z], gates: {continuous: [{name: own, workloads: {}}]}}",
     );
@@ -360,7 +360,7 @@ fn a_critical_path_leaves_out_what_is_on_or_behind_a_cycle() {
 }
 
 #[test]
-fn a_cycle_is_told_without_the_cycles_within_it() {
+fn cycle_is_reported_without_inner_cycles() {
     let edges = [vec![1], vec![2], vec![1, 3], vec![0]];
     assert_eq!(graph::shortest_cycle(&[0, 1, 2, 3], |node| edges[node].clone()), [0, 1, 2, 3]);
 }

@@ -36,7 +36,7 @@ fn external_endpoints_lose_connectivity() {
 }
 
 #[test]
-fn policies_of_others_are_told_and_ours_are_not() {
+fn foreign_policies_are_listed_and_ours_are_not() {
     let policies = [
         policy("web", "theirs", json!({})),
         policy("web", network::DEFAULT_DENY, json!({})),
@@ -86,7 +86,7 @@ fn explicit_referrers_are_listed_and_wildcards_are_not() {
 }
 
 #[test]
-fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
+fn failed_reads_are_reported_and_the_rest_is_judged() {
     let namespace: Namespace =
         one(json!({"metadata": {"name": "web", "labels": {"resurgam.dev/isolation": "contained"}}}));
     let read = NamespaceRead {
@@ -104,7 +104,7 @@ fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
 }
 
 #[test]
-fn workloads_are_told_by_what_of_them_stops() {
+fn workloads_are_listed_by_what_stops() {
     let workload = |kind, shape| {
         let meta = one(json!({"name": "w"}));
         describe(&Workload { kind, meta, shape, drops_claims: false })

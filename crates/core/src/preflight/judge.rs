@@ -11,7 +11,7 @@ use kube::core::ObjectMeta;
 use serde_json::Value;
 
 use super::addresses::{host, own_addresses, serves, service_namespace};
-use super::{ClusterSnapshot, Finding, Kind, Weight, webhooks};
+use super::{ClusterSnapshot, Finding, Kind, Severity, webhooks};
 use crate::api::protected_namespace;
 use crate::text::count;
 
@@ -31,15 +31,15 @@ pub fn judge(targets: &[String], snapshot: &ClusterSnapshot) -> Vec<Finding> {
     judge.leases(snapshot);
     judge.unread(snapshot);
     // Risks of a protected namespace are omitted: they would hide the refusal.
-    let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.weight() == Weight::Refusal).collect();
+    let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.severity() == Severity::Refusal).collect();
     let never: BTreeSet<_> = never.into_iter().filter_map(|f| f.namespace.clone()).collect();
     let is_noise = |f: &Finding| {
-        f.kind.weight() != Weight::Refusal && f.namespace.as_ref().is_some_and(|n| never.contains(n))
+        f.kind.severity() != Severity::Refusal && f.namespace.as_ref().is_some_and(|n| never.contains(n))
     };
     let mut found: Vec<_> = judge.found.into_iter().filter(|f| !is_noise(f)).collect();
     found.sort_by(|a, b| {
-        (a.kind.weight(), a.kind, &a.namespace, &a.message).cmp(&(
-            b.kind.weight(),
+        (a.kind.severity(), a.kind, &a.namespace, &a.message).cmp(&(
+            b.kind.severity(),
             b.kind,
             &b.namespace,
             &b.message,

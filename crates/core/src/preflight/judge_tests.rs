@@ -93,7 +93,7 @@ fn found(what: &str, seen: &ClusterSnapshot) -> Vec<Kind> {
 }
 
 #[test]
-fn what_the_cluster_lives_on_is_refused_by_name() {
+fn cluster_components_are_refused_by_name() {
     for name in ["kube-system", "kube-public", "default", "resurgam-system"] {
         assert_eq!(kinds(&[name], &nothing()), [(Some(name.to_owned()), Kind::Protected)]);
     }
@@ -268,7 +268,7 @@ fn the_evidence_store_is_found_by_its_address() {
 }
 
 #[test]
-fn a_lease_that_somebody_elsewhere_holds_now_is_a_risk() {
+fn lease_held_from_another_namespace_is_a_risk() {
     let lease = |holder: &str, at: i64| {
         let renewed = Timestamp::from_second(at).unwrap().to_string();
         let renewed = renewed.replace('Z', ".000000Z");
@@ -326,7 +326,7 @@ fn failed_reads_are_unknown_and_need_their_own_acceptance() {
 }
 
 #[test]
-fn what_is_refused_cannot_be_accepted() {
+fn refusals_cannot_be_accepted() {
     for kind in [Kind::Protected, Kind::Cni, Kind::Csi, Kind::Dns] {
         let finding = Finding { namespace: None, kind, message: String::new() };
         assert!(finding.stops(&[kind]));

@@ -18,7 +18,7 @@ pub use webhooks::{MatchingWebhook, configuration_of, webhooks_matching};
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Weight {
+pub enum Severity {
     /// Blocks isolation. Cannot be accepted.
     Refusal,
     /// Blocks isolation until the risk is accepted.
@@ -130,11 +130,11 @@ impl Kind {
 
     /// Returns the severity of findings of this kind.
     #[must_use]
-    pub const fn weight(self) -> Weight {
+    pub const fn severity(self) -> Severity {
         match self {
-            Self::Protected | Self::Cni | Self::Csi | Self::Dns => Weight::Refusal,
-            Self::Intercepting => Weight::Note,
-            _ => Weight::Risk,
+            Self::Protected | Self::Cni | Self::Csi | Self::Dns => Severity::Refusal,
+            Self::Intercepting => Severity::Note,
+            _ => Severity::Risk,
         }
     }
 }
@@ -155,10 +155,10 @@ impl Finding {
     /// Returns whether the finding blocks isolation, given the accepted risks.
     #[must_use]
     pub fn stops(&self, accepted: &[Kind]) -> bool {
-        match self.kind.weight() {
-            Weight::Refusal => true,
-            Weight::Risk => !accepted.contains(&self.kind),
-            Weight::Note => false,
+        match self.kind.severity() {
+            Severity::Refusal => true,
+            Severity::Risk => !accepted.contains(&self.kind),
+            Severity::Note => false,
         }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
         for kind in Kind::RISKS {
             assert_eq!(kind.to_string().parse(), Ok(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
-            assert_eq!(kind.weight(), Weight::Risk, "{kind}");
+            assert_eq!(kind.severity(), Severity::Risk, "{kind}");
         }
         for kind in [Kind::Protected, Kind::Cni, Kind::Csi, Kind::Dns, Kind::Intercepting] {
             assert!(kind.name().parse::<Kind>().is_err(), "{kind} cannot be accepted");

@@ -142,7 +142,7 @@ fn namespace_selector_matches_the_isolated_labels() {
 }
 
 #[test]
-fn what_cannot_be_decided_beforehand_counts_as_matching() {
+fn undecidable_selectors_count_as_matching() {
     let selected = |labels: Value| {
         kinds(json!({
             "objectSelector": {"matchLabels": labels}, "rules": [rule(&[""], &["namespaces", "pods"], &["UPDATE"])],

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn unparsable_schedules_and_zones_are_reported() {
         for (spec, last, words) in [
             (json!({"schedule": "every night"}), None, "its schedule 'every night' cannot be read"),
             (json!({"schedule": "TZ=UTC 0 2 * * *"}), None, "cannot be read"),

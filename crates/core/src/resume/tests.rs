@@ -62,7 +62,7 @@ fn only_jobs_this_seal_suspended_are_due_and_missed_runs_held() {
 }
 
 #[test]
-fn it_is_told_what_would_fire_and_how_a_person_does_it() {
+fn entry_names_the_forecast_and_the_command_to_resume() {
     let ours = Some(("false", SEAL));
     let named = [wanted("payroll", MissedRun::Hold)];
     let all = judged(
@@ -92,7 +92,7 @@ fn it_is_told_what_would_fire_and_how_a_person_does_it() {
 }
 
 #[test]
-fn who_runs_already_is_told_apart() {
+fn running_objects_are_reported_as_resumed() {
     let ours = Some(("false", SEAL));
     for (policy, expected) in [
         ("Allow", "would start at once: missed"),

@@ -41,7 +41,7 @@ fn listed(lacking: &[AcceptedControl]) -> String {
 
 impl ServiceContext<'_> {
     /// Requests a decision if a control does not hold and is not accepted in this attempt.
-    pub(in super::super) fn lacks_a_control(&self, next: &mut Next) -> bool {
+    pub(in super::super) fn has_lacking_control(&self, next: &mut Next) -> bool {
         let begins = self.of.status.stage == Stage::Isolated;
         let its_turn = self.unit.unmet.is_empty() && self.service().problems.is_empty() && !self.plan.suspend;
         if self.of.status.stage == Stage::Recovered || (begins && !its_turn) {

@@ -123,7 +123,7 @@ fn recreated_plan_starts_the_next_attempt_at_the_same_isolation() {
 }
 
 #[test]
-fn a_plan_made_anew_begins_an_attempt_of_what_still_waits_too() {
+fn recreated_plan_starts_an_attempt_of_waiting_services_too() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(30);
@@ -165,7 +165,7 @@ fn adoption_that_is_denied_repeatedly_begins_one_attempt() {
 }
 
 #[test]
-fn a_plan_made_anew_leaves_what_is_recovered_as_it_is() {
+fn recreated_plan_leaves_recovered_services_unchanged() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(60);
     made_anew(&mut s, "db");
@@ -190,7 +190,7 @@ fn history_is_bounded() {
 
 /// Unknown never seals anything: an open namespace of which this plan knows nothing is sealed only when somebody says so.
 #[test]
-fn what_is_open_already_is_not_stopped_before_somebody_decides() {
+fn open_service_is_not_stopped_without_a_decision() {
     let mut s = story("- {name: db}");
     s.quarantine("db").isolation = Some(Isolation::Open);
     s.run(600);

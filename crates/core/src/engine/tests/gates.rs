@@ -52,7 +52,7 @@ fn gate_failed_past_its_limit_needs_a_decision_even_if_passing() {
 }
 
 #[test]
-fn a_gate_that_fails_below_its_limit_needs_nobody() {
+fn gate_that_fails_below_its_limit_needs_no_decision() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRestore, Verdict::Fail);
     s.run(15);
@@ -75,7 +75,7 @@ fn overdue_unknown_needs_a_person_and_clears_by_itself() {
 }
 
 #[test]
-fn whoever_waits_for_a_person_gives_the_slot_back() {
+fn service_that_waits_for_a_person_gives_its_slot_back() {
     for (verdict, reason) in [(Verdict::Fail, "GateFailed"), (Verdict::Unknown, "GateUnknown")] {
         let top = "incidentRef: {name: nov}\nmaxParallel: 1";
         let mut s = Story::of(plan_with(top, "- {name: first, tier: 0}\n- {name: second, tier: 1}"));

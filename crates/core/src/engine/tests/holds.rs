@@ -26,7 +26,7 @@ fn held() -> Story {
 }
 
 #[test]
-fn what_is_held_says_who_can_end_that_and_dependants_wait() {
+fn held_service_names_who_can_end_the_hold() {
     let mut s = held();
     assert_eq!((s.needs("db"), s.stage("db")), (Some("Held"), Stage::Recovered));
     assert_eq!((s.stage("web"), s.status("web").waiting_for.as_deref()), (Stage::Isolated, Some("db")));

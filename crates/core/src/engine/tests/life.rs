@@ -144,7 +144,7 @@ fn steps_run_in_order_and_each_is_written_before_it_begins() {
 }
 
 #[test]
-fn what_is_sealed_already_is_not_asked_to_be() {
+fn sealed_namespace_is_not_sealed_again() {
     let mut s = story("- {name: db}");
     s.quarantine("db").isolation = Some(Isolation::Sealed);
     s.run(60);
@@ -212,7 +212,7 @@ fn service_is_recovered_once_all_namespaces_are_open_and_tested() {
 }
 
 #[test]
-fn of_several_namespaces_the_loosest_isolation_is_told() {
+fn status_reports_the_loosest_isolation_of_its_namespaces() {
     let mut s = story("- {name: db, namespaces: [a, b]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);

@@ -52,7 +52,7 @@ fn an_override_goes_on_and_ends_with_exceptions_never_plain() {
 }
 
 #[test]
-fn what_begins_to_leak_under_way_stops_it_there_until_accepted() {
+fn control_lost_during_recovery_stops_it_until_accepted() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(30);

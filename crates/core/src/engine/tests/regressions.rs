@@ -43,7 +43,7 @@ fn a_regression_is_fail_past_the_limit_and_holds_dependants() {
 }
 
 #[test]
-fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
+fn single_fail_or_unknown_holds_dependents_only() {
     for (verdict, reason) in [(Verdict::Fail, "GateFailing"), (Verdict::Unknown, "GateUnknown")] {
         let (mut s, quarantine) = recovered();
         assert_eq!(s.status("web").blocked_by[0].reason, Reason::QuarantineMissing);
@@ -101,7 +101,7 @@ fn unevaluated_gate_is_distinguished_from_unknown() {
 
 /// A failover is no mending.
 #[test]
-fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
+fn failed_gate_is_unhealthy_until_evaluated_again() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Fail);
     s.run(60);
@@ -118,7 +118,7 @@ fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
 }
 
 #[test]
-fn unknown_however_long_isolates_nobody_and_is_no_regression() {
+fn unknown_never_isolates_nor_regresses_a_service() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Unknown);
     s.run(7_200);
@@ -198,7 +198,7 @@ fn service_isolated_again_reports_it_and_holds_dependents() {
 
 /// I1: by what is seen now, before anybody has written that the dependency is recovered no more.
 #[test]
-fn a_dependency_that_was_just_isolated_again_carries_nobody() {
+fn dependency_isolated_again_satisfies_no_dependent() {
     let (mut s, quarantine) = recovered();
     s.seen("web").quarantines[0].found = Some(quarantine);
     s.quarantine("db").isolation = Some(Isolation::Contained);
@@ -211,7 +211,7 @@ fn a_dependency_that_was_just_isolated_again_carries_nobody() {
 
 /// The Quarantine is deleted and made anew half-way: nothing goes on with one that nobody claimed, and a retry claims it.
 #[test]
-fn a_claim_that_is_lost_half_way_needs_a_decision() {
+fn claim_lost_during_recovery_needs_a_decision() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);

@@ -51,7 +51,7 @@ fn named_jobs_are_resumed_once_and_read_only_if_named() {
 }
 
 #[test]
-fn it_does_not_open_before_what_would_fire_was_looked_at() {
+fn service_opens_only_after_the_forecast_was_read() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -149,7 +149,7 @@ fn the_next_attempt_knows_nothing_of_the_one_before() {
 }
 
 #[test]
-fn who_needs_a_person_before_it_is_restored_looks_at_nothing() {
+fn service_that_needs_a_decision_reads_no_forecast() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.run(60);

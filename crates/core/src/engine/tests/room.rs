@@ -80,7 +80,7 @@ fn clean_room_excludes_unrecovered_and_foreign_dependencies() {
 }
 
 #[test]
-fn a_gate_that_cannot_be_asked_for_a_moment_cuts_nobody_off() {
+fn momentarily_unknown_gate_disconnects_no_dependency() {
     let mut s = in_the_clean_room();
     s.says("db", Phase::Continuous, Verdict::Unknown);
     s.run(120);
@@ -99,7 +99,7 @@ fn a_room_is_cut_off_even_where_a_person_is_waited_for() {
 }
 
 #[test]
-fn what_goes_out_does_not_wait_for_what_comes_in() {
+fn removals_do_not_wait_for_additions() {
     let mut s = in_the_clean_room();
     s.quarantine("db").isolation = Some(Isolation::Contained);
     s.run(60);

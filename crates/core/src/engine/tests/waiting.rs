@@ -158,7 +158,7 @@ fn slots_go_to_the_lowest_tier_then_to_what_most_depends_on() {
 }
 
 #[test]
-fn whoever_waits_names_the_root_that_somebody_has_to_look_at() {
+fn waiting_service_names_the_root_blocker() {
     let mut s = story(
         "- {name: a, owner: team-a}\n- {name: b, dependsOn: [a]}\n- {name: c, dependsOn: [b]}\n- {name: d, dependsOn: [c]}",
     );
@@ -225,7 +225,7 @@ fn look(change: impl FnOnce(&mut ServiceObservation)) -> Decided {
 }
 
 #[test]
-fn what_is_of_no_known_generation_is_never_taken_for_current() {
+fn unknown_generation_is_never_current() {
     let decided = one(|of| of.generation = None);
     assert_eq!(decided.status.observed_generation, Some(-1));
 }
@@ -300,7 +300,7 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
+fn unreadable_plan_is_reported_at_its_generation() {
     let status = unreadable(Some(3), "unknown field 'levitate'", Timestamp::UNIX_EPOCH);
     kstatus::check_plan(&status);
     assert_eq!(status.observed_generation, Some(3));
@@ -340,7 +340,7 @@ fn every_namespace_short_of_its_level_is_a_blocker() {
 }
 
 #[test]
-fn what_is_asked_is_asked_since_it_was_first_asked() {
+fn decision_needed_keeps_its_first_time() {
     let mut s = story("- {name: db, namespaces: [a, b]}");
     s.run(60);
     let hold = |s: &mut Story, namespace: usize, level: Option<Isolation>| {
@@ -359,7 +359,7 @@ fn what_is_asked_is_asked_since_it_was_first_asked() {
 }
 
 #[test]
-fn what_does_not_fit_the_plan_decides_nothing() {
+fn decision_that_does_not_match_the_plan_has_no_effect() {
     let s = story("- {name: db}\n- {name: web}");
     let mut seen = s.world.seen.clone();
     seen.services.pop();

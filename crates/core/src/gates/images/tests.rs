@@ -35,7 +35,7 @@ fn only_a_sha256_digest_pins_an_image() {
 }
 
 #[test]
-fn what_runs_is_read_as_runtimes_report_it() {
+fn running_digest_is_parsed_as_runtimes_report_it() {
     let a = digest('a');
     for id in [
         a.clone(),

@@ -87,7 +87,7 @@ fn deployment_is_judged_by_specified_recorded_ready_replicas() {
 }
 
 #[test]
-fn what_is_not_yet_there_says_how_many_of_how_many() {
+fn missing_replicas_are_reported_as_n_of_m() {
     let answer = asked(Phase::BeforeRelease, &deployments(&[deployment("web", 3, 2, None)]));
     assert_eq!(answer.message, "Deployment library/web: 2 of 3 ready");
 }

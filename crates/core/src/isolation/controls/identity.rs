@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_it_was_and_another() {
+    fn recreated_account_has_the_same_fields_and_a_new_uid() {
         let was = account("web", "u1", Some(&mark("before")));
         let made = recreated(&was, &mark("now"));
         let meta = &made.metadata;

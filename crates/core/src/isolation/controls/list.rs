@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_our_verbs_explicitly_is_known_with_the_names() {
+    fn explicit_holders_of_our_verbs_are_listed_with_names() {
         let rule = |verbs: &[&str], resources: &[&str], names: &[&str]| json!({"apiGroups": ["resurgam.dev"], "verbs": verbs, "resources": resources, "resourceNames": names});
         let roles = [
             role("view", json!([rule(&["get", "list"], &["quarantines"], &[])])),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_cluster_roles_say_each_holder_is_one_line() {
+    fn any_cluster_role_yields_one_line_per_holder() {
         let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
         let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
         let readable = fuzz_input::Readable::default();

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_since_and_what_is_no_record_stay() {
+    fn changed_limits_and_malformed_records_are_kept() {
         let key = NEEDED[0];
         let record = json!({key: "0", "pods": "7"}).to_string();
         let changed = quota(json!({key: "9", "pods": "5"}), Some(&record));

@@ -125,7 +125,7 @@ fn a_record_of_another_seal_is_ignored() {
 }
 
 #[test]
-fn what_was_not_recorded_is_not_guessed() {
+fn unrecorded_replicas_are_not_guessed() {
     for (was, expected) in [("true", Some(true)), ("false", Some(false)), ("perhaps", None)] {
         let meta = workload(Kind::CronJob, Shape::Suspend(true), Some((was, "seal"))).meta;
         assert_eq!((recorded_suspend(&meta, "seal"), recorded_suspend(&meta, "another")), (expected, None));
@@ -212,7 +212,7 @@ fn stateful_set_drops_claims_only_if_when_scaled_is_delete() {
 }
 
 #[test]
-fn whatever_a_workload_says_it_is_stopped_once_and_for_all() {
+fn any_workload_is_stopped_once() {
     let meta = json!({"name": "web", "namespace": "library", "annotations": {RECORDED_ANNOTATION: "{}", SEAL_ANNOTATION: "seal"}});
     let claims = json!({"whenScaled": "Delete", "whenDeleted": "Retain"});
     let sound = json!([

@@ -361,7 +361,7 @@ fn a_kind_that_only_restricts_allows_nothing() {
 }
 
 #[test]
-fn whatever_a_policy_says_it_is_judged() {
+fn any_policy_gets_a_verdict() {
     let full = json!({
         "spec": {
             "endpointSelector": {"matchLabels": {"io.kubernetes.pod.namespace": "x"}, "matchExpressions": [{"key": "a", "operator": "In"}]},

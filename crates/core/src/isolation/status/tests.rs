@@ -221,7 +221,7 @@ fn two_culprits_of_one_control_are_both_named() {
 }
 
 #[test]
-fn what_has_stalled_is_said_before_what_is_tried_again() {
+fn stalled_failures_are_reported_before_retried_ones() {
     let mut failing = pass(Isolation::Sealed, ALL);
     failing.failures.insert(
         ControlName::Lock,
@@ -291,7 +291,7 @@ fn only_what_was_tried_and_refused_is_tested() {
 }
 
 #[test]
-fn an_api_server_that_is_down_is_told_of_and_holds_up_nobody() {
+fn unreachable_api_server_is_reported_and_blocks_nothing() {
     let mut reduced = pass(Isolation::Sealed, ALL);
     let mut shown = probed(|_| ProbeResult::Denied);
     let away = probed(|_| ProbeResult::Unreachable("Connection refused".into())).probes;
@@ -346,7 +346,7 @@ fn nothing_new_means_the_same_status_whatever_the_time() {
 }
 
 #[test]
-fn missing_policies_are_told() {
+fn missing_policies_are_reported() {
     let mut known = intact();
     known.fence.drift = Some("apply resurgam-write-fence: forbidden".into());
     let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &known, Timestamp::UNIX_EPOCH);

@@ -142,7 +142,7 @@ fn tested_says_on_how_many_nodes_and_what_could_not_be_tried() {
 }
 
 #[test]
-fn what_was_seen_to_hold_long_ago_is_not_said_to_hold() {
+fn outdated_verdicts_do_not_count_as_tested() {
     let held = NodeRecord { verdict: NodeVerdict::Enforced, at: at(10) };
     let found = verdict(&[("a".to_owned(), held)].into(), 1, Some("no room"), at(11));
     assert_eq!(found.state, ControlState::Unverifiable);

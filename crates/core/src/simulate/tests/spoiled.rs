@@ -24,7 +24,7 @@ fn any_plan_compiles_deterministically_or_is_rejected() {
 }
 
 #[test]
-fn whatever_is_in_a_file_of_plans_it_is_read_or_refused() {
+fn any_plan_file_is_loaded_or_rejected() {
     let sound = sound();
     bolero::check!().with_iterations(ROUNDS / 4).with_type::<(u16, u8, Vec<u8>)>().for_each(
         |(at, byte, bytes)| {

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_at_the_tightest_level_under_which_it_stands() {
+    fn namespace_is_at_its_tightest_listed_level() {
         let list = list(
             json!({"_sealed": "# x\na\n", "_contained": "# x\na\nb\n\n", "_clean-room": "lost\nb\nc\n", "_roles": "r *", "d": "sealed"}),
         );
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_moves_a_namespace_and_leaves_the_others() {
+    fn writing_a_level_leaves_other_namespaces_unchanged() {
         let head = |names: &str| format!("{HEADING}{names}");
         let before = list(
             json!({"_sealed": head("a\nb\n"), "_clean-room": head("c\n"), "_roles": "r *", "d": "sealed"}),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_leaves_what_is_there_to_the_letter() {
+    fn appending_keeps_existing_text_byte_for_byte() {
         let names = ["b", "a", "c", "c"].map(str::to_owned);
         let before = list(json!({"_contained": "# mine\na\n", "_clean-room": "# x\nb\n"}));
         assert_eq!(appended(&before, &names, Contained), Some(json!({"_contained": "# mine\na\nc\n"})));
