@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_with_somebody_elses_files_is_refused_and_left_alone() {
+    fn folder_with_foreign_files_is_rejected_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etcd")).unwrap();
         let error = Workdir::take(Some(dir.path())).unwrap_err().to_string();

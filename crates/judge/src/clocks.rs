@@ -20,9 +20,9 @@ impl Clocks {
     /// Records a write of the operator's Lease.
     pub(crate) fn renewed(&mut self, event: &Event, lease: &Value) {
         let holder = text_at(lease, "/spec/holderIdentity").filter(|holder| !holder.is_empty());
-        let told = text_at(lease, "/spec/renewTime").and_then(|time| time.parse::<Timestamp>().ok());
-        let (Some(holder), Some(told)) = (holder, told) else { return };
-        let ahead = told.duration_since(event.received);
+        let renewed_at = text_at(lease, "/spec/renewTime").and_then(|time| time.parse::<Timestamp>().ok());
+        let (Some(holder), Some(renewed_at)) = (holder, renewed_at) else { return };
+        let ahead = renewed_at.duration_since(event.received);
         match self.0.last_mut().filter(|reign| reign.holder == holder) {
             // One process has one clock. A slow request makes that clock seem behind, and nothing makes it seem ahead.
             Some(reign) => reign.ahead = reign.ahead.max(ahead),

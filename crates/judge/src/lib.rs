@@ -133,7 +133,7 @@ pub fn judge(audit_log: impl BufRead, plan: &str, options: &Options) -> Result<R
         unanswered: log
             .unanswered
             .iter()
-            .map(|(write, outcome)| unanswered::told(&plan, write, outcome))
+            .map(|(write, outcome)| unanswered::to_report(&plan, write, outcome))
             .collect(),
         quiet: findings.quiet,
         violations: findings.violations,

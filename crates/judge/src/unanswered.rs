@@ -235,7 +235,7 @@ impl Chain {
 }
 
 /// Returns the report of an unanswered write. An unknown outcome matters if the write would have changed a namespace of the plan.
-pub(crate) fn told(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered {
+pub(crate) fn to_report(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered {
     let (came, revision) = match outcome {
         Outcome::Happened { revision, .. } => (WriteOutcome::Happened, *revision),
         Outcome::DidNot => (WriteOutcome::DidNot, None),

@@ -45,9 +45,9 @@ pub(crate) struct RecordState {
     /// Verdicts before this attempt was claimed.
     earlier: Vec<GateRecord>,
     /// Skew of the clock by which the claim was timed, relative to the API server's.
-    claim_ahead: SignedDuration,
+    claim_skew: SignedDuration,
     /// Skew of the clock by which each verdict was first timed.
-    said_ahead: Vec<SignedDuration>,
+    verdict_skews: Vec<SignedDuration>,
 }
 
 /// Maximum skew of synchronised clocks.
@@ -55,20 +55,25 @@ const KEPT: SignedDuration = SignedDuration::from_secs(5);
 
 impl RecordState {
     fn new(before: Option<Self>, record: &Record, received: Timestamp, ahead: SignedDuration) -> Self {
-        let told = |said| before.as_ref().and_then(|before| before.told(said)).unwrap_or(ahead);
-        let said_ahead = record.gates.iter().map(told).collect();
-        let (earlier, claim_ahead) = match before {
+        let skew = |said| before.as_ref().and_then(|before| before.clock_skew(said)).unwrap_or(ahead);
+        let verdict_skews = record.gates.iter().map(skew).collect();
+        let (earlier, claim_skew) = match before {
             Some(before) if before.record.claimed_at == record.claimed_at => {
-                (before.earlier, before.claim_ahead)
+                (before.earlier, before.claim_skew)
             }
             before => (before.map(|before| before.record.gates).unwrap_or_default(), ahead),
         };
-        Self { record: record.clone(), received, earlier, claim_ahead, said_ahead }
+        Self { record: record.clone(), received, earlier, claim_skew, verdict_skews }
     }
 
-    /// By how much the clock was ahead by which this was told, if it was told by then.
-    fn told(&self, said: &GateRecord) -> Option<SignedDuration> {
-        self.record.gates.iter().zip(&self.said_ahead).find(|(one, _)| *one == said).map(|(_, ahead)| *ahead)
+    /// Returns the skew of the clock by which a verdict was first timed, if it is recorded.
+    fn clock_skew(&self, said: &GateRecord) -> Option<SignedDuration> {
+        self.record
+            .gates
+            .iter()
+            .zip(&self.verdict_skews)
+            .find(|(one, _)| *one == said)
+            .map(|(_, ahead)| *ahead)
     }
 }
 
@@ -112,7 +117,7 @@ impl World {
         let by_clock = record.claimed_at.is_none_or(|claimed| said.since < claimed);
         match self.records.get(service).filter(|known| known.record.claimed_at == record.claimed_at) {
             Some(known) => {
-                let apart = known.told(said).unwrap_or(ahead) - known.claim_ahead;
+                let apart = known.clock_skew(said).unwrap_or(ahead) - known.claim_skew;
                 known.earlier.contains(said) || (by_clock && apart.abs() <= KEPT)
             }
             None => by_clock,

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_ends_with_its_last_user_and_starts_anew() {
+    fn shared_resource_stops_with_its_last_user_and_restarts() {
         static SHARED: Shared<Counted> = Shared::new();
         static STAGES: Stages<Counted> = Stages::new(1);
         let get = || block_on(SHARED.get(async || Ok(Counted))).unwrap();

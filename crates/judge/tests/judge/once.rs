@@ -92,7 +92,7 @@ fn step_repeated_after_a_crash_changes_nothing() {
 }
 
 #[test]
-fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
+fn stopped_workload_has_a_record_that_is_never_overwritten() {
     let mut log = Maker::sealed();
     log.change("stop dns", |event| {
         event["responseObject"]["metadata"]["annotations"] = json!({"resurgam.dev/seal": "s"});

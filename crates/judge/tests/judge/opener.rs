@@ -9,7 +9,7 @@ use crate::maker::{FLUX, LEAD, Maker, OPERATOR};
 type Case = (&'static str, &'static str, fn(&mut serde_json::Value));
 
 #[test]
-fn whoever_is_neither_the_operator_nor_a_person_opens_nothing() {
+fn only_operator_and_people_may_open() {
     let mut log = Maker::clean();
     log.label("again", OPERATOR, "db", "sealed").label("open", FLUX, "db", "");
     assert_eq!(log.rules(), [Rule::Opener]);

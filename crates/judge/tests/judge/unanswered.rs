@@ -78,7 +78,7 @@ fn unanswered_write_failed_if_the_next_builds_on_the_old_state() {
 }
 
 #[test]
-fn of_several_in_a_row_each_is_told_by_the_next() {
+fn consecutive_unanswered_writes_are_resolved_by_the_next() {
     let mut log = Maker::clean();
     for tag in ["web claimed", "web BeforeRestore", "web asks for CleanRoom", "web BeforeRelease"] {
         lost(&mut log, tag, 504);
@@ -96,7 +96,7 @@ fn of_several_in_a_row_each_is_told_by_the_next() {
 }
 
 #[test]
-fn nobody_is_accused_of_not_having_made_again_what_may_be_there() {
+fn unknown_recreation_is_no_violation() {
     let mut log = Maker::clean();
     lost(&mut log, "policy back dns", 504);
     let report = log.judge().unwrap();

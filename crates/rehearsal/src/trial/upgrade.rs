@@ -63,7 +63,7 @@ impl State<'_> {
                 other.kill()?;
             }
         }
-        nobody_gets_out(cluster, &trial.namespaces()[1]).await?;
+        isolation_stays_in_force(cluster, &trial.namespaces()[1]).await?;
         self.start(cluster)
     }
 }
@@ -82,7 +82,7 @@ async fn remove_list_fence(cluster: &ControlPlane) -> Result<()> {
 }
 
 /// Checks that isolation stays in force between two operators.
-async fn nobody_gets_out(cluster: &ControlPlane, namespace: &str) -> Result<()> {
+async fn isolation_stays_in_force(cluster: &ControlPlane, namespace: &str) -> Result<()> {
     let tenant = cluster.client(Identity::TenantAdministrator).await?;
     let label = json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}});
     let scale = json!({"spec": {"replicas": 9}});
