@@ -16,7 +16,7 @@ mod attacks;
 mod node;
 mod say;
 
-use say::{note, scene, told};
+use say::{note, quote, scene};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -126,7 +126,7 @@ async fn play(args: &Args) -> Result<FinishedDemo> {
     let lead = cluster.client(Identity::RecoveryLead).await?;
     let asked = decisions_needed(&lead, boroughs::NAMESPACE).await?;
     for asked in &asked {
-        told(&asked.service, &format!("{}: {}", asked.reason, asked.message));
+        quote(&asked.service, &format!("{}: {}", asked.reason, asked.message));
     }
     ensure!(!asked.is_empty(), "nobody asked for a person, although two images are not approved");
 
@@ -135,7 +135,7 @@ async fn play(args: &Args) -> Result<FinishedDemo> {
     for asked in &asked {
         let why = "the image was replaced by the approved build";
         rehearsal::retry(&lead, boroughs::NAMESPACE, boroughs::PLAN, &asked.service, why).await?;
-        told(&asked.service, "Decision written: Retry");
+        quote(&asked.service, "Decision written: Retry");
     }
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
@@ -211,7 +211,7 @@ async fn isolate(cluster: &ControlPlane) -> Result<()> {
         last.as_ref().and_then(|q| q.pointer("/status/controls")).and_then(serde_json::Value::as_array);
     for control in controls.into_iter().flatten() {
         let text = |field: &str| control[field].as_str().unwrap_or_default();
-        told(&format!("{} {}", text("name"), text("state")), text("message"));
+        quote(&format!("{} {}", text("name"), text("state")), text("message"));
     }
     Ok(())
 }

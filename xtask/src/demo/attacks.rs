@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::say::told;
+use super::say::quote;
 
 /// Attempts, each of which must be denied. The first denial is shown in full.
 pub(super) async fn try_all(cluster: &ControlPlane, namespace: &str) -> Result<()> {
@@ -23,8 +23,8 @@ pub(super) async fn try_all(cluster: &ControlPlane, namespace: &str) -> Result<(
             Identity::TenantAdministrator => "tenant administrator",
             _ => "GitOps (cluster-admin)",
         };
-        told(name, "may not scale up, create a pod, unlabel the namespace, delete a NetworkPolicy:");
-        told("", &refusal);
+        quote(name, "may not scale up, create a pod, unlabel the namespace, delete a NetworkPolicy:");
+        quote("", &refusal);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use resurgam::cli::Output;
 use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
 
-use super::say::{note, scene, told};
+use super::say::{note, quote, scene};
 use super::{Args, FinishedDemo, attacks};
 
 /// Time limit of the recovery, including people's actions.
@@ -70,7 +70,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     helm.install_on_real_node(IMAGE, "5s").await?;
     note("it runs in a pod of its own image");
     for line in helm.test(Identity::PlatformAdministrator).await.context("helm test")?.lines() {
-        told("helm test", line);
+        quote("helm test", line);
     }
 
     scene("A library: PostgreSQL with its data on a volume, and a catalogue on the web that reads it");
@@ -108,7 +108,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     let lead = cluster.client(Identity::RecoveryLead).await?;
     let asked = decisions_needed(&lead, NAMESPACE).await?;
     for asked in &asked {
-        told(&asked.service, &format!("{}: {}", asked.reason, asked.message));
+        quote(&asked.service, &format!("{}: {}", asked.reason, asked.message));
     }
     ensure!(
         asked.len() == 1
@@ -120,7 +120,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     library.repair().await?;
     rehearsal::retry(&lead, NAMESPACE, PLAN, CATALOGUE, "the image was replaced by the approved build")
         .await?;
-    told(CATALOGUE, "Decision written: Retry");
+    quote(CATALOGUE, "Decision written: Retry");
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
     watch(&admin, Some(seen), done).await.context("the recovery did not come to its end")?;
@@ -129,9 +129,9 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     scene("Is it what it was before?");
     let refused = library.is_back(&before, isolated).await?;
     let (status, books) = library.books().await?;
-    told(DATABASE, "the same database as before, in another process");
-    told(CATALOGUE, &format!("{status}: {}", books.join(", ")));
-    told("visitor", &format!("gets in again; tried {refused} times in vain in between, and never got in"));
+    quote(DATABASE, "the same database as before, in another process");
+    quote(CATALOGUE, &format!("{status}: {}", books.join(", ")));
+    quote("visitor", &format!("gets in again; tried {refused} times in vain in between, and never got in"));
 
     scene("The judge reads the API server's audit log and the plan, and nothing else");
     let report = judge::judge(
@@ -150,6 +150,6 @@ async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -
 
 fn controls(quarantine: Option<&serde_json::Value>) {
     for [name, state, message] in quarantine.map(library::controls).unwrap_or_default() {
-        told(&format!("{name} {state}"), message);
+        quote(&format!("{name} {state}"), message);
     }
 }

@@ -17,6 +17,6 @@ pub(super) fn note(what: &str) {
 }
 
 /// Prints a quotation.
-pub(super) fn told(who: &str, what: &str) {
+pub(super) fn quote(who: &str, what: &str) {
     anstream::println!("  {BOLD}{who}{BOLD:#}  {what}");
 }

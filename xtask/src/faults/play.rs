@@ -45,7 +45,7 @@ impl fmt::Display for Play {
 }
 
 /// Describes how long the takeover took, and how long there was no leader.
-pub(super) fn told(succession: &Succession) -> String {
+pub(super) fn describe_succession(succession: &Succession) -> String {
     let ended = succession.ended_before.map(|by| format!(", ended {by:.1} s before that"));
     format!("another leads after {:.1} s{}", succession.taken_after, ended.unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use rehearsal::trial::leaders::takeover;
 use rehearsal::trial::load::under_load;
 use rehearsal::trial::silence::silence;
 
-use super::play::{Play, told};
+use super::play::{Play, describe_succession};
 use super::report::{Report, Row, has_failed, print};
 use super::{Common, LEASE, LONG_LEASE};
 
@@ -90,7 +90,7 @@ impl Stage {
             }
             Play::Leader(lost, effect) => {
                 let took = takeover(cluster, crew, &name("leader"), (lost, effect), model).await?;
-                (told(&took.succession), 1)
+                (describe_succession(&took.succession), 1)
             }
             Play::Load(seed, time) => {
                 let load = under_load(cluster, crew, (seed, time), model).await?;
