@@ -239,7 +239,9 @@ pub(crate) fn change_of(
         }
         "pods" => created.then_some(Change::Pod { namespace }),
         "servicerecoveries" if event.verb == "deletecollection" => {
-            return Err("ServiceRecoveries were deleted all at once: which ones cannot be told".to_owned());
+            return Err(
+                "ServiceRecoveries were deleted as a collection: the log does not show which".to_owned()
+            );
         }
         "servicerecoveries" => {
             let service = name.strip_prefix(&format!("{}.", plan.name)).unwrap_or_default().to_owned();
@@ -293,7 +295,7 @@ fn level(namespace: &Value) -> Result<Level, String> {
         Some("sealed") => Ok(Level::Sealed),
         Some("contained") => Ok(Level::Contained),
         Some("clean-room") => Ok(Level::CleanRoom),
-        Some(other) => Err(format!("nobody knows an isolation '{other}'")),
+        Some(other) => Err(format!("unknown isolation '{other}'")),
     }
 }
 

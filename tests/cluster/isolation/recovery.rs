@@ -243,7 +243,7 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     let kept = until("depot", "kept", |q| {
         let status = q.status.clone().unwrap_or_default();
         let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
-        ready.is_some_and(|ready| ready.message.contains("has yet to be heard"))
+        ready.is_some_and(|ready| ready.message.contains("is not known yet"))
     })
     .await;
     assert_eq!(kept.status.unwrap().isolation, Some(Isolation::Sealed));

@@ -19,7 +19,8 @@ pub(super) fn adopt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     }
     let mut next = Next::begun(of.status.clone());
     if of.exists && of.status.stage != Stage::Recovered && !replaced_already(&of.status) {
-        next.status = next_attempt(&of.status, now, Reason::PlanReplaced, "the plan was made anew");
+        next.status =
+            next_attempt(&of.status, now, Reason::PlanReplaced, "another plan of this name replaced it");
     }
     if of.refused.as_ref().is_some_and(|r| r.again_at > now) {
         next.wake.extend(of.refused.as_ref().map(|r| r.again_at));

@@ -50,7 +50,7 @@ impl ServiceContext<'_> {
         };
         let namespace = &lost.namespace;
         let message =
-            format!("namespace {namespace} is not claimed for this attempt any more: retry claims it anew");
+            format!("namespace {namespace} is no longer claimed for this attempt: a retry claims it again");
         self.need(next, Reason::ClaimLost, namespace, &message, None);
         next.ask.clear();
         true

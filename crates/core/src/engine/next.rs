@@ -70,5 +70,5 @@ pub(super) fn time(at: Timestamp) -> Time {
 
 /// Returns the message about a namespace without a Quarantine.
 pub(super) fn missing_quarantine(namespace: &str) -> String {
-    format!("namespace {namespace} has no Quarantine: whoever is on call can make one")
+    format!("namespace {namespace} has no Quarantine: on-call staff can create one")
 }

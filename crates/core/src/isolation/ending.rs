@@ -31,7 +31,7 @@ pub fn deletion_meaning(kind: CrdState) -> DeletionMeaning {
     DeletionMeaning::Keep(match kind {
         CrdState::Served => return DeletionMeaning::Release,
         CrdState::Terminating => {
-            "its kind is being deleted, which asked nobody who may release it".to_owned()
+            "its CustomResourceDefinition is being deleted, which checks no right to release".to_owned()
         }
         CrdState::Missing => "its kind is not there any more".to_owned(),
         CrdState::Unknown(why) => format!("whether its kind is being deleted is not known: {why}"),

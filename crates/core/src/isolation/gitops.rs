@@ -208,10 +208,10 @@ impl GitOpsSource {
             (Automation::Suspended, Some(_)) => {
                 return (GitOpsAction::Suspended, "by us; people resume it".to_owned());
             }
-            (Automation::Suspended, None) => return (GitOpsAction::Suspended, "by somebody else".to_owned()),
-            (Automation::ByHand, _) => return left("it delivers only when somebody tells it to".to_owned()),
+            (Automation::Suspended, None) => return (GitOpsAction::Suspended, "by a person".to_owned()),
+            (Automation::ByHand, _) => return left("it deploys only when a person triggers it".to_owned()),
             (Automation::Yes, Some(mark)) if around.isolated.values().any(|live| live == mark) => {
-                return left("suspended by us, and resumed by somebody".to_owned());
+                return left("suspended by the operator, and resumed by a person".to_owned());
             }
             (Automation::Yes, _) => {}
         }

@@ -106,7 +106,7 @@ fn application_automation_is_removed_and_recorded() {
         let found = GitOpsSource::from_object("Application", &application(by_hand)).unwrap();
         assert_eq!(
             verdict(&found),
-            (GitOpsAction::Leave, "it delivers only when somebody tells it to".to_owned())
+            (GitOpsAction::Leave, "it deploys only when a person triggers it".to_owned())
         );
     }
 }
@@ -117,7 +117,7 @@ fn object_resumed_by_a_person_is_not_suspended_again() {
     found.mark = Some(("seal-of-library-db".into(), "sha256:now".into()));
     let (judged, said) = verdict(&found);
     assert_eq!(judged, GitOpsAction::Leave);
-    assert!(said.contains("resumed by somebody"), "{said}");
+    assert!(said.contains("resumed by a person"), "{said}");
     for past in [("seal-of-library-db", "sha256:before"), ("another", "sha256:now")] {
         found.mark = Some((past.0.into(), past.1.into()));
         assert_eq!(verdict(&found).0, GitOpsAction::Suspend, "{past:?}: of an isolation that is over");
@@ -125,7 +125,7 @@ fn object_resumed_by_a_person_is_not_suspended_again() {
     found.run = Automation::Suspended;
     assert_eq!(verdict(&found).0, GitOpsAction::Suspended);
     found.mark = None;
-    assert_eq!(verdict(&found), (GitOpsAction::Suspended, "by somebody else".to_owned()));
+    assert_eq!(verdict(&found), (GitOpsAction::Suspended, "by a person".to_owned()));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     };
     // The hold has reverted this attempt's loosening, so that its proofs no longer apply.
     if status.overruled.as_ref() == Some(claim) {
-        let why = format!("{} was held: its next attempt begins anew", claim.display_name());
+        let why = format!("{} was overruled by a hold: it needs a new attempt", claim.display_name());
         return Target::held(as_is, why);
     }
     let reachable = recovery.spec.reachable.iter().map(|name| name.0.clone()).collect();
@@ -134,7 +134,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         let against = match plan {
             PlanState::Allows => None,
             PlanState::Refuses => Some("what it depends on is not all recovered and healthy"),
-            PlanState::Unknown => Some("whether what it depends on is healthy has yet to be heard"),
+            PlanState::Unknown => Some("the health of its dependencies is not known yet"),
             PlanState::Gone => Some("its plan is gone"),
         };
         if let Some(why) = against {

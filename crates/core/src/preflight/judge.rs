@@ -444,10 +444,15 @@ impl Judge<'_> {
             (why(&snapshot.routes), hosts),
             (why(&snapshot.evidence), "where the evidence store is (say it with --evidence-endpoint)"),
             (why(&snapshot.plans), "whether a RecoveryPlan lives in one of them"),
-            (why(&snapshot.leases), "whether somebody elsewhere leads by a Lease in one of them"),
+            (
+                why(&snapshot.leases),
+                "whether a component elsewhere elects its leader by a Lease in one of them",
+            ),
         ];
         let pods = snapshot.pods.values().filter_map(why);
-        let pods = pods.map(|why| (Some(why), "whether somebody elsewhere leads by a Lease in one of them"));
+        let pods = pods.map(|why| {
+            (Some(why), "whether a component elsewhere elects its leader by a Lease in one of them")
+        });
         for (why, what) in reads.into_iter().chain(pods) {
             if let Some(why) = why {
                 self.tell(None, Kind::Unknown, format!("{what}: {why}"));

@@ -123,7 +123,7 @@ impl Kind {
             Self::Login => "Your own login goes through there",
             Self::PlanAccount => "A RecoveryPlan and its account live there",
             Self::Leases => "Somebody elsewhere elects a leader by a Lease in there",
-            Self::Unknown => "Something could not be read, so nobody knows",
+            Self::Unknown => "Something could not be read, so the risk is unknown",
             Self::Intercepting => "An admission webhook intercepts what isolating writes",
         }
     }

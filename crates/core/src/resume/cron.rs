@@ -39,7 +39,7 @@ pub fn forecast(object: &CronJob, now: Timestamp) -> Result<Forecast, String> {
     let schedule = Schedule::read(&spec.schedule)?;
     let last = object.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).map(|t| t.0);
     let made = object.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    let mut since = last.or(made).ok_or("nobody knows since when it is there")?;
+    let mut since = last.or(made).ok_or("it has no creationTimestamp")?;
     // Without a time zone the controller manager's clock applies, which cannot be read. The last run shows its offset.
     if let (None, Some(last)) = (named, last)
         && !schedule.names(&last.to_zoned(zone.clone()))

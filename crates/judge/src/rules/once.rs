@@ -145,7 +145,7 @@ impl Once {
             && was != is
         {
             problems.push(format!(
-                "the record of {key} was '{was}', and is written anew under the same seal: '{is}'"
+                "the record of {key} was '{was}', and is overwritten under the same seal: '{is}'"
             ));
         }
     }

@@ -43,7 +43,7 @@ fn unasked(now: &WriteContext<'_>, moved: LevelChange<'_>) -> Option<String> {
     }
     let Some(to) = moved.to else { return Some("by the operator, which deletes no namespace".to_owned()) };
     let Some(quarantine) = now.world.quarantines.get(moved.namespace) else {
-        return Some("without a Quarantine, and nobody had released it".to_owned());
+        return Some("without a Quarantine, and it had not been released".to_owned());
     };
     if quarantine.held {
         return Some("while its Quarantine was held".to_owned());

@@ -117,7 +117,7 @@ fn stopped_workload_has_a_record_that_is_never_overwritten() {
     assert_eq!(again("another", "0"), "", "another seal has a record of its own");
     assert_eq!(
         again("s", "0"),
-        "I5 once: the record of deployments/dns/app was '2', and is written anew under the same seal: '0'\n"
+        "I5 once: the record of deployments/dns/app was '2', and is overwritten under the same seal: '0'\n"
     );
 }
 

@@ -34,7 +34,7 @@ fn an_unfit_quarantine_holds_its_service_and_no_other() {
         assert_eq!(s.blocks("db"), [block]);
         if block.starts_with("QuarantineMissing") {
             let told = &s.status("db").blocked_by[0].message;
-            assert_eq!(told, "namespace db has no Quarantine: whoever is on call can make one");
+            assert_eq!(told, "namespace db has no Quarantine: on-call staff can create one");
         }
         assert_eq!(
             (s.stage("db"), s.done("db").len()),

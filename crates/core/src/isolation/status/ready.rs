@@ -36,8 +36,8 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, QuarantineReas
         ),
         NextAction::Done => {
             let mut message = match level {
-                Isolation::Sealed => "sealed: nobody writes, nobody talks, nothing runs",
-                Isolation::Contained => "contained: nobody writes, nobody talks; processes live",
+                Isolation::Sealed => "sealed: no writes, no network traffic, nothing runs",
+                Isolation::Contained => "contained: no writes, no network traffic; processes keep running",
                 Isolation::CleanRoom => {
                     "clean room: runs what the plan puts there, talks to recovered dependencies"
                 }
