@@ -6,7 +6,7 @@ use crate::access::Right;
 use crate::api::service_recovery::ResumeKind;
 use crate::plan::Resume;
 
-pub use resurgam_core::resume::{Found, Key, cron, found, judge, unreadable};
+pub use resurgam_core::resume::{ResumeKey, SuspendedObject, cron, found, judge, unreadable};
 
 /// Returns the rights that the plan's account needs to read what is suspended in these namespaces and to resume the named objects.
 /// Nothing is read unless something is named.

@@ -8,7 +8,7 @@ use super::{Check, Fact, Outcome};
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{ControlName, ControlState};
 use crate::api::{Isolation, Quarantine};
-use crate::isolation::probe::Seen;
+use crate::isolation::probe::ProbeResult;
 use crate::isolation::verify_as_caller;
 use crate::text::count;
 
@@ -41,7 +41,7 @@ pub struct Facts {
     /// Isolated namespaces. `None`: the kind is not installed.
     pub isolated: Fact<Option<Vec<Isolated>>>,
     /// The first of them, and how the fence answered the caller there.
-    pub fence: Option<(String, Seen)>,
+    pub fence: Option<(String, ProbeResult)>,
 }
 
 pub(super) async fn gather(client: &Client) -> Facts {
@@ -83,17 +83,17 @@ pub(super) fn judge(facts: &Facts) -> Vec<Outcome> {
     vec![fence(facts.fence.as_ref()), network(isolated)]
 }
 
-fn fence(tried: Option<&(String, Seen)>) -> Outcome {
+fn fence(tried: Option<&(String, ProbeResult)>) -> Outcome {
     let Some((namespace, seen)) = tried else {
         return FENCE.does_not_apply("nothing is isolated, so nothing was tried");
     };
     match seen {
-        Seen::Refused => FENCE.passes(format!("tried by a dry-run in namespace {namespace}")),
-        Seen::LetThrough => FENCE.fails(format!(
+        ProbeResult::Denied => FENCE.passes(format!("tried by a dry-run in namespace {namespace}")),
+        ProbeResult::Admitted => FENCE.fails(format!(
             "namespace {namespace} is isolated, and the API server would let you create a pod there: the policies are not in force. \
              The operator puts them back, while it runs; resurgam quarantine {namespace} does so by hand (docs/isolation.md)"
         )),
-        Seen::Unclear(why) | Seen::Unanswered(why) => {
+        ProbeResult::Inconclusive(why) | ProbeResult::Unreachable(why) => {
             FENCE.unknown(format!("whether you are refused in namespace {namespace}: {why}"))
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::api::quarantine::ControlState;
 use crate::isolation::policies;
-use crate::isolation::probe::Seen;
+use crate::isolation::probe::ProbeResult;
 use installation::{Kind, State};
 use kubernetes::StaticGuard;
 
@@ -131,7 +131,7 @@ fn healthy() -> Facts {
             },
             isolation: isolation::Facts {
                 isolated: Ok(Some(vec![isolated("drill", ControlState::Tested, "")])),
-                fence: Some(("drill".to_owned(), Seen::Refused)),
+                fence: Some(("drill".to_owned(), ProbeResult::Denied)),
             },
         }),
     }
@@ -227,7 +227,7 @@ fn broken() -> Facts {
                     ),
                     isolated("tax", ControlState::Unverifiable, "no image for probes"),
                 ])),
-                fence: Some(("parking".to_owned(), Seen::LetThrough)),
+                fence: Some(("parking".to_owned(), ProbeResult::Admitted)),
             },
         }),
     }
@@ -405,9 +405,9 @@ fn verdicts_of_an_installation() {
         assert_eq!(found, [leads, version, evidence], "{lease:?}");
     }
     for (seen, wanted) in [
-        (Some(Seen::Refused), Verdict::Passed),
-        (Some(Seen::LetThrough), Verdict::Failed),
-        (Some(Seen::Unclear("forbidden".to_owned())), Verdict::Unknown),
+        (Some(ProbeResult::Denied), Verdict::Passed),
+        (Some(ProbeResult::Admitted), Verdict::Failed),
+        (Some(ProbeResult::Inconclusive("forbidden".to_owned())), Verdict::Unknown),
         (None, Verdict::NotApplicable),
     ] {
         let fence = seen.map(|seen| ("drill".to_owned(), seen));

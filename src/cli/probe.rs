@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::api::Duration;
 use crate::api::conditions::shorten;
-use crate::isolation::probe::network::{Reached, Report};
+use crate::isolation::probe::network::{ConnectorReport, TargetResult};
 
 /// Deadline of a connection: longer than the retransmission of a lost first packet.
 const CONNECTION: StdDuration = StdDuration::from_secs(3);
@@ -127,22 +127,22 @@ async fn listen(listener: TcpListener, word: &str) -> Result<()> {
     }
 }
 
-async fn connect(args: &Connect) -> Report {
+async fn connect(args: &Connect) -> ConnectorReport {
     let until = Instant::now() + args.patience.0;
     let open = args.open.iter().map(|target| (target, true));
     let denied = args.denied.iter().map(|target| (target, false));
     let tried = open.chain(denied).map(|(target, wanted)| async move {
         (target.name.clone(), retry_until(target.address, &args.hear, wanted, until).await)
     });
-    Report { targets: join_all(tried).await.into_iter().collect::<BTreeMap<_, _>>() }
+    ConnectorReport { targets: join_all(tried).await.into_iter().collect::<BTreeMap<_, _>>() }
 }
 
 /// Retries until the result is as wanted or the time is up. Returns the last result.
-async fn retry_until(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> Reached {
+async fn retry_until(address: SocketAddr, word: &str, wanted: bool, until: Instant) -> TargetResult {
     loop {
         let reached = match connect_once(address, word).await {
-            Ok(()) => Reached { connected: true, detail: String::new() },
-            Err(detail) => Reached { connected: false, detail: shorten(&detail, 200) },
+            Ok(()) => TargetResult { connected: true, detail: String::new() },
+            Err(detail) => TargetResult { connected: false, detail: shorten(&detail, 200) },
         };
         if reached.connected == wanted || Instant::now() + PAUSE >= until {
             return reached;

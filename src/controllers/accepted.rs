@@ -15,7 +15,7 @@ use super::stores::Stores;
 use crate::api::{Incident, MANAGED_BY_LABEL, RECORDS_NAMESPACE, Reason, field_manager};
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
-use crate::engine::{AcceptedRecord, AcceptedState, Accepting};
+use crate::engine::{AcceptedRecord, AcceptedState, RequirementsWrite};
 use crate::isolation::MANAGED_BY;
 use crate::plan::Plan;
 use crate::plan::ratchet::{Requirements, Scope};
@@ -129,7 +129,7 @@ fn incident_uid(stores: &Stores, plan: &Plan) -> Option<String> {
 
 impl Act {
     /// Writes records of accepted requirements, each only over the version that the decision was based on.
-    pub(super) async fn accept(&self, accepting: &[Accepting]) -> Result<(), ActError> {
+    pub(super) async fn accept(&self, accepting: &[RequirementsWrite]) -> Result<(), ActError> {
         let uid = incident_uid(&self.context.stores, &self.plan);
         let (Some(incident), Some(uid)) = (self.plan.incident.clone(), uid) else {
             return Err(refused(Reason::Conflict, "the plan's Incident is not known yet".to_owned()));
@@ -197,7 +197,7 @@ impl Act {
         &self,
         name: &str,
         uid: &str,
-        new: &Accepting,
+        new: &RequirementsWrite,
     ) -> Result<(), ActError> {
         if !new.record.exceptions.is_empty() {
             return Ok(());

@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::calls::{IoError, call};
 use crate::clock;
-use crate::isolation::probe::network::{Nodes, Verdict, choose, remember, verdict};
-use crate::isolation::probe::{AttemptError, attempt, pods::Try};
+use crate::isolation::probe::network::{NetworkVerdict, NodeRecords, choose_nodes, record_probes, verdict};
+use crate::isolation::probe::{AttemptError, attempt, pods::ProbeRun};
 
 /// Minimum time between two probes that policy changes cause.
 const MIN_PAUSE: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ pub struct Network(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// `None`: no verdict yet.
-    verdict: watch::Sender<Option<Verdict>>,
+    verdict: watch::Sender<Option<NetworkVerdict>>,
     demand: watch::Sender<Demand>,
 }
 
@@ -79,13 +79,13 @@ impl Default for Network {
 impl Network {
     /// Returns the current verdict. `None`: the first probe has not ended.
     #[must_use]
-    pub fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<NetworkVerdict> {
         self.0.verdict.borrow().clone()
     }
 
     /// Subscribes to changes of the verdict.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Option<Verdict>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<NetworkVerdict>> {
         self.0.verdict.subscribe()
     }
 
@@ -106,7 +106,7 @@ impl Network {
         self.0.demand.send_modify(|demand| demand.changes = demand.changes.wrapping_add(1));
     }
 
-    fn found(&self, verdict: Option<Verdict>) {
+    fn found(&self, verdict: Option<NetworkVerdict>) {
         self.0.verdict.send_if_modified(|known| {
             let changed = *known != verdict;
             *known = verdict;
@@ -118,11 +118,13 @@ impl Network {
 /// Probes the network whenever that is due. Never returns.
 pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
     let Some(image) = options.image else {
-        network.found(Some(Verdict::unverifiable("no image to try it with is configured (--probe-image)")));
+        network.found(Some(NetworkVerdict::unverifiable(
+            "no image to try it with is configured (--probe-image)",
+        )));
         return std::future::pending().await;
     };
     let mut demand = network.0.demand.subscribe();
-    let mut known = Nodes::new();
+    let mut known = NodeRecords::new();
     let mut found = node_names(&client).boxed();
     let mut ended: Option<Instant> = None;
     loop {
@@ -156,7 +158,7 @@ pub async fn keep(client: Client, network: Network, options: ProbeOptions) {
 /// Waits for a ready node that was not probed yet: a new one, or one of many that were left for later.
 async fn unprobed_node(
     client: &Client,
-    known: &Nodes,
+    known: &NodeRecords,
     found: &mut (impl Stream<Item = String> + Unpin),
     pause: Duration,
 ) {
@@ -185,7 +187,7 @@ fn node_names(client: &Client) -> impl Stream<Item = String> + Send + use<> {
 }
 
 /// Probes the network once, and returns the verdict on all nodes probed so far.
-async fn probe(client: &Client, image: &str, known: &mut Nodes, interval: Duration) -> Verdict {
+async fn probe(client: &Client, image: &str, known: &mut NodeRecords, interval: Duration) -> NetworkVerdict {
     let now = clock::now();
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let fresh =
@@ -195,18 +197,18 @@ async fn probe(client: &Client, image: &str, known: &mut Nodes, interval: Durati
         Ok(nodes) => nodes,
         Err(error) => return verdict(known, known.len(), Some(&error.to_string()), fresh_since),
     };
-    let chosen = choose(&ready, known);
+    let chosen = choose_nodes(&ready, known);
     if chosen.is_empty() {
         return verdict(known, existing.len(), Some("no node is ready"), fresh_since);
     }
-    let this = Try { image: image.to_owned(), id: format!("{:x}", now.as_second()) };
+    let this = ProbeRun { image: image.to_owned(), id: format!("{:x}", now.as_second()) };
     let shown = timeout(ATTEMPT, attempt(client, &this, &chosen)).await;
     let (shown, trouble) = match shown {
         Ok(Ok(shown)) => (shown, None),
         Ok(Err(error)) => (Default::default(), Some(explain(&error))),
         Err(_) => (Default::default(), Some(format!("it took longer than {} s", ATTEMPT.as_secs()))),
     };
-    remember(known, shown, &existing, now);
+    record_probes(known, shown, &existing, now);
     verdict(known, existing.len(), trouble.as_deref(), fresh_since)
 }
 

@@ -30,7 +30,7 @@ use crate::calls::{IoError, call_opt};
 use crate::clock;
 use crate::cluster_cache::{self, ClusterCache};
 use crate::heartbeats;
-use crate::isolation::ending::Ending;
+use crate::isolation::ending::DeletionMeaning;
 use crate::isolation::evidence::{CaptureError, Evidence};
 use crate::isolation::identity::IdentityError;
 use crate::isolation::label;
@@ -323,13 +323,13 @@ async fn pass(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Pas
         return Ok(Action::await_change());
     };
     let kept = match ending::observe(&context, &quarantine).await {
-        Ending::None => None,
-        Ending::Release => {
+        DeletionMeaning::None => None,
+        DeletionMeaning::Release => {
             // A release that hangs must not hold a permit that isolating needs.
             drop(permit);
             return ending::release(&context, &quarantine).await;
         }
-        Ending::Keep(why) => Some(ending::report_retention(&context, &quarantine, why).await),
+        DeletionMeaning::Keep(why) => Some(ending::report_retention(&context, &quarantine, why).await),
     };
     if let Some(why) = protected_namespace(&name) {
         let why = format!("{name} is never quarantined: {why}");

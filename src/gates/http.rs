@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect, retry};
 use resurgam_core::gates::addresses::refusal;
-use resurgam_core::gates::http::{NoStatus, judge};
+use resurgam_core::gates::http::{EndpointError, judge};
 
 use super::{Answer, Context, Gate, Interest, Question};
 use crate::access::Right;
@@ -93,7 +93,7 @@ impl Prober {
     }
 
     /// Returns the endpoint's status. The caller sets the deadline.
-    async fn probe(&self, url: &str) -> Result<u16, NoStatus> {
+    async fn probe(&self, url: &str) -> Result<u16, EndpointError> {
         let url = checked(url, &self.allow)?;
         match self.client.get(url.clone()).send().await {
             Ok(response) => Ok(response.status().as_u16()),
@@ -102,44 +102,46 @@ impl Prober {
     }
 }
 
-fn no_status(reason: GateReason, message: impl Into<String>) -> NoStatus {
-    NoStatus { reason, message: message.into() }
+fn endpoint_error(reason: GateReason, message: impl Into<String>) -> EndpointError {
+    EndpointError { reason, message: message.into() }
 }
 
 /// Returns the URL if it may be requested. Host names are checked when resolved.
-fn checked(url: &str, allow: &[IpNet]) -> Result<Url, NoStatus> {
+fn checked(url: &str, allow: &[IpNet]) -> Result<Url, EndpointError> {
     // The URL may contain credentials, so errors do not repeat it before that is excluded.
-    let url = Url::parse(url)
-        .map_err(|error| no_status(GateReason::MalformedUrl, format!("the URL is malformed: {error}")))?;
+    let url = Url::parse(url).map_err(|error| {
+        endpoint_error(GateReason::MalformedUrl, format!("the URL is malformed: {error}"))
+    })?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(no_status(
+        return Err(endpoint_error(
             GateReason::CredentialsInUrl,
             "the URL holds credentials, which have no place in a plan",
         ));
     }
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(no_status(
+        return Err(endpoint_error(
             GateReason::MalformedUrl,
             format!("{}: is neither http nor https", url.scheme()),
         ));
     }
-    let host = url.host_str().ok_or_else(|| no_status(GateReason::MalformedUrl, "the URL has no host"))?;
+    let host =
+        url.host_str().ok_or_else(|| endpoint_error(GateReason::MalformedUrl, "the URL has no host"))?;
     // The parser has normalized all notations of an IPv4 address.
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
         && let Some(why) = refusal(address, allow)
     {
-        return Err(no_status(GateReason::AddressRefused, format!("{host} is {why}")));
+        return Err(endpoint_error(GateReason::AddressRefused, format!("{host} is {why}")));
     }
     Ok(url)
 }
 
 /// Returns why a request failed, without query and body, which may contain secrets.
-fn request_failure(url: &Url, error: &reqwest::Error) -> NoStatus {
+fn request_failure(url: &Url, error: &reqwest::Error) -> EndpointError {
     let host = url.host_str().unwrap_or_default();
     let mut cause: &dyn Error = error;
     loop {
         if let Some(refused) = cause.downcast_ref::<Refused>() {
-            return no_status(GateReason::AddressRefused, refused.to_string());
+            return endpoint_error(GateReason::AddressRefused, refused.to_string());
         }
         match cause.source() {
             Some(next) => cause = next,
@@ -153,7 +155,7 @@ fn request_failure(url: &Url, error: &reqwest::Error) -> NoStatus {
     } else {
         GateReason::NoAnswer
     };
-    no_status(reason, format!("{host}: {cause}"))
+    endpoint_error(reason, format!("{host}: {cause}"))
 }
 
 /// Resolves names to permitted addresses only.

@@ -13,11 +13,11 @@ use super::workloads;
 use crate::api::{Isolation, Quarantine, QuarantineSpec};
 use crate::calls::{IoError, call};
 
-pub use resurgam_core::preflight::impact::{Elsewhere, Impact};
+pub use resurgam_core::preflight::impact::{Impact, References};
 
 /// Reads objects of other namespaces that may depend on any namespace.
-pub async fn elsewhere(client: &Client) -> Elsewhere {
-    let mut all = Elsewhere::default();
+pub async fn elsewhere(client: &Client) -> References {
+    let mut all = References::default();
     let params = ListParams::default().match_any();
     let (services, policies): (Api<Service>, Api<NetworkPolicy>) =
         (Api::all(client.clone()), Api::all(client.clone()));
@@ -37,7 +37,7 @@ pub async fn elsewhere(client: &Client) -> Elsewhere {
 }
 
 /// Returns the impact of isolating this namespace.
-pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewhere: &Elsewhere) -> Impact {
+pub async fn impact(client: &Client, name: &str, spec: &QuarantineSpec, elsewhere: &References) -> Impact {
     fn why(error: IoError) -> String {
         error.to_string()
     }

@@ -13,11 +13,11 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use super::label;
-use super::network::{self, Before, NetworkError, Observed};
+use super::network::{self, Before, NetworkError, PolicyObservation};
 use super::other_policies::{self, PolicyReader};
 use super::policies::FENCES;
-use super::probe::Seen;
-use super::tighten::{Change, change, recovery_under_way};
+use super::probe::ProbeResult;
+use super::tighten::{Tightening, change, recovery_under_way};
 use super::verify_as_caller;
 use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
@@ -213,18 +213,18 @@ impl<'a> NamespaceIsolation<'a> {
                 continue;
             };
             match change(&old, spec) {
-                Change::None => {
+                Tightening::None => {
                     self.outcome.quarantine = "there already".to_owned();
                     return Ok(Some(old));
                 }
-                Change::Ending => {
+                Tightening::Terminating => {
                     self.outcome.quarantine = "being released".to_owned();
                     self.outcome.problems.push(format!(
                         "Quarantine {name} is being deleted, which is a release: run this again once it is gone"
                     ));
                     return Ok(Some(old));
                 }
-                Change::Tighten(patch, said) => {
+                Tightening::Tighten(patch, said) => {
                     let params = PatchParams::default();
                     let what = format!("tighten Quarantine {name}");
                     match call(what, api.patch(name, &params, &Patch::Merge(&patch))).await {
@@ -279,20 +279,20 @@ impl<'a> NamespaceIsolation<'a> {
                     level = Isolation::Sealed;
                     verify_as_caller::fence(self.client, self.name, level).await
                 }
-                Ok(Some(other)) => Seen::Unclear(format!("{LABELLED}{other}")),
-                Err(error) => Seen::Unclear(error.to_string()),
+                Ok(Some(other)) => ProbeResult::Inconclusive(format!("{LABELLED}{other}")),
+                Err(error) => ProbeResult::Inconclusive(error.to_string()),
             };
             // Only the operator removes the label of a clean room.
-            let is_hopeless =
-                !self.request.operator && matches!(&fence, Seen::Unclear(why) if why.starts_with(LABELLED));
-            if fence == Seen::Refused || is_hopeless || start.elapsed() > VERIFY_FOR {
+            let is_hopeless = !self.request.operator
+                && matches!(&fence, ProbeResult::Inconclusive(why) if why.starts_with(LABELLED));
+            if fence == ProbeResult::Denied || is_hopeless || start.elapsed() > VERIFY_FOR {
                 break fence;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
         self.outcome.fence = describe(&fence, level);
-        if fence != Seen::Refused {
+        if fence != ProbeResult::Denied {
             let why = format!(
                 "the fence could not be verified within {} s: {}",
                 VERIFY_FOR.as_secs(),
@@ -302,12 +302,12 @@ impl<'a> NamespaceIsolation<'a> {
         }
         let lock = verify_as_caller::lock(self.client, self.name, level).await;
         self.outcome.lock = describe(&lock, level);
-        if lock != Seen::Refused {
+        if lock != ProbeResult::Denied {
             // A holder of `release` passes the lock; a dry-run cannot tell that from a missing lock.
-            let why = if lock == Seen::LetThrough { ": you may hold `release`" } else { "" };
+            let why = if lock == ProbeResult::Admitted { ": you may hold `release`" } else { "" };
             self.outcome.notes.push(format!("the lock could not be verified ({}){why}", self.outcome.lock));
         }
-        fence == Seen::Refused
+        fence == ProbeResult::Denied
     }
 
     /// Waits for an operator that isolates the namespace, until it reports success.
@@ -328,7 +328,7 @@ impl<'a> NamespaceIsolation<'a> {
     /// Checks the network again, now that nobody can add policies.
     async fn check_network(&mut self) -> Result<(), IoError> {
         let there = network::list(self.client, self.name, Before::Open).await?;
-        let observed = Observed::new(&there, &network::wanted(self.name, None));
+        let observed = PolicyObservation::new(&there, &network::wanted(self.name, None));
         self.outcome.network = observed.message();
         if !observed.holds() {
             self.outcome.problems.push(format!(
@@ -372,11 +372,11 @@ fn by_fence(error: &IoError) -> bool {
     })
 }
 
-fn describe(seen: &Seen, level: Isolation) -> String {
+fn describe(seen: &ProbeResult, level: Isolation) -> String {
     match seen {
-        Seen::Refused => format!("verified ({})", level.label().unwrap_or_default()),
-        Seen::LetThrough => "lets through".to_owned(),
-        Seen::Unclear(why) | Seen::Unanswered(why) => why.clone(),
+        ProbeResult::Denied => format!("verified ({})", level.label().unwrap_or_default()),
+        ProbeResult::Admitted => "lets through".to_owned(),
+        ProbeResult::Inconclusive(why) | ProbeResult::Unreachable(why) => why.clone(),
     }
 }
 
@@ -412,10 +412,10 @@ mod tests {
     #[test]
     fn result_of_a_fence_probe_is_described() {
         for (seen, says) in [
-            (Seen::Refused, "verified (sealed)"),
-            (Seen::LetThrough, "lets through"),
-            (Seen::Unclear("502".into()), "502"),
-            (Seen::Unanswered("silent".into()), "silent"),
+            (ProbeResult::Denied, "verified (sealed)"),
+            (ProbeResult::Admitted, "lets through"),
+            (ProbeResult::Inconclusive("502".into()), "502"),
+            (ProbeResult::Unreachable("silent".into()), "silent"),
         ] {
             assert_eq!(describe(&seen, Isolation::Sealed), says);
         }

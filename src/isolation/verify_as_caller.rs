@@ -9,14 +9,14 @@ use resurgam_core::isolation::verify::dry_run::as_caller;
 use serde_json::json;
 
 use super::policies::{FENCES, NAMESPACE_LOCK};
-use super::probe::Seen;
+use super::probe::ProbeResult;
 use super::probe::fence::{answer, pod};
 use crate::api::{ISOLATION_LABEL, Isolation};
 use crate::calls::call;
 
 /// Probes the fence at a level with a write that RBAC permits a responder. A holder of `repair` passes that, so a pod follows, which
 /// nobody may create outside a clean room.
-pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
+pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> ProbeResult {
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let policy: NetworkPolicy = NetworkPolicy {
         metadata: kube::core::ObjectMeta {
@@ -30,21 +30,21 @@ pub async fn fence(client: &Client, namespace: &str, level: Isolation) -> Seen {
     let params = PostParams { dry_run: true, field_manager: None };
     let what = format!("try to create a NetworkPolicy in namespace {namespace}");
     let seen = answer(call(what, policies.create(&params, &policy)).await).judge(&FENCES, level);
-    if seen == Seen::Refused {
+    if seen == ProbeResult::Denied {
         return seen;
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let what = format!("try to create a pod in namespace {namespace}");
     let pod = match serde_json::from_value::<Pod>(pod(namespace)) {
         Ok(pod) => pod,
-        Err(error) => return Seen::Unclear(error.to_string()),
+        Err(error) => return ProbeResult::Inconclusive(error.to_string()),
     };
     let by_pod = answer(call(what, pods.create(&params, &pod)).await).judge(&FENCES, level);
     as_caller(seen, by_pod)
 }
 
 /// Probes the lock at a level by removing the label. A holder of `release` passes.
-pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> Seen {
+pub async fn lock(client: &Client, namespace: &str, level: Isolation) -> ProbeResult {
     let api: Api<Namespace> = Api::all(client.clone());
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patch = Patch::Merge(json!({"metadata": {"labels": {ISOLATION_LABEL: null}}}));

@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: a control plane by hand.
+//! `cargo xtask cluster`: runs a control plane for manual use.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use clap::Subcommand;
 use control_plane::{ControlPlane, Identity, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often a running cluster is looked at.
+/// Interval at which a running cluster is checked.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// What `--help` ends with.
+/// Text at the end of `--help`.
 const EXAMPLES: &str = "\
 etcd, the API server, the controllers, the scheduler, and fake nodes (kwok). It ends with this command, however that ends. DIR keeps logs/ \
 and audit/audit.log.
@@ -31,7 +31,7 @@ attaches at a time, so name it. Modules that install admission policies (isolati
 started: the API server does not forget deleted policies at once. Whoever configures or kills a control plane starts one all the same: api_servers, static_manifests, upgrade, \
 chart, and each further one that a module needs.";
 
-/// A real control plane on loopback, to try things on, and for tests to attach to.
+/// Runs a real control plane on loopback, for experiments and for tests to attach to.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -41,18 +41,18 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a cluster, print how to reach it, and run it until Ctrl-C, SIGTERM or `down`.
+    /// Start a cluster, print its kubeconfigs, and run it until Ctrl-C, SIGTERM or `down`.
     Up {
-        /// The folder for its data, kubeconfigs and logs: empty, or an earlier cluster's, whose leftovers are removed.
+        /// Folder for data, kubeconfigs and logs. It must be empty, or that of an earlier cluster, whose files are removed.
         #[arg(long)]
         dir: PathBuf,
-        /// How many fake nodes to run pods on.
+        /// Number of fake nodes.
         #[arg(long, default_value_t = Options::default().nodes)]
         nodes: usize,
     },
-    /// End the cluster that runs in a folder; the folder is kept.
+    /// Stop the cluster that runs in a folder. The folder is kept.
     Down {
-        /// The folder that `up` was given.
+        /// Folder that `up` was given.
         #[arg(long)]
         dir: PathBuf,
     },
@@ -95,7 +95,7 @@ async fn up(dir: PathBuf, nodes: usize) -> anyhow::Result<()> {
     control_plane.stop().await
 }
 
-/// Lines for a shell to `eval`.
+/// Returns lines for a shell to `eval`.
 fn describe(control_plane: &ControlPlane) -> String {
     let mut lines = String::new();
     for who in Identity::ALL {

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: three boroughs, from the attack to the recovery, on a control plane of its own.
+//! `cargo xtask demo`: three boroughs from the attack to the recovery, on a control plane of its own.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -16,23 +16,23 @@ mod attacks;
 mod node;
 mod say;
 
-use say::{note, scene, told};
+use say::{note, quote, scene};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Keep the cluster running at the end, to look around in; Ctrl-C ends it.
+    /// Keep the cluster running at the end for inspection, until Ctrl-C.
     #[arg(long)]
     keep: bool,
-    /// The folder for the cluster's data. Default: a temporary one.
+    /// Folder for the cluster's data. Default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// A library with a real database instead, on a real node: processes in containers, and a network. Takes root.
+    /// Play a library with a real database on a real node instead. Needs root.
     #[arg(long)]
     node: bool,
 }
 
-/// How long the recovery may take, people's part included.
+/// Time limit of the recovery, including people's actions.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -57,17 +57,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     outcome
 }
 
-/// A demo that came to its end, with everything still running.
-struct Played {
+/// A finished demo, with everything still running.
+struct FinishedDemo {
     report: Report,
     cluster: ControlPlane,
-    /// Where it is a process of its own.
+    /// The operator, if it is a local process.
     operator: Option<Operator>,
-    /// What the plan's `http` gates go on asking, or kube-router.
+    /// Resources that must stay alive: the endpoint of `http` gates, or kube-router.
     _more: Box<dyn std::any::Any>,
 }
 
-impl Played {
+impl FinishedDemo {
     async fn end(self, keep: bool, node: bool) -> Result<ExitCode> {
         if keep {
             let kubeconfig = self.cluster.kubeconfig(Identity::PlatformAdministrator);
@@ -84,7 +84,7 @@ impl Played {
     }
 }
 
-async fn play(args: &Args) -> Result<Played> {
+async fn play(args: &Args) -> Result<FinishedDemo> {
     let began = Instant::now();
     scene("Building the operator");
     let binary = build()?;
@@ -126,7 +126,7 @@ async fn play(args: &Args) -> Result<Played> {
     let lead = cluster.client(Identity::RecoveryLead).await?;
     let asked = decisions_needed(&lead, boroughs::NAMESPACE).await?;
     for asked in &asked {
-        told(&asked.service, &format!("{}: {}", asked.reason, asked.message));
+        quote(&asked.service, &format!("{}: {}", asked.reason, asked.message));
     }
     ensure!(!asked.is_empty(), "nobody asked for a person, although two images are not approved");
 
@@ -135,7 +135,7 @@ async fn play(args: &Args) -> Result<Played> {
     for asked in &asked {
         let why = "the image was replaced by the approved build";
         rehearsal::retry(&lead, boroughs::NAMESPACE, boroughs::PLAN, &asked.service, why).await?;
-        told(&asked.service, "Decision written: Retry");
+        quote(&asked.service, "Decision written: Retry");
     }
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
@@ -160,10 +160,10 @@ async fn play(args: &Args) -> Result<Played> {
         began.elapsed().as_secs_f64(),
         built.elapsed().as_secs_f64()
     ));
-    Ok(Played { report, cluster, operator: Some(operator), _more: Box::new(endpoint) })
+    Ok(FinishedDemo { report, cluster, operator: Some(operator), _more: Box::new(endpoint) })
 }
 
-/// Everybody who can go on has gone on: who still waits, waits for whoever needs a person.
+/// Returns whether nothing can proceed without a person: every service is ready, needs a decision, or waits for such a service.
 fn settled(plan: &resurgam::status::PlanView) -> bool {
     plan.services.iter().all(|s| s.ready || s.decision.is_some() || s.stage == "Isolated")
 }
@@ -182,7 +182,7 @@ fn last_line(report: &Report) {
     );
 }
 
-/// Builds the operator with the Cargo that runs us, and tells where its binary is.
+/// Builds the operator with the running Cargo, and returns the path of its binary.
 pub(crate) fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -211,7 +211,7 @@ async fn isolate(cluster: &ControlPlane) -> Result<()> {
         last.as_ref().and_then(|q| q.pointer("/status/controls")).and_then(serde_json::Value::as_array);
     for control in controls.into_iter().flatten() {
         let text = |field: &str| control[field].as_str().unwrap_or_default();
-        told(&format!("{} {}", text("name"), text("state")), text("message"));
+        quote(&format!("{} {}", text("name"), text("state")), text("message"));
     }
     Ok(())
 }

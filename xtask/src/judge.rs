@@ -1,4 +1,4 @@
-//! `cargo xtask judge`: the judge of the crate `judge`, on the command line.
+//! `cargo xtask judge`: command line of the crate `judge`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,20 +11,20 @@ use judge::{Options, Window, judge_files};
 /// Arguments of `cargo xtask judge`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The API server's audit log, from its start.
+    /// Audit log of the API server, from its start.
     audit_log: PathBuf,
-    /// A file with the RecoveryPlan.
+    /// File with the RecoveryPlan.
     plan: PathBuf,
-    /// How to say it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// User name of the operator's account.
+    /// User name of the operator.
     #[arg(long, default_value_t = Options::default().operator)]
     operator: String,
-    /// When there was nothing to do, as RFC 3339: FROM/UNTIL. Without it, whether the operator kept quiet is not judged.
+    /// Window without any work in RFC 3339: FROM/UNTIL. Without it, idleness of the operator is not judged.
     #[arg(long, value_name = "FROM/UNTIL")]
     quiet: Option<Window>,
-    /// How often the operator looks at what no gate asks for, in seconds: its --probe-interval.
+    /// Interval in seconds of reads that no gate causes: the operator's --probe-interval.
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().own_interval.as_secs())]
     own_interval: u64,
 }
@@ -35,7 +35,7 @@ enum Output {
     Json,
 }
 
-/// Judges. Exit code 0: no rule was broken; 1: one was; 2: the log cannot tell, or not of all that matters.
+/// Judges the log. Exit code 0: no violation; 1: violations; 2: the log does not prove enough.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = Options {
         operator: args.operator.clone(),

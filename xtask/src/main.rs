@@ -1,4 +1,4 @@
-//! Chores of the repository, as `cargo xtask`.
+//! Development tasks of the repository, as `cargo xtask`.
 
 use std::process::ExitCode;
 
@@ -16,11 +16,11 @@ mod parts;
 mod saboteur;
 mod upgrade_from;
 
-/// Chores of the repository.
+/// Development tasks of the repository.
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", version, about)]
 enum Command {
-    /// Start or end a real control plane on loopback, which tests can attach to.
+    /// Start or stop a real control plane on loopback, which tests can attach to.
     Cluster(cluster::Args),
     /// Play three boroughs, from the attack to the recovery, on a control plane of its own.
     Demo(demo::Args),
@@ -29,15 +29,15 @@ enum Command {
     /// Build third-party programs that some tests need: Helm, a registry, kube-router, Flux.
     Parts(parts::Args),
     Image(image::Args),
-    /// Play recoveries in which seeds choose what fails on the way to the API server.
+    /// Run recoveries with faults between operator and API server, chosen by seeds.
     Chaos(faults::ChaosArgs),
-    /// Play recoveries by the hour, with operators killed, leaders lost, and silence.
+    /// Run recoveries for hours, with crashes, lost leaders and partitions.
     Soak(faults::SoakArgs),
     UpgradeFrom(upgrade_from::Args),
     Mutants(mutants::Args),
     /// Sabotage namespaces by seed, isolate and release them, and compare.
     Saboteur(saboteur::Args),
-    /// Decide from an audit log and a plan alone whether a recovery kept its order. Exit: 0 clean, 1 violations, 2 cannot say.
+    /// Judge a recovery from an audit log and a plan alone. Exit code: 0 no violation, 1 violations, 2 not enough proof.
     Judge(judge::Args),
 }
 

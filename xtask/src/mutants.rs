@@ -1,10 +1,10 @@
-//! `cargo xtask mutants`: does a test notice when a decision changes?
+//! `cargo xtask mutants`: mutation tests of the decisions.
 
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// What `--help` ends with.
+/// Text at the end of `--help`.
 const EXAMPLES: &str = "\
 cargo-mutants changes one expression of resurgam-core at a time (a comparison turned round, a function that returns nothing) and runs that \
 crate's tests. A change that no test notices is a decision that nobody holds, or code that decides nothing: write the test, or remove the code.
@@ -29,15 +29,15 @@ Progress goes to standard error; mutants.out/ has what each change was and what 
 Exit status: 0 a test noticed each change; 1 the tests fail without any change, or cannot be run; 2 a change went unnoticed; 3 with a change, \
 tests did not end.";
 
-/// Change the decisions in resurgam-core one by one, and tell which changes no test notices.
+/// Change the decisions in resurgam-core one by one, and list the changes that no test detects.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Only what differs from this commit or branch.
+    /// Only code that differs from this commit or branch.
     #[arg(long, value_name = "COMMIT")]
     since: Option<String>,
 
-    /// Only files that match, as a path or a glob.
+    /// Only files that match a path or glob.
     #[arg(long, value_name = "GLOB")]
     file: Vec<String>,
 
@@ -45,12 +45,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
 
-    /// Only tell which changes there would be.
+    /// Only list the changes.
     #[arg(long)]
     list: bool,
 }
 
-/// What cargo-mutants says where a change went unnoticed, and where tests did not end with one.
+/// Exit codes of cargo-mutants for undetected changes, and for timeouts.
 const FOUND: [u8; 2] = [2, 3];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(code.filter(|code| FOUND.contains(code)).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// A file with what differs from a commit.
+/// Writes the difference to a commit to a file.
 fn diff_since(commit: &str) -> Result<std::path::PathBuf> {
     let mut git = Command::new("git");
     let output =

@@ -1,4 +1,4 @@
-//! `cargo xtask parts`.
+//! `cargo xtask parts`: builds third-party programs.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
                         with RESURGAM_PARTS=1 that is an error."
 )]
 pub struct Args {
-    /// Which to build. All of them, if none is named.
+    /// Programs to build. Default: all.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(control_plane::parts()))]
     names: Vec<String>,
 }

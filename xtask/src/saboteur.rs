@@ -1,4 +1,4 @@
-//! `cargo xtask saboteur`: what was left in a namespace before it is isolated, over and over.
+//! `cargo xtask saboteur`: isolates namespaces that were sabotaged before.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use rehearsal::{Operator, OperatorOptions};
 
 use crate::faults::block_on;
 
-/// What `--help` ends with.
+/// Text at the end of `--help`.
 const EXAMPLES: &str = "\
 Each seed chooses three to eight tricks: objects with names and marks of ours, huge and many objects, finalizers and grace periods of \
 an hour, forged owners and policies that add up, planted by a user who has the built-in ClusterRole admin in the namespace and nothing \
@@ -50,52 +50,52 @@ Exit status: 0 all went as they should; 1 one did not, or could not be tried.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How many seeds.
+    /// Number of seeds.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
 
-    /// The first seed. The same seed plays the same tricks again.
+    /// First seed. A seed always plays the same tricks.
     #[arg(long, default_value_t = 0)]
     from: u64,
 
-    /// Namespaces at a time.
+    /// Number of namespaces at a time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
     parallel: u64,
 
-    /// Instead of seeds, each trick by itself, and a namespace in which nothing was planted.
+    /// Instead of seeds, play each trick alone, and none at all.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     each: bool,
 
-    /// Only one of the two trials. Default: both.
+    /// Run only one of the two trials. Default: both.
     #[arg(long, value_enum)]
     only: Option<Trial>,
 
-    /// The resurgam binary. Default: it is built, for debugging.
+    /// Path of the resurgam binary. Default: a debug build.
     #[arg(long, value_name = "FILE")]
     operator: Option<PathBuf>,
 
-    /// The folder for the cluster's data. Default: a temporary one.
+    /// Folder for the cluster's data. Default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
 
-    /// Leave the cluster up at the end, until Ctrl-C.
+    /// Keep the cluster running at the end, until Ctrl-C.
     #[arg(long)]
     keep: bool,
 
-    /// Only tell which tricks each seed plays.
+    /// Only print the tricks of each seed.
     #[arg(long)]
     list: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Trial {
-    /// With an operator at work: sealed, released and compared.
+    /// With the operator: sealed, released and compared.
     Operator,
     /// With the command alone: contained.
     Alone,
 }
 
-/// What came of one namespace: its report, or why it could not be tried.
+/// Result of one namespace: its report, or why the trial could not be run.
 struct Row {
     trial: Trial,
     sabotage: Sabotage,
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// What is done, in this order.
+/// Returns the sabotages to run, in order.
 fn sabotages(args: &Args) -> Vec<Sabotage> {
     if !args.each {
         return (args.from..args.from.saturating_add(args.seeds)).map(Sabotage::of_seed).collect();
@@ -194,7 +194,7 @@ fn tell_one(row: &Row, took: Duration) {
     }
 }
 
-/// What a trick came to, over all seeds that play it.
+/// Results of a trick, over all seeds that play it.
 #[derive(Default)]
 struct Sum {
     played: usize,
@@ -202,7 +202,7 @@ struct Sum {
     slowest: BTreeMap<Promise, Duration>,
 }
 
-/// Tells of each trick and of all. Returns how many seeds went wrong.
+/// Prints the results of each trick and the total. Returns the number of failed seeds.
 fn tell(rows: &[Row]) -> usize {
     let mut sums: BTreeMap<String, Sum> =
         every_trick().into_iter().map(|trick| (family(trick), Sum::default())).collect();
@@ -240,7 +240,7 @@ fn tell(rows: &[Row]) -> usize {
     wrong.len()
 }
 
-/// A trick without what a seed chooses of a webhook.
+/// Returns a trick without the properties of a webhook that a seed chooses.
 fn family(trick: Trick) -> String {
     match trick {
         Trick::Webhook(webhook) => format!("webhook/{:?}", webhook.target),

@@ -1,4 +1,4 @@
-//! `cargo xtask upgrade-from COMMIT`: an upgrade in the midst of a recovery, and the way back.
+//! `cargo xtask upgrade-from COMMIT`: upgrades during a recovery, and rolls back.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use rehearsal::trial::upgrade::{State, there_and_back};
 
 use crate::faults::block_on;
 
-/// What `--help` ends with.
+/// Text at the end of `--help`.
 const EXAMPLES: &str = "\
 The operator of that commit is built, and begins a small recovery with that commit's kinds and rights. Once its database is up, kinds, \
 rights and operator are replaced by those at hand; once its web service is up, they are put back. Then the same begins with those at hand. \
@@ -31,19 +31,19 @@ Examples:
 
 Exit status: 0 both recoveries ended as they should; 1 one did not; 125 there is no such commit, or it does not build.";
 
-/// Upgrade from an earlier commit in the midst of a recovery, and go back.
+/// Upgrade from an earlier commit during a recovery, and roll back.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// A commit, tag or branch of this repository.
     commit: String,
 
-    /// The folder for the cluster's data. Default: a temporary one.
+    /// Folder for the cluster's data. Default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// What `git bisect run` takes for a commit that cannot be tested.
+/// Exit code that `git bisect run` takes for a commit that cannot be tested.
 const CANNOT_TELL: u8 = 125;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

@@ -1,44 +1,46 @@
-//! Conditions by the conventions of kstatus: `Ready`, `Reconciling` and `Stalled` mean to any tool what they mean to us.
+//! Condition types, and helpers that set and read conditions by the conventions of kstatus (`Ready`, `Reconciling`, `Stalled`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-/// A service is open again, and that was tested. On a plan: every service is.
+/// The service is open again, and its gates have passed. On a plan: every service is recovered.
 pub const RECOVERED: &str = "Recovered";
-/// The continuous gates pass now.
+/// The continuous gates pass.
 pub const HEALTHY: &str = "Healthy";
-/// Nothing moves until a person decides. The reason says why, the message what would clear it.
+/// Recovery does not proceed until a person makes a Decision. The reason says why; the message says which Decision clears it.
 pub const NEEDS_DECISION: &str = "NeedsDecision";
-/// kstatus: in the state that was asked for.
+/// kstatus: the object has reached the desired state.
 pub const READY: &str = "Ready";
-/// kstatus: on the way to it.
+/// kstatus: the object is on its way to the desired state.
 pub const RECONCILING: &str = "Reconciling";
-/// kstatus: on no way to it without a change by somebody.
+/// kstatus: the object does not reach the desired state without a change by a person.
 pub const STALLED: &str = "Stalled";
 /// The plan no longer names this service; the object is kept as history.
 pub const ORPHANED: &str = "Orphaned";
-/// The fence and lock are as we wrote them.
+/// The admission policies are as the operator wrote them.
 pub const FENCE_INTACT: &str = "FenceIntact";
 
-/// Why a Quarantine is not `Ready` where only its network does not isolate: everything else that the level needs is in place.
+/// Reason of a Quarantine that is not `Ready` because the cluster's network does not enforce its policies. Everything else that the level
+/// needs is in place.
 pub const NETWORK_NOT_ENFORCED: &str = "NetworkNotEnforced";
 
-/// Why a contained Quarantine is not `Ready` where only pods on the network of their nodes are not cut off: sealing stops them.
+/// Reason of a Contained Quarantine that is not `Ready` because it has pods on the host network, which no NetworkPolicy isolates. Sealing
+/// stops them.
 pub const HOST_NETWORK_PODS: &str = "HostNetworkPods";
 
-/// The three states of a condition.
+/// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is so.
+    /// The condition holds.
     True,
-    /// It is not so.
+    /// The condition does not hold.
     False,
-    /// Nobody can say.
+    /// The operator cannot determine whether the condition holds.
     Unknown,
 }
 
 impl State {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,10 +57,10 @@ impl From<bool> for State {
     }
 }
 
-/// Longest message we write; the API server's own limit is 32 KiB, a person's is lower.
+/// Maximum length of a condition's message in bytes. The API server allows 32 KiB, more than a person reads.
 const MESSAGE_LIMIT: usize = 1024;
 
-/// Sets one condition. `lastTransitionTime` moves only when the status does, so that "since when" stays true.
+/// Sets one condition. `lastTransitionTime` changes only with the status, as Kubernetes conventions require.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,
@@ -92,24 +94,24 @@ pub fn set(
     condition.observed_generation = generation;
 }
 
-/// Takes a condition away. kstatus reads an absent `Reconciling` or `Stalled` as False.
+/// Removes a condition. kstatus reads an absent `Reconciling` or `Stalled` as False.
 pub fn clear(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|c| c.type_ != type_);
 }
 
-/// Finds a condition by its type.
+/// Returns the condition of this type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Is this condition there and `True`?
+/// Returns whether the condition is present and `True`.
 #[must_use]
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == "True")
 }
 
-/// Cuts a text to at most `limit` bytes, on a character's edge, showing that it was cut.
+/// Truncates a text to at most `limit` bytes at a character boundary, and marks the cut with an ellipsis.
 #[must_use]
 pub fn shorten(text: &str, limit: usize) -> String {
     if text.len() <= limit {

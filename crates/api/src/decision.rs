@@ -1,12 +1,12 @@
-//! `Decision`: what a named person decided about one service's recovery.
+//! `Decision`: a named person's decision about the recovery of one service.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
-/// Made once, never changed. The API server vouches for `by`: an admission policy refuses any other name than the creator's,
-/// and anyone without the verb of the action on that plan.
+/// A named person's decision about the recovery of one service. Immutable. An admission policy guarantees that `by` is the creator and
+/// that the creator holds the action's RBAC verb on the plan.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "resurgam.dev",
@@ -17,7 +17,7 @@ use strum::{IntoStaticStr, VariantArray};
     category = "recovery",
     namespaced,
     derive = "PartialEq",
-    doc = "What a named person decided about one service's recovery. Made once, never changed.",
+    doc = "A named person's decision about the recovery of one service. Immutable.",
     printcolumn(name = "By", type_ = "string", json_path = ".spec.by"),
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
     printcolumn(name = "Plan", type_ = "string", json_path = ".spec.plan"),
@@ -28,32 +28,32 @@ use strum::{IntoStaticStr, VariantArray};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionSpec {
-    /// Who decided: the user name by which the API server knows the creator.
+    /// The creator's user name, as the API server authenticates it.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
 
-    /// What was decided.
+    /// The action.
     pub action: Action,
 
-    /// The plan concerned, in this namespace.
+    /// Name of the plan, in this namespace.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub plan: String,
 
-    /// The service concerned.
+    /// Name of the service.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub service: String,
 
-    /// Why. Those who must answer for it will read this.
+    /// Why the person decided so, for those who are accountable for it.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
 
-    /// What was decided on: `status.decision.digest` of the ServiceRecovery. If the matter has moved on since, the
+    /// Digest of the state that the person decided on: `status.decision.digest` of the ServiceRecovery. Once the state has changed, the
     /// Decision has no effect.
     #[schemars(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub decided_on: String,
 }
 
-/// What can be decided. Each is an RBAC verb of its own on `recoveryplans`.
+/// Action of a Decision. Each is a separate RBAC verb on `recoveryplans`.
 #[derive(
     Serialize,
     Deserialize,
@@ -69,22 +69,22 @@ pub struct DecisionSpec {
     VariantArray,
 )]
 pub enum Action {
-    /// Begin the next attempt: all gates are asked afresh. Loosens nothing.
+    /// Starts the next attempt: all gates are evaluated again. Loosens nothing.
     Retry,
-    /// Go on although a control does not hold: the very one, in the very namespaces, that were shown. Ends with exceptions.
+    /// Proceeds although a control does not hold: exactly the control and the namespaces shown. The service ends as `WithExceptions`.
     Override,
-    /// Accept that the plan requires less of a service than was last accepted: just what was shown. Ends with exceptions.
+    /// Accepts that the plan requires less than was last accepted: exactly what was shown. The service ends as `WithExceptions`.
     AcceptLoosening,
 }
 
 impl Action {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The RBAC verb that permits it.
+    /// Returns the RBAC verb that permits the action.
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {

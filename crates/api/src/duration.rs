@@ -1,4 +1,4 @@
-//! Durations as people write them in a plan: `90s`, `1h30m`, `21d`.
+//! Durations as they are written in a plan: `90s`, `1h30m`, `21d`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Gates as a plan states them: a question with a verdict. `gate_types.rs` has the registry of them.
+//! Gates as a plan declares them. `gate_types.rs` has the registry of gate types.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, ObjectName};
 
-/// A gate's answer. `Unknown` never opens anything, and never seals anything.
+/// Verdict of a gate. `Unknown` never loosens and never tightens isolation.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Proved.
+    /// The gate's condition is proved.
     Pass,
-    /// Disproved.
+    /// The gate's condition is disproved.
     Fail,
-    /// Neither: missing, empty, timed out, malformed, not permitted, not yet.
+    /// Neither: the answer is missing, empty, late, malformed, forbidden, or not final yet.
     Unknown,
 }
 
 impl Verdict {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,32 +31,32 @@ impl Verdict {
     }
 }
 
-/// What a process has heard itself of a service's continuous gates, since it leads. What a record says besides may be the word of a
-/// leader that is long gone.
+/// Health of a service's continuous gates, as this process has observed it since it became leader. A recorded verdict does not count: a
+/// former leader may have written it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// They pass.
+    /// All continuous gates pass.
     Healthy,
-    /// One does not, or nobody can say.
+    /// At least one continuous gate does not pass, or its verdict is Unknown.
     Unhealthy,
-    /// None says anything else than that it passes, and not all of them have said that, or for long enough, yet.
+    /// No continuous gate fails, but not all have passed for `stableFor` since this process became leader.
     #[default]
     Unknown,
 }
 
-/// When in a service's life a gate is asked.
+/// Phase of a service's recovery in which a gate is evaluated.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// On what is about to be restored, before the clean room.
+    /// Before the clean room: the gate evaluates what is about to be restored.
     BeforeRestore,
-    /// On what runs in the clean room, before it is open.
+    /// In the clean room: the gate evaluates what runs there, before the service is opened.
     BeforeRelease,
-    /// For as long as the service is recovered. Dependents need these to pass.
+    /// While the service is recovered. Dependents need these gates to pass.
     Continuous,
 }
 
 impl Phase {
-    /// As written in a plan.
+    /// Returns the name in a plan.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,22 +71,22 @@ impl Phase {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatesSpec {
-    /// Asked of what is about to be restored, before anything of it runs.
+    /// Gates on what is about to be restored, evaluated before anything is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub before_restore: Vec<GateSpec>,
-    /// Asked of what runs in the clean room, before it is let out.
+    /// Gates on what runs in the clean room, evaluated before the service is opened.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub before_release: Vec<GateSpec>,
-    /// Asked for as long as the service is recovered.
+    /// Gates evaluated for as long as the service is recovered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub continuous: Vec<GateSpec>,
 }
 
 impl GatesSpec {
-    /// The gates of one phase.
+    /// Returns the gates of one phase.
     #[must_use]
     pub fn of(&self, phase: Phase) -> &[GateSpec] {
         match phase {
@@ -97,51 +97,52 @@ impl GatesSpec {
     }
 }
 
-/// One gate: a name, exactly one question, and how often and how strictly it is asked.
+/// One gate: a name, exactly one check, and how often and how strictly it is evaluated.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = crate::gate_types::exactly_one())]
 pub struct GateSpec {
-    /// Its name, unique among the gates of its service's phase.
+    /// Name, unique among the gates of the service's phase.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// Integrity: are all images on the approved list, by digest? Before restore of what is specified; later also of what
-    /// runs.
+    /// Integrity: all images are on the approved list, by digest. Before restore it checks the images in the specs; in later phases it
+    /// checks the running images too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<ImageDigestsSpec>,
 
-    /// Health: is every workload current, at no fewer replicas than were recorded?
+    /// Health: every workload is up to date, with at least the recorded number of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<WorkloadsSpec>,
 
-    /// Health: does an HTTP endpoint answer with this status?
+    /// Health: an HTTP endpoint answers with the expected status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSpec>,
 
-    /// It passes once it has passed without a break for this long. Default: at once.
+    /// How long the gate must pass without interruption before it counts as passed. Default: no wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_for: Option<Duration>,
 
-    /// It is asked at least this often, and at once when something it looks at changes. Default 10s.
+    /// Longest time between two evaluations. The gate is also evaluated at once when an object that it reads changes. Default: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
 
-    /// An answer that takes longer is Unknown. Default 10s.
+    /// Longest time an evaluation may take. The verdict is Unknown after it. Default: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 
-    /// So many Fails in a row are a failure, and need a Decision. Default 3.
+    /// Consecutive Fail verdicts after which the gate counts as failed and the service needs a Decision. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub failure_limit: Option<u32>,
 
-    /// Unknown for longer than this, `stableFor` not counted, asks for a person, and gives the slot back; it is still asked. Default 15m.
+    /// How long the gate may be Unknown, `stableFor` not counted. After it a person is needed and the service gives its slot back; the
+    /// gate is still evaluated. Default: 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_deadline: Option<Duration>,
 }
 
-/// Approved images, by digest. A tag alone never passes.
+/// Approved images, by digest. An image that is named by tag alone never passes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -149,7 +150,7 @@ pub struct GateSpec {
         .message("name exactly one of approved, approvedFrom")
 )]
 pub struct ImageDigestsSpec {
-    /// The digests themselves.
+    /// The approved digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 256),
@@ -158,37 +159,37 @@ pub struct ImageDigestsSpec {
     )]
     pub approved: Option<Vec<String>>,
 
-    /// A list kept elsewhere.
+    /// An object that holds the approved digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_from: Option<ApprovedFrom>,
 }
 
-/// Where the approved digests are kept.
+/// Object that holds the approved digests.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovedFrom {
-    /// A ConfigMap in the plan's namespace. Every value holds digests, one a line; `#` begins a comment.
+    /// ConfigMap in the plan's namespace. Every value holds digests, one per line; `#` begins a comment.
     pub config_map: ObjectName,
 }
 
-/// Which workloads are looked at.
+/// Selection of the workloads that the gate checks.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadsSpec {
-    /// Only workloads with these labels. Default: everything in the service's namespaces.
+    /// Only workloads with these labels. Default: all workloads in the service's namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// An endpoint and the status it must answer with. Redirects are not followed; bodies are never shown.
+/// An HTTP endpoint and its expected status. Redirects are not followed, and response bodies are not recorded.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSpec {
-    /// `http://` or `https://`; for the latter the certificate must verify against the public roots.
+    /// URL with scheme `http` or `https`. With `https` the certificate must verify against the public root certificates.
     #[schemars(length(min = 8, max = 2048), regex(pattern = "^https?://[^ ]+$"))]
     pub url: String,
-    /// The status that passes. Default 200.
+    /// Expected status code. Default: 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 599), extend("format" = "int32"))]
     pub status: Option<u16>,

@@ -1,72 +1,71 @@
-//! One word for why a gate answers as it does.
+//! Reasons of gate verdicts.
 
 use std::fmt;
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// Why a gate answers as it does, in `status.gates` of a ServiceRecovery. docs/conditions.md tells them by type of gate.
-///
-/// What a gate has yet to answer, or to go on answering, is told by a [`Reason`](crate::Reason) instead.
+/// Reason of a gate's verdict, in `status.gates` of a ServiceRecovery. docs/conditions.md lists them by gate type.
+/// || While a gate has no verdict yet, or its last one is stale, the entry has a [`Reason`](crate::Reason) instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum GateReason {
-    // Any gate.
-    /// The gate does not ask exactly one question, or not as its type wants it.
+    // All types of gates.
+    /// The gate does not set exactly one type, or its fields are invalid for the type.
     Malformed,
     /// No answer within the gate's `timeout`.
     TimedOut,
-    /// The gate hit a bug of its own.
+    /// The gate panicked: a bug in the operator.
     Panicked,
     /// The plan's account may not read what the gate reads.
     Forbidden,
     /// The API server does not accept the plan's account.
     Unauthorized,
-    /// The API server answered a read with another error.
+    /// A read failed with another error of the API server.
     ApiError,
     /// The API server did not answer.
     ApiUnreachable,
-    /// The operator's watch of a kind has not been confirmed for too long.
+    /// The operator's cache of a kind has not been confirmed by the API server for too long.
     CacheStale,
-    /// An object is not what its kind says.
+    /// An object does not match the schema of its kind.
     Unreadable,
-    /// There is nothing to judge.
+    /// There is nothing to evaluate.
     NothingFound,
-    /// What is judged is still on its way.
+    /// What the gate evaluates is still rolling out.
     InProgress,
 
     // `imageDigests`.
     /// All images are on the approved list.
     Approved,
-    /// A spec names an image by tag alone.
+    /// A spec names an image by tag only.
     NotPinned,
     /// A spec names an image that is not on the approved list.
     NotApproved,
     /// A container runs an image that is not on the approved list.
     RunningImageNotApproved,
-    /// A node does not report what a container runs.
+    /// A node does not report the image of a container.
     NoImageID,
-    /// A node reports an image by something else than a digest.
+    /// A node reports an image without a digest.
     MalformedImageID,
-    /// The ConfigMap of approved digests is not there.
+    /// The ConfigMap of approved digests does not exist.
     ListMissing,
-    /// The list approves no digest at all.
+    /// The list of approved digests is empty.
     ListEmpty,
-    /// The list holds something that is no digest.
+    /// The list of approved digests contains an invalid digest.
     MalformedDigest,
 
     // `workloads`.
-    /// All workloads are as they are specified, and ready.
+    /// All workloads are up to date and ready.
     Current,
     /// A workload that was ready has lost replicas.
     NotReady,
-    /// A Deployment has given up its roll-out.
+    /// A Deployment has exceeded its progress deadline.
     ProgressDeadlineExceeded,
     /// A Job has failed.
     JobFailed,
     /// A pod has failed.
     PodFailed,
-    /// A container of a pod keeps crashing.
+    /// A container of a pod is in CrashLoopBackOff.
     CrashLoopBackOff,
-    /// A Job is suspended, and not by its isolation.
+    /// A Job is suspended, and isolation did not suspend it.
     Suspended,
     /// Fewer replicas are specified than were recorded.
     FewerReplicas,
@@ -74,30 +73,30 @@ pub enum GateReason {
     ZeroReplicas,
     /// Zero replicas were recorded, and zero are specified.
     ZeroRecorded,
-    /// The record of replicas is no number.
+    /// The recorded number of replicas is not a number.
     MalformedRecord,
-    /// The gate belongs to another phase.
+    /// The gate does not apply to this phase.
     NotApplicable,
 
     // `http`.
-    /// The endpoint answers with the status that is wanted.
+    /// The endpoint answers with the expected status.
     Answers,
     /// The endpoint answers with another status.
     Status,
-    /// No connection to the endpoint can be made.
+    /// The connection to the endpoint failed.
     CannotConnect,
-    /// The endpoint accepts a connection, and gives no answer that is one.
+    /// The endpoint accepts connections, and sends no valid HTTP response.
     NoAnswer,
-    /// The URL is none, or is neither http nor https.
+    /// The URL is invalid, or its scheme is neither http nor https.
     MalformedUrl,
-    /// The URL holds credentials.
+    /// The URL contains credentials.
     CredentialsInUrl,
-    /// The endpoint's address is one that gates do not connect to.
+    /// The endpoint's address is in a range that gates may not connect to.
     AddressRefused,
 }
 
 impl GateReason {
-    /// As the API has it.
+    /// Returns the name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -1,31 +1,31 @@
-//! The registry of gates: one row for each type, from which whatever differs between them is read.
+//! Registry of gate types: one row per type with everything that differs between them.
 
 use kube::core::{Message, Rule};
 
 use crate::GateSpec;
 
-/// What a gate proves. A service without any integrity gate does not pass.
+/// What a gate proves. A service needs at least one integrity gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// That it works.
+    /// The service works.
     Health,
-    /// That it is what was approved.
+    /// The service is what was approved.
     Integrity,
 }
 
-/// What a gate is to a plan, by the question that it asks.
+/// One type of gate.
 #[derive(Debug)]
 pub struct GateType {
-    /// The field of a gate that holds the question.
+    /// Name of the field of `GateSpec` that selects this type.
     pub name: &'static str,
-    /// What it proves.
+    /// What the gate proves.
     pub class: Class,
-    /// Returns whether its answer is found in the service's namespaces. Such a gate has no answer for an external system.
+    /// Whether the gate reads objects in the service's namespaces. Such a gate cannot be evaluated for an external system.
     pub looks_into_namespaces: bool,
     is_asked_by: fn(&GateSpec) -> bool,
 }
 
-/// All types of gates, in the order in which messages name them.
+/// All gate types, in the order in which messages list them.
 pub static GATE_TYPES: [GateType; 3] = [
     GateType {
         name: "imageDigests",
@@ -47,26 +47,26 @@ pub static GATE_TYPES: [GateType; 3] = [
     },
 ];
 
-/// The fields of a gate that every type has: its name, and how often and how strictly it is asked.
+/// Fields of `GateSpec` that every type has.
 pub const COMMON_FIELDS: [&str; 6] =
     ["name", "stableFor", "interval", "timeout", "failureLimit", "unknownDeadline"];
 
 impl GateSpec {
-    /// Returns the type of this gate. `None`: it does not ask exactly one question, so it proves nothing.
+    /// Returns the type of this gate, or `None` unless exactly one type is set. Such a gate proves nothing.
     #[must_use]
     pub fn gate_type(&self) -> Option<&'static GateType> {
         let mut types = GATE_TYPES.iter().filter(|of| (of.is_asked_by)(self));
         types.next().filter(|_| types.next().is_none())
     }
 
-    /// Returns the name of its type, for people and metrics.
+    /// Returns the name of the gate's type, for messages and metrics.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         self.gate_type().map_or("malformed", |of| of.name)
     }
 }
 
-/// Returns the rule that a gate asks exactly one question.
+/// Returns the CEL rule that a gate sets exactly one type.
 pub(crate) fn exactly_one() -> Rule {
     let names: Vec<&str> = GATE_TYPES.iter().map(|of| of.name).collect();
     let asked: Vec<String> = names.iter().map(|name| format!("has(self.{name})")).collect();

@@ -39,56 +39,56 @@ pub use step::{StepAction, StepPhase, StepSpec};
 /// API group of all kinds.
 pub const GROUP: &str = "resurgam.dev";
 
-/// Label on an isolated namespace: [`Isolation::label`]. The admission policies go by it.
+/// Label on an isolated namespace with its level ([`Isolation::label`]). The admission policies select by it.
 pub const ISOLATION_LABEL: &str = "resurgam.dev/isolation";
-/// Annotation on an isolated namespace: why, for the fence's message.
+/// Annotation on an isolated namespace: the reason, for the write fence's message.
 pub const REASON_ANNOTATION: &str = "resurgam.dev/reason";
-/// Annotation on an isolated namespace: the incident, for the fence's message.
+/// Annotation on an isolated namespace: the incident, for the write fence's message.
 pub const INCIDENT_ANNOTATION: &str = "resurgam.dev/incident";
-/// Annotation on a stopped workload: how many replicas it had (for a CronJob or Job: whether it was suspended; for a
-/// DaemonSet: its node selector, as JSON).
+/// Annotation on a stopped workload with its state before: the number of replicas; for a CronJob or Job whether it was suspended; for a
+/// DaemonSet its node selector as JSON.
 pub const RECORDED_ANNOTATION: &str = "resurgam.dev/replicas";
-/// Annotation on a stopped StatefulSet: `whenScaled` of its volume claims' retention policy, where that was not `Retain`.
+/// Annotation on a stopped StatefulSet: `whenScaled` of its volume claim retention policy, if that was not `Retain`.
 pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
-/// Annotation on a stopped workload: UID of the Quarantine that stopped it. One of another seal is ignored.
+/// Annotation on a stopped workload: UID of the Quarantine that stopped it. Records of another Quarantine are ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
-/// Annotation on what delivers into an isolated namespace and was suspended: digest of the evidence that was taken before. One of an
-/// earlier sealing is ignored.
+/// Annotation on a GitOps object that was suspended: digest of the evidence captured before. Annotations of an earlier sealing are
+/// ignored.
 pub const EVIDENCE_ANNOTATION: &str = "resurgam.dev/evidence";
-/// Label on a ServiceAccount that was recreated: which sealing did it. One of an earlier sealing is ignored.
+/// Label on a recreated ServiceAccount: the sealing that recreated it. Labels of an earlier sealing are ignored.
 pub const SEALED_LABEL: &str = "resurgam.dev/sealed-as";
-/// Label on whatever we make in an isolated namespace.
+/// Label on every object that the operator creates in an isolated namespace.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// The one registry of field managers: one for each concern, so that no two of ours share a field by accident.
+/// Field managers for server-side apply, one per concern, so that no two of them own the same field by accident.
 pub mod field_manager {
-    /// Plan status, ServiceRecovery spec and status.
+    /// Status of RecoveryPlans; spec and status of ServiceRecoveries.
     pub const PLAN: &str = "resurgam-plan";
     /// `Quarantine.status.claimedBy`.
     pub const CLAIM: &str = "resurgam-claim";
-    /// The rest of a Quarantine's status, namespace labels, network policies, stopped workloads.
+    /// The rest of a Quarantine's status, namespace labels, NetworkPolicies, stopped workloads.
     pub const ISOLATION: &str = "resurgam-isolation";
     /// The admission policies.
     pub const FENCE: &str = "resurgam-fence";
-    /// What a step writes, as the plan's account.
+    /// Objects that a step writes with the plan's account.
     pub const STEP: &str = "resurgam-step";
 }
 
-/// How isolated a namespace is, from the tightest to the loosest: a later one is a loosening.
+/// Isolation level of a namespace, from the tightest to the loosest. A later variant is looser.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
-    /// Talks to nobody, nobody writes, nothing runs.
+    /// No network traffic, no writes, and nothing runs.
     Sealed,
-    /// Talks to nobody, nobody writes; processes are left alive.
+    /// No network traffic and no writes; processes keep running.
     Contained,
-    /// Runs what the plan put there, talks only to recovered dependencies.
+    /// Runs what the plan restored, and connects only to recovered dependencies.
     CleanRoom,
     /// Not isolated.
     Open,
 }
 
 impl Isolation {
-    /// Value of [`ISOLATION_LABEL`]; `None` when open, as then there is no label.
+    /// Returns the value of [`ISOLATION_LABEL`], or `None` for `Open`: an open namespace has no label.
     #[must_use]
     pub const fn label(self) -> Option<&'static str> {
         match self {
@@ -99,7 +99,7 @@ impl Isolation {
         }
     }
 
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Isolation {
     }
 }
 
-/// The CustomResourceDefinitions of all kinds, in the order in which people meet them.
+/// Returns the CustomResourceDefinitions of all kinds, in the order in which users meet them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![Incident::crd(), RecoveryPlan::crd(), ServiceRecovery::crd(), Quarantine::crd(), Decision::crd()]
@@ -125,19 +125,19 @@ pub struct ObjectName {
     pub name: String,
 }
 
-/// Account of the operator. Written into the admission policies, which know no parameters.
+/// Namespace of the operator. The admission policies contain it, as they have no parameters.
 pub const OPERATOR_NAMESPACE: &str = "resurgam-system";
 
-/// The operator's ServiceAccount, in its namespace.
+/// ServiceAccount of the operator, in [`OPERATOR_NAMESPACE`].
 pub const OPERATOR_ACCOUNT: &str = "resurgam";
 
-/// Where records of what was in isolated namespaces are kept: no tenant writes there.
+/// Namespace of the records of what isolated namespaces contained. Tenants cannot write there.
 pub const RECORDS_NAMESPACE: &str = "resurgam-records";
 
-/// Where the operator's pods try the cluster's network: denied nothing, and denied everything.
+/// Namespaces in which the operator's pods probe the cluster's network: one with no policy, one with default-deny.
 pub const PROBE_NAMESPACES: [&str; 2] = ["resurgam-probe", "resurgam-probe-denied"];
 
-/// Why a namespace is never isolated nor recovered, if it is one of those.
+/// Returns why the namespace is never isolated or recovered. `None`: it is not protected.
 #[must_use]
 pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
     match namespace {
@@ -150,23 +150,23 @@ pub fn protected_namespace(namespace: &str) -> Option<&'static str> {
     }
 }
 
-/// Name of a service's ServiceRecovery: `<plan>.<service>`. Service names carry no dot, so this is unambiguous.
+/// Returns the name of a service's ServiceRecovery, `<plan>.<service>`. It is unambiguous, as service names contain no dot.
 #[must_use]
 pub fn service_recovery_name(plan: &str, service: &str) -> String {
     format!("{plan}.{service}")
 }
 
-/// `observedGeneration` defaults to -1: kstatus takes an absent one for current.
+/// Schema of `observedGeneration`, with the default -1: kstatus reads an absent value as current.
 fn observed_generation_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int64", "default": -1})
 }
 
-/// A quantity that the schema leaves unsigned; `usize` carries a format that the API server does not know.
+/// Schema of a count without a `format`: the API server does not know the format that schemars writes for `usize`.
 fn count_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 0})
 }
 
-/// Names of namespaces and service accounts, bounded for CEL's cost.
+/// Name of a namespace or ServiceAccount. Its length is bounded to keep CEL's cost estimate within the API server's budget.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(transparent)]
 pub struct DnsLabel(pub String);

@@ -1,4 +1,4 @@
-//! `Quarantine`: isolates the namespace of its own name.
+//! `Quarantine`: isolates the namespace with the same name.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Isolation, ObjectName, ServiceKey};
 
-/// Isolates the namespace of its own name, for as long as it exists. Easy to make; deleting it is a release and needs
-/// the right to `release` it.
+/// Isolates the namespace with the same name for as long as the Quarantine exists. Deleting it releases the namespace, and needs the verb
+/// `release` on it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "resurgam.dev",
@@ -19,7 +19,7 @@ use super::{Isolation, ObjectName, ServiceKey};
     category = "recovery",
     status = "QuarantineStatus",
     derive = "PartialEq",
-    doc = "Isolates the namespace of its own name, for as long as it exists. Deleting it is a release.",
+    doc = "Isolates the namespace with the same name for as long as it exists. Deleting it releases the namespace.",
     printcolumn(name = "Isolation", type_ = "string", json_path = ".status.isolation"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -32,45 +32,45 @@ use super::{Isolation, ObjectName, ServiceKey};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct QuarantineSpec {
-    /// How tightly: `Contained` leaves processes alive, `Sealed` stops them once they are captured.
+    /// Isolation level: `Contained` leaves processes running, `Sealed` captures evidence and then stops them.
     #[serde(default)]
     pub isolation: QuarantineLevel,
 
-    /// Why, for whoever is refused by it.
+    /// Why the namespace is isolated. The write fence shows it to everyone whose request it denies.
     #[schemars(length(min = 1, max = 512))]
     pub reason: String,
 
-    /// The incident it belongs to.
+    /// The incident that the Quarantine belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_ref: Option<ObjectName>,
 
-    /// Isolates the namespace at this level whatever a recovery that claimed it asks for, a recovered one included. Setting or
-    /// tightening it is free; easing it or taking it away needs the right to `release`.
+    /// Isolates the namespace at this level, regardless of what a recovery requests, even a completed one. Setting or
+    /// tightening it needs no further right; easing or removing it needs the verb `release`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<QuarantineLevel>,
 
-    /// Whether evidence that could not be kept stops the sealing. It never stops containing.
+    /// Whether missing evidence blocks sealing. It never blocks containment.
     #[serde(default)]
     pub capture: CaptureMode,
 }
 
-/// Whether evidence that could not be kept stops the sealing.
+/// Whether missing evidence blocks sealing.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CaptureMode {
-    /// Nothing is stopped before all that was asked for is kept.
+    /// Nothing is stopped before all requested evidence is stored.
     #[default]
     Required,
-    /// What could not be kept is listed as missing, and what runs is stopped all the same.
+    /// Evidence that cannot be stored is listed as missing, and workloads are stopped regardless.
     BestEffort,
 }
 
-/// How tightly a Quarantine isolates when no recovery has claimed it.
+/// Isolation level of a Quarantine that no recovery has claimed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QuarantineLevel {
-    /// Talks to nobody, nobody writes; processes stay alive, as memory is evidence.
+    /// No network traffic and no writes. Processes keep running, as their memory is evidence.
     #[default]
     Contained,
-    /// Nothing runs either.
+    /// As `Contained`, and nothing runs.
     Sealed,
 }
 
@@ -83,48 +83,48 @@ impl From<QuarantineLevel> for Isolation {
     }
 }
 
-/// What is enforced, control by control, and who has claimed it.
+/// What is enforced, control by control, and the recovery that has claimed the Quarantine.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct QuarantineStatus {
-    /// The generation of the spec that this status answers to. -1: none yet.
+    /// Generation of the spec that this status reflects. -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::observed_generation_schema")]
     pub observed_generation: Option<i64>,
 
-    /// What is enforced now. Absent: nothing yet.
+    /// Isolation level that is enforced now. Absent: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
 
-    /// `2/4`: controls tried and found to hold, of all.
+    /// Number of controls that were tested and hold, of all controls, such as `2/4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub tested: Option<String>,
 
-    /// The one recovery that may ask for another level.
+    /// The recovery that may request another level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_by: Option<Claim>,
 
-    /// The claim that a hold took its level from, or kept it from. While it is the same claim still, nothing is loosened for
-    /// it: a next attempt begins anew.
+    /// A claim that a hold has overruled. Nothing is loosened for this claim, even after the hold is removed; the next attempt starts
+    /// with a new claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<Claim>,
 
-    /// Each control, and what is known of it.
+    /// State of each control.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub controls: Vec<Control>,
 
-    /// What was kept as evidence before anything was stopped.
+    /// Evidence that was stored before anything was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
 
-    /// GitOps objects elsewhere that deliver into this namespace, and what was done about each.
+    /// GitOps objects in other namespaces that deploy into this namespace, and what was done about each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub deliverers: Vec<Deliverer>,
 
-    /// Pods that were captured and deleted, and that no workload will bring back.
+    /// Pods without a controller that were captured and deleted. No workload recreates them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub unmanaged_pods: Vec<String>,
@@ -135,11 +135,12 @@ pub struct QuarantineStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// One recovery's hold on a Quarantine. Taken with a resourceVersion precondition; a second one is refused.
+/// The claim of one recovery on a Quarantine. It is written with a resourceVersion precondition, so that two recoveries cannot both hold
+/// one.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
-    /// UID of the plan. A claim moves only when that plan is gone.
+    /// UID of the plan. Another plan can take over the claim only after this plan is deleted.
     #[schemars(length(min = 1, max = 64))]
     pub plan_uid: String,
     /// Namespace of the plan.
@@ -148,20 +149,20 @@ pub struct Claim {
     /// Name of the plan.
     #[schemars(length(min = 1, max = 63))]
     pub plan: String,
-    /// The service that the namespace belongs to.
+    /// The service that owns the namespace.
     #[schemars(length(min = 1, max = 63))]
     pub service: String,
-    /// Which attempt at it.
+    /// The attempt at recovering the service.
     #[schemars(range(min = 1))]
     pub attempt: i64,
-    /// `namespace/plan/service`, for people.
+    /// `namespace/plan/service`, for display.
     #[serde(default)]
     #[schemars(length(max = 200))]
     pub display: String,
 }
 
 impl Claim {
-    /// The claimant for people: its `display`, or the names that it is made of.
+    /// Returns the claimant for messages: `display`, or the names that it consists of.
     #[must_use]
     pub fn display_name(&self) -> String {
         if self.display.is_empty() { self.key().to_string() } else { self.display.clone() }
@@ -169,7 +170,7 @@ impl Claim {
 }
 
 impl Claim {
-    /// The service that holds this claim.
+    /// Returns the service that holds this claim.
     #[must_use]
     pub fn key(&self) -> ServiceKey {
         ServiceKey {
@@ -179,29 +180,29 @@ impl Claim {
         }
     }
 
-    /// The name of the ServiceRecovery that holds this claim, in `plan_namespace`.
+    /// Returns the name of the ServiceRecovery that holds this claim, in `plan_namespace`.
     #[must_use]
     pub fn service_recovery(&self) -> String {
         super::service_recovery_name(&self.plan, &self.service)
     }
 }
 
-/// One control and what is known of it.
+/// State of one control.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Control {
-    /// Which one.
+    /// Name of the control.
     pub name: ControlName,
-    /// What is known of it.
+    /// State of the control.
     pub state: ControlState,
-    /// How that is known, or why it is not.
+    /// How the state was determined, or why it is unknown.
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub message: String,
-    /// Since when this state holds.
+    /// Since when the control has been in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// When it was last tried.
+    /// When the control was last tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<Time>,
 }
@@ -209,26 +210,26 @@ pub struct Control {
 /// The controls of a Quarantine.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControlName {
-    /// The namespace's labels and annotations cannot be changed, nor the namespace deleted.
+    /// The namespace's label and annotations cannot be changed, and the namespace cannot be deleted.
     Lock,
-    /// The API server refuses writes and connections in the namespace.
+    /// The API server denies writes and connections to pods in the namespace.
     Fence,
-    /// The accounts of the namespace write nowhere, nobody binds them to new rights, and its volumes are not given away.
+    /// The namespace's ServiceAccounts cannot write anywhere or gain rights, and its volumes cannot be given to another namespace.
     Guard,
-    /// NetworkPolicies deny traffic both ways.
+    /// NetworkPolicies deny all traffic in both directions.
     Network,
-    /// Workloads are at zero, CronJobs and Jobs suspended.
+    /// Workloads are scaled to zero; CronJobs and Jobs are suspended.
     Workloads,
-    /// Tokens that were issued to the namespace's service accounts are void.
+    /// Tokens issued to the namespace's ServiceAccounts before are revoked.
     Identity,
 }
 
 impl ControlName {
-    /// All of them.
+    /// All controls.
     pub const ALL: [Self; 6] =
         [Self::Lock, Self::Fence, Self::Guard, Self::Network, Self::Workloads, Self::Identity];
 
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -242,27 +243,27 @@ impl ControlName {
     }
 }
 
-/// What is known of a control.
+/// State of a control.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControlState {
-    /// Written, and not tried yet.
+    /// In place, and not tested yet.
     Enforced,
-    /// Tried, and it held.
+    /// Tested, and it holds.
     Tested,
-    /// It does not hold, or is not in place.
+    /// Not in place, or tested and found not to hold.
     NotEnforced,
-    /// Written, and there is no way to try it here.
+    /// In place, and this cluster offers no way to test it.
     Unverifiable,
-    /// Not asked for at this level.
+    /// Not part of this isolation level.
     NotRequired,
 }
 
 impl ControlState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 5] =
         [Self::Enforced, Self::Tested, Self::NotEnforced, Self::Unverifiable, Self::NotRequired];
 
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -275,58 +276,58 @@ impl ControlState {
     }
 }
 
-/// Evidence kept before anything was stopped, in the evidence store, under its own digest.
+/// Evidence captured before anything was stopped. The evidence store keeps it under its digest.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Capture {
-    /// Digest of the captured manifests and events; the object in the store is named by it.
+    /// Digest of the captured manifests and events. The object in the store is named after it.
     #[schemars(length(equal = 71))]
     pub digest: String,
-    /// When.
+    /// When it was captured.
     pub at: Time,
-    /// How many objects it holds.
+    /// Number of objects in it.
     #[schemars(range(min = 0))]
     pub objects: i64,
-    /// How many containers' logs it holds, encrypted. Absent: none were asked for.
+    /// Number of containers whose logs are in it, encrypted. Absent: no logs were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub logs: Option<i64>,
-    /// VolumeSnapshots that were cut, by name.
+    /// Names of the VolumeSnapshots that were created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub snapshots: Vec<String>,
-    /// What could not be kept, and why. Empty: everything was kept.
+    /// Evidence that could not be stored, and why. Empty: everything was stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 256)))]
     pub missing: Vec<String>,
 }
 
-/// A GitOps object that delivers into an isolated namespace. What it writes there is refused in any case.
+/// A GitOps object that deploys into an isolated namespace. The write fence denies its writes in any case.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct Deliverer {
     /// `Kustomization`, `HelmRelease` or `Application`.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// Where it is.
+    /// Namespace of the object.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// What was done about it.
     pub state: DelivererState,
-    /// Why it was not suspended: whom else that would harm.
+    /// Why it was not suspended: what else it deploys.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
 }
 
-/// What was done about a GitOps object that delivers into an isolated namespace.
+/// What was done about a GitOps object that deploys into an isolated namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DelivererState {
-    /// Suspended by us, as nothing else hangs on it.
+    /// Suspended by the operator: it deploys into isolated namespaces only.
     Suspended,
-    /// Left running: it carries others too. It fails on this namespace until that is let out.
+    /// Left running, as it deploys elsewhere too. Its writes to this namespace fail until the namespace is released.
     Denied,
 }

@@ -1,4 +1,4 @@
-//! One word for why a Quarantine is as it is.
+//! Reasons of a Quarantine's conditions.
 
 use std::fmt;
 
@@ -6,41 +6,41 @@ use strum::{IntoStaticStr, VariantArray};
 
 use crate::Isolation;
 
-/// The reason of a Quarantine's conditions. docs/conditions.md says who clears each.
+/// Reason of a Quarantine's conditions. docs/conditions.md says who clears each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum QuarantineReason {
-    // On its way, by what comes next.
-    /// The isolation lists are written.
+    // In progress: the next action.
+    /// The isolation lists are being written.
     WritingLists,
-    /// The namespace's label is written.
+    /// The namespace's label is being written.
     Labelling,
-    /// Lock, fence and guard are tried at every API server.
+    /// Lock, fence and guard are being tested on every API server.
     TryingFence,
-    /// Network policies are written.
+    /// NetworkPolicies are being written.
     WritingPolicies,
-    /// Evidence is captured.
+    /// Evidence is being captured.
     Capturing,
-    /// Workloads are scaled to zero.
+    /// Workloads are being scaled to zero.
     Stopping,
-    /// Pods have yet to end.
+    /// Pods have not ended yet.
     AwaitingPods,
-    /// ServiceAccounts are recreated.
+    /// ServiceAccounts are being recreated.
     RenewingIdentities,
-    /// Whether the cluster's network enforces the policies is tried.
+    /// Pods are testing whether the cluster's network enforces NetworkPolicies.
     TryingNetwork,
 
-    // What failed.
-    /// The fence was tried, and not seen to refuse everywhere.
+    // Failures.
+    /// The fence was tested, and did not deny writes on every API server.
     FenceNotVerified,
     /// The Quarantine's own finalizer could not be written.
     FinalizerFailed,
-    /// Evidence could not be kept as it is asked for.
+    /// Evidence could not be stored as requested.
     CaptureFailed,
     /// The isolation lists could not be written.
     ListFailed,
     /// The namespace's label could not be written.
     LabelFailed,
-    /// Network policies could not be written, or removed.
+    /// NetworkPolicies could not be written or removed.
     NetworkFailed,
     /// Workloads could not be scaled to zero.
     StopFailed,
@@ -48,42 +48,42 @@ pub enum QuarantineReason {
     PodsFailed,
     /// ServiceAccounts could not be recreated.
     IdentityFailed,
-    /// The API server refused another call, or did not answer.
+    /// The API server denied another call, or did not answer.
     CallFailed,
 
-    // What somebody has to clear.
-    /// Contained, and only pods on the network of their nodes are not cut off: sealing stops them.
+    // States that a person has to clear.
+    /// Contained, except pods on the host network, which no NetworkPolicy isolates. Sealing stops them.
     HostNetworkPods,
-    /// Only the network does not isolate: everything else that the level needs is in place.
+    /// The cluster's network does not enforce NetworkPolicies. Everything else that the level needs is in place.
     NetworkNotEnforced,
-    /// Pods that only their node can stop.
+    /// Static pods run in the namespace. Only their node can stop them.
     StaticPods,
-    /// The namespace is not there.
+    /// The namespace does not exist.
     NamespaceMissing,
-    /// The namespace is never isolated.
+    /// The namespace is protected: it is never isolated.
     Protected,
 
-    // In place: the level.
-    /// Contained, as it is asked for.
+    // The level is in place.
+    /// Contained, as requested.
     Contained,
-    /// Sealed, as it is asked for.
+    /// Sealed, as requested.
     Sealed,
-    /// A clean room, as it is asked for.
+    /// In the clean room, as requested.
     CleanRoom,
-    /// Open, as it is asked for.
+    /// Open, as requested.
     Open,
 
-    // Of the condition `FenceIntact`.
+    // Reasons of the condition `FenceIntact`.
     /// The admission policies are as this operator wrote them.
     AsWritten,
-    /// The admission policies are of a newer version, and left as they are.
+    /// A newer version wrote the admission policies. This operator does not change them.
     Newer,
-    /// An admission policy is missing, or differs.
+    /// An admission policy is missing or has been changed.
     Missing,
 }
 
 impl QuarantineReason {
-    /// As the API has it.
+    /// Returns the name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -91,7 +91,7 @@ impl QuarantineReason {
 }
 
 impl From<Isolation> for QuarantineReason {
-    /// The reason of `Ready` where the level is in place.
+    /// Returns the reason of `Ready` if the level is in place.
     fn from(level: Isolation) -> Self {
         match level {
             Isolation::Contained => Self::Contained,

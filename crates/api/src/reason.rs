@@ -1,4 +1,4 @@
-//! One word for why something is as it is: in conditions, in what blocks a service, in what a person is asked, in Events.
+//! Reasons of plans and services: in conditions, blockers, needed decisions and Events.
 
 use std::fmt;
 
@@ -6,55 +6,54 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// Why a service or a plan is as it is. docs/conditions.md says who clears each.
-///
-/// A gate's own reasons are words of that gate, and no control flow depends on them.
+/// Reason of the state of a service or a plan. docs/conditions.md says who clears each.
+/// || The reasons of gate verdicts are separate ([`GateReason`](crate::GateReason)); no control flow depends on them.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr, VariantArray,
 )]
 pub enum Reason {
-    // What a service waits for. It goes on by itself.
+    // Reasons to wait that clear without a person.
     /// A dependency is not recovered, or its continuous gates do not pass.
     Dependency,
     /// As the reason of a condition: [`Reason::Dependency`].
     WaitingForDependencies,
-    /// As many units are under way as `maxParallel` allows.
+    /// All `maxParallel` slots are taken.
     Slot,
-    /// A member of its group is behind, or held up.
+    /// Another member of the service's group is behind or blocked.
     WaitingForGroup,
-    /// Its Quarantine is on its way to the level that was asked for.
+    /// The Quarantine has not reached the requested level yet.
     Isolation,
-    /// A gate fails, and not often enough to count.
+    /// A gate fails, fewer than `failureLimit` times in a row.
     GateFailing,
-    /// A gate cannot say; for too long, a person is asked.
+    /// A gate's verdict is Unknown. After its `unknownDeadline` a person is needed.
     GateUnknown,
-    /// The steps of another member of its group come first.
+    /// The steps of another member of the group come first.
     WaitingForSteps,
-    /// A step runs.
+    /// A step is running.
     StepRunning,
-    /// A step is started again later.
+    /// A step will be started again.
     StepPending,
-    /// The API server did not answer, or was busy.
+    /// The API server did not answer, or was overloaded.
     ApiServer,
-    /// Somebody else wrote in between.
+    /// Another client changed the object in the meantime.
     Conflict,
-    /// The plan changed while something was being done.
+    /// The plan changed while an effect was being carried out.
     PlanChanged,
-    /// A live read of what was last accepted differed from the cache.
+    /// A live read of the last accepted requirements differed from the cache.
     NotAccepted,
     /// A live read of a dependency differed from the cache.
     DependencyNotRecovered,
-    /// The ServiceRecovery was deleted in between.
+    /// The ServiceRecovery was deleted in the meantime.
     ServiceRecoveryMissing,
-    /// The plan has lost the step in between.
+    /// The step was removed from the plan in the meantime.
     StepMissing,
-    /// The plan's account is not known yet.
+    /// The plan's ServiceAccount is not in the cache yet.
     AccountUnknown,
 
-    // What somebody has to clear.
-    /// This version cannot read the object, and leaves it as it is.
+    // Blockers that a person has to clear.
+    /// This version cannot decode the object, and leaves it unchanged.
     Unreadable,
-    /// The plan's account may not create the Quarantine.
+    /// The plan's ServiceAccount may not create the Quarantine.
     QuarantineNotGranted,
     /// The plan's Quarantine was deleted in this attempt, and is not created again.
     QuarantineReleased,
@@ -64,130 +63,130 @@ pub enum Reason {
     QuarantineNotReady,
     /// Another plan or service has claimed the namespace.
     ClaimedByAnother,
-    /// The plan's account lacks `recover` on the Quarantine by name.
+    /// The plan's ServiceAccount lacks the verb `recover` on the Quarantine.
     RecoverNotGranted,
-    /// The API server refused the operator.
+    /// The API server denied a request of the operator.
     Refused,
-    /// The Incident is not there.
+    /// The Incident does not exist.
     IncidentMissing,
-    /// The Incident cannot be read.
+    /// The Incident could not be read.
     IncidentUnknown,
-    /// The plan's account is not there.
+    /// The plan's ServiceAccount does not exist.
     ServiceAccountMissing,
-    /// Whether the plan's account is there cannot be told.
+    /// The operator cannot determine whether the plan's ServiceAccount exists.
     ServiceAccountUnknown,
     /// The plan is suspended.
     Suspended,
-    /// The operator panicked.
+    /// The operator panicked: a bug.
     Panicked,
 
-    // What a person is asked.
+    // Reasons to ask for a Decision.
     /// A gate failed `failureLimit` times in a row.
     GateFailed,
-    /// A step was refused, or cannot work.
+    /// A step was denied, or cannot succeed.
     StepFailed,
     /// A continuous gate of an open service fails.
     Regressed,
-    /// Somebody on call holds a namespace of it.
+    /// A hold keeps one of the service's namespaces isolated.
     Held,
-    /// A service that was let in or out has been isolated again.
+    /// A service that was in the clean room or open has been isolated again.
     IsolatedAgain,
-    /// Its namespace is open, and this plan did not open it.
+    /// The namespace is open, and this plan did not open it.
     AlreadyOpen,
-    /// A namespace is not claimed for this attempt any more.
+    /// This attempt no longer holds the claim on a namespace.
     ClaimLost,
-    /// A control of its Quarantine was tried and does not hold.
+    /// A control of the Quarantine was tested and does not hold.
     ControlNotEnforced,
-    /// The plan requires less than was last accepted.
+    /// The plan requires less than what was last accepted.
     Loosened,
-    /// A workload asks of its node what Pod Security `baseline` forbids.
+    /// A workload needs host access that Pod Security `baseline` forbids.
     HostAccess,
-    /// The plan's steps changed while they were carried out.
+    /// The plan's steps changed while they were running.
     StepsChanged,
 
-    // What is wrong with a plan.
-    /// A dependency that the plan does not have.
+    // Problems of a plan.
+    /// A service depends on one that is not in the plan.
     UnknownService,
     /// Services depend on each other.
     Cycle,
-    /// `order: Tiers`, and no tier.
+    /// The plan has `order: Tiers`, and the service has no tier.
     TierMissing,
-    /// Members of a group are of different tiers.
+    /// The members of a group have different tiers.
     GroupTiersDiffer,
-    /// One namespace, two services.
+    /// Two services have the same namespace.
     NamespaceShared,
-    /// A namespace that is never isolated.
+    /// The namespace is protected: it is never isolated.
     ProtectedNamespace,
-    /// Two services of one name.
+    /// Two services have the same name.
     DuplicateService,
-    /// Two gates of one name in one phase.
+    /// Two gates of one phase have the same name.
     DuplicateGate,
-    /// Two steps of one name.
+    /// Two steps have the same name.
     DuplicateStep,
-    /// Two entries of one name under `resume`.
+    /// Two entries under `resume` have the same name.
     DuplicateResume,
-    /// An entry under `resume` is in no namespace of the service.
+    /// An entry under `resume` names a namespace that the service does not have.
     ResumeElsewhere,
-    /// A gate that asks not exactly one question.
+    /// A gate does not set exactly one type.
     MalformedGate,
-    /// A step that does not exactly one thing.
+    /// A step does not set exactly one action.
     MalformedStep,
-    /// An entry under `resume` that names not exactly one thing.
+    /// An entry under `resume` does not name exactly one object.
     MalformedResume,
-    /// No gate in a phase, or no integrity gate.
+    /// A phase has no gate, or the service has no integrity gate.
     Ungated,
-    /// An empty list of steps.
+    /// The list of steps is empty.
     NoSteps,
-    /// Steps, and no namespace.
+    /// The service has steps and no namespace.
     NothingToRestore,
 
-    // Where services and plans stand.
+    // States of services and plans.
     /// The plan names no Incident.
     Dormant,
-    /// Not all services are recovered.
+    /// Not all services are recovered yet.
     Progressing,
     /// A service needs a Decision.
     NeedsDecision,
     /// No Decision is needed.
     NotNeeded,
-    /// Recovered, and continuous gates do not all pass.
+    /// Recovered, but not all continuous gates pass.
     Unhealthy,
     /// Everything is recovered.
     Recovered,
-    /// Recovered, though something was let pass.
+    /// Recovered, with accepted exceptions.
     WithExceptions,
-    /// Not recovered, so its health does not count.
+    /// Not recovered, so that its health does not count.
     NotRecovered,
     /// All continuous gates pass.
     GatesPass,
-    /// A gate has not answered since it is asked.
+    /// A gate has not been evaluated yet.
     NotAsked,
-    /// A gate has passed, and not for `stableFor` yet.
+    /// A gate passes, but not for `stableFor` yet.
     Stabilising,
-    /// A gate's last answer is too old to count.
+    /// A gate's last verdict is too old to count.
     Stale,
-    /// The plan names the service no more.
+    /// The plan no longer contains the service.
     NotInPlan,
-    /// An attempt ended because its plan was replaced by another of its name.
+    /// The attempt ended because another plan of the same name replaced its plan.
     PlanReplaced,
-    /// A word of another version.
+    /// A reason that this version does not know.
     Other,
 }
 
 impl Reason {
-    /// As the API has it.
+    /// Returns the name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// Returns whether only a Decision clears it. Others clear when what they tell of does.
+    /// Returns whether only a Decision clears this reason. Other reasons clear with their cause.
     #[must_use]
     pub const fn is_latched(self) -> bool {
         matches!(self, Self::GateFailed | Self::StepFailed)
     }
 
-    /// Returns whether a service merely waits for its turn.
+    /// Returns whether the service merely waits for its turn.
     #[must_use]
     pub const fn is_in_turn(self) -> bool {
         matches!(
@@ -204,8 +203,7 @@ impl Reason {
         )
     }
 
-    /// Returns whether what it tells of clears without anybody doing anything: it is the service's turn that is waited for, or the next
-    /// look, as something else was written in between.
+    /// Returns whether the reason clears without anybody's action: with the service's turn, or at the next pass after a concurrent write.
     #[must_use]
     pub const fn clears_by_itself(self) -> bool {
         self.is_in_turn()
@@ -235,7 +233,7 @@ impl Serialize for Reason {
 }
 
 impl<'de> Deserialize<'de> for Reason {
-    /// Reads any word: an object of a newer version must not be unreadable for its reasons.
+    /// Accepts any text: an object of a newer version must be readable in spite of its reasons.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         Ok(word.parse().unwrap_or(Self::Other))

@@ -1,4 +1,4 @@
-//! `RecoveryPlan`: services, what they depend on, and what must be proved of them.
+//! `RecoveryPlan`: services, their dependencies, and the gates they must pass.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::gate::GatesSpec;
 use super::{DnsLabel, Duration, ObjectName, Reason, StepSpec};
 
-/// Services in the order of their dependencies, each let out only after its gates pass. Without `incidentRef` it is
-/// Dormant: checked, and never acting. Apply it server-side: a large plan does not fit client-side apply.
+/// Services in the order of their dependencies. Each is opened only after its gates pass. Without `incidentRef` the plan is Dormant: it
+/// is validated and does nothing. Apply it server-side: a large plan exceeds the limits of client-side apply.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "resurgam.dev",
@@ -21,7 +21,7 @@ use super::{DnsLabel, Duration, ObjectName, Reason, StepSpec};
     namespaced,
     status = "RecoveryPlanStatus",
     derive = "PartialEq",
-    doc = "Services in the order of their dependencies, each let out only after its gates pass.",
+    doc = "Services in the order of their dependencies. Each is opened only after its gates pass.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Recovered", type_ = "string", json_path = ".status.progress"),
@@ -38,35 +38,36 @@ use super::{DnsLabel, Duration, ObjectName, Reason, StepSpec};
         .message("incidentRef is set once: a plan that was armed stays armed")
 )]
 pub struct RecoveryPlanSpec {
-    /// The incident that this plan recovers from. Absent: the plan is Dormant. Setting it, once, arms the plan.
+    /// The incident that this plan recovers from. Absent: the plan is Dormant. Setting it arms the plan; it can be set only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_ref: Option<ObjectName>,
 
-    /// The service account, in the plan's namespace, as which every step writes and every gate reads.
+    /// ServiceAccount in the plan's namespace with which every step writes and every gate reads.
     pub service_account_name: DnsLabel,
 
-    /// What else makes services wait for each other.
+    /// Ordering of services in addition to `dependsOn`.
     #[serde(default)]
     pub order: Order,
 
-    /// What to do about a namespace that has no Quarantine.
+    /// What happens if a namespace has no Quarantine.
     #[serde(default)]
     pub quarantine_policy: QuarantinePolicy,
 
-    /// Start nothing new. Isolation and continuous gates go on.
+    /// Starts nothing new while true. Isolation and continuous gates stay in force.
     #[serde(default)]
     pub suspend: bool,
 
-    /// So many services (or `together` groups) at once. Whoever waits for a person gives the slot back.
+    /// Maximum number of services (or `together` groups) that are recovered at the same time. One that waits for a person gives its slot
+    /// back.
     #[serde(default = "default_max_parallel")]
     #[schemars(range(min = 1, max = 500))]
     pub max_parallel: i32,
 
-    /// What every service has.
+    /// Defaults for all services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Defaults>,
 
-    /// What was promised. Reported against; never a reason to loosen anything.
+    /// Recovery objectives. They are reported against, and never loosen anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
 
@@ -83,110 +84,110 @@ fn default_max_parallel() -> i32 {
     6
 }
 
-/// What else makes services wait for each other, beside `dependsOn`.
+/// Ordering of services in addition to `dependsOn`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Nothing else. Tiers only break ties for slots.
+    /// None. Tiers only decide who gets a slot first.
     #[default]
     Dependencies,
-    /// Every service also waits for all services of the nearest lower tier. For estates whose edges nobody knows.
+    /// Every service also waits for all services of the nearest lower tier. For estates whose dependencies are not known.
     Tiers,
 }
 
-/// What to do about a namespace that has no Quarantine.
+/// What happens if a namespace has no Quarantine.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QuarantinePolicy {
-    /// Its service waits, saying so.
+    /// The service waits, and its status names the missing Quarantine.
     #[default]
     Require,
-    /// An armed plan makes it, at `Contained`, as the plan's account: once in each attempt. One that is deleted after that is a
-    /// release, and stays one.
+    /// An armed plan creates a Quarantine at `Contained` with the plan's account, once per attempt. If that is deleted later, it counts
+    /// as released and is not created again.
     Create,
 }
 
-/// What every service has.
+/// Defaults for all services.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
-    /// Gates that every service has; its own are added.
+    /// Gates of every service, in addition to its own.
     #[serde(default)]
     pub gates: GatesSpec,
 }
 
-/// What was promised.
+/// Recovery objectives of a plan.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Objectives {
-    /// Recovery time objective of the whole plan.
+    /// Recovery time objective (RTO) of the whole plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_time: Option<Duration>,
 }
 
-/// One service: what people miss when it is gone.
+/// One service.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceSpec {
-    /// Its name, unique in the plan.
+    /// Name, unique in the plan.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What people call it.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 120))]
     pub title: Option<String>,
 
-    /// Who can clear what blocks it.
+    /// Person or team that can clear the service's blockers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub owner: Option<String>,
 
-    /// Its place in the default order of an organisation's services, 0 first.
+    /// The service's place in the organisation's default order. 0 comes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 99))]
     pub tier: Option<i32>,
 
-    /// Services of the same group need each other, and go as one: in together, out together.
+    /// Name of a group. The services of a group are restored and opened together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<DnsLabel>,
 
-    /// Its namespaces. Default: the one of its own name. An empty list: an external system.
+    /// Namespaces of the service. Default: the namespace with the service's name. An empty list: an external system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub namespaces: Option<Vec<DnsLabel>>,
 
-    /// The services that must be recovered, and healthy, first.
+    /// Services that must be recovered and healthy before this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub depends_on: Vec<DnsLabel>,
 
-    /// Its own gates, added to the plan's defaults.
+    /// Gates of this service, in addition to the plan's defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gates: Option<GatesSpec>,
 
-    /// How it is restored. Default: every workload is scaled to what was recorded.
+    /// Steps that restore the service. Default: every workload is scaled to its recorded number of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub restore: Option<Vec<StepSpec>>,
 
-    /// What its clean room may talk to, beside itself, its group and its recovered dependencies. Default: nothing.
+    /// What the clean room may connect to, in addition to the service itself, its group and its recovered dependencies. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean_room: Option<CleanRoomSpec>,
 
-    /// CronJobs and Jobs that are resumed once the service is recovered. All others stay suspended, for people.
+    /// CronJobs and Jobs that are resumed once the service is recovered. All others stay suspended until a person resumes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub resume: Vec<ResumeSpec>,
 
-    /// Says out loud that a phase has no gate, or that there is no integrity gate. Ends as `WithExceptions`.
+    /// States explicitly that a phase has no gate, or that the service has no integrity gate. The service ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ungated: Option<Ungated>,
 
-    /// What happens when a recovered service's continuous gate fails.
+    /// What happens when a continuous gate of the recovered service fails.
     #[serde(default)]
     pub on_regression: OnRegression,
 }
 
-/// A CronJob or Job that isolating suspended, and that is resumed once its service is recovered.
+/// A suspended CronJob or Job that is resumed once its service is recovered.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = kube::core::Rule::new("has(self.cronJob) != has(self.job)").message("name exactly one of cronJob, job"))]
@@ -199,49 +200,49 @@ pub struct ResumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub job: Option<String>,
-    /// Its namespace. May be left out where the service has one only.
+    /// Namespace of the object. Optional if the service has one namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<DnsLabel>,
-    /// What to do about a CronJob that would at once start the run that it missed.
+    /// What happens to a CronJob that would start a missed run as soon as it is resumed.
     #[serde(default)]
     pub missed_run: MissedRun,
 }
 
-/// What to do about a CronJob that would at once start the run that it missed.
+/// What happens to a CronJob that would start a missed run as soon as it is resumed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissedRun {
-    /// It stays suspended until a person resumes it, knowing what fires.
+    /// It stays suspended until a person resumes it.
     #[default]
     Hold,
-    /// It is resumed, and the run starts.
+    /// It is resumed, and the missed run starts.
     Fire,
 }
 
-/// What a service's clean room may talk to, beside itself, its group and its recovered dependencies.
+/// What a service's clean room may connect to, in addition to the service itself, its group and its recovered dependencies.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CleanRoomSpec {
-    /// Services of the cluster itself that its pods may connect to. Each is a hole, and is reported as one.
+    /// Cluster services that the pods may connect to. Each is an egress exception, and is reported in the status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
 
-    /// Says out loud that its pods need what Pod Security `baseline` forbids, such as the host's network or files. It takes effect
-    /// once a person has accepted it by a Decision `AcceptLoosening`. Default: such pods are refused.
+    /// States explicitly that the pods need what Pod Security `baseline` forbids, such as the host's network or files. It takes effect
+    /// after a person has accepted it by a Decision `AcceptLoosening`. Default: such pods are denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_access: Option<HostAccess>,
 }
 
-/// Why the pods of a service need what Pod Security `baseline` forbids.
+/// Why the service's pods need what Pod Security `baseline` forbids.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostAccess {
-    /// The reason, for those who must accept it, and answer for it.
+    /// The reason, for the person who decides on it.
     #[schemars(length(min = 1, max = 512))]
     pub reason: String,
 }
 
-/// A service of the cluster itself: through each of them an intruder can send data out, or orders in.
+/// A service of the cluster itself. An intruder can send data out, or receive commands, through each of them.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClusterService {
     /// The cluster's DNS in `kube-system`, port 53.
@@ -253,7 +254,7 @@ pub enum ClusterService {
 }
 
 impl ClusterService {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -263,59 +264,59 @@ impl ClusterService {
     }
 }
 
-/// Why a service goes without gates.
+/// Why a service has no gates.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ungated {
-    /// The reason, for those who must answer for it.
+    /// The reason, for those who are accountable for it.
     #[schemars(length(min = 1, max = 512))]
     pub reason: String,
 }
 
-/// What happens when a recovered service's continuous gate fails.
+/// What happens when a continuous gate of a recovered service fails.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRegression {
-    /// It stays open, its dependents are held, and a person is asked.
+    /// The service stays open, its dependents wait, and a person decides.
     #[default]
     Hold,
 }
 
-/// Where a plan stands: counts and the top blockers. Each service has a ServiceRecovery with the whole story.
+/// Progress of the plan: counts and the main blockers. The ServiceRecovery of each service has the details.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryPlanStatus {
-    /// The generation of the spec that this status answers to. -1: none yet.
+    /// Generation of the spec that this status reflects. -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::observed_generation_schema")]
     pub observed_generation: Option<i64>,
 
-    /// `12/31`: services recovered, of all.
+    /// Number of recovered services of all services, such as `12/31`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub progress: Option<String>,
 
-    /// Services in all.
+    /// Number of services.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub total: i32,
-    /// Services recovered.
+    /// Number of services that are recovered.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub recovered: i32,
-    /// Services being recovered now.
+    /// Number of services that are being recovered.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub running: i32,
-    /// Services that wait for another service, a slot or a Quarantine.
+    /// Number of services that wait for another service, a slot or a Quarantine.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub waiting: i32,
-    /// Services that wait for a person.
+    /// Number of services that wait for a person.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub needs_decision: i32,
 
-    /// The root blockers, the one that holds most services first.
+    /// Root blockers, the one that holds up most services first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub blocked_by: Vec<Blocker>,
@@ -333,29 +334,29 @@ pub struct RecoveryPlanStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What holds services back, and who can clear it.
+/// A root blocker.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
-    /// The service at the root.
+    /// The service at the root of the chain of waiting services.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// One word for it, such as `GateFailed` or `QuarantineMissing`.
+    /// Reason, such as `GateFailed` or `QuarantineMissing`.
     #[schemars(length(max = 64))]
     pub reason: Reason,
-    /// The culprit, in words.
+    /// What blocks the service, and who can clear it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
-    /// How many services wait for it, directly or not.
+    /// Number of services that wait for it, directly or indirectly.
     #[serde(default)]
     #[schemars(schema_with = "super::count_schema")]
     pub holds: i32,
-    /// Who can clear it.
+    /// Person or team that can clear it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub owner: Option<String>,
-    /// Since when.
+    /// Since when it has blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }

@@ -1,8 +1,8 @@
-//! How a service is addressed.
+//! Key of a service.
 
 use std::fmt;
 
-/// One service of one plan, wherever that plan is.
+/// One service of one plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// Namespace of the plan.
@@ -14,7 +14,7 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// The name of its ServiceRecovery, which is in the plan's namespace.
+    /// Returns the name of the ServiceRecovery, which is in the plan's namespace.
     #[must_use]
     pub fn service_recovery(&self) -> String {
         super::service_recovery_name(&self.plan, &self.service)

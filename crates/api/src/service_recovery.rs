@@ -1,4 +1,4 @@
-//! `ServiceRecovery`: one service's way back, as the operator sees it.
+//! `ServiceRecovery`: the recovery of one service.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::quarantine::ControlName;
 use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict, conditions};
 
-/// Written by the operator only, named `<plan>.<service>`. It outlives its plan, as history; only people delete it.
+/// Recovery of one service. Only the operator writes it; its name is `<plan>.<service>`. It is kept as history after its plan is deleted.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "resurgam.dev",
@@ -20,7 +20,7 @@ use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict,
     namespaced,
     status = "ServiceRecoveryStatus",
     derive = "PartialEq",
-    doc = "One service's way back. Written by the operator only; it outlives its plan, as history.",
+    doc = "Recovery of one service. Only the operator writes it; it is kept as history after its plan is deleted.",
     printcolumn(name = "Plan", type_ = "string", json_path = ".spec.planRef.name"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
     printcolumn(name = "Tier", type_ = "integer", json_path = ".spec.tier"),
@@ -31,60 +31,60 @@ use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict,
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRecoverySpec {
-    /// The plan it belongs to.
+    /// The plan that the service belongs to.
     pub plan_ref: PlanRef,
-    /// The service.
+    /// Name of the service.
     #[schemars(length(min = 1, max = 63))]
     pub service: String,
-    /// The service's tier, copied for the eye.
+    /// The service's tier, copied from the plan for display.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<i32>,
-    /// Its namespaces.
+    /// Namespaces of the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub namespaces: Vec<DnsLabel>,
-    /// Which attempt asks for `isolation`.
+    /// The attempt that requests `isolation`.
     #[serde(default = "first_attempt")]
     #[schemars(range(min = 1))]
     pub attempt: i64,
-    /// The isolation that is asked of its Quarantines. Absent: as each Quarantine's own spec says.
+    /// Isolation level requested of the service's Quarantines. Absent: each Quarantine enforces the level of its own spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// Namespaces that the clean room may talk to: recovered dependencies, and its own group.
+    /// Namespaces that the clean room may connect to: those of recovered dependencies and of the service's group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub reachable: Vec<DnsLabel>,
-    /// Services of the cluster itself that the clean room may talk to: holes that the plan opts into.
+    /// Cluster services that the clean room may connect to, as the plan allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
-    /// The Pod Security Standard for its clean room. `Privileged` only where the plan lists `hostAccess`, and a person accepted it.
+    /// Pod Security Standard of the clean room. `Privileged` only if the plan sets `hostAccess` and a person has accepted it.
     #[serde(default)]
     pub pod_security: PodSecurity,
-    /// Controls that do not hold, and were accepted in this attempt by a Decision. Nothing else is let pass for that.
+    /// Controls that do not hold, and that a Decision accepted in this attempt. No other failing control is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub accepted: Vec<AcceptedControl>,
 }
 
-/// A Pod Security Standard: what pods may ask of their node. A later one is a loosening.
+/// Pod Security Standard of a namespace. A later variant is looser.
 #[derive(
     Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
 pub enum PodSecurity {
-    /// Nothing by which a pod gets at its host.
+    /// `baseline`: pods get no access to their host.
     #[default]
     Baseline,
-    /// Everything.
+    /// `privileged`: no restrictions.
     Privileged,
 }
 
-/// A control of one namespace that does not hold, and with which a person decided to go on.
+/// A control of one namespace that does not hold, and that a person accepted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AcceptedControl {
-    /// The namespace.
+    /// Namespace of the control.
     pub namespace: DnsLabel,
-    /// Its control.
+    /// Name of the control.
     pub control: ControlName,
 }
 
@@ -104,28 +104,28 @@ pub struct PlanRef {
     pub uid: String,
 }
 
-/// Where a service is on its way back.
+/// Stage of a service's recovery.
 #[derive(
     Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
 pub enum Stage {
-    /// Waits for its dependencies, a slot, its Quarantines.
+    /// Isolated, and waiting for dependencies, a slot or Quarantines.
     #[default]
     Isolated,
-    /// Claimed; the gates before restore are asked.
+    /// Claimed; the gates before restore are evaluated.
     PreChecks,
-    /// Sealed, then the clean room; steps run.
+    /// Sealed, then in the clean room; the steps run.
     Restoring,
-    /// The gates before release are asked, in the clean room.
+    /// In the clean room; the gates before release are evaluated.
     PostChecks,
     /// Isolation is being lifted.
     Reconnecting,
-    /// Open; the continuous gates are asked.
+    /// Open; the continuous gates are evaluated.
     Recovered,
 }
 
 impl Stage {
-    /// All of them, in their order.
+    /// All stages, in order.
     pub const ALL: [Self; 6] = [
         Self::Isolated,
         Self::PreChecks,
@@ -135,7 +135,7 @@ impl Stage {
         Self::Recovered,
     ];
 
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -150,14 +150,14 @@ impl Stage {
 }
 
 impl ServiceRecovery {
-    /// May others build on it: is it recovered, and do its continuous gates pass?
+    /// Returns whether dependents may proceed: the service is recovered, and its continuous gates pass.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn satisfies_dependents(&self) -> bool {
         let holds = |s: &ServiceRecoveryStatus| conditions::is_true(&s.conditions, conditions::HEALTHY);
         self.is_open() && self.status.as_ref().is_some_and(holds)
     }
 
-    /// Is it recovered, whatever its continuous gates say?
+    /// Returns whether the service is recovered, whatever its continuous gates report.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.status.as_ref().is_some_and(|s| {
@@ -166,86 +166,86 @@ impl ServiceRecovery {
     }
 }
 
-/// The whole story of one service.
+/// Observed state of one service's recovery.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRecoveryStatus {
-    /// The generation of the spec that this status answers to. -1: none yet.
+    /// Generation of the spec that this status reflects. -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::observed_generation_schema")]
     pub observed_generation: Option<i64>,
 
-    /// Where it is.
+    /// Current stage.
     #[serde(default)]
     pub stage: Stage,
 
-    /// Which attempt this is.
+    /// Number of the current attempt.
     #[serde(default = "first_attempt")]
     #[schemars(range(min = 1))]
     pub attempt: i64,
 
-    /// The loosest isolation that its Quarantines enforce. Absent: no Quarantine enforces anything.
+    /// The loosest isolation level that its Quarantines enforce. Absent: no Quarantine enforces anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
 
-    /// In a few words, what it waits for: the root blocker.
+    /// Short form of the root blocker that the service waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub waiting_for: Option<String>,
 
-    /// What keeps it from the next stage.
+    /// What keeps the service from its next stage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub blocked_by: Vec<Block>,
 
-    /// What a person is asked, while `NeedsDecision` is True.
+    /// The decision that is needed, while `NeedsDecision` is True.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionNeeded>,
 
-    /// What the gates of this attempt said when last it mattered.
+    /// Last verdicts of the gates of this attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub gates: Vec<GateStatus>,
 
-    /// How far the steps of this attempt have come.
+    /// Progress of the steps of this attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepStatus>,
 
-    /// CronJobs and Jobs that isolating suspended, where the plan names any to resume: what would fire, and what becomes of each.
+    /// CronJobs and Jobs that isolation suspended, if the plan resumes any: what each would start, and its state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub resumes: Vec<ResumeStatus>,
 
-    /// Holes in its clean room: services of the cluster itself that it may talk to, as the plan opts into.
+    /// Egress exceptions of the clean room: cluster services that it may connect to, as the plan allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub holes: Vec<ClusterService>,
 
-    /// Under `quarantinePolicy: Create`, namespaces whose Quarantine was seen, or made, in this attempt: none of them is made
+    /// With `quarantinePolicy: Create`, namespaces whose Quarantine existed or was created in this attempt. None of them is created
     /// again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub quarantined: Vec<DnsLabel>,
 
-    /// What was let pass, and why. Ends as `WithExceptions`.
+    /// Exceptions that were accepted, and why. With any, the service ends as `WithExceptions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 600)))]
     pub exceptions: Vec<String>,
 
-    /// Controls that do not hold, and were accepted in this attempt by a Decision.
+    /// Controls that do not hold, and that a Decision accepted in this attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub accepted: Vec<AcceptedControl>,
 
-    /// When this attempt was claimed.
+    /// When this attempt claimed its Quarantines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Time>,
     /// When this attempt recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_at: Option<Time>,
 
-    /// Earlier attempts, the newest first.
+    /// Earlier attempts, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<PastAttempt>,
@@ -257,7 +257,7 @@ pub struct ServiceRecoveryStatus {
 }
 
 impl Default for ServiceRecoveryStatus {
-    /// Nothing has happened yet; attempts count from 1.
+    /// Returns the status of a service whose recovery has not begun. Attempts count from 1.
     fn default() -> Self {
         Self {
             observed_generation: None,
@@ -282,131 +282,130 @@ impl Default for ServiceRecoveryStatus {
     }
 }
 
-/// One thing that keeps a service from its next stage.
+/// A blocker: something that keeps a service from its next stage.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Block {
-    /// One word for it, such as `Dependency`, `Slot`, `QuarantineMissing`, `GateUnknown`.
+    /// Reason, such as `Dependency`, `Slot`, `QuarantineMissing` or `GateUnknown`.
     #[schemars(length(max = 64))]
     pub reason: Reason,
-    /// The culprit: a service, a namespace, a gate, a step.
+    /// Name of the service, namespace, gate or step that blocks.
     #[schemars(length(max = 128))]
     pub name: String,
-    /// What is the matter with it, and who can clear it.
+    /// What is wrong with it, and who can clear it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
 }
 
-/// What a person is asked.
+/// A decision that a person has to make.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionNeeded {
     /// Why, such as `GateFailed` or `StepFailed`.
     #[schemars(length(max = 64))]
     pub reason: Reason,
-    /// What is decided on; a Decision repeats it in `decidedOn`, so that it cannot hit a matter that has moved on.
+    /// Digest of the state to decide on. A Decision repeats it in `decidedOn`, so that it has no effect once the state has changed.
     #[schemars(length(equal = 71))]
     pub digest: String,
-    /// The Decisions that would clear it.
+    /// Actions that would clear it.
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub actions: Vec<Action>,
-    /// Since when a person is waited for.
+    /// Since when a decision has been needed.
     pub since: Time,
 }
 
-/// What a gate said.
+/// Last verdict of a gate.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GateStatus {
-    /// In which phase.
+    /// Phase of the gate.
     pub phase: Phase,
-    /// Its name.
+    /// Name of the gate.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// What it said.
+    /// The verdict.
     pub verdict: Verdict,
-    /// One word for why.
+    /// Reason of the verdict.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Why, with the culprit's name.
+    /// Why, with the name of the object concerned.
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub message: String,
-    /// Digest of what was judged: UIDs, the fields looked at, what was required.
+    /// Digest of what was evaluated: UIDs, the fields read, and the requirements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     pub evidence: Option<String>,
-    /// Since when it says so.
+    /// Since when the gate has had this verdict.
     pub since: Time,
 }
 
-/// How far a step has come.
+/// Progress of a step.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
-    /// Its name.
+    /// Name of the step.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// How far it has come.
+    /// State of the step.
     pub state: StepState,
-    /// What it is doing, or what went wrong, with the culprit's name.
+    /// What the step is doing, or what went wrong, with the name of the object concerned.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
 }
 
-/// How far a step has come. `Running` is written before the step acts: of the first step, when its service begins to be
-/// restored.
+/// State of a step. `Running` is written before the step acts; for the first step, when the restore of its service begins.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepState {
-    /// Not begun.
+    /// Not started.
     Pending,
-    /// About to start, or running: starting it again changes nothing.
+    /// About to start, or running. Starting it again is idempotent.
     Running,
-    /// It has done what it was to do.
+    /// Completed.
     Done,
-    /// Refused or failed.
+    /// Denied or failed.
     Failed,
 }
 
-/// A CronJob or Job that isolating suspended.
+/// A CronJob or Job that isolation suspended.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumeStatus {
-    /// Which kind.
+    /// Kind of the object.
     pub kind: ResumeKind,
-    /// Its namespace.
+    /// Namespace of the object.
     #[schemars(length(max = 63))]
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// What becomes of it.
+    /// State of the object.
     pub state: ResumeState,
-    /// What starts when it is resumed.
+    /// What starts when the object is resumed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub fires: String,
-    /// Why it is not resumed, and how a person does it.
+    /// Why the object is not resumed, and how a person resumes it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
 }
 
-/// What can be suspended.
+/// Kind of an object that isolation suspends.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResumeKind {
-    /// Starts Jobs by a schedule.
+    /// Starts Jobs on a schedule.
     CronJob,
     /// Runs once.
     Job,
 }
 
 impl ResumeKind {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -416,23 +415,23 @@ impl ResumeKind {
     }
 }
 
-/// What becomes of a suspended CronJob or Job. `Resuming` is written before it is resumed.
+/// State of a suspended CronJob or Job. `Resuming` is written before the object is resumed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeState {
-    /// The plan does not name it: it stays suspended.
+    /// The plan does not name the object: it stays suspended.
     Suspended,
-    /// It is resumed once the service is recovered.
+    /// The object is resumed once the service is recovered.
     Due,
-    /// About to be resumed, or perhaps resumed: doing it again changes nothing.
+    /// About to be resumed, or resumed. Resuming it again is idempotent.
     Resuming,
-    /// It is not suspended.
+    /// The object is not suspended.
     Resumed,
-    /// The plan names it, and it stays suspended all the same.
+    /// The plan names the object, and it stays suspended: `message` says why.
     Held,
 }
 
 impl ResumeState {
-    /// As the API writes it.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -445,23 +444,23 @@ impl ResumeState {
     }
 }
 
-/// An attempt that ended.
+/// An attempt that has ended.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PastAttempt {
-    /// Which one.
+    /// Number of the attempt.
     pub attempt: i64,
-    /// When it was claimed.
+    /// When it claimed its Quarantines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Time>,
     /// When it ended.
     pub ended_at: Time,
-    /// Where it stood then.
+    /// Stage at which it ended.
     pub stage: Stage,
-    /// One word for why it ended.
+    /// Reason why it ended.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Why, and by whose Decision the next began.
+    /// Why it ended, and whose Decision started the next one.
     #[serde(default)]
     #[schemars(length(max = 600))]
     pub message: String,

@@ -1,4 +1,4 @@
-//! Steps as a plan states them: an action that restores.
+//! Steps as a plan declares them: actions that restore a service.
 
 use std::collections::BTreeMap;
 
@@ -9,51 +9,51 @@ use serde_json::{Map, Value};
 
 use super::DnsLabel;
 
-/// One step: a name and exactly one action. Steps run in order, as the plan's service account.
+/// One step: a name and exactly one action. Steps run in order, with the plan's ServiceAccount.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = kube::core::Rule::new("[has(self.scale), has(self.job)].filter(x, x).size() == 1").message("a step does exactly one of: scale, job"))]
 pub struct StepSpec {
-    /// Its name, unique in its service.
+    /// Name, unique in the service.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// When it runs. Default: `CleanRoom`.
+    /// Phase in which the step runs. Default: `CleanRoom`.
     #[serde(default)]
     pub phase: StepPhase,
-    /// Start workloads again.
+    /// Scales workloads up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleSpec>,
-    /// Run a Job to its end.
+    /// Runs a Job to completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobStepSpec>,
 }
 
-/// When a step runs.
+/// Phase of a service's recovery in which a step runs.
 #[derive(
     Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
 pub enum StepPhase {
-    /// In the clean room, before the gates of `beforeRelease`.
+    /// In the clean room, before the gates of `beforeRelease` are evaluated.
     #[default]
     CleanRoom,
-    /// Once the service is open, before it counts as recovered.
+    /// After the service is opened, before it counts as recovered.
     AfterRelease,
 }
 
-/// What a step does: one for each field of [`StepSpec`] that is an action.
+/// Action of a step: one variant per action field of [`StepSpec`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepAction<'a> {
-    /// Start workloads again.
+    /// Scales workloads up.
     Scale(&'a ScaleSpec),
-    /// Run a Job to its end.
+    /// Runs a Job to completion.
     Job(&'a JobStepSpec),
 }
 
 impl StepSpec {
-    /// What it does. `None`: nothing that this version knows, or more than one thing.
+    /// Returns the step's action. `None`: no action that this version knows, or more than one.
     #[must_use]
     pub fn action(&self) -> Option<StepAction<'_>> {
-        // Each field by name: one that is added does not compile before it is here.
+        // Destructured in full, so that a new field does not compile before it is listed here.
         let Self { name: _, phase: _, scale, job } = self;
         let actions = [scale.as_ref().map(StepAction::Scale), job.as_ref().map(StepAction::Job)];
         let mut actions = actions.into_iter().flatten();
@@ -63,7 +63,7 @@ impl StepSpec {
 }
 
 impl StepAction<'_> {
-    /// As a plan writes it.
+    /// Returns the name of the action in a plan.
     #[must_use]
     pub const fn type_name(self) -> &'static str {
         match self {
@@ -73,28 +73,28 @@ impl StepAction<'_> {
     }
 }
 
-/// Starts workloads at the replicas recorded when they were stopped, or at a number.
+/// Scales workloads to the replicas recorded when they were stopped, or to a given number.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScaleSpec {
-    /// So many replicas, instead of what was recorded. Needed where nothing, or zero, was recorded.
+    /// Number of replicas, instead of the recorded number. Required if no number, or zero, was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub replicas: Option<i32>,
-    /// Only workloads with these labels. Default: everything in the service's namespaces.
+    /// Only workloads with these labels. Default: all workloads in the service's namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// Creates a Job, named by plan, service, attempt and step, and follows it to its end.
+/// Creates a Job, named after plan, service, attempt and step, and waits for its completion.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JobStepSpec {
-    /// One of the service's namespaces. Default: the only one.
+    /// One of the service's namespaces. Optional if the service has one namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<DnsLabel>,
-    /// The Job's `spec`, as `batch/v1` has it. Give it `backoffLimit` and `activeDeadlineSeconds`: a Job without them ends late or never.
+    /// The Job's `spec` (`batch/v1`). Set `backoffLimit` and `activeDeadlineSeconds`: without them the Job may end late or never.
     #[schemars(schema_with = "job_spec")]
     pub spec: Map<String, Value>,
 }

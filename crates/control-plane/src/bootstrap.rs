@@ -1,4 +1,4 @@
-//! What is in the cluster before anybody else uses it: accounts, their rights, and fake nodes.
+//! Sets the cluster up before its first use: accounts, their rights, and fake nodes.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::json;
 
-/// The field manager of everything that the rig applies.
+/// Field manager of everything that this crate applies.
 const MANAGER: &str = "resurgam-rig";
-/// The user that issues the tokens of the accounts that are acted as: the product's guard lets nobody else have the operator's.
+/// User that issues tokens of the impersonated accounts. The product's guard denies the operator's token to others.
 pub(crate) const REGISTRAR: &str = "resurgam-rig-registrar";
-/// How long the cluster may take to do what each step here waits for.
+/// Time limit of each step.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Longer than any test or demo, so that nobody has to renew a token.
+/// Lifetime of tokens, longer than any test or demo.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
-/// Makes the user `platform-administrator` cluster-admin: the one write of `masters`, a client in `system:masters`.
+/// Grants the user `platform-administrator` cluster-admin. This is the only write of `masters`, a client in `system:masters`.
 pub(crate) async fn hand_over(masters: Client) -> anyhow::Result<()> {
     let group = "rbac.authorization.k8s.io";
     let binding = ClusterRoleBinding {
@@ -48,7 +48,7 @@ pub(crate) async fn hand_over(masters: Client) -> anyhow::Result<()> {
     within("the bootstrap binding", create).await.map(drop)
 }
 
-/// Waits until the API server's authorizer has seen that binding.
+/// Waits until the API server's authorizer has observed that binding.
 pub(crate) async fn handed_over(administrator: &Client) -> anyhow::Result<()> {
     let everything = ResourceAttributes {
         group: Some("*".into()),
@@ -59,7 +59,7 @@ pub(crate) async fn handed_over(administrator: &Client) -> anyhow::Result<()> {
     allowed(administrator, "platform-administrator", everything).await
 }
 
-/// Waits until the rig may issue tokens.
+/// Waits until the token issuer may issue tokens.
 pub(crate) async fn issues_tokens(registrar: &Client) -> anyhow::Result<()> {
     let issue = ResourceAttributes {
         group: Some(String::new()),
@@ -93,7 +93,7 @@ async fn allowed(client: &Client, who: &str, what: ResourceAttributes) -> anyhow
     }
 }
 
-/// Applies the rig's own accounts and rights.
+/// Applies the accounts and rights of this crate.
 pub(crate) async fn apply_rig(administrator: &Client) -> anyhow::Result<()> {
     // Read before anything is awaited: a parser stays on its thread, and who starts a control plane need not.
     let documents = serde_yaml::Deserializer::from_str(include_str!("../manifests/rig.yaml"));
@@ -113,7 +113,7 @@ pub(crate) async fn apply_rig(administrator: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A token of a service account, as a pod would get it.
+/// Returns a token of a ServiceAccount, as a pod gets it.
 pub(crate) async fn token(registrar: &Client, namespace: &str, name: &str) -> anyhow::Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(registrar.clone(), namespace);
     let request = TokenRequest {
@@ -146,7 +146,7 @@ pub(crate) async fn create_nodes(administrator: &Client, names: &[String]) -> an
     Ok(())
 }
 
-/// Waits until pods can be created, scheduled and run: service accounts are made, nodes are ready and untainted.
+/// Waits until pods can be created, scheduled and run: ServiceAccounts exist, nodes are ready and untainted.
 pub(crate) async fn usable(administrator: &Client, nodes: &[String]) -> anyhow::Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(administrator.clone(), "default");
     let made = await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some());
@@ -168,7 +168,7 @@ fn ready(node: Option<&Node>) -> bool {
     })
 }
 
-/// `what`'s outcome, or an error that names it when it fails or takes too long.
+/// Returns the result of `what`, or an error that names it if it fails or times out.
 async fn within<T, E>(what: &str, future: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,

@@ -1,7 +1,7 @@
-//! The programs of the control plane, built from the pinned Go modules in `modules/` into the user's cache folder.
+//! Builds the control plane's programs from the pinned Go modules in `modules/` into the user's cache folder.
 //!
-//! A folder of the cache is named by its module and a digest of all that its content depends on, and each program
-//! appears in it by one rename, so what is there is whole. Builders take turns by a lock on a file beside it.
+//! A cache folder is named after its module and a digest of all its inputs. Each program is moved there by one rename, so that it is
+//! complete. A file lock next to the folder serialises builders.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,17 +16,17 @@ use sha2::{Digest, Sha256};
 
 use crate::process::spawn_bound;
 
-/// A pinned Go module, a folder of that name in `modules/`, and the programs that it builds.
+/// A pinned Go module, in the folder of that name in `modules/`, with the programs that it builds.
 struct Module {
     name: &'static str,
     programs: &'static [Program],
 }
 
 struct Program {
-    /// The name that everybody calls it by.
+    /// Usual name of the program.
     name: &'static str,
     package: &'static str,
-    /// The name that `go install` gives it.
+    /// Name that `go install` gives it.
     installed: &'static str,
     /// Needed for a real node only.
     node: bool,
@@ -68,7 +68,7 @@ const MODULES: &[Module] = &[
     },
 ];
 
-/// No part of a control plane, though many clusters have them: each is built for who asks for it.
+/// Programs that are not part of a control plane. Each is built on demand.
 const PARTS: &[Module] = &[
     part_of(
         "snapshotter",
@@ -107,7 +107,7 @@ const fn containerd(name: &'static str) -> Program {
 }
 
 impl Program {
-    /// What `go install` is told: a package, or the folder that has one of its name.
+    /// Returns the argument of `go install`: a package, or the folder with one of its name.
     fn import_path(&self) -> String {
         if self.package.ends_with('/') {
             format!("{}{}", self.package, self.name)
@@ -117,7 +117,7 @@ impl Program {
     }
 }
 
-/// Without the version in it, clients cannot parse what the server says its version is.
+/// Linker flags with the version: clients cannot parse the server's version without it.
 const FLAGS: &[&str] = &[
     "-trimpath",
     "-buildvcs=false",
@@ -129,36 +129,36 @@ const FLAGS: &[&str] = &[
 const ENVIRONMENT: &[(&str, &str)] =
     &[("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", ""), ("GOWORK", "off")];
 
-/// How often a build says that it is still going on.
+/// Interval of progress messages of a build.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Every program by its name: from the folder `KUBEBUILDER_ASSETS` what is there, the others from the cache, built
-/// first where they are missing; those of a real node if there is to be one. Blocks, for minutes when the cache is cold; says so on stderr.
+/// Returns every program by name: from the folder `KUBEBUILDER_ASSETS` if it is there, otherwise from the cache, built first if missing;
+/// including those of a real node if one is wanted. Blocks for minutes with a cold cache, with progress on stderr.
 pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
     find(MODULES, |program| real_node || !program.node)
 }
 
-/// The parts that are built on demand, by name.
+/// Returns the names of the parts that are built on demand.
 #[must_use]
 pub fn parts() -> Vec<&'static str> {
     PARTS.iter().flat_map(|module| module.programs).map(|program| program.name).collect()
 }
 
-/// A third-party program that many clusters have and a control plane does not need, from the same places as the control plane's
-/// own. Blocks, for minutes when the cache is cold; says so on stderr.
+/// Returns a third-party program that is not part of a control plane, from the same places. Blocks for minutes with a cold cache, with
+/// progress on stderr.
 ///
 /// # Errors
-/// There is no part of that name, or it cannot be built.
+/// There is no part of that name, or the build fails.
 pub fn part(name: &str) -> anyhow::Result<PathBuf> {
     let found = find(std::slice::from_ref(module_of(name)?), |program| program.name == name)?;
     found.into_values().next().with_context(|| format!("there is no part {name}"))
 }
 
-/// The same, for a test that does without it where it was not built yet, and says so on stderr. With `RESURGAM_PARTS=1`, that
-/// is an error.
+/// Returns the program if it is built already, for a test that is skipped without it; the skip is reported on stderr. With
+/// `RESURGAM_PARTS=1`, a missing program is an error.
 ///
 /// # Errors
-/// As [`part`]; or it is wanted, and not there.
+/// As [`part`]; or the program is missing and required.
 pub fn part_if_built(name: &str) -> anyhow::Result<Option<PathBuf>> {
     let module = module_of(name)?;
     let program = cache()?.join(format!("{}-{}", module.name, key(module, &go_version()?)?)).join(name);
@@ -171,10 +171,10 @@ pub fn part_if_built(name: &str) -> anyhow::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The source of the Go module that a part is built from, such as for the kinds that it brings. Fetched where it is missing.
+/// Returns the source folder of a part's Go module, for example for its CRDs. Downloaded if missing.
 ///
 /// # Errors
-/// There is no part of that name, or Go cannot tell.
+/// There is no part of that name, or `go` fails.
 pub fn part_source(name: &str) -> anyhow::Result<PathBuf> {
     let module = module_of(name)?;
     let package = module.programs[0].package;
@@ -270,7 +270,7 @@ fn build(module: &Module, folder: &Path, wanted: &[&Program], go: &str) -> anyho
     Ok(())
 }
 
-/// Runs a build to its end, telling how far it is every now and then.
+/// Runs a build to its end, with progress messages.
 fn watch(module: &Module, command: Command, start: Instant) -> anyhow::Result<()> {
     let mut child = spawn_bound(command).context("cannot run `go install`")?;
     let stderr = child.stderr.take().context("go has no stderr")?;
@@ -303,7 +303,7 @@ fn watch(module: &Module, command: Command, start: Instant) -> anyhow::Result<()
     Ok(())
 }
 
-/// An exclusive lock, freed when dropped or when this process ends.
+/// An exclusive lock, released when dropped or when this process ends.
 fn take_turn(module: &Module, path: &Path) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     let start = Instant::now();
@@ -322,7 +322,7 @@ fn take_turn(module: &Module, path: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// All that the content of a module's programs depends on.
+/// Returns a digest of all inputs of a module's programs.
 fn key(module: &Module, go: &str) -> anyhow::Result<String> {
     let mut digest = Sha256::new();
     let mut add = |part: &[u8]| {
@@ -352,7 +352,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     Ok(cache.context("neither XDG_CACHE_HOME nor HOME says where to cache")?.join("resurgam/control-plane"))
 }
 
-/// The installed Go, such as `go1.26.8`.
+/// Returns the version of the installed Go, such as `go1.26.8`.
 fn go_version() -> anyhow::Result<String> {
     let mut command = Command::new("go");
     // Not in a module's folder: there, a Go that is too old would refuse to say its version.
@@ -368,13 +368,13 @@ fn go_version() -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The `go` line of a go.mod.
+/// Returns the `go` line of a go.mod.
 fn needed_go(module: &str) -> anyhow::Result<String> {
     let line = module.lines().find_map(|line| line.strip_prefix("go "));
     Ok(line.context("go.mod has no `go` line")?.trim().to_owned())
 }
 
-/// `go1.26.8`, `go1.26rc1` or `1.26.0` as numbers, for comparison; what is no number ends it.
+/// Parses `go1.26.8`, `go1.26rc1` or `1.26.0` as numbers for comparison, up to the first part that is not a number.
 fn version_numbers(version: &str) -> Vec<u32> {
     let version = version.trim_start_matches("go");
     let end = version.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(version.len());
@@ -390,7 +390,7 @@ fn spell(elapsed: Duration) -> String {
     }
 }
 
-/// To stderr itself, so that a test runner which captures tests' output still shows why it takes so long.
+/// Prints to the real stderr, so that a test runner that captures output still shows the progress.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "control-plane: {text}");
 }

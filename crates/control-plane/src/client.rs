@@ -1,4 +1,4 @@
-//! API clients with a limit on every wait.
+//! API clients with time limits.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// How long a connection may take to be made.
+/// Time limit of connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long sending a request may take.
+/// Time limit of sending a request.
 const WRITE: Duration = Duration::from_secs(30);
-/// How long a response may be silent. A watch is not: the server sends a bookmark every minute or so.
+/// Time limit between two parts of a response. A watch stays below it: the server sends a bookmark every minute or so.
 const READ: Duration = Duration::from_secs(120);
 
-/// A client with the credentials of `kubeconfig`, for the runtime that this is called on.
+/// Returns a client with the credentials in `kubeconfig`, for the current runtime.
 pub(crate) async fn client(kubeconfig: Kubeconfig) -> anyhow::Result<Client> {
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;

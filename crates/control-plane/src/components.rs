@@ -1,4 +1,4 @@
-//! The components of the control plane: how each is started, and when it is ready.
+//! Components of the control plane: how each is started, and when it is ready.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,23 +17,23 @@ use crate::pki::{Authority, Files, token_keys, write_private};
 use crate::process::Process;
 use crate::workdir::Workdir;
 
-/// How long a component may take to become ready, on a machine that is busy with something else.
+/// Time limit for a component to become ready, on a busy machine.
 const READY: Duration = Duration::from_secs(120);
-/// How often a starting component is asked whether it is ready.
+/// Polling interval of readiness.
 const POLL: Duration = Duration::from_millis(25);
-/// A port that was free may be taken by the time a component listens on it; then another is tried.
+/// Number of attempts to find a port: another process may take a free one before the component listens.
 const PORT_ATTEMPTS: usize = 5;
 
-/// Everything the components share.
+/// State that all components share.
 pub(crate) struct Rig<'a> {
     pub(crate) workdir: &'a Workdir,
     pub(crate) programs: &'a BTreeMap<&'static str, PathBuf>,
-    /// The cluster's certificate authority, known to the API server and its clients.
+    /// Certificate authority of the cluster, which the API server and its clients trust.
     pub(crate) authority: &'a Authority,
 }
 
 impl Rig<'_> {
-    /// Starts etcd with an authority of its own, and returns what the API server needs to reach it.
+    /// Starts etcd with its own certificate authority, and returns what the API server needs to connect.
     pub(crate) async fn etcd(&self) -> anyhow::Result<(Process, Etcd)> {
         let authority = Authority::new("etcd")?;
         let certificates = self.workdir.join("certificates");
@@ -63,8 +63,8 @@ impl Rig<'_> {
         Ok((process, Etcd { url: url.url, ca, client }))
     }
 
-    /// Starts the API servers, with these policies as files: one, and one more for each of `further`, with these arguments besides
-    /// those that all have. The first is the one that everybody else is told of.
+    /// Starts the API servers with these policies as files: one, and one more for each of `further`, with these additional arguments. All
+    /// other components use the first.
     pub(crate) async fn apiservers(
         &self,
         etcd: &Etcd,
@@ -120,7 +120,7 @@ impl Rig<'_> {
         Ok((processes, servers))
     }
 
-    /// What every API server is started with.
+    /// Returns the arguments of every API server.
     fn apiserver(&self, etcd: &Etcd, serving: &Files, number: usize, port: u16, command: &mut Command) {
         let issuer = "https://kubernetes.default.svc.cluster.local";
         let public = self.workdir.join("certificates/service-accounts.pub");
@@ -147,7 +147,7 @@ impl Rig<'_> {
             .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     }
 
-    /// Writes policies where the API server takes them from, and how it is told so.
+    /// Writes policies to the API server's folder of static manifests, and returns its arguments.
     fn admission(&self, policies: &str) -> anyhow::Result<PathBuf> {
         let folder = self.workdir.join("config/policies");
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -169,7 +169,7 @@ impl Rig<'_> {
         Ok(file)
     }
 
-    /// Starts the controller manager, each controller with a service account of its own.
+    /// Starts the controller manager, with a ServiceAccount per controller.
     pub(crate) async fn controller_manager(&self, server: &Server) -> anyhow::Result<Process> {
         let kubeconfig = self.component(server, "kube-controller-manager", None)?;
         let ca = self.ca();
@@ -206,7 +206,7 @@ impl Rig<'_> {
         Ok(process)
     }
 
-    /// Starts kwok, which plays the kubelet of every fake node, and serves the logs of every container from two files.
+    /// Starts kwok, which simulates the kubelet of every fake node, and serves the logs of every container from two files.
     pub(crate) async fn kwok(&self, server: &Server) -> anyhow::Result<Process> {
         let kubeconfig = self.component(server, "kwok", Some(("system:node:kwok", "system:nodes")))?;
         let config = self.workdir.join("config/kwok.yaml");
@@ -253,12 +253,12 @@ impl Rig<'_> {
         Ok(process)
     }
 
-    /// What every container's log is, or what its run before has logged, as a container runtime writes it.
+    /// Returns the file with every container's log, or with that of its previous run, in the format of a container runtime.
     pub(crate) fn container_log(&self, previous: bool) -> PathBuf {
         self.workdir.join("containers").join(if previous { "previous.log" } else { "current.log" })
     }
 
-    /// The audit log of an API server.
+    /// Returns the audit log of an API server.
     pub(crate) fn audit_log(&self, number: usize) -> PathBuf {
         audit_log(self.workdir, number)
     }
@@ -267,7 +267,7 @@ impl Rig<'_> {
         self.workdir.join("config/audit-policy.yaml")
     }
 
-    /// Where the cluster's authority is written.
+    /// Returns the file with the cluster's certificate authority.
     pub(crate) fn ca(&self) -> PathBuf {
         self.workdir.join("certificates/ca.crt")
     }
@@ -280,7 +280,7 @@ impl Rig<'_> {
         self.workdir.join("logs").join(format!("{name}.log"))
     }
 
-    /// A kubeconfig file for a component, by default as the user that the built-in roles name.
+    /// Writes a kubeconfig file for a component, by default for the user that the built-in roles name.
     pub(crate) fn component(
         &self,
         server: &Server,
@@ -295,7 +295,7 @@ impl Rig<'_> {
         Ok(path)
     }
 
-    /// A program with nothing of this process's environment but the path.
+    /// Returns a command with no environment but PATH.
     pub(crate) fn command(&self, name: &str) -> anyhow::Result<Command> {
         let program = self.programs.get(name).with_context(|| format!("there is no program {name}"))?;
         let mut command = Command::new(program);
@@ -305,7 +305,7 @@ impl Rig<'_> {
         Ok(command)
     }
 
-    /// Starts a component that tells its health over TLS on a port of its own.
+    /// Starts a component that serves its health endpoint over TLS on its own port.
     async fn start_serving(
         &self,
         name: &'static str,
@@ -335,7 +335,7 @@ impl Rig<'_> {
         self.start_at(name, String::new(), None, arguments).await
     }
 
-    /// The same, on a certain port if one is given, with its log under the name and this suffix.
+    /// Starts a component on a given or free port, with a log named after it and this suffix.
     async fn start_at(
         &self,
         name: &'static str,
@@ -361,16 +361,16 @@ impl Rig<'_> {
     }
 }
 
-/// The loopback address at which an API server listens. All of them have the same port, so each needs one of its own.
+/// Returns the loopback address of an API server. All have the same port, so that each needs its own address.
 fn listens(number: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + u32::try_from(number).unwrap_or_default())
 }
 
-/// The Service `default/kubernetes`: the first address of those for Services.
+/// Returns the cluster IP of the Service `default/kubernetes`: the first of the Service range.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
-/// The address at which it says that it is: Kubernetes advertises no loopback address. With a real node that is the node's own. Else the
-/// network is for documentation (RFC 5737), so that nobody is there.
+/// Returns the advertised address of an API server: Kubernetes advertises no loopback address. With a real node it is the node's own;
+/// otherwise one in a documentation network (RFC 5737), which nobody has.
 pub(crate) fn advertised(number: usize, real_node: bool) -> Ipv4Addr {
     if real_node {
         return network::NODE;
@@ -378,20 +378,20 @@ pub(crate) fn advertised(number: usize, real_node: bool) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 100, 1).to_bits() + u32::try_from(number).unwrap_or_default())
 }
 
-/// The audit log of the API server of that number.
+/// Returns the audit log of the API server with that number.
 pub(crate) fn audit_log(workdir: &Workdir, number: usize) -> PathBuf {
     let more = if number == 0 { String::new() } else { format!("-{}", number + 1) };
     workdir.join("audit").join(format!("audit{more}.log"))
 }
 
-/// Where etcd is, and the credentials it takes.
+/// Address of etcd, and its client credentials.
 pub(crate) struct Etcd {
     url: String,
     ca: PathBuf,
     client: Files,
 }
 
-/// How a component is asked whether it is ready.
+/// Readiness check of a component.
 struct Probe {
     at: Server,
     kubeconfig: kube::config::Kubeconfig,
@@ -420,8 +420,8 @@ fn free_port() -> anyhow::Result<u16> {
     free_port_at(Ipv4Addr::LOCALHOST)
 }
 
-/// A port that nobody listens on, and that this process has given to nobody before: of two components with one port, the answer of one
-/// would be taken for that of the other, which has ended.
+/// Returns a free port that this process has not returned before. Two components with the same port could otherwise be confused: one
+/// answers the readiness check of the other, which has exited.
 pub(crate) fn free_port_at(address: Ipv4Addr) -> anyhow::Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {

@@ -1,4 +1,4 @@
-//! Who acts on the cluster, and their kubeconfig files.
+//! Identities of the cluster, with their kubeconfig files.
 
 use anyhow::Context;
 use k8s_openapi::ByteString;
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::pki::Certified;
 
-/// Somebody with credentials of their own.
+/// An identity with its own credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
     /// User `platform-administrator`: `cluster-admin`. Sets clusters up.
     PlatformAdministrator,
-    /// User `tenant-administrator`: everything in every namespace, and namespaces themselves; no impersonation,
-    /// no escalation by RBAC. The attacker that must be refused.
+    /// User `tenant-administrator`: all rights in every namespace, and on namespaces; no impersonation, no privilege escalation by RBAC.
+    /// The attacker whose requests must be denied.
     TenantAdministrator,
-    /// User `on-call-responder`: isolates, by the product's ClusterRole `resurgam-responder`.
+    /// User `on-call-responder`: may isolate, by the product's ClusterRole `resurgam-responder`.
     Responder,
-    /// User `recovery-lead`: repairs, releases and decides, by the product's ClusterRole `resurgam-recovery-lead`.
+    /// User `recovery-lead`: may repair, release and decide, by the product's ClusterRole `resurgam-recovery-lead`.
     RecoveryLead,
     /// User `upgrader`: a recovery lead who also holds the product's ClusterRole and Role `resurgam-upgrade`.
     Upgrader,
@@ -27,16 +27,16 @@ pub enum Identity {
     Operator,
 }
 
-/// How an identity authenticates.
+/// Credentials of an identity.
 pub(crate) enum Account {
-    /// By a client certificate with this common name.
+    /// A client certificate with this common name.
     User(&'static str),
-    /// By a token of this service account.
+    /// A token of this ServiceAccount.
     ServiceAccount { namespace: &'static str, name: &'static str },
 }
 
 impl Identity {
-    /// Every identity.
+    /// All identities.
     pub const ALL: [Identity; 7] = [
         Identity::PlatformAdministrator,
         Identity::TenantAdministrator,
@@ -47,7 +47,7 @@ impl Identity {
         Identity::Operator,
     ];
 
-    /// A name in kebab case, as in the name of its kubeconfig file.
+    /// Returns the name in kebab case, as in the name of its kubeconfig file.
     pub fn name(self) -> &'static str {
         match self {
             Identity::PlatformAdministrator => "platform-administrator",
@@ -75,7 +75,7 @@ impl Identity {
     }
 }
 
-/// The server's half of a kubeconfig.
+/// Server part of a kubeconfig.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     /// Such as `https://127.0.0.1:41234`.

@@ -1,4 +1,4 @@
-//! Images for the real node: files of this machine, with the libraries that they are linked to, and nothing else.
+//! Images for the real node, built from files of this machine with the libraries that they are linked to.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::process::run;
 
-/// What an image is made of.
+/// Content and configuration of an image.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
     name: String,
@@ -22,13 +22,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// An empty image of this name, such as `localhost/web:1`.
+    /// Returns an empty image of this name, such as `localhost/web:1`.
     #[must_use]
     pub fn new(name: &str) -> Image {
         Image { name: name.to_owned(), ..Image::default() }
     }
 
-    /// An image of this name of a program of this machine, with what it is linked to: `arguments` follow it as the entrypoint.
+    /// Returns an image of this name with a program of this machine and its libraries. The entrypoint is the program with `arguments`.
     #[must_use]
     pub fn of_program(name: &str, program: &Path, arguments: &[&str]) -> Image {
         let place = Path::new("/usr/bin").join(program.file_name().unwrap_or_default());
@@ -38,35 +38,35 @@ impl Image {
         image
     }
 
-    /// With a file of this machine at another place, and the libraries that it is linked to.
+    /// Adds a file of this machine at another path, with its libraries.
     #[must_use]
     pub fn put(mut self, file: &Path, place: &Path) -> Image {
         self.files.push((file.to_owned(), place.to_owned()));
         self
     }
 
-    /// With a file or a folder of this machine where it is, and the libraries that it is linked to.
+    /// Adds a file or folder of this machine at the same path, with its libraries.
     #[must_use]
     pub fn with(self, path: impl AsRef<Path>) -> Image {
         let path = path.as_ref();
         self.put(path, path)
     }
 
-    /// With a file of this content.
+    /// Adds a file with this content.
     #[must_use]
     pub fn with_text(mut self, path: &str, content: &str) -> Image {
         self.texts.push((path.into(), content.to_owned()));
         self
     }
 
-    /// Run as this user and group, by number.
+    /// Sets user and group by number.
     #[must_use]
     pub fn run_as(mut self, user: &str) -> Image {
         self.user = Some(user.to_owned());
         self
     }
 
-    /// Writes an archive with it into a folder in `folder`, and says where it is, and what the image is called by its digest.
+    /// Writes an archive of the image to `folder`, and returns its path and the image's name by digest.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<(PathBuf, String)> {
         let work = folder.join("image").join(self.name.replace(['/', ':'], "-"));
         if work.exists() {
@@ -118,7 +118,7 @@ impl Image {
     }
 }
 
-/// The libraries that files are linked to, and the loader that finds them.
+/// Returns the libraries that files are linked to, and their loader.
 fn libraries<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<BTreeSet<PathBuf>> {
     let files: Vec<&Path> = files.filter(|file| file.is_file()).collect();
     if files.is_empty() {
@@ -134,7 +134,7 @@ fn libraries<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<BTreeS
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// Where something of an image is put, with the folders that it is in.
+/// Returns the path in the image of a file, and creates its folders.
 fn in_root(root: &Path, place: &Path) -> anyhow::Result<PathBuf> {
     let place = root.join(place.strip_prefix("/").unwrap_or(place));
     fs::create_dir_all(place.parent().context("a path without a folder")?)?;
@@ -146,14 +146,14 @@ fn copy(from: &Path, root: &Path, place: &Path) -> anyhow::Result<()> {
     run(Command::new("cp").arg("-RLT").arg(from).arg(to)).with_context(|| format!("copy {}", from.display()))
 }
 
-/// Whoever runs in it may read it, whatever this process's files are like.
+/// Makes a file readable by any user in the image.
 fn archive(folder: &Path, to: &Path) -> anyhow::Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--owner=0", "--group=0", "--mode=a+rX", "-cf"]).arg(to).arg("-C").arg(folder).arg(".");
     run(&mut tar)
 }
 
-/// Keeps content under its digest, and describes it.
+/// Stores content under its digest, and returns its descriptor.
 fn blob(layout: &Path, content: &[u8]) -> anyhow::Result<Value> {
     let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
     fs::write(layout.join("blobs/sha256").join(&digest), content)?;

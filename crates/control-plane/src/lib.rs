@@ -1,8 +1,8 @@
-//! A real Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler, and kwok in place of
-//! nodes. For Resurgam's tests and its demo.
+//! A real Kubernetes control plane on loopback for Resurgam's tests and demo: etcd, API server, controller manager, scheduler, and kwok
+//! in place of nodes.
 //!
-//! Everything is built from source on first use, takes free ports, has certificates of its own, and ends with this
-//! process, however it ends. Nothing depends on the runtime that it was started on.
+//! Everything is built from source on first use, uses free ports and its own certificates, and ends with this process, however it ends.
+//! It does not depend on the runtime that started it.
 
 #![cfg(target_os = "linux")]
 
@@ -42,28 +42,27 @@ use crate::pki::{Authority, write_private};
 use crate::process::Process;
 use crate::workdir::Workdir;
 
-/// How long a component may take to end when asked to.
+/// Time limit for a component to exit when asked to.
 const STOP: Duration = Duration::from_secs(5);
-/// How long a control plane in another process may take to end when asked to: its components one after another.
+/// Time limit for a control plane in another process to exit when asked to, one component after another.
 const END: Duration = Duration::from_secs(30);
 
-/// What to start.
+/// Options of a control plane.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder for everything; a temporary one when `None`. One that exists must be empty, or an earlier control
-    /// plane's, whose leftovers are then removed.
+    /// Folder of all files. `None`: a temporary one. An existing folder must be empty or that of an earlier control plane, whose files
+    /// are removed.
     pub dir: Option<PathBuf>,
-    /// How many fake nodes there are to run pods on.
+    /// Number of fake nodes.
     pub nodes: usize,
-    /// Manifests of admission policies that the API server is given as files (KEP-5793), in YAML. `None`: it has none.
+    /// Admission policies that the API server loads from files (KEP-5793), in YAML. `None`: none.
     pub static_policies: Option<String>,
-    /// Further API servers on the same etcd, each with these arguments besides those that all have. With any, all of them are
-    /// advertised in the EndpointSlice of `default/kubernetes`; [`ControlPlane::api_servers`] tells where. Everything else, every
-    /// kubeconfig included, goes by the first.
+    /// Further API servers on the same etcd, each with these additional arguments. With any, all are advertised in the EndpointSlice of
+    /// `default/kubernetes`; [`ControlPlane::api_servers`] returns them. All other components and every kubeconfig use the first.
     pub further_api_servers: Vec<Vec<String>>,
-    /// Whether there is a real node too, `real-1`, whose pods are processes on a network, with Services. [`real_node_lacks`] says what
-    /// this machine lacks for it. It is started by who has built what it needs ([`build_real_node`]) and then entered a network of their
-    /// own ([`enter_private_network`]), and has no further API servers beside it.
+    /// Whether to start a real node, `real-1`, too. Its pods are processes on a network with Services. [`real_node_lacks`] returns what
+    /// this machine lacks for it. The caller must have built its programs ([`build_real_node`]) and then entered a private network
+    /// ([`enter_private_network`]). It cannot be combined with further API servers.
     pub real_node: bool,
 }
 
@@ -82,16 +81,16 @@ impl Default for Options {
 /// An API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiServer {
-    /// Where it says that it is, in the EndpointSlice of `default/kubernetes`. Nobody is there: the network is for documentation.
+    /// Advertised address in the EndpointSlice of `default/kubernetes`. It is in a documentation network, which nobody has.
     pub advertised: SocketAddr,
-    /// Where it is, on loopback.
+    /// Address on loopback.
     pub url: String,
 }
 
-/// A running control plane. Dropping it kills it; [`ControlPlane::stop`] ends it in order.
+/// A running control plane. Dropping it kills its processes; [`ControlPlane::stop`] stops them in order.
 #[derive(Debug)]
 pub struct ControlPlane {
-    /// In the order of their start. Dropped before the folder that they write to.
+    /// Processes in the order of their start. They are dropped before their folder.
     processes: Vec<Process>,
     programs: BTreeMap<&'static str, PathBuf>,
     api_servers: Vec<ApiServer>,
@@ -102,11 +101,11 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts a control plane and waits until pods can be run on it. On a machine that has never done so, it is built
-    /// from source first, which takes minutes and says so on stderr.
+    /// Starts a control plane and waits until it can run pods. On first use it is built from source, which takes minutes, with progress
+    /// on stderr.
     ///
     /// # Errors
-    /// When it cannot be built, or a component ends or is not ready in time, with the end of that component's log.
+    /// It cannot be built, or a component exits or is not ready in time. With the end of that component's log.
     pub async fn start(options: Options) -> anyhow::Result<ControlPlane> {
         let dir = options.dir;
         // The folder first: whoever has it already is told so before anything is built.
@@ -182,11 +181,11 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// Attaches to the control plane that another process runs in `dir`, as `cargo xtask cluster up --dir` does. Dropping it ends
+    /// Attaches to the control plane that another process runs in `dir`, as `cargo xtask cluster up --dir` does. Dropping it stops
     /// nothing.
     ///
     /// # Errors
-    /// When none runs there, or it has more than one API server or a real node.
+    /// None is running there, or it has several API servers or a real node.
     pub async fn attach(dir: &Path) -> anyhow::Result<ControlPlane> {
         let dir = dir.to_owned();
         let prepare = move || anyhow::Ok((Workdir::of_another_process(&dir)?, build::programs(false)?));
@@ -208,24 +207,23 @@ impl ControlPlane {
         })
     }
 
-    /// A kubeconfig file with that identity's credentials in it.
+    /// Returns the kubeconfig file of an identity.
     pub fn kubeconfig(&self, who: Identity) -> &Path {
         self.kubeconfigs.path(who)
     }
 
-    /// A client of that identity for the runtime that this is called on, with a limit on every wait and no retries.
+    /// Returns a client with that identity for the current runtime, with time limits and without retries.
     ///
     /// # Errors
-    /// When the kubeconfig file was tampered with.
+    /// The kubeconfig file was changed.
     pub async fn client(&self, who: Identity) -> anyhow::Result<Client> {
         self.kubeconfigs.client(who).await
     }
 
-    /// From now on, this is what every container has logged, and what its run before had.
-    /// Until then asking for a log fails, as the file is not there.
+    /// Sets the log of every container and of its previous run. Until then, requests for logs fail, as the file does not exist.
     ///
     /// # Errors
-    /// When the files cannot be written.
+    /// The files cannot be written.
     pub fn write_container_logs(&self, current: &[&str], previous: &[&str]) -> anyhow::Result<()> {
         for (name, lines) in [("current.log", current), ("previous.log", previous)] {
             // As the container runtimes write it: the time, the stream, and F for a full line.
@@ -236,16 +234,16 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// The API servers, in the order of their start.
+    /// Returns the API servers, in the order of their start.
     #[must_use]
     pub fn api_servers(&self) -> &[ApiServer] {
         &self.api_servers
     }
 
-    /// Kills a further API server, so that it has no chance to say that it goes.
+    /// Kills a further API server, so that it cannot announce its end.
     ///
     /// # Errors
-    /// There is none of that number: the first, on which everything else rests, is not killed.
+    /// There is none with that number. The first, which everything else uses, cannot be killed.
     pub fn kill_api_server(&self, number: usize) -> anyhow::Result<()> {
         // After etcd, in the order of their start.
         let process = (1..self.api_servers.len()).contains(&number).then(|| &self.processes[1 + number]);
@@ -253,20 +251,20 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// The (first) API server's audit log: JSON lines, complete up to every answered request, writes with their bodies.
+    /// Returns the audit log of the first API server: JSON lines, complete up to every answered request, with the bodies of writes.
     pub fn audit_log(&self) -> &Path {
         &self.audit_log
     }
 
-    /// The folder with everything in it; `logs/` has the components' logs.
+    /// Returns the folder of all files; `logs/` has the components' logs.
     pub fn dir(&self) -> &Path {
         self.workdir.path()
     }
 
-    /// A program of the same release, such as `kubectl`.
+    /// Returns the path of a program of the same release, such as `kubectl`.
     ///
     /// # Errors
-    /// When there is no program of that name.
+    /// There is no program of that name.
     pub fn binary(&self, name: &str) -> anyhow::Result<PathBuf> {
         let known = || self.programs.keys().copied().collect::<Vec<_>>().join(", ");
         self.programs
@@ -275,7 +273,7 @@ impl ControlPlane {
             .with_context(|| format!("there is no program {name}; there are {}", known()))
     }
 
-    /// Gives the real node an image, and returns what pods call it by: its name and digest.
+    /// Imports an image on the real node, and returns its name with digest for pods.
     ///
     /// # Errors
     /// There is no real node, or the image cannot be made.
@@ -285,23 +283,23 @@ impl ControlPlane {
         Ok(pinned)
     }
 
-    /// Gives the real node the images of an archive, by the names that it has for them.
+    /// Imports the images of an archive on the real node, by their names in it.
     ///
     /// # Errors
-    /// There is no real node, or it does not take the archive.
+    /// There is no real node, or the import fails.
     pub fn import_archive(&self, archive: &Path) -> anyhow::Result<()> {
         self.real_node()?.import(archive)
     }
 
-    /// The names of the containers of a namespace that have a process on the real node, by its container runtime's word.
+    /// Returns the names of a namespace's containers with a process on the real node, as its container runtime reports.
     ///
     /// # Errors
-    /// There is no real node, or it cannot be asked.
+    /// There is no real node, or it cannot be queried.
     pub fn running_containers(&self, namespace: &str) -> anyhow::Result<Vec<String>> {
         self.real_node()?.running_containers(namespace)
     }
 
-    /// Has NetworkPolicies enforced on the real node, by the part `kube-router`.
+    /// Starts kube-router on the real node, which enforces NetworkPolicies.
     ///
     /// # Errors
     /// There is no real node, or the program cannot be started.
@@ -313,23 +311,23 @@ impl ControlPlane {
         self.node.as_ref().context("this control plane has no real node")
     }
 
-    /// Whether every component is still running.
+    /// Checks that every component is still running.
     ///
     /// # Errors
-    /// When one has ended, with the end of its log.
+    /// One has exited. With the end of its log.
     pub fn check(&self) -> anyhow::Result<()> {
         self.processes.iter().try_for_each(Process::check)
     }
 
-    /// Kills every component, the last first. The folder stays.
+    /// Kills every component, last first. The folder stays.
     pub fn kill(&self) {
         self.processes.iter().rev().for_each(Process::kill);
     }
 
-    /// Ends the components in order, and removes a temporary folder.
+    /// Stops the components in order, and removes a temporary folder.
     ///
     /// # Errors
-    /// When a component cannot be signalled; all are killed then.
+    /// A component cannot be signalled. All are killed then.
     pub async fn stop(self) -> anyhow::Result<()> {
         for process in self.processes.iter().rev() {
             process.stop(STOP).await?;
@@ -338,11 +336,10 @@ impl ControlPlane {
     }
 }
 
-/// Ends the control plane that another process runs in `dir`, and waits until that process is gone. `false` when there
-/// was none.
+/// Stops the control plane that another process runs in `dir`, and waits for that process. Returns `false` if there was none.
 ///
 /// # Errors
-/// When the process cannot be signalled or takes too long to end.
+/// The process cannot be signalled, or does not exit in time.
 pub async fn end(dir: &Path) -> anyhow::Result<bool> {
     let Some(pid) = workdir::owner(dir)? else {
         return Ok(false);
@@ -359,7 +356,7 @@ pub async fn end(dir: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Where each identity's kubeconfig file is.
+/// Paths of the identities' kubeconfig files.
 #[derive(Debug)]
 struct Kubeconfigs([PathBuf; Identity::ALL.len()]);
 
@@ -372,7 +369,7 @@ impl Kubeconfigs {
         &self.0[who as usize]
     }
 
-    /// Writes those of the identities that are users.
+    /// Writes the kubeconfig files of users.
     fn write_users(&self, server: &Server, authority: &Authority) -> anyhow::Result<()> {
         for who in Identity::ALL {
             if let Account::User(user) = who.account() {
@@ -382,7 +379,7 @@ impl Kubeconfigs {
         Ok(())
     }
 
-    /// Writes those of the identities that are service accounts.
+    /// Writes the kubeconfig files of ServiceAccounts.
     async fn write_accounts(&self, server: &Server, registrar: &Client) -> anyhow::Result<()> {
         for who in Identity::ALL {
             if let Account::ServiceAccount { namespace, name } = who.account() {
@@ -397,7 +394,7 @@ impl Kubeconfigs {
         write_private(self.path(who), &serde_yaml::to_string(kubeconfig)?)
     }
 
-    /// Where the API server is that an identity's kubeconfig names.
+    /// Returns the API server's URL in an identity's kubeconfig.
     fn server(&self, who: Identity) -> anyhow::Result<String> {
         let path = self.path(who);
         let kubeconfig =

@@ -1,6 +1,6 @@
-//! A network of our own, for the real node: a network namespace with nothing in it but loopback and the node's address.
+//! A private network for the real node: a network namespace with loopback and the node's address only.
 //!
-//! Bridges, rules and sets of those who route and filter stay in it, and the kernel clears it away with the last process in it.
+//! Bridges, firewall rules and ipsets stay in it, and the kernel removes it with its last process.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +14,12 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::process::{run, spawn_from_here};
 
-/// The address of the node, which the API server listens at, too.
+/// Address of the node, where the API server listens too.
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 210, 0, 1);
-/// Where pods are.
+/// Address range of pods.
 pub(crate) const PODS: &str = "10.211.0.0/16";
 
-/// What the node has instead of a cable. It needs a default route to know its own address by, though nothing is at the other end.
+/// Interface of the node. The node determines its own address from a default route, though nothing is connected to the interface.
 const LINKS: [&str; 6] = [
     "link set lo up",
     "link add node type veth peer name nowhere",
@@ -29,14 +29,14 @@ const LINKS: [&str; 6] = [
     "route add default via 10.210.0.2 dev node",
 ];
 
-/// The network, once somebody has entered it.
+/// The network, once a thread has entered it.
 static NETWORK: Mutex<Option<File>> = Mutex::new(None);
 
-/// Moves the calling thread, and every thread and process that it starts from now on, into a network of this process's own. So an
-/// async runtime that is to be in it is made afterwards. Whatever is to come from the outside has to be there before.
+/// Moves the calling thread, and every thread and process that it starts later, into a private network of this process. An async runtime
+/// that should use it must be created afterwards. Downloads must be complete before.
 ///
 /// # Errors
-/// Who is not root may not, and `ip` has to be there.
+/// The process is not root, or `ip` is missing.
 pub fn enter_private_network() -> anyhow::Result<()> {
     let mut network = NETWORK.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(network) = &*network {
@@ -54,7 +54,7 @@ pub fn enter_private_network() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the calling thread is in it: nobody else has the node's address.
+/// Returns whether the calling thread is in the private network: only it has the node's address.
 pub(crate) fn ensure_private() -> anyhow::Result<()> {
     let bound: io::Result<TcpListener> = TcpListener::bind((NODE, 0));
     ensure!(bound.is_ok(), "a real node runs in a private network only: see enter_private_network");

@@ -1,8 +1,8 @@
-//! A real node on this machine: kubelet, containerd and runc, kube-proxy for Services, and a bridge for a network that enforces no
-//! NetworkPolicy until kube-router is asked to.
+//! A real node on this machine: kubelet, containerd and runc, kube-proxy for Services, and a bridge network that enforces no
+//! NetworkPolicy until kube-router is started.
 //!
-//! Everything of it runs in a private network, and in a PID and a mount namespace of its own, which the kernel clears away with
-//! their last process: no shim, container, mount, bridge or rule outlives it. What it leaves on the host is empty cgroups.
+//! Everything runs in a private network and in its own PID and mount namespaces, which the kernel removes with their last process: no
+//! shim, container, mount, bridge or rule outlives it. Only empty cgroups remain on the host.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use crate::pki::write_private;
 use crate::process::{Process, run};
 use crate::workdir::Workdir;
 
-/// The name of the node.
+/// Name of the node.
 pub(crate) const NAME: &str = "real-1";
-/// Where Debian keeps the plugins.
+/// Folder of Debian's CNI plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
-/// The image of the process that holds a pod's namespaces.
+/// Image of the process that holds a pod's namespaces.
 const PAUSE: &str = "localhost/pause:1";
-/// Programs of the host that it needs beside the plugins, and the Debian packages of those that not every machine has.
+/// Programs of the host that the node needs in addition to the plugins, and the Debian packages of those that are not always installed.
 const PROGRAMS: [(&str, &str); 13] = [
     ("cp", ""),
     ("conntrack", " (Debian: conntrack)"),
@@ -43,11 +43,11 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("unshare", ""),
 ];
 
-/// What kube-router and kube-proxy ask of the kernel.
+/// Kernel modules that kube-router and kube-proxy need.
 const FILTERS: &str = "ipset create probe hash:ip && nft add table ip probe && \
     iptables -w -A FORWARD -m set --match-set probe src -j REJECT";
 
-/// What this machine lacks to run a real node. Empty: it can.
+/// Returns what this machine lacks for a real node. Empty: nothing.
 #[must_use]
 pub fn real_node_lacks() -> Vec<String> {
     let mut lacks = Vec::new();
@@ -67,13 +67,13 @@ pub fn real_node_lacks() -> Vec<String> {
     lacks
 }
 
-/// Where a program of the host is.
+/// Returns the path of a program of the host.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Builds what a real node needs, where it was not built before. That takes the network outside.
+/// Builds the programs of a real node if needed. It needs the network.
 ///
 /// # Errors
 /// It cannot be built.
@@ -81,24 +81,24 @@ pub fn build_real_node() -> anyhow::Result<()> {
     crate::build::programs(true).map(drop)
 }
 
-/// A node that runs.
+/// A running node.
 #[derive(Debug)]
 pub(crate) struct Node {
     ctr: PathBuf,
     socket: PathBuf,
-    /// By which kube-router finds the API server.
+    /// Kubeconfig of kube-router.
     router: PathBuf,
 }
 
-/// kube-router, which enforces NetworkPolicies. Dropped, it is killed, and what it enforced last stays until the network ends.
+/// kube-router, which enforces NetworkPolicies. When dropped it is killed, and its last rules stay until the network ends.
 #[derive(Debug)]
 pub struct NetworkPolicies(Process);
 
 impl NetworkPolicies {
-    /// Ends it, and takes its rules away: nobody enforces anything any more.
+    /// Stops it and removes its rules, so that nothing enforces NetworkPolicies any more.
     ///
     /// # Errors
-    /// The rules cannot be taken away.
+    /// The rules cannot be removed.
     pub fn stop(self) -> anyhow::Result<()> {
         self.0.kill();
         // What it has for that itself does not do it.
@@ -108,14 +108,14 @@ impl NetworkPolicies {
 }
 
 impl Node {
-    /// `ctr`, in the namespace of the kubelet's containers.
+    /// Returns the command `ctr`, in the namespace of the kubelet's containers.
     fn ctr(&self, arguments: &[&str]) -> Command {
         let mut ctr = Command::new(&self.ctr);
         ctr.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io"]).args(arguments);
         ctr
     }
 
-    /// Makes the images of an archive known to the node.
+    /// Imports the images of an archive.
     pub(crate) fn import(&self, archive: &Path) -> anyhow::Result<()> {
         run(self.ctr(&["images", "import"]).arg(archive))
             .with_context(|| format!("import {}", archive.display()))
@@ -146,7 +146,7 @@ impl Node {
     }
 }
 
-/// What a program says.
+/// Returns the output of a program.
 fn said(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("run {:?}", command.get_program()))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -155,7 +155,7 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
 }
 
 impl Rig<'_> {
-    /// Starts a node. Its readiness shows in the API.
+    /// Starts a node. The API shows when it is ready.
     pub(crate) async fn node(&self, server: &Server) -> anyhow::Result<(Node, [Process; 2])> {
         let lacks = real_node_lacks();
         ensure!(lacks.is_empty(), "a real node cannot run here, for want of {}", lacks.join(", "));
@@ -183,7 +183,7 @@ impl Rig<'_> {
         Ok((node, [self.kube_proxy(server)?, process]))
     }
 
-    /// Starts kube-proxy: pods and the node reach Services.
+    /// Starts kube-proxy, so that pods and the node can connect to Services.
     fn kube_proxy(&self, server: &Server) -> anyhow::Result<Process> {
         let kubeconfig = self.component(server, "kube-proxy", None)?;
         let mut command = self.command("kube-proxy")?;
@@ -201,7 +201,7 @@ impl Rig<'_> {
     }
 }
 
-/// What a node reads, all in one folder.
+/// Configuration files of a node, in one folder.
 struct Files {
     folder: PathBuf,
     kubelet: PathBuf,
@@ -223,7 +223,7 @@ impl Files {
         self.folder.join("containerd.sock")
     }
 
-    /// The host's programs, and the shim, which containerd looks for by its name.
+    /// Creates a folder with the host's programs and the shim, which containerd looks up by name.
     fn path(&self, programs: &BTreeMap<&'static str, PathBuf>) -> anyhow::Result<std::ffi::OsString> {
         let shim = programs.get("containerd-shim-runc-v2").and_then(|shim| shim.parent());
         let shim = shim.context("there is no program containerd-shim-runc-v2")?;
@@ -292,7 +292,7 @@ SystemdCgroup = false
         )
     }
 
-    /// In the namespaces: folders that programs write to wherever they are told to are hidden by empty ones.
+    /// Script that runs in the namespaces: it covers the folders that programs write to regardless of configuration by empty ones.
     fn script(&self, kubeconfig: &Path) -> String {
         let folder = self.folder.display();
         format!(

@@ -1,4 +1,4 @@
-//! Certificates: one authority for the cluster, and one for etcd, so that no user of the cluster can reach etcd.
+//! Certificates: one authority for the cluster and another for etcd, so that no user of the cluster can connect to etcd.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -15,13 +15,13 @@ use rcgen::{
 /// A certificate authority. Its private key stays in memory.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate with its private key, both PEM.
+/// A certificate with its private key, both PEM-encoded.
 pub(crate) struct Certified {
     pub(crate) certificate: String,
     pub(crate) key: String,
 }
 
-/// Where a certificate and its key were written.
+/// Paths of a certificate and its key.
 pub(crate) struct Files {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -35,24 +35,24 @@ impl Authority {
         Ok(Authority(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
-    /// The authority's own certificate, PEM.
+    /// Returns the authority's certificate, PEM-encoded.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a server on 127.0.0.1.
+    /// Issues a certificate for a server on 127.0.0.1.
     pub(crate) fn server(&self, name: &str) -> anyhow::Result<Certified> {
         self.server_of(name, &["127.0.0.1", "localhost"])
     }
 
-    /// A certificate for a server of these names and addresses.
+    /// Issues a certificate for a server with these names and addresses.
     pub(crate) fn server_of(&self, name: &str, hosts: &[&str]) -> anyhow::Result<Certified> {
         let mut params = params(name, hosts)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }
 
-    /// A certificate that makes its bearer `user`, in `group` when given.
+    /// Issues a client certificate for `user`, in `group` if given.
     pub(crate) fn client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Certified> {
         let mut params = params(user, &[])?;
         if let Some(group) = group {
@@ -71,7 +71,7 @@ impl Authority {
 }
 
 impl Certified {
-    /// Writes `NAME.crt` and `NAME.key` into `dir`.
+    /// Writes `NAME.crt` and `NAME.key` to `dir`.
     pub(crate) fn write(&self, dir: &Path, name: &str) -> anyhow::Result<Files> {
         let files =
             Files { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
@@ -81,7 +81,7 @@ impl Certified {
     }
 }
 
-/// The key pair that signs service account tokens: (private, public), PEM.
+/// Returns the key pair that signs ServiceAccount tokens: (private, public), PEM-encoded.
 pub(crate) fn token_keys() -> anyhow::Result<(String, String)> {
     let key = KeyPair::generate()?;
     Ok((key.serialize_pem(), key.public_key_pem()))
@@ -96,7 +96,7 @@ pub(crate) fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Valid from yesterday for a year, for clocks that disagree and clusters that are kept for a while.
+/// Returns a validity from yesterday for a year, which tolerates clock skew and long-lived clusters.
 fn params(name: &str, hosts: &[&str]) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -110,7 +110,7 @@ fn params(name: &str, hosts: &[&str]) -> anyhow::Result<CertificateParams> {
     Ok(params)
 }
 
-/// Year, month and day as `rcgen` takes them.
+/// Converts a date for `rcgen`.
 fn ymd(date: jiff::civil::Date) -> anyhow::Result<(i32, u8, u8)> {
     Ok((i32::from(date.year()), u8::try_from(date.month())?, u8::try_from(date.day())?))
 }

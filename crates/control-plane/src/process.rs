@@ -1,4 +1,4 @@
-//! Child processes that never outlive this one.
+//! Child processes that never outlive this process.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-/// How many of the last lines of a component's log an error message quotes.
+/// Number of log lines in an error message.
 const TAIL_LINES: usize = 15;
 
 type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// The thread that starts every child. The kernel's parent-death signal is sent when the *thread* that started a child
-/// ends, so it must be one that lives as long as the process.
+/// Thread that starts every child. The kernel sends the parent-death signal when the *thread* that started a child ends, so it must live
+/// as long as the process.
 static SPAWNER: Mutex<Option<mpsc::Sender<Order>>> = Mutex::new(None);
 
-/// Starts `command` so that the kernel kills it when this process ends, however it ends.
+/// Starts `command` such that the kernel kills it when this process ends, however it ends.
 ///
 /// # Errors
 /// The command cannot be started.
@@ -50,7 +50,7 @@ pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
     answer.recv().map_err(|_| spawner_gone())?
 }
 
-/// Asks a child to end, as a kubelet would: SIGTERM.
+/// Sends SIGTERM to a child.
 ///
 /// # Errors
 /// The signal cannot be sent.
@@ -82,8 +82,8 @@ fn spawner() -> io::Result<mpsc::Sender<Order>> {
     Ok(orders)
 }
 
-/// Has children started by a thread of the caller's network from now on. The thread before goes on living, as the children that it
-/// started would die with it.
+/// Uses a thread in the caller's network to start children from now on. The previous thread stays alive, as its children would die with
+/// it.
 pub(crate) fn spawn_from_here() {
     std::mem::forget(lock(&SPAWNER).take());
 }
@@ -96,7 +96,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running component of the control plane. Killed when dropped.
+/// A running component. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
@@ -105,7 +105,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a component with both its outputs in `log`, which is emptied first.
+    /// Starts a component with stdout and stderr in `log`, which is truncated first.
     pub(crate) fn start(name: &'static str, mut command: Command, log: &Path) -> anyhow::Result<Process> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -113,7 +113,7 @@ impl Process {
         Ok(Process { name, child: Mutex::new(child), log: log.to_owned() })
     }
 
-    /// An error that quotes the log when the component has ended.
+    /// Returns an error with the end of the log if the component has exited.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.ended()? {
             None => Ok(()),
@@ -125,7 +125,7 @@ impl Process {
         lock(&self.child).try_wait()
     }
 
-    /// The end of the component's log, with the path of the whole.
+    /// Returns the end of the component's log, with the path of the log.
     pub(crate) fn tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -134,7 +134,7 @@ impl Process {
         format!("The end of {}:\n{tail}", self.log.display())
     }
 
-    /// Asks the component to end, and kills it when it has not by the `deadline`.
+    /// Sends SIGTERM to the component, and kills it if it has not exited by `deadline`.
     pub(crate) async fn stop(&self, deadline: Duration) -> anyhow::Result<()> {
         if self.ended()?.is_some() {
             return Ok(());
@@ -151,7 +151,8 @@ impl Process {
         Ok(())
     }
 
-    /// The child is not yet reaped while its lock is held and it has not been seen to end, so the id is still its own.
+    /// Returns the process ID. It is still the child's: the child is not reaped while its lock is held and it has not been observed to
+    /// exit.
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut child = lock(&self.child);
         if child.try_wait()?.is_some() {
@@ -161,7 +162,7 @@ impl Process {
         pid.map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from))
     }
 
-    /// Kills the component and waits until it is gone. A killed process ends at once.
+    /// Kills the component and waits for its end.
     pub(crate) fn kill(&self) {
         let mut child = lock(&self.child);
         let _ = child.kill();

@@ -1,4 +1,4 @@
-//! The one folder in which a control plane keeps everything: data, certificates, kubeconfigs, logs.
+//! Folder of all files of a control plane: data, certificates, kubeconfigs, logs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{getpid, getuid};
 
-/// Marks a folder as a control plane's; holds its owner's process id; locked for as long as the owner lives.
+/// File that marks the folder as a control plane's. It has the owner's process ID, and is locked while the owner lives.
 const LOCK: &str = "control-plane.lock";
 
-/// What a control plane creates in its folder.
+/// Entries that a control plane creates in its folder.
 const CONTENT: &[&str] =
     &["audit", "certificates", "config", "containers", "etcd", "home", "kubeconfigs", "logs", "node"];
 
-/// A folder that this process alone uses.
+/// A folder that only this process uses.
 #[derive(Debug)]
 pub(crate) struct Workdir {
     path: PathBuf,
     temporary: bool,
-    /// Freed by the kernel when this process ends, which tells others that the folder is nobody's. `None`: another process has it.
+    /// Lock that the kernel releases when this process ends, so that the folder has no owner. `None`: another process owns it.
     _lock: Option<File>,
 }
 
 impl Workdir {
-    /// Takes the folder `dir`, or a new temporary one. What an earlier control plane left in it is removed.
+    /// Takes the folder `dir`, or a new temporary one. Files of an earlier control plane are removed.
     pub(crate) fn take(dir: Option<&Path>) -> anyhow::Result<Workdir> {
         let (path, lock) = match dir {
             None => temporary(&std::env::temp_dir())?,
@@ -43,7 +43,7 @@ impl Workdir {
         Ok(workdir)
     }
 
-    /// The folder `dir` of a control plane that another process runs. Nothing in it is removed, now or later.
+    /// Returns the folder `dir` of a control plane in another process. Nothing in it is removed.
     pub(crate) fn of_another_process(dir: &Path) -> anyhow::Result<Workdir> {
         let running = owner(dir)?.is_some();
         ensure!(running, "no cluster is running in {}: cargo xtask cluster up --dir DIR", dir.display());
@@ -68,7 +68,7 @@ impl Drop for Workdir {
     }
 }
 
-/// The process that runs a control plane in `dir`, if one does.
+/// Returns the process that runs a control plane in `dir`, if any.
 pub(crate) fn owner(dir: &Path) -> anyhow::Result<Option<i32>> {
     let path = dir.join(LOCK);
     let mut file = match File::open(&path) {
@@ -102,8 +102,8 @@ fn given(dir: &Path) -> anyhow::Result<(PathBuf, File)> {
     }
 }
 
-/// A new folder beside those of other processes of this user, of which those without an owner are removed: tests that
-/// were killed, or whose control plane is a static and so never dropped.
+/// Creates a temporary folder, and removes those of this user without an owner: of tests that were killed, or whose control plane is a
+/// static and never dropped.
 fn temporary(parent: &Path) -> anyhow::Result<(PathBuf, File)> {
     let user = getuid().as_raw();
     let parent = parent.join(format!("resurgam-control-plane-{user}"));
@@ -125,7 +125,7 @@ fn temporary(parent: &Path) -> anyhow::Result<(PathBuf, File)> {
     Ok((path, lock))
 }
 
-/// The lock on a control plane's folder, with our process id in it; `None` when somebody has it.
+/// Locks a control plane's folder and writes our process ID to it. `None`: another process has the lock.
 fn lock(dir: &Path) -> anyhow::Result<Option<File>> {
     let path = dir.join(LOCK);
     let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_with_somebody_elses_files_is_refused_and_left_alone() {
+    fn folder_with_foreign_files_is_rejected_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etcd")).unwrap();
         let error = Workdir::take(Some(dir.path())).unwrap_err().to_string();

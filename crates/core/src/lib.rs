@@ -1,8 +1,8 @@
-//! All decisions of Resurgam, and nothing that could act on them: what a plan is, what is to be done next, how isolated a namespace is to
-//! be, and how a plan plays out in virtual time.
+//! All decisions of Resurgam, without any I/O: compiling plans, deciding what to do next, how isolated a namespace has to be, and
+//! simulating a plan in virtual time.
 //!
-//! Pure: this crate's manifest has no client, no async runtime, no TLS and no clock, so the compiler holds that line. Time and everything
-//! observed are arguments.
+//! Pure: the crate's manifest has no client, no async runtime, no TLS and no clock, so that the compiler enforces it. Time and
+//! observations are arguments.
 
 pub mod engine;
 pub mod gates;

@@ -1,6 +1,6 @@
-//! Words for people that many commands use.
+//! Formatting of messages, for several commands.
 
-/// A number of things: `1 namespace`, `2 namespaces`.
+/// Formats a count: `1 namespace`, `2 namespaces`.
 #[must_use]
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -1,30 +1,30 @@
-//! Which fault befalls what, by seed: the same for the same, whatever happens meanwhile.
+//! Chooses faults by seed: the same requests get the same faults, whatever happens in between.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::asked::Asked;
-use crate::fault::{At, Fault};
+use crate::fault::{Fault, FaultScope};
+use crate::request::RequestInfo;
 
-/// How often what goes wrong.
+/// Probabilities and limits of faults.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// How likely each fault is, of 1, wherever it can strike. No more than one strikes at a time.
+    /// Probability of each fault where it applies, from 0 to 1. At most one fault occurs at a time.
     pub rates: Vec<(Fault, f64)>,
-    /// Longest time by which an answer is delayed or an event is held back.
+    /// Longest delay of an answer or an event.
     pub delay: Duration,
-    /// How far behind a watch is that lags.
+    /// Delay of a lagging watch.
     pub lag: Duration,
-    /// Does this befall Leases too? A leader whose Lease cannot be kept ends, by design.
+    /// Whether faults apply to Leases too. A leader that cannot renew its Lease exits, by design.
     pub leases: bool,
-    /// What it befalls: keys that begin like this, such as `PATCH /api/v1/namespaces/`. Empty: everything.
+    /// Prefixes of the keys that faults apply to, such as `PATCH /api/v1/namespaces/`. Empty: all keys.
     pub only: String,
 }
 
 impl Profile {
-    /// Some of everything: about one request in twelve and one event in eight meets with something.
+    /// Returns a profile with all faults: about one request in twelve and one event in eight is affected.
     #[must_use]
     pub fn everything() -> Self {
         use Fault::*;
@@ -53,61 +53,62 @@ impl Profile {
         }
     }
 
-    /// One fault alone.
+    /// Returns a profile with one fault only.
     #[must_use]
     pub fn only(fault: Fault, rate: f64) -> Self {
         Self { rates: vec![(fault, rate)], ..Self::everything() }
     }
 }
 
-/// What goes wrong, and by which seed it is chosen. By default nothing does.
+/// Faults and the seed that chooses them. The default has no faults.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
-    /// Chooses.
+    /// Seed of the choice.
     pub seed: u64,
-    /// How often.
+    /// Probabilities and limits.
     pub profile: Profile,
 }
 
-/// What has been chosen so far: how often each thing was asked for.
+/// State of the choice: the number of requests per key.
 #[derive(Debug, Default)]
 pub(crate) struct Choices {
     schedule: Schedule,
-    asked: HashMap<String, u64>,
+    request: HashMap<String, u64>,
 }
 
 impl Choices {
     pub(crate) fn new(schedule: Schedule) -> Self {
-        Self { schedule, asked: HashMap::new() }
+        Self { schedule, request: HashMap::new() }
     }
 
-    /// What befalls a request, and by how much it is late, if it is to be.
-    pub(crate) fn request(&mut self, asked: &Asked) -> Option<(Fault, Duration)> {
-        self.choose(At::Request, &asked.key(), asked)
+    /// Returns the fault of a request, and the delay that it adds.
+    pub(crate) fn request(&mut self, request: &RequestInfo) -> Option<(Fault, Duration)> {
+        self.choose(FaultScope::Request, &request.key(), request)
     }
 
-    /// By how much a watch is behind.
-    pub(crate) fn watch(&mut self, asked: &Asked) -> Option<Duration> {
-        let key = format!("lag {}", asked.key());
-        self.choose(At::Watch, &key, asked).map(|_| self.schedule.profile.lag)
+    /// Returns the delay of a watch.
+    pub(crate) fn watch(&mut self, request: &RequestInfo) -> Option<Duration> {
+        let key = format!("lag {}", request.key());
+        self.choose(FaultScope::Watch, &key, request).map(|_| self.schedule.profile.lag)
     }
 
-    /// What befalls an event of a watch, `of` an object.
-    pub(crate) fn event(&mut self, asked: &Asked, of: &str) -> Option<(Fault, Duration)> {
-        self.choose(At::Event, &format!("{} {of}", asked.key()), asked)
+    /// Returns the fault of a watch event about an object.
+    pub(crate) fn event(&mut self, request: &RequestInfo, of: &str) -> Option<(Fault, Duration)> {
+        self.choose(FaultScope::Event, &format!("{} {of}", request.key()), request)
     }
 
-    fn choose(&mut self, at: At, key: &str, asked: &Asked) -> Option<(Fault, Duration)> {
+    fn choose(&mut self, at: FaultScope, key: &str, request: &RequestInfo) -> Option<(Fault, Duration)> {
         let profile = &self.schedule.profile;
-        let spared = (asked.lease && !profile.leases) || !asked.key().starts_with(&profile.only);
+        let spared = (request.lease && !profile.leases) || !request.key().starts_with(&profile.only);
         if profile.rates.is_empty() || spared {
             return None;
         }
-        let count = self.asked.entry(key.to_owned()).or_default();
+        let count = self.request.entry(key.to_owned()).or_default();
         *count += 1;
         let (dice, share) = throw(self.schedule.seed, key, *count);
         let mut sum = 0.0;
-        let mut possible = profile.rates.iter().filter(|(fault, _)| fault.at() == at && fault.befalls(asked));
+        let mut possible =
+            profile.rates.iter().filter(|(fault, _)| fault.at() == at && fault.applies_to(request));
         let (fault, _) = possible.find(|(_, rate)| {
             sum += rate;
             dice < sum
@@ -116,7 +117,7 @@ impl Choices {
     }
 }
 
-/// Two numbers from 0 to below 1, for the `count`-th of `key`.
+/// Returns two numbers in 0..1 for the `count`-th occurrence of a key.
 fn throw(seed: u64, key: &str, count: u64) -> (f64, f64) {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
@@ -137,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn asked(method: Method, path: &str) -> Asked {
-        Asked::of(&method, &path.parse().unwrap())
+    fn request(method: Method, path: &str) -> RequestInfo {
+        RequestInfo::of(&method, &path.parse().unwrap())
     }
 
     proptest! {
@@ -146,7 +147,7 @@ mod tests {
         fn faults_of_a_request_do_not_depend_on_other_requests(
             seed: u64, order in prop::collection::vec(0..4usize, 0..80),
         ) {
-            let paths = ["/a", "/b", "/c", "/d"].map(|path| asked(Method::PATCH, path));
+            let paths = ["/a", "/b", "/c", "/d"].map(|path| request(Method::PATCH, path));
             let profile = Profile { rates: vec![(Fault::Conflict, 0.3), (Fault::Slow, 0.3)], ..Profile::everything() };
             let schedule = Schedule { seed, profile };
             let mut together = Choices::new(schedule.clone());
@@ -171,19 +172,23 @@ mod tests {
             (Method::PATCH, "/api/v1/pods/a"),
             (Method::PUT, "/apis/coordination.k8s.io/v1/leases/a"),
         ] {
-            let asked = asked(method, path);
+            let request = request(method, path);
             let mut choices = Choices::new(schedule(7));
             let mut struck: HashMap<Fault, f64> = HashMap::new();
             for _ in 0..20_000 {
-                if let Some((fault, by)) = choices.request(&asked) {
+                if let Some((fault, by)) = choices.request(&request) {
                     assert!(by < choices.schedule.profile.delay);
                     *struck.entry(fault).or_default() += 1.0 / 20_000.0;
                 }
             }
             for (fault, rate) in Profile::everything().rates {
-                let expected = if fault.at() == At::Request && fault.befalls(&asked) { rate } else { 0.0 };
+                let expected =
+                    if fault.at() == FaultScope::Request && fault.applies_to(&request) { rate } else { 0.0 };
                 let found = struck.get(&fault).copied().unwrap_or_default();
-                assert!((found - expected).abs() < 0.005, "{fault:?} of {asked:?}: {found}, not {expected}");
+                assert!(
+                    (found - expected).abs() < 0.005,
+                    "{fault:?} of {request:?}: {found}, not {expected}"
+                );
             }
         }
     }
@@ -193,7 +198,7 @@ mod tests {
         let only = "PATCH /api/v1/namespaces/a".to_owned();
         let profile = Profile { only, ..Profile::only(Fault::InternalError, 1.0) };
         let mut choices = Choices::new(Schedule { seed: 1, profile });
-        let mut strikes = |method, path| choices.request(&asked(method, path)).is_some();
+        let mut strikes = |method, path| choices.request(&request(method, path)).is_some();
         assert!(strikes(Method::PATCH, "/api/v1/namespaces/a"));
         assert!(!strikes(Method::GET, "/api/v1/namespaces/a"));
         assert!(!strikes(Method::PATCH, "/api/v1/namespaces/b"));
@@ -201,7 +206,7 @@ mod tests {
 
     #[test]
     fn leases_are_spared_by_default_and_seeds_choose_differently() {
-        let lease = asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
+        let lease = request(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
         let strikes = |seed, leases| {
             let profile = Profile { leases, ..Profile::only(Fault::Conflict, 0.5) };
             let mut choices = Choices::new(Schedule { seed, profile });

@@ -1,63 +1,63 @@
-//! What can go wrong.
+//! Kinds of faults.
 
-use crate::asked::Asked;
+use crate::request::RequestInfo;
 
-/// A way to fail.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Fault {
-    /// 429 with Retry-After; nothing was done.
+    /// 429 with Retry-After; the request is not carried out.
     TooManyRequests,
-    /// 500; nothing was done.
+    /// 500; the request is not carried out.
     InternalError,
-    /// 503; nothing was done.
+    /// 503; the request is not carried out.
     Unavailable,
-    /// 409 to a write; nothing was done.
+    /// 409 to a write; the request is not carried out.
     Conflict,
-    /// 410 to the start of a watch.
+    /// 410 at the start of a watch.
     Gone,
-    /// The connection breaks before anything was done.
+    /// The connection breaks; the request is not carried out.
     Refused,
-    /// The answer takes its time.
+    /// The answer is delayed.
     Slow,
-    /// The answer to a read breaks off in its midst.
+    /// The answer to a read is truncated.
     CutShort,
-    /// A write is done, and the connection breaks instead of an answer.
+    /// A write is carried out, and the connection breaks instead of an answer.
     LostAnswer,
-    /// A write is done, and answered by 504.
+    /// A write is carried out, and answered by 504.
     LateAnswer,
-    /// A watch breaks in the midst of an event.
+    /// A watch breaks in the middle of an event.
     WatchBroken,
-    /// A watch says 410 in its midst, and ends.
+    /// A watch returns 410 in the middle, and ends.
     WatchGone,
-    /// An event is held back, and whatever follows it with it; of several changes of one object the last is told.
+    /// An event and those after it are delayed. Of several changes of one object only the last is delivered.
     EventHeld,
-    /// One of these that was not told.
+    /// An event that such a delay dropped.
     Coalesced,
-    /// An event is told twice.
+    /// An event is delivered twice.
     EventTwice,
-    /// All events of a watch come late: one kind is seen as it was, others as they are.
+    /// All events of a watch are late, so that one kind lags behind others.
     WatchLags,
-    /// 401 while the token has run out.
+    /// 401, while the token has expired.
     Unauthorized,
-    /// Cut off for a while.
+    /// Network partition.
     Partition,
 }
 
-/// Where a fault is chosen.
+/// Point at which a fault is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum At {
-    /// Once for each request.
+pub(crate) enum FaultScope {
+    /// Once per request.
     Request,
-    /// Once for each watch, beside what befalls its request.
+    /// Once per watch, in addition to the fault of its request.
     Watch,
-    /// Once for each event.
+    /// Once per event.
     Event,
-    /// Never: it follows from another, or the test switches it.
+    /// Never: it follows from another fault, or the test switches it.
     Nowhere,
 }
 
 impl Fault {
-    pub(crate) const fn at(self) -> At {
+    pub(crate) const fn at(self) -> FaultScope {
         match self {
             Self::TooManyRequests
             | Self::InternalError
@@ -68,24 +68,24 @@ impl Fault {
             | Self::Slow
             | Self::CutShort
             | Self::LostAnswer
-            | Self::LateAnswer => At::Request,
-            Self::WatchLags => At::Watch,
-            Self::WatchBroken | Self::WatchGone | Self::EventHeld | Self::EventTwice => At::Event,
-            Self::Coalesced | Self::Unauthorized | Self::Partition => At::Nowhere,
+            | Self::LateAnswer => FaultScope::Request,
+            Self::WatchLags => FaultScope::Watch,
+            Self::WatchBroken | Self::WatchGone | Self::EventHeld | Self::EventTwice => FaultScope::Event,
+            Self::Coalesced | Self::Unauthorized | Self::Partition => FaultScope::Nowhere,
         }
     }
 
-    /// Can it befall this request?
-    pub(crate) fn befalls(self, asked: &Asked) -> bool {
+    /// Returns whether the fault applies to this request.
+    pub(crate) fn applies_to(self, request: &RequestInfo) -> bool {
         match self {
-            Self::Conflict | Self::LostAnswer | Self::LateAnswer => asked.mutates(),
-            Self::Gone => asked.watch,
-            Self::CutShort => !asked.mutates() && !asked.watch,
+            Self::Conflict | Self::LostAnswer | Self::LateAnswer => request.mutates(),
+            Self::Gone => request.watch,
+            Self::CutShort => !request.mutates() && !request.watch,
             _ => true,
         }
     }
 
-    /// The status, and the reason and words beside it, with which it is answered, if it is.
+    /// Returns status, reason and message of the answer, if the fault answers the request.
     pub(crate) const fn answer(self) -> Option<(u16, &'static str, &'static str)> {
         Some(match self {
             Self::TooManyRequests => (429, "TooManyRequests", "too many requests, please try again later"),

@@ -1,43 +1,43 @@
-//! When everything comes to rest: cut off for a while, or at a moment that is counted.
+//! Halts all traffic: a partition for some time, or a halt at a counted effect.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// Which side of an effect a client dies on.
+/// Side of an effect on which a client dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Moment {
-    /// It is about to ask for it: what it asked for before is done and answered, this is not done.
+    /// Before the effect: earlier requests are done and answered, this one is not done.
     Unsent,
-    /// It is done, and the client does not hear of it.
+    /// After the effect: it is done, and the client gets no answer.
     Unanswered,
 }
 
-/// What a request for an effect is to do.
+/// What happens to a request for an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Go on.
+    /// It passes.
     Pass,
-    /// Be done, and not be answered.
+    /// It is done, and not answered.
     Last,
-    /// Never be done.
+    /// It is never done.
     Never,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     effects: u64,
-    /// What only tells how a recovery stands is no effect.
+    /// Whether requests that only report status do not count as effects.
     acts_only: bool,
     stop: Option<(u64, Moment)>,
     stopped: bool,
     partitioned: bool,
-    /// How many clients were stopped and are taken for dead. What they still wait for is not done when another one lives.
+    /// Number of stopped clients, which count as dead. Their pending requests are not carried out when the next client starts.
     lives: u64,
 }
 
 impl State {
-    /// The next effect.
+    /// Number of the next effect.
     fn turn(&mut self, reports: bool) -> Turn {
         if self.stopped {
             return Turn::Never;
@@ -56,15 +56,15 @@ impl State {
     }
 }
 
-/// Whether anything gets through.
+/// State of the halt.
 #[derive(Debug)]
 pub(crate) struct Halt {
     state: Mutex<State>,
-    /// Does anything get through, and of which life?
+    /// Whether traffic passes, and the life of the client that it belongs to.
     open: watch::Sender<(bool, u64)>,
-    /// How many effects were asked for.
+    /// Number of effects requested so far.
     effects: watch::Sender<u64>,
-    /// Is what was to be done before the stop done?
+    /// Whether the last effect before the halt is done.
     at_rest: watch::Sender<bool>,
 }
 
@@ -85,7 +85,7 @@ impl Halt {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
-        // Under the lock, so that they never tell different stories.
+        // Under the lock, so that both values are consistent.
         self.effects.send_replace(state.effects);
         self.open.send_replace((!state.stopped && !state.partitioned, state.lives));
     }
@@ -115,12 +115,12 @@ impl Halt {
         self.state().effects
     }
 
-    /// Which life a connection that is made now belongs to.
+    /// Returns the life of the client that a new connection belongs to.
     pub(crate) fn life(&self) -> u64 {
         self.state().lives
     }
 
-    /// Counts an effect that is asked for.
+    /// Counts a requested effect.
     pub(crate) fn turn(&self, reports: bool) -> Turn {
         let (mut turn, mut stopped) = (Turn::Pass, false);
         self.change(|state| {
@@ -133,7 +133,7 @@ impl Halt {
         turn
     }
 
-    /// The last effect is done.
+    /// Records that the last effect before the halt is done.
     pub(crate) fn rest(&self) {
         self.at_rest.send_replace(true);
     }
@@ -147,7 +147,7 @@ impl Halt {
         let _ = self.at_rest.subscribe().wait_for(|rest| *rest).await;
     }
 
-    /// Returns as soon as something of that life gets through: `false`, if nothing ever will.
+    /// Waits until traffic of that life passes. Returns `false` if it never will.
     pub(crate) async fn passable(&self, life: u64) -> bool {
         let mut open = self.open.subscribe();
         let passed = open.wait_for(|(open, lives)| *open || *lives != life).await;

@@ -1,14 +1,14 @@
-//! Stands between a client of a Kubernetes API server and that server, and fails as a network and a server can: it refuses,
-//! delays, breaks off, loses answers to what was done, lets watches end, lag and repeat themselves, and is cut off altogether.
+//! A proxy between a client of a Kubernetes API server and the server that injects faults: it denies and delays requests, breaks
+//! connections, drops the answers to completed writes, lets watches end, lag and repeat events, and simulates partitions.
 //!
-//! What fails is chosen by a seed and by what is asked, never by when it is asked: the n-th request for a path meets the same
-//! fault in each run, however requests interleave. So a seed that failed can be run again. What is done to time rather than to
-//! a request (a partition, a token that has run out, the moment to stop at) is for the test to switch.
+//! Faults are chosen by a seed and by the request, not by time: the n-th request for a path gets the same fault in each run, however
+//! requests interleave, so that a failing seed can be run again. Faults of time (a partition, an expired token, the halt at an effect)
+//! are switched by the test.
 
-mod asked;
 mod choice;
 mod fault;
 mod halt;
+mod request;
 mod serve;
 mod shaper;
 
@@ -28,7 +28,7 @@ pub use halt::Moment;
 
 use serve::Shared;
 
-/// A running proxy. Dropped, it ends, and so does every connection to it.
+/// A running proxy. Dropping it stops it and breaks all its connections.
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -36,12 +36,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of loopback, for whoever has the kubeconfig file `to`: a copy of `from` that points here. What
-    /// `from` authenticates by must be a token, as that goes through here unchanged. Requests bear the name of the file `to` as
-    /// their user agent, so that an audit log tells clients apart.
+    /// Starts a proxy on a free loopback port and writes the kubeconfig `to`: a copy of `from` that points to it. `from` must
+    /// authenticate by a token, which is passed on unchanged. Requests have the file name of `to` as user agent, so that the audit log
+    /// distinguishes clients.
     ///
     /// # Errors
-    /// A file cannot be read or written, or no port be had.
+    /// A file cannot be read or written, or no port is available.
     pub async fn start(from: &Path, to: &Path, schedule: Schedule) -> Result<Self> {
         let text = std::fs::read_to_string(from).with_context(|| from.display().to_string())?;
         let mut kubeconfig = Kubeconfig::from_yaml(&text)?;
@@ -69,18 +69,18 @@ impl Proxy {
         Ok(Self { shared, address, task })
     }
 
-    /// Where it listens.
+    /// Returns the address of the proxy.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What fails from now on. Requests are counted from the start again.
+    /// Sets the faults from now on. Counts of requests start again.
     pub fn follow(&self, schedule: Schedule) {
         self.shared.follow(schedule);
     }
 
-    /// Nothing fails any more: no schedule, no partition, no token that has run out, no moment to stop at.
+    /// Removes all faults: schedule, partition, expired token and halt.
     pub fn heal(&self) {
         self.follow(Schedule::default());
         self.partition(false);
@@ -88,7 +88,7 @@ impl Proxy {
         self.shared.halt.clear();
     }
 
-    /// Cut off: nothing gets through in either direction, and nobody is told. Connections are taken and stay silent.
+    /// Starts a partition: nothing passes in either direction. Connections are accepted and stay silent.
     pub fn partition(&self, on: bool) {
         self.shared.halt.partition(on);
         if on {
@@ -96,47 +96,47 @@ impl Proxy {
         }
     }
 
-    /// Cut off for a time.
+    /// Starts a partition that ends after a time.
     pub async fn partition_for(&self, time: Duration) {
         self.partition(true);
         tokio::time::sleep(time).await;
         self.partition(false);
     }
 
-    /// As if the client's token had run out: everything is answered 401.
+    /// Switches an expired token on or off: everything is answered by 401.
     pub fn refuse_tokens(&self, on: bool) {
         self.shared.refuse_tokens(on);
     }
 
-    /// From now on, effects are counted anew, and everything comes to rest at the n-th of them, counted from 1: nothing further
-    /// gets through until [`Proxy::heal`]. What the server holds then is what it would hold, had the client died at that moment.
+    /// Counts effects from now on and halts at the n-th, counted from 1: nothing passes until [`Proxy::heal`]. The server then has the
+    /// state that it would have if the client had died at that moment.
     pub fn stop_at(&self, effect: u64, moment: Moment) {
         self.shared.halt.stop_at(effect, moment);
     }
 
-    /// Whether only what acts is an effect: not what says how a recovery stands, the status of a ServiceRecovery or a RecoveryPlan.
+    /// Excludes requests that only report status from the effects: the status of a ServiceRecovery or a RecoveryPlan.
     pub fn count_acts_only(&self, acts_only: bool) {
         self.shared.halt.acts_only(acts_only);
     }
 
-    /// Returns once that moment is there.
+    /// Waits until the halt.
     pub async fn stopped(&self) {
         self.shared.halt.stopped().await;
     }
 
-    /// How many effects were asked for, since the start or the last [`Proxy::stop_at`]: writes that can change anything for
-    /// others, so no reviews, no dry runs, no Events and no Leases.
+    /// Returns the number of requested effects since the start or the last [`Proxy::stop_at`]: writes that other clients can observe.
+    /// Reviews, dry runs, Events and Leases do not count.
     #[must_use]
     pub fn effects(&self) -> u64 {
         self.shared.halt.effects()
     }
 
-    /// Returns once so many effects were asked for.
+    /// Waits until this many effects were requested.
     pub async fn effects_reach(&self, effects: u64) {
         self.shared.halt.effects_reach(effects).await;
     }
 
-    /// Returns once a fault strikes, after this is asked.
+    /// Waits until the next fault.
     pub async fn strikes(&self, fault: Fault) {
         let before = self.counts().get(&fault).copied();
         while self.counts().get(&fault).copied() == before {
@@ -144,7 +144,7 @@ impl Proxy {
         }
     }
 
-    /// How often each fault has struck.
+    /// Returns the number of occurrences of each fault.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, u64> {
         self.shared.counts()

@@ -1,4 +1,4 @@
-//! Takes connections, and hands requests on or not.
+//! Accepts connections and forwards requests.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,21 +23,21 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::asked::Asked;
 use crate::choice::{Choices, Schedule};
 use crate::fault::Fault;
 use crate::halt::{Halt, Turn};
+use crate::request::RequestInfo;
 use crate::shaper::{Out, Shaper};
 
-/// What is answered with. Its error breaks the connection.
+/// Body of an answer. An error in it breaks the connection.
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-/// An answer, or a connection that breaks instead.
+/// An answer, or an error that breaks the connection.
 type Answer = Result<Response<Body>, io::Error>;
 
-/// What all connections share.
+/// State that all connections share.
 pub(crate) struct Shared {
     upstream: kube::Client,
-    /// Whose requests these are, in the audit log.
+    /// User agent of the requests, for the audit log.
     agent: HeaderValue,
     choices: Mutex<Choices>,
     counts: Mutex<BTreeMap<Fault, u64>>,
@@ -49,7 +49,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes connections for as long as it is polled. Dropped, it breaks them.
+/// Accepts connections while it is polled. Dropping it breaks them.
 pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -62,7 +62,7 @@ pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         let life = shared.halt.life();
         connections.spawn(async move {
             let serve = hyper::service::service_fn(|request| shared.clone().answer(life, request));
-            // A connection that broke is the client's to notice.
+            // The client notices a broken connection itself.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), serve)
                 .await;
@@ -103,7 +103,7 @@ impl Shared {
     }
 
     async fn answer(self: Arc<Self>, life: u64, request: Request<Incoming>) -> Answer {
-        let asked = Asked::of(request.method(), request.uri());
+        let asked = RequestInfo::of(request.method(), request.uri());
         self.passable(life).await?;
         if self.token_ran_out.load(Ordering::SeqCst) {
             self.count(Fault::Unauthorized);
@@ -124,7 +124,7 @@ impl Shared {
         if turn == Turn::Never {
             return std::future::pending().await;
         }
-        // Once begun it is done, and then at rest, whoever still listens: what is lost is the answer and no half of the act.
+        // A started request is completed even if nobody waits for the answer: only the answer is lost.
         let (shared, request) = (self.clone(), Request::from_parts(parts, body));
         let handed_on = tokio::spawn(async move {
             let response = shared.clone().hand_on(asked.clone(), request).await;
@@ -148,10 +148,10 @@ impl Shared {
         }
     }
 
-    /// Asks the server, and returns its answer once that is complete; of a watch, once it has begun.
+    /// Forwards a request and returns its complete answer, or that of a watch once it has started.
     async fn hand_on(
         self: Arc<Self>,
-        asked: Asked,
+        asked: RequestInfo,
         request: Request<Bytes>,
     ) -> io::Result<Response<Upstream>> {
         let (mut parts, body) = request.into_parts();
@@ -172,8 +172,13 @@ impl Shared {
         Ok(Response::from_parts(parts, Upstream::from(body.to_vec())))
     }
 
-    /// The events of a watch, with what befalls them.
-    fn watched(self: Arc<Self>, asked: Asked, life: u64, response: Response<Upstream>) -> Response<Body> {
+    /// Returns the events of a watch with their faults.
+    fn watched(
+        self: Arc<Self>,
+        asked: RequestInfo,
+        life: u64,
+        response: Response<Upstream>,
+    ) -> Response<Body> {
         let lag = lock(&self.choices).watch(&asked);
         if lag.is_some() {
             self.count(Fault::WatchLags);
@@ -191,10 +196,10 @@ impl Shared {
     }
 }
 
-/// A watch on its way through.
+/// A forwarded watch.
 struct Watched {
     shared: Arc<Shared>,
-    asked: Asked,
+    asked: RequestInfo,
     life: u64,
     upstream: Upstream,
     shaper: Shaper,
@@ -254,7 +259,7 @@ where
     body.map_err(io::Error::other).boxed_unsync()
 }
 
-/// What the API server would say.
+/// Returns an error answer as the API server would send it.
 fn refusal(fault: Fault) -> Answer {
     let Some((code, reason, message)) = fault.answer() else { return Err(broken("no answer")) };
     let status = serde_json::json!({
@@ -269,7 +274,7 @@ fn refusal(fault: Fault) -> Answer {
     response.body(body.boxed_unsync()).map_err(io::Error::other)
 }
 
-/// Half an answer that said how long it would be.
+/// Returns half an answer with the length of the whole.
 async fn cut_short(response: Response<Upstream>) -> Answer {
     let (mut parts, body) = response.into_parts();
     let whole = body.collect().await.map_err(io::Error::other)?.to_bytes();

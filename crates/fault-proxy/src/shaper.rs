@@ -1,4 +1,4 @@
-//! What becomes of the events of one watch. Pure: it is told the time.
+//! Applies faults to the events of one watch. Pure: time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use serde::Deserialize;
 
 use crate::fault::Fault;
 
-/// What comes out.
+/// Output of the shaper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Out {
-    /// To be handed on.
+    /// An event to forward.
     Line(Bytes),
-    /// The watch ends, as a server would end it.
+    /// The watch ends as a server ends it.
     End,
     /// The connection breaks.
     Break,
 }
 
-/// Something that waits for its time.
+/// A queued event.
 #[derive(Debug)]
 struct Waiting {
     due: Duration,
     out: Out,
-    /// The object, if this is a change of it that a later one may replace.
+    /// The changed object, if a later change of it may replace this event.
     replaceable: Option<String>,
 }
 
-/// What one watch was told and has not handed on yet, in order.
+/// Queue of the events of one watch, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Shaper {
     lag: Duration,
@@ -39,7 +39,7 @@ pub(crate) struct Shaper {
     ended: bool,
 }
 
-/// The outside of an event.
+/// Metadata of an event.
 #[derive(Deserialize)]
 struct Event {
     #[serde(rename = "type")]
@@ -62,13 +62,12 @@ struct Metadata {
 }
 
 impl Shaper {
-    /// Of a watch that is so far behind.
+    /// Returns a shaper for a watch with this delay.
     pub(crate) fn new(lag: Duration) -> Self {
         Self { lag, ..Self::default() }
     }
 
-    /// Takes what came from the server. `choose` says what befalls an event of an object, and how long that takes; returns what
-    /// struck.
+    /// Queues an event from the server. `choose` returns the fault of an event and its delay. Returns the fault.
     pub(crate) fn take(
         &mut self,
         now: Duration,
@@ -86,7 +85,7 @@ impl Shaper {
         struck
     }
 
-    /// The server has ended the watch, or broke it off.
+    /// Records that the server has ended or broken the watch.
     pub(crate) fn end(&mut self, now: Duration, broken: bool) {
         if !self.ended {
             self.push(now, if broken { Out::Break } else { Out::End }, None);
@@ -94,12 +93,12 @@ impl Shaper {
         }
     }
 
-    /// What is to be handed on now, if anything is.
+    /// Returns the next output that is due.
     pub(crate) fn hand_on(&mut self, now: Duration) -> Option<Out> {
         self.waiting.pop_front_if(|first| first.due <= now).map(|first| first.out)
     }
 
-    /// When there will be something to hand on.
+    /// Returns when the next output is due.
     pub(crate) fn due(&self) -> Option<Duration> {
         self.waiting.front().map(|first| first.due)
     }
@@ -111,7 +110,7 @@ impl Shaper {
         choose: &mut impl FnMut(&str) -> Option<(Fault, Duration)>,
         struck: &mut Vec<Fault>,
     ) {
-        // What is no event goes through as it is: it is for the client to find out.
+        // Data that is not an event passes unchanged, for the client to reject.
         let Ok(event) = serde_json::from_slice::<Event>(line) else {
             return self.push(now, Out::Line(line.clone()), None);
         };
@@ -134,7 +133,7 @@ impl Shaper {
         }
         let changed = event.kind == "MODIFIED";
         if changed {
-            // Only what is held back is told together: a watch that merely lags tells everything.
+            // Only held-back events are merged: a lagging watch delivers all events.
             let before = self.waiting.len();
             self.waiting.retain(|waiting| waiting.replaceable.as_deref() != Some(object.as_str()));
             struck.extend(std::iter::repeat_n(Fault::Coalesced, before - self.waiting.len()));
@@ -143,7 +142,7 @@ impl Shaper {
         self.push(now, Out::Line(line.clone()), replaceable);
     }
 
-    /// In order: nothing overtakes what came before it.
+    /// Queues an event. Order is kept.
     fn push(&mut self, now: Duration, out: Out, replaceable: Option<String>) {
         let last = self.waiting.back().map_or(Duration::ZERO, |last| last.due);
         let due = (now + self.lag).max(self.held).max(last);

@@ -1,35 +1,35 @@
-//! One event of an audit log: its outside, which is read of every line, and its bodies, which are read where they matter.
+//! An event of an audit log: its metadata, which is parsed for every line, and its bodies, which are parsed only if needed.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The outside of an event.
+/// Metadata of an event.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
-    /// Counted from 1.
+    /// Line number, counted from 1.
     pub line: usize,
-    /// When the API server had the request.
+    /// When the API server received the request.
     pub received: Timestamp,
-    /// When the API server had answered.
+    /// When the API server completed the answer.
     pub completed: Timestamp,
-    /// Who was authenticated.
+    /// Authenticated user.
     pub account: String,
-    /// As whom it was done: the impersonated user, if any.
+    /// Effective user: the impersonated user, if any.
     pub user: String,
     pub verb: String,
     pub object: Object,
-    /// 0: there was no answer.
+    /// Status code. 0: there was no answer.
     pub code: u16,
-    /// An admission webhook refused it, or could not be called: nothing was stored.
+    /// Whether an admission webhook denied the request or could not be called. Nothing was stored.
     pub webhook_refused: bool,
-    /// By the query; a deletion may also say so in its body.
+    /// Whether the query requests a dry run. A deletion may also request it in its body.
     pub dry_run: bool,
-    /// It asks for the next page of what was asked for before.
+    /// Whether it requests the next page of a list.
     pub continues: bool,
 }
 
-/// What a request is about.
+/// Object of a request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Object {
@@ -41,7 +41,7 @@ pub(crate) struct Object {
     pub subresource: String,
 }
 
-/// What was sent, and what was answered.
+/// Bodies of a request and its answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Bodies {
@@ -83,7 +83,7 @@ struct ResponseStatus {
 }
 
 impl Event {
-    /// The event in a line; `None` where a request is not over yet, or is about no object.
+    /// Parses a line. `None`: the request is not complete, or concerns no object.
     pub(crate) fn parse(line: usize, text: &str) -> Result<Option<Self>, String> {
         let raw: Raw = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if (raw.api_version.as_str(), raw.kind.as_str()) != ("audit.k8s.io/v1", "Event") {
@@ -112,7 +112,7 @@ impl Event {
         }))
     }
 
-    /// Does it change something, if it succeeds?
+    /// Returns whether the request changes something if it succeeds.
     pub(crate) fn is_write(&self) -> bool {
         !self.dry_run && (self.deletes() || matches!(self.verb.as_str(), "create" | "update" | "patch"))
     }
@@ -121,13 +121,13 @@ impl Event {
         matches!(self.verb.as_str(), "delete" | "deletecollection")
     }
 
-    /// The API server said that it did it.
+    /// Returns whether the API server reported success.
     pub(crate) fn succeeded(&self) -> bool {
         (200..300).contains(&self.code)
     }
 
-    /// The API server said neither that it did it nor that it refused: it may have been done. Of a collection, some may
-    /// have been deleted before a webhook refused one.
+    /// Returns whether the API server reported neither success nor denial, so that the write may have taken effect. Of a collection, some
+    /// objects may have been deleted before a webhook denied one.
     pub(crate) fn unanswered(&self) -> bool {
         let refused = self.webhook_refused && self.verb != "deletecollection";
         self.code == 0 || (self.code >= 500 && !refused)
@@ -141,7 +141,7 @@ impl Event {
         self.is_of_lease() && self.is_write() && self.succeeded()
     }
 
-    /// The event that is there without the object that it must have.
+    /// Returns the error about a missing body.
     pub(crate) fn no_body(&self) -> String {
         format!(
             "the answer to {} {} {} is not there in full: the audit policy must log such requests at RequestResponse",
@@ -155,16 +155,16 @@ impl Bodies {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// A deletion that was only tried.
+    /// Returns whether the deletion was a dry run.
     pub(crate) fn dry_run(&self) -> bool {
         self.request_object["dryRun"].as_array().is_some_and(|all| !all.is_empty())
     }
 }
 
 impl Object {
-    /// The object of this name, the same whichever request named it.
+    /// Returns the object with this name, as every request identifies it.
     pub(crate) fn named(&self, name: &str) -> Self {
-        // A request to a namespace names it in both fields, and one that creates it in neither.
+        // A request to a namespace names it in both fields, except a creation, which names it in neither.
         let namespace = if self.resource == "namespaces" { "" } else { &self.namespace };
         Self {
             name: name.to_owned(),
@@ -174,7 +174,7 @@ impl Object {
         }
     }
 
-    /// `namespaces/x`, `pods/ns/x`.
+    /// Formats the object: `namespaces/x`, `pods/ns/x`.
     pub(crate) fn display(&self, name: &str) -> String {
         let named = self.named(name);
         let parts = [named.resource.as_str(), &named.namespace, &named.name];
@@ -182,12 +182,12 @@ impl Object {
     }
 }
 
-/// A text in a body.
+/// Returns a string in a body.
 pub(crate) fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str)
 }
 
-/// An object's revision: the store's one counter, in a text.
+/// Returns an object's resourceVersion as a number: the store has one counter.
 pub(crate) fn revision(object: &Value) -> Option<u64> {
     text_at(object, "/metadata/resourceVersion")?.parse().ok()
 }
@@ -196,8 +196,8 @@ pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|error| format!("'{text}' is no time: {error}"))
 }
 
-/// Does a failure come from an admission webhook? Webhooks are asked before anything is stored, so it is a refusal whatever
-/// its code: 500 where the webhook could not be called, and any code where it denied the request.
+/// Returns whether a message is an admission webhook's failure. Webhooks run before anything is stored, so that it is a denial whatever
+/// its code: 500 if the webhook could not be called, any code if it denied the request.
 fn is_webhook_refusal(message: &str) -> bool {
     let denied =
         |rest: &str| rest.split_once("\" denied the request").is_some_and(|(name, _)| !name.contains('"'));
@@ -205,12 +205,12 @@ fn is_webhook_refusal(message: &str) -> bool {
         || message.strip_prefix("admission webhook \"").is_some_and(denied)
 }
 
-/// Does an answer show less than the object? `kubectl get` asks for a Table, and some controllers for the metadata only.
+/// Returns whether an answer has less than the whole object: a Table, or metadata only.
 pub(crate) fn is_excerpt(body: &Value) -> bool {
     matches!(text_at(body, "/kind"), Some("Table" | "PartialObjectMetadata"))
 }
 
-/// Is a parameter given, and not empty?
+/// Returns whether a query parameter is present and not empty.
 fn in_query(uri: &str, parameter: &str) -> bool {
     let query = uri.split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| pair.strip_prefix(parameter).is_some_and(|value| !value.is_empty()))

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::change::{Change, Record};
 use crate::log::Log;
 use crate::plan::{Node, Plan};
-use crate::what::{Record, What};
 
 /// Measured figures of one recovery, all of them absolute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -150,13 +150,13 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
     let mut services: BTreeMap<&str, Times> = BTreeMap::new();
     for write in &log.writes {
         let at = nanoseconds(write.completed);
-        match &write.what {
-            What::Quarantine { quarantine: Some(quarantine), .. } => {
+        match &write.change {
+            Change::Quarantine { quarantine: Some(quarantine), .. } => {
                 if let Some(claim) = quarantine.claim.as_ref().filter(|claim| claim.is_of(plan)) {
                     services.entry(&claim.service).or_default().touched.get_or_insert(at);
                 }
             }
-            What::Service { name, record } => {
+            Change::Service { name, record } => {
                 let times = services.entry(name).or_default();
                 let is = |what: fn(&Record) -> bool| record.as_deref().is_some_and(what);
                 if is(Record::claimed) {
@@ -173,19 +173,19 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
                     times.waiting_since.get_or_insert(at);
                 }
             }
-            What::Retry { service, .. } => {
+            Change::Retry { service, .. } => {
                 let times = services.entry(service).or_default();
                 answered(times, at);
                 times.answered = true;
             }
-            What::Namespace { .. }
-            | What::NamespaceDeleted { .. }
-            | What::Pod { .. }
-            | What::Quarantine { quarantine: None, .. }
-            | What::Workload { .. }
-            | What::Restored { .. }
-            | What::Carried { .. }
-            | What::Plan { .. } => {}
+            Change::Namespace { .. }
+            | Change::NamespaceDeleted { .. }
+            | Change::Pod { .. }
+            | Change::Quarantine { quarantine: None, .. }
+            | Change::Workload { .. }
+            | Change::Restored { .. }
+            | Change::Carried { .. }
+            | Change::Plan { .. } => {}
         }
     }
     services
@@ -253,7 +253,7 @@ fn edges(
             };
             others.iter().filter(takes).count()
         };
-        // Slots are taken at claims and when a person has answered: the number in use is highest at one of these.
+        // The number of used slots rises at claims and after Decisions only, so its maximum is at one of these.
         let moments = others
             .iter()
             .flat_map(|run| [run.touched].into_iter().chain(run.human.iter().map(|(_, answered)| *answered)));

@@ -1,10 +1,10 @@
-//! A service's gates as the plan has them, read with our own eyes.
+//! Gates of a service, parsed independently of the operator.
 
 use std::time::Duration;
 
 use serde_yaml::Value;
 
-/// When a gate is asked.
+/// Phase of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     BeforeRestore,
@@ -13,7 +13,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// As a ServiceRecovery writes it.
+    /// Parses the name in a ServiceRecovery.
     pub(crate) fn of(text: &str) -> Option<Self> {
         Some(match text {
             "BeforeRestore" => Self::BeforeRestore,
@@ -23,7 +23,7 @@ impl Phase {
         })
     }
 
-    /// As a plan writes it.
+    /// Returns the name in a plan.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BeforeRestore => "beforeRestore",
@@ -33,32 +33,31 @@ impl Phase {
     }
 }
 
-/// One gate.
+/// A gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub phase: Phase,
     pub name: String,
-    /// It lists what is in the service's namespaces, which shows in the log.
+    /// Whether it lists objects in the service's namespaces, which the log shows.
     pub looks: bool,
-    /// It may be missing where it is a default and the service an external system: what it asks is not known here, and whether that is
-    /// found in namespaces.
+    /// Whether it may be missing: a default gate of an external system, of a type that the judge does not know.
     pub optional: bool,
     pub interval: Duration,
     timeout: Duration,
 }
 
-/// What gates ask of which is known where the answer is found, and whether that is in the service's namespaces. Of any other gate only what is
-/// written of it is judged, so that this list need not grow with the operator's.
+/// Gate types that the judge knows, and whether they read the service's namespaces. Of other gates only the recorded verdicts are judged,
+/// so that this list need not follow the operator's.
 const QUESTIONS: [(&str, bool); 3] = [("imageDigests", true), ("workloads", true), ("http", false)];
 
 impl Gate {
-    /// How long an answer may be relied on: two missed askings, and no less than half a minute.
+    /// Returns how long an answer is fresh: two missed evaluations, and at least 30 seconds.
     pub(crate) fn freshness(&self) -> Duration {
         (self.interval * 3 + self.timeout).max(Duration::from_secs(30))
     }
 }
 
-/// The plan's default gates and the service's own. Without continuous ones, those before release go on being asked.
+/// Returns the plan's default gates and the service's own. Without continuous gates, those before release are evaluated continuously.
 pub(crate) fn gates(
     own: Option<&Value>,
     defaults: Option<&Value>,
@@ -69,7 +68,7 @@ pub(crate) fn gates(
             let list = gates.and_then(|gates| gates.get(phase.as_str())).and_then(Value::as_sequence);
             list.into_iter().flatten().map(|gate| read(phase, gate)).collect::<Result<Vec<_>, _>>()
         };
-        // A default that looks into namespaces has nothing to look at in an external system.
+        // A default gate that reads namespaces does not apply to an external system.
         let inherited = list(defaults)?.into_iter().filter(|gate| !(external && gate.looks));
         let inherited = inherited.map(|gate| Gate { optional: external && gate.optional, ..gate });
         let own = list(own)?.into_iter().map(|gate| Gate { optional: false, ..gate });
@@ -107,7 +106,7 @@ fn read(phase: Phase, gate: &Value) -> Result<Gate, String> {
     })
 }
 
-/// `90s`, `1m30s`, `21d`.
+/// Parses a duration: `90s`, `1m30s`, `21d`.
 fn duration(text: &str) -> Option<Duration> {
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {

@@ -1,5 +1,5 @@
-//! Decides, from an API server's audit log and a plan alone, whether a recovery kept what was promised. Its rules, and the
-//! invariant of the design that each asks about (what a log can prove of it, and what not, is in the rule's own text):
+//! Decides from an API server's audit log and a plan alone whether a recovery kept the invariants. Each rule checks one invariant of the
+//! design; its module says what a log can prove of it, and what not.
 //!
 //! | Rule | Invariant | |
 //! |---|---|---|
@@ -12,17 +12,18 @@
 //!
 //! I3, I6 and I7 are about what the operator makes of what it reads, which is in no log.
 //!
-//! It shares no code with the operator, on purpose: a mistake there must not be repeated here. It believes only answers
-//! of the API server, never what a client asked for; of a write without an answer it says what came of it by what is seen
-//! later ([`Came`]). A log that cannot prove anything is no pass: see [`CannotJudge`].
+//! It shares no code with the operator, so that a mistake there is not repeated here. It relies only on answers of the API server, never
+//! on what a client requested; for a write without an answer it derives the outcome from later events ([`WriteOutcome`]). A log that
+//! proves nothing does not pass: see [`CannotJudge`].
 //!
 //! What it needs of the audit policy: stage `ResponseComplete`; level `RequestResponse` for all writes (of Secrets less is
 //! enough), and for the verb `get` on Namespaces, Quarantines and ServiceRecoveries; `Metadata` for other reads. One file,
 //! from the API server's start.
 //!
-//! How it works: [`log`] reads events, [`what`] tells what of an object each write left behind, [`unanswered`] puts those in
-//! that nobody answered, [`rules`] asks each rule of each write against the [`world`] as it was before it, [`figures`] measures.
+//! Structure: [`log`] reads events, [`change`] derives what each write left behind, [`unanswered`] adds writes without an answer,
+//! [`rules`] checks each write against the [`world`] before it, [`figures`] measures durations.
 
+mod change;
 mod clocks;
 mod event;
 mod figures;
@@ -33,7 +34,6 @@ mod report;
 mod rules;
 mod text;
 mod unanswered;
-mod what;
 mod window;
 mod world;
 
@@ -42,20 +42,20 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use figures::{Figures, ServiceFigures};
-pub use report::{Came, Quiet, Report, Rule, Slip, Unanswered, Violation};
+pub use report::{QuietWindow, RacedPod, Report, Rule, Unanswered, Violation, WriteOutcome};
 pub use window::Window;
 
-/// What the judge is told beside the log and the plan.
+/// Options of the judge.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// User name of the operator's account. Beside it only people loosen anything.
+    /// User name of the operator. Apart from it only people loosen anything.
     pub operator: String,
-    /// An API server learns of a namespace's label by a watch, some milliseconds after the write. A pod asked for within
-    /// this time of it has slipped through before the fence closed: told, and no violation.
+    /// An API server observes a namespace's label by a watch, some milliseconds after the write. A pod created within this time is
+    /// reported as created before the fence was in force, and is no violation.
     pub fence_lag: Duration,
-    /// When there was nothing to do. `None`: I8 is not judged.
+    /// Window without any work. `None`: I8 is not judged.
     pub quiet: Option<Window>,
-    /// How often the operator looks at anything that no gate asks for, in its own name: its `--probe-interval`.
+    /// Longest interval of reads that no gate causes: the operator's `--probe-interval`.
     pub own_interval: Duration,
 }
 
@@ -70,29 +70,29 @@ impl Default for Options {
     }
 }
 
-/// Why there is no judgement. Never a pass.
+/// Why no judgement is possible. Never a pass.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotJudge {
     /// A file cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
-        /// Which file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
-    /// The plan cannot be understood.
+    /// The plan cannot be parsed.
     #[error("the plan: {0}")]
     Plan(String),
-    /// A line of the log cannot be understood; the last line: the log was cut short.
+    /// A line of the log cannot be parsed. If it is the last line, the log was truncated.
     #[error("line {line} of the audit log: {reason}")]
     Line {
-        /// Counted from 1.
+        /// Line number, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
-    /// The log as a whole proves nothing.
+    /// The log proves nothing.
     #[error("the audit log: {0}")]
     Log(String),
 }
@@ -100,7 +100,7 @@ pub enum CannotJudge {
 /// Judges the recovery of a plan by an audit log, both in files.
 ///
 /// # Errors
-/// [`CannotJudge`] when the log or the plan cannot carry a judgement.
+/// [`CannotJudge`] if the log or the plan permits no judgement.
 pub fn judge_files(audit_log: &Path, plan: &Path, options: &Options) -> Result<Report, CannotJudge> {
     let io = |path: &Path| {
         let path = path.display().to_string();
@@ -114,7 +114,7 @@ pub fn judge_files(audit_log: &Path, plan: &Path, options: &Options) -> Result<R
 /// Judges the recovery of the one RecoveryPlan in `plan` (YAML, one or more documents) by an audit log (JSON lines).
 ///
 /// # Errors
-/// [`CannotJudge`] when the log or the plan cannot carry a judgement.
+/// [`CannotJudge`] if the log or the plan permits no judgement.
 pub fn judge(audit_log: impl BufRead, plan: &str, options: &Options) -> Result<Report, CannotJudge> {
     let plan = plan::Plan::parse(plan)?;
     let log = log::Log::read(audit_log, &plan, options)?;
@@ -133,7 +133,7 @@ pub fn judge(audit_log: impl BufRead, plan: &str, options: &Options) -> Result<R
         unanswered: log
             .unanswered
             .iter()
-            .map(|(write, outcome)| unanswered::told(&plan, write, outcome))
+            .map(|(write, outcome)| unanswered::to_report(&plan, write, outcome))
             .collect(),
         quiet: findings.quiet,
         violations: findings.violations,

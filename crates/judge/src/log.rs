@@ -1,4 +1,4 @@
-//! The audit log: which writes took effect, in the order in which they did, and which reads a decision may rest on.
+//! The audit log: writes in the order in which they took effect, and the reads that decisions rely on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -7,55 +7,55 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::change::{Change, Record, Write, change_of, is_read_back, matters};
 use crate::clocks::Clocks;
 use crate::event::{Bodies, Event, is_excerpt, revision, text_at};
 use crate::plan::Plan;
-use crate::unanswered::{Chains, Doubt, Orphan, Outcome, left_behind};
-use crate::what::{Record, What, Write, is_read_back, matters, what};
+use crate::unanswered::{Chains, Orphan, Outcome, UnansweredWrite, left_behind};
 use crate::{CannotJudge, Options};
 
-/// What of the log matters here.
+/// Parsed log.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// Lines read.
+    /// Number of lines.
     pub events: usize,
-    /// Writes that matter and took effect, in the order in which they did.
+    /// Relevant writes that took effect, in that order.
     pub writes: Vec<Write>,
-    /// Writes that were never answered, and what came of them.
+    /// Writes without an answer, and their outcome.
     pub unanswered: Vec<(Write, Outcome)>,
-    /// Reads of a service's ServiceRecovery by the operator, with what was answered.
+    /// The operator's reads of each service's ServiceRecovery, with the answers.
     pub live_reads: BTreeMap<String, Vec<LiveRead>>,
-    /// When the plan's account listed the pods of a namespace, as each gate that looks into it does.
+    /// When the plan's account listed the pods of a namespace, as each gate that reads namespaces does.
     pub looks: BTreeMap<String, Vec<Span>>,
-    /// When the operator began to list or watch the pods of the cluster: what continuous gates are judged by.
+    /// When the operator started to list or watch the pods of the cluster. Continuous gates are evaluated from that cache.
     pub watches: Vec<Span>,
-    /// When the plan's account was asked what it may do in a namespace.
+    /// When the plan's account was reviewed for access to a namespace.
     pub reviews: BTreeMap<String, Vec<Span>>,
-    /// What the operator asked of the API server in the quiet window.
+    /// Requests of the operator in the quiet window.
     pub requests: Vec<Event>,
-    /// How long its lease lasts, as it renewed it in that window.
+    /// Duration of its lease, as renewed in that window.
     pub lease: Option<Duration>,
-    /// What the clocks of its leaders told.
+    /// Clock skew of the leaders.
     pub clocks: Clocks,
 }
 
-/// From request to answer.
+/// Time from request to answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub received: Timestamp,
     pub completed: Timestamp,
 }
 
-/// A read of a ServiceRecovery, past every cache.
+/// A read of a ServiceRecovery from the API server, not from a cache.
 #[derive(Debug)]
 pub(crate) struct LiveRead {
     pub span: Span,
-    /// As it was answered. `None`: it was not there.
+    /// The answer. `None`: it did not exist.
     pub record: Option<Box<Record>>,
 }
 
 impl Log {
-    /// Reads a whole log. Whatever cannot be understood ends it: a gap might hide just what is looked for.
+    /// Reads a whole log. A line that cannot be parsed is an error, as a gap might hide a violation.
     pub(crate) fn read(mut input: impl BufRead, plan: &Plan, options: &Options) -> Result<Self, CannotJudge> {
         let mut reader =
             Reader { plan, options, log: Self::default(), writes: Vec::new(), chains: Chains::default() };
@@ -81,12 +81,12 @@ impl Log {
         reader.finish()
     }
 
-    /// The namespaces that the log tells of.
+    /// Returns the namespaces that occur in the log.
     pub(crate) fn namespaces(&self) -> BTreeSet<&str> {
         self.writes
             .iter()
-            .filter_map(|write| match &write.what {
-                What::Namespace { name, .. } => Some(name.as_str()),
+            .filter_map(|write| match &write.change {
+                Change::Namespace { name, .. } => Some(name.as_str()),
                 _ => None,
             })
             .collect()
@@ -138,7 +138,7 @@ impl Reader<'_> {
             let lease = Bodies::parse(text)?.response_object;
             self.log.clocks.renewed(&event, &lease);
             let seconds = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
-            // One that is being taken over does not say how long it lasts.
+            // A lease that is being taken over has no duration.
             self.log.lease = seconds.filter(|_| in_window).map(Duration::from_secs).or(self.log.lease);
         }
         if in_window {
@@ -170,19 +170,19 @@ impl Reader<'_> {
         let name = name(event, &bodies).to_owned();
         let bodies = self.whole(event, &name, bodies);
         let body = &bodies.response_object;
-        let what = what(event, &name, created, body, self.plan)?;
+        let change = change_of(event, &name, created, body, self.plan)?;
         let revision = if event.deletes() { None } else { revision(body) };
-        if what.is_some() && !event.deletes() && revision.is_none() {
+        if change.is_some() && !event.deletes() && revision.is_none() {
             return Err(event.no_body());
         }
         self.chains.made(event, &name, created, &bodies);
-        if let Some(what) = what {
-            self.writes.push((revision, as_write(event, &name, created, what)));
+        if let Some(change) = change {
+            self.writes.push((revision, as_write(event, &name, created, change)));
         }
         Ok(())
     }
 
-    /// Who asked to be answered with the metadata only has changed the rest as asked: the API server said that it did.
+    /// Completes an answer with metadata only: the API server reported success, so the rest is as requested.
     fn whole(&self, event: &Event, name: &str, mut bodies: Bodies) -> Bodies {
         let partial = text_at(&bodies.response_object, "/kind") == Some("PartialObjectMetadata");
         if partial && !event.deletes() {
@@ -195,7 +195,7 @@ impl Reader<'_> {
         bodies
     }
 
-    /// Neither done nor refused, as far as the answer goes.
+    /// Records a write whose answer shows neither success nor denial.
     fn doubt(&mut self, event: &Event, bodies: Bodies) {
         if event.deletes() && bodies.dry_run() {
             return;
@@ -203,8 +203,8 @@ impl Reader<'_> {
         let name = name(event, &bodies).to_owned();
         let created = event.verb == "create";
         let effective = self.chains.effective(event, &name, &bodies.request_object);
-        let Ok(Some(what)) = what(event, &name, created, &effective, self.plan) else { return };
-        let write = as_write(event, &name, created, what);
+        let Ok(Some(change)) = change_of(event, &name, created, &effective, self.plan) else { return };
+        let write = as_write(event, &name, created, change);
         self.chains.doubt(event, &name, write, (bodies.request_object, effective));
     }
 
@@ -218,12 +218,12 @@ impl Reader<'_> {
         if body.is_some() && there.is_none() {
             return Err(event.no_body());
         }
-        // It proves nothing, and takes nothing away: what rests on a live read still needs one of the whole object.
+        // It proves nothing and removes nothing: a live read must return the whole object.
         if there.is_some_and(is_excerpt) {
             return Ok(());
         }
-        let what = match there {
-            Some(body) => what(event, &event.object.name, false, body, self.plan)?,
+        let change = match there {
+            Some(body) => change_of(event, &event.object.name, false, body, self.plan)?,
             None => None,
         };
         let prefix = format!("{}.", self.plan.name);
@@ -231,8 +231,8 @@ impl Reader<'_> {
             event.object.name.strip_prefix(&prefix).filter(|_| event.object.resource == "servicerecoveries");
         if let Some(service) = service.filter(|_| event.user == self.options.operator) {
             let span = Span { received: event.received, completed: event.completed };
-            let record = match &what {
-                Some(What::Service { record, .. }) => record.clone(),
+            let record = match &change {
+                Some(Change::Service { record, .. }) => record.clone(),
                 _ => None,
             };
             self.log.live_reads.entry(service.to_owned()).or_default().push(LiveRead { span, record });
@@ -250,12 +250,13 @@ impl Reader<'_> {
             return Err(CannotJudge::Log(reason));
         }
         let bodies = left_behind(&outcomes);
-        for ((Doubt { event, write, .. }, outcome), body) in outcomes.into_iter().zip(bodies) {
+        for ((UnansweredWrite { event, write, .. }, outcome), body) in outcomes.into_iter().zip(bodies) {
             if let Outcome::Happened { revision, .. } = outcome {
                 let wrong = |reason| CannotJudge::Line { line: write.line, reason };
-                let what = what(&event, &write.name, write.created, &body, self.plan).map_err(wrong)?;
-                let what = what.unwrap_or_else(|| write.what.clone());
-                self.writes.push((revision, Write { what, ..write.clone() }));
+                let change =
+                    change_of(&event, &write.name, write.created, &body, self.plan).map_err(wrong)?;
+                let change = change.unwrap_or_else(|| write.change.clone());
+                self.writes.push((revision, Write { change, ..write.clone() }));
             }
             self.log.unanswered.push((write, outcome));
         }
@@ -269,7 +270,7 @@ fn name<'a>(event: &'a Event, bodies: &'a Bodies) -> &'a str {
     named(&bodies.response_object).or_else(|| named(&bodies.request_object)).unwrap_or(&event.object.name)
 }
 
-fn as_write(event: &Event, name: &str, created: bool, what: What) -> Write {
+fn as_write(event: &Event, name: &str, created: bool, change: Change) -> Write {
     Write {
         line: event.line,
         completed: event.completed,
@@ -278,12 +279,12 @@ fn as_write(event: &Event, name: &str, created: bool, what: What) -> Write {
         name: name.to_owned(),
         object: event.object.display(name),
         created,
-        what,
+        change,
     }
 }
 
-/// Puts writes in the order in which they took effect. A response's resourceVersion is the store's one revision counter;
-/// deletions bear none of their own, and stand behind the highest one that was answered before them.
+/// Sorts writes by when they took effect. A response has the store's revision as its resourceVersion; a deletion has none, and follows
+/// the highest revision answered before it.
 fn in_order(mut writes: Vec<(Option<u64>, Write)>) -> Vec<Write> {
     writes.sort_by_key(|(_, write)| (write.completed, write.line));
     let mut highest = 0;

@@ -1,4 +1,4 @@
-//! The plan, read with our own eyes: services, their namespaces, and what waits for what.
+//! The plan, parsed independently of the operator: services, namespaces and dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,43 +10,43 @@ use crate::gates::{Gate, gates};
 
 pub(crate) use crate::gates::Phase;
 
-/// A RecoveryPlan, as far as it matters here.
+/// A RecoveryPlan, with the fields that the rules need.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub name: String,
     pub namespace: String,
-    /// Whose are the writes of steps and the reads of gates, as the API server knows it.
+    /// User name of the plan's ServiceAccount, which writes for steps and reads for gates.
     pub account: Option<String>,
     pub max_parallel: usize,
-    /// By name.
+    /// Services by name.
     pub services: BTreeMap<String, Service>,
-    /// A group, or a service that is in none, with its members.
+    /// Nodes of the graph: a group with its members, or a service without a group.
     pub nodes: BTreeMap<String, Node>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Service {
     pub namespaces: Vec<String>,
-    /// Its group, or its own name.
+    /// Name of its group, or its own.
     pub node: String,
-    /// Its gates, the plan's defaults included.
+    /// Gates, including the plan's defaults.
     pub gates: Vec<Gate>,
-    /// It says out loud that it may have none.
+    /// Whether it may have no gates.
     pub ungated: bool,
     depends_on: Vec<String>,
     tier: Option<i64>,
 }
 
-/// What goes as one.
+/// A node of the graph.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub members: BTreeSet<String>,
-    /// Services outside of it that every member waits for: those of all members, as a group goes as one.
+    /// Dependencies outside the node: the union over its members.
     pub depends_on: BTreeSet<String>,
 }
 
 impl Plan {
-    /// Reads the one RecoveryPlan among the documents of `text`.
+    /// Parses the one RecoveryPlan among the documents of `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, CannotJudge> {
         let wrong = |reason: String| CannotJudge::Plan(reason);
         let mut found = None;
@@ -93,18 +93,18 @@ impl Plan {
         })
     }
 
-    /// The service that a namespace belongs to.
+    /// Returns the service of a namespace.
     pub(crate) fn service_of(&self, namespace: &str) -> Option<(&str, &Service)> {
         let mine = |(_, service): &(&String, &Service)| service.namespaces.iter().any(|n| n == namespace);
         self.services.iter().find(mine).map(|(name, service)| (name.as_str(), service))
     }
 
-    /// What a service waits for: the dependencies of its group, the group's own members aside.
+    /// Returns the dependencies of a service: those of its group, without the members.
     pub(crate) fn dependencies(&self, service: &Service) -> impl Iterator<Item = &str> {
         self.nodes.get(&service.node).into_iter().flat_map(|node| node.depends_on.iter().map(String::as_str))
     }
 
-    /// The nodes that a node waits for.
+    /// Returns the nodes that a node depends on.
     pub(crate) fn upstream<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = &'a str> {
         node.depends_on.iter().filter_map(|name| self.services.get(name)).map(|service| service.node.as_str())
     }
@@ -129,14 +129,14 @@ fn service(name: &str, item: &Value, defaults: Option<&Value>) -> Result<Service
         namespaces,
         gates,
         ungated: item.get("ungated").is_some(),
-        // A group may bear a service's name: the blank, which no name has, keeps the two apart.
+        // A group may have a service's name. The blank, which no name contains, distinguishes the two.
         node: text_of(item, "together").map_or_else(|| name.to_owned(), |group| format!("group {group}")),
         depends_on: texts(item, "dependsOn", name)?.unwrap_or_default(),
         tier: item.get("tier").and_then(Value::as_i64),
     })
 }
 
-/// `order: Tiers`: each service also waits for all services of the nearest lower tier that has any.
+/// Adds the edges of `order: Tiers`: each service depends on all services of the nearest lower tier with any.
 fn add_tier_edges(services: &mut BTreeMap<String, Service>) {
     let mut tiers: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for (name, service) in services.iter() {

@@ -1,4 +1,4 @@
-//! What the judge has to say.
+//! Report of the judge.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use serde::Serialize;
 
 use crate::Figures;
 
-/// The judgement and what it rests on.
+/// Judgement, and the figures.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The plan judged.
+    /// Name of the plan.
     pub plan: String,
-    /// Events in the log.
+    /// Number of events in the log.
     pub events: usize,
-    /// Successful writes among them that matter to the rules or the figures.
+    /// Number of successful writes that the rules or figures use.
     pub writes: usize,
-    /// How often a namespace of the plan was loosened, by writes that took effect.
+    /// Number of loosenings of the plan's namespaces that took effect.
     pub loosenings: usize,
-    /// The same, of each namespace.
+    /// The same per namespace.
     pub loosened: BTreeMap<String, usize>,
-    /// How often the operator asked for a looser isolation of a service.
+    /// Number of times the operator requested a looser isolation of a service.
     pub asks: usize,
-    /// How often the plan's account wrote to a workload.
+    /// Number of writes of the plan's account to workloads.
     pub steps: usize,
-    /// Pods created in namespaces under isolation, the clean room included.
+    /// Number of pods created in isolated namespaces, including clean rooms.
     pub pods: usize,
-    /// Pods asked for before the API server had seen the label that isolated their namespace.
-    pub slipped: Vec<Slip>,
-    /// Writes that the API server never answered, and what came of them.
+    /// Pods created before the API server observed the label that isolated their namespace.
+    pub slipped: Vec<RacedPod>,
+    /// Writes without an answer, and their outcome.
     pub unanswered: Vec<Unanswered>,
-    /// What was seen in the quiet window. `None`: no window was given, and I8 was not judged.
-    pub quiet: Option<Quiet>,
-    /// What broke a rule, in the order in which it happened.
+    /// Requests in the quiet window. `None`: no window was given, and I8 was not judged.
+    pub quiet: Option<QuietWindow>,
+    /// Violations, in order of time.
     pub violations: Vec<Violation>,
-    /// Measured from the log.
+    /// Figures measured from the log.
     pub figures: Figures,
 }
 
@@ -56,49 +56,49 @@ pub enum Rule {
     Quiet,
 }
 
-/// What came of a write that the API server never answered.
+/// Outcome of a write without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Came {
-    /// It took effect, and is judged like any other.
+pub enum WriteOutcome {
+    /// It took effect, and is judged like any other write.
     Happened,
-    /// It did not.
+    /// It did not take effect.
     DidNot,
-    /// Nothing in the log tells.
+    /// The log does not show it.
     Unknown,
 }
 
-/// A write that the API server never answered: its client was gone, or its store too slow.
+/// A write without an answer: its client was killed, or the store timed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unanswered {
     /// When the API server gave up.
     pub time: String,
-    /// Whose write it was.
+    /// User who wrote.
     pub user: String,
-    /// What would have been written.
+    /// Object that would have been written.
     pub object: String,
-    /// What came of it.
-    pub came: Came,
-    /// The revision that shows that it took effect.
+    /// Outcome of the write.
+    pub came: WriteOutcome,
+    /// Revision that shows that it took effect.
     pub revision: Option<u64>,
-    /// Nobody knows, and it would have changed a namespace of the plan: the run is not clean.
+    /// Whether the outcome is unknown and the write would have changed a namespace of the plan. The run is then not clean.
     pub matters: bool,
-    /// Where in the log, counted from 1.
+    /// Line in the log, counted from 1.
     pub line: usize,
 }
 
-/// What was seen in the quiet window.
+/// Requests in the quiet window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Quiet {
-    /// How long it was.
+pub struct QuietWindow {
+    /// Length of the window in seconds.
     pub seconds: f64,
-    /// What the operator asked for in it, its watches and its lease included.
+    /// Number of requests of the operator, including its watches and its lease.
     pub requests: usize,
 }
 
-/// What the rules found.
+/// Findings of the rules.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub loosenings: usize,
@@ -106,45 +106,45 @@ pub(crate) struct Findings {
     pub asks: usize,
     pub steps: usize,
     pub pods: usize,
-    pub slipped: Vec<Slip>,
-    pub quiet: Option<Quiet>,
+    pub slipped: Vec<RacedPod>,
+    pub quiet: Option<QuietWindow>,
     pub violations: Vec<Violation>,
 }
 
-/// A write that broke a rule.
+/// A write that violates a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Violation {
-    /// When the API server had answered.
+    /// When the API server answered.
     pub time: String,
-    /// Whose write it was.
+    /// User who wrote.
     pub user: String,
-    /// What was written.
+    /// Object that was written.
     pub object: String,
-    /// Which rule.
+    /// Violated rule.
     pub rule: Rule,
-    /// What happened, in words.
+    /// What happened.
     pub message: String,
-    /// Where in the log, counted from 1.
+    /// Line in the log, counted from 1.
     pub line: usize,
 }
 
-/// A pod that was asked for before the API server had seen that its namespace was isolated.
+/// A pod that was created before the API server observed that its namespace was isolated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Slip {
-    /// When the API server had the request.
+pub struct RacedPod {
+    /// When the API server received the request.
     pub time: String,
-    /// Whose it was.
+    /// User who created it.
     pub user: String,
     /// The pod.
     pub object: String,
-    /// How long after the label was written, in milliseconds; below zero: before the answer to that.
+    /// Milliseconds after the label was written. Negative: before the answer to that write.
     pub after_ms: i64,
 }
 
 impl Report {
-    /// Was no rule broken, as far as it can be told, and can it be told of all that matters?
+    /// Returns whether no rule was violated, and the log shows enough to tell.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty() && !self.unanswered.iter().any(|write| write.matters)

@@ -1,8 +1,8 @@
-//! The report, for people.
+//! Text of the report.
 
 use std::fmt;
 
-use crate::report::{Came, Report, Rule, Unanswered};
+use crate::report::{Report, Rule, Unanswered, WriteOutcome};
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,13 +25,15 @@ impl fmt::Display for Unanswered {
             self.time, self.object, self.line, self.user
         )?;
         match (self.came, self.revision) {
-            (Came::Happened, Some(revision)) => write!(f, "it took effect, as revision {revision} shows"),
-            (Came::Happened, None) => write!(f, "it took effect, as what came later shows"),
-            (Came::DidNot, _) => write!(f, "it did not take effect, as what came next shows"),
-            (Came::Unknown, _) if self.matters => {
+            (WriteOutcome::Happened, Some(revision)) => {
+                write!(f, "it took effect, as revision {revision} shows")
+            }
+            (WriteOutcome::Happened, None) => write!(f, "it took effect, as what came later shows"),
+            (WriteOutcome::DidNot, _) => write!(f, "it did not take effect, as what came next shows"),
+            (WriteOutcome::Unknown, _) if self.matters => {
                 write!(f, "nobody knows whether it took effect, and that matters")
             }
-            (Came::Unknown, _) => write!(f, "nobody knows whether it took effect"),
+            (WriteOutcome::Unknown, _) => write!(f, "nobody knows whether it took effect"),
         }
     }
 }
@@ -85,7 +87,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// `1 event`, `2 events`.
+/// Formats a count: `1 event`, `2 events`.
 fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")

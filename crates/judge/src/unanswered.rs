@@ -1,117 +1,116 @@
-//! Writes without an answer: the client was killed, or the API server gave up waiting for its store (504, `context canceled`).
-//! Such a write may have taken effect. What came of it is told by what is seen of the object later:
+//! Writes without an answer: the client was killed, or the store timed out (504, `context canceled`). Such a write may have taken effect.
+//! Its outcome is derived from later events about the object:
 //!
-//! - **It happened**, if the object is seen later at a revision that no answered write made, and what is seen fits what was asked.
-//!   It is seen by a read that was logged with its answer, or by the `resourceVersion` that a later write named and that the
-//!   API server took for the current one.
-//! - **It did not**, if the next write to the object was made on the very revision that this one would have replaced.
-//! - **Nobody knows** otherwise. It is told, and where it would have loosened something, the run is not clean.
+//! - **Happened**: the object occurs later at a revision that no answered write created, with content that fits the request. It occurs in
+//!   a logged read, or as the `resourceVersion` of a later write that the API server accepted as current.
+//! - **Did not**: the next write to the object was based on the revision that this write would have replaced.
+//! - **Unknown** otherwise. It is reported; if the write would have loosened something, the run is not clean.
 //!
-//! A revision that is seen, and that neither an answered write nor one of these can have made, says that writes are missing.
+//! A revision that neither an answered write nor one of these can have created shows that writes are missing from the log.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::change::{Change, Write};
 use crate::event::{Bodies, Event, Object, revision};
 use crate::plan::Plan;
-use crate::report::{Came, Unanswered};
-use crate::what::{What, Write};
+use crate::report::{Unanswered, WriteOutcome};
 
-/// What came of a write without an answer.
+/// Outcome of a write without an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// It took effect; the revision it made, and the object if it was seen at it. A deletion makes none.
+    /// It took effect: its revision, and the object if a later event shows it. A deletion has no revision.
     Happened { revision: Option<u64>, body: Option<Value> },
-    /// It did not.
+    /// It did not take effect.
     DidNot,
-    /// Nothing in the log tells.
+    /// The log does not show it.
     Unknown,
 }
 
 /// A write without an answer.
 #[derive(Debug)]
-pub(crate) struct Doubt {
+pub(crate) struct UnansweredWrite {
     pub event: Event,
     pub write: Write,
-    /// What the object would be, as far as was known by then.
+    /// Object after the write, as far as it is known.
     effective: Value,
     key: Object,
     /// The only revision that it could replace.
     precondition: Option<u64>,
-    /// The newest revision of the object that had been answered by then.
+    /// The newest answered revision of the object at that time.
     base: u64,
     request: Value,
 }
 
 /// A write with an answer.
 #[derive(Debug)]
-struct Made {
+struct AnsweredWrite {
     received: Timestamp,
     precondition: Option<u64>,
     created: bool,
 }
 
-/// An object, seen at a revision.
+/// An object observed at a revision.
 #[derive(Debug)]
-struct Sighting {
+struct Observation {
     line: usize,
     completed: Timestamp,
     body: Option<Value>,
 }
 
-impl Sighting {
-    /// By its revision alone.
+impl Observation {
+    /// Returns an observation of the revision alone.
     fn of(line: usize, completed: Timestamp) -> Self {
         Self { line, completed, body: None }
     }
 }
 
-/// A revision that was seen, and that no write in the log can have made.
+/// A revision that was observed and that no write in the log can have created.
 #[derive(Debug)]
 pub(crate) struct Orphan {
     pub object: String,
     pub revision: u64,
-    /// Where it was seen.
+    /// Line where it was observed.
     pub line: usize,
 }
 
-/// The revisions of one object.
+/// Revisions of one object.
 #[derive(Debug, Default)]
 struct Chain {
-    made: BTreeMap<u64, Made>,
-    seen: BTreeMap<u64, Sighting>,
-    /// When it was seen not to be there.
+    made: BTreeMap<u64, AnsweredWrite>,
+    seen: BTreeMap<u64, Observation>,
+    /// When the object was observed not to exist.
     absent: Vec<Timestamp>,
-    /// The newest answer, to know what a patch without an answer would have made.
+    /// The newest answer, from which the result of an unanswered patch is computed.
     last: Value,
     newest: u64,
 }
 
-/// The revisions of all objects that matter.
+/// Revisions of all relevant objects.
 #[derive(Debug, Default)]
 pub(crate) struct Chains {
     objects: BTreeMap<Object, Chain>,
-    doubts: Vec<Doubt>,
+    doubts: Vec<UnansweredWrite>,
 }
 
 impl Chains {
-    /// A write that was answered with success.
+    /// Records a write that succeeded.
     pub(crate) fn made(&mut self, event: &Event, name: &str, created: bool, bodies: &Bodies) {
-        // Pods come and go by the thousand, and no rule asks what becomes of one.
+        // Pods are numerous, and no rule uses their history.
         let Some(now) = revision(&bodies.response_object).filter(|_| event.object.resource != "pods") else {
             return;
         };
         let chain = self.objects.entry(key(event, name)).or_default();
         let precondition = revision(&bodies.request_object);
-        // Written over itself, it is as it was: no revision was made.
+        // A write without a change creates no revision.
         if precondition != Some(now) {
-            let made = Made { received: event.received, precondition, created };
+            let made = AnsweredWrite { received: event.received, precondition, created };
             chain.made.entry(now).or_insert(made);
         }
         if let Some(before) = precondition {
-            chain.seen.entry(before).or_insert(Sighting::of(event.line, event.completed));
+            chain.seen.entry(before).or_insert(Observation::of(event.line, event.completed));
         }
         if now >= chain.newest && event.object.subresource != "scale" {
             chain.newest = now;
@@ -119,7 +118,7 @@ impl Chains {
         }
     }
 
-    /// A read with its answer. `None`: it was not there.
+    /// Records a read with its answer. `None`: the object did not exist.
     pub(crate) fn sighted(&mut self, event: &Event, body: Option<&Value>) {
         let chain = self.objects.entry(key(event, &event.object.name)).or_default();
         let Some((body, now)) = body.and_then(|body| Some((body, revision(body)?))) else {
@@ -128,41 +127,41 @@ impl Chains {
         };
         if !chain.made.contains_key(&now) && chain.seen.get(&now).is_none_or(|seen| seen.body.is_none()) {
             let body = Some(body.clone());
-            chain.seen.insert(now, Sighting { line: event.line, completed: event.completed, body });
+            chain.seen.insert(now, Observation { line: event.line, completed: event.completed, body });
         }
     }
 
-    /// What the object would be if a write without an answer took effect.
+    /// Returns the object after an unanswered write, if it took effect.
     pub(crate) fn effective(&self, event: &Event, name: &str, request: &Value) -> Value {
         let last = self.objects.get(&key(event, name)).map(|chain| chain.last.clone());
         apply(event, last.unwrap_or_default(), request)
     }
 
-    /// A write without an answer.
+    /// Records a write without an answer.
     pub(crate) fn doubt(&mut self, event: &Event, name: &str, write: Write, bodies: (Value, Value)) {
         let key = key(event, name);
         let base = self.objects.get(&key).map_or(0, |chain| chain.newest);
         let (request, effective) = bodies;
         let precondition = revision(&request).filter(|_| !event.deletes());
         let event = event.clone();
-        self.doubts.push(Doubt { event, write, effective, key, precondition, base, request });
+        self.doubts.push(UnansweredWrite { event, write, effective, key, precondition, base, request });
     }
 
-    /// What came of each write without an answer, the first first; and a revision that nobody can have made, if there is one.
-    pub(crate) fn resolve(&mut self) -> (Vec<(Doubt, Outcome)>, Option<Orphan>) {
+    /// Returns the outcome of each write without an answer, in order, and a revision that no write can have created, if any.
+    pub(crate) fn resolve(&mut self) -> (Vec<(UnansweredWrite, Outcome)>, Option<Orphan>) {
         let mut outcomes = Vec::new();
-        // The last first: that one took effect shows what it was made on, which shows what came of the one before it.
+        // Last one first: if it took effect, its base revision shows the outcome of the one before.
         let mut doubts = std::mem::take(&mut self.doubts);
         doubts.sort_by_key(|doubt| std::cmp::Reverse(doubt.write.line));
         for doubt in doubts {
             let chain = self.objects.entry(doubt.key.clone()).or_default();
             let outcome = chain.outcome(&doubt);
             if let Outcome::Happened { revision: Some(revision), .. } = outcome {
-                let Doubt { write, precondition, .. } = &doubt;
+                let UnansweredWrite { write, precondition, .. } = &doubt;
                 let (received, created) = (write.received, write.created);
-                chain.made.insert(revision, Made { received, precondition: *precondition, created });
+                chain.made.insert(revision, AnsweredWrite { received, precondition: *precondition, created });
                 if let Some(before) = precondition {
-                    chain.seen.entry(*before).or_insert(Sighting::of(write.line, write.completed));
+                    chain.seen.entry(*before).or_insert(Observation::of(write.line, write.completed));
                 }
             }
             outcomes.push((doubt, outcome));
@@ -178,11 +177,11 @@ impl Chains {
 }
 
 impl Chain {
-    fn outcome(&self, doubt: &Doubt) -> Outcome {
+    fn outcome(&self, doubt: &UnansweredWrite) -> Outcome {
         let write = &doubt.write;
         let later = || self.made.iter().filter(|(_, made)| made.received >= write.completed);
         if doubt.event.deletes() {
-            // Whatever is there must be made before anybody can write to it.
+            // An existing object must have been created before any write.
             let gone = self.absent.iter().any(|at| *at >= write.received);
             return match later().next() {
                 _ if gone => Outcome::Happened { revision: None, body: None },
@@ -191,9 +190,9 @@ impl Chain {
                 None => Outcome::Unknown,
             };
         }
-        let fits = |seen: &Sighting| seen.body.as_ref().is_none_or(|body| contains(body, &doubt.request));
+        let fits = |seen: &Observation| seen.body.as_ref().is_none_or(|body| contains(body, &doubt.request));
         let orphan = match doubt.precondition {
-            // It could only have come next.
+            // Only this write can have come next.
             Some(before) => self.seen.range(before + 1..).next().filter(|(revision, _)| {
                 self.made.range(before + 1..).next().is_none_or(|(made, _)| made > *revision)
             }),
@@ -210,7 +209,7 @@ impl Chain {
         let did_not = if write.created {
             later().any(|(_, next)| next.created)
         } else if let Some(precondition) = doubt.precondition {
-            // Something else came next.
+            // Another write came next.
             let next = self.made.range(precondition + 1..).next();
             next.is_some_and(|(_, next)| next.precondition == Some(precondition))
         } else {
@@ -219,8 +218,8 @@ impl Chain {
         if did_not { Outcome::DidNot } else { Outcome::Unknown }
     }
 
-    /// From what it was before to a write that came after the doubtful one, each write was made on the one before it.
-    fn unbroken(&self, doubt: &Doubt) -> bool {
+    /// Returns whether each write from the base revision to a later write was based on the one before it.
+    fn unbroken(&self, doubt: &UnansweredWrite) -> bool {
         let mut before = doubt.base;
         for (revision, made) in self.made.range(doubt.base + 1..) {
             if made.precondition != Some(before) {
@@ -235,15 +234,15 @@ impl Chain {
     }
 }
 
-/// For the report. What nobody knows matters where it would have changed a namespace of the plan.
-pub(crate) fn told(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered {
+/// Returns the report of an unanswered write. An unknown outcome matters if the write would have changed a namespace of the plan.
+pub(crate) fn to_report(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered {
     let (came, revision) = match outcome {
-        Outcome::Happened { revision, .. } => (Came::Happened, *revision),
-        Outcome::DidNot => (Came::DidNot, None),
-        Outcome::Unknown => (Came::Unknown, None),
+        Outcome::Happened { revision, .. } => (WriteOutcome::Happened, *revision),
+        Outcome::DidNot => (WriteOutcome::DidNot, None),
+        Outcome::Unknown => (WriteOutcome::Unknown, None),
     };
-    let namespace = match &write.what {
-        What::Namespace { name, .. } | What::NamespaceDeleted { name } => plan.service_of(name).is_some(),
+    let namespace = match &write.change {
+        Change::Namespace { name, .. } | Change::NamespaceDeleted { name } => plan.service_of(name).is_some(),
         _ => false,
     };
     Unanswered {
@@ -252,15 +251,15 @@ pub(crate) fn told(plan: &Plan, write: &Write, outcome: &Outcome) -> Unanswered 
         object: write.object.clone(),
         came,
         revision,
-        matters: came == Came::Unknown && namespace,
+        matters: came == WriteOutcome::Unknown && namespace,
         line: write.line,
     }
 }
 
-/// What took effect, as the objects that it left behind: seen, or as asked for, on what the one before it left behind.
-pub(crate) fn left_behind(outcomes: &[(Doubt, Outcome)]) -> Vec<Value> {
+/// Returns the writes that took effect with the resulting objects: observed, or computed from the request and the object before.
+pub(crate) fn left_behind(outcomes: &[(UnansweredWrite, Outcome)]) -> Vec<Value> {
     let mut made: BTreeMap<(&Object, u64), Value> = BTreeMap::new();
-    let left = |(doubt, outcome): &'_ (Doubt, Outcome), made: &BTreeMap<(&Object, u64), Value>| {
+    let left = |(doubt, outcome): &'_ (UnansweredWrite, Outcome), made: &BTreeMap<(&Object, u64), Value>| {
         let before = doubt.precondition.and_then(|before| made.get(&(&doubt.key, before)));
         match (outcome, before) {
             (Outcome::Happened { body: Some(body), .. }, _) => body.clone(),
@@ -279,10 +278,10 @@ pub(crate) fn left_behind(outcomes: &[(Doubt, Outcome)]) -> Vec<Value> {
     all
 }
 
-/// What a write makes of an object.
+/// Returns the object after a write.
 fn apply(event: &Event, before: Value, request: &Value) -> Value {
     let mut body = if event.verb == "patch" { before } else { Value::Null };
-    // Of ours, one writer applies all of it: what it does not name any more is gone.
+    // The operator applies all of its fields at once, so that a field it omits is removed.
     let whole = event.object.resource == "servicerecoveries";
     match (body.as_object_mut(), request.as_object()) {
         (Some(fields), Some(request)) if whole => {
@@ -298,7 +297,7 @@ fn key(event: &Event, name: &str) -> Object {
     event.object.named(name)
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 fn merge(target: &mut Value, patch: &Value) {
     let Some(patch) = patch.as_object() else {
         *target = patch.clone();
@@ -317,7 +316,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Does an object hold all that was asked for? What a patch takes away must not be there.
+/// Returns whether an object has everything that was requested. Fields that a patch removes must be absent.
 fn contains(object: &Value, asked: &Value) -> bool {
     match (object, asked) {
         (Value::Object(object), Value::Object(asked)) => asked.iter().all(|(name, value)| {
@@ -335,7 +334,7 @@ fn contains(object: &Value, asked: &Value) -> bool {
     }
 }
 
-/// Does a patch only take away?
+/// Returns whether a patch only removes fields.
 fn is_nothing(asked: &Value) -> bool {
     asked.is_null() || asked.as_object().is_some_and(|asked| asked.values().all(is_nothing))
 }

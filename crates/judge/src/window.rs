@@ -1,4 +1,4 @@
-//! A span of time in which there was nothing to do.
+//! A window of time without any work.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// A span of time in which, as whoever ran the operator knows, there was nothing to do: `FROM/UNTIL`, as RFC 3339.
+/// A window of time in which the operator had nothing to do, as known by who ran it: `FROM/UNTIL` in RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     from: Timestamp,
@@ -14,10 +14,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// From a moment to a later one.
+    /// Returns the window between two times.
     ///
     /// # Errors
-    /// It does not end after it begins.
+    /// The end is not after the start.
     pub fn new(from: SystemTime, until: SystemTime) -> Result<Self, String> {
         let time = |at: SystemTime| Timestamp::try_from(at).map_err(|error| error.to_string());
         Self::of(time(from)?, time(until)?)
@@ -28,7 +28,7 @@ impl Window {
         if from < until { Ok(window) } else { Err(format!("{window} does not end after it begins")) }
     }
 
-    /// How long it is.
+    /// Returns the length of the window.
     #[must_use]
     pub fn length(&self) -> Duration {
         self.until.duration_since(self.from).unsigned_abs()

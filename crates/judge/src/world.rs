@@ -1,29 +1,29 @@
-//! What is known at a moment: everything as it was last written.
+//! State before a write: everything as last written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::CannotJudge;
+use crate::change::{Change, GateRecord, Level, Quarantine, Record, Write};
 use crate::plan::Plan;
-use crate::what::{Level, Quarantine, Record, Said, What, Write};
 
-/// Everything as it was last written.
+/// Everything as last written.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub namespaces: BTreeMap<String, Namespace>,
     /// ServiceRecoveries, by service.
-    pub records: BTreeMap<String, Known>,
+    pub records: BTreeMap<String, RecordState>,
     pub quarantines: BTreeMap<String, Quarantine>,
     /// Namespaces whose Quarantine a person deleted, which is a release.
     pub released: BTreeSet<String>,
-    /// UIDs of plans that are not there any more.
+    /// UIDs of deleted plans.
     pub gone_plans: BTreeSet<String>,
-    /// UID of the plan, as it was last made.
+    /// UID of the current plan.
     pub plan_uid: String,
-    /// Retries that people decided: service, and digest of what they decided on.
+    /// Retries that people decided: service, and digest of the question.
     pub retries: BTreeSet<(String, String)>,
-    /// A namespace of the plan was isolated.
+    /// Whether a namespace of the plan has been isolated.
     pub ever_isolated: bool,
 }
 
@@ -31,57 +31,62 @@ pub(crate) struct World {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Namespace {
     pub level: Level,
-    /// When it was last closed: put from open or clean room to sealed or contained.
+    /// When it was last changed from open or clean room to sealed or contained.
     pub closed: Option<Timestamp>,
     deleted: bool,
 }
 
 /// A ServiceRecovery, as last written.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct RecordState {
     pub record: Record,
-    /// When the API server had the request that wrote it. Whoever wrote it knew of the answer no earlier.
+    /// When the API server received the write. Its author got the answer later.
     pub received: Timestamp,
-    /// What was said of gates before this attempt was claimed.
-    earlier: Vec<Said>,
-    /// By how much the clock that the claim was told by was ahead of the API server's.
-    claim_ahead: SignedDuration,
-    /// The same of the clock that what is said of each gate was first told by.
-    said_ahead: Vec<SignedDuration>,
+    /// Verdicts before this attempt was claimed.
+    earlier: Vec<GateRecord>,
+    /// Skew of the clock by which the claim was timed, relative to the API server's.
+    claim_skew: SignedDuration,
+    /// Skew of the clock by which each verdict was first timed.
+    verdict_skews: Vec<SignedDuration>,
 }
 
-/// By how much clocks may differ that are kept.
+/// Maximum skew of synchronised clocks.
 const KEPT: SignedDuration = SignedDuration::from_secs(5);
 
-impl Known {
+impl RecordState {
     fn new(before: Option<Self>, record: &Record, received: Timestamp, ahead: SignedDuration) -> Self {
-        let told = |said| before.as_ref().and_then(|before| before.told(said)).unwrap_or(ahead);
-        let said_ahead = record.gates.iter().map(told).collect();
-        let (earlier, claim_ahead) = match before {
+        let skew = |said| before.as_ref().and_then(|before| before.clock_skew(said)).unwrap_or(ahead);
+        let verdict_skews = record.gates.iter().map(skew).collect();
+        let (earlier, claim_skew) = match before {
             Some(before) if before.record.claimed_at == record.claimed_at => {
-                (before.earlier, before.claim_ahead)
+                (before.earlier, before.claim_skew)
             }
             before => (before.map(|before| before.record.gates).unwrap_or_default(), ahead),
         };
-        Self { record: record.clone(), received, earlier, claim_ahead, said_ahead }
+        Self { record: record.clone(), received, earlier, claim_skew, verdict_skews }
     }
 
-    /// By how much the clock was ahead by which this was told, if it was told by then.
-    fn told(&self, said: &Said) -> Option<SignedDuration> {
-        self.record.gates.iter().zip(&self.said_ahead).find(|(one, _)| *one == said).map(|(_, ahead)| *ahead)
+    /// Returns the skew of the clock by which a verdict was first timed, if it is recorded.
+    fn clock_skew(&self, said: &GateRecord) -> Option<SignedDuration> {
+        self.record
+            .gates
+            .iter()
+            .zip(&self.verdict_skews)
+            .find(|(one, _)| *one == said)
+            .map(|(_, ahead)| *ahead)
     }
 }
 
 /// A namespace's label changed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moved<'a> {
+pub(crate) struct LevelChange<'a> {
     pub namespace: &'a str,
     pub from: Level,
     /// `None`: it was deleted.
     pub to: Option<Level>,
 }
 
-impl Moved<'_> {
+impl LevelChange<'_> {
     /// Was anything let in, or out?
     pub(crate) fn loosens(&self) -> bool {
         let to = self.to.unwrap_or(Level::Open);
@@ -106,13 +111,13 @@ impl World {
         &self,
         service: &str,
         record: &Record,
-        said: &Said,
+        said: &GateRecord,
         ahead: SignedDuration,
     ) -> bool {
         let by_clock = record.claimed_at.is_none_or(|claimed| said.since < claimed);
         match self.records.get(service).filter(|known| known.record.claimed_at == record.claimed_at) {
             Some(known) => {
-                let apart = known.told(said).unwrap_or(ahead) - known.claim_ahead;
+                let apart = known.clock_skew(said).unwrap_or(ahead) - known.claim_skew;
                 known.earlier.contains(said) || (by_clock && apart.abs() <= KEPT)
             }
             None => by_clock,
@@ -127,14 +132,18 @@ impl World {
     ///
     /// # Errors
     /// The namespace's beginning is not in the log.
-    pub(crate) fn moved<'a>(&self, write: &'a Write, plan: &Plan) -> Result<Option<Moved<'a>>, CannotJudge> {
-        let (name, to) = match &write.what {
-            What::Namespace { name, level } => (name, Some(*level)),
-            What::NamespaceDeleted { name } => (name, None),
+    pub(crate) fn moved<'a>(
+        &self,
+        write: &'a Write,
+        plan: &Plan,
+    ) -> Result<Option<LevelChange<'a>>, CannotJudge> {
+        let (name, to) = match &write.change {
+            Change::Namespace { name, level } => (name, Some(*level)),
+            Change::NamespaceDeleted { name } => (name, None),
             _ => return Ok(None),
         };
         let known = self.namespaces.get(name);
-        // Once its deletion has begun, its labels say nothing more, until it is made anew.
+        // Once a namespace is being deleted, its labels do not count until it is created again.
         if known.is_some_and(|known| known.deleted) && !write.created {
             return Ok(None);
         }
@@ -143,19 +152,19 @@ impl World {
             return Err(CannotJudge::Log(reason));
         }
         let from = known.filter(|known| !known.deleted).map_or(Level::Open, |known| known.level);
-        Ok(Some(Moved { namespace: name, from, to }))
+        Ok(Some(LevelChange { namespace: name, from, to }))
     }
 
     /// Takes a write in, when every rule has been asked about it. `ahead`: by how much the clock of whoever led was.
     pub(crate) fn take(
         &mut self,
         write: &Write,
-        moved: Option<Moved<'_>>,
+        moved: Option<LevelChange<'_>>,
         plan: &Plan,
         ahead: SignedDuration,
     ) {
-        match &write.what {
-            What::Namespace { .. } | What::NamespaceDeleted { .. } => {
+        match &write.change {
+            Change::Namespace { .. } | Change::NamespaceDeleted { .. } => {
                 let Some(moved) = moved else { return };
                 let to = moved.to.unwrap_or(Level::Open);
                 let closes = !moved.from.is_closed() && to.is_closed();
@@ -165,14 +174,14 @@ impl World {
                 self.namespaces.insert(moved.namespace.to_owned(), now);
                 self.ever_isolated |= to != Level::Open && plan.service_of(moved.namespace).is_some();
             }
-            What::Service { name, record: Some(record) } => {
+            Change::Service { name, record: Some(record) } => {
                 let before = self.records.remove(name);
-                self.records.insert(name.clone(), Known::new(before, record, write.received, ahead));
+                self.records.insert(name.clone(), RecordState::new(before, record, write.received, ahead));
             }
-            What::Service { name, record: None } => {
+            Change::Service { name, record: None } => {
                 self.records.remove(name);
             }
-            What::Quarantine { name, quarantine } => {
+            Change::Quarantine { name, quarantine } => {
                 let before = self.quarantines.remove(name);
                 let goes = quarantine.as_ref().is_none_or(|now| now.going);
                 let went = before.as_ref().is_none_or(|before| before.going);
@@ -186,14 +195,17 @@ impl World {
                     self.quarantines.insert(name.clone(), (**now).clone());
                 }
             }
-            What::Retry { service, decided_on } => {
+            Change::Retry { service, decided_on } => {
                 self.retries.insert((service.clone(), decided_on.clone()));
             }
-            What::Plan { uid, there: true } => self.plan_uid.clone_from(uid),
-            What::Plan { uid, there: false } => {
+            Change::Plan { uid, there: true } => self.plan_uid.clone_from(uid),
+            Change::Plan { uid, there: false } => {
                 self.gone_plans.insert(uid.clone());
             }
-            What::Pod { .. } | What::Workload { .. } | What::Restored { .. } | What::Carried { .. } => {}
+            Change::Pod { .. }
+            | Change::Workload { .. }
+            | Change::Restored { .. }
+            | Change::Carried { .. } => {}
         }
     }
 }

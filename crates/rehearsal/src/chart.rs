@@ -1,4 +1,4 @@
-//! The product's chart, rendered by Helm: what everybody installs, tests included.
+//! Renders the product's Helm chart, which tests install too.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,14 +9,13 @@ use serde_json::Value;
 
 use crate::{documents, repository};
 
-/// The release's namespace.
+/// Namespace of the release.
 const NAMESPACE: &str = "resurgam-system";
 
-/// Renders the chart with further values, each as `--set` takes it. Blocks; the first time on a machine Helm is built, which takes
-/// minutes.
+/// Renders the chart with these `--set` values. Blocks; on first use Helm is built, which takes minutes.
 ///
 /// # Errors
-/// Helm cannot be built, or refuses the values.
+/// Helm cannot be built, or rejects the values.
 pub fn chart(values: &[&str]) -> Result<Vec<Value>> {
     chart_at(&repository("charts/resurgam"), values)
 }
@@ -34,8 +33,8 @@ fn chart_at(chart: &Path, values: &[&str]) -> Result<Vec<Value>> {
     documents(&String::from_utf8(output.stdout)?)
 }
 
-/// What an installation grants and needs, without what runs in it: for an operator that is a process of its own. With the right to
-/// read Secrets, which takes a key for digests.
+/// Returns the chart's CRDs, RBAC and policies without the workloads, for an operator that runs as a local process. It includes the right
+/// to read Secrets, which the evidence key needs.
 ///
 /// # Errors
 /// As [`chart`].

@@ -1,4 +1,4 @@
-//! An HTTP endpoint on loopback, for `http` gates to ask.
+//! An HTTP endpoint on loopback for `http` gates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Answers every request with one status. Ends when dropped.
+/// Answers every request with one status. Stops when dropped.
 pub struct Endpoint {
     url: String,
     status: Arc<AtomicU16>,
@@ -16,10 +16,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens on a free port. It answers 200, until told otherwise.
+    /// Starts the endpoint on a free port. It answers 200 until changed.
     ///
     /// # Errors
-    /// No port can be had.
+    /// No port is available.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/healthz", listener.local_addr()?);
@@ -46,13 +46,13 @@ impl Endpoint {
         Ok(Self { url, status, task })
     }
 
-    /// Where it listens.
+    /// Returns its URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What it answers from now on; 0: it takes connections, and never answers.
+    /// Sets the status of further answers. 0: it accepts connections and never answers.
     pub fn answer(&self, status: u16) {
         self.status.store(status, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What an estate is like, to compare it before and after.
+//! Snapshot of an estate, to compare it before and after a recovery.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use kube::Client;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-/// What a person would compare, by `Kind namespace/name`.
+/// Compared fields of objects, by `Kind namespace/name`.
 pub type Estate = BTreeMap<String, Value>;
 
-/// Workloads with their size and images, NetworkPolicies, and service accounts but for who they are (they are made anew), of
-/// the namespaces given.
+/// Returns workloads with replicas and images, NetworkPolicies, and ServiceAccounts without UIDs (they are recreated) of these
+/// namespaces.
 ///
 /// # Errors
-/// Something cannot be read.
+/// An object cannot be read.
 pub async fn look(client: &Client, namespaces: &[String]) -> Result<Estate> {
     let kinds = [
         ("apps/v1", "Deployment"),
@@ -39,13 +39,13 @@ pub async fn look(client: &Client, namespaces: &[String]) -> Result<Estate> {
             if owned || !namespaces.contains(&namespace) {
                 continue;
             }
-            estate.insert(format!("{kind} {namespace}/{name}"), essence(kind, &object));
+            estate.insert(format!("{kind} {namespace}/{name}"), comparable_fields(kind, &object));
         }
     }
     Ok(estate)
 }
 
-fn essence(kind: &str, object: &Value) -> Value {
+fn comparable_fields(kind: &str, object: &Value) -> Value {
     let spec = |field: &str| crate::field(object, &format!("/spec{field}")).clone();
     let template = if kind == "CronJob" { "/jobTemplate/spec/template" } else { "/template" };
     match kind {
@@ -65,7 +65,7 @@ fn essence(kind: &str, object: &Value) -> Value {
     }
 }
 
-/// Labels but for marks of ours, which an operator of an earlier version leaves.
+/// Returns the labels without the operator's own, which an earlier version leaves behind.
 fn labels_of_theirs(object: &Value) -> Value {
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
     let theirs: serde_json::Map<_, _> = labels

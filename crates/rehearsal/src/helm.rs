@@ -1,4 +1,4 @@
-//! The operator as its users install it: by Helm, in pods of its own image.
+//! Installs the operator as users do: by Helm, in pods of its own image.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,31 +11,31 @@ use tokio::process::Command;
 
 use crate::{DEADLINE, apply, field, kind, repository};
 
-/// An image of the operator for the real node, made of this machine's files: what an image of ours is made of, but for the packages that they
-/// come from.
+/// Returns an image of the operator for the real node, built from this machine's files: those of the product's image, without its Debian
+/// packages.
 #[must_use]
 pub fn operator_image(name: &str, operator: &Path) -> Image {
     // Whom TLS trusts: without anybody, no `http` gate can be asked.
     Image::of_program(name, operator, &[]).with("/etc/ssl/certs/ca-certificates.crt")
 }
 
-/// Helm, against one cluster.
+/// Helm, for one cluster.
 pub struct Helm<'a> {
     cluster: &'a ControlPlane,
     program: PathBuf,
 }
 
 impl<'a> Helm<'a> {
-    /// With Helm's own program, from [`control_plane::part`].
+    /// Uses the Helm program from [`control_plane::part`].
     #[must_use]
     pub fn new(cluster: &'a ControlPlane, program: &Path) -> Self {
         Self { cluster, program: program.to_owned() }
     }
 
-    /// Installs the chart of this repository, with further values as `--set` takes them, and waits until the operator is ready.
+    /// Installs this repository's chart with these `--set` values, and waits until the operator is ready.
     ///
     /// # Errors
-    /// Helm cannot be run, or refuses, or the operator does not become ready: in Helm's words.
+    /// Helm cannot be run or fails, or the operator does not become ready. With Helm's output.
     pub async fn install(&self, values: &[String]) -> Result<String> {
         let chart = repository("charts/resurgam");
         let chart = chart.to_string_lossy();
@@ -46,7 +46,7 @@ impl<'a> Helm<'a> {
         self.run(Identity::PlatformAdministrator, &arguments).await
     }
 
-    /// Installs it on the real node, which has its image already: evidence is on a local volume, and the network is tried so often.
+    /// Installs the chart on the real node, which has the image already, with evidence on a local volume and this probe interval.
     ///
     /// # Errors
     /// As of [`Helm::install`].
@@ -75,7 +75,7 @@ impl<'a> Helm<'a> {
         .await
     }
 
-    /// Runs the chart's own test as somebody, and returns what it found out.
+    /// Runs the chart's test with an identity, and returns its log.
     ///
     /// # Errors
     /// It failed, or its log cannot be read.
@@ -91,10 +91,10 @@ impl<'a> Helm<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Whether the operator that it installed runs without ever having ended.
+    /// Checks that the installed operator is running and has never restarted.
     ///
     /// # Errors
-    /// It ended, or is not there.
+    /// It restarted, or does not exist.
     pub async fn operator_never_ended(&self) -> Result<()> {
         let admin = self.cluster.client(Identity::PlatformAdministrator).await?;
         let of_operator = ListParams::default().labels("app.kubernetes.io/component=operator");
@@ -108,10 +108,10 @@ impl<'a> Helm<'a> {
         Ok(())
     }
 
-    /// Runs Helm as somebody, and returns what it says.
+    /// Runs Helm with an identity, and returns its output.
     ///
     /// # Errors
-    /// It cannot be run, or ends with an error: in its words.
+    /// It cannot be run, or fails. With its output.
     pub async fn run(&self, who: Identity, arguments: &[&str]) -> Result<String> {
         let mut helm = Command::new(&self.program);
         helm.args(arguments).env("KUBECONFIG", self.cluster.kubeconfig(who)).kill_on_drop(true);

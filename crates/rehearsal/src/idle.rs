@@ -1,4 +1,4 @@
-//! A span of time in which there is nothing to do, so that somebody can judge whether the operator kept quiet in it.
+//! A window without any work, in which the judge checks that the operator was idle.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,18 +12,18 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use crate::wait::text;
 
 const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
-/// Longer than the interval at which gates are asked, where a plan does not say, and than a watch lasts.
+/// Longer than the default interval of gates, and than the lifetime of a watch.
 const REST: Duration = Duration::from_secs(20);
-/// Longer than any text waits to be written, on a machine that is busy.
+/// Longer than any status write is delayed on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// How often the log is looked at.
+/// Interval at which the log is polled.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Waits until the operator has written nothing for a while, and then for as long again, whatever it does then. Returns when that began
-/// and ended.
+/// Waits until the operator has written nothing for some time, and then as long again, whatever it does. Returns start and end of the
+/// second period.
 ///
 /// # Errors
-/// The operator does not come to rest.
+/// The operator does not stop writing.
 pub async fn idle(cluster: &ControlPlane) -> Result<(SystemTime, SystemTime)> {
     let mut log = Tail::of(cluster.audit_log()).await?;
     let rested = async {
@@ -41,7 +41,7 @@ pub async fn idle(cluster: &ControlPlane) -> Result<(SystemTime, SystemTime)> {
     Ok((from, SystemTime::now()))
 }
 
-/// Does the operator write anything but its lease?
+/// Returns whether the event is a write of the operator other than to its lease.
 fn writes(event: &Value) -> bool {
     let tried = text(event, "/requestURI").contains("dryRun=All");
     let verbs = ["create", "update", "patch", "delete", "deletecollection"];
@@ -51,10 +51,10 @@ fn writes(event: &Value) -> bool {
     text(event, "/user/username") == OPERATOR && verbs.contains(&text(event, "/verb")) && kept && !tried
 }
 
-/// What comes to a log from now on.
+/// Follows a log file.
 struct Tail {
     file: File,
-    /// A line whose end has not been written yet.
+    /// Last line, as far as it is written.
     begun: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ impl Tail {
         Ok(Self { file, begun: Vec::new() })
     }
 
-    /// The events that have come since, once it is time to look again.
+    /// Returns the events since the last call, after a pause.
     async fn more(&mut self) -> Result<Vec<Value>> {
         tokio::time::sleep(LOOK).await;
         self.file.read_to_end(&mut self.begun).await?;

@@ -1,6 +1,6 @@
-//! Plays an attack and its people on a real control plane: the estate, on-call staff, GitOps, the recovery lead, and the
-//! operator as a process of its own. The demo and the tests are made of it. It shares no code with the operator: it sees
-//! what anybody sees, through the API server.
+//! Rehearses an attack and the recovery on a real control plane: the estate, on-call staff, GitOps, the recovery lead, and the operator
+//! as a process of its own. The demo and the tests use it. It shares no code with the operator and observes the cluster through the API
+//! server only.
 
 mod chart;
 mod endpoint;
@@ -30,7 +30,7 @@ pub use helm::{Helm, operator_image};
 pub use idle::idle;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions, leads};
-pub use people::{Asked, asked, decide, decisions_needed, retry};
+pub use people::{NeededDecision, decide, decisions_needed, needed_decision, retry};
 pub use random::{SplitMix, seed};
 pub use registry::Registry;
 pub use release::Release;
@@ -46,17 +46,17 @@ use kube::api::ListParams;
 use serde_json::Value;
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
-/// The role, cluster-wide and in the operator's namespace, of whoever upgrades during an incident.
+/// Role of a person who upgrades during an incident, both cluster-wide and in the operator's namespace.
 const UPGRADE: &str = "resurgam-upgrade";
 
-/// A folder of the repository.
+/// Returns the path of a folder in the repository.
 #[must_use]
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// The smallest example as one text, in the order in which its comment says to apply it: what is there before the day, what
-/// `resurgam access` prints for its plan, and the day.
+/// Returns the smallest example as one text, in the order in which its comment says to apply it: objects from before the day, the output
+/// of `resurgam access` for its plan, and those of the day.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -68,7 +68,7 @@ pub fn smallest() -> Result<String> {
     Ok([read("")?, read("-access")?, read("-incident")?].join("---\n"))
 }
 
-/// Reads the documents of a YAML file of the repository, or of all files of a folder, in the order of their names.
+/// Parses the YAML documents of a file in the repository, or of all files in a folder, by name.
 ///
 /// # Errors
 /// A file cannot be read or parsed.
@@ -91,15 +91,15 @@ fn read_at(path: &Path) -> Result<Vec<Value>> {
     Ok(all)
 }
 
-/// Makes the kinds known, and waits until they are served.
+/// Installs the CustomResourceDefinitions, and waits until they are served.
 ///
 /// # Errors
-/// The API server refused one, or does not come to serve it.
+/// The API server rejected one, or does not serve it in time.
 pub async fn install_kinds(client: &Client) -> Result<()> {
     install_kinds_of(client, client, &repository(".")).await
 }
 
-/// The same with the kinds of another checkout of this repository. Who may write them need not be who may list them.
+/// Installs the CustomResourceDefinitions of another checkout. `writer` may write them, `client` may list the kinds.
 async fn install_kinds_of(writer: &Client, client: &Client, checkout: &Path) -> Result<()> {
     let crds = read_at(&crds_of(checkout))?;
     apply(writer, "install", &crds).await?;
@@ -112,7 +112,7 @@ async fn install_kinds_of(writer: &Client, client: &Client, checkout: &Path) -> 
     Ok(())
 }
 
-/// Installs the kinds, and the rights of the operator and its people, as an administrator would.
+/// Installs the CustomResourceDefinitions and RBAC as an administrator does.
 ///
 /// # Errors
 /// The API server refused something.
@@ -120,27 +120,27 @@ pub async fn install(cluster: &ControlPlane) -> Result<()> {
     install_of(cluster, &repository(".")).await
 }
 
-/// The same with the kinds and rights of another checkout of this repository.
+/// Installs the CustomResourceDefinitions and RBAC of another checkout.
 async fn install_of(cluster: &ControlPlane, checkout: &Path) -> Result<()> {
     let client = cluster.client(Identity::PlatformAdministrator).await?;
     install_kinds_of(&client, &client, checkout).await?;
     apply(&client, "install", &rights_of(checkout).await?).await
 }
 
-/// Where a checkout has its kinds: in the chart, or in a folder of their own before there was one.
+/// Returns the folder with a checkout's CustomResourceDefinitions: in the chart, or in a separate folder in older states.
 fn crds_of(checkout: &Path) -> PathBuf {
     let before = checkout.join("crds");
     if before.is_dir() { before } else { checkout.join("charts/resurgam/files/crds") }
 }
 
-/// The rights that a checkout grants: by its chart, or by a manifest before there was one.
+/// Returns the RBAC of a checkout: from its chart, or from a manifest in older states.
 async fn rights_of(checkout: &Path) -> Result<Vec<Value>> {
     let before = checkout.join("deploy/rbac.yaml");
     if before.is_file() { read_at(&before) } else { tokio::task::spawn_blocking(rights).await? }
 }
 
-/// Puts the kinds and rights of this repository in place of those that are there, while something is isolated: as a recovery lead who
-/// may also upgrade.
+/// Replaces the CustomResourceDefinitions and RBAC by those of this repository while something is isolated, as a recovery lead with the
+/// role for upgrades.
 ///
 /// # Errors
 /// The API server refused something.
@@ -168,7 +168,7 @@ async fn upgrade_to(cluster: &ControlPlane, checkout: &Path) -> Result<()> {
     apply(&upgrader, "install", &rights).await
 }
 
-/// Waits until the client may: the API server learns of a role some milliseconds after it was written.
+/// Waits until the client may list: the authorizer observes a role some milliseconds after the write.
 async fn may_list(objects: &kube::Api<kube::api::DynamicObject>) -> Result<()> {
     let until = tokio::time::Instant::now() + DEADLINE;
     while let Err(error) = objects.list(&ListParams::default().limit(1)).await {
@@ -178,7 +178,7 @@ async fn may_list(objects: &kube::Api<kube::api::DynamicObject>) -> Result<()> {
     Ok(())
 }
 
-/// Who somebody is, by the API server's word.
+/// Returns the user name that the API server reports for a client.
 ///
 /// # Errors
 /// The API server did not say.

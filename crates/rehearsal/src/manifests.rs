@@ -1,4 +1,4 @@
-//! Manifests of any kind, applied server-side.
+//! Applies manifests of any kind server-side.
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,22 +9,22 @@ use serde_json::Value;
 
 use crate::wait::kind;
 
-/// As many requests at once.
+/// Maximum number of concurrent requests.
 const AT_ONCE: usize = 8;
 
-/// The documents of a YAML text.
+/// Parses the documents of a YAML text.
 ///
 /// # Errors
-/// It is no YAML.
+/// The text is not valid YAML.
 pub fn documents(text: &str) -> Result<Vec<Value>> {
     let read = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
     Ok(read.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|value| !value.is_null()).collect())
 }
 
-/// Applies manifests server-side, by force, as `manager`: namespaces first, the rest side by side.
+/// Applies manifests server-side with force as `manager`: namespaces first, the rest concurrently.
 ///
 /// # Errors
-/// The API server refused one: which, and in its words.
+/// The API server rejected a manifest. With its name and the message.
 pub async fn apply(client: &Client, manager: &str, manifests: &[Value]) -> Result<()> {
     let is_namespace = |manifest: &&Value| manifest["kind"] == "Namespace";
     for namespace in manifests.iter().filter(is_namespace) {

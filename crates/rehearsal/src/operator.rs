@@ -1,4 +1,4 @@
-//! The operator as a process of its own, which can be killed.
+//! Runs the operator as a process that can be killed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 use control_plane::{ControlPlane, Identity};
 
-/// How the operator is started.
+/// Options of an operator process.
 #[derive(Clone, Debug)]
 pub struct OperatorOptions {
-    /// The `resurgam` binary.
+    /// Path of the `resurgam` binary.
     pub binary: PathBuf,
-    /// By which it reaches the API server. `None`: directly.
+    /// Kubeconfig with which it connects to the API server. `None`: directly.
     pub kubeconfig: Option<PathBuf>,
-    /// The evidence store.
+    /// Folder of the evidence store.
     pub evidence: PathBuf,
-    /// Where its log goes; what was there is kept.
+    /// Log file, to which the process appends.
     pub log: PathBuf,
-    /// Seconds after which a dead leader's lease has run out.
+    /// Duration of the leader lease in seconds.
     pub lease_seconds: u32,
     /// Further arguments.
     pub arguments: Vec<String>,
@@ -27,7 +27,7 @@ pub struct OperatorOptions {
 }
 
 impl OperatorOptions {
-    /// Everything in the cluster's own folder.
+    /// Returns options with all files in the cluster's folder.
     #[must_use]
     pub fn within(cluster: &ControlPlane, binary: &Path) -> Self {
         Self {
@@ -42,11 +42,11 @@ impl OperatorOptions {
     }
 }
 
-/// A running operator. Dropped, it is killed; it never outlives this process.
+/// A running operator process. It is killed when dropped, and when this process ends.
 pub struct Operator(Child);
 
 impl Operator {
-    /// Starts it with the rights that it would have in a pod. Its `http` gates may reach loopback.
+    /// Starts the operator with the rights that it has in a pod. Its `http` gates may connect to loopback.
     ///
     /// # Errors
     /// It cannot be started.
@@ -74,13 +74,13 @@ impl Operator {
         Ok(Self(child))
     }
 
-    /// Its process.
+    /// Returns its process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// SIGKILL: no goodbye, the lease stays behind.
+    /// Kills the operator by SIGKILL: it does not release its lease.
     ///
     /// # Errors
     /// It cannot be killed.
@@ -90,24 +90,24 @@ impl Operator {
         Ok(())
     }
 
-    /// SIGKILL, if it still runs.
+    /// Kills the operator by SIGKILL if it is still running.
     pub fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 
-    /// SIGTERM: it is asked to end.
+    /// Sends SIGTERM.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The signal cannot be sent.
     pub fn terminate(&mut self) -> Result<()> {
         Ok(control_plane::terminate(&mut self.0)?)
     }
 
-    /// Has it ended by itself?
+    /// Returns the exit status if the process has ended.
     ///
     /// # Errors
-    /// That cannot be found out.
+    /// The status cannot be read.
     pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
         Ok(self.0.try_wait()?)
     }
@@ -119,10 +119,10 @@ impl Drop for Operator {
     }
 }
 
-/// Waits until an operator leads, and the guards that only an operator writes are there.
+/// Waits until an operator is the leader and has written the guards' objects.
 ///
 /// # Errors
-/// None comes to lead in time.
+/// None becomes the leader in time.
 pub async fn leads(cluster: &ControlPlane) -> Result<()> {
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
     let leases = crate::kind(&admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));

@@ -1,4 +1,4 @@
-//! What people do: see what they are asked, and decide.
+//! Actions of people: reading the decisions that are needed, and making them.
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
@@ -9,25 +9,25 @@ use crate::wait::{kind, object, text};
 
 const KINDS: &str = "resurgam.dev/v1alpha1";
 
-/// What a person is asked about a service.
+/// A decision that a service needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// The service.
+pub struct NeededDecision {
+    /// Name of the service.
     pub service: String,
-    /// One word.
+    /// Reason.
     pub reason: String,
-    /// The digest of what is to be decided on.
+    /// Digest of the question.
     pub digest: String,
-    /// The whole story.
+    /// Message.
     pub message: String,
 }
 
-fn of(record: &Value) -> Option<Asked> {
+fn of(record: &Value) -> Option<NeededDecision> {
     let digest = text(record, "/status/decision/digest").to_owned();
     let conditions = record.pointer("/status/conditions").and_then(Value::as_array);
     let condition =
         conditions.into_iter().flatten().find(|c| c["type"] == "NeedsDecision" && c["status"] == "True")?;
-    Some(Asked {
+    Some(NeededDecision {
         service: text(record, "/spec/service").to_owned(),
         reason: text(record, "/status/decision/reason").to_owned(),
         digest,
@@ -35,20 +35,25 @@ fn of(record: &Value) -> Option<Asked> {
     })
 }
 
-/// What is asked about one service of a plan, if anything is.
+/// Returns the decision that one service of a plan needs, if any.
 ///
 /// # Errors
 /// Its ServiceRecovery cannot be read.
-pub async fn asked(client: &Client, namespace: &str, plan: &str, service: &str) -> Result<Option<Asked>> {
+pub async fn needed_decision(
+    client: &Client,
+    namespace: &str,
+    plan: &str,
+    service: &str,
+) -> Result<Option<NeededDecision>> {
     let records = kind(client, KINDS, "ServiceRecovery", Some(namespace));
     Ok(of(&object(&records, &format!("{plan}.{service}")).await?))
 }
 
-/// Everything that is asked in a namespace.
+/// Returns all decisions that are needed in a namespace.
 ///
 /// # Errors
 /// The ServiceRecoveries cannot be listed.
-pub async fn decisions_needed(client: &Client, namespace: &str) -> Result<Vec<Asked>> {
+pub async fn decisions_needed(client: &Client, namespace: &str) -> Result<Vec<NeededDecision>> {
     let records =
         kind(client, KINDS, "ServiceRecovery", Some(namespace)).list(&ListParams::default()).await?;
     records
@@ -59,18 +64,18 @@ pub async fn decisions_needed(client: &Client, namespace: &str) -> Result<Vec<As
         .collect()
 }
 
-/// Somebody decides that a service is to be tried again: on exactly what is asked now.
+/// Makes a Decision to retry a service, for the current question.
 ///
 /// # Errors
-/// Nothing is asked, or the API server refused the Decision.
+/// No decision is needed, or the API server denied it.
 pub async fn retry(client: &Client, namespace: &str, plan: &str, service: &str, reason: &str) -> Result<()> {
     decide(client, "Retry", namespace, plan, service, reason).await
 }
 
-/// Somebody decides about a service, on exactly what is asked now.
+/// Makes a Decision about a service, for the current question.
 ///
 /// # Errors
-/// Nothing is asked, or the API server refused the Decision.
+/// No decision is needed, or the API server denied it.
 pub async fn decide(
     client: &Client,
     action: &str,
@@ -79,7 +84,7 @@ pub async fn decide(
     service: &str,
     reason: &str,
 ) -> Result<()> {
-    let asked = asked(client, namespace, plan, service).await?;
+    let asked = needed_decision(client, namespace, plan, service).await?;
     let asked = asked.with_context(|| format!("nothing is asked about {service}"))?;
     ensure!(!asked.digest.is_empty(), "{service} needs a decision, but shows no digest of what to decide on");
     let by = crate::name_of(client).await?;

@@ -1,11 +1,11 @@
-//! Numbers that a seed gives, the same on every machine.
+//! Pseudorandom numbers, the same on every machine.
 
 use anyhow::{Context, Result};
 
-/// RESURGAM_SEED, else `default`.
+/// Returns the seed from RESURGAM_SEED, or `default`.
 ///
 /// # Errors
-/// It is no number.
+/// The variable is not a number.
 pub fn seed(default: u64) -> Result<u64> {
     let Ok(text) = std::env::var("RESURGAM_SEED") else { return Ok(default) };
     text.parse().with_context(|| format!("RESURGAM_SEED={text}"))
@@ -16,13 +16,13 @@ pub fn seed(default: u64) -> Result<u64> {
 pub struct SplitMix(u64);
 
 impl SplitMix {
-    /// From this seed.
+    /// Returns a generator with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number from `from` to below `to`, which must be greater.
+    /// Returns a number in `from..to`; `to` must be greater.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// How long it may take to listen.
+/// Time limit of the start.
 const START: Duration = Duration::from_secs(30);
 
-/// A registry without TLS, which ends when dropped.
+/// A registry without TLS. It stops when dropped.
 #[derive(Debug)]
 pub struct Registry {
     address: String,
@@ -19,11 +19,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one, by the program of the part `registry`. It keeps its blobs and its configuration in `folder`; `auth` is that section of
-    /// its configuration, in YAML's flow style.
+    /// Starts the registry from the program of the part `registry`. Blobs and configuration are in `folder`; `auth` is that section of
+    /// its configuration, in YAML flow style.
     ///
     /// # Errors
-    /// It cannot be started, or does not listen: in its own words.
+    /// It cannot be started, or does not listen. With its output.
     pub fn start(program: &Path, folder: &Path, auth: Option<&str>) -> Result<Self> {
         let auth = auth.map(|auth| format!("auth: {auth}\n")).unwrap_or_default();
         let config = format!(
@@ -56,7 +56,7 @@ impl Registry {
         }
     }
 
-    /// Its host and port.
+    /// Returns its host and port.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address

@@ -1,4 +1,4 @@
-//! An earlier state of this repository: its kinds, its rights and its operator, to upgrade from and to go back to.
+//! An earlier state of this repository: CRDs, RBAC and operator, to upgrade from and to roll back to.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,11 +17,11 @@ pub struct Release {
 }
 
 impl Release {
-    /// The state at a commit, its operator built. What both states are built from is built once. `None` where this repository's history
-    /// does not reach so far back, or is not here.
+    /// Returns the state at a commit with its operator built. Dependencies that both states share are built once. `None`: the commit is
+    /// not in the local history.
     ///
     /// # Errors
-    /// It cannot be laid out, or does not build.
+    /// The checkout or the build fails.
     pub fn of(commit: &str) -> Result<Option<Self>> {
         let repository = repository(".").canonicalize()?;
         let git = |arguments: &[&str]| {
@@ -56,18 +56,18 @@ impl Release {
         Ok(Some(Self { folder, operator, has_list_fence: named.success() }))
     }
 
-    /// Whether it fences by a list, too.
+    /// Returns whether it has a list fence.
     pub(crate) fn has_list_fence(&self) -> bool {
         self.has_list_fence
     }
 
-    /// Its operator.
+    /// Returns the path of its operator.
     #[must_use]
     pub fn operator(&self) -> &Path {
         &self.operator
     }
 
-    /// Installs its kinds and rights where nothing is isolated yet.
+    /// Installs its CRDs and RBAC in a cluster without isolation.
     ///
     /// # Errors
     /// The API server refused something.
@@ -75,7 +75,7 @@ impl Release {
         install_of(cluster, &self.folder).await
     }
 
-    /// Puts its kinds and rights in place of those that are there, while something is isolated.
+    /// Replaces CRDs and RBAC by its own while something is isolated.
     ///
     /// # Errors
     /// The API server refused something.

@@ -1,4 +1,4 @@
-//! The requests that the operator makes of the API server, counted from the audit log.
+//! Counts the operator's requests to the API server, from the audit log.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use crate::wait::text;
 
-/// Accounts of the operator and of what it runs.
+/// Prefix of the accounts of the operator and its pods.
 const OPERATOR: &str = "system:serviceaccount:resurgam-system:";
 
-/// A place in the audit log, from which requests are counted.
+/// A position in the audit log, from which requests are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
 impl Mark {
-    /// Returns the log's present end.
+    /// Returns the current end of the log.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -26,7 +26,7 @@ impl Mark {
         Ok(Self(std::fs::metadata(cluster.audit_log())?.len()))
     }
 
-    /// The same after some time.
+    /// Counts the requests after some time.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -35,7 +35,7 @@ impl Mark {
         self.count(cluster)
     }
 
-    /// Counts what the operator has asked for since, in its own name or another's, but for watches and its lease.
+    /// Counts the requests of the operator since, including impersonated ones, without watches and its lease.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -68,12 +68,12 @@ impl Mark {
     }
 }
 
-/// Requests by verb, resource and account.
+/// Number of requests by verb, resource and account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests(pub BTreeMap<String, usize>);
 
 impl Requests {
-    /// Returns how many they are.
+    /// Returns their sum.
     #[must_use]
     pub fn total(&self) -> usize {
         self.0.values().sum()

@@ -1,4 +1,4 @@
-//! A control plane that tests share: one of their own, or the one that `cargo xtask cluster up` runs.
+//! A control plane that tests share: their own, or the one of `cargo xtask cluster up`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use crate::wait::{DEADLINE, kind};
 
-/// Names the folder of a running cluster that tests attach to.
+/// Environment variable with the folder of a running cluster that tests attach to.
 const VARIABLE: &str = "RESURGAM_CLUSTER";
-/// How often somebody looks whether something is gone.
+/// Polling interval for deletions.
 const LOOK: Duration = Duration::from_millis(100);
 const ADMISSION: &str = "admissionregistration.k8s.io/v1";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
-/// The namespaces of a cluster that has just started. Everything else was made by a test.
+/// Namespaces of a new cluster. A test created every other one.
 const NAMESPACES: [&str; 6] =
     ["default", "kube-system", "kube-public", "kube-node-lease", "flux-system", "resurgam-system"];
-/// What is of the cluster and only tests make. Policies come first: they refuse the rest.
+/// Cluster-scoped kinds that only tests create. Policies come first, as they deny the rest.
 const OF_THE_CLUSTER: [(&str, &str); 10] = [
     (ADMISSION, "ValidatingAdmissionPolicyBinding"),
     (ADMISSION, "ValidatingAdmissionPolicy"),
@@ -35,12 +35,12 @@ const OF_THE_CLUSTER: [(&str, &str); 10] = [
     (RBAC, "ClusterRole"),
 ];
 
-/// Starts a control plane; or attaches to the one whose folder `RESURGAM_CLUSTER` names, after removing what earlier tests left in
-/// it. Only the first caller in a process attaches: callers take each other's names and leases. Whoever configures a control plane,
-/// or ends one, starts it with [`ControlPlane::start`].
+/// Starts a control plane, or attaches to the one in the folder `RESURGAM_CLUSTER` after removing what earlier tests left in it. Only the
+/// first caller in a process attaches, as callers use the same names and leases. Tests that configure or stop a control plane use
+/// [`ControlPlane::start`].
 ///
 /// # Errors
-/// No control plane can be started, or none runs in that folder.
+/// No control plane can be started, or none is running in that folder.
 pub async fn shared_cluster() -> Result<ControlPlane> {
     static ATTACHED: AtomicBool = AtomicBool::new(false);
     let Some(dir) = std::env::var_os(VARIABLE) else { return ControlPlane::start(Options::default()).await };
@@ -53,7 +53,7 @@ pub async fn shared_cluster() -> Result<ControlPlane> {
     Ok(cluster)
 }
 
-/// Removes everything that is not in a cluster that has just started.
+/// Removes everything that a new cluster does not have.
 async fn sweep(cluster: &ControlPlane) -> Result<()> {
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
     for (version, name) in OF_THE_CLUSTER {
@@ -74,7 +74,7 @@ fn name_of(object: &Value) -> &str {
     crate::text(object, "/metadata/name")
 }
 
-/// Is an object of the cluster neither Kubernetes' own nor the control plane's?
+/// Returns whether a cluster-scoped object is neither Kubernetes' own nor the control plane's.
 fn is_of_a_test(object: &Value) -> bool {
     let is_bootstrap = object["metadata"]["labels"]["kubernetes.io/bootstrapping"].is_string();
     let managers = object["metadata"]["managedFields"].as_array();
@@ -86,7 +86,7 @@ fn is_of_a_test(object: &Value) -> bool {
         && !name_of(object).starts_with("kubeadm:")
 }
 
-/// Deletes the objects that `is` says, again and again until there are none: a policy that has just gone refuses for a moment.
+/// Deletes the objects for which `is` holds, repeatedly until there are none: a deleted policy still denies for a moment.
 async fn remove(
     admin: &Client,
     (version, name): (&str, &str),
@@ -108,7 +108,7 @@ async fn remove(
     }
 }
 
-/// Takes the finalizers from our objects, as no operator does that any more.
+/// Removes the finalizers of our objects, as no operator does so any more.
 async fn without_finalizers(admin: &Client) -> Result<()> {
     let crds = kind(admin, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
     let strip = Patch::Merge(json!({"metadata": {"finalizers": null}}));

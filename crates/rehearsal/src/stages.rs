@@ -1,5 +1,5 @@
-//! Control planes that tests of a binary use, one test at a time or side by side. Each ends once no test needs it any more: one that
-//! idles costs 650 MB and a share of a core.
+//! Pool of control planes for the tests of a binary, used exclusively or shared. Each stops once no test needs it: an idle one costs 650
+//! MB and a share of a core.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use control_plane::ControlPlane;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What tests use, and what has to end after the last of them.
+/// A resource that must be stopped after the last test.
 pub trait End: Sync + 'static {
-    /// Ends every process of it, at once.
+    /// Stops all its processes at once.
     fn end(&self);
 }
 
@@ -28,31 +28,31 @@ impl<T: Sync + 'static> End for (ControlPlane, T) {
     }
 }
 
-/// A few stages: control planes, and what belongs to them. A test has one for itself, since there is one lease on each and so one
-/// operator that acts. Recoveries wait more than they work, so two of them side by side cost little more time than one.
+/// A pool of stages: control planes with what belongs to them. A test has one exclusively, since each has one leader lease and so one
+/// active operator. Recoveries mostly wait, so that two of them in parallel take little more time than one.
 pub struct Stages<T: 'static> {
     turns: Semaphore,
     state: Mutex<State<T>>,
 }
 
 struct State<T: 'static> {
-    /// Stages outlive every reference to them: they are never freed, only ended.
+    /// Free stages. They are never freed, only stopped, so that references stay valid.
     free: Vec<&'static T>,
-    /// Tests that have a stage, or wait for one.
+    /// Number of tests that have a stage or wait for one.
     users: usize,
 }
 
 impl<T: End> Stages<T> {
-    /// At most so many at once.
+    /// Returns a pool with a maximum number of stages.
     #[must_use]
     pub const fn new(most: usize) -> Self {
         Self { turns: Semaphore::const_new(most), state: Mutex::new(State { free: Vec::new(), users: 0 }) }
     }
 
-    /// A stage that is free, or a new one; waits where all that there may be are taken.
+    /// Returns a free stage or starts one. Waits if the maximum is in use.
     ///
     /// # Errors
-    /// What `start` says; the next test tries again.
+    /// The error of `start`. The next test tries again.
     pub async fn take(&'static self, start: impl AsyncFnOnce() -> Result<T>) -> Result<Stage<T>> {
         lock(&self.state).users += 1;
         // Its end is that of the user, however this ends.
@@ -67,7 +67,7 @@ impl<T: End> Stages<T> {
     }
 }
 
-/// A stage that is taken, until this is dropped.
+/// A stage in use, until this is dropped.
 pub struct Stage<T: End> {
     stages: &'static Stages<T>,
     here: Option<&'static T>,
@@ -75,10 +75,10 @@ pub struct Stage<T: End> {
 }
 
 impl<T: End> Stage<T> {
-    /// The stage itself, which nobody else may have after this is dropped.
+    /// Returns the stage. It must not be used after this is dropped.
     ///
     /// # Panics
-    /// Never: a stage is given out once it is there.
+    /// Never: the stage exists before it is handed out.
     #[must_use]
     #[allow(clippy::expect_used, reason = "`take` gives out no stage without one")]
     pub fn here(&self) -> &'static T {
@@ -108,29 +108,29 @@ impl<T: End> Drop for Stage<T> {
     }
 }
 
-/// One control plane, and what belongs to it, for all tests that want it, side by side.
+/// One control plane with what belongs to it, shared by tests.
 pub struct Shared<T: 'static> {
-    /// Held while it is started.
+    /// The resource and the number of its users. Locked while it is started.
     starting: tokio::sync::Mutex<()>,
     state: Mutex<(Option<&'static T>, usize)>,
 }
 
 thread_local! {
-    /// What the test on this thread holds. Each test has a thread of its own, which ends with it.
+    /// Resources that the test on this thread uses. Each test has its own thread, which ends with it.
     static HELD: RefCell<Vec<(usize, Box<dyn Any>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<T: End> Shared<T> {
-    /// Nothing is started yet.
+    /// Returns a pool without a resource.
     #[must_use]
     pub const fn new() -> Self {
         Self { starting: tokio::sync::Mutex::const_new(()), state: Mutex::new((None, 0)) }
     }
 
-    /// The one that is there, or a new one. It stays at least until the calling thread ends.
+    /// Returns the resource, and starts it if needed. It exists at least until the calling thread ends.
     ///
     /// # Errors
-    /// What `start` says; the next caller tries again.
+    /// The error of `start`. The next caller tries again.
     pub async fn get(&'static self, start: impl AsyncFnOnce() -> Result<T>) -> Result<&'static T> {
         self.hold();
         let _starting = self.starting.lock().await;
@@ -142,7 +142,7 @@ impl<T: End> Shared<T> {
         Ok(here)
     }
 
-    /// Counts the calling thread among the users, once.
+    /// Counts the calling thread as a user, once.
     fn hold(&'static self) {
         let own = std::ptr::from_ref(self).addr();
         HELD.with_borrow_mut(|held| {
@@ -160,7 +160,7 @@ impl<T: End> Default for Shared<T> {
     }
 }
 
-/// A thread that uses what is shared, until it ends.
+/// A thread that uses the resource until it ends.
 struct User<T: End>(&'static Shared<T>);
 
 impl<T: End> Drop for User<T> {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_ends_with_its_last_user_and_starts_anew() {
+    fn shared_resource_stops_with_its_last_user_and_restarts() {
         static SHARED: Shared<Counted> = Shared::new();
         static STAGES: Stages<Counted> = Stages::new(1);
         let get = || block_on(SHARED.get(async || Ok(Counted))).unwrap();

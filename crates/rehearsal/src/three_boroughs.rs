@@ -1,4 +1,4 @@
-//! The three boroughs, scene by scene.
+//! The rehearsal of the three boroughs.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::estate::Estate;
 use crate::wait::{DEADLINE, condition, eventually, is_running, kind, text};
 use crate::{apply, documents, read, repository, retry};
 
-/// Longer than anything takes, with an operator that is killed all the time, on a busy machine.
+/// Time limit of each step, with an operator that is killed repeatedly on a busy machine.
 const LONG: Duration = Duration::from_secs(600);
 const AT: &str = "examples/three-boroughs";
 /// Namespace of the plan.
 pub const NAMESPACE: &str = "recovery";
 /// Name of the plan.
 pub const PLAN: &str = "three-boroughs";
-/// The services whose images were tampered with: they fail once, and are retried once repaired.
+/// Services with tampered images: they fail once, and are retried after the repair.
 pub const TAMPERED: [&str; 2] = ["integration", "rbkc-parking"];
 
-/// The estate as the attack left it, up and running, with the rights and lists that had been made before the day.
+/// Deploys the estate as the attack left it, with RBAC and lists from before the day, and waits until it runs.
 ///
 /// # Errors
-/// The API server refused something, or a workload did not start.
+/// The API server denied something, or a workload did not start.
 pub async fn lay_down(cluster: &ControlPlane, tampered: bool) -> Result<usize> {
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
     apply(&admin, "platform", &read(&format!("{AT}/namespaces.yaml"))?).await?;
@@ -58,7 +58,7 @@ pub async fn lay_down(cluster: &ControlPlane, tampered: bool) -> Result<usize> {
     Ok(estate.len())
 }
 
-/// The namespaces that are isolated.
+/// Returns the namespaces that are isolated.
 ///
 /// # Errors
 /// Their Quarantines cannot be read.
@@ -67,7 +67,7 @@ pub fn namespaces() -> Result<Vec<String>> {
     Ok(quarantines.iter().map(|q| text(q, "/metadata/name").to_owned()).collect())
 }
 
-/// On-call staff isolate everything. Returns the namespaces, without waiting.
+/// Isolates everything as on-call staff, without waiting. Returns the namespaces.
 ///
 /// # Errors
 /// The API server refused something.
@@ -78,10 +78,10 @@ pub async fn isolate(cluster: &ControlPlane) -> Result<Vec<String>> {
     namespaces()
 }
 
-/// Waits until a namespace's isolation stands.
+/// Waits until a namespace is isolated.
 ///
 /// # Errors
-/// It did not come to stand in time.
+/// It is not isolated in time.
 pub async fn isolated(cluster: &ControlPlane, namespace: &str) -> Result<Value> {
     let responder = cluster.client(Identity::Responder).await?;
     let quarantines = kind(&responder, "resurgam.dev/v1alpha1", "Quarantine", None);
@@ -89,8 +89,8 @@ pub async fn isolated(cluster: &ControlPlane, namespace: &str) -> Result<Value> 
     eventually(&quarantines, namespace, &what, DEADLINE, |object| condition(object, "Ready") == "True").await
 }
 
-/// GitOps applies the Incident and the plan, which names it and is thereby armed. The plan's HTTP gates are pointed at
-/// `endpoint`. Returns the plan as applied, as YAML, for the judge.
+/// Applies the Incident and the plan as GitOps, which arms the plan. The plan's `http` gates connect to `endpoint`. Returns the plan as
+/// YAML, for the judge.
 ///
 /// # Errors
 /// The API server refused something.
@@ -103,7 +103,7 @@ pub async fn arm(cluster: &ControlPlane, endpoint: &str) -> Result<String> {
     Ok(text)
 }
 
-/// The recovery lead puts the approved versions back, by `repair`.
+/// Restores the approved versions as the recovery lead, with the verb `repair`.
 ///
 /// # Errors
 /// The API server refused something.
@@ -112,11 +112,11 @@ pub async fn repair(cluster: &ControlPlane) -> Result<()> {
     apply(&lead, "repair", &read(&format!("{AT}/repair"))?).await
 }
 
-/// All that the recovery lead does: waits until the tampered services ask for it, puts the approved versions back, and has them
-/// tried again. Whether the operator lives just then or not.
+/// Acts as the recovery lead: waits until the tampered services need a decision, restores the approved versions, and retries them,
+/// whether or not the operator is running.
 ///
 /// # Errors
-/// Nothing is asked in time, or something else than it should be; or the API server refused something.
+/// No decision is needed in time, or another one than expected; or the API server denied something.
 pub async fn lead(cluster: &ControlPlane) -> Result<()> {
     let client = cluster.client(Identity::RecoveryLead).await?;
     let records = kind(&client, "resurgam.dev/v1alpha1", "ServiceRecovery", Some(NAMESPACE));
@@ -135,10 +135,10 @@ pub async fn lead(cluster: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// An estate, as it should be once it was recovered: approved images are back, and Jobs and CronJobs stay suspended.
+/// Returns the estate as it should be after the recovery: with approved images, and with Jobs and CronJobs suspended.
 ///
 /// # Errors
-/// The repair is of something that is not there, or was not tampered with.
+/// A repair concerns an object that does not exist, or was not tampered with.
 pub fn as_it_should_be(mut estate: Estate) -> Result<Estate> {
     for repaired in read(&format!("{AT}/repair"))? {
         let at = |field| text(&repaired, field);

@@ -1,4 +1,4 @@
-//! Waiting for what the API server shows, by watch and with a deadline: never by sleeping.
+//! Waits for states that the API server reports, by watch and with a deadline, never by sleeping.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::Value;
 
-/// How long anything may take on a machine that is busy with other tests.
+/// Time limit of everything, on a machine that is busy with other tests.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-/// The objects of a kind, in a namespace or of the cluster.
+/// Returns the API of a kind, in a namespace or cluster-wide.
 #[must_use]
 pub fn kind(client: &Client, api_version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -22,27 +22,27 @@ pub fn kind(client: &Client, api_version: &str, kind: &str, namespace: Option<&s
     }
 }
 
-/// One object, as plain JSON.
+/// Returns an object as JSON.
 ///
 /// # Errors
-/// It is not there, or cannot be read.
+/// It does not exist, or cannot be read.
 pub async fn object(api: &Api<DynamicObject>, name: &str) -> Result<Value> {
     Ok(serde_json::to_value(api.get(name).await.with_context(|| format!("read {name}"))?)?)
 }
 
-/// A field of an object.
+/// Returns a field of an object.
 #[must_use]
 pub fn field<'a>(object: &'a Value, pointer: &str) -> &'a Value {
     object.pointer(pointer).unwrap_or(&Value::Null)
 }
 
-/// A field of an object that holds text; empty where it is absent.
+/// Returns a string field of an object, or an empty string.
 #[must_use]
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     field(object, pointer).as_str().unwrap_or_default()
 }
 
-/// The status of a condition; empty where it is absent.
+/// Returns the status of a condition, or an empty string.
 #[must_use]
 pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a str {
     let conditions = field(object, "/status/conditions").as_array();
@@ -50,10 +50,10 @@ pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a str {
     found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
 }
 
-/// Waits until an object is as wanted, and returns it.
+/// Waits until an object satisfies a predicate, and returns it.
 ///
 /// # Errors
-/// It was not so in time: what it was last, to tell why.
+/// It does not in time. With its last state.
 pub async fn eventually(
     api: &Api<DynamicObject>,
     name: &str,
@@ -90,7 +90,7 @@ pub async fn eventually(
     }
 }
 
-/// Does a workload run all that it should?
+/// Returns whether a workload is fully running.
 pub(crate) fn is_running(kind: &str, object: &Value) -> bool {
     let number = |at: &str| field(object, at).as_i64();
     match kind {

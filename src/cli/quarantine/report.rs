@@ -9,7 +9,7 @@ use crate::api::QuarantineLevel;
 use crate::isolation::ensure::{EnsuredPolicy, PolicyState};
 use crate::isolation::impact::Impact;
 use crate::isolation::offline;
-use crate::isolation::preflight::{Finding, Kind, Weight};
+use crate::isolation::preflight::{Finding, Kind, Severity};
 use crate::text::count;
 
 const BOLD: Style = Style::new().bold();
@@ -79,17 +79,17 @@ pub(super) fn targets(report: &Report) -> String {
 /// Renders the findings of the preflight.
 pub(super) fn findings(report: &Report) -> String {
     let mut page = String::new();
-    if report.findings.iter().all(|finding| finding.kind.weight() == Weight::Note) {
+    if report.findings.iter().all(|finding| finding.kind.severity() == Severity::Note) {
         line!(page, "{GOOD}Preflight{GOOD:#}: no blockers found.");
     } else {
         line!(page, "{BOLD}Preflight{BOLD:#}");
     }
     for finding in &report.findings {
-        let (style, word) = match finding.kind.weight() {
-            Weight::Refusal => (BAD, "refused "),
-            Weight::Risk if finding.stops(&report.accepted) => (WARN, "risk    "),
-            Weight::Risk => (DIM, "accepted"),
-            Weight::Note => (DIM, "note    "),
+        let (style, word) = match finding.kind.severity() {
+            Severity::Refusal => (BAD, "refused "),
+            Severity::Risk if finding.stops(&report.accepted) => (WARN, "risk    "),
+            Severity::Risk => (DIM, "accepted"),
+            Severity::Note => (DIM, "note    "),
         };
         let at = finding.namespace.as_deref().unwrap_or("any");
         line!(page, "  {style}{word}{style:#} {at}  {}: {}", finding.kind, finding.message);
@@ -114,7 +114,7 @@ pub(super) fn impacts(report: &Report) -> String {
             if impact.workloads.is_empty() { "nothing".to_owned() } else { impact.workloads.join(", ") };
         line!(page, "  {running}: {what} ({})", count(impact.pods, "pod"));
         for (what, list) in [
-            ("loses outside connectivity", &impact.goes_dark),
+            ("loses outside connectivity", &impact.loses_connectivity),
             ("nothing brings back, once stopped", &impact.unmanaged_pods),
             ("not cut off by network policies, as it uses its node's network", &impact.host_network_pods),
             ("network policies made to select nothing", &impact.policies),
@@ -236,20 +236,20 @@ fn policies(page: &mut String, found: &[EnsuredPolicy]) {
 
 fn stopped(page: &mut String, report: &Report) {
     let stopping: Vec<_> = report.findings.iter().filter(|f| f.stops(&report.accepted)).collect();
-    let of = |weight| {
-        let mut all: Vec<_> = stopping.iter().filter(|f| f.kind.weight() == weight).collect();
+    let of = |severity| {
+        let mut all: Vec<_> = stopping.iter().filter(|f| f.kind.severity() == severity).collect();
         all.dedup_by_key(|f| (f.namespace.clone(), f.kind));
         all
     };
     line!(page, "{BAD}Nothing was done.{BAD:#}");
-    let mut never: Vec<_> = of(Weight::Refusal).iter().filter_map(|f| f.namespace.clone()).collect();
+    let mut never: Vec<_> = of(Severity::Refusal).iter().filter_map(|f| f.namespace.clone()).collect();
     never.dedup();
     never.sort();
     never.dedup();
     if !never.is_empty() {
         line!(page, "  Leave out: {}. What runs there, the whole cluster needs.", never.join(", "));
     }
-    let mut kinds: Vec<_> = of(Weight::Risk).iter().map(|f| f.kind.to_string()).collect();
+    let mut kinds: Vec<_> = of(Severity::Risk).iter().map(|f| f.kind.to_string()).collect();
     kinds.sort();
     kinds.dedup();
     if !kinds.is_empty() {

@@ -19,7 +19,7 @@ use crate::calls::{IoError, call};
 use crate::clock;
 use crate::engine::ResumeObservation;
 use crate::isolation::workloads::list_kind;
-use crate::resume::{self, Found, Key};
+use crate::resume::{self, ResumeKey, SuspendedObject};
 
 impl Act {
     /// Reads what is suspended and keeps the result.
@@ -56,8 +56,8 @@ impl Act {
             let ResumeStatus { kind, namespace, name, .. } = seen.status.clone();
             let Some(object) = found.get(&(kind, namespace.clone(), name.clone())) else { continue };
             let done = match object {
-                Found::CronJob(_) => write::<CronJob>(&client, &namespace, &name, object).await,
-                Found::Job(_) => write::<Job>(&client, &namespace, &name, object).await,
+                SuspendedObject::CronJob(_) => write::<CronJob>(&client, &namespace, &name, object).await,
+                SuspendedObject::Job(_) => write::<Job>(&client, &namespace, &name, object).await,
             };
             match done {
                 Ok(()) => {
@@ -82,7 +82,7 @@ impl Act {
             .ok_or_else(|| refused(Reason::AccountUnknown, "the plan's account is not known yet".to_owned()))
     }
 
-    async fn suspended(&self, client: &Client) -> Result<BTreeMap<Key, Found>, IoError> {
+    async fn suspended(&self, client: &Client) -> Result<BTreeMap<ResumeKey, SuspendedObject>, IoError> {
         let (mut cronjobs, mut jobs) = (Vec::new(), Vec::new());
         for namespace in &self.service().namespaces {
             let (these, those) = futures::try_join!(
@@ -95,7 +95,7 @@ impl Act {
         Ok(resume::found(cronjobs, jobs))
     }
 
-    fn judged(&self, found: &BTreeMap<Key, Found>) -> Vec<ResumeObservation> {
+    fn judged(&self, found: &BTreeMap<ResumeKey, SuspendedObject>) -> Vec<ResumeObservation> {
         let service = self.service();
         resume::judge(&service.resume, found, &seals(&self.context.stores, service), clock::now())
     }
@@ -107,7 +107,12 @@ impl Act {
     }
 }
 
-async fn write<K>(client: &Client, namespace: &str, name: &str, object: &Found) -> Result<(), IoError>
+async fn write<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    object: &SuspendedObject,
+) -> Result<(), IoError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {

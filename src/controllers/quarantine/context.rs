@@ -17,12 +17,12 @@ use crate::api::quarantine::ControlName;
 use crate::api::{Isolation, Quarantine, conditions};
 use crate::calls::call;
 use crate::cluster_cache::ClusterCache;
-use crate::isolation::identity::Mark;
+use crate::isolation::identity::SealMark;
 use crate::isolation::list::Lists;
 use crate::isolation::other_policies::PolicyReader;
 use crate::isolation::pass::ClusterState;
-use crate::isolation::probe::{Probed, Servers};
-use crate::isolation::target::{Next, PlanState};
+use crate::isolation::probe::{ProbeReport, Servers};
+use crate::isolation::target::{NextAction, PlanState};
 
 /// Quarantines whose target is read at a time. A higher limit would delay the requests that fence.
 const READING: usize = 16;
@@ -55,7 +55,7 @@ pub(super) struct Memory {
     /// Metadata of the Quarantine as this process wrote it last. Older versions from the watch are ignored.
     pub(super) written: Option<ObjectMeta>,
     /// The sealing whose accounts are all recreated, and whose record is deleted.
-    pub(super) renewed: Option<Mark>,
+    pub(super) renewed: Option<SealMark>,
     /// Consecutive failed passes.
     pub(super) failures: u32,
     /// The Event was published that a deleted Quarantine stays isolated, and why.
@@ -68,7 +68,7 @@ pub(super) struct FenceVerification {
     pub(super) scope: VerificationScope,
     pub(super) at: Timestamp,
     /// Result per API server. Empty for a namespace that was opened.
-    pub(super) probed: Probed,
+    pub(super) probed: ProbeReport,
 }
 
 /// What a verification applies to. With another namespace, level, set of policies or of API servers, the fence is probed again.
@@ -167,12 +167,12 @@ impl ConcurrencyLimits {
     }
 
     /// Waits for a permit for the next action, in order of arrival. Dropping the permit frees it.
-    pub(super) async fn acquire(&self, next: Next) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn acquire(&self, next: NextAction) -> Option<SemaphorePermit<'_>> {
         let queue = match next {
-            Next::List | Next::Label | Next::Probe | Next::Network => &self.fencing,
-            Next::Capture => &self.capturing,
-            Next::Stop | Next::AwaitPods | Next::Identity => &self.stopping,
-            Next::Done => return None,
+            NextAction::List | NextAction::Label | NextAction::Probe | NextAction::Network => &self.fencing,
+            NextAction::Capture => &self.capturing,
+            NextAction::Stop | NextAction::AwaitPods | NextAction::Identity => &self.stopping,
+            NextAction::Done => return None,
         };
         // The semaphores are never closed.
         queue.acquire().await.ok()

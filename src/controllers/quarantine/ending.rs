@@ -14,25 +14,25 @@ use super::{Context, PassError, pass};
 use crate::api::{Isolation, Quarantine};
 use crate::calls::call_opt;
 use crate::isolation::RELEASE_FINALIZER;
-use crate::isolation::ending::{Ending, KindState, ending};
+use crate::isolation::ending::{CrdState, DeletionMeaning, deletion_meaning};
 use crate::isolation::identity;
 
 /// How often a deletion that waits for something else is checked.
 pub(super) const RECHECK_AFTER: Duration = Duration::from_secs(30);
 
 /// Returns what the deletion of a Quarantine means, after a live read of its CRD.
-pub(super) async fn observe(context: &Context, quarantine: &Quarantine) -> Ending {
+pub(super) async fn observe(context: &Context, quarantine: &Quarantine) -> DeletionMeaning {
     if quarantine.metadata.deletion_timestamp.is_none() {
-        return Ending::None;
+        return DeletionMeaning::None;
     }
     let name = Quarantine::crd_name();
     let crds: Api<CustomResourceDefinition> = Api::all(context.client.clone());
     let kind = call_opt(format!("get CustomResourceDefinition {name}"), crds.get_metadata(name)).await;
-    ending(match kind {
-        Ok(Some(kind)) if kind.metadata.deletion_timestamp.is_none() => KindState::Served,
-        Ok(Some(_)) => KindState::Terminating,
-        Ok(None) => KindState::Missing,
-        Err(error) => KindState::Unknown(error.to_string()),
+    deletion_meaning(match kind {
+        Ok(Some(kind)) if kind.metadata.deletion_timestamp.is_none() => CrdState::Served,
+        Ok(Some(_)) => CrdState::Terminating,
+        Ok(None) => CrdState::Missing,
+        Err(error) => CrdState::Unknown(error.to_string()),
     })
 }
 

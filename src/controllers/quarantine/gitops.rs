@@ -13,8 +13,8 @@ use super::Guarded;
 use crate::api::quarantine::{Deliverer, DelivererState};
 use crate::api::{Quarantine, RecoveryPlan, field_manager};
 use crate::calls::{IoError, call};
-use crate::isolation::controls::identity::Mark;
-use crate::isolation::gitops::{GitOpsSource, KINDS, Surroundings, Verdict, bounded, unreadable};
+use crate::isolation::controls::identity::SealMark;
+use crate::isolation::gitops::{GitOpsAction, GitOpsContext, GitOpsSource, KINDS, bounded, unreadable};
 
 /// GitOps objects read from the cluster, and when the read began. Concurrent passes share one read.
 pub(super) type GitOpsCache = Mutex<Option<(Instant, Arc<GitOpsRead>)>>;
@@ -91,16 +91,16 @@ async fn try_once(client: &Client, cache: &GitOpsCache, quarantine: &Quarantine)
         }
     };
     // The Quarantine at hand is newer than its copy in the list.
-    let Mark { seal, evidence } = Mark::of(quarantine);
+    let SealMark { seal, evidence } = SealMark::of(quarantine);
     around.isolated.insert(name.clone(), (seal.clone(), evidence.clone()));
     let mut reports = read.unread.clone();
     let mut is_stale = false;
     for found in reaching {
         let (verdict, message) = found.delivery.judge(&around);
         let (state, message) = match verdict {
-            Verdict::Suspended => (DelivererState::Suspended, message),
-            Verdict::Leave => (DelivererState::Denied, message),
-            Verdict::Suspend => match suspend(client, found, &seal, &evidence).await {
+            GitOpsAction::Suspended => (DelivererState::Suspended, message),
+            GitOpsAction::Leave => (DelivererState::Denied, message),
+            GitOpsAction::Suspend => match suspend(client, found, &seal, &evidence).await {
                 Ok(()) => (DelivererState::Suspended, message),
                 Err(error) => {
                     is_stale |= error.is_conflict();
@@ -160,7 +160,7 @@ async fn objects(client: &Client, resource: &ApiResource) -> Result<Vec<Writable
     Ok(found.collect())
 }
 
-async fn surroundings(client: &Client) -> Result<Surroundings, IoError> {
+async fn surroundings(client: &Client) -> Result<GitOpsContext, IoError> {
     let (params, quarantines) = (ListParams::default(), Api::<Guarded>::all(client.clone()));
     let plans = Api::<PartialObjectMeta<RecoveryPlan>>::all(client.clone());
     let (quarantines, plans) = futures::try_join!(
@@ -168,5 +168,5 @@ async fn surroundings(client: &Client) -> Result<Surroundings, IoError> {
         call("list recoveryplans", plans.list(&params)),
     )?;
     let readable = quarantines.items.iter().filter_map(|object| object.0.as_ref().ok());
-    Ok(Surroundings::new(readable, plans.items.iter().filter_map(ResourceExt::namespace)))
+    Ok(GitOpsContext::new(readable, plans.items.iter().filter_map(ResourceExt::namespace)))
 }

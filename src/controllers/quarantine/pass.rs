@@ -21,13 +21,13 @@ use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineReason, condi
 use crate::calls::IoError;
 use crate::clock;
 use crate::isolation::controls::pod_security;
-use crate::isolation::identity::Mark;
+use crate::isolation::identity::SealMark;
 use crate::isolation::label;
 use crate::isolation::observation::Observation;
 use crate::isolation::pass::{Pass, PassFailure};
-use crate::isolation::probe::{self, Probed};
+use crate::isolation::probe::{self, ProbeReport};
 use crate::isolation::status;
-use crate::isolation::target::{self, Next};
+use crate::isolation::target::{self, NextAction};
 pub(super) use confirm::confirm;
 pub(super) use network::restore;
 
@@ -185,17 +185,21 @@ impl<'a> PassRun<'a> {
         pass.probed = held.filter(|_| pass.in_place.fenced).map(|held| held.probed);
         pass.in_place.captured = true;
         loop {
-            let next = pass.next();
+            let next = pass.next_action();
             let _permit = self.context.limits.acquire(next).await;
             let again = match next {
-                Next::Label => self.label(pass).await?,
-                Next::Probe => self.probe(pass, &scope).await?,
-                Next::Network => self.network(pass).await?,
-                Next::Done => Some(self.next_wake.map_or_else(|| self.requeue_idle(pass), Action::requeue)),
-                // These actions belong to levels that tighten.
-                Next::List | Next::Capture | Next::Stop | Next::AwaitPods | Next::Identity => {
-                    Some(self.requeue_idle(pass))
+                NextAction::Label => self.label(pass).await?,
+                NextAction::Probe => self.probe(pass, &scope).await?,
+                NextAction::Network => self.network(pass).await?,
+                NextAction::Done => {
+                    Some(self.next_wake.map_or_else(|| self.requeue_idle(pass), Action::requeue))
                 }
+                // These actions belong to levels that tighten.
+                NextAction::List
+                | NextAction::Capture
+                | NextAction::Stop
+                | NextAction::AwaitPods
+                | NextAction::Identity => Some(self.requeue_idle(pass)),
             };
             if let Some(again) = again {
                 return Ok(again);
@@ -305,11 +309,11 @@ impl<'a> PassRun<'a> {
         let probed = if scope.level == Isolation::Open {
             pass.closed = probe::is_open(servers, self.name).await.err();
             pass.in_place.fenced = pass.closed.is_none();
-            Probed::default()
+            ProbeReport::default()
         } else {
             let probed = probe::probe(servers, self.name, scope.level).await;
             let is_labelled = label::is_labelled(&self.namespace, &self.quarantine.spec, scope.level);
-            pass.in_place.fenced = if is_labelled { probed.holds() } else { probed.holds_but_for_the_lock() };
+            pass.in_place.fenced = if is_labelled { probed.holds() } else { probed.holds_except_lock() };
             probed
         };
         pass.probed = Some(probed.clone());

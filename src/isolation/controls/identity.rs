@@ -14,7 +14,8 @@ use crate::calls::{IoError, call, call_opt, list_all};
 use crate::isolation::records::{Kind, Record, RecordError};
 
 pub use resurgam_core::isolation::controls::identity::{
-    Mark, Recorded, Todo, again, by_name, completing, key, todo, unrecorded,
+    AccountAction, RecordedAccount, SealMark, actions, completion_patch, entries_by_name, key, recreated,
+    unrecorded,
 };
 
 /// Accounts recreated at a time.
@@ -50,7 +51,7 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount
 ///
 /// # Errors
 /// The first [`IdentityError`]. The other accounts were recreated, and the next call continues.
-pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool, IdentityError> {
+pub async fn renew(client: &Client, namespace: &str, mark: &SealMark) -> Result<bool, IdentityError> {
     renew_listed(client, namespace, mark, &list(client, namespace).await?).await
 }
 
@@ -61,13 +62,13 @@ pub async fn renew(client: &Client, namespace: &str, mark: &Mark) -> Result<bool
 pub async fn renew_listed(
     client: &Client,
     namespace: &str,
-    mark: &Mark,
+    mark: &SealMark,
     accounts: &[ServiceAccount],
 ) -> Result<bool, IdentityError> {
     let work = AccountWriter::new(client, namespace);
     let record = work.record(&mark.seal);
     let mut pages = record.pages().await?;
-    let mut known = by_name(record.entries(&pages)?, mark);
+    let mut known = entries_by_name(record.entries(&pages)?, mark);
     let news = unrecorded(accounts, &known, mark);
     if known.is_empty() && news.is_empty() {
         return Ok(false);
@@ -75,9 +76,9 @@ pub async fn renew_listed(
     let entries = news.iter().map(|(name, entry)| (key(name, mark), entry.clone())).collect();
     pages = record.add_to(pages, &entries).await?;
     known.extend(news);
-    known.values_mut().for_each(|entry| entry.account = again(&entry.account, mark));
-    let mut outcomes = stream::iter(todo(accounts, &known, mark))
-        .map(|(name, todo)| work.recreate(name, todo, accounts, &known))
+    known.values_mut().for_each(|entry| entry.account = recreated(&entry.account, mark));
+    let mut outcomes = stream::iter(actions(accounts, &known, mark))
+        .map(|(name, action)| work.recreate(name, action, accounts, &known))
         .buffer_unordered(PARALLEL);
     let mut failed = None;
     while let Some(outcome) = outcomes.next().await {
@@ -100,7 +101,7 @@ pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<()
     let work = AccountWriter::new(client, namespace);
     let record = work.record(seal);
     let pages = record.pages().await?;
-    let known: BTreeMap<String, Recorded> = record.entries(&pages)?;
+    let known: BTreeMap<String, RecordedAccount> = record.entries(&pages)?;
     for was in known.values() {
         let name = was.account.name_any();
         if work.get(&name).await?.is_none() {
@@ -153,12 +154,12 @@ impl<'a> AccountWriter<'a> {
     async fn recreate(
         &self,
         name: String,
-        todo: Todo,
+        action: AccountAction,
         there: &[ServiceAccount],
-        record: &BTreeMap<String, Recorded>,
+        record: &BTreeMap<String, RecordedAccount>,
     ) -> Result<(), IdentityError> {
         let Some(was) = record.get(&name) else { return Ok(()) };
-        if todo == Todo::Renew {
+        if action == AccountAction::Recreate {
             let is_kept =
                 |account: &&ServiceAccount| account.name_any() == name && !account.finalizers().is_empty();
             if there.iter().any(|account| is_kept(&account)) {
@@ -185,7 +186,7 @@ impl<'a> AccountWriter<'a> {
     }
 
     /// Creates the account again. The controller of `default` accounts also does, without the recorded content.
-    async fn make(&self, name: &str, was: &Recorded) -> Result<(), IdentityError> {
+    async fn make(&self, name: &str, was: &RecordedAccount) -> Result<(), IdentityError> {
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let made = call(self.what("create", name), self.accounts.create(&params, &was.account)).await;
         let error = match made {
@@ -198,7 +199,7 @@ impl<'a> AccountWriter<'a> {
         if there.uid().as_ref() == Some(&was.uid) {
             return Err(IdentityError::Lingers(self.namespace.to_owned(), name.to_owned()));
         }
-        let patch = Patch::Merge(completing(&there, &was.account));
+        let patch = Patch::Merge(completion_patch(&there, &was.account));
         call(self.what("complete", name), self.accounts.patch(name, &manager(), &patch)).await?;
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::isolation::failure::is_too_large;
 use crate::isolation::records::{Kind, Record, RecordError};
 
 pub use resurgam_core::isolation::controls::network::{
-    CLEAN_ROOM, DEFAULT_DENY, NEUTRALISED, Observed, Room, change, is_as, is_neutralised, is_ours,
-    restorable, wanted, without_marks,
+    CLEAN_ROOM, CleanRoomAccess, DEFAULT_DENY, NEUTRALISED, PolicyObservation, change, is_as, is_neutralised,
+    is_ours, restorable, wanted, without_marks,
 };
 
 /// Concurrent writes of policies.
@@ -110,7 +110,7 @@ pub async fn isolate(
     client: &Client,
     namespace: &str,
     uid: &str,
-    room: Option<&Room>,
+    room: Option<&CleanRoomAccess>,
     before: Before,
 ) -> Result<Written, NetworkError> {
     isolate_known(client, (namespace, uid), room, before, None).await
@@ -123,7 +123,7 @@ pub async fn isolate(
 pub async fn isolate_known(
     client: &Client,
     (namespace, uid): (&str, &str),
-    room: Option<&Room>,
+    room: Option<&CleanRoomAccess>,
     before: Before,
     cached: Option<Vec<NetworkPolicy>>,
 ) -> Result<Written, NetworkError> {

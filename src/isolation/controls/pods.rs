@@ -9,7 +9,7 @@ use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt, each, list_all};
 
 pub use resurgam_core::isolation::controls::pods::{
-    GRACE_SECONDS, Todo, is_live, is_static, is_unmanaged, todo,
+    GRACE_SECONDS, PodAction, is_live, is_static, is_unmanaged, next_action,
 };
 
 /// Field selector of pods on their node's network, which NetworkPolicies do not affect.
@@ -46,21 +46,21 @@ pub async fn on_node_network(client: &Client, namespace: &str) -> Result<Vec<Str
 /// # Errors
 /// The first failure. The other pods were written.
 pub async fn end(client: &Client, namespace: &str, pods: &[Pod]) -> Result<usize, IoError> {
-    let writes = pods.iter().filter_map(|pod| Some((pod, todo(pod)?)));
-    let all: Vec<_> = writes.map(|(pod, todo)| write(client, namespace, pod, todo)).collect();
+    let writes = pods.iter().filter_map(|pod| Some((pod, next_action(pod)?)));
+    let all: Vec<_> = writes.map(|(pod, action)| write(client, namespace, pod, action)).collect();
     Ok(each(PARALLEL, all).await?.len())
 }
 
-async fn write(client: &Client, namespace: &str, pod: &Pod, todo: Todo) -> Result<(), IoError> {
+async fn write(client: &Client, namespace: &str, pod: &Pod, action: PodAction) -> Result<(), IoError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let name = pod.name_any();
-    match todo {
-        Todo::Delete => {
+    match action {
+        PodAction::Delete => {
             let same = Preconditions { uid: pod.uid(), resource_version: None };
             let params = DeleteParams::default().grace_period(GRACE_SECONDS).preconditions(same);
             call_opt(format!("delete Pod {namespace}/{name}"), api.delete(&name, &params)).await?;
         }
-        Todo::Finalize(kept) => {
+        PodAction::Finalize(kept) => {
             let params = PatchParams {
                 field_manager: Some(field_manager::ISOLATION.to_owned()),
                 ..PatchParams::default()

@@ -13,7 +13,7 @@ use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::{Gathered, Listed, login};
+use super::{ClusterSnapshot, Listed, login};
 use crate::api::{OPERATOR_NAMESPACE, RecoveryPlan};
 use crate::calls::{IoError, call, call_opt};
 
@@ -23,7 +23,7 @@ pub async fn gather(
     targets: &[String],
     kubeconfig: Option<&Kubeconfig>,
     evidence: Option<String>,
-) -> Gathered {
+) -> ClusterSnapshot {
     let route = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
     let route = ApiResource::from_gvk(&route);
     let routes: Api<DynamicObject> = Api::all_with(client.clone(), &route);
@@ -51,7 +51,7 @@ pub async fn gather(
         Some(address) => Ok(vec![address]),
         None => operator,
     };
-    Gathered {
+    ClusterSnapshot {
         daemonsets,
         deployments,
         statefulsets,

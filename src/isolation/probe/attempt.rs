@@ -10,8 +10,10 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 
-use super::network::{DENIED_NAMESPACE, Link, NodeTried, NodeVerdict, OPEN_NAMESPACE, Ways, judge};
-use super::pods::{self, Goal, PATIENCE_SECONDS, Side, Try};
+use super::network::{
+    BeforeAfter, Connectivity, DENIED_NAMESPACE, NodeProbe, NodeVerdict, OPEN_NAMESPACE, judge,
+};
+use super::pods::{self, CONVERGENCE_SECONDS, ProbeRun, ProbeTarget, Side};
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::network::{DEFAULT_DENY, wanted};
@@ -46,7 +48,7 @@ pub enum AttemptError {
 /// [`AttemptError`]: the probe has no result.
 pub async fn attempt(
     client: &Client,
-    this: &Try,
+    this: &ProbeRun,
     nodes: &[String],
 ) -> Result<BTreeMap<String, NodeVerdict>, AttemptError> {
     clean(client).await?;
@@ -62,7 +64,7 @@ async fn clean(client: &Client) -> Result<(), AttemptError> {
     for side in [Side::Open, Side::Denied] {
         let namespace = side.namespace();
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let selected = ListParams::default().labels(&Try::selector());
+        let selected = ListParams::default().labels(&ProbeRun::selector());
         let what = format!("delete our pods in namespace {namespace}");
         call(what, api.delete_collection(&DeleteParams::default(), &selected)).await?;
         let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
@@ -82,15 +84,15 @@ async fn clean(client: &Client) -> Result<(), AttemptError> {
 
 struct Attempt<'a> {
     client: &'a Client,
-    this: &'a Try,
+    this: &'a ProbeRun,
     nodes: &'a [String],
 }
 
 /// Results of the connectors in one round.
 struct Round {
-    control: Link,
-    ingress: Vec<Link>,
-    egress: Vec<Link>,
+    control: Connectivity,
+    ingress: Vec<Connectivity>,
+    egress: Vec<Connectivity>,
 }
 
 impl Attempt<'_> {
@@ -110,22 +112,24 @@ impl Attempt<'_> {
         let mut after = self.round("after", &control, &denied, last, true).await?;
         // A listener that ended in between was unreachable for that reason.
         for (link, listener) in after.ingress.iter_mut().zip(&denied) {
-            if !self.listens(Side::Denied, listener).await? && *link != Link::Connected {
-                *link = Link::Unknown(format!(
+            if !self.listens(Side::Denied, listener).await? && *link != Connectivity::Connected {
+                *link = Connectivity::Unknown(format!(
                     "its listener, Pod {DENIED_NAMESPACE}/{}, has ended",
                     listener.pod
                 ));
             }
         }
         if !self.listens(Side::Open, &control).await? {
-            after.control =
-                Link::Unknown(format!("its listener, Pod {OPEN_NAMESPACE}/{}, has ended", control.pod));
+            after.control = Connectivity::Unknown(format!(
+                "its listener, Pod {OPEN_NAMESPACE}/{}, has ended",
+                control.pod
+            ));
         }
-        let control = Ways { before: before.control, after: after.control };
-        let ways = |(before, after)| Ways { before, after };
+        let control = BeforeAfter { before: before.control, after: after.control };
+        let ways = |(before, after)| BeforeAfter { before, after };
         let ingress = before.ingress.into_iter().zip(after.ingress).map(ways);
         let egress = before.egress.into_iter().zip(after.egress).map(ways);
-        let tried = ingress.zip(egress).map(|(ingress, egress)| NodeTried { ingress, egress });
+        let tried = ingress.zip(egress).map(|(ingress, egress)| NodeProbe { ingress, egress });
         Ok(self.nodes.iter().cloned().zip(tried.map(|tried| judge(&control, &tried))).collect())
     }
 
@@ -138,7 +142,8 @@ impl Attempt<'_> {
         node: &str,
         is_denied: bool,
     ) -> Result<Round, AttemptError> {
-        let goal = |name: String, to: &Listener, denied| Goal { name, address: to.address.clone(), denied };
+        let goal =
+            |name: String, to: &Listener, denied| ProbeTarget { name, address: to.address.clone(), denied };
         let mut goals = vec![goal(CONTROL.to_owned(), control, false)];
         goals.extend(denied.iter().map(|to| goal(to.name.clone(), to, is_denied)));
         let inward = self.connect(Side::Open, format!("in-{when}"), node, &goals);
@@ -152,8 +157,8 @@ impl Attempt<'_> {
         let inward = inward?;
         let outward = outward.into_iter().collect::<Result<Vec<_>, _>>()?;
         let read = |message: &Result<Option<String>, String>, name: &str| match message {
-            Ok(message) => Link::read(message.as_deref(), name),
-            Err(why) => Link::Unknown(why.clone()),
+            Ok(message) => Connectivity::read(message.as_deref(), name),
+            Err(why) => Connectivity::Unknown(why.clone()),
         };
         Ok(Round {
             control: read(&inward, CONTROL),
@@ -168,7 +173,7 @@ impl Attempt<'_> {
         let found = self.until(side, &pod, START, wanted).await?;
         match pods::address(&found) {
             Some(address) => Ok(Listener { name, pod, address }),
-            None => Err(AttemptError::Pod(side.namespace(), pod, pods::state_of(&found))),
+            None => Err(AttemptError::Pod(side.namespace(), pod, pods::describe_state(&found))),
         }
     }
 
@@ -185,12 +190,12 @@ impl Attempt<'_> {
         side: Side,
         name: String,
         node: &str,
-        goals: &[Goal],
+        goals: &[ProbeTarget],
     ) -> Result<Result<Option<String>, String>, AttemptError> {
         let pod = self.create(side, self.this.connector(side, &name, node, goals)).await?;
-        let patience = START + Duration::from_secs(PATIENCE_SECONDS) + GRACE;
+        let patience = START + Duration::from_secs(CONVERGENCE_SECONDS) + GRACE;
         match self.until(side, &pod, patience, pods::has_ended).await {
-            Ok(pod) => Ok(Ok(pods::last_words(&pod).map(str::to_owned))),
+            Ok(pod) => Ok(Ok(pods::termination_message(&pod).map(str::to_owned))),
             Err(AttemptError::Io(error)) => Err(error.into()),
             Err(error) => Ok(Err(error.to_string())),
         }
@@ -241,7 +246,8 @@ impl Attempt<'_> {
         match call_opt(what, api.get(name)).await? {
             Some(pod) if wanted(&pod) => Ok(pod),
             Some(pod) => {
-                let state = format!("still {} after {} s", pods::state_of(&pod), began.elapsed().as_secs());
+                let state =
+                    format!("still {} after {} s", pods::describe_state(&pod), began.elapsed().as_secs());
                 Err(AttemptError::Pod(side.namespace(), name.to_owned(), state))
             }
             None => Err(AttemptError::Pod(

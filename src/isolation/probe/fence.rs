@@ -11,7 +11,7 @@ use resurgam_core::isolation::verify::dry_run::Answer;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::admission::{Probed, Seen, TRIES, Tried};
+use super::admission::{PROBED_POLICIES, PolicyProbe, ProbeReport, ProbeResult};
 use super::servers::{Server, Servers};
 use crate::api::{ISOLATION_LABEL, Isolation, OPERATOR_NAMESPACE};
 use crate::calls::{IoError, call_within};
@@ -23,24 +23,24 @@ use crate::isolation::{MANAGED_BY, PROBER, PROBER_WITHIN, PROBERS};
 const USER: &str = "impersonate-user";
 
 /// Probes lock, fence and guard of a namespace at a level on every API server.
-pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> Probed {
+pub async fn probe(servers: &Servers, namespace: &str, level: Isolation) -> ProbeReport {
     let now = servers.targets();
     let asked = join_all(now.servers.iter().map(|server| on(server, namespace, level))).await;
     let asked = asked.into_iter().flat_map(|tried| servers.remember(namespace, tried));
     let away = now.away.into_iter().flat_map(|(address, why)| {
-        let (seen, listed) = (Seen::Unanswered(why), Some(address));
+        let (seen, listed) = (ProbeResult::Unreachable(why), Some(address));
         let server = address.to_string();
-        let not_tried = TRIES.map(|(control, policy)| {
+        let not_tried = PROBED_POLICIES.map(|(control, policy)| {
             let (server, seen) = (server.clone(), seen.clone());
-            Tried { server, listed, control, policy, seen }
+            PolicyProbe { server, listed, control, policy, result: seen }
         });
         servers.recall(namespace, not_tried.into())
     });
     let tries = asked.chain(away).collect();
-    Probed { tries, unknown: now.unknown }
+    ProbeReport { probes: tries, unknown: now.unknown }
 }
 
-async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
+async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<PolicyProbe> {
     let (lock, fence, rights, accounts) = futures::join!(
         unlabel(server, namespace),
         try_fences(server, namespace, level),
@@ -48,12 +48,12 @@ async fn on(server: &Server, namespace: &str, level: Isolation) -> Vec<Tried> {
         write_elsewhere(server, namespace)
     );
     // The answers are in the order of `TRIES`.
-    let answers = TRIES.into_iter().zip([lock, fence, rights, accounts]);
+    let answers = PROBED_POLICIES.into_iter().zip([lock, fence, rights, accounts]);
     let tried = answers.map(|((control, policy), answer)| {
         // Either of the two fences suffices.
         let policies: &[&str] = if policy == WRITE_FENCE { &FENCES } else { &[policy] };
         let seen = answer.judge(policies, level);
-        Tried { server: server.name.clone(), listed: server.listed, control, policy, seen }
+        PolicyProbe { server: server.name.clone(), listed: server.listed, control, policy, result: seen }
     });
     tried.collect()
 }
@@ -135,7 +135,7 @@ pub(in crate::isolation) fn pod(namespace: &str) -> serde_json::Value {
 /// PodTemplate with a name that only a clean room's fence admits, in the prober's dry-runs.
 async fn try_fences(server: &Server, namespace: &str, level: Isolation) -> Answer {
     let answer = create_pod(server, namespace).await;
-    if level != Isolation::CleanRoom || answer.judge(&FENCES, level) != Seen::Refused {
+    if level != Isolation::CleanRoom || answer.judge(&FENCES, level) != ProbeResult::Denied {
         return answer;
     }
     let by_template = create_a_template(server, namespace, "resurgam-probe").await;

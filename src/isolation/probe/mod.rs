@@ -11,4 +11,4 @@ pub use fence::{is_open, probe};
 pub use resurgam_core::isolation::verify::{admission, network, pods};
 pub use servers::Servers;
 
-pub use admission::{Probed, Seen};
+pub use admission::{ProbeReport, ProbeResult};

@@ -11,7 +11,7 @@ use http::Uri;
 use kube::{Client, Config};
 use tokio::sync::watch;
 
-use super::admission::{Probed, Seen, Tried, silent_to_all};
+use super::admission::{PolicyProbe, ProbeReport, ProbeResult, resolve_unreachable};
 use crate::calls::DEADLINE;
 
 /// Name in every API server's certificate.
@@ -192,8 +192,8 @@ impl Servers {
 
     /// Records the result of probing one server in a namespace, and returns what it means. A server that does not answer is skipped until
     /// it is back, so that it delays nothing else.
-    pub(crate) fn remember(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
-        let why = silent_to_all(&mut tried);
+    pub(crate) fn remember(&self, namespace: &str, mut tried: Vec<PolicyProbe>) -> Vec<PolicyProbe> {
+        let why = resolve_unreachable(&mut tried);
         let mut state = self.state();
         let of = tried.first().and_then(|tried| tried.listed);
         let Some(listed) = of.and_then(|address| state.listed.get_mut(&address)) else { return tried };
@@ -202,7 +202,7 @@ impl Servers {
         }
         // A server that answered another probe is back only when all namespaces are probed again.
         listed.away = listed.away.take().or(why);
-        if tried.iter().all(|tried| tried.seen == Seen::Refused) {
+        if tried.iter().all(|tried| tried.result == ProbeResult::Denied) {
             listed.leaks.insert(namespace.to_owned(), false);
         }
         drop(state);
@@ -210,21 +210,21 @@ impl Servers {
     }
 
     /// A server that admitted writes counts as doing so until it refuses, even while it does not answer.
-    pub(crate) fn recall(&self, namespace: &str, mut tried: Vec<Tried>) -> Vec<Tried> {
+    pub(crate) fn recall(&self, namespace: &str, mut tried: Vec<PolicyProbe>) -> Vec<PolicyProbe> {
         let state = self.state();
-        for tried in tried.iter_mut().filter(|tried| matches!(tried.seen, Seen::Unanswered(_))) {
+        for tried in tried.iter_mut().filter(|tried| matches!(tried.result, ProbeResult::Unreachable(_))) {
             let listed = tried.listed.and_then(|address| state.listed.get(&address));
             if listed.is_some_and(|listed| listed.is_leaking(namespace)) {
-                tried.seen = Seen::LetThrough;
+                tried.result = ProbeResult::Admitted;
             }
         }
         tried
     }
 
     /// After enough probes, a server that admits writes is reported.
-    pub(crate) fn leaks(&self, namespace: &str, probed: &Probed) {
+    pub(crate) fn leaks(&self, namespace: &str, probed: &ProbeReport) {
         let mut state = self.state();
-        for tried in probed.tries.iter().filter(|tried| tried.seen == Seen::LetThrough) {
+        for tried in probed.probes.iter().filter(|tried| tried.result == ProbeResult::Admitted) {
             if let Some(listed) = tried.listed.and_then(|address| state.listed.get_mut(&address)) {
                 listed.leaks.insert(namespace.to_owned(), true);
             }

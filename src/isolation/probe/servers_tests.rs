@@ -1,5 +1,5 @@
 use super::*;
-use crate::isolation::probe::admission::TRIES;
+use crate::isolation::probe::admission::PROBED_POLICIES;
 
 fn config(url: &str) -> Config {
     let mut config = Config::new(url.parse().unwrap());
@@ -62,41 +62,52 @@ async fn unanswering_server_is_skipped_and_changes_advance_the_epoch() {
 }
 
 /// What trying everything on one of them shows.
-fn tried(servers: &Servers, address: &str, seen: &Seen) -> Probed {
+fn tried(servers: &Servers, address: &str, seen: &ProbeResult) -> ProbeReport {
     tried_in("library", servers, address, |_| seen.clone())
 }
 
 /// As [`tried`], policy by policy.
-fn tried_in(namespace: &str, servers: &Servers, address: &str, seen: impl Fn(&str) -> Seen) -> Probed {
-    Probed { tries: servers.remember(namespace, tries(address, seen)), unknown: None }
+fn tried_in(
+    namespace: &str,
+    servers: &Servers,
+    address: &str,
+    seen: impl Fn(&str) -> ProbeResult,
+) -> ProbeReport {
+    ProbeReport { probes: servers.remember(namespace, tries(address, seen)), unknown: None }
 }
 
-fn tries(address: &str, seen: impl Fn(&str) -> Seen) -> Vec<Tried> {
+fn tries(address: &str, seen: impl Fn(&str) -> ProbeResult) -> Vec<PolicyProbe> {
     let listed = address.parse().ok();
-    let one =
-        |(control, policy)| Tried { server: address.into(), listed, control, policy, seen: seen(policy) };
-    TRIES.map(one).into()
+    let one = |(control, policy)| PolicyProbe {
+        server: address.into(),
+        listed,
+        control,
+        policy,
+        result: seen(policy),
+    };
+    PROBED_POLICIES.map(one).into()
 }
 
-fn silence() -> Seen {
-    Seen::Unanswered("Connection refused".to_owned())
+fn silence() -> ProbeResult {
+    ProbeResult::Unreachable("Connection refused".to_owned())
 }
 
 #[tokio::test]
 async fn leak_lasts_until_a_refusal_or_until_unlisted() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
-    let is_leaking = || tried(&servers, address, &silence()).tries.iter().all(|t| t.seen == Seen::LetThrough);
+    let is_leaking =
+        || tried(&servers, address, &silence()).probes.iter().all(|t| t.result == ProbeResult::Admitted);
     list(&servers, &[address]);
-    let through = tried(&servers, address, &Seen::LetThrough);
+    let through = tried(&servers, address, &ProbeResult::Admitted);
     assert!(!is_leaking(), "for a moment anybody may");
     servers.leaks("library", &through);
     assert!(is_leaking());
     list(&servers, &["192.0.2.1:6443", address]);
-    tried(&servers, address, &Seen::Unclear("RBAC".to_owned()));
+    tried(&servers, address, &ProbeResult::Inconclusive("RBAC".to_owned()));
     assert!(is_leaking(), "that shows nothing");
-    assert_eq!(tried(&servers, "192.0.2.1:6443", &silence()).tries[0].seen, silence());
-    tried(&servers, address, &Seen::Refused);
+    assert_eq!(tried(&servers, "192.0.2.1:6443", &silence()).probes[0].result, silence());
+    tried(&servers, address, &ProbeResult::Denied);
     assert!(!is_leaking());
     servers.leaks("library", &through);
     list(&servers, &[]);
@@ -109,15 +120,15 @@ async fn partly_answering_server_is_present_but_not_verified() {
     let servers = servers(config("https://127.0.0.1:1"), &[]);
     let address = "192.0.2.2:6443";
     list(&servers, &[address]);
-    for answer in [Seen::Refused, Seen::LetThrough, Seen::Unclear("RBAC".to_owned())] {
+    for answer in [ProbeResult::Denied, ProbeResult::Admitted, ProbeResult::Inconclusive("RBAC".to_owned())] {
         // The one that answers the operator, listed nowhere, is no other.
         for at in [address, "own"] {
-            let slow = |policy: &str| if policy == TRIES[1].1 { silence() } else { answer.clone() };
+            let slow = |policy: &str| if policy == PROBED_POLICIES[1].1 { silence() } else { answer.clone() };
             let mut shown = tried_in("library", &servers, at, slow);
-            assert_eq!(shown.tries[1].seen, Seen::Unclear("Connection refused".to_owned()));
-            assert_eq!(shown.tries[0].seen, answer);
+            assert_eq!(shown.probes[1].result, ProbeResult::Inconclusive("Connection refused".to_owned()));
+            assert_eq!(shown.probes[0].result, answer);
             assert_eq!(names(&servers).1, [], "it is tried again");
-            shown.tries.extend(tries("another", |_| Seen::Refused));
+            shown.probes.extend(tries("another", |_| ProbeResult::Denied));
             assert!(!shown.holds(), "{answer:?} at {at}");
         }
     }
@@ -134,9 +145,10 @@ async fn unprobed_server_is_unreachable_only_until_it_answers() {
     let shown = servers.recall("library", skipped.clone());
     assert_eq!(names(&servers).1, [], "it is tried next time");
     assert_eq!(shown, skipped);
-    servers.leaks("library", &Probed { tries: tries(address, |_| Seen::LetThrough), unknown: None });
+    servers
+        .leaks("library", &ProbeReport { probes: tries(address, |_| ProbeResult::Admitted), unknown: None });
     let shown = servers.recall("library", skipped);
-    assert!(shown.iter().all(|tried| tried.seen == Seen::LetThrough));
+    assert!(shown.iter().all(|tried| tried.result == ProbeResult::Admitted));
 }
 
 #[tokio::test]
@@ -146,15 +158,15 @@ async fn refusal_in_one_namespace_does_not_clear_a_leak_elsewhere() {
     list(&servers, &[address]);
     let is_leaking = |namespace: &str| {
         let shown = tried_in(namespace, &servers, address, |_| silence());
-        shown.tries.iter().all(|t| t.seen == Seen::LetThrough)
+        shown.probes.iter().all(|t| t.result == ProbeResult::Admitted)
     };
-    let through = tried_in("new", &servers, address, |_| Seen::LetThrough);
+    let through = tried_in("new", &servers, address, |_| ProbeResult::Admitted);
     servers.leaks("new", &through);
-    tried_in("old", &servers, address, |_| Seen::Refused);
+    tried_in("old", &servers, address, |_| ProbeResult::Denied);
     assert!(is_leaking("new"), "though it refuses elsewhere");
     assert!(!is_leaking("old"), "there it was seen to refuse");
     assert!(is_leaking("newer"), "nobody saw it refuse there");
-    tried_in("new", &servers, address, |_| Seen::Refused);
+    tried_in("new", &servers, address, |_| ProbeResult::Denied);
     assert!(!is_leaking("new") && !is_leaking("newer"));
 }
 

@@ -10,20 +10,20 @@ mod late;
 mod leaders;
 
 use control_plane::ControlPlane;
-use rehearsal::trial::crash::{Model, model};
+use rehearsal::trial::crash::{ReferenceRun, reference_run};
 use rehearsal::trial::crew::Crew;
 use rehearsal::{Stage, Stages};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_resurgam");
 
 /// A control plane, and what a recovery on it is like in which nothing goes wrong.
-static STAGES: Stages<(ControlPlane, Model)> = Stages::new(2);
+static STAGES: Stages<(ControlPlane, ReferenceRun)> = Stages::new(2);
 
-async fn stage() -> Stage<(ControlPlane, Model)> {
+async fn stage() -> Stage<(ControlPlane, ReferenceRun)> {
     let start = async || {
         let cluster = rehearsal::shared_cluster().await?;
         rehearsal::install(&cluster).await?;
-        let model = model(&cluster, &crew(&cluster, 1).await).await?;
+        let model = reference_run(&cluster, &crew(&cluster, 1).await).await?;
         eprintln!("without faults: {} effects\n{}", model.effects, model.history);
         Ok((cluster, model))
     };

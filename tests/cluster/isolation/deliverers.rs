@@ -150,7 +150,8 @@ async fn only_gitops_sources_of_isolated_namespaces_are_suspended() {
     let _alone = stopped(running).await;
     let one = another().await;
     until("delivered", "told of what was resumed", |q| {
-        deliverer(q, "whole") == Some((Denied, "suspended by us, and resumed by somebody".to_owned()))
+        deliverer(q, "whole")
+            == Some((Denied, "suspended by the operator, and resumed by a person".to_owned()))
     })
     .await;
     assert_eq!(spec(&administrator, "Kustomization", "gitops", "whole").await["suspend"], false);

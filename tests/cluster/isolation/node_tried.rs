@@ -14,8 +14,10 @@ use kube::{Api, Client, ResourceExt};
 use resurgam::api::field_manager;
 use resurgam::isolation::network::{DEFAULT_DENY, wanted};
 use resurgam::isolation::probe::network::NodeVerdict::Enforced;
-use resurgam::isolation::probe::network::{DENIED_NAMESPACE, NodeVerdict, OPEN_NAMESPACE, Reached, Report};
-use resurgam::isolation::probe::pods::{Side, Try};
+use resurgam::isolation::probe::network::{
+    ConnectorReport, DENIED_NAMESPACE, NodeVerdict, OPEN_NAMESPACE, TargetResult,
+};
+use resurgam::isolation::probe::pods::{ProbeRun, Side};
 use resurgam::isolation::probe::{AttemptError, attempt};
 use serde_json::json;
 
@@ -117,10 +119,13 @@ impl Kubelet {
             let connected = (self.reached)(name, listener, pair[0] == "--denied");
             (
                 listener.to_owned(),
-                Reached { connected, detail: if connected { String::new() } else { "timed out".into() } },
+                TargetResult {
+                    connected,
+                    detail: if connected { String::new() } else { "timed out".into() },
+                },
             )
         });
-        serde_json::to_string(&Report { targets: targets.collect() }).unwrap()
+        serde_json::to_string(&ConnectorReport { targets: targets.collect() }).unwrap()
     }
 }
 
@@ -150,7 +155,7 @@ fn tried(
     client: Option<Client>,
 ) -> BoxFuture<'static, (Verdicts, Vec<Connector>)> {
     async move {
-        let this = Try { image: "registry.example/resurgam".into(), id: id.into() };
+        let this = ProbeRun { image: "registry.example/resurgam".into(), id: id.into() };
         let client = match client {
             Some(client) => client,
             None => of(Identity::Operator).await,
@@ -189,7 +194,7 @@ async fn is_clean() {
 
 fn is_unclear(verdict: &NodeVerdict, why: &str) {
     match verdict {
-        NodeVerdict::Unclear(said) => assert!(said.contains(why), "{why} in {said}"),
+        NodeVerdict::Inconclusive(said) => assert!(said.contains(why), "{why} in {said}"),
         other => panic!("{other:?}"),
     }
 }
@@ -202,7 +207,7 @@ fn is_open(verdict: &NodeVerdict) {
 async fn enforcing_network_is_verified_and_probes_leave_nothing() {
     let _turn = TURN.lock().await;
     let administrator = of(Identity::PlatformAdministrator).await;
-    let left = Try { image: "i".into(), id: "left".into() };
+    let left = ProbeRun { image: "i".into(), id: "left".into() };
     let pod = left.listener(Side::Denied, "denied-0", "by-hand-1").unwrap();
     api::<Pod>(&administrator, DENIED_NAMESPACE).create(&PostParams::default(), &pod).await.unwrap();
     let policies = api::<NetworkPolicy>(&administrator, DENIED_NAMESPACE);

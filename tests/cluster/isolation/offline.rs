@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use resurgam::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
 use resurgam::isolation::label;
 use resurgam::isolation::offline::{self, Outcome, Request};
-use resurgam::isolation::probe::Seen;
+use resurgam::isolation::probe::ProbeResult;
 use resurgam::isolation::{network, verify_as_caller};
 use serde_json::json;
 
@@ -351,10 +351,10 @@ async fn repairer_verifies_the_fence_by_a_pod_or_learns_it_cannot() {
     let responder = of(Identity::Responder).await;
     is_isolated(name, &offline::isolate(&responder, name, &alone()).await).await;
     let see = async |client: &Client| verify_as_caller::fence(client, name, Isolation::Contained).await;
-    assert_eq!(see(&responder).await, Seen::Refused, "by the policy");
-    assert_eq!(see(&somebody("repairer").await).await, Seen::Refused, "by the pod");
+    assert_eq!(see(&responder).await, ProbeResult::Denied, "by the policy");
+    assert_eq!(see(&somebody("repairer").await).await, ProbeResult::Denied, "by the pod");
     match see(&somebody("mender").await).await {
-        Seen::Unclear(why) => {
+        ProbeResult::Inconclusive(why) => {
             for word in ["right if you may repair", "\"mender\"", "cannot create resource \"pods\""] {
                 assert!(why.contains(word), "{word} in {why}");
             }

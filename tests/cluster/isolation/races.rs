@@ -15,9 +15,9 @@ use resurgam::api::{
     field_manager,
 };
 use resurgam::isolation::ensure::{self, PolicyState};
-use resurgam::isolation::identity::{self, IdentityError, Mark};
+use resurgam::isolation::identity::{self, IdentityError, SealMark};
 use resurgam::isolation::list::{self, CONFIG_MAPS, Listed, Lists};
-use resurgam::isolation::network::{self, Before, NetworkError, Room, is_neutralised};
+use resurgam::isolation::network::{self, Before, CleanRoomAccess, NetworkError, is_neutralised};
 use resurgam::isolation::policies;
 use resurgam::isolation::records::RecordError;
 use serde_json::{Value, json};
@@ -253,7 +253,7 @@ async fn changed_network_policy_is_rewritten_and_its_writer_recorded() {
     let uid = namespace(name).await.uid().unwrap();
     let before = allow(&of(Identity::TenantAdministrator).await, name, "allow").await;
     let policies = api::<NetworkPolicy>(&operator, name);
-    let room = Room { reachable: vec!["other".into()], egress_exceptions: Vec::new() };
+    let room = CleanRoomAccess { reachable: vec!["other".into()], egress_exceptions: Vec::new() };
     for (what, room, weakened, changed) in [
         ("cut off", None, false, true),
         ("as it is", None, false, false),
@@ -393,8 +393,8 @@ async fn account(client: &Client, name: &str, account: &str) -> ServiceAccount {
     accounts.create(&PostParams::default(), &serde_json::from_value(manifest).unwrap()).await.unwrap()
 }
 
-fn mark(evidence: &str) -> Mark {
-    Mark { seal: "seal".into(), evidence: evidence.into() }
+fn mark(evidence: &str) -> SealMark {
+    SealMark { seal: "seal".into(), evidence: evidence.into() }
 }
 
 async fn get<K>(client: &Client, namespace: &str, name: &str) -> K
@@ -408,7 +408,7 @@ where
 }
 
 /// As tokens see it: another account of that name, with all that the former one had.
-async fn is_recreated(client: &Client, name: &str, before: &ServiceAccount, by: &Mark) {
+async fn is_recreated(client: &Client, name: &str, before: &ServiceAccount, by: &SealMark) {
     let after: ServiceAccount = get(client, name, &before.name_any()).await;
     assert_ne!(after.uid(), before.uid(), "{}: its tokens are void", before.name_any());
     assert_eq!(after.image_pull_secrets, before.image_pull_secrets);

@@ -225,7 +225,7 @@ async fn depends_on_a_healthy_record(name: &str) -> RecoveryPlan {
     let mut said = record;
     said["status"] = json!({"stage": "Recovered", "attempt": 1, "conditions": [condition("Recovered"), condition("Healthy")]});
     let said = recoveries.patch_status("council.store", &params, &Patch::Apply(&said)).await.unwrap();
-    assert!(said.stands());
+    assert!(said.satisfies_dependents());
     plan
 }
 
@@ -243,7 +243,7 @@ async fn nothing_is_let_in_on_the_word_of_a_leader_that_is_gone() {
     let kept = until("depot", "kept", |q| {
         let status = q.status.clone().unwrap_or_default();
         let ready = resurgam::api::conditions::find(&status.conditions, "Ready").cloned();
-        ready.is_some_and(|ready| ready.message.contains("has yet to be heard"))
+        ready.is_some_and(|ready| ready.message.contains("is not known yet"))
     })
     .await;
     assert_eq!(kept.status.unwrap().isolation, Some(Isolation::Sealed));
@@ -264,7 +264,7 @@ async fn half_way_entry_is_reverted_once_health_stays_unknown() {
     // As an operator leaves it that dies before it writes the label.
     let operator = client(Identity::Operator).await;
     let namespace = Api::<Namespace>::all(tenant.clone()).get("granary").await.unwrap();
-    let (uid, room) = (namespace.uid().unwrap(), network::Room::default());
+    let (uid, room) = (namespace.uid().unwrap(), network::CleanRoomAccess::default());
     network::isolate(&operator, "granary", &uid, Some(&room), network::Before::Isolated).await.unwrap();
 
     let began = std::time::Instant::now();

@@ -9,12 +9,12 @@ mod reference;
 /// Arguments of `cargo xtask crds`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Write nothing; fail where a file differs from what would be written.
+    /// Write nothing; fail if a file differs.
     #[arg(long)]
     check: bool,
 }
 
-/// Writes (or checks) one file for each kind, and the reference of all.
+/// Writes or checks one file per kind, and the API reference.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = root.join("charts/resurgam/files/crds");

@@ -1,4 +1,4 @@
-//! What people with many rights try, and what the API server answers.
+//! Attempts of privileged users, and the API server's answers.
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
@@ -9,9 +9,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::say::told;
+use super::say::quote;
 
-/// Each of them must be refused; the first one's refusal is shown in full.
+/// Attempts, each of which must be denied. The first denial is shown in full.
 pub(super) async fn try_all(cluster: &ControlPlane, namespace: &str) -> Result<()> {
     for who in [Identity::TenantAdministrator, Identity::GitOps] {
         let client = cluster.client(who).await?;
@@ -23,13 +23,13 @@ pub(super) async fn try_all(cluster: &ControlPlane, namespace: &str) -> Result<(
             Identity::TenantAdministrator => "tenant administrator",
             _ => "GitOps (cluster-admin)",
         };
-        told(name, "may not scale up, create a pod, unlabel the namespace, delete a NetworkPolicy:");
-        told("", &refusal);
+        quote(name, "may not scale up, create a pod, unlabel the namespace, delete a NetworkPolicy:");
+        quote("", &refusal);
     }
     Ok(())
 }
 
-/// The API server's refusal. Anything else is a failure of the demo.
+/// Returns the API server's denial. Anything else fails the demo.
 fn refused<T>(what: &str, outcome: kube::Result<T>) -> Result<String> {
     match outcome {
         Err(kube::Error::Api(status)) if status.code == 403 => {

@@ -12,14 +12,14 @@ use resurgam::cli::Output;
 use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
 
-use super::say::{note, scene, told};
-use super::{Args, Played, attacks};
+use super::say::{note, quote, scene};
+use super::{Args, FinishedDemo, attacks};
 
-/// How long the recovery may take, people's part included.
+/// Time limit of the recovery, including people's actions.
 const DEADLINE: Duration = Duration::from_secs(300);
 const IMAGE: &str = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION"));
 
-/// What is made before the network outside is left.
+/// Resources that are built before entering the private network.
 pub(super) struct Parts {
     image: PathBuf,
     helm: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Builds everything, and moves this thread into a network of its own.
+    /// Builds everything, and moves this thread into a private network.
     pub(super) fn prepare() -> Result<Self> {
         let mut lacks = control_plane::real_node_lacks();
         lacks.extend(library::lacks());
@@ -41,7 +41,7 @@ impl Parts {
     }
 }
 
-/// The archive of the operator's image, as `cargo xtask image` makes it of a debug build.
+/// Builds the archive of the operator's image from a debug build, as `cargo xtask image` does.
 fn image() -> Result<PathBuf> {
     let out = rehearsal::repository("target/demo-image");
     let mut image = Command::new(std::env::current_exe()?);
@@ -56,7 +56,7 @@ fn image() -> Result<PathBuf> {
     Ok(out.join("resurgam.tar"))
 }
 
-pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
+pub(super) async fn play(args: &Args, parts: &Parts) -> Result<FinishedDemo> {
     let began = Instant::now();
     scene("Starting a control plane and a real node: kubelet, containerd, kube-proxy, kube-router");
     let options = Options { dir: args.dir.clone(), nodes: 0, real_node: true, ..Options::default() };
@@ -70,7 +70,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     helm.install_on_real_node(IMAGE, "5s").await?;
     note("it runs in a pod of its own image");
     for line in helm.test(Identity::PlatformAdministrator).await.context("helm test")?.lines() {
-        told("helm test", line);
+        quote("helm test", line);
     }
 
     scene("A library: PostgreSQL with its data on a volume, and a catalogue on the web that reads it");
@@ -108,7 +108,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     let lead = cluster.client(Identity::RecoveryLead).await?;
     let asked = decisions_needed(&lead, NAMESPACE).await?;
     for asked in &asked {
-        told(&asked.service, &format!("{}: {}", asked.reason, asked.message));
+        quote(&asked.service, &format!("{}: {}", asked.reason, asked.message));
     }
     ensure!(
         asked.len() == 1
@@ -120,7 +120,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     library.repair().await?;
     rehearsal::retry(&lead, NAMESPACE, PLAN, CATALOGUE, "the image was replaced by the approved build")
         .await?;
-    told(CATALOGUE, "Decision written: Retry");
+    quote(CATALOGUE, "Decision written: Retry");
     let done =
         |view: &View| view.plans.iter().any(|p| p.ready == "True" && p.recovered == p.total && p.total > 0);
     watch(&admin, Some(seen), done).await.context("the recovery did not come to its end")?;
@@ -129,9 +129,9 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     scene("Is it what it was before?");
     let refused = library.is_back(&before, isolated).await?;
     let (status, books) = library.books().await?;
-    told(DATABASE, "the same database as before, in another process");
-    told(CATALOGUE, &format!("{status}: {}", books.join(", ")));
-    told("visitor", &format!("gets in again; tried {refused} times in vain in between, and never got in"));
+    quote(DATABASE, "the same database as before, in another process");
+    quote(CATALOGUE, &format!("{status}: {}", books.join(", ")));
+    quote("visitor", &format!("gets in again; tried {refused} times in vain in between, and never got in"));
 
     scene("The judge reads the API server's audit log and the plan, and nothing else");
     let report = judge::judge(
@@ -141,7 +141,7 @@ pub(super) async fn play(args: &Args, parts: &Parts) -> Result<Played> {
     )?;
     anstream::print!("{report}");
     note(&format!("the whole demo took {:.0} s once everything was built", began.elapsed().as_secs_f64()));
-    Ok(Played { report, cluster, operator: None, _more: Box::new(enforced) })
+    Ok(FinishedDemo { report, cluster, operator: None, _more: Box::new(enforced) })
 }
 
 async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -> bool) -> Result<View> {
@@ -150,6 +150,6 @@ async fn watch(admin: &kube::Client, seen: Option<View>, until: impl Fn(&View) -
 
 fn controls(quarantine: Option<&serde_json::Value>) {
     for [name, state, message] in quarantine.map(library::controls).unwrap_or_default() {
-        told(&format!("{name} {state}"), message);
+        quote(&format!("{name} {state}"), message);
     }
 }

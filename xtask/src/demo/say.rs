@@ -1,4 +1,4 @@
-//! How the demo tells its story.
+//! Output of the demo.
 
 use anstyle::{AnsiColor, Style};
 
@@ -6,17 +6,17 @@ const SCENE: Style = AnsiColor::Cyan.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
-/// What happens next.
+/// Prints the title of a scene.
 pub(super) fn scene(what: &str) {
     anstream::println!("\n{SCENE}▌ {what}{SCENE:#}");
 }
 
-/// A remark.
+/// Prints a remark.
 pub(super) fn note(what: &str) {
     anstream::println!("  {DIM}{what}{DIM:#}");
 }
 
-/// What somebody or something said.
-pub(super) fn told(who: &str, what: &str) {
+/// Prints a quotation.
+pub(super) fn quote(who: &str, what: &str) {
     anstream::println!("  {BOLD}{who}{BOLD:#}  {what}");
 }

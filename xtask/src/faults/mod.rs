@@ -1,8 +1,8 @@
-//! `cargo xtask chaos` and `cargo xtask soak`: recoveries with everything in their way, over and over.
+//! `cargo xtask chaos` and `cargo xtask soak`: runs recoveries with faults repeatedly.
 
 mod play;
+mod report;
 mod stage;
-mod tell;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,11 +13,11 @@ use rehearsal::SplitMix;
 use rehearsal::trial::leaders::Lost;
 
 use play::{Play, every_point};
+use report::{Output, Row, has_failed};
 use stage::Stage;
 pub(crate) use stage::keep_audit_log;
-use tell::{Output, Row, failed};
 
-/// What `cargo xtask chaos --help` ends with.
+/// Text at the end of `cargo xtask chaos --help`.
 const CHAOS_EXAMPLES: &str = "\
 About one request in twelve meets with a refusal, a broken connection, a late answer, a broken watch, or silence. The seed chooses, never a \
 clock: the same seed fails the same requests again. Each recovery has to end as one without faults: same estate, same history, nothing \
@@ -34,7 +34,7 @@ The first recovery that ends otherwise is the last. Its reason goes to standard 
 
 Exit status: 0 all ended as they should; 1 one did not; 130 interrupted.";
 
-/// What `cargo xtask soak --help` ends with.
+/// Text at the end of `cargo xtask soak --help`.
 const SOAK_EXAMPLES: &str = "\
 By turns: leaders lost under load, the operator killed at each effect, chaos, a leader killed and cut off, silence, and three boroughs whose \
 every operator dies. docs/reliability.md has what earlier soaks showed.
@@ -61,10 +61,10 @@ Exit status: 0 all ended as they should; 1 one did not; 130 interrupted.";
 #[derive(clap::Args)]
 #[command(after_help = CHAOS_EXAMPLES)]
 pub(crate) struct ChaosArgs {
-    /// The first seed. The same seed chooses the same faults again.
+    /// First seed. A seed always chooses the same faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other.
+    /// Number of seeds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     #[command(flatten)]
@@ -75,55 +75,55 @@ pub(crate) struct ChaosArgs {
 #[derive(clap::Args)]
 #[command(after_help = SOAK_EXAMPLES)]
 pub(crate) struct SoakArgs {
-    /// For how long trials are begun. One that has begun is played to its end.
+    /// Time during which trials are started. A running trial is finished.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// Chooses the order of moments to be killed at, and is the first seed of what else fails, and the effect at which the first operator of
-    /// three boroughs dies first (over 40, from 1 again).
+    /// Seed of the order of crash points, first seed of the other faults, and the effect at which the first operator of three boroughs
+    /// dies first (modulo 40).
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only these, by turns, each until there is no more of it. Default: all.
+    /// Run only these kinds of trials, in turn, until each is exhausted. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Trials>,
     #[command(flatten)]
     common: Common,
 }
 
-/// What can be played.
+/// Kinds of trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Trials {
-    /// Two replicas, killed and cut off in turn for a sixth of the time, while recoveries go on side by side.
+    /// Two replicas, killed and partitioned in turn for a sixth of the time, while recoveries run in parallel.
     Load,
-    /// The operator, or the leader of two, is killed at one effect of a small recovery: at each of them, on both sides of it.
+    /// The operator, or the leader of two, is killed at an effect of a small recovery: at each effect, on both sides of it.
     Crash,
-    /// A seed chooses what fails.
+    /// Faults that a seed chooses.
     Chaos,
-    /// The leader of two is killed, and cut off.
+    /// The leader of two is killed or partitioned.
     Leaders,
-    /// Two and a half minutes of silence.
+    /// A partition of two and a half minutes.
     Silence,
-    /// Three boroughs, whose every operator dies after some effects.
+    /// Three boroughs, each of whose operators dies after some effects.
     Boroughs,
 }
 
 #[derive(clap::Args)]
 struct Common {
-    /// How to say what came of it.
+    /// Format of the report.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// The folder for the cluster's data. Default: a temporary one.
+    /// Folder for the cluster's data. Default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// Lease of the operators, in seconds: what is waited for whenever one is killed.
+/// Duration of the operators' lease in seconds. After each kill the successor waits for its expiry.
 const LEASE: u32 = 2;
-/// The same where a leader that is cut off has to end in time, on a machine that may be busy.
+/// Duration of the lease in seconds where a partitioned leader must exit in time, on a busy machine.
 const LONG_LEASE: u32 = 5;
-/// How long nobody hears of the API server.
+/// Duration of the partition.
 const SILENCE: Duration = Duration::from_secs(150);
-/// After how many effects each operator dies that brings three boroughs back. Each begins with some that change nothing, such as policies
-/// that are there already: with fewer than those, none would get further.
+/// Number of effects after which each operator of three boroughs dies. An operator starts with some that change nothing, such as writes
+/// of existing policies; with a lower number none would make progress.
 const LIFE: u64 = 40;
 
 pub(crate) fn chaos_runs(args: &ChaosArgs) -> Result<ExitCode> {
@@ -134,7 +134,7 @@ pub(crate) fn chaos_runs(args: &ChaosArgs) -> Result<ExitCode> {
         for seed in args.seed..args.seed.saturating_add(args.runs) {
             let again = format!("cargo xtask chaos --seed {seed} --runs 1");
             rows.push(stage.play(&crew, Play::Chaos(seed), &again).await);
-            if failed(&rows) {
+            if has_failed(&rows) {
                 break;
             }
         }
@@ -149,12 +149,12 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
         let until = Instant::now() + Duration::from_secs(60 * args.minutes);
         let mut turns = Turns::new(args, stage.effects());
         let mut rows = Vec::new();
-        while Instant::now() < until && !failed(&rows) {
+        while Instant::now() < until && !has_failed(&rows) {
             let Some(turn) = turns.next() else { break };
             // A crew is of one kind: there is one lease.
             let crew = stage.crew(turn.replicas, turn.lease).await?;
             for play in turn.plays {
-                if Instant::now() >= until || failed(&rows) {
+                if Instant::now() >= until || has_failed(&rows) {
                     turns.not_played(play);
                     continue;
                 }
@@ -170,29 +170,29 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
     })
 }
 
-/// What is played by one crew.
+/// Trials that use the same crew.
 struct Turn {
     replicas: usize,
     lease: u32,
     plays: Vec<Play>,
 }
 
-/// By turns, so that a short soak has some of each.
+/// Trials in turn, so that a short soak has some of each kind.
 struct Turns {
     minutes: u64,
-    /// The argument that chose what is played, if any.
+    /// The kinds that the arguments select, if any.
     only: String,
     first_seed: u64,
     effects: u64,
     random: SplitMix,
-    /// Whose turn it is, and whose next.
+    /// Current turn.
     order: Vec<Trials>,
     next: usize,
     seed: u64,
-    /// Where nobody has been killed yet.
+    /// Crash points that have not been used.
     points: Vec<Play>,
     moments: usize,
-    /// Where the first operator has not died yet that brings three boroughs back.
+    /// First deaths of three boroughs that have not been used.
     firsts: Vec<u64>,
 }
 
@@ -264,7 +264,7 @@ impl Turns {
         }
     }
 
-    /// Moments that were not played are told as such.
+    /// Reports the crash points that were not run.
     fn not_played(&mut self, play: Play) {
         if let Play::Crash(_) = play {
             self.points.push(play);
@@ -285,7 +285,8 @@ impl Turns {
     }
 }
 
-/// Each effect that the first operator of three boroughs dies at, the last one first: those from the seed on, and then those before it. So what
+/// Returns the effects at which the first operator of three boroughs dies, last one first: from the seed on, then those before it. So one
+/// soak continues where another stopped.
 /// one soak left, another goes on with.
 fn firsts(seed: u64) -> Vec<u64> {
     (0..LIFE).rev().map(|after| (seed.saturating_sub(1) % LIFE + after) % LIFE + 1).collect()

@@ -1,4 +1,4 @@
-//! What is played, and what is said of it.
+//! Trials, and the message about each result.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rehearsal::SplitMix;
 use rehearsal::trial::crash::Point;
 use rehearsal::trial::leaders::{Lost, Succession};
 
-/// What was played.
+/// A trial.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Play {
     Chaos(u64),
@@ -20,7 +20,7 @@ pub(super) enum Play {
 }
 
 impl Play {
-    /// To play it again, where that is chosen by a seed.
+    /// Returns the seed that repeats the trial, if a seed chose it.
     pub(super) fn seed(self) -> Option<u64> {
         match self {
             Self::Chaos(seed) | Self::Load(seed, _) => Some(seed),
@@ -44,13 +44,13 @@ impl fmt::Display for Play {
     }
 }
 
-/// How long it took until another led, and for how long nobody did.
-pub(super) fn told(succession: &Succession) -> String {
+/// Describes how long the takeover took, and how long there was no leader.
+pub(super) fn describe_succession(succession: &Succession) -> String {
     let ended = succession.ended_before.map(|by| format!(", ended {by:.1} s before that"));
     format!("another leads after {:.1} s{}", succession.taken_after, ended.unwrap_or_default())
 }
 
-/// Each effect, on both sides of it, in an order that the seed chooses.
+/// Returns each effect with both sides, in an order that the seed chooses.
 pub(super) fn every_point(effects: u64, random: &mut SplitMix) -> Vec<Point> {
     let sides = [Moment::Unsent, Moment::Unanswered];
     let points = (1..=effects).flat_map(|effect| sides.map(|moment| Point { effect, moment }));

@@ -1,4 +1,4 @@
-//! Where it is played.
+//! The control plane on which trials run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,26 +8,26 @@ use anyhow::{Context, Result};
 use control_plane::{ControlPlane, Options};
 use rehearsal::trial::boroughs::lives;
 use rehearsal::trial::chaos::chaos;
-use rehearsal::trial::crash::{Model, crash, model};
+use rehearsal::trial::crash::{ReferenceRun, crash, reference_run};
 use rehearsal::trial::crew::Crew;
 use rehearsal::trial::leaders::takeover;
 use rehearsal::trial::load::under_load;
 use rehearsal::trial::silence::silence;
 
-use super::play::{Play, told};
-use super::tell::{Outcome, Row, failed, tell};
+use super::play::{Play, describe_succession};
+use super::report::{Report, Row, has_failed, print};
 use super::{Common, LEASE, LONG_LEASE};
 
-/// A control plane, and what a recovery on it is like without faults.
+/// A control plane, with a reference run without faults.
 pub(super) struct Stage {
     cluster: ControlPlane,
     binary: PathBuf,
-    model: Model,
+    model: ReferenceRun,
     began: Instant,
 }
 
-/// What befell it, in words, and how many faults struck.
-type Came = (String, u64);
+/// Message about the result, and the number of faults.
+type TrialResult = (String, u64);
 
 impl Stage {
     pub(super) async fn set(common: &Common) -> Result<Self> {
@@ -38,7 +38,7 @@ impl Stage {
         let cluster = ControlPlane::start(Options { dir: common.dir.clone(), ..Options::default() }).await?;
         rehearsal::install(&cluster).await?;
         let crew = Crew::start(&cluster, &binary, 1, LEASE).await?;
-        let model = model(&cluster, &crew).await?;
+        let model = reference_run(&cluster, &crew).await?;
         drop(crew);
         anstream::eprintln!("without faults, a recovery takes {} effects", model.effects);
         Ok(Self { cluster, binary, model, began })
@@ -52,14 +52,14 @@ impl Stage {
         Crew::start(&self.cluster, &self.binary, replicas, lease).await
     }
 
-    /// Plays one, and tells how it went. `again` plays it once more.
+    /// Runs a trial and reports the result. `again`: command that repeats it.
     pub(super) async fn play(&self, crew: &Crew<'_>, play: Play, again: &str) -> Row {
         let began = Instant::now();
         let trial = format!(
             "{play}, of {}",
             if let Play::Boroughs { replicas, .. } = play { replicas } else { crew.size() }
         );
-        let played = self.came(crew, play).await;
+        let played = self.run_trial(crew, play).await;
         let seconds = began.elapsed().as_secs_f64();
         let (told, faults, violation) = match played {
             Ok((told, faults)) => (told, faults, None),
@@ -72,16 +72,16 @@ impl Stage {
         Row { trial, seed: play.seed(), seconds, told, faults, violation }
     }
 
-    async fn came(&self, crew: &Crew<'_>, play: Play) -> Result<Came> {
+    async fn run_trial(&self, crew: &Crew<'_>, play: Play) -> Result<TrialResult> {
         let (cluster, model) = (&self.cluster, &self.model);
         // Names are used once.
         let name = |what: &str| format!("{what}-{}", self.began.elapsed().as_millis());
         Ok(match play {
             Play::Chaos(seed) => {
-                let befell = chaos(cluster, crew, seed, model).await?;
-                let faults = befell.faults.values().sum();
+                let outcome = chaos(cluster, crew, seed, model).await?;
+                let faults = outcome.faults.values().sum();
                 let told =
-                    format!("{faults} faults, {} effects, ended {} times", befell.effects, befell.ended);
+                    format!("{faults} faults, {} effects, ended {} times", outcome.effects, outcome.ended);
                 (told, faults)
             }
             Play::Crash(point) => {
@@ -90,7 +90,7 @@ impl Stage {
             }
             Play::Leader(lost, effect) => {
                 let took = takeover(cluster, crew, &name("leader"), (lost, effect), model).await?;
-                (told(&took.succession), 1)
+                (describe_succession(&took.succession), 1)
             }
             Play::Load(seed, time) => {
                 let load = under_load(cluster, crew, (seed, time), model).await?;
@@ -130,17 +130,17 @@ impl Stage {
     }
 
     pub(super) async fn end(self, common: &Common, rows: Vec<Row>) -> Result<ExitCode> {
-        let (violated, effects) = (failed(&rows), self.model.effects);
+        let (violated, effects) = (has_failed(&rows), self.model.effects);
         if violated {
             keep_audit_log(&self.cluster, "others")?;
         }
         self.cluster.stop().await?;
-        tell(&Outcome::of(rows, effects), common.output)?;
+        print(&Report::of(rows, effects), common.output)?;
         Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
-/// Keeps what a sceptic reads after a violation: a temporary cluster's own folder goes with it.
+/// Copies the audit log after a violation, as the folder of a temporary cluster is removed.
 pub(crate) fn keep_audit_log(cluster: &ControlPlane, trials: &str) -> Result<()> {
     let kept = std::env::temp_dir().join(format!("resurgam-audit-{}-{trials}.log", std::process::id()));
     std::fs::copy(cluster.audit_log(), &kept).context("cannot keep the audit log")?;

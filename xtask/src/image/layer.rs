@@ -1,4 +1,4 @@
-//! Files in memory, and the archive made of them: the same bytes wherever and whenever it is made.
+//! Files in memory, and the reproducible archive made of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,17 +15,17 @@ enum Node {
     Link(String),
 }
 
-/// Files and links by their path, which has no slash in front. Folders are whatever something lies in.
+/// Files and links by path without a leading slash. Folders are implied.
 #[derive(Clone, Default)]
 pub(crate) struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
-    /// Adds a file, in place of one that has its path.
+    /// Adds a file, replacing one with the same path.
     pub(crate) fn file(&mut self, path: impl Into<String>, content: impl Into<Vec<u8>>) {
         self.0.insert(path.into(), Node::File { content: content.into(), is_executable: false });
     }
 
-    /// Adds a program.
+    /// Adds an executable file.
     pub(crate) fn program(&mut self, path: impl Into<String>, content: Vec<u8>) {
         self.0.insert(path.into(), Node::File { content, is_executable: true });
     }
@@ -35,12 +35,12 @@ impl Tree {
         self.0.insert(path.into(), Node::Link(target.into()));
     }
 
-    /// Adds all that another tree has.
+    /// Adds all files of another tree.
     pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// Content of a file.
+    /// Returns the content of a file.
     pub(crate) fn content(&self, path: &str) -> Option<&[u8]> {
         match self.0.get(path) {
             Some(Node::File { content, .. }) => Some(content),
@@ -48,7 +48,7 @@ impl Tree {
         }
     }
 
-    /// Takes out what is under a folder: content of files by path, in order.
+    /// Removes a folder and returns the content of its files by path, in order.
     pub(crate) fn take_files(&mut self, folder: &str) -> Vec<Vec<u8>> {
         let taken = self.0.extract_if(.., |path, _| path.starts_with(folder));
         taken
@@ -56,7 +56,7 @@ impl Tree {
             .collect()
     }
 
-    /// Writes the files themselves into a folder.
+    /// Writes the files to a folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         for (path, node) in &self.0 {
             let to = folder.join(path);
@@ -68,8 +68,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The archive: sorted by path, all of root's, nothing writable by others, with no time of any file. Times would only make
-    /// layers differ whose content does not.
+    /// Returns the archive: sorted by path, owned by root, not writable by others, without times. Times would only make equal layers
+    /// differ.
     pub(crate) fn archive(&self) -> Result<Vec<u8>> {
         let folders = self.0.keys().flat_map(|path| path.match_indices('/').map(|(end, _)| &path[..end]));
         let mut nodes: BTreeMap<&str, Option<&Node>> = folders.map(|folder| (folder, None)).collect();
@@ -105,8 +105,8 @@ impl Tree {
     }
 }
 
-/// Compresses a layer. The operator is fetched by every node that it is started on, on a bad day at once, so size counts. The bytes
-/// depend on the compressor, which Cargo.lock pins as it does the binary's crates; the header has neither name nor time.
+/// Compresses a layer. Size matters, as many nodes may pull the operator's image at once. The result depends on the compressor, whose
+/// version Cargo.lock pins like the binary's crates; the header has neither name nor time.
 pub(crate) fn gzip(archive: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     encoder.write_all(archive)?;

@@ -1,4 +1,4 @@
-//! The image as an OCI layout: blobs by digest, and an index that names the manifest.
+//! The image as an OCI layout: blobs by digest, and an index with the manifest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,17 +14,17 @@ pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// An image: its blobs, of which the manifest is one.
+/// An image: its blobs, including the manifest.
 pub(crate) struct Image {
     /// Content by digest, as `sha256:…`.
     pub(crate) blobs: BTreeMap<String, Vec<u8>>,
-    /// Digest of the manifest, which is that of the image.
+    /// Digest of the manifest, which is the image's digest.
     pub(crate) digest: String,
     platform: Value,
 }
 
 impl Image {
-    /// An image of layers, the lowest first; `config` is its configuration but for the layers.
+    /// Returns an image of these layers, lowest first. `config`: its configuration without the layers.
     pub(crate) fn new(layers: &[&Tree], mut config: Value, annotations: &Value) -> Result<Self> {
         let mut blobs = BTreeMap::new();
         let mut put = |media_type: &str, content: Vec<u8>| {
@@ -55,8 +55,8 @@ impl Image {
         Ok(Self { blobs, digest, platform })
     }
 
-    /// Writes the layout as a folder, and as an archive that `ctr images import` and skopeo's `oci-archive:` take. The name is in the
-    /// index only, so the digest does not depend on it.
+    /// Writes the layout as a folder, and as an archive for `ctr images import` and skopeo's `oci-archive:`. The name is in the index
+    /// only, so that the digest does not depend on it.
     pub(crate) fn write(&self, folder: &Path, archive: &Path, name: &str, tag: &str) -> Result<()> {
         let manifest = self.blobs.get(&self.digest).context("the image has no manifest")?;
         let index = json!({
@@ -80,17 +80,17 @@ impl Image {
     }
 }
 
-/// The architecture that this was built for, as OCI and Debian call it.
+/// Returns the architecture of this build, as OCI and Debian call it.
 pub(crate) fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-/// SHA-256, in hexadecimal digits.
+/// Returns the SHA-256 in hexadecimal.
 pub(crate) fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// JSON with its keys in order: a feature that any crate can turn on has serde_json keep them as they came.
+/// Serialises JSON with sorted keys: a feature that any crate may enable makes serde_json keep insertion order.
 pub(crate) fn to_bytes(mut value: Value) -> Vec<u8> {
     value.sort_all_objects();
     value.to_string().into_bytes()

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the operator's image, made of a binary and Debian packages, without a container daemon.
+//! `cargo xtask image`: builds the operator's image from a binary and Debian packages, without a container daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use layer::Tree;
 use layout::Image;
 use reference::Reference;
 
-/// The user that the operator runs as: nobody's on any node.
+/// User ID of the operator, which no user of a node has.
 const USER: u32 = 65532;
 
 /// Build the operator's image, without a container daemon.
 ///
-/// Compiles the operator for release, puts it on a base of Debian packages, and writes the image as an OCI layout and as an archive.
-/// Two builds of one commit from the same packages have the same digest, wherever and whenever they are made: docs/image.md tells how
-/// to check somebody else's. The digest is the only line on stdout.
+/// Compiles the operator for release, adds it to a base of Debian packages, and writes the image as an OCI layout and as an archive. Two
+/// builds of one commit with the same packages have the same digest; docs/image.md says how to verify another person's build. Only the
+/// digest is printed on stdout.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Written to --out:
@@ -43,25 +43,25 @@ Examples:
 
 Needs apt-get and dpkg-deb (Debian, or one of its kin), and installs cargo-auditable if need be.")]
 pub(crate) struct Args {
-    /// The folder that everything is written to.
+    /// Output folder.
     #[arg(long, value_name = "FOLDER", default_value = "target/image")]
     out: PathBuf,
-    /// The name that the image has where the archive is imported.
+    /// Name of the image in the archive.
     #[arg(long, value_name = "REF", default_value = concat!("localhost/resurgam:", env!("CARGO_PKG_VERSION")))]
     name: Reference,
-    /// Use this binary, and compile nothing. The image then names no commit; the bill of materials has the crates of this checkout.
+    /// Use this binary and compile nothing. The image then names no commit; the bill of materials lists the crates of this checkout.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Use the Debian packages in this folder, and download nothing.
+    /// Use the Debian packages in this folder and download nothing.
     #[arg(long, value_name = "FOLDER")]
     packages: Option<PathBuf>,
-    /// Push the image there, too: REGISTRY/REPOSITORY:TAG. Credentials are those of `docker login` or `skopeo login`.
+    /// Also push the image to REGISTRY/REPOSITORY:TAG, with the credentials of `docker login` or `skopeo login`.
     #[arg(long, value_name = "REF")]
     push: Option<Reference>,
-    /// Push without TLS: for a registry on this machine.
+    /// Push without TLS, to a registry on this machine.
     #[arg(long, requires = "push")]
     plain_http: bool,
-    /// How to say what was built.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -70,23 +70,23 @@ pub(crate) struct Args {
 enum Output {
     /// The digest.
     Text,
-    /// Digest, files, packages, and where it was pushed.
+    /// The digest, files, packages, and the pushed reference.
     Json,
 }
 
-/// A binary, and what it was built from.
+/// A binary, with the commit that it was built from.
 struct Binary {
     path: PathBuf,
     commit: Option<Commit>,
 }
 
 struct Commit {
-    /// Its SHA, with `-dirty` behind it where files differ from it.
+    /// SHA of the commit, with the suffix `-dirty` if files differ from it.
     revision: String,
     time: Timestamp,
 }
 
-/// Builds the image, writes it, and pushes it if asked to.
+/// Builds and writes the image, and pushes it if requested.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Puts the binary on the base. The base is a layer of its own, which stays the same while the packages do.
+/// Adds the binary to the base. The base is a separate layer, which changes with the packages only.
 fn assemble(binary: &Binary, packages: &[packages::Package]) -> Result<Image> {
     let base = packages::base(packages)?;
     let content = fs::read(&binary.path)
@@ -168,7 +168,7 @@ fn assemble(binary: &Binary, packages: &[packages::Package]) -> Result<Image> {
     Image::new(&[&base, &operator], config, &labels)
 }
 
-/// Compiles the operator so that the checkout's place does not matter, with the list of its crates in it.
+/// Compiles the operator independently of the checkout's path, with the list of its crates.
 fn compile(root: &Path) -> Result<Binary> {
     let commit = commit(root)?;
     let mut auditable = Command::new("cargo");
@@ -191,7 +191,7 @@ fn compile(root: &Path) -> Result<Binary> {
     Ok(Binary { path: target.join("release/resurgam"), commit: Some(commit) })
 }
 
-/// Folders of this machine, and what they are called in the binary.
+/// Local folders, and the names that replace them in the binary.
 fn remapped(root: &Path) -> Result<[(String, String); 3]> {
     let print = |argument: &[&str]| -> Result<String> {
         let mut command = Command::new("rustc");
@@ -228,7 +228,7 @@ fn commit(root: &Path) -> Result<Commit> {
     Ok(Commit { revision, time })
 }
 
-/// Runs a program that says by itself how far it is: on stderr, as stdout is for the digest.
+/// Runs a program that reports its own progress, with stdout redirected to stderr: stdout is for the digest.
 fn run_through(command: &mut Command) -> Result<()> {
     let name = format!("{command:?}");
     let status = command.stdout(Stdio::null()).status().with_context(|| format!("cannot run {name}"))?;

@@ -1,4 +1,4 @@
-//! Debian packages by name, and what of them goes into the image.
+//! Debian packages, and the files of them that the image needs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,30 +12,30 @@ use tar::{Archive, EntryType};
 use super::layer::Tree;
 use super::layout::sha256;
 
-/// What the base layer is made of: the C library with its resolver, the unwinder that Rust's binaries are linked to, whom TLS trusts,
-/// time zones, and which Debian it is, which is how a scanner knows what versions to compare with.
+/// Packages of the base layer: the C library with its resolver, the unwinder that Rust binaries link to, TLS root certificates, time
+/// zones, and the Debian release, by which scanners know what to compare versions with.
 const BASE: &[&str] = &["base-files", "ca-certificates", "libc6", "libgcc-s1", "tzdata"];
 
-/// A package that was read.
+/// A package.
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) architecture: String,
-    /// SHA-256 of the package's own file: who has a file of that digest can make the layer again.
+    /// SHA-256 of the package file, from which anyone can rebuild the layer.
     pub(crate) sha256: String,
     control: String,
     files: Tree,
 }
 
 impl Package {
-    /// Content of a file of it that is kept.
+    /// Returns the content of a kept file.
     pub(crate) fn content(&self, path: &str) -> Option<&[u8]> {
         self.files.content(path)
     }
 }
 
-/// Downloads the packages that this machine's apt would install, into a folder of their own. What it had before is replaced when all
-/// are there. apt checks each against the archive's signature.
+/// Downloads the packages that this machine's apt would install to a separate folder. Its previous content is replaced once all are
+/// there. apt verifies each against the archive's signature.
 pub(crate) fn fetch(folder: &Path) -> Result<()> {
     let partial = folder.with_extension("partial");
     if partial.exists() {
@@ -69,7 +69,7 @@ pub(crate) fn fetch(folder: &Path) -> Result<()> {
     fs::rename(&partial, folder).with_context(|| format!("cannot write {}", folder.display()))
 }
 
-/// Reads all packages of a folder, sorted by name.
+/// Reads all packages in a folder, sorted by name.
 pub(crate) fn read(folder: &Path) -> Result<Vec<Package>> {
     let mut packages = debs(folder)?.iter().map(|path| read_one(path)).collect::<Result<Vec<_>>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
@@ -84,7 +84,7 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Package>> {
     Ok(packages)
 }
 
-/// The base layer's files: what is kept of the packages, and what Debian's installer would have made of them.
+/// Returns the base layer's files: those kept of the packages, and those that Debian's installer would create.
 pub(crate) fn base(packages: &[Package]) -> Result<Tree> {
     let mut tree = Tree::default();
     for package in packages {
@@ -161,7 +161,8 @@ fn read_one(path: &Path) -> Result<Package> {
     })
 }
 
-/// Where a package's file goes, if it is one that the operator or a scanner can need. Licences are kept: they have to go with the files.
+/// Returns the path of a package's file in the image, if the operator or a scanner may need it. Licences are kept: they must accompany
+/// the files.
 fn place(path: &str) -> Option<String> {
     let path = path.trim_start_matches('.').trim_start_matches('/');
     let path = match path.split_once('/') {
@@ -224,7 +225,7 @@ fn dpkg_deb(action: &str, path: &Path, rest: &[&str]) -> Result<Vec<u8>> {
     Ok(output(command, "Debian's packages are unpacked by dpkg-deb, of the package dpkg")?.stdout)
 }
 
-/// Runs a program to its end; what it printed is in the error, should it fail.
+/// Runs a program to its end. An error contains its output.
 pub(crate) fn output(mut command: Command, needed: &str) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run {name}: {needed}"))?;

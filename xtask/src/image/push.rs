@@ -1,4 +1,5 @@
-//! Pushes the image to a registry (OCI distribution). Small, and here, because what others have brings chrono or is a program more.
+//! Pushes the image to a registry (OCI distribution). Own code, as existing crates depend on chrono, and other tools are a further
+//! dependency.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,22 +12,22 @@ use serde_json::Value;
 use super::layout::{Image, MANIFEST};
 use super::reference::Reference;
 
-/// How long a registry may take to be reached.
+/// Time limit of connecting to the registry.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a request may take, a layer's way to the registry included.
+/// Time limit of a request, including the upload of a layer.
 const REQUEST: Duration = Duration::from_secs(300);
 
 struct Registry<'a> {
     client: Client,
     to: &'a Reference,
     base: Url,
-    /// User and password, encoded, where somebody logged in.
+    /// User and password, base64-encoded, if a login exists.
     credentials: Option<String>,
-    /// The header that the registry asked for, once it did.
+    /// Authorization header, once the registry has requested one.
     authorization: Option<String>,
 }
 
-/// Pushes what the registry lacks, then the manifest by its tag. That the registry then has it under its digest is asked at the end.
+/// Pushes the blobs that the registry lacks, then the manifest by tag, and checks that the registry has it under its digest.
 pub(crate) fn push(image: &Image, to: &Reference, plain_http: bool) -> Result<()> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error says that somebody else was quicker, which is as good.
@@ -78,7 +79,7 @@ impl Registry<'_> {
         Ok(())
     }
 
-    /// Sends a request. Where the registry asks who this is, it is told, and the request is sent again.
+    /// Sends a request. If the registry challenges it, authenticates and sends it again.
     async fn send(
         &mut self,
         method: Method,
@@ -105,7 +106,7 @@ impl Registry<'_> {
         Ok(answer)
     }
 
-    /// What to answer to a challenge: the password itself, or a token that it is traded for.
+    /// Returns the answer to a challenge: the password, or a token obtained with it.
     async fn authorize(&self, challenge: &str) -> Result<String> {
         let basic = self.credentials.as_ref().map(|encoded| format!("Basic {encoded}"));
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
@@ -151,7 +152,7 @@ async fn accepted(answer: Response) -> Result<Response> {
     bail!("{} answered {status}: {}", url.host_str().unwrap_or_default(), said.trim())
 }
 
-/// User and password for a registry, base64-encoded as `docker login`, `podman login` and `skopeo login` leave them.
+/// Returns base64-encoded user and password for a registry, as `docker login`, `podman login` and `skopeo login` store them.
 fn credentials(registry: &str) -> Result<Option<String>> {
     let folder =
         |name: &str, path: &str| std::env::var_os(name).map(|folder| PathBuf::from(folder).join(path));

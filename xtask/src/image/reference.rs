@@ -1,10 +1,10 @@
-//! Names of images.
+//! Image references.
 
 use std::str::FromStr;
 
 use anyhow::{Error, ensure};
 
-/// A name by tag: `REGISTRY/REPOSITORY:TAG`.
+/// A reference by tag: `REGISTRY/REPOSITORY:TAG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
     pub(crate) registry: String,

@@ -1,4 +1,4 @@
-//! The bill of materials, as CycloneDX 1.5: what is linked into the binary, and the Debian packages beneath it.
+//! Bill of materials in CycloneDX 1.5: the crates linked into the binary, and the Debian packages below it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::packages::{Package, output};
 
-/// Crates that the operator's binary is linked from, and who needs whom. By `cargo tree`, which knows the features of this very
-/// build; macros and build scripts run while it is compiled, and are not in it.
+/// Crates linked into the operator's binary, with their dependencies, from `cargo tree`, which knows the features of this build. Macros
+/// and build scripts run at compile time and are not included.
 struct Crates {
-    /// Licence by crate, as `NAME VERSION`.
+    /// Licence of each crate, by `NAME VERSION`.
     licences: BTreeMap<String, String>,
     needs: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The bill of materials of an image. `created` is RFC 3339; without one the bill has no time.
+/// Returns the bill of materials of an image. `created`: RFC 3339; without it the bill has no time.
 pub(crate) fn bill(root: &Path, packages: &[Package], digest: &str, created: Option<&str>) -> Result<Value> {
     let crates = crates(root)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -76,7 +76,7 @@ fn crates(root: &Path) -> Result<Crates> {
     parse(&String::from_utf8(output.stdout)?)
 }
 
-/// Reads lines such as `2|age-core v0.12.0|MIT OR Apache-2.0| (*)`: a crate, under the last one with a depth less.
+/// Parses lines such as `2|age-core v0.12.0|MIT OR Apache-2.0| (*)`: a crate, which depends on the previous one with a lower depth.
 fn parse(tree: &str) -> Result<Crates> {
     let mut crates = Crates { licences: BTreeMap::new(), needs: BTreeMap::new() };
     let mut path: Vec<String> = Vec::new();
@@ -100,7 +100,7 @@ fn parse(tree: &str) -> Result<Crates> {
     Ok(crates)
 }
 
-/// Such as `debian-12`: which Debian a package's version is compared with.
+/// Returns the Debian release, such as `debian-12`, by which package versions are compared.
 fn distribution(packages: &[Package]) -> String {
     let release = packages.iter().find_map(|package| package.content("usr/lib/os-release"));
     let release = String::from_utf8_lossy(release.unwrap_or_default()).into_owned();
@@ -116,7 +116,7 @@ fn crate_purl(name_version: &str) -> String {
     format!("pkg:cargo/{name}@{}", encode(version))
 }
 
-/// As package URLs have it: what is no letter, digit or one of `.-_~:` goes by its bytes.
+/// Percent-encodes text for a package URL: all but letters, digits and `.-_~:`.
 fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte) {

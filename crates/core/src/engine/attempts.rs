@@ -1,4 +1,4 @@
-//! How an attempt begins: a service is taken up, or a person decides to try again.
+//! Beginning of an attempt: a service is adopted, or a person decides to retry.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -8,18 +8,19 @@ use crate::api::{Reason, ServiceRecoveryStatus, Stage};
 use super::next::{Next, time};
 use super::{Effect, ServiceObservation};
 
-/// Attempts kept in a ServiceRecovery's history.
+/// Maximum number of past attempts in a ServiceRecovery.
 const HISTORY_LIMIT: usize = 20;
 
-/// A service without a ServiceRecovery gets one; one that an earlier plan of this name left is continued with the next
-/// attempt, at the stage where it stood if it is recovered, as a re-applied plan must not stop what runs.
+/// Returns the next state of a service to adopt. A service without a ServiceRecovery gets one. One that an earlier plan of this name left
+/// continues with the next attempt, at its stage if it is recovered, as a re-applied plan must not stop what runs.
 pub(super) fn adopt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     if of.exists && of.other_plan.is_none() {
         return None;
     }
     let mut next = Next::begun(of.status.clone());
     if of.exists && of.status.stage != Stage::Recovered && !replaced_already(&of.status) {
-        next.status = next_attempt(&of.status, now, Reason::PlanReplaced, "the plan was made anew");
+        next.status =
+            next_attempt(&of.status, now, Reason::PlanReplaced, "another plan of this name replaced it");
     }
     if of.refused.as_ref().is_some_and(|r| r.again_at > now) {
         next.wake.extend(of.refused.as_ref().map(|r| r.again_at));
@@ -29,14 +30,14 @@ pub(super) fn adopt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     Some(next)
 }
 
-/// Has the attempt been begun for a new plan before, and nothing since? Then adopting it again (it was refused, or the
-/// operator ended in between) begins no other.
+/// Returns whether the attempt was begun for a new plan already and nothing happened since. Adopting it again (after a denial or a
+/// restart of the operator) then begins no further attempt.
 fn replaced_already(status: &ServiceRecoveryStatus) -> bool {
     status.stage == Stage::Isolated
         && status.history.first().is_some_and(|past| past.reason == Reason::PlanReplaced.as_str())
 }
 
-/// The next attempt: everything is proved afresh. Isolation stays as it is.
+/// Returns the next attempt: everything is proved again, and isolation is unchanged.
 pub(super) fn next_attempt(
     status: &ServiceRecoveryStatus,
     now: Timestamp,

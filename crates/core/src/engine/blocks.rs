@@ -1,4 +1,4 @@
-//! Everything that waits says for what, naming the root blocker (I7).
+//! Blockers of waiting services, with the root blocker (I7).
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,13 @@ use super::quarantines;
 use super::slots::{UnitView, holds};
 use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};
 
-/// As many blocks as a status holds.
+/// Maximum number of blockers in a status.
 const BLOCKS_LIMIT: usize = 16;
 
-/// Fills in for whom a service waits, after what is wrong with itself. `roots` has for each service the one that holds it up.
-pub(super) fn tell(
+/// Adds the services that a service waits for, after its own blockers. `roots`: for each service the one at the root of its wait.
+pub(super) fn fill_blocks(
     plan: &Plan,
-    seen: &Observation,
+    observed: &Observation,
     units: &[UnitView],
     services: &[ServiceMemory],
     roots: &[Option<ServiceId>],
@@ -28,7 +28,7 @@ pub(super) fn tell(
 ) {
     let unit = plan.services[id].unit;
     if of.status.stage != Stage::Recovered {
-        // One member that is stuck holds all of its group.
+        // A stuck member holds up its whole group.
         let mates = plan.units[unit].members.iter().filter(|&&mate| mate != id);
         for &mate in mates.filter(|&&mate| services[mate].stuck.is_some()) {
             let name = &plan.services[mate].name;
@@ -39,7 +39,7 @@ pub(super) fn tell(
         }
     }
     for &dependency in units[unit].unmet.iter().take(BLOCKS_LIMIT.saturating_sub(of.blocks.len())) {
-        let message = dependency_message(plan, seen, services, roots[dependency], dependency);
+        let message = dependency_message(plan, observed, services, roots[dependency], dependency);
         let name = plan.services[dependency].name.clone();
         of.blocks.push(Block { reason: Reason::Dependency, name, message });
     }
@@ -50,17 +50,23 @@ pub(super) fn tell(
     of.status.waiting_for = waiting_for(&of.status.blocked_by, root);
 }
 
-/// Is the namespace isolated, and does that hold, or was what does not accepted?
-fn stands(of: &ServiceObservation, namespace: &str, found: &QuarantineState) -> bool {
+/// Returns whether the namespace is isolated and its isolation holds or was accepted as it is.
+fn is_isolated(of: &ServiceObservation, namespace: &str, found: &QuarantineState) -> bool {
     found.isolation.is_some() && holds(of, namespace, found)
 }
 
-/// Puts what is wrong outside the service's own stage before what is wrong within, or behind what a person is asked about.
-pub(super) fn outer(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, of: &mut Next) {
+/// Adds external blockers before the service's own, or after the decision that is needed.
+pub(super) fn add_external_blocks(
+    plan: &Plan,
+    observed: &Observation,
+    units: &[UnitView],
+    id: ServiceId,
+    of: &mut Next,
+) {
     if of.status.stage == Stage::Recovered {
         return;
     }
-    let mut blocks = around(plan, seen, units, id, of);
+    let mut blocks = external_blocks(plan, observed, units, id, of);
     if of.status.decision.is_some() {
         of.blocks.append(&mut blocks);
     } else {
@@ -69,10 +75,16 @@ pub(super) fn outer(plan: &Plan, seen: &Observation, units: &[UnitView], id: Ser
     }
 }
 
-/// What is wrong outside the service's own stage.
-fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, next: &Next) -> Vec<Block> {
+/// Returns the blockers outside the service's own stage.
+fn external_blocks(
+    plan: &Plan,
+    observed: &Observation,
+    units: &[UnitView],
+    id: ServiceId,
+    next: &Next,
+) -> Vec<Block> {
     let service = &plan.services[id];
-    let of = &seen.services[id];
+    let of = &observed.services[id];
     let mut blocks: Vec<Block> = Vec::new();
     let mut block = |reason: Reason, name: &str, message: String| {
         blocks.push(Block { reason, name: shorten(name, 128), message: shorten(&message, 512) });
@@ -81,14 +93,14 @@ fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, ne
         block(problem.reason, &problem.culprit, problem.message.clone());
     }
     let incident = plan.incident.as_deref().unwrap_or_default();
-    match &seen.incident {
+    match &observed.incident {
         Presence::Present => {}
         Presence::Missing => {
             block(Reason::IncidentMissing, incident, format!("there is no Incident named {incident}"))
         }
         Presence::Unknown(why) => block(Reason::IncidentUnknown, incident, why.clone()),
     }
-    match &seen.account {
+    match &observed.account {
         Presence::Present => {}
         Presence::Missing => {
             let message =
@@ -104,7 +116,7 @@ fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, ne
     if of.status.stage == Stage::Isolated {
         for q in &of.quarantines {
             match &q.found {
-                None if quarantines::is_to_be_made(plan, seen, id, q) => {}
+                None if quarantines::is_to_be_made(plan, observed, id, q) => {}
                 None if quarantines::was_released(plan, &of.status, q) => {
                     block(Reason::QuarantineReleased, &q.namespace, quarantines::released(&q.namespace));
                 }
@@ -118,7 +130,7 @@ fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, ne
                         block(Reason::ClaimedByAnother, &q.namespace, message);
                     }
                     ClaimState::Free | ClaimState::Mine { .. }
-                        if !stands(of, &q.namespace, found) && !is_asked_about(next) =>
+                        if !is_isolated(of, &q.namespace, found) && !is_asked_about(next) =>
                     {
                         block(Reason::QuarantineNotReady, &q.namespace, found.message.clone());
                     }
@@ -137,13 +149,13 @@ fn around(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, ne
     blocks
 }
 
-/// Is a person asked about its Quarantines already?
+/// Returns whether a needed decision is about the service's Quarantines already.
 fn is_asked_about(next: &Next) -> bool {
     next.status.decision.as_ref().is_some_and(|decision| decision.reason == Reason::ControlNotEnforced)
 }
 
-/// Why somebody has to look at a service, if it holds things up itself: what is asked about, or else the first that is not merely a
-/// matter of turns.
+/// Returns why a person has to look at the service, if it blocks itself: the decision that is needed, or else the first blocker that is
+/// not a matter of turns.
 pub(super) fn stuck(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<Stuck> {
     if status.decision.is_some() || status.stage == Stage::Recovered {
         return asked_about(status, blocks);
@@ -152,14 +164,14 @@ pub(super) fn stuck(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<
     Some(Stuck { cause: Some(cause.clone()), since: None })
 }
 
-/// What a person is asked about.
+/// Returns the decision that is needed.
 pub(super) fn asked_about(status: &ServiceRecoveryStatus, blocks: &[Block]) -> Option<Stuck> {
     let decision = status.decision.as_ref()?;
     let cause = blocks.iter().find(|block| block.reason == decision.reason).cloned();
     Some(Stuck { cause, since: Some(decision.since.clone()) })
 }
 
-/// For each service the nearest one that is stuck and that it, directly or not, waits for; itself if it is.
+/// Returns for each service the nearest stuck service that it waits for, directly or indirectly; itself if it is stuck.
 pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory]) -> Vec<Option<ServiceId>> {
     let mut roots: Vec<Option<ServiceId>> = vec![None; services.len()];
     let mut queue: VecDeque<ServiceId> = VecDeque::new();
@@ -168,7 +180,7 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
         queue.push_back(id);
     }
     while let Some(id) = queue.pop_front() {
-        // Who does not wait for it any more is not held by it.
+        // A service that satisfies its dependents holds nobody up.
         if services[id].standing.satisfies {
             continue;
         }
@@ -188,13 +200,13 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
 
 fn dependency_message(
     plan: &Plan,
-    seen: &Observation,
+    observed: &Observation,
     services: &[ServiceMemory],
     root: Option<ServiceId>,
     dependency: ServiceId,
 ) -> String {
-    // As written: what has just been decided is about to be, and whoever waits will not wait for it any more.
-    let stage = seen.services[dependency].status.stage;
+    // The recorded stage, not the one just decided: a dependent stops waiting once that is written.
+    let stage = observed.services[dependency].status.stage;
     match root {
         Some(root) => {
             let cause = services[root].stuck.as_ref().and_then(|stuck| stuck.cause.as_ref());
@@ -214,12 +226,12 @@ fn dependency_message(
         None if stage == Stage::Recovered => {
             "recovered, but its continuous gates do not pass just now".to_owned()
         }
-        // Not its stage: each change of that would be written to everyone who waits.
+        // The message omits the stage: each change would cause a write for every dependent.
         None => "not recovered yet".to_owned(),
     }
 }
 
-/// The printer column: the first few names, and the root that somebody has to look at.
+/// Returns the text of the printer column: the first few names, and the root that a person has to look at.
 fn waiting_for(blocks: &[Block], root: Option<&str>) -> Option<String> {
     let first = blocks.first()?;
     let same: Vec<&str> =

@@ -1,5 +1,5 @@
-//! Conditions of a ServiceRecovery, from its next status. By kstatus: never Reconciling and Stalled both, waiting is
-//! `Ready=Unknown`, and `Ready=False` is for a failed gate or a person who is needed.
+//! Conditions of a ServiceRecovery, derived from its next status. By kstatus: never both Reconciling and Stalled; waiting is
+//! `Ready=Unknown`; `Ready=False` means a failed gate or a decision that is needed.
 
 use crate::api::conditions::{
     HEALTHY, NEEDS_DECISION, ORPHANED, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, set,
@@ -12,20 +12,20 @@ use super::Observation;
 use super::next::Next;
 use super::ratchet::is_loosened;
 
-/// Sets all of them.
-pub(super) fn set_all(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut Next) {
-    let of = &seen.services[id];
+/// Sets all conditions.
+pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: &mut Next) {
+    let of = &observed.services[id];
     let Healthy { state: healthy, health, reason: healthy_reason, message: healthy_message } =
-        health(plan, seen, id, &next.status);
+        health(plan, observed, id, &next.status);
     next.health = health;
     let status = &mut next.status;
     status.observed_generation = of.generation.or(Some(-1));
-    // Whatever is decided about is in the plan (again).
+    // Every service that is decided about is in the plan.
     clear(&mut status.conditions, ORPHANED);
     let generation = of.generation;
     let conditions = &mut status.conditions;
     let mut put = |type_: &str, state: State, reason: &str, message: &str| {
-        set(conditions, type_, state, reason, message, generation, seen.now);
+        set(conditions, type_, state, reason, message, generation, observed.now);
     };
 
     let closed = status.decision.as_ref().map(|d| d.reason);
@@ -90,7 +90,7 @@ pub(super) fn set_all(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut
             &ready_reason,
             &ready_message,
             generation,
-            seen.now,
+            observed.now,
         );
     } else if open && healthy == State::True {
         clear(&mut status.conditions, RECONCILING);
@@ -104,18 +104,18 @@ pub(super) fn set_all(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut
             &ready_reason,
             &ready_message,
             generation,
-            seen.now,
+            observed.now,
         );
     }
 }
 
-/// What this process has heard of the health of a service whose status is being written.
-pub(super) fn health_of(plan: &Plan, seen: &Observation, id: ServiceId) -> Health {
-    health(plan, seen, id, &seen.services[id].status).health
+/// Returns the health of a service whose status is being written, as this process observed it.
+pub(super) fn health_of(plan: &Plan, observed: &Observation, id: ServiceId) -> Health {
+    health(plan, observed, id, &observed.services[id].status).health
 }
 
-/// Do its continuous gates pass now?
-fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecoveryStatus) -> Healthy {
+/// Returns the condition `Healthy`: whether the continuous gates pass now.
+fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRecoveryStatus) -> Healthy {
     let told = |state, health, reason: &str, message: String| Healthy {
         state,
         health,
@@ -125,18 +125,18 @@ fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecove
     if status.stage != Stage::Recovered {
         return told(State::Unknown, Health::Unhealthy, Reason::NotRecovered.as_str(), String::new());
     }
-    if is_loosened(plan, seen, id) {
+    if is_loosened(plan, observed, id) {
         let why = "the plan requires less of it than was last accepted, so its gates prove less";
         return told(State::Unknown, Health::Unhealthy, Reason::Loosened.as_str(), why.to_owned());
     }
-    // What was answered says more than what was not.
-    let (mut doubt, mut unheard) = (None, None);
+    // A verdict takes precedence over a missing one.
+    let (mut unhealthy, mut unknown) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
         let name = &gate.spec.name;
-        let Some(state) = seen.services[id].gates.get(&gate.key) else {
+        let Some(state) = observed.services[id].gates.get(&gate.key) else {
             let why =
                 format!("{name}: not asked yet since this operator leads, or since what is asked changed");
-            unheard.get_or_insert(told(State::Unknown, Health::Unknown, Reason::NotAsked.as_str(), why));
+            unknown.get_or_insert(told(State::Unknown, Health::Unknown, Reason::NotAsked.as_str(), why));
             continue;
         };
         let message = format!("{name}: {}", state.message);
@@ -146,10 +146,10 @@ fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecove
                 return told(State::False, Health::Unhealthy, Reason::GateFailed.as_str(), message);
             }
             (Verdict::Unknown, Some(reason @ (Reason::NotAsked | Reason::Stabilising))) => {
-                unheard.get_or_insert(told(State::Unknown, Health::Unknown, reason.as_str(), message));
+                unknown.get_or_insert(told(State::Unknown, Health::Unknown, reason.as_str(), message));
             }
             (Verdict::Fail, _) => {
-                doubt.get_or_insert(told(
+                unhealthy.get_or_insert(told(
                     State::Unknown,
                     Health::Unhealthy,
                     Reason::GateFailing.as_str(),
@@ -157,7 +157,7 @@ fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecove
                 ));
             }
             (Verdict::Unknown, _) => {
-                doubt.get_or_insert(told(
+                unhealthy.get_or_insert(told(
                     State::Unknown,
                     Health::Unhealthy,
                     Reason::GateUnknown.as_str(),
@@ -166,19 +166,19 @@ fn health(plan: &Plan, seen: &Observation, id: ServiceId, status: &ServiceRecove
             }
         }
     }
-    // It failed as far as anybody knows, until somebody asks.
-    if doubt.is_none()
-        && unheard.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
+    // The last known failure stays until the gate is evaluated.
+    if unhealthy.is_none()
+        && unknown.as_ref().is_some_and(|told| told.reason == Reason::NotAsked.as_str())
         && let Some(failed) = find(&status.conditions, HEALTHY).filter(|c| c.status == "False")
     {
         return told(State::False, Health::Unhealthy, &failed.reason, failed.message.clone());
     }
-    doubt
-        .or(unheard)
+    unhealthy
+        .or(unknown)
         .unwrap_or_else(|| told(State::True, Health::Healthy, Reason::GatesPass.as_str(), String::new()))
 }
 
-/// The condition `Healthy`, and what it rests on.
+/// The condition `Healthy`, and the health that it expresses.
 struct Healthy {
     state: State,
     health: Health,

@@ -1,4 +1,4 @@
-//! One service of a plan, while it is being decided about: what every stage, step and question shares.
+//! Context of a decision about one service: what every stage, step and question needs.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -11,13 +11,13 @@ use super::next::{Next, time};
 use super::slots::{UnitView, holds};
 use super::{Effect, Observation, ServiceObservation, decisions};
 
-/// As many exceptions as a status holds.
+/// Maximum number of exceptions in a status.
 const EXCEPTIONS_LIMIT: usize = 16;
 
-/// One service in its plan.
+/// A service in its plan, with the observation.
 pub(super) struct ServiceContext<'a> {
     pub plan: &'a Plan,
-    pub seen: &'a Observation,
+    pub observed: &'a Observation,
     pub unit: &'a UnitView,
     pub id: ServiceId,
     pub of: &'a ServiceObservation,
@@ -28,22 +28,23 @@ impl ServiceContext<'_> {
         &self.plan.services[self.id]
     }
 
-    /// The members of its unit, itself included.
+    /// Returns the members of the service's unit, including itself.
     pub(super) fn members(&self) -> impl Iterator<Item = (ServiceId, &ServiceObservation)> {
-        self.plan.units[self.service().unit].members.iter().map(|&m| (m, &self.seen.services[m]))
+        self.plan.units[self.service().unit].members.iter().map(|&m| (m, &self.observed.services[m]))
     }
 
-    /// Returns whether the Quarantine of every namespace has reached this level, with all that belongs to it.
+    /// Returns whether the Quarantine of every namespace enforces this level and is ready.
     pub(super) fn enforced(&self, level: Isolation) -> bool {
         enforced(self.of, level)
     }
 
-    /// The isolation that was asked for in this attempt.
+    /// Returns the isolation requested in this attempt.
     pub(super) fn asked(&self) -> Option<Isolation> {
         self.of.asked.filter(|asked| asked.attempt == self.of.status.attempt).map(|asked| asked.isolation)
     }
 
-    /// Asks a person: publishes a question, with the actions that answer it and the digest that a Decision names. The first reason stands.
+    /// Requests a decision: publishes a question with the actions that answer it and the digest that a Decision repeats. The first reason
+    /// of an attempt stays.
     pub(super) fn need(
         &self,
         next: &mut Next,
@@ -68,19 +69,19 @@ impl ServiceContext<'_> {
         let digest = digest(&what);
         let since = match &self.of.status.decision {
             Some(before) if before.digest == digest => before.since.clone(),
-            _ => time(self.seen.now),
+            _ => time(self.observed.now),
         };
         next.status.decision =
             Some(DecisionNeeded { reason, digest, actions: decisions::offered(reason), since });
         next.effect = None;
     }
 
-    /// Begins an effect, unless it was refused a moment ago: then says so, and waits.
+    /// Begins an effect. If it was denied recently, adds a blocker instead and waits.
     pub(super) fn effect(&self, next: &mut Next, effect: Effect) {
         if let Some(refused) = &self.of.refused {
             next.block(refused.reason, &self.service().name, refused.message.clone());
             next.wake.push(refused.again_at);
-            if refused.again_at > self.seen.now {
+            if refused.again_at > self.observed.now {
                 return;
             }
         }
@@ -88,7 +89,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// Returns whether the Quarantine of every namespace of a service has reached this level, with all that belongs to it.
+/// Returns whether the Quarantine of every namespace of a service enforces this level and is ready.
 pub(super) fn enforced(of: &ServiceObservation, level: Isolation) -> bool {
     of.quarantines.iter().all(|q| {
         q.found.as_ref().is_some_and(|found| holds(of, &q.namespace, found) && found.isolation == Some(level))
@@ -103,8 +104,8 @@ pub(super) fn except(next: &mut Next, exception: &str) {
     }
 }
 
-/// Digest of what is decided on. Strings and numbers always serialise; were it ever otherwise, nobody could decide on an empty one
-/// by chance.
+/// Returns the digest of the state to decide on. Strings and numbers always serialise; if they did not, the digest would be empty and no
+/// Decision could match it.
 pub(super) fn digest(what: &impl Serialize) -> String {
     let digest = Sha256::digest(serde_json::to_vec(what).unwrap_or_default());
     format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>())

@@ -313,7 +313,7 @@ impl<'a> Pass<'a> {
             let memory = &self.memory;
             let next = again.next_if(|(of, _)| *of == id).map(|(_, next)| next);
             let mut next = next.unwrap_or_else(|| one(plan, seen, &memory.views, id));
-            blocks::tell(plan, seen, &memory.views, &memory.services, &memory.roots, id, &mut next);
+            blocks::fill_blocks(plan, seen, &memory.views, &memory.services, &memory.roots, id, &mut next);
             conditions::set_all(plan, seen, id, &mut next);
             let write = must_write(before, &mut next, seen.now);
             let wake_at = next.wake.iter().copied().filter(|&at| at > seen.now).min();
@@ -349,6 +349,6 @@ fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Ne
         resumes::resume(plan, seen, units, id, &mut next);
         next
     };
-    blocks::outer(plan, seen, units, id, &mut next);
+    blocks::add_external_blocks(plan, seen, units, id, &mut next);
     next
 }

@@ -1,4 +1,4 @@
-//! From a gate's single answers to a settled verdict: stable for long enough, failed often enough, fresh enough.
+//! Settles a gate's single answers into a verdict: stable for long enough, failed often enough, fresh enough.
 
 use std::time::Duration as StdDuration;
 
@@ -8,30 +8,30 @@ use crate::api::{Reason, Verdict};
 pub use crate::gates::Answer;
 use crate::plan::GatePolicy;
 
-/// Where a gate stands at one moment.
+/// State of a gate at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateState {
-    /// `Pass` only when it has passed without a break for `stableFor`, and recently enough.
+    /// `Pass` only if the gate has passed without interruption for `stableFor`, and its last answer is fresh.
     pub verdict: Verdict,
-    /// It has failed `failureLimit` times in a row.
+    /// Whether it has failed `failureLimit` times in a row.
     pub failed: bool,
-    /// It has been Unknown for longer than `stableFor` plus `unknownDeadline`.
+    /// Whether it has been Unknown for longer than `stableFor` plus `unknownDeadline`.
     pub is_overdue: bool,
-    /// Why nothing is known yet or any more, where that is not the gate's own word.
+    /// Why the verdict is Unknown although the gate's last answer is another, or there is none.
     pub unsettled: Option<Reason>,
-    /// One word for why.
+    /// Reason of the verdict.
     pub reason: &'static str,
-    /// Why.
+    /// Message of the verdict.
     pub message: String,
-    /// Digest of what was judged.
+    /// Digest of what was evaluated.
     pub evidence: Option<String>,
-    /// Since when it says so.
+    /// Since when the verdict has been the same.
     pub since: Timestamp,
-    /// When it will say something else if nothing is heard: the end of `stableFor`, of freshness, of `unknownDeadline`.
+    /// When the state changes without a further answer: the end of `stableFor`, of freshness, or of `unknownDeadline`.
     pub changes_at: Option<Timestamp>,
 }
 
-/// Follows one gate in one attempt.
+/// Tracks the answers of one gate in one attempt.
 #[derive(Clone, Debug)]
 pub struct Tracker {
     policy: GatePolicy,
@@ -43,13 +43,13 @@ pub struct Tracker {
     unsettled_since: Timestamp,
 }
 
-/// `at` plus a duration, staying within time.
+/// Returns `at` plus a duration, saturating at the maximum timestamp.
 fn after(at: Timestamp, duration: StdDuration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 impl Tracker {
-    /// Begins: nothing has been heard.
+    /// Returns a tracker without any answer.
     #[must_use]
     pub fn new(policy: GatePolicy, now: Timestamp) -> Self {
         Self {
@@ -63,10 +63,10 @@ impl Tracker {
         }
     }
 
-    /// Takes an answer in. A Pass on other evidence than before begins its `stableFor` anew.
+    /// Records an answer. A Pass with other evidence than before restarts `stableFor`.
     pub fn record(&mut self, answer: Answer, now: Timestamp) {
         let same = self.last.as_ref().is_some_and(|(last, _)| last.evidence == answer.evidence);
-        // A gap longer than freshness is a break: nobody knows what was in between.
+        // A gap longer than the freshness is an interruption: the state in between is unknown.
         let unbroken = self.last.as_ref().is_some_and(|(_, at)| after(*at, self.policy.freshness()) > now);
         match answer.verdict {
             Verdict::Pass => {
@@ -80,14 +80,14 @@ impl Tracker {
                 if self.fails == 0 {
                     self.failing_since = now;
                 }
-                // Changes wake a gate many times in a moment: that is one failure, not many.
+                // Changes may trigger a gate many times at once: that is one failure.
                 if self.fails == 0 || now >= after(self.counted_at, self.policy.interval) {
                     self.fails = self.fails.saturating_add(1);
                     self.counted_at = now;
                 }
             }
             Verdict::Unknown => {
-                // Unknown is no Fail: it does not count towards the limit, and does not take back what was counted.
+                // Unknown is no Fail: it neither counts towards the limit nor resets the count.
                 self.passing_since = None;
             }
         }
@@ -97,7 +97,8 @@ impl Tracker {
         }
     }
 
-    /// When to ask next, if nothing wakes it before: in time to prove `stableFor`, at the latest after `interval`.
+    /// Returns when to evaluate the gate next if nothing triggers it earlier: in time to prove `stableFor`, at the latest after
+    /// `interval`.
     #[must_use]
     pub fn next_ask(&self, now: Timestamp) -> Timestamp {
         let latest = after(now, self.policy.interval);
@@ -107,10 +108,10 @@ impl Tracker {
         }
     }
 
-    /// Where the gate stands at `now`.
+    /// Returns the state of the gate at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> GateState {
-        // A gate that has to be stable for long is not late while it proves that.
+        // A gate with a long `stableFor` is not overdue while it proves that.
         let overdue_at =
             after(after(self.unsettled_since, self.policy.stable_for), self.policy.unknown_deadline);
         let unknown = |unsettled: Option<Reason>,
@@ -144,7 +145,7 @@ impl Tracker {
         match (last.verdict, self.passing_since) {
             (Verdict::Pass, Some(since)) => {
                 let stable_at = after(since, self.policy.stable_for);
-                // The proof is an answer at or after the end of the window, not the clock alone.
+                // The proof is an answer at or after the end of the window, not the passage of time.
                 if *at < stable_at {
                     let message =
                         format!("passes since {since}, to be stable until {stable_at}: {}", last.message);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_break_other_evidence_or_a_long_silence_begins_stability_anew() {
+    fn interruption_new_evidence_or_silence_restarts_stable_for() {
         for (verdict, evidence, when) in
             [(Verdict::Unknown, "a", 100), (Verdict::Pass, "b", 100), (Verdict::Pass, "a", 40_000)]
         {
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn fails_count_only_in_a_row_and_unknown_neither_counts_nor_forgives() {
+    fn only_consecutive_fails_count_and_unknown_is_neutral() {
         let mut gate = tracker(0, 2);
         gate.record(answer(Verdict::Fail, "a"), at(0));
         assert!(!gate.state(at(0)).failed);

@@ -1,4 +1,4 @@
-//! What the workloads of a service ask of their node, looked at before anything of it starts.
+//! Host access of a service's workloads, checked before any of them starts.
 
 use crate::api::Reason;
 use crate::plan::{Plan, ServiceId};
@@ -8,13 +8,13 @@ use super::next::Next;
 use super::{Effect, ServiceObservation};
 
 impl ServiceContext<'_> {
-    /// What its workloads ask of their node is looked at once in each attempt, before anything of it starts.
-    pub(super) fn looks_at_host_access(&self, next: &mut Next) {
+    /// Checks once per attempt, before anything starts, which host access the service's workloads need.
+    pub(super) fn check_host_access(&self, next: &mut Next) {
         if has_host_clearance(self.plan, self.of, self.id) {
             return;
         }
         let Some(found) = &self.of.host_access else {
-            // Until it has been looked at again, what was found before stands.
+            // The last findings apply until the next check.
             let before =
                 self.of.status.decision.as_ref().filter(|before| before.reason == Reason::HostAccess);
             if next.status.decision.is_none() && before.is_some() {
@@ -36,7 +36,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// Returns whether nothing of it asks for what Pod Security `baseline` forbids, or that was accepted along with its requirements.
+/// Returns whether no workload needs what Pod Security `baseline` forbids, or host access was accepted with the requirements.
 pub(super) fn has_host_clearance(plan: &Plan, of: &ServiceObservation, id: ServiceId) -> bool {
     let service = &plan.services[id];
     service.namespaces.is_empty()

@@ -1,4 +1,4 @@
-//! What takes a service out of its stage: somebody holds a namespace, its claim is gone, or it is open without having been recovered.
+//! Events that take a service out of its stage: a hold on a namespace, a lost claim, or a namespace that is open without a recovery.
 
 use crate::api::{Isolation, Reason, Stage};
 
@@ -8,7 +8,8 @@ use super::slots::held;
 use super::{ClaimState, QuarantineObservation, QuarantineState};
 
 impl ServiceContext<'_> {
-    /// Somebody on call holds a namespace of it, or did: what it was on its way to was taken back, and it begins anew.
+    /// Handles a hold on one of the service's namespaces, current or past. The transition under way was reverted, and the attempt starts
+    /// over.
     pub(super) fn is_held(&self, next: &mut Next) -> bool {
         let recovered = self.of.status.stage == Stage::Recovered;
         if let Some((namespace, level)) = held(self.of) {
@@ -36,9 +37,9 @@ impl ServiceContext<'_> {
         true
     }
 
-    /// Under way, and a namespace is not claimed for it: its Quarantine was made anew, or the plan names another namespace
-    /// than when this attempt began. Nothing was proved of that one.
-    pub(super) fn lost_its_claim(&self, next: &mut Next) -> bool {
+    /// Handles a namespace that is not claimed by this attempt: its Quarantine was recreated, or the plan names other namespaces than
+    /// when the attempt began. Nothing has been proved about such a namespace.
+    pub(super) fn has_lost_claim(&self, next: &mut Next) -> bool {
         if matches!(self.of.status.stage, Stage::Isolated | Stage::Recovered) {
             return false;
         }
@@ -49,14 +50,14 @@ impl ServiceContext<'_> {
         };
         let namespace = &lost.namespace;
         let message =
-            format!("namespace {namespace} is not claimed for this attempt any more: retry claims it anew");
+            format!("namespace {namespace} is no longer claimed for this attempt: a retry claims it again");
         self.need(next, Reason::ClaimLost, namespace, &message, None);
         next.ask.clear();
         true
     }
 
-    /// Its namespace is open, and nobody has decided about it in this plan: the plan bears another name than the one that
-    /// recovered it, or somebody deleted its ServiceRecovery. What runs is not stopped for that.
+    /// Handles a namespace that is open although this plan did not open it: another plan of a different name recovered it, or the
+    /// ServiceRecovery was deleted. What runs is not stopped.
     pub(super) fn is_open_already(&self, next: &mut Next) -> bool {
         let decided =
             self.of.status.history.first().is_some_and(|past| past.reason != Reason::PlanReplaced.as_str());

@@ -1,8 +1,9 @@
-//! Decides. (plan, what is observed, now) → (each service's next status, what to do, when to look again).
+//! The decision engine. Input: a plan, an observation and the time. Output: each service's next status, the effects, and the next
+//! wake-up.
 //!
-//! Pure: no client, no clock, no I/O. The operator, the simulator and the property tests run this same code, and nothing
-//! decides anywhere else. [`decide`] looks at a whole plan at once, so that slots and groups need no locks. [`Engine`] does the same
-//! at the cost of what has changed.
+//! Pure: no client, no clock, no I/O. The operator, the simulator and the property tests run the same code, and nothing is decided
+//! anywhere else. [`decide`] decides about a whole plan at once, so that slots and groups need no locks. [`Engine`] gives the same
+//! results at the cost of what has changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,188 +52,188 @@ pub use room::pod_security;
 pub use services::Services;
 pub use summary::{is_news, keep_times, unreadable};
 
-/// All that is known of a plan's world at one moment.
+/// Everything observed about a plan at one moment.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The moment.
+    /// Time of the observation.
     pub now: Timestamp,
-    /// The incident that the plan names, if it names one.
+    /// The incident that the plan names, if any.
     pub incident: Presence,
-    /// The service account as which the plan acts.
+    /// The plan's ServiceAccount.
     pub account: Presence,
-    /// One for each service, in the plan's order.
+    /// One observation per service, in the plan's order.
     pub services: Services,
 }
 
-/// Is a thing there?
+/// Whether an object exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is.
+    /// It exists.
     Present,
-    /// It is not.
+    /// It does not exist.
     Missing,
-    /// Nobody can say, and why.
+    /// It could not be determined, with the reason.
     Unknown(String),
 }
 
-/// What is known of one service.
+/// Everything observed about one service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceObservation {
-    /// Is there a ServiceRecovery?
+    /// Whether its ServiceRecovery exists.
     pub exists: bool,
-    /// UID of the plan that it was last written for, where that is another than this plan.
+    /// UID of the plan that its ServiceRecovery was last written for, if that is not this plan.
     pub other_plan: Option<String>,
     /// `metadata.generation` of its ServiceRecovery.
     pub generation: Option<i64>,
-    /// Its status as this process last wrote or saw it, whichever is newer.
+    /// Its status, as last written or read by this process, whichever is newer.
     pub status: ServiceRecoveryStatus,
-    /// The isolation it asks for, and in which attempt.
+    /// The isolation that it requests, and in which attempt.
     pub asked: Option<Asked>,
-    /// What its clean room may talk to, as it was last asked for.
+    /// What its clean room may connect to, as last requested.
     pub room: Room,
     /// The Quarantine of each of its namespaces, in their order.
     pub quarantines: Vec<QuarantineObservation>,
-    /// What the gates of this attempt say, as far as they have been asked.
+    /// State of the gates that have been evaluated in this attempt.
     pub gates: BTreeMap<GateKey, GateState>,
-    /// How far the steps are that this process has started in this attempt.
+    /// Progress of the steps that this process has started in this attempt.
     pub steps: BTreeMap<usize, StepProgress>,
-    /// What is suspended in its namespaces, as this process looked at it in this attempt. `None`: it did not, or the plan has
+    /// Suspended CronJobs and Jobs in its namespaces, as this process read them in this attempt. `None`: not read, or the plan has
     /// changed since.
     pub resumes: Option<Vec<ResumeObservation>>,
-    /// The requirements last accepted, for each of its scopes ([`crate::plan::Plan::scopes`]), in their order. One that is not
-    /// here has none.
+    /// Requirements last accepted, for each of its scopes ([`crate::plan::Plan::scopes`]), in their order. Missing entries count as not
+    /// accepted.
     pub accepted: Vec<AcceptedState>,
-    /// What its workloads ask for that Pod Security `baseline` forbids, as this process looked at them in this attempt. `None`: it
-    /// did not, or the plan has changed since.
+    /// Host access that its workloads need beyond Pod Security `baseline`, as this process read them in this attempt. `None`: not read,
+    /// or the plan has changed since.
     pub host_access: Option<Vec<String>>,
-    /// Why the last effect was refused, if it was.
+    /// Why the last effect was denied, if it was.
     pub refused: Option<Refusal>,
-    /// Decisions that name it, whether or not they fit what is asked.
+    /// Decisions for this service, whether or not they answer the current question.
     pub decisions: Vec<DecisionObservation>,
-    /// An effect or a write for it is under way: nothing new is decided until it has ended.
+    /// Whether an effect or a write is in progress. Nothing new is decided until it has ended.
     pub busy: bool,
-    /// When its status was last written by this process.
+    /// When this process last wrote its status.
     pub written_at: Option<Timestamp>,
 }
 
-/// An isolation, as asked in `ServiceRecovery.spec`.
+/// An isolation requested in `ServiceRecovery.spec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Which.
+    /// Requested level.
     pub isolation: Isolation,
-    /// In which attempt.
+    /// Attempt that requested it.
     pub attempt: i64,
 }
 
-/// What a clean room may do: whom its pods may talk to, and what they may ask of their node.
+/// Permissions of a clean room: what its pods may connect to, and their host access.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Namespaces, sorted.
     pub reachable: Vec<String>,
-    /// Services of the cluster itself, sorted.
+    /// Cluster services, sorted.
     pub allow_egress: Vec<ClusterService>,
-    /// What its pods may ask of their node.
+    /// Pod Security Standard of its pods.
     pub pod_security: PodSecurity,
 }
 
-/// What is on record of the requirements last accepted for a namespace or an external system.
+/// State of the record of the requirements last accepted for a namespace or an external system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AcceptedState {
-    /// Nothing.
+    /// No record.
     #[default]
     Missing,
-    /// Nothing that counts: its Incident is gone. It is written over.
+    /// A record that no longer counts, as its Incident is deleted. It is overwritten.
     Outdated {
         /// The record's resourceVersion.
         revision: String,
     },
-    /// These.
+    /// A valid record.
     Record {
         /// The record's resourceVersion.
         revision: String,
-        /// What it says.
+        /// Content of the record.
         record: AcceptedRecord,
     },
-    /// Nobody can say what was accepted.
+    /// A record that cannot be decoded.
     Unreadable {
         /// The record's resourceVersion.
         revision: String,
-        /// Why.
+        /// Why it cannot be decoded.
         why: String,
     },
 }
 
-/// Requirements that were accepted, and how.
+/// Accepted requirements, and who accepted them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AcceptedRecord {
-    /// What was accepted.
+    /// The requirements.
     pub requirements: Arc<Requirements>,
-    /// By whom, in words.
+    /// Who accepted them, as a message.
     pub by: String,
-    /// The loosenings that people have accepted, in words.
+    /// Loosenings that people have accepted, as messages.
     pub exceptions: Vec<String>,
 }
 
-/// A record of accepted requirements that is to be written.
+/// A record of accepted requirements to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepting {
-    /// For what.
+pub struct RequirementsWrite {
+    /// Scope of the record.
     pub scope: Scope,
-    /// Only over the record of this resourceVersion. `None`: only where there is none.
+    /// resourceVersion of the record to overwrite. `None`: the record must not exist.
     pub over: Option<String>,
-    /// What it is to say.
+    /// Content of the record.
     pub record: AcceptedRecord,
 }
 
-/// A CronJob or Job that isolating suspended, as it was looked at.
+/// A CronJob or Job that isolation suspended, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumeObservation {
-    /// What to say of it.
+    /// Its entry in the status.
     pub status: ResumeStatus,
-    /// From then on that is true no more.
+    /// When that entry becomes outdated.
     pub changes_at: Option<Timestamp>,
 }
 
-/// One namespace's Quarantine.
+/// The Quarantine of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineObservation {
     /// The namespace.
     pub namespace: String,
-    /// An object of that name is there, even if it is being deleted or cannot be read.
+    /// Whether an object of that name exists, even if it is being deleted or cannot be decoded.
     pub exists: bool,
-    /// `None`: there is no Quarantine that could be claimed.
+    /// Its state. `None`: there is no Quarantine that could be claimed.
     pub found: Option<QuarantineState>,
 }
 
-/// A Quarantine that is there.
+/// State of an existing Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineState {
-    /// What it enforces now.
+    /// Level that it enforces now.
     pub isolation: Option<Isolation>,
-    /// Is all that this level needs in place and tried, for what is asked of it now?
+    /// Whether everything that the requested level needs is in place and tested.
     pub ready: bool,
-    /// Why it is not.
+    /// Why it is not ready.
     pub message: String,
-    /// The only thing that keeps it from being ready is a control that was tried and does not hold: which.
+    /// The control that was tested and does not hold, if that is the only reason why it is not ready.
     pub lacking: Option<ControlName>,
-    /// Who has claimed it.
+    /// Its claim.
     pub claim: ClaimState,
-    /// Somebody holds it at this level, whatever a recovery asks for.
+    /// Level at which a person holds it, whatever a recovery requests.
     pub hold: Option<Isolation>,
-    /// The claim was held: this attempt gets nothing looser any more, though nobody holds it now.
+    /// Whether a hold has overruled the claim: this attempt gets nothing looser, even after the hold is removed.
     pub overruled: bool,
-    /// Pods that were stopped, and that no workload brings back.
+    /// Pods that were stopped and that no workload recreates.
     pub unmanaged_pods: Vec<String>,
 }
 
-/// Who has claimed a Quarantine.
+/// Claim of a Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// Nobody, or a plan that is gone.
+    /// No claim, or the claim of a plan that no longer exists.
     Free,
     /// This service, in this attempt.
     Mine {
-        /// Which.
+        /// The attempt.
         attempt: i64,
     },
     /// Another plan or service.
@@ -242,154 +243,154 @@ pub enum ClaimState {
     },
 }
 
-/// How far a step is that this process has started.
+/// Progress of a step that this process has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepProgress {
-    /// It runs, and what it says of itself.
+    /// Running, with its message.
     Running(String),
-    /// It has done what it was to do.
+    /// Completed.
     Succeeded,
-    /// It was refused, or cannot work: a person is asked.
+    /// Denied, or cannot succeed: a decision is needed.
     Failed(String),
-    /// It may work when it is started again.
+    /// Failed, and may succeed when it is started again.
     Retry {
         /// What went wrong.
         message: String,
-        /// Not before.
+        /// Earliest time of the next start.
         at: Timestamp,
     },
 }
 
-/// An effect that did not come about.
+/// An effect that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One word for it.
+    /// Reason of the blocker.
     pub reason: Reason,
-    /// Why, with the culprit's name.
+    /// Message, with the culprit's name.
     pub message: String,
-    /// Not to be tried again before this.
+    /// Earliest time of the next try.
     pub again_at: Timestamp,
 }
 
 /// A Decision object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionObservation {
-    /// Its name.
+    /// Name of the Decision.
     pub name: String,
-    /// Who decided.
+    /// Who made it.
     pub by: String,
-    /// What was decided.
+    /// Its action.
     pub action: Action,
-    /// Why.
+    /// Reason given for it.
     pub reason: String,
-    /// The digest of what was decided on.
+    /// Digest of the state that was decided on.
     pub decided_on: String,
 }
 
-/// What is to be done.
+/// Result of a decision about a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// In the plan's order: one for each service, or only for those that had to be decided again ([`Engine::decide`]).
+    /// One result per service in the plan's order, or only those that had to be decided again ([`Engine::decide`]).
     pub services: Vec<ServiceDecided>,
-    /// The plan's own status.
+    /// Status of the plan.
     pub plan: RecoveryPlanStatus,
-    /// Look again at this moment, even if nothing changes. `None`: only on change.
+    /// When to decide again even if nothing changes. `None`: only on a change.
     pub wake_at: Option<Timestamp>,
 }
 
-/// What is to be done about one service.
+/// Result of a decision about one service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceDecided {
-    /// Which.
+    /// The service.
     pub service: ServiceId,
-    /// Its status from now on, where that is to be written now: before `effect` is begun.
+    /// Its next status, if it is to be written now, before `effect` begins.
     pub write: Option<Box<ServiceRecoveryStatus>>,
-    /// What to do once the status is written.
+    /// Effect to carry out once the status is written.
     pub effect: Option<Effect>,
-    /// The phases whose gates are to be asked.
+    /// Phases whose gates are to be evaluated.
     pub ask: Vec<Phase>,
-    /// The step that runs and is to be observed.
+    /// Index of the step that is running and is to be observed.
     pub observe_step: Option<usize>,
-    /// What this process has heard of its continuous gates.
+    /// Health of its continuous gates, as this process observed it.
     pub health: Health,
 }
 
 impl ServiceDecided {
-    /// Its status from now on.
+    /// Returns its next status.
     #[must_use]
     pub fn status<'a>(&'a self, seen: &'a Observation) -> &'a ServiceRecoveryStatus {
         self.write.as_deref().unwrap_or(&seen.services[self.service].status)
     }
 }
 
-/// Something to do in the world. Each may be repeated without harm.
+/// An action on the cluster. Each is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Create the ServiceRecovery, or take over one that an earlier plan of this name left.
     Adopt,
-    /// Record the requirements that are accepted.
+    /// Record accepted requirements.
     Accept {
-        /// One record for each namespace, or the one of an external system.
-        records: Vec<Accepting>,
+        /// One record per namespace, or the one of an external system.
+        records: Vec<RequirementsWrite>,
     },
-    /// Look at what its workloads ask of their node. Changes nothing.
+    /// Read which host access its workloads need. Changes nothing.
     LookAtHostAccess {
-        /// In this attempt.
+        /// The attempt.
         attempt: i64,
     },
-    /// Make the Quarantines of these namespaces, as the plan's account, and remember that they were made.
+    /// Create the Quarantines of these namespaces with the plan's account, and record that they were created.
     Quarantine {
-        /// Those that have none, in their order.
+        /// Namespaces without a Quarantine, in their order.
         namespaces: Vec<String>,
     },
     /// Claim the Quarantines of all namespaces, in their order.
     Claim {
-        /// For this attempt.
+        /// The attempt.
         attempt: i64,
     },
-    /// Ask for an isolation. For a loosening, only after a live read of every dependency.
+    /// Request an isolation. A loosening needs a live read of every dependency.
     Ask {
-        /// Which.
+        /// Requested level.
         isolation: Isolation,
-        /// In this attempt.
+        /// The attempt.
         attempt: i64,
-        /// Namespaces that the clean room may talk to.
+        /// Namespaces that the clean room may connect to.
         reachable: Vec<String>,
-        /// Must be recovered and healthy by a live read.
+        /// Dependencies that must be recovered and healthy by a live read.
         dependencies: Vec<ServiceKey>,
     },
-    /// Ask for another clean room than the one that there is: its dependencies changed, or the plan did.
+    /// Change the permissions of the clean room, as its dependencies or the plan changed.
     Follow {
-        /// What it is to talk to from now on.
+        /// New permissions.
         room: Room,
-        /// Those that come in anew: must be recovered and healthy by a live read. Taking away needs no proof.
+        /// Dependencies that are added: they must be recovered and healthy by a live read. Removing one needs no proof.
         dependencies: Vec<ServiceKey>,
     },
-    /// Look at what isolating suspended. Changes nothing.
+    /// Read the suspended CronJobs and Jobs. Changes nothing.
     LookAtSuspended {
-        /// In this attempt.
+        /// The attempt.
         attempt: i64,
     },
-    /// Resume what the plan names, as it is when it is read then, after a live read of every dependency.
+    /// Resume what the plan names, as it is read then, after a live read of every dependency.
     Resume {
-        /// In this attempt.
+        /// The attempt.
         attempt: i64,
-        /// Must be recovered and healthy by a live read.
+        /// Dependencies that must be recovered and healthy by a live read.
         dependencies: Vec<ServiceKey>,
     },
-    /// Start a step, after a live read of every dependency. Starting one that was started before changes nothing.
+    /// Start a step after a live read of every dependency. Starting it again is idempotent.
     Step {
-        /// Which.
+        /// Index of the step.
         index: usize,
-        /// In this attempt.
+        /// The attempt.
         attempt: i64,
-        /// Must be recovered and healthy by a live read.
+        /// Dependencies that must be recovered and healthy by a live read.
         dependencies: Vec<ServiceKey>,
     },
 }
 
 impl Effect {
-    /// One word for it, for people and metrics.
+    /// Returns the name of the effect, for messages and metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What becomes of one service, while it is being decided.
+//! Next state of one service, while it is being decided.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -8,7 +8,7 @@ use crate::api::conditions::shorten;
 use crate::api::service_recovery::Block;
 use crate::api::{Health, Phase, Reason, ServiceRecoveryStatus, Stage};
 
-/// What becomes of one service.
+/// Next state of one service.
 #[derive(Clone, Debug)]
 pub(super) struct Next {
     pub status: ServiceRecoveryStatus,
@@ -21,7 +21,7 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// Everything as it was.
+    /// Returns the state unchanged.
     pub(super) fn unchanged(of: &ServiceObservation) -> Self {
         Self {
             status: of.status.clone(),
@@ -34,7 +34,7 @@ impl Next {
         }
     }
 
-    /// A new attempt: what blocked the one before blocks no more, and no gate is asked yet.
+    /// Returns the state of a new attempt: without the previous attempt's blockers, and with no gate to evaluate yet.
     pub(super) fn begun(status: ServiceRecoveryStatus) -> Self {
         let ask = if status.stage == Stage::Recovered { phases(Stage::Recovered) } else { &[] };
         Self {
@@ -53,7 +53,7 @@ impl Next {
     }
 }
 
-/// Which gates are asked at a stage. Continuous ones begin before release, so that they are settled when they count.
+/// Returns the phases whose gates are evaluated at a stage. Continuous gates start before the release, so that they are settled in time.
 pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     match stage {
         Stage::Isolated => &[],
@@ -63,12 +63,12 @@ pub(super) fn phases(stage: Stage) -> &'static [Phase] {
     }
 }
 
-/// A moment as the API server keeps it, in whole seconds: what is read back equals what was written.
+/// Returns a time in whole seconds, as the API server stores it, so that a value read back equals the one written.
 pub(super) fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// What to say of a namespace without a Quarantine.
+/// Returns the message about a namespace without a Quarantine.
 pub(super) fn missing_quarantine(namespace: &str) -> String {
-    format!("namespace {namespace} has no Quarantine: whoever is on call can make one")
+    format!("namespace {namespace} has no Quarantine: on-call staff can create one")
 }

@@ -1,4 +1,4 @@
-//! What the gates of one phase say together.
+//! Combined verdict of the gates of one phase.
 
 use crate::api::service_recovery::GateStatus;
 use crate::api::{Phase, Reason, Verdict};
@@ -8,14 +8,14 @@ use super::ServiceObservation;
 use super::context::ServiceContext;
 use super::next::{Next, time};
 
-/// What the gates of one phase say together.
+/// Combined verdict of the gates of one phase.
 pub(super) struct PhaseGates {
     pub passed: bool,
     pub statuses: Vec<GateStatus>,
 }
 
 impl ServiceContext<'_> {
-    /// Asks the gates of a phase; says what blocks; a gate that failed for good needs a Decision.
+    /// Requests the evaluation of a phase's gates and adds their blockers. A gate that counts as failed needs a Decision.
     pub(super) fn ask(&self, next: &mut Next, phase: Phase) -> PhaseGates {
         let mut statuses = Vec::new();
         let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
@@ -63,7 +63,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// Returns whether all gates of a phase pass now. No gate is no pass, unless the plan says `ungated`.
+/// Returns whether all gates of a phase pass now. Without any gate it does not pass, unless the plan says `ungated`.
 pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase: Phase) -> bool {
     let service = &plan.services[id];
     let mut gates = service.gates_of(phase).peekable();
@@ -71,7 +71,7 @@ pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase:
         && gates.all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass))
 }
 
-/// Keeps what the gates of one phase said, in place of what they said before.
+/// Replaces the entries of one phase.
 pub(super) fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
     gates.retain(|gate| gate.phase != phase);
     gates.extend(statuses);

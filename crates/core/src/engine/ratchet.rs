@@ -1,67 +1,67 @@
-//! The ratchet: nothing of a service is loosened unless what its plan requires now was accepted, for every namespace of it.
+//! The ratchet: nothing of a service is loosened unless the plan's current requirements were accepted for each of its namespaces.
 //!
-//! The first requirements of an armed plan are accepted as they are, as early as they are seen; whatever only tightens is accepted
-//! at once; anything else waits for a Decision `AcceptLoosening`.
+//! The first requirements of an armed plan are accepted as they are. Changes that only tighten are accepted at once. Everything else
+//! needs a Decision `AcceptLoosening`.
 
 use std::sync::Arc;
 
 use super::slots::is_armed;
-use super::{AcceptedRecord, AcceptedState, Accepting, ClaimState, Observation};
+use super::{AcceptedRecord, AcceptedState, ClaimState, Observation, RequirementsWrite};
 use crate::api::Stage;
 use crate::plan::ratchet::{Requirements, Scope, loosenings};
 use crate::plan::{Plan, ServiceId};
 
-/// As many accepted loosenings as a record holds.
+/// Maximum number of accepted loosenings in a record.
 const EXCEPTIONS_LIMIT: usize = 16;
 
-/// Where the requirements of a service stand.
+/// State of a service's requirements compared with the accepted ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ratchet {
-    /// They are on record as they are now.
+    /// Accepted as they are now.
     Accepted,
-    /// Nothing was accepted before, or they only tighten: these are to be recorded first.
-    Records(Vec<Accepting>),
-    /// Something would be lost. Each in words, with the records that would be written were it accepted.
+    /// To be recorded first: nothing was accepted before, or they only tighten.
+    Records(Vec<RequirementsWrite>),
+    /// Loosened. With the loosenings as messages, and the records to write once they are accepted.
     Loosened {
-        /// What, and for which namespace.
+        /// The loosenings, with their namespace.
         lost: Vec<String>,
-        /// What was accepted before, for the digest of what is decided on.
+        /// The requirements accepted before, for the digest of the question.
         before: Vec<String>,
-        /// What is recorded once a person accepts it.
-        records: Vec<Accepting>,
+        /// Records to write once a person accepts.
+        records: Vec<RequirementsWrite>,
     },
-    /// Not to be recorded now: its plan or service is not sound, or a namespace is somebody else's.
+    /// Not to be recorded now: the plan or service has a problem, or another service claims a namespace.
     Waits,
 }
 
-/// What is known of one scope of a service.
+/// Returns the scopes of a service with the records accepted for them.
 fn scopes<'a>(
     plan: &Plan,
-    seen: &'a Observation,
+    observed: &'a Observation,
     id: ServiceId,
 ) -> impl Iterator<Item = (Scope, &'a AcceptedState)> {
     const MISSING: AcceptedState = AcceptedState::Missing;
-    let accepted = seen.services[id].accepted.iter().chain(std::iter::repeat(&MISSING));
+    let accepted = observed.services[id].accepted.iter().chain(std::iter::repeat(&MISSING));
     plan.scopes(id).into_iter().zip(accepted)
 }
 
-/// Compares what is required now with what was accepted, scope by scope.
-pub(super) fn judge(plan: &Plan, seen: &Observation, id: ServiceId) -> Ratchet {
+/// Compares the current requirements with the accepted ones, scope by scope.
+pub(super) fn judge(plan: &Plan, observed: &Observation, id: ServiceId) -> Ratchet {
     let now = &plan.services[id].requirements;
-    if is_accepted(plan, seen, id) {
+    if is_accepted(plan, observed, id) {
         return Ratchet::Accepted;
     }
-    if !may_record(plan, seen, id) {
+    if !may_record(plan, observed, id) {
         return Ratchet::Waits;
     }
     let by = format!("plan {}/{}, service {}", plan.namespace, plan.name, plan.services[id].name);
     let accepting =
         |scope: &Scope, over: Option<&String>, requirements: Arc<Requirements>, exceptions: &[String]| {
             let record = AcceptedRecord { requirements, by: by.clone(), exceptions: exceptions.to_vec() };
-            Accepting { scope: scope.clone(), over: over.cloned(), record }
+            RequirementsWrite { scope: scope.clone(), over: over.cloned(), record }
         };
     let (mut tighter, mut all, mut lost, mut before) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (scope, accepted) in scopes(plan, seen, id) {
+    for (scope, accepted) in scopes(plan, observed, id) {
         match accepted {
             AcceptedState::Missing => {
                 tighter.push(accepting(&scope, None, Arc::new(now.baseline()), &[]));
@@ -87,9 +87,9 @@ pub(super) fn judge(plan: &Plan, seen: &Observation, id: ServiceId) -> Ratchet {
             }
         }
     }
-    // First what nobody has to accept: from then on it can be asked about as a whole.
-    let missing = |new: &&Accepting| !all.iter().any(|other| other.scope == new.scope);
-    let first: Vec<Accepting> = tighter.iter().filter(missing).cloned().collect();
+    // Requirements that need no acceptance are recorded first, so that the rest can be decided on as a whole.
+    let missing = |new: &&RequirementsWrite| !all.iter().any(|other| other.scope == new.scope);
+    let first: Vec<RequirementsWrite> = tighter.iter().filter(missing).cloned().collect();
     match (first.is_empty(), lost.is_empty()) {
         (false, _) => Ratchet::Records(first),
         (true, true) => Ratchet::Records(tighter),
@@ -97,18 +97,18 @@ pub(super) fn judge(plan: &Plan, seen: &Observation, id: ServiceId) -> Ratchet {
     }
 }
 
-/// Is what is required now on record for all of it?
-pub(super) fn is_accepted(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
+/// Returns whether the current requirements are accepted for all scopes.
+pub(super) fn is_accepted(plan: &Plan, observed: &Observation, id: ServiceId) -> bool {
     let now = &plan.services[id].requirements;
-    scopes(plan, seen, id).all(|(_, accepted)| {
+    scopes(plan, observed, id).all(|(_, accepted)| {
         matches!(accepted, AcceptedState::Record { record, .. } if record.requirements == *now)
     })
 }
 
-/// Would something be lost that was accepted?
-pub(super) fn is_loosened(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
+/// Returns whether the plan requires less than was accepted.
+pub(super) fn is_loosened(plan: &Plan, observed: &Observation, id: ServiceId) -> bool {
     let now = &plan.services[id].requirements;
-    scopes(plan, seen, id).any(|(_, accepted)| match accepted {
+    scopes(plan, observed, id).any(|(_, accepted)| match accepted {
         AcceptedState::Missing | AcceptedState::Outdated { .. } => false,
         AcceptedState::Record { record, .. } => {
             record.requirements != *now && !loosenings(&record.requirements, now).is_empty()
@@ -117,27 +117,31 @@ pub(super) fn is_loosened(plan: &Plan, seen: &Observation, id: ServiceId) -> boo
     })
 }
 
-/// The loosenings of it that people have accepted since its Incident began.
-pub(super) fn exceptions(seen: &Observation, id: ServiceId) -> impl Iterator<Item = &String> {
-    seen.services[id].accepted.iter().flat_map(|accepted| match accepted {
+/// Returns the loosenings that people have accepted since the Incident began.
+pub(super) fn exceptions(observed: &Observation, id: ServiceId) -> impl Iterator<Item = &String> {
+    observed.services[id].accepted.iter().flat_map(|accepted| match accepted {
         AcceptedState::Record { record, .. } => record.exceptions.as_slice(),
         AcceptedState::Missing | AcceptedState::Outdated { .. } | AcceptedState::Unreadable { .. } => &[],
     })
 }
 
-/// Is this what a plan may be held to? What is not sound never begins, and what is another's is not for it to say.
-fn may_record(plan: &Plan, seen: &Observation, id: ServiceId) -> bool {
-    let of = &seen.services[id];
+/// Returns whether the plan may record requirements. A plan with problems may not, nor one whose namespace another claims.
+fn may_record(plan: &Plan, observed: &Observation, id: ServiceId) -> bool {
+    let of = &observed.services[id];
     let begins = of.status.stage == Stage::Isolated;
     let is_its_own = of.quarantines.iter().all(|q| match &q.found {
         None => !begins,
         Some(found) => !begins || !matches!(found.claim, ClaimState::Other { .. }),
     });
-    is_armed(plan, seen) && plan.services[id].problems.is_empty() && is_its_own
+    is_armed(plan, observed) && plan.services[id].problems.is_empty() && is_its_own
 }
 
-/// The records, as they are written once a person has accepted what they no longer require.
-pub(super) fn accepted_by(mut records: Vec<Accepting>, by: &str, exception: &str) -> Vec<Accepting> {
+/// Returns the records to write once a person has accepted the loosenings.
+pub(super) fn accepted_by(
+    mut records: Vec<RequirementsWrite>,
+    by: &str,
+    exception: &str,
+) -> Vec<RequirementsWrite> {
     for new in &mut records {
         new.record.by = by.to_owned();
         if !new.record.exceptions.iter().any(|known| known == exception) {

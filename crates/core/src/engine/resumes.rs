@@ -1,5 +1,5 @@
-//! CronJobs and Jobs that come back with their service: shown before it opens, resumed once it is recovered and carries its
-//! dependents. Each is judged where it is looked at ([`crate::resume`]); here is decided when.
+//! When CronJobs and Jobs are resumed: they are listed before the service opens, and resumed once it is recovered and satisfies its
+//! dependents. [`crate::resume`] judges each of them.
 
 use super::next::Next;
 use super::ratchet::is_accepted;
@@ -9,9 +9,15 @@ use crate::api::service_recovery::{ResumeState, ResumeStatus};
 use crate::api::{Isolation, Stage};
 use crate::plan::{Plan, ServiceId};
 
-/// Looks, shows, and resumes.
-pub(super) fn resume(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId, next: &mut Next) {
-    let (of, service) = (&seen.services[id], &plan.services[id]);
+/// Requests a read of the suspended objects, lists them in the status, and resumes them.
+pub(super) fn resume(
+    plan: &Plan,
+    observed: &Observation,
+    units: &[UnitView],
+    id: ServiceId,
+    next: &mut Next,
+) {
+    let (of, service) = (&observed.services[id], &plan.services[id]);
     if service.resume.is_empty() {
         next.status.resumes.clear();
         return;
@@ -23,22 +29,22 @@ pub(super) fn resume(plan: &Plan, seen: &Observation, units: &[UnitView], id: Se
     if next.effect.is_some() && !opens {
         return;
     }
-    let passed = |found: &ResumeObservation| found.changes_at.is_some_and(|at| at <= seen.now);
+    let passed = |found: &ResumeObservation| found.changes_at.is_some_and(|at| at <= observed.now);
     let found = of.resumes.as_ref().filter(|found| !found.iter().any(passed));
     let Some(found) = found else {
-        // What it may fire is known before it opens.
+        // The forecast must be known before the service opens.
         next.effect = None;
-        begin(seen, id, next, Effect::LookAtSuspended { attempt: of.status.attempt });
+        begin(observed, id, next, Effect::LookAtSuspended { attempt: of.status.attempt });
         return;
     };
     next.wake.extend(found.iter().filter_map(|found| found.changes_at));
     next.status.resumes = found.iter().map(|found| shown(found, &of.status.resumes)).collect();
     let may = next.status.stage == Stage::Recovered
         && !plan.suspend
-        && is_armed(plan, seen)
-        && is_accepted(plan, seen, id)
+        && is_armed(plan, observed)
+        && is_accepted(plan, observed, id)
         && units[service.unit].unmet.is_empty()
-        && satisfies_dependents(plan, seen, id);
+        && satisfies_dependents(plan, observed, id);
     if !may {
         return;
     }
@@ -47,11 +53,11 @@ pub(super) fn resume(plan: &Plan, seen: &Observation, units: &[UnitView], id: Se
     }
     if next.status.resumes.iter().any(|entry| entry.state == ResumeState::Resuming) {
         let dependencies = plan.dependency_keys(id);
-        begin(seen, id, next, Effect::Resume { attempt: of.status.attempt, dependencies });
+        begin(observed, id, next, Effect::Resume { attempt: of.status.attempt, dependencies });
     }
 }
 
-/// As it was looked at; an intent that was written down stands until it has been carried out.
+/// Returns the status entry of an object. `Resuming` stays until the effect has been carried out.
 fn shown(found: &ResumeObservation, before: &[ResumeStatus]) -> ResumeStatus {
     let status = &found.status;
     let same =
@@ -64,11 +70,11 @@ fn shown(found: &ResumeObservation, before: &[ResumeStatus]) -> ResumeStatus {
     shown
 }
 
-fn begin(seen: &Observation, id: ServiceId, next: &mut Next, effect: Effect) {
-    if let Some(refused) = &seen.services[id].refused {
+fn begin(observed: &Observation, id: ServiceId, next: &mut Next, effect: Effect) {
+    if let Some(refused) = &observed.services[id].refused {
         next.block(refused.reason, "resume", refused.message.clone());
         next.wake.push(refused.again_at);
-        if refused.again_at > seen.now {
+        if refused.again_at > observed.now {
             return;
         }
     }

@@ -1,5 +1,5 @@
-//! What a clean room may talk to, for as long as it is one. It follows its dependencies: one that regresses or is isolated
-//! again goes out at once, one that recovers comes in.
+//! Permissions of a clean room. They follow the dependencies: one that regresses or is isolated again is removed at once, one that
+//! recovers is added.
 
 use crate::api::{Isolation, PodSecurity, Reason, Stage};
 use crate::plan::{Plan, Service, ServiceId};
@@ -9,10 +9,12 @@ use super::ratchet::is_accepted;
 use super::slots::isolated_again;
 use super::{Effect, Observation, Room};
 
-/// What it may talk to now: its group, the dependencies that stand, and the holes that the plan opts into.
-pub(super) fn wanted(plan: &Plan, seen: &Observation, id: ServiceId) -> Room {
+/// Returns the permissions that the clean room should have now: its group, its recovered dependencies, and the egress exceptions of the
+/// plan.
+pub(super) fn wanted(plan: &Plan, observed: &Observation, id: ServiceId) -> Room {
     let members = plan.units[plan.services[id].unit].members.iter().copied();
-    let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
+    let standing =
+        plan.dependencies_of(id).into_iter().filter(|&dependency| is_reachable(observed, dependency));
     let mut reachable: Vec<String> =
         members.chain(standing).flat_map(|service| plan.services[service].namespaces.clone()).collect();
     reachable.sort();
@@ -24,42 +26,42 @@ pub(super) fn wanted(plan: &Plan, seen: &Observation, id: ServiceId) -> Room {
     }
 }
 
-/// What the pods of a service may ask of their node, as the plan has it.
+/// Returns the Pod Security Standard of a service's clean room, as the plan says.
 pub fn pod_security(service: &Service) -> PodSecurity {
     if service.host_access.is_some() { PodSecurity::Privileged } else { PodSecurity::Baseline }
 }
 
-/// Is it recovered, and does nothing speak against it? A gate that cannot be asked for a moment cuts nobody off; one that
-/// failed for good does.
-pub(super) fn stands(seen: &Observation, id: ServiceId) -> bool {
-    let of = &seen.services[id];
+/// Returns whether a clean room may connect to this dependency. A gate that is Unknown for a moment does not remove it; one that counts
+/// as failed does.
+pub(super) fn is_reachable(observed: &Observation, id: ServiceId) -> bool {
+    let of = &observed.services[id];
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
-        // A plan that was loosened closes nothing, and cuts nobody off.
+        // A loosened plan neither closes its services nor disconnects their dependents.
         && of.status.decision.as_ref().is_none_or(|decision| decision.reason == Reason::Loosened)
         && isolated_again(of).is_none()
 }
 
-/// Asks for the clean room that is wanted now, where another is asked for. What is taken away goes first, before anything else
-/// that was to be done, and waits for no proof; what is added waits its turn.
-pub(super) fn follow(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut Next) {
-    let of = &seen.services[id];
+/// Requests a change of the clean room's permissions if they differ. Removals come before anything else and need no proof; additions wait
+/// for their turn.
+pub(super) fn follow(plan: &Plan, observed: &Observation, id: ServiceId, next: &mut Next) {
+    let of = &observed.services[id];
     let is_room = of.asked.is_some_and(|asked| asked.isolation == Isolation::CleanRoom);
     if !is_room {
         next.status.holes.clear();
         return;
     }
     next.status.holes.clone_from(&of.room.allow_egress);
-    let wanted = wanted(plan, seen, id);
+    let wanted = wanted(plan, observed, id);
     if wanted == of.room {
         return;
     }
     let kept = both(&of.room, &wanted);
     let tightens = kept != of.room;
-    if !tightens && (next.effect.is_some() || !is_accepted(plan, seen, id)) {
+    if !tightens && (next.effect.is_some() || !is_accepted(plan, observed, id)) {
         return;
     }
-    if let Some(refused) = of.refused.as_ref().filter(|refused| refused.again_at > seen.now) {
+    if let Some(refused) = of.refused.as_ref().filter(|refused| refused.again_at > observed.now) {
         next.wake.push(refused.again_at);
         return;
     }
@@ -69,7 +71,8 @@ pub(super) fn follow(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut 
     next.effect = Some(if tightens {
         Effect::Follow { room: kept, dependencies: Vec::new() }
     } else {
-        let standing = plan.dependencies_of(id).into_iter().filter(|&dependency| stands(seen, dependency));
+        let standing =
+            plan.dependencies_of(id).into_iter().filter(|&dependency| is_reachable(observed, dependency));
         Effect::Follow {
             room: wanted,
             dependencies: standing.filter(is_new).map(|id| plan.key(id)).collect(),
@@ -77,7 +80,7 @@ pub(super) fn follow(plan: &Plan, seen: &Observation, id: ServiceId, next: &mut 
     });
 }
 
-/// What both allow.
+/// Returns the permissions that both allow.
 fn both(a: &Room, b: &Room) -> Room {
     Room {
         reachable: a.reachable.iter().filter(|name| b.reachable.contains(name)).cloned().collect(),

@@ -9,7 +9,7 @@ use crate::plan::{Plan, ServiceId, UnitId};
 
 use super::memory::Standing;
 use super::ratchet::is_loosened;
-use super::room::stands;
+use super::room::is_reachable;
 use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};
 
 /// One unit as it stands.
@@ -115,7 +115,7 @@ pub(super) struct UnitState {
 pub(super) fn standing(plan: &Plan, seen: &Observation, id: ServiceId) -> Standing {
     Standing {
         satisfies: satisfies_dependents(plan, seen, id),
-        is_reachable: stands(seen, id),
+        is_reachable: is_reachable(seen, id),
         is_recovered: seen.services[id].status.stage == Stage::Recovered,
     }
 }

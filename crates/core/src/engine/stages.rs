@@ -1,5 +1,5 @@
-//! One service, one look: the transitions of DESIGN §3. A transition changes the status only; what acts is an effect, begun
-//! when the status has been written.
+//! Transitions of one service in one pass (DESIGN §3). A transition changes the status only; actions are effects, which begin once the
+//! status is written.
 
 use crate::api::{Isolation, Phase, Reason, Stage, StepPhase};
 use crate::plan::{Plan, ServiceId};
@@ -15,29 +15,29 @@ use super::slots::{UnitView, holds, isolated_again};
 use super::steps::{PhaseSteps, pending};
 use super::{ClaimState, Effect, Observation, QuarantineObservation, QuarantineState, ServiceObservation};
 
-/// Takes one service as far as one look allows.
-pub(super) fn advance(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Next {
-    let of = &seen.services[id];
+/// Advances one service as far as one pass allows.
+pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], id: ServiceId) -> Next {
+    let of = &observed.services[id];
     let mut next = Next::unchanged(of);
     next.blocks.clear();
     next.status.isolation = loosest(of);
-    let context = ServiceContext { plan, seen, unit: &units[plan.services[id].unit], id, of };
+    let context = ServiceContext { plan, observed, unit: &units[plan.services[id].unit], id, of };
     if let Some(decision) = of.status.decision.as_ref().filter(|d| d.reason.is_latched()) {
         next.ask.clear();
-        // What is wrong around it is told anew at each look.
+        // External blockers are added again in each pass.
         next.blocks = of.status.blocked_by.iter().filter(|b| b.reason == decision.reason).cloned().collect();
-        context.records_requirements(&mut next);
-        if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, seen, id) {
+        context.record_requirements(&mut next);
+        if let Ratchet::Loosened { lost, .. } = ratchet::judge(plan, observed, id) {
             next.block(Reason::Loosened, &plan.services[id].name, loosened(&lost));
         }
         return next;
     }
     next.status.decision = None;
-    if context.records_requirements(&mut next)
+    if context.record_requirements(&mut next)
         || context.is_held(&mut next)
-        || context.lost_its_claim(&mut next)
+        || context.has_lost_claim(&mut next)
         || context.is_loosened(&mut next)
-        || context.lacks_a_control(&mut next)
+        || context.has_lacking_control(&mut next)
     {
         decisions::answer(&context, &mut next);
         return next;
@@ -53,20 +53,22 @@ pub(super) fn advance(plan: &Plan, seen: &Observation, units: &[UnitView], id: S
     next
 }
 
-/// The loosest isolation that its Quarantines enforce.
+/// Returns the loosest isolation that the service's Quarantines enforce.
 fn loosest(of: &ServiceObservation) -> Option<Isolation> {
     of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max()
 }
 
 impl ServiceContext<'_> {
-    /// Requirements that nobody has to accept are recorded before anything else is done. What people accepted is an exception.
-    fn records_requirements(&self, next: &mut Next) -> bool {
-        for exception in ratchet::exceptions(self.seen, self.id) {
+    /// Records requirements that need no acceptance before anything else, and lists what people accepted as exceptions.
+    fn record_requirements(&self, next: &mut Next) -> bool {
+        for exception in ratchet::exceptions(self.observed, self.id) {
             except(next, exception);
         }
-        let Ratchet::Records(records) = ratchet::judge(self.plan, self.seen, self.id) else { return false };
+        let Ratchet::Records(records) = ratchet::judge(self.plan, self.observed, self.id) else {
+            return false;
+        };
         self.effect(next, Effect::Accept { records });
-        // Where they cannot be recorded just now nothing moves. What is recovered is looked after all the same.
+        // If the requirements cannot be recorded now, nothing advances, except that a recovered service is still monitored.
         next.effect.is_some() || self.of.status.stage != Stage::Recovered
     }
 
@@ -76,13 +78,13 @@ impl ServiceContext<'_> {
         }
         let attempt = self.of.status.attempt;
         let mine = |q: Option<&QuarantineState>| q.is_some_and(|q| q.claim == ClaimState::Mine { attempt });
-        // A unit that has not begun may have its slot only because a member is just being written: the others wait for that.
+        // A unit that has not begun may owe its slot to a write in progress for a member. The others wait for that write.
         if !self.unit.go || self.members().any(|(_, m)| m.busy) {
             return;
         }
         if found(self.of).all(mine) {
             next.status.stage = Stage::PreChecks;
-            next.status.claimed_at = Some(time(self.seen.now));
+            next.status.claimed_at = Some(time(self.observed.now));
             next.ask = phases(Stage::PreChecks).to_vec();
         } else {
             self.effect(next, Effect::Claim { attempt });
@@ -90,7 +92,7 @@ impl ServiceContext<'_> {
     }
 
     fn pre_checks(&self, next: &mut Next) {
-        self.looks_at_host_access(next);
+        self.check_host_access(next);
         let mut asked = self.ask(next, Phase::BeforeRestore);
         asked.passed &= has_host_clearance(self.plan, self.of, self.id);
         let all = self.members().all(|(id, m)| {
@@ -108,7 +110,7 @@ impl ServiceContext<'_> {
                 next.status.stage = Stage::PostChecks;
             } else {
                 next.status.stage = Stage::Restoring;
-                // The first step's intent is written along: one write less.
+                // The first step's intent is written with the stage, which saves a write.
                 next.status.steps = pending(&self.service().steps);
             }
             next.ask = phases(next.status.stage).to_vec();
@@ -124,7 +126,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// Sealed first, captured; then, with every gate of every member passed in this attempt, the clean room.
+    /// Requests sealing with capture first, and then, once every gate of every member has passed in this attempt, the clean room.
     fn enter_clean_room(&self, next: &mut Next) {
         let asked = self.ask(next, Phase::BeforeRestore);
         if !self.enforced(Isolation::Sealed) {
@@ -153,7 +155,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// In the clean room: its steps, after those of its group that come first.
+    /// Runs the steps in the clean room, after those of the members that come first.
     fn restore(&self, next: &mut Next) {
         next.ask.clear();
         if !self.enforced(Isolation::CleanRoom) {
@@ -161,7 +163,7 @@ impl ServiceContext<'_> {
             return;
         }
         for &before in &self.service().steps_after {
-            let other = &self.seen.services[before];
+            let other = &self.observed.services[before];
             if !(other.status.stage > Stage::Restoring || self.has_restored(before)) {
                 next.block(Reason::WaitingForSteps, &self.plan.services[before].name, "its steps come first");
                 return;
@@ -186,7 +188,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// One opens when all can.
+    /// Returns whether all members of the unit can be opened. They are opened together.
     fn all_releasable(&self) -> bool {
         self.members().all(|(id, m)| {
             let opened =
@@ -220,7 +222,7 @@ impl ServiceContext<'_> {
 
     fn recover(&self, next: &mut Next) {
         next.status.stage = Stage::Recovered;
-        next.status.recovered_at = Some(time(self.seen.now));
+        next.status.recovered_at = Some(time(self.observed.now));
         if let Some(reason) = &self.service().ungated {
             except(next, &format!("ungated: {reason}"));
         }
@@ -277,7 +279,7 @@ impl ServiceContext<'_> {
     fn asking(&self, isolation: Isolation) -> Effect {
         let dependencies = self.plan.dependency_keys(self.id);
         let reachable = if isolation == Isolation::CleanRoom {
-            room::wanted(self.plan, self.seen, self.id).reachable
+            room::wanted(self.plan, self.observed, self.id).reachable
         } else {
             Vec::new()
         };
@@ -285,7 +287,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// What is said of pods that were stopped and that nothing brings back: whoever ran them has to start them.
+/// Returns the message about pods that were stopped and that no workload recreates: their owners have to start them.
 fn lost_pods(quarantine: &QuarantineObservation) -> Option<String> {
     let pods = &quarantine.found.as_ref().filter(|found| !found.unmanaged_pods.is_empty())?.unmanaged_pods;
     let text = format!(
@@ -296,7 +298,7 @@ fn lost_pods(quarantine: &QuarantineObservation) -> Option<String> {
     Some(crate::api::conditions::shorten(&text, 600))
 }
 
-/// The Quarantines of a service, `None` for one that is missing.
+/// Returns the Quarantines of a service, `None` for a missing one.
 fn found(of: &ServiceObservation) -> impl Iterator<Item = Option<&QuarantineState>> {
     of.quarantines.iter().map(|q| q.found.as_ref())
 }

@@ -1,5 +1,5 @@
-//! Steps: in their order, one at a time, each with its intent written before it starts. A step that runs is observed; it takes as
-//! long as it takes, and nothing else of the plan waits for it but its dependents.
+//! Steps: in order, one at a time, each with its intent written before it starts. A running step is observed; it takes as long as it
+//! needs, and only its dependents wait for it.
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::{StepState, StepStatus};
@@ -10,20 +10,20 @@ use super::context::ServiceContext;
 use super::next::Next;
 use super::{Effect, StepProgress};
 
-/// Characters of a step's message.
+/// Maximum length of a step's message, in characters.
 const MESSAGE_LIMIT: usize = 512;
 
-/// How far the steps of one phase are.
+/// Progress of the steps of one phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PhaseSteps {
-    /// All have succeeded.
+    /// All steps have succeeded.
     Succeeded,
-    /// One has not, or a person is asked.
+    /// A step has not succeeded yet, or a decision is needed.
     Unfinished,
 }
 
 impl ServiceContext<'_> {
-    /// Takes the steps of one phase as far as one look allows.
+    /// Runs the steps of one phase as far as one pass allows.
     pub(super) fn run_steps(&self, next: &mut Next, phase: StepPhase) -> PhaseSteps {
         let steps = &self.service().steps;
         if phase == StepPhase::AfterRelease && steps.iter().all(|step| step.phase != phase) {
@@ -60,7 +60,7 @@ impl ServiceContext<'_> {
         };
         match (step.state, self.of.steps.get(&index)) {
             (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
-            // Started by this process: it goes on whatever has become of its plan, and is only observed.
+            // A step that this process has started continues, whatever becomes of its plan, and is only observed.
             (StepState::Running, Some(StepProgress::Running { .. })) => {
                 next.observe_step = Some(index);
                 let message = if step.message.is_empty() { "it runs" } else { &step.message };
@@ -69,11 +69,11 @@ impl ServiceContext<'_> {
             (StepState::Running, Some(StepProgress::Retry { message, at })) if self.unit.go => {
                 next.block(Reason::StepPending, &step.name, message.clone());
                 next.wake.push(*at);
-                if *at <= self.seen.now {
+                if *at <= self.observed.now {
                     self.effect(next, start);
                 }
             }
-            // Written as running, and nothing is known of it: starting it again changes nothing if it was started before.
+            // Recorded as running but not started by this process: start it again, which is idempotent.
             (StepState::Running, _) if self.unit.go => self.effect(next, start),
             (StepState::Pending, _) if self.unit.go => {
                 next.status.steps[index].state = StepState::Running;
@@ -83,16 +83,17 @@ impl ServiceContext<'_> {
         }
     }
 
-    /// Returns whether all steps of another service that run in its clean room have succeeded.
+    /// Returns whether all clean room steps of another service have succeeded.
     pub(super) fn has_restored(&self, other: ServiceId) -> bool {
-        let (steps, statuses) = (&self.plan.services[other].steps, &self.seen.services[other].status.steps);
+        let (steps, statuses) =
+            (&self.plan.services[other].steps, &self.observed.services[other].status.steps);
         let mut in_clean_room =
             steps.iter().zip(statuses).filter(|(step, _)| step.phase == StepPhase::CleanRoom);
         !statuses.is_empty() && in_clean_room.all(|(_, status)| status.state == StepState::Done)
     }
 }
 
-/// Writes down what is known of a step that runs.
+/// Updates the status of a running step.
 fn follow(step: &mut StepStatus, progress: &StepProgress) {
     let (state, message) = match progress {
         StepProgress::Succeeded => (StepState::Done, ""),
@@ -105,7 +106,8 @@ fn follow(step: &mut StepStatus, progress: &StepProgress) {
     step.message = shorten(message, MESSAGE_LIMIT);
 }
 
-/// The steps of a service as they begin: the intent of the first is written along, if it runs before the release, which saves a write.
+/// Returns the initial status of a service's steps. The intent of the first is written with it if it runs before the release, which saves
+/// a write.
 pub(super) fn pending(steps: &[StepSpec]) -> Vec<StepStatus> {
     let pending = |step: &StepSpec| StepStatus {
         name: step.name.clone(),

@@ -1,4 +1,4 @@
-//! When a status that has changed is written.
+//! Decides when a changed status is written.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -7,20 +7,20 @@ use crate::api::ServiceRecoveryStatus;
 use super::next::Next;
 use super::{Effect, ServiceObservation};
 
-/// Texts that only tell what is waited for are rewritten at most this often, so that a long chain does not write each of
-/// its services once for every link.
+/// Minimum time between writes that change informational texts only. Otherwise a long chain would write each of its services once per
+/// link.
 const STATUS_DEBOUNCE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Is the difference worth a write now? What only tells what is waited for can wait a little.
+/// Returns whether the difference is worth a write now. Informational texts can wait.
 pub(super) fn must_write(before: &ServiceObservation, decided: &mut Next, now: Timestamp) -> bool {
     let next = &decided.status;
     if !before.exists || before.status == *next {
         return false;
     }
-    if differs_in_substance(&before.status, next) {
+    if has_relevant_change(&before.status, next) {
         return true;
     }
-    // What waits no more says so with its next stage.
+    // The next stage makes the text obsolete.
     if matches!(decided.effect, Some(Effect::Claim { .. })) {
         return false;
     }
@@ -34,9 +34,9 @@ pub(super) fn must_write(before: &ServiceObservation, decided: &mut Next, now: T
     }
 }
 
-/// Do they differ in more than what merely tells: of others, of what its Quarantines say themselves, of why it waits?
-fn differs_in_substance(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> bool {
-    // A field that is new counts until somebody has decided that it does not.
+/// Returns whether two statuses differ in more than informational texts about other services and Quarantines.
+fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> bool {
+    // A new field counts as relevant until it is listed here as informational.
     let ServiceRecoveryStatus {
         observed_generation: _,
         waiting_for: _,

@@ -1,11 +1,11 @@
-//! Which addresses an `http` gate may connect to: a plan's author must not reach the operator's own machine, its node's
-//! metadata service or anything else that trusts whoever is near.
+//! Addresses that an `http` gate may connect to. The author of a plan must not reach the operator's host, its node's metadata service, or
+//! a service that trusts its local network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Where clouds answer whoever asks from a machine of theirs, beyond the link-local addresses that most use.
+/// Metadata services of clouds, in addition to the link-local address that most use.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), // Alibaba
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),   // Azure
@@ -14,7 +14,7 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), // Google
 ];
 
-/// Why nobody may connect to an address, in a word or two; `None` where they may. `allow` makes exceptions.
+/// Returns why gates may not connect to an address. `None`: they may. `allow`: exceptions.
 pub fn refusal(address: IpAddr, allow: &[IpNet]) -> Option<&'static str> {
     if allow.iter().any(|net| net.contains(&address)) {
         return None;
@@ -25,7 +25,7 @@ pub fn refusal(address: IpAddr, allow: &[IpNet]) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refusal_v4(address),
         IpAddr::V6(address) => match embedded(address) {
-            // The exception for an IPv4 address holds for each way of writing it.
+            // An exception for an IPv4 address covers every notation of it.
             Some(v4) => refusal(v4.into(), allow),
             None => refusal_v6(address),
         },
@@ -39,7 +39,7 @@ fn refusal_v4(address: Ipv4Addr) -> Option<&'static str> {
         _ if address.is_loopback() => Some("loopback"),
         _ if address.is_link_local() => Some("link-local"),
         _ if address.is_multicast() => Some("multicast"),
-        // 240.0.0.0/4, the broadcast address with it.
+        // 240.0.0.0/4, including the broadcast address.
         240.. => Some("reserved"),
         _ => None,
     }
@@ -52,14 +52,14 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
         _ if address.is_loopback() => Some("loopback"),
         _ if address.is_unicast_link_local() => Some("link-local"),
         _ if address.is_multicast() => Some("multicast"),
-        // Each hides an IPv4 address where only its network's operator knows.
+        // These embed an IPv4 address in a way that only the network's operator knows.
         (0x64, 0xff9b, 1) => Some("a local NAT64 address"),
         (0x2001, 0, _) => Some("a Teredo address"),
         _ => None,
     }
 }
 
-/// The IPv4 address within an IPv6 one that means it: mapped, compatible, NAT64 or 6to4.
+/// Returns the IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64 or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let low = |high: u16, low: u16| Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_trusts_whoever_is_near_is_refused_however_it_is_written() {
+    fn local_addresses_are_refused_in_any_notation() {
         for (address, why) in [
             ("127.0.0.1", "loopback"),
             ("127.9.9.9", "loopback"),

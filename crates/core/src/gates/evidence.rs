@@ -1,12 +1,11 @@
-//! What a verdict rests on, as one digest.
+//! Digest of what a verdict is based on.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// `sha256:…` over the value as JSON without blanks and with the keys of every object in order, so that anybody who has
-/// the value has the digest.
+/// Returns `sha256:…` of the value as JSON without blanks and with sorted keys, so that anyone with the value can compute it.
 pub fn digest(value: &Value) -> String {
     let mut text = String::new();
     canonical(value, &mut text);
@@ -18,7 +17,7 @@ pub fn digest(value: &Value) -> String {
     digest
 }
 
-/// `serde_json` keeps keys in order only as long as no crate in the build asks it to preserve theirs.
+/// Writes the value with sorted keys. `serde_json` sorts them only if no crate in the build enables `preserve_order`.
 fn canonical(value: &Value, text: &mut String) {
     match value {
         Value::Array(items) => {

@@ -1,11 +1,11 @@
-//! What checks find wrong, and the answer that follows.
+//! Findings of checks, and the answer that follows from them.
 
 use std::fmt::Display;
 
 use super::Answer;
 use crate::api::{GateReason, Verdict};
 
-/// What one check finds wrong with one thing.
+/// A check's finding about one object.
 pub struct Finding {
     disproved: bool,
     reason: GateReason,
@@ -13,20 +13,20 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// It is not as it should be.
+    /// Returns a finding with the verdict Fail.
     pub fn fail(reason: GateReason, message: impl Into<String>) -> Option<Self> {
         Some(Self { disproved: true, reason, message: message.into() })
     }
 
-    /// Nobody can say whether it is.
+    /// Returns a finding with the verdict Unknown.
     pub fn unknown(reason: GateReason, message: impl Into<String>) -> Option<Self> {
         Some(Self { disproved: false, reason, message: message.into() })
     }
 }
 
-/// The answer for all that was found wrong, by culprit. None: nothing was.
+/// Returns the answer for all findings, by culprit. `None`: there are no findings.
 ///
-/// What is disproved speaks before what is not proved, the first of its kind for the others.
+/// Fail takes precedence over Unknown. The message names the first culprit of the verdict, and the number of others.
 pub fn worst<C: Display>(findings: &[(C, Finding)], evidence: impl FnOnce() -> String) -> Option<Answer> {
     let (culprit, finding) = findings.iter().find(|(_, finding)| finding.disproved).or(findings.first())?;
     let others = match findings.len() - 1 {

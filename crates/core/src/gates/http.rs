@@ -1,4 +1,4 @@
-//! Gate `http`: does an endpoint answer with this status?
+//! Gate `http`: an endpoint answers with the expected status.
 
 use serde_json::json;
 
@@ -6,25 +6,25 @@ use super::{Answer, evidence};
 use crate::api::GateReason;
 use crate::api::gate::HttpSpec;
 
-/// The status that passes where the plan names none.
+/// Expected status if the plan names none.
 const DEFAULT_STATUS: u16 = 200;
 
-/// Why an endpoint's status is not known.
+/// Why an endpoint's status is unknown.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NoStatus {
-    /// One word for it.
+pub struct EndpointError {
+    /// Reason.
     pub reason: GateReason,
-    /// Why, with the culprit's name: without the query, which may hold secrets, and nothing of a body.
+    /// Message with the culprit's name. It contains no query, which may hold secrets, and nothing of the body.
     pub message: String,
 }
 
-/// Judges what an endpoint answered.
+/// Returns the gate's answer for an endpoint's status.
 #[must_use]
-pub fn judge(spec: &HttpSpec, answer: Result<u16, NoStatus>) -> Answer {
+pub fn judge(spec: &HttpSpec, answer: Result<u16, EndpointError>) -> Answer {
     let wanted = spec.status.unwrap_or(DEFAULT_STATUS);
     let got = match answer {
         Ok(got) => got,
-        Err(NoStatus { reason, message }) => return Answer::unknown(reason, message),
+        Err(EndpointError { reason, message }) => return Answer::unknown(reason, message),
     };
     let evidence = evidence::digest(&json!({"gate": "http", "url": spec.url, "wanted": wanted, "got": got}));
     if got == wanted {
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn only_the_status_that_is_wanted_passes() {
         use GateReason::{Answers, NoAnswer, Status};
-        let silent = || NoStatus { reason: NoAnswer, message: "example.org: closed".to_owned() };
+        let silent = || EndpointError { reason: NoAnswer, message: "example.org: closed".to_owned() };
         for (wanted, got, verdict, reason, message) in [
             (None, Ok(200), Verdict::Pass, Answers, "got 200"),
             (None, Ok(503), Verdict::Fail, Status, "got 503, wanted 200"),

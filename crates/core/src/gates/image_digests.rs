@@ -1,7 +1,7 @@
-//! Gate `imageDigests`: are all images on the approved list, by digest?
+//! Gate `imageDigests`: all images are on the approved list, by digest.
 //!
-//! Before restore of what is specified; later also of what runs, as a node's runtime reports it, since what is specified
-//! says nothing of what somebody put in its place.
+//! Before restore the gate checks the images in the specs; in later phases also the running images as the node's runtime reports them,
+//! since a spec does not prove what runs.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,16 @@ use kube::Resource;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
-use super::images::{self, Approved, NoList};
+use super::images::{self, Approved, ListError};
 use super::inventory::{Inventory, ObjectRef};
 use super::{Answer, Question, evidence};
 use crate::api::gate::ImageDigestsSpec;
 use crate::api::{GateReason, Phase};
 
-/// Returns the list of approved digests. `list`: the ConfigMap in the plan's namespace that the gate names, where it names one.
+/// Returns the list of approved digests. `list`: the ConfigMap in the plan's namespace that the gate names, if it names one.
 ///
 /// # Errors
-/// The Unknown that it is where there is no such list, or not a legible one.
+/// The verdict Unknown, if the list does not exist or is malformed.
 pub fn approved(
     spec: &ImageDigestsSpec,
     plan_namespace: &str,
@@ -42,52 +42,54 @@ pub fn approved(
     }
 }
 
-fn no_list(what: &str, error: NoList) -> Answer {
+fn no_list(what: &str, error: ListError) -> Answer {
     match error {
-        NoList::Malformed(message) => {
+        ListError::Malformed(message) => {
             Answer::unknown(GateReason::MalformedDigest, format!("{what}, {message}"))
         }
-        NoList::Empty => Answer::unknown(GateReason::ListEmpty, format!("{what} approves no digest at all")),
+        ListError::Empty => {
+            Answer::unknown(GateReason::ListEmpty, format!("{what} approves no digest at all"))
+        }
     }
 }
 
-/// One image somewhere.
+/// One image of an object.
 struct Image {
     object: ObjectRef,
-    /// `container web`, `volume data`.
+    /// What in the object names the image: `container web`, `volume data`.
     place: String,
-    seen: Seen,
+    source: ImageSource,
 }
 
-/// What was seen of an image.
-enum Seen {
-    /// A spec asks for it.
+/// Source of an image name.
+enum ImageSource {
+    /// A spec names it.
     Specified(String),
-    /// A node reports it; empty as long as it does not.
+    /// A node reports it. Empty until the node does.
     Running {
-        /// The runtime's name for what it runs.
+        /// Image ID that the runtime reports.
         image_id: String,
-        /// Has the container started?
+        /// Whether the container has started.
         started: bool,
     },
 }
 
 type Check = fn(&Image, &Approved) -> Option<Finding>;
 
-/// Asked in this order; the first that finds something wrong speaks for the image.
+/// Checks in order. The first finding of an image counts.
 const CHECKS: [Check; 4] = [is_pinned, is_approved, is_reported, running_is_approved];
 
 fn is_pinned(image: &Image, _: &Approved) -> Option<Finding> {
-    match &image.seen {
-        Seen::Specified(name) if images::pinned(name).is_none() => {
+    match &image.source {
+        ImageSource::Specified(name) if images::pinned(name).is_none() => {
             Finding::fail(GateReason::NotPinned, format!("'{name}' is not pinned by a sha256 digest"))
         }
-        Seen::Specified(_) | Seen::Running { .. } => None,
+        ImageSource::Specified(_) | ImageSource::Running { .. } => None,
     }
 }
 
 fn is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
-    let Seen::Specified(name) = &image.seen else { return None };
+    let ImageSource::Specified(name) = &image.source else { return None };
     let digest = images::pinned(name)?;
     if approved.contains(digest) {
         return None;
@@ -96,23 +98,23 @@ fn is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
 }
 
 fn is_reported(image: &Image, _: &Approved) -> Option<Finding> {
-    match &image.seen {
-        Seen::Running { image_id, started: false } if image_id.is_empty() => {
+    match &image.source {
+        ImageSource::Running { image_id, started: false } if image_id.is_empty() => {
             Finding::unknown(GateReason::InProgress, "has not started yet".to_owned())
         }
-        Seen::Running { image_id, started: true } if image_id.is_empty() => {
+        ImageSource::Running { image_id, started: true } if image_id.is_empty() => {
             Finding::unknown(GateReason::NoImageID, "its node does not report which image it runs".to_owned())
         }
-        Seen::Running { image_id, .. } if images::running(image_id).is_none() => Finding::unknown(
+        ImageSource::Running { image_id, .. } if images::running(image_id).is_none() => Finding::unknown(
             GateReason::MalformedImageID,
             format!("it runs '{image_id}', which holds no sha256 digest"),
         ),
-        Seen::Specified(_) | Seen::Running { .. } => None,
+        ImageSource::Specified(_) | ImageSource::Running { .. } => None,
     }
 }
 
 fn running_is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
-    let Seen::Running { image_id, .. } = &image.seen else { return None };
+    let ImageSource::Running { image_id, .. } = &image.source else { return None };
     let digest = images::running(image_id)?;
     if approved.contains(digest) {
         return None;
@@ -123,7 +125,7 @@ fn running_is_approved(image: &Image, approved: &Approved) -> Option<Finding> {
     )
 }
 
-/// Everything that counts, in order.
+/// Returns the images to check in a phase, in order.
 fn select(phase: Phase, inventory: &Inventory) -> Vec<Image> {
     let mut images = specified(inventory);
     if phase != Phase::BeforeRestore {
@@ -133,7 +135,7 @@ fn select(phase: Phase, inventory: &Inventory) -> Vec<Image> {
     images
 }
 
-/// Adds what an object's template specifies.
+/// Adds the images of an object's pod template.
 fn template<K: Resource<DynamicType = ()>>(images: &mut Vec<Image>, object: &K, spec: Option<&PodSpec>) {
     let object = ObjectRef::of(object);
     // A workload without a template is malformed; an image without a name says so.
@@ -141,11 +143,11 @@ fn template<K: Resource<DynamicType = ()>>(images: &mut Vec<Image>, object: &K, 
     images.extend(places.into_iter().map(|(place, image)| Image {
         object: object.clone(),
         place,
-        seen: Seen::Specified(image),
+        source: ImageSource::Specified(image),
     }));
 }
 
-/// What is specified: by every workload, and by every Pod that is nobody's work.
+/// Returns the specified images: those of every workload, and of every Pod that no listed workload owns.
 fn specified(inventory: &Inventory) -> Vec<Image> {
     let of = |template: &PodTemplateSpec| template.spec.clone();
     let of_job = |spec: &JobSpec| of(&spec.template);
@@ -160,7 +162,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
     for object in &inventory.daemon_sets {
         template(&mut images, object, object.spec.as_ref().and_then(|spec| of(&spec.template)).as_ref());
     }
-    // The ReplicaSets of a Deployment are its history.
+    // ReplicaSets of a Deployment are its history.
     for object in inventory.replica_sets.iter().filter(|object| !owners.has_owner_of(*object)) {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
@@ -169,7 +171,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
     }
-    // A CronJob's Job that has ended is history as well; one that has not was made from what the CronJob said then.
+    // A finished Job of a CronJob is history too. An unfinished one was created from the CronJob's spec at that time.
     for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !owners.has_owner_of(*job)) {
         template(&mut images, object, object.spec.as_ref().and_then(of_job).as_ref());
     }
@@ -186,7 +188,7 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
             images.extend(volumes.into_iter().map(|(place, image)| Image {
                 object: object.clone(),
                 place,
-                seen: Seen::Specified(image),
+                source: ImageSource::Specified(image),
             }));
         }
     }
@@ -200,13 +202,13 @@ fn is_ended(job: &Job) -> bool {
     })
 }
 
-/// May it still run?
+/// Returns whether any container of the Pod may still run.
 fn is_live(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// What a Pod runs: each container it should have, and each that its node speaks of.
+/// Returns the running images of a Pod: of each container in its spec, and of each that its node reports.
 fn running(pod: &Pod) -> Vec<Image> {
     let object = ObjectRef::of(pod);
     let status = pod.status.clone().unwrap_or_default();
@@ -219,7 +221,7 @@ fn running(pod: &Pod) -> Vec<Image> {
     let image = |name: &str, image_id: String, started: bool| Image {
         object: object.clone(),
         place: format!("container {name}"),
-        seen: Seen::Running { image_id, started },
+        source: ImageSource::Running { image_id, started },
     };
     let known: BTreeSet<&str> = reported.iter().map(|container| container.name.as_str()).collect();
     let mut images: Vec<Image> = reported
@@ -241,7 +243,7 @@ fn has_started(container: &ContainerStatus) -> bool {
     state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-/// Judges what is in the namespaces by the list of approved digests.
+/// Returns the gate's answer for an inventory and the approved digests.
 #[must_use]
 pub fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Answer {
     if let Some(namespace) = inventory.empty_namespace(&question.namespaces) {
@@ -266,12 +268,12 @@ pub fn judge(approved: &Approved, question: &Question, inventory: &Inventory) ->
     })
 }
 
-/// What the verdict rests on.
+/// Returns the evidence that the verdict is based on.
 fn basis(approved: &Approved, phase: Phase, images: &[Image]) -> Value {
     let seen = |image: &Image| {
-        let (field, value) = match &image.seen {
-            Seen::Specified(name) => ("image", name),
-            Seen::Running { image_id, .. } => ("imageID", image_id),
+        let (field, value) = match &image.source {
+            ImageSource::Specified(name) => ("image", name),
+            ImageSource::Running { image_id, .. } => ("imageID", image_id),
         };
         json!({
             "kind": image.object.kind,

@@ -1,4 +1,4 @@
-//! Images: what workloads specify, what Pods run, and the list of approved digests.
+//! Image names: those that workloads specify, those that Pods run, and the list of approved digests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,34 +7,34 @@ use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
 /// Approved digests, each `sha256:` and 64 hexadecimal digits in lower case.
 pub type Approved = BTreeSet<String>;
 
-/// Why there is no list of approved digests.
+/// Why a list of approved digests cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NoList {
-    /// What is no digest, and where it stands.
+pub enum ListError {
+    /// It contains an entry that is not a digest, with its position.
     Malformed(String),
-    /// It approves nothing.
+    /// It is empty.
     Empty,
 }
 
-/// Is it `sha256:` and 64 hexadecimal digits in lower case?
+/// Returns whether the text is `sha256:` and 64 lower-case hexadecimal digits.
 pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
-/// The list a plan holds itself.
-pub fn inline(digests: &[String]) -> Result<Approved, NoList> {
+/// Parses the list in a gate's spec.
+pub fn inline(digests: &[String]) -> Result<Approved, ListError> {
     if let Some((index, digest)) = digests.iter().enumerate().find(|(_, digest)| !is_digest(digest)) {
-        return Err(NoList::Malformed(format!("approved[{index}]: '{digest}' is no sha256 digest")));
+        return Err(ListError::Malformed(format!("approved[{index}]: '{digest}' is no sha256 digest")));
     }
     some(digests.iter().cloned().collect())
 }
 
-/// The list in a ConfigMap: every value holds digests, one a line; `#` begins a comment.
-pub fn from_config_map(config_map: &ConfigMap) -> Result<Approved, NoList> {
+/// Parses the list in a ConfigMap: every value holds digests, one per line; `#` begins a comment.
+pub fn from_config_map(config_map: &ConfigMap) -> Result<Approved, ListError> {
     if let Some(key) = config_map.binary_data.iter().flat_map(BTreeMap::keys).next() {
-        return Err(NoList::Malformed(format!("key {key} is binary")));
+        return Err(ListError::Malformed(format!("key {key} is binary")));
     }
     let mut approved = Approved::new();
     for (key, value) in config_map.data.iter().flatten() {
@@ -45,7 +45,7 @@ pub fn from_config_map(config_map: &ConfigMap) -> Result<Approved, NoList> {
             }
             if !is_digest(digest) {
                 let line = index + 1;
-                return Err(NoList::Malformed(format!(
+                return Err(ListError::Malformed(format!(
                     "key {key}, line {line}: '{digest}' is no sha256 digest"
                 )));
             }
@@ -55,24 +55,24 @@ pub fn from_config_map(config_map: &ConfigMap) -> Result<Approved, NoList> {
     some(approved)
 }
 
-fn some(approved: Approved) -> Result<Approved, NoList> {
-    if approved.is_empty() { Err(NoList::Empty) } else { Ok(approved) }
+fn some(approved: Approved) -> Result<Approved, ListError> {
+    if approved.is_empty() { Err(ListError::Empty) } else { Ok(approved) }
 }
 
-/// The digest an image is pinned by: `repository[:tag]@sha256:…`. None: a tag can come to mean something else.
+/// Returns the digest that pins an image: `repository[:tag]@sha256:…`. `None`: it is named by tag only, which may change its meaning.
 pub fn pinned(image: &str) -> Option<&str> {
     let (repository, digest) = image.rsplit_once('@')?;
     (!repository.is_empty() && is_digest(digest)).then_some(digest)
 }
 
-/// The digest in what a runtime says it runs: `repository@sha256:…` or `sha256:…`, perhaps after `docker-pullable://`.
+/// Returns the digest in an image ID of the runtime: `repository@sha256:…` or `sha256:…`, with or without `docker-pullable://`.
 pub fn running(image_id: &str) -> Option<&str> {
     let id = image_id.split_once("://").map_or(image_id, |(_, id)| id);
     let digest = id.rsplit_once('@').map_or(id, |(_, digest)| digest);
     is_digest(digest).then_some(digest)
 }
 
-/// Every image of a Pod's spec, with what in it asks for the image.
+/// Returns every image in a Pod's spec, with the container that names it.
 pub fn specified(spec: &PodSpec) -> Vec<(String, String)> {
     let image = |image: &Option<String>| image.clone().unwrap_or_default();
     let mut images: Vec<(String, String)> = Vec::new();
@@ -86,7 +86,7 @@ pub fn specified(spec: &PodSpec) -> Vec<(String, String)> {
     images
 }
 
-/// Every image that a Pod mounts as a volume. No status says by digest what was mounted.
+/// Returns every image that a Pod mounts as a volume. No status reports the digest that was mounted.
 pub fn volumes(spec: &PodSpec) -> Vec<(String, String)> {
     let image = |volume: &k8s_openapi::api::core::v1::Volume| {
         let source = volume.image.as_ref()?;

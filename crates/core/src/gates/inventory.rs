@@ -1,4 +1,4 @@
-//! What is in a service's namespaces, as the plan's account may see it.
+//! Objects in a service's namespaces, as read with the plan's account.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Resource;
 use kube::core::{Selector, SelectorExt};
 
-/// All workloads of some namespaces.
+/// Workloads and pods of some namespaces.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
     /// Deployments.
@@ -32,7 +32,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Returns the objects that may own others here.
+    /// Returns the objects that may own others in the inventory.
     #[must_use]
     pub fn owners(&self) -> Owners<'_> {
         let mut owners = Owners::default();
@@ -49,7 +49,7 @@ impl Inventory {
         owners
     }
 
-    /// Returns the first of the namespaces in which nothing at all was found.
+    /// Returns the first namespace without any object.
     #[must_use]
     pub fn empty_namespace<'a>(&self, namespaces: &'a [String]) -> Option<&'a str> {
         fn of<K: Resource>(objects: &[K]) -> impl Iterator<Item = &str> {
@@ -68,10 +68,10 @@ impl Inventory {
     }
 }
 
-/// The listed objects that may own others, by UID.
+/// Listed objects that may own others, by UID.
 ///
-/// An owner reference is text that whoever creates the object chooses. It counts only if it agrees in everything with a listed
-/// object of a kind that makes objects of the owned kind; otherwise the object is judged as a workload of its own.
+/// Any client may write an owner reference. It counts only if it matches a listed object in every field, and that object's kind creates
+/// objects of the owned kind; otherwise the object is checked as a workload of its own.
 #[derive(Debug, Default)]
 pub struct Owners<'a>(BTreeMap<&'a str, Owner<'a>>);
 
@@ -81,14 +81,14 @@ struct Owner<'a> {
     kind: String,
     namespace: &'a str,
     name: &'a str,
-    /// What the labels of an owned object match. `None`: the kind's controller decides by UID alone.
+    /// Selector that the labels of an owned object match. `None`: the kind's controller decides by UID alone.
     selector: Option<&'a LabelSelector>,
 }
 
-/// A group and a kind.
+/// Group and kind.
 type GroupKind = (&'static str, &'static str);
 
-/// Which built-in kinds make objects of which: the owned kind, then the kinds of its owner.
+/// Built-in kinds with the kinds that may own them.
 const MAKES: [(GroupKind, &[GroupKind]); 3] = [
     (("apps", "ReplicaSet"), &[("apps", "Deployment")]),
     (("batch", "Job"), &[("batch", "CronJob")]),
@@ -114,7 +114,7 @@ impl<'a> Owners<'a> {
         self.0.insert(uid, Owner { group, kind, namespace, name, selector });
     }
 
-    /// Returns whether a listed object made this one, so that judging that one is enough.
+    /// Returns whether a listed object owns this one, so that checking the owner suffices.
     pub fn has_owner_of<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
         let meta = object.meta();
         let own = (K::group(&()), K::kind(&()));
@@ -133,27 +133,27 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// A selector that is empty or cannot be read selects nothing: no controller adopts by one.
+/// Returns whether the selector matches. An empty or malformed selector matches nothing: no controller adopts by one.
 fn selects(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
     let Ok(selector) = Selector::try_from(selector.clone()) else { return false };
     !selector.selects_all() && selector.matches(meta.labels.as_ref().unwrap_or(&BTreeMap::new()))
 }
 
-/// One object as a person names it, and its UID.
+/// Reference to an object, with its UID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
-    /// Its kind.
+    /// Kind.
     pub kind: String,
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its UID.
+    /// UID.
     pub uid: String,
 }
 
 impl ObjectRef {
-    /// Returns what an object is referred to by.
+    /// Returns a reference to the object.
     pub fn of<K: Resource<DynamicType = ()>>(object: &K) -> Self {
         let meta = object.meta();
         Self {

@@ -1,4 +1,4 @@
-//! How far a workload is, by the rules that kstatus has published for the built-in kinds.
+//! Progress of a workload, by the rules that kstatus publishes for the built-in kinds.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -7,42 +7,42 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::GateReason;
 
-/// How far a workload is.
+/// Progress of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// What was asked for is there.
+    /// Everything that the spec asks for is there.
     Current,
-    /// Its own controller is still at it, or has not looked yet: nothing it says can be held against it.
+    /// The controller is still working on it, or has not observed the latest spec yet: the status proves nothing.
     Moving(String),
-    /// Its controller is done, and yet not all that was asked for is ready.
+    /// The controller has finished, but not all replicas are ready.
     Lacking(String),
-    /// It will not get there by itself.
+    /// It has failed, and does not recover without a change.
     Failed {
-        /// One word for it.
+        /// Reason.
         reason: GateReason,
-        /// Why.
+        /// Message.
         message: String,
     },
-    /// A Job that is told not to run.
+    /// A suspended Job.
     Suspended,
 }
 
-/// A workload's progress, and its replicas where it counts any.
+/// Progress of a workload, with its replicas if it has any.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct WorkloadStatus {
     pub progress: Progress,
     pub replicas: Option<Replicas>,
 }
 
-/// How many there should be, and how many are ready.
+/// Specified and ready replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replicas {
     pub specified: i32,
     pub ready: i32,
 }
 
-/// A Deployment's standing.
-pub fn deployment(object: &Deployment) -> Standing {
+/// Returns the status of a Deployment.
+pub fn deployment(object: &Deployment) -> WorkloadStatus {
     let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
     let updated = status.updated_replicas.unwrap_or(0);
@@ -50,7 +50,7 @@ pub fn deployment(object: &Deployment) -> Standing {
     let conditions = status.conditions.unwrap_or_default();
     let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
     let progressing = condition("Progressing");
-    // Without that condition (it has no deadline) there is nothing to tell a roll-out from a loss by.
+    // Without that condition (there is no deadline), a roll-out cannot be distinguished from a loss.
     let rolled_out = progressing.is_none_or(|condition| {
         condition.status == "True" && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
     });
@@ -74,11 +74,11 @@ pub fn deployment(object: &Deployment) -> Standing {
     } else {
         lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why)
     };
-    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+    WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }
 }
 
-/// A StatefulSet's standing.
-pub fn stateful_set(object: &StatefulSet) -> Standing {
+/// Returns the status of a StatefulSet.
+pub fn stateful_set(object: &StatefulSet) -> WorkloadStatus {
     let spec = object.spec.clone().unwrap_or_default();
     let specified = spec.replicas.unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
@@ -87,7 +87,7 @@ pub fn stateful_set(object: &StatefulSet) -> Standing {
     let strategy = spec.update_strategy.unwrap_or_default();
     let on_delete = strategy.type_.as_deref() == Some("OnDelete");
     let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or(0);
-    // Below the partition the old revision is meant to stay.
+    // Below the partition the old revision is intended.
     let to_update = if on_delete { 0 } else { specified.saturating_sub(partition).max(0) };
     let progress = if let Some(moving) = unsettled(&object.metadata, status.observed_generation) {
         moving
@@ -98,11 +98,11 @@ pub fn stateful_set(object: &StatefulSet) -> Standing {
     } else {
         lacking(specified, ready, status.available_replicas.unwrap_or(0), true, None)
     };
-    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+    WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }
 }
 
-/// A DaemonSet's standing. What it specifies is a Pod for each node that it fits.
-pub fn daemon_set(object: &DaemonSet) -> Standing {
+/// Returns the status of a DaemonSet. Its specified replicas are the nodes that it fits.
+pub fn daemon_set(object: &DaemonSet) -> WorkloadStatus {
     let status = object.status.clone().unwrap_or_default();
     let specified = status.desired_number_scheduled;
     let ready = status.number_ready;
@@ -119,14 +119,14 @@ pub fn daemon_set(object: &DaemonSet) -> Standing {
     } else if !on_delete && updated < specified {
         Progress::Moving(format!("{updated} of {specified} updated, {ready} ready"))
     } else {
-        // A node that comes or goes is everyday life; none ready at all is a loss.
+        // Nodes come and go, but no ready pod at all is a loss.
         lacking(specified, ready, status.number_available.unwrap_or(0), ready == 0, None)
     };
-    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+    WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }
 }
 
-/// A ReplicaSet's standing.
-pub fn replica_set(object: &ReplicaSet) -> Standing {
+/// Returns the status of a ReplicaSet.
+pub fn replica_set(object: &ReplicaSet) -> WorkloadStatus {
     let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
     let why = status
@@ -145,8 +145,8 @@ pub fn replica_set(object: &ReplicaSet) -> Standing {
     )
 }
 
-/// A ReplicationController's standing.
-pub fn replication_controller(object: &ReplicationController) -> Standing {
+/// Returns the status of a ReplicationController.
+pub fn replication_controller(object: &ReplicationController) -> WorkloadStatus {
     let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
     let why = status
@@ -165,7 +165,7 @@ pub fn replication_controller(object: &ReplicationController) -> Standing {
     )
 }
 
-/// The common end of the kinds that only count.
+/// Returns the status of a kind that only counts replicas.
 fn replicas(
     unsettled: Option<Progress>,
     specified: i32,
@@ -173,7 +173,7 @@ fn replicas(
     ready: Option<i32>,
     available: Option<i32>,
     why: Option<&str>,
-) -> Standing {
+) -> WorkloadStatus {
     let ready = ready.unwrap_or(0);
     let progress = unsettled.unwrap_or_else(|| {
         if created < specified {
@@ -182,11 +182,11 @@ fn replicas(
             lacking(specified, ready, available.unwrap_or(0), true, why)
         }
     });
-    Standing { progress, replicas: Some(Replicas { specified, ready }) }
+    WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }
 }
 
-/// A Job's standing: done or under way is current, as kstatus has it.
-pub fn job(object: &Job) -> Standing {
+/// Returns the status of a Job. By kstatus a running or completed Job is current.
+pub fn job(object: &Job) -> WorkloadStatus {
     let status = object.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let holds = |type_: &str| {
@@ -210,11 +210,11 @@ pub fn job(object: &Job) -> Standing {
     } else {
         Progress::Moving("has not started".to_owned())
     };
-    Standing { progress, replicas: None }
+    WorkloadStatus { progress, replicas: None }
 }
 
-/// A Pod's standing.
-pub fn pod(object: &Pod) -> Standing {
+/// Returns the status of a Pod.
+pub fn pod(object: &Pod) -> WorkloadStatus {
     let status = object.status.clone().unwrap_or_default();
     let condition =
         |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
@@ -242,7 +242,7 @@ pub fn pod(object: &Pod) -> Standing {
             }
         }
     };
-    Standing { progress, replicas: None }
+    WorkloadStatus { progress, replicas: None }
 }
 
 fn crashes(container: &ContainerStatus) -> bool {
@@ -250,8 +250,8 @@ fn crashes(container: &ContainerStatus) -> bool {
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
 }
 
-/// Says so while a status speaks of another object than the one that is there. Built-in controllers always write the
-/// generation they saw, so that none is one they have not seen.
+/// Returns `Moving` while the status belongs to an earlier generation. Built-in controllers always write the observed generation, so an
+/// absent one counts as not observed.
 fn unsettled(meta: &ObjectMeta, observed: Option<i64>) -> Option<Progress> {
     let generation = meta.generation.unwrap_or(0);
     if meta.deletion_timestamp.is_some() {
@@ -263,7 +263,7 @@ fn unsettled(meta: &ObjectMeta, observed: Option<i64>) -> Option<Progress> {
     }
 }
 
-/// The last of the rules: all are there; are they ready, and for long enough?
+/// Returns the last rule: all replicas exist; checks that they are ready and available.
 fn lacking(specified: i32, ready: i32, available: i32, settled: bool, why: Option<&str>) -> Progress {
     if ready >= specified && available >= specified {
         return Progress::Current;

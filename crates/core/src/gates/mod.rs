@@ -1,5 +1,5 @@
-//! Gates: one file for each type, which judges what was gathered by checks in a fixed order. What they are to a plan is told by
-//! [`crate::api::GATE_TYPES`]; the operator gathers.
+//! Gates: one file per type, which judges an inventory by checks in a fixed order. [`crate::api::GATE_TYPES`] lists the types; the
+//! operator reads the inventory.
 
 use std::collections::BTreeMap;
 
@@ -15,46 +15,46 @@ pub mod inventory;
 mod kstatus;
 pub mod workloads;
 
-/// All that a gate may know of what it is asked about.
+/// Input of a gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// Namespace of the plan.
     pub plan_namespace: String,
-    /// Namespaces of the service. Empty: it is an external system.
+    /// Namespaces of the service. Empty: an external system.
     pub namespaces: Vec<String>,
-    /// When it is asked.
+    /// Phase in which the gate is evaluated.
     pub phase: Phase,
-    /// What is asked.
+    /// The gate in the plan.
     pub spec: GateSpec,
-    /// By namespace, the UID of its Quarantine: only what that one recorded counts.
+    /// UID of the Quarantine of each namespace: only its records count.
     pub seals: BTreeMap<String, String>,
 }
 
-/// One answer of a gate.
+/// Answer of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it said.
+    /// Verdict.
     pub verdict: Verdict,
-    /// One word for why.
+    /// Reason.
     pub reason: GateReason,
-    /// Why, with the culprit's name.
+    /// Message, with the culprit's name.
     pub message: String,
-    /// Digest of what was judged: UIDs, the fields looked at, what was required.
+    /// Digest of what was evaluated: UIDs, the fields read, and the requirements.
     pub evidence: Option<String>,
 }
 
 impl Answer {
-    /// The gate passes, judged by `evidence`.
+    /// Returns a Pass, with the evidence.
     pub fn pass(reason: GateReason, message: impl Into<String>, evidence: String) -> Self {
         Self { verdict: Verdict::Pass, reason, message: message.into(), evidence: Some(evidence) }
     }
 
-    /// The gate fails, judged by `evidence`.
+    /// Returns a Fail, with the evidence.
     pub fn fail(reason: GateReason, message: impl Into<String>, evidence: String) -> Self {
         Self { verdict: Verdict::Fail, reason, message: message.into(), evidence: Some(evidence) }
     }
 
-    /// The gate cannot be judged.
+    /// Returns an Unknown.
     pub fn unknown(reason: GateReason, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Unknown, reason, message: message.into(), evidence: None }
     }

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::images;
 
 #[test]
-fn whatever_a_list_of_approved_digests_holds_it_is_read_or_refused() {
+fn any_digest_list_is_parsed_or_rejected() {
     let sound = json!({"metadata": {"name": "approved"}, "data": {"digests": format!("sha256:{}\n", "0a".repeat(32)), "more": ""}});
     let readable = fuzz_input::Readable::default();
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(String, Vec<u8>)>().for_each(

@@ -1,6 +1,6 @@
-//! Gate `workloads`: is every workload current, at no fewer ready replicas than were recorded when it was stopped?
+//! Gate `workloads`: every workload is up to date, with at least the number of ready replicas recorded when it was stopped.
 //!
-//! CronJobs and what they start are left out (a missed run is no sickness), and so are Jobs that the seal suspended.
+//! CronJobs and their Jobs are skipped, as a missed run is no failure, and so are Jobs that isolation suspended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,30 +10,30 @@ use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
 use super::inventory::{Inventory, ObjectRef, Owners};
-use super::kstatus::{self, Progress, Standing};
+use super::kstatus::{self, Progress, WorkloadStatus};
 use super::{Answer, Question, evidence};
 use crate::api::gate::WorkloadsSpec;
 use crate::api::{GateReason, Phase, RECORDED_ANNOTATION, SEAL_ANNOTATION};
 
-/// Answers where the gate belongs to another phase, so that there is nothing to gather.
+/// Returns the answer for a phase that the gate does not apply to, so that nothing has to be read.
 #[must_use]
 pub fn not_applicable(phase: Phase) -> Option<Answer> {
     let message = "before restore nothing runs: the workloads gate belongs to beforeRelease or continuous";
     (phase == Phase::BeforeRestore).then(|| Answer::unknown(GateReason::NotApplicable, message))
 }
 
-/// One workload that counts.
+/// A workload to check.
 struct Workload {
     object: ObjectRef,
     generation: i64,
-    /// The replicas this namespace's seal recorded; an error where that is no number.
+    /// Replicas that the namespace's seal recorded, or an error if the record is not a number.
     recorded: Option<Result<i32, String>>,
-    standing: Standing,
+    status: WorkloadStatus,
 }
 
 type Check = fn(&Workload, Phase) -> Option<Finding>;
 
-/// Asked in this order; the first that finds something wrong speaks for the workload.
+/// Checks in order. The first finding of a workload counts.
 const CHECKS: [Check; 6] =
     [record_is_legible, is_not_failed, is_not_empty, is_restored, stays_ready, is_current];
 
@@ -48,14 +48,14 @@ fn record_is_legible(workload: &Workload, _: Phase) -> Option<Finding> {
 }
 
 fn is_not_failed(workload: &Workload, _: Phase) -> Option<Finding> {
-    let Progress::Failed { reason, message } = &workload.standing.progress else { return None };
+    let Progress::Failed { reason, message } = &workload.status.progress else { return None };
     Finding::fail(*reason, message.clone())
 }
 
-/// Nothing specified is nothing shown.
+/// Zero replicas specified prove nothing.
 fn is_not_empty(workload: &Workload, _: Phase) -> Option<Finding> {
-    let replicas = workload.standing.replicas?;
-    if replicas.specified > 0 || matches!(workload.standing.progress, Progress::Moving(_)) {
+    let replicas = workload.status.replicas?;
+    if replicas.specified > 0 || matches!(workload.status.progress, Progress::Moving(_)) {
         return None;
     }
     match workload.recorded {
@@ -75,7 +75,7 @@ fn is_not_empty(workload: &Workload, _: Phase) -> Option<Finding> {
 }
 
 fn is_restored(workload: &Workload, _: Phase) -> Option<Finding> {
-    let specified = workload.standing.replicas?.specified;
+    let specified = workload.status.replicas?.specified;
     match workload.recorded {
         Some(Ok(recorded)) if specified < recorded => Finding::unknown(
             GateReason::FewerReplicas,
@@ -85,13 +85,13 @@ fn is_restored(workload: &Workload, _: Phase) -> Option<Finding> {
     }
 }
 
-/// What was recovered and no longer is has regressed. Growing beyond what was recorded takes its time and is none.
+/// A recovered workload that is no longer ready has regressed. Scaling beyond the recorded number takes time and is no regression.
 fn stays_ready(workload: &Workload, phase: Phase) -> Option<Finding> {
-    let Progress::Lacking(message) = &workload.standing.progress else { return None };
+    let Progress::Lacking(message) = &workload.status.progress else { return None };
     if phase != Phase::Continuous {
         return None;
     }
-    if let (Some(Ok(recorded)), Some(replicas)) = (&workload.recorded, workload.standing.replicas)
+    if let (Some(Ok(recorded)), Some(replicas)) = (&workload.recorded, workload.status.replicas)
         && replicas.ready >= *recorded
     {
         return None;
@@ -100,7 +100,7 @@ fn stays_ready(workload: &Workload, phase: Phase) -> Option<Finding> {
 }
 
 fn is_current(workload: &Workload, _: Phase) -> Option<Finding> {
-    match &workload.standing.progress {
+    match &workload.status.progress {
         Progress::Current => None,
         Progress::Moving(message) | Progress::Lacking(message) | Progress::Failed { message, .. } => {
             Finding::unknown(GateReason::InProgress, message.clone())
@@ -111,13 +111,13 @@ fn is_current(workload: &Workload, _: Phase) -> Option<Finding> {
     }
 }
 
-/// What of the inventory counts, and how many things were left out.
+/// Workloads to check, and the number of skipped objects.
 struct Selection {
     workloads: Vec<Workload>,
     left_out: usize,
 }
 
-/// Picks what the gate is about: what matches the labels and is not the work of something else that is here.
+/// Selects the workloads to check: those that match the labels and that no listed workload owns.
 struct Selector<'a> {
     labels: &'a BTreeMap<String, String>,
     seals: &'a BTreeMap<String, String>,
@@ -131,7 +131,7 @@ impl Selector<'_> {
         self.labels.iter().all(has) && !self.owners.has_owner_of(object)
     }
 
-    /// What the seal of the object's namespace recorded; a record of another seal is none.
+    /// Returns the record of the seal of the object's namespace. Records of other seals are ignored.
     fn record<'m>(&self, meta: &'m ObjectMeta) -> Option<&'m str> {
         let annotations = meta.annotations.as_ref()?;
         let seal = self.seals.get(meta.namespace.as_deref()?)?;
@@ -143,9 +143,9 @@ impl Selector<'_> {
     fn counted<K: Resource<DynamicType = ()>>(
         &self,
         objects: &[K],
-        standing: fn(&K) -> Standing,
+        status: fn(&K) -> WorkloadStatus,
     ) -> Vec<Workload> {
-        self.listed(objects, standing, |meta| {
+        self.listed(objects, status, |meta| {
             let record = self.record(meta)?;
             let count = record.trim().parse::<i32>().ok().filter(|count| *count >= 0);
             Some(count.ok_or_else(|| record.to_owned()))
@@ -155,22 +155,22 @@ impl Selector<'_> {
     fn uncounted<K: Resource<DynamicType = ()>>(
         &self,
         objects: &[K],
-        standing: fn(&K) -> Standing,
+        status: fn(&K) -> WorkloadStatus,
     ) -> Vec<Workload> {
-        self.listed(objects, standing, |_| None)
+        self.listed(objects, status, |_| None)
     }
 
     fn listed<K: Resource<DynamicType = ()>>(
         &self,
         objects: &[K],
-        standing: fn(&K) -> Standing,
+        status: fn(&K) -> WorkloadStatus,
         recorded: impl Fn(&ObjectMeta) -> Option<Result<i32, String>>,
     ) -> Vec<Workload> {
         let workload = |object: &K| Workload {
             object: ObjectRef::of(object),
             generation: object.meta().generation.unwrap_or(0),
             recorded: recorded(object.meta()),
-            standing: standing(object),
+            status: status(object),
         };
         objects.iter().filter(|object| self.takes(*object)).map(workload).collect()
     }
@@ -196,7 +196,7 @@ fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> S
         .collect();
     let before = workloads.len();
     workloads.retain(|workload| {
-        workload.standing.progress != Progress::Suspended || !sealed.contains(workload.object.uid.as_str())
+        workload.status.progress != Progress::Suspended || !sealed.contains(workload.object.uid.as_str())
     });
     let cron_jobs = inventory.cron_jobs.iter().filter(|object| selector.takes(*object)).count();
     let left_out = before - workloads.len() + cron_jobs;
@@ -204,7 +204,7 @@ fn select(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> S
     Selection { workloads, left_out }
 }
 
-/// Judges what is in the namespaces.
+/// Returns the gate's answer for an inventory.
 #[must_use]
 pub fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -> Answer {
     let Selection { workloads, left_out } = select(spec, question, inventory);
@@ -213,7 +213,7 @@ pub fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -
         1 => " (besides 1 CronJob or suspended Job, left out)".to_owned(),
         count => format!(" (besides {count} CronJobs or suspended Jobs, left out)"),
     };
-    // With labels it is the plan's author who says where something is to be found.
+    // With labels the plan's author chooses where workloads are expected.
     if spec.match_labels.is_empty()
         && let Some(namespace) = inventory.empty_namespace(&question.namespaces)
     {
@@ -241,10 +241,10 @@ pub fn judge(spec: &WorkloadsSpec, question: &Question, inventory: &Inventory) -
     })
 }
 
-/// What the verdict rests on.
+/// Returns the evidence that the verdict is based on.
 fn basis(spec: &WorkloadsSpec, phase: Phase, workloads: &[Workload]) -> Value {
     let seen = |workload: &Workload| {
-        let replicas = workload.standing.replicas;
+        let replicas = workload.status.replicas;
         json!({
             "kind": workload.object.kind,
             "namespace": workload.object.namespace,
@@ -254,7 +254,7 @@ fn basis(spec: &WorkloadsSpec, phase: Phase, workloads: &[Workload]) -> Value {
             "specified": replicas.map(|replicas| replicas.specified),
             "ready": replicas.map(|replicas| replicas.ready),
             "recorded": workload.recorded.as_ref().and_then(|recorded| recorded.as_ref().ok()),
-            "current": workload.standing.progress == Progress::Current,
+            "current": workload.status.progress == Progress::Current,
         })
     };
     json!({

@@ -1,4 +1,4 @@
-//! Where the cluster's API servers say that they are: the EndpointSlices of `default/kubernetes`, which they write themselves.
+//! Addresses of the cluster's API servers, from the EndpointSlices of `default/kubernetes`, which the API servers write themselves.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 /// Label of the EndpointSlices of `default/kubernetes`.
 pub const LABEL: &str = "kubernetes.io/service-name=kubernetes";
 
-/// Every address at every port of its slice. One without a port, or by a name only, is none.
+/// Returns every address at every port of each slice. Slices without a port, and FQDN endpoints, are skipped.
 #[must_use]
 pub fn addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> BTreeSet<SocketAddr> {
     let of = |slice: &EndpointSlice| {
@@ -29,7 +29,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn api_servers_are_the_addresses_of_all_slices_each_at_its_own_ports() {
+    fn api_server_addresses_come_from_all_slices_and_ports() {
         let slice = |family: &str, addresses: &[&[&str]], ports: Value| -> EndpointSlice {
             let endpoints: Vec<_> = addresses.iter().map(|all| json!({"addresses": all})).collect();
             let value = json!({"addressType": family, "endpoints": endpoints, "ports": ports});

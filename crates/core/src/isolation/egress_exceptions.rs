@@ -1,5 +1,5 @@
-//! Egress exceptions of a clean room: services of the cluster itself that its pods may connect to, by opt-in in the plan. What cannot be
-//! found is not let through, and the status says so.
+//! Egress exceptions of a clean room: cluster services that its pods may connect to, as the plan allows. A service that is not found gets
+//! no exception, and the status says so.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,23 +17,23 @@ use super::api_servers;
 use super::controls::network::pods_of;
 use crate::api::ClusterService;
 
-/// Where the cluster's DNS runs.
+/// Namespace of the cluster's DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
-/// Label that the cluster's DNS bears, Service and pods, whatever it is called.
+/// Label of the cluster's DNS, on the Service and the pods.
 pub const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
-/// DaemonSet, and label of its pods, of the DNS cache that runs on each node.
+/// Name of the DaemonSet of NodeLocal DNSCache, and its pods' label value.
 pub const NODE_LOCAL: &str = "node-local-dns";
-/// As many addresses as a rule names.
+/// Maximum number of addresses in a rule.
 const ADDRESSES: usize = 32;
 
-/// One exception, found or not.
+/// One egress exception.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EgressException {
-    /// What the plan opts into.
+    /// Cluster service that the plan allows.
     pub service: ClusterService,
-    /// What lets it through. `None`: it was not found, and is not let through.
+    /// Egress rule. `None`: the service was not found, and is not allowed.
     pub rule: Option<NetworkPolicyEgressRule>,
-    /// Where it goes, or what was not found.
+    /// Destination, or what was not found, as a message.
     pub words: String,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for EgressException {
     }
 }
 
-/// Returns the exception for the cluster's DNS: to its pods and, where there is one, to the cache on the node.
+/// Returns the exception for the cluster's DNS: to its pods and, if deployed, to the cache on the node.
 #[must_use]
 pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     let service = ClusterService::Dns;
@@ -60,7 +60,7 @@ pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     let mut words = format!("port 53 of pods labelled {key}={value} in {DNS_NAMESPACE}");
     if let Some(cache) = cache {
         to.push(pods_of(vec![DNS_NAMESPACE.to_owned()], Some((key, NODE_LOCAL))));
-        // Pods reach it at the address of the DNS itself, too.
+        // Pods also reach the cache at the address of the DNS Service.
         let own = services.iter().filter_map(|s| s.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok());
         let addresses: BTreeSet<IpAddr> = listening(cache).into_iter().chain(own).collect();
         to.extend(addresses.iter().take(ADDRESSES).map(one));
@@ -74,7 +74,7 @@ pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     }
 }
 
-/// The addresses on the node at which the DNS cache listens: link-local ones only, so that no other is let through by it.
+/// Returns the node addresses at which the DNS cache listens. Only link-local ones count, so that the exception allows no other.
 fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
     let pods = cache.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let arguments: Vec<&str> = pods
@@ -94,11 +94,11 @@ fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Returns the exception for the API server: to the addresses at which it says that it is.
+/// Returns the exception for the API server: to the addresses in its EndpointSlices.
 #[must_use]
 pub fn api_server(slices: &[EndpointSlice]) -> EgressException {
     let service = ClusterService::ApiServer;
-    // Without a port a rule would let all of them through.
+    // A rule without ports would allow all ports.
     let found = api_servers::addresses(slices);
     let addresses: BTreeSet<IpAddr> = found.iter().map(SocketAddr::ip).collect();
     let ports: BTreeSet<i32> = found.iter().map(|at| at.port().into()).collect();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_on_the_node_is_reached_at_its_link_local_address_and_at_that_of_the_dns() {
+    fn node_dns_cache_is_allowed_at_link_local_and_dns_addresses() {
         let cache: DaemonSet = read(json!({"metadata": {"name": "node-local-dns"}, "spec": {
             "selector": {}, "template": {"spec": {"containers": [
                 {"name": "node-cache", "args": ["-localip", "169.254.20.10,10.96.0.10,203.0.113.9", "-conf", "/etc/Corefile"]}]}},
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_not_let_through_and_that_is_said() {
+    fn missing_service_gets_no_exception_and_is_reported() {
         let portless = read(json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.1"]}]}));
         for (exception, name) in

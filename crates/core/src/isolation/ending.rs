@@ -1,40 +1,40 @@
-//! Is the deletion of a Quarantine a release? Admission asked whoever deletes one; but the deletion of its kind, the
-//! CustomResourceDefinition, marks every Quarantine as deleted without asking anybody.
+//! Whether the deletion of a Quarantine is a release. Admission checks the right of a person who deletes one. Deleting the
+//! CustomResourceDefinition marks every Quarantine as deleted without any such check.
 
-/// What was read of the CustomResourceDefinition of Quarantines.
+/// Observed state of the CustomResourceDefinition of Quarantines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KindState {
-    /// It is there, and is not being deleted.
+pub enum CrdState {
+    /// It exists, and is not being deleted.
     Served,
     /// It is being deleted.
     Terminating,
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It could not be read, and why.
+    /// It could not be read, with the reason.
     Unknown(String),
 }
 
-/// What the deletion of a Quarantine means.
+/// Meaning of the deletion of a Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It is not being deleted.
+pub enum DeletionMeaning {
+    /// The Quarantine is not being deleted.
     None,
-    /// Somebody who may release it deleted it.
+    /// A person with the right to release deleted it.
     Release,
-    /// It stays isolated: why.
+    /// The namespace stays isolated, with the reason.
     Keep(String),
 }
 
-/// Returns what the deletion of a Quarantine means, by the state of its kind.
+/// Returns the meaning of the deletion of a Quarantine, given the state of its CustomResourceDefinition.
 #[must_use]
-pub fn ending(kind: KindState) -> Ending {
-    Ending::Keep(match kind {
-        KindState::Served => return Ending::Release,
-        KindState::Terminating => {
-            "its kind is being deleted, which asked nobody who may release it".to_owned()
+pub fn deletion_meaning(kind: CrdState) -> DeletionMeaning {
+    DeletionMeaning::Keep(match kind {
+        CrdState::Served => return DeletionMeaning::Release,
+        CrdState::Terminating => {
+            "its CustomResourceDefinition is being deleted, which checks no right to release".to_owned()
         }
-        KindState::Missing => "its kind is not there any more".to_owned(),
-        KindState::Unknown(why) => format!("whether its kind is being deleted is not known: {why}"),
+        CrdState::Missing => "its kind is not there any more".to_owned(),
+        CrdState::Unknown(why) => format!("whether its kind is being deleted is not known: {why}"),
     })
 }
 
@@ -44,10 +44,10 @@ mod tests {
 
     #[test]
     fn deletion_is_a_release_only_where_its_kind_is_known_to_stay() {
-        assert_eq!(ending(KindState::Served), Ending::Release);
-        for kind in [KindState::Terminating, KindState::Missing, KindState::Unknown("no answer".into())] {
+        assert_eq!(deletion_meaning(CrdState::Served), DeletionMeaning::Release);
+        for kind in [CrdState::Terminating, CrdState::Missing, CrdState::Unknown("no answer".into())] {
             let text = format!("{kind:?}");
-            assert!(matches!(ending(kind), Ending::Keep(_)), "{text}");
+            assert!(matches!(deletion_meaning(kind), DeletionMeaning::Keep(_)), "{text}");
         }
     }
 }

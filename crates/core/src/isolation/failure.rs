@@ -1,37 +1,37 @@
-//! Why a control could not be enforced, for people: who refused, and who can clear it, with the command.
+//! Why a control could not be enforced: the culprit, who can clear it, and the command.
 
 use kube::core::Status;
 
-/// Who kept a write from being made.
+/// Component that denied or prevented a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Culprit {
-    /// An admission webhook of this name, which refused or did not answer.
+    /// An admission webhook of this name denied the request, or could not be called.
     Webhook(String),
     /// A ResourceQuota of this name.
     Quota(String),
     /// A ValidatingAdmissionPolicy of this name.
     Policy(String),
-    /// RBAC: the operator's account lacks a right.
+    /// RBAC: the operator's account lacks a permission.
     Rights,
-    /// The API server, or the way there.
+    /// The API server, or the network to it.
     ApiServer,
 }
 
-/// The part of a text between two others.
+/// Returns the part of a text between two others.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
     let (found, _) = rest.split_once(after)?;
     (!found.is_empty()).then_some(found)
 }
 
-/// The admission webhook that refused a request or did not answer, by what the API server said.
+/// Returns the admission webhook that denied a request or could not be called, from the API server's message.
 fn webhook(message: &str) -> Option<&str> {
     between(message, "failed calling webhook \"", "\"")
         .or_else(|| between(message, "admission webhook \"", "\" denied the request"))
 }
 
-/// Who refused somebody else's request, such as a controller's pods, where a message repeats the API server's words. `None`: nobody
-/// is named, or somebody whom the message leaves in no doubt.
+/// Returns who denied another client's request, such as that of a pod's controller, from a message that repeats the API server's. `None`:
+/// the message names nobody, or names the culprit clearly already.
 #[must_use]
 pub fn repeated_culprit(message: &str) -> Option<Culprit> {
     let quota = || between(message, "exceeded quota: ", ",");
@@ -42,7 +42,7 @@ pub fn repeated_culprit(message: &str) -> Option<Culprit> {
         .or_else(|| policy().map(|name| Culprit::Policy(name.to_owned())))
 }
 
-/// Returns who refused a call, by what the API server said. `None`: it said nothing.
+/// Returns who denied a call, from the API server's answer. `None`: there was no answer.
 #[must_use]
 pub fn culprit(status: Option<&Status>) -> Culprit {
     let Some(status) = status else { return Culprit::ApiServer };
@@ -64,27 +64,27 @@ pub fn culprit(status: Option<&Status>) -> Culprit {
     Culprit::ApiServer
 }
 
-/// Did a quota of the namespace refuse a write?
+/// Returns whether a quota of the namespace denied the write.
 #[must_use]
 pub fn is_quota_exceeded(status: &Status) -> bool {
     status.code == 403
         && (status.message.contains("exceeded quota") || status.message.contains("status unknown for quota"))
 }
 
-/// Is there no room left in a network policy for two requirements more?
+/// Returns whether the API server found the network policy too large for two more requirements.
 #[must_use]
 pub fn is_too_large(status: &Status) -> bool {
     status.code == 413 || status.message.contains("too large") || status.message.contains("Too long")
 }
 
-/// Is there no room left on a workload for the record?
+/// Returns whether the API server found no space for the record on the workload.
 #[must_use]
 pub const fn has_no_room(status: &Status) -> bool {
     matches!(status.code, 413 | 422)
 }
 
-/// What is said of a failure: culprit first, then who clears it and how, then the API server's own words. `configuration`: kind and
-/// name of the configuration that a webhook stands in, where that is known.
+/// Returns the message of a failure: the culprit, who clears it and how, then the API server's own message. `configuration`: kind and
+/// name of the webhook's configuration, if known.
 #[must_use]
 pub fn explain(error: &dyn std::fmt::Display, culprit: &Culprit, configuration: Option<&str>) -> String {
     let who = match culprit {

@@ -1,87 +1,86 @@
-//! GitOps objects elsewhere that deliver into an isolated namespace. The fence refuses what they write in any case. They are
-//! suspended too, so that they do not fail for ever, but only where all they carry is isolated: whatever else hangs on one
-//! goes on.
+//! GitOps objects in other namespaces that deploy into an isolated namespace. The fence denies their writes in any case. They are also
+//! suspended, so that they do not fail continuously, but only if everything they deploy into is isolated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::controls::identity::Mark;
+use super::controls::identity::SealMark;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{Deliverer, DelivererState};
 use crate::api::{EVIDENCE_ANNOTATION, GROUP, Isolation, OPERATOR_NAMESPACE, Quarantine, SEAL_ANNOTATION};
 
-/// Annotation on what we suspended: what its spec said before.
+/// Annotation on a suspended object: the previous value in its spec.
 pub const WAS_ANNOTATION: &str = "resurgam.dev/was";
-/// As many as a status holds, and the length of a message there.
+/// Maximum number of entries in a status, and maximum length of a message.
 const LIMITS: (usize, usize) = (64, 512);
-/// Namespaces and kinds named in a message.
+/// Maximum number of namespaces and kinds in a message.
 const NAMED: usize = 5;
 
-/// The kinds that deliver: group and kind.
+/// Group and kind of the supported GitOps objects.
 pub const KINDS: [(&str, &str); 3] = [
     ("kustomize.toolkit.fluxcd.io", "Kustomization"),
     ("helm.toolkit.fluxcd.io", "HelmRelease"),
     ("argoproj.io", "Application"),
 ];
 
-/// A GitOps object, and what it says of what it delivers.
+/// A GitOps object, and what it deploys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitOpsSource {
     /// `Kustomization`, `HelmRelease` or `Application`.
     pub kind: String,
-    /// Where the object itself is.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
-    /// Namespaces that it says it delivers into.
+    /// Namespaces that it deploys into.
     pub into: BTreeSet<String>,
-    /// Namespaces, as objects, that it carries.
+    /// Namespaces, as objects, that it contains.
     owns: BTreeSet<String>,
-    /// Kinds of the whole cluster that it carries.
+    /// Cluster-scoped kinds that it contains.
     cluster: BTreeSet<String>,
-    /// It carries something of ours.
+    /// Whether it contains an object of ours.
     recovery: bool,
-    /// It lists what it has delivered.
+    /// Whether it has an inventory of what it deployed.
     listed: bool,
-    run: Run,
-    /// Seal and evidence of whoever of us suspended it.
+    run: Automation,
+    /// Seal and evidence digest of the sealing that suspended it.
     mark: Option<(String, String)>,
-    /// What its spec says of when it delivers, if it would deliver by itself.
+    /// Field of its spec that controls automatic deployment, if that is on.
     was: Value,
 }
 
-/// Does it deliver by itself?
+/// Whether the object deploys automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
+enum Automation {
     /// It does.
     Yes,
     /// It is suspended.
     Suspended,
-    /// Only when somebody tells it to.
+    /// Only when a person triggers it.
     ByHand,
 }
 
-/// One object that something carries.
-struct Carried<'a> {
+/// One entry of an inventory.
+struct InventoryEntry<'a> {
     group: &'a str,
     kind: &'a str,
     namespace: &'a str,
     name: &'a str,
 }
 
-/// What else is isolated, and where plans are: what a GitOps object is judged by.
+/// Isolated namespaces and namespaces of plans, by which a GitOps object is judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
-    /// Namespaces with a Quarantine that is not open, and the UID and evidence of it.
+pub struct GitOpsContext {
+    /// Namespaces with a Quarantine that is not open, with its UID and evidence digest.
     pub isolated: BTreeMap<String, (String, String)>,
     /// Namespaces of RecoveryPlans.
     pub plans: BTreeSet<String>,
 }
 
-impl Surroundings {
-    /// From all Quarantines that can be read, and the namespaces of RecoveryPlans.
+impl GitOpsContext {
+    /// Returns the context from all Quarantines that can be decoded and the namespaces of RecoveryPlans.
     #[must_use]
     pub fn new<'a>(
         quarantines: impl IntoIterator<Item = &'a Quarantine>,
@@ -90,7 +89,7 @@ impl Surroundings {
         let isolated = quarantines.into_iter().filter_map(|quarantine| {
             let level = quarantine.status.as_ref().and_then(|status| status.isolation)?;
             let isolated = level != Isolation::Open && quarantine.metadata.deletion_timestamp.is_none();
-            let Mark { seal, evidence } = Mark::of(quarantine);
+            let SealMark { seal, evidence } = SealMark::of(quarantine);
             isolated.then(|| (quarantine.name_any(), (seal, evidence)))
         });
         Self { isolated: isolated.collect(), plans: plans.into_iter().collect() }
@@ -105,16 +104,16 @@ fn items<'a>(object: &'a Value, pointer: &str) -> Option<&'a Vec<Value>> {
     object.pointer(pointer).and_then(Value::as_array)
 }
 
-/// An entry of Flux's inventories: `<namespace>_<name>_<group>_<kind>`, the namespace empty for what belongs to the cluster.
-fn inventory(id: &str) -> Option<Carried<'_>> {
+/// Parses an entry of a Flux inventory: `<namespace>_<name>_<group>_<kind>`, with an empty namespace for cluster-scoped objects.
+fn inventory(id: &str) -> Option<InventoryEntry<'_>> {
     let (namespace, rest) = id.split_once('_')?;
     let (rest, kind) = rest.rsplit_once('_')?;
     let (name, group) = rest.rsplit_once('_')?;
-    Some(Carried { group, kind, namespace, name })
+    Some(InventoryEntry { group, kind, namespace, name })
 }
 
 impl GitOpsSource {
-    /// Reads what one object delivers. `None`: that goes to another cluster.
+    /// Reads what an object deploys. `None`: it deploys to another cluster.
     #[must_use]
     pub fn from_object(kind: &str, object: &Value) -> Option<Self> {
         let at = |pointer: &str| text(object, pointer);
@@ -129,7 +128,7 @@ impl GitOpsSource {
             cluster: BTreeSet::new(),
             recovery: false,
             listed: false,
-            run: Run::Yes,
+            run: Automation::Yes,
             mark: annotation(SEAL_ANNOTATION).map(|seal| {
                 (seal.to_owned(), annotation(EVIDENCE_ANNOTATION).unwrap_or_default().to_owned())
             }),
@@ -144,7 +143,7 @@ impl GitOpsSource {
             let resources = items(object, "/status/resources");
             found.listed = resources.is_some();
             for resource in resources.into_iter().flatten() {
-                found.carries(&Carried {
+                found.carries(&InventoryEntry {
                     group: text(resource, "/group"),
                     kind: text(resource, "/kind"),
                     namespace: text(resource, "/namespace"),
@@ -154,7 +153,7 @@ impl GitOpsSource {
             let automated = object.pointer("/spec/syncPolicy/automated").filter(|a| !a.is_null());
             found.was = json!({"automated": automated});
             if automated.is_none_or(|a| a["enabled"] == json!(false)) {
-                found.run = if found.mark.is_some() { Run::Suspended } else { Run::ByHand };
+                found.run = if found.mark.is_some() { Automation::Suspended } else { Automation::ByHand };
             }
         } else {
             if object.pointer("/spec/kubeConfig").is_some_and(|config| !config.is_null()) {
@@ -177,14 +176,14 @@ impl GitOpsSource {
             }
             found.was = json!({"suspend": false});
             if object.pointer("/spec/suspend") == Some(&json!(true)) {
-                found.run = Run::Suspended;
+                found.run = Automation::Suspended;
             }
         }
         found.into.remove("");
         Some(found)
     }
 
-    fn carries(&mut self, carried: &Carried<'_>) {
+    fn carries(&mut self, carried: &InventoryEntry<'_>) {
         self.recovery |= carried.group == GROUP;
         if !carried.namespace.is_empty() {
             self.into.insert(carried.namespace.to_owned());
@@ -195,24 +194,26 @@ impl GitOpsSource {
         }
     }
 
-    /// Does it deliver into this namespace?
+    /// Returns whether it deploys into this namespace.
     #[must_use]
     pub fn reaches(&self, namespace: &str) -> bool {
         self.into.contains(namespace) || self.owns.contains(namespace)
     }
 
-    /// Returns what is to be done about it, and what to say of it.
+    /// Returns the action for this object, with its message.
     #[must_use]
-    pub fn judge(&self, around: &Surroundings) -> (Verdict, String) {
-        let left = |why: String| (Verdict::Leave, why);
+    pub fn judge(&self, around: &GitOpsContext) -> (GitOpsAction, String) {
+        let left = |why: String| (GitOpsAction::Leave, why);
         match (self.run, &self.mark) {
-            (Run::Suspended, Some(_)) => return (Verdict::Suspended, "by us; people resume it".to_owned()),
-            (Run::Suspended, None) => return (Verdict::Suspended, "by somebody else".to_owned()),
-            (Run::ByHand, _) => return left("it delivers only when somebody tells it to".to_owned()),
-            (Run::Yes, Some(mark)) if around.isolated.values().any(|live| live == mark) => {
-                return left("suspended by us, and resumed by somebody".to_owned());
+            (Automation::Suspended, Some(_)) => {
+                return (GitOpsAction::Suspended, "by us; people resume it".to_owned());
             }
-            (Run::Yes, _) => {}
+            (Automation::Suspended, None) => return (GitOpsAction::Suspended, "by a person".to_owned()),
+            (Automation::ByHand, _) => return left("it deploys only when a person triggers it".to_owned()),
+            (Automation::Yes, Some(mark)) if around.isolated.values().any(|live| live == mark) => {
+                return left("suspended by the operator, and resumed by a person".to_owned());
+            }
+            (Automation::Yes, _) => {}
         }
         let ours = |namespace: &&String| {
             namespace.as_str() == OPERATOR_NAMESPACE || around.plans.contains(namespace.as_str())
@@ -234,10 +235,10 @@ impl GitOpsSource {
                 some("kind", self.cluster.iter())
             ));
         }
-        (Verdict::Suspend, "by us; people resume it".to_owned())
+        (GitOpsAction::Suspend, "by us; people resume it".to_owned())
     }
 
-    /// Returns the merge patch that suspends it, with what its spec said and whose isolation it is for.
+    /// Returns the merge patch that suspends it, with the previous value and the sealing.
     #[must_use]
     pub fn suspend(&self, version: Option<&str>, seal: &str, evidence: &str) -> Value {
         let spec = if self.kind == "Application" {
@@ -251,7 +252,7 @@ impl GitOpsSource {
         json!({"metadata": {"resourceVersion": version, "annotations": annotations}, "spec": spec})
     }
 
-    /// Returns it as the status has it.
+    /// Returns its entry in the status.
     #[must_use]
     pub fn report(&self, state: DelivererState, message: &str) -> Deliverer {
         Deliverer {
@@ -264,14 +265,14 @@ impl GitOpsSource {
     }
 }
 
-/// What is to be done about one.
+/// Action for a GitOps object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing: it is suspended.
+pub enum GitOpsAction {
+    /// None: it is suspended already.
     Suspended,
-    /// It is to be suspended.
+    /// Suspend it.
     Suspend,
-    /// It is left as it is, and refused in the namespace.
+    /// Leave it running. The fence denies its writes in the namespace.
     Leave,
 }
 
@@ -284,7 +285,7 @@ fn some<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> String {
     format!("{what}{plural} {shown}{rest}")
 }
 
-/// Returns what the status says of a kind that could not be read: nobody knows what its objects deliver.
+/// Returns the status entry of a kind that could not be listed: it is not known what its objects deploy.
 #[must_use]
 pub fn unreadable(kind: &str, error: &str) -> Deliverer {
     Deliverer {
@@ -296,7 +297,7 @@ pub fn unreadable(kind: &str, error: &str) -> Deliverer {
     }
 }
 
-/// Returns them in a steady order, and no more than a status holds.
+/// Returns the entries in a stable order, truncated to the maximum of a status.
 #[must_use]
 pub fn bounded(mut all: Vec<Deliverer>) -> Vec<Deliverer> {
     all.sort();

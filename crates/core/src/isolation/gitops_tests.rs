@@ -1,8 +1,8 @@
 use super::*;
 
-fn around() -> Surroundings {
+fn around() -> GitOpsContext {
     let of = |name: &str| (name.to_owned(), (format!("seal-of-{name}"), "sha256:now".to_owned()));
-    Surroundings {
+    GitOpsContext {
         isolated: [of("library-db"), of("library-web")].into(),
         plans: ["recovery".to_owned()].into(),
     }
@@ -17,7 +17,7 @@ fn kustomization(spec: Value, ids: &[&str]) -> GitOpsSource {
     GitOpsSource::from_object("Kustomization", &object).unwrap()
 }
 
-fn verdict(found: &GitOpsSource) -> (Verdict, String) {
+fn verdict(found: &GitOpsSource) -> (GitOpsAction, String) {
     found.judge(&around())
 }
 
@@ -25,20 +25,20 @@ const WEB: &str = "library-web_web_apps_Deployment";
 
 #[test]
 fn only_what_carries_nothing_but_what_is_isolated_is_suspended() {
-    let cases: [(&[&str], Verdict, &str); 9] = [
-        (&[WEB], Verdict::Suspend, "by us"),
-        (&[WEB, "library-db_db_apps_StatefulSet", "_library-db__Namespace"], Verdict::Suspend, "by us"),
-        (&[WEB, "museum_web_apps_Deployment"], Verdict::Leave, "it also carries namespace museum"),
-        (&[WEB, "_museum__Namespace"], Verdict::Leave, "it also carries namespace museum"),
+    let cases: [(&[&str], GitOpsAction, &str); 9] = [
+        (&[WEB], GitOpsAction::Suspend, "by us"),
+        (&[WEB, "library-db_db_apps_StatefulSet", "_library-db__Namespace"], GitOpsAction::Suspend, "by us"),
+        (&[WEB, "museum_web_apps_Deployment"], GitOpsAction::Leave, "it also carries namespace museum"),
+        (&[WEB, "_museum__Namespace"], GitOpsAction::Leave, "it also carries namespace museum"),
         (
             &[WEB, "_web_rbac.authorization.k8s.io_ClusterRole"],
-            Verdict::Leave,
+            GitOpsAction::Leave,
             "the whole cluster, kind ClusterRole",
         ),
-        (&[WEB, "_disk__PersistentVolume"], Verdict::Leave, "the whole cluster, kind PersistentVolume"),
-        (&[WEB, "_library-web_resurgam.dev_Quarantine"], Verdict::Leave, "the recovery itself"),
-        (&[WEB, "recovery_approved__ConfigMap"], Verdict::Leave, "the recovery itself"),
-        (&[WEB, "resurgam-system_operator_apps_Deployment"], Verdict::Leave, "the recovery itself"),
+        (&[WEB, "_disk__PersistentVolume"], GitOpsAction::Leave, "the whole cluster, kind PersistentVolume"),
+        (&[WEB, "_library-web_resurgam.dev_Quarantine"], GitOpsAction::Leave, "the recovery itself"),
+        (&[WEB, "recovery_approved__ConfigMap"], GitOpsAction::Leave, "the recovery itself"),
+        (&[WEB, "resurgam-system_operator_apps_Deployment"], GitOpsAction::Leave, "the recovery itself"),
     ];
     for (ids, expected, why) in cases {
         let found = kustomization(json!({}), ids);
@@ -50,21 +50,24 @@ fn only_what_carries_nothing_but_what_is_isolated_is_suspended() {
 }
 
 #[test]
-fn names_with_underscores_and_what_is_no_inventory_are_read_as_what_they_are() {
+fn inventory_entries_with_underscores_are_parsed_correctly() {
     let found = kustomization(json!({}), &["library-web_system__reader_rbac.authorization.k8s.io_Role"]);
     assert_eq!(found.into, ["library-web".to_owned()].into());
     // An entry that nobody can read: what it carries is not known.
     let found = kustomization(json!({"targetNamespace": "library-web"}), &["nonsense"]);
-    assert_eq!(verdict(&found).0, Verdict::Leave);
+    assert_eq!(verdict(&found).0, GitOpsAction::Leave);
     let object = json!({"metadata": {"name": "web", "namespace": "library-web"}, "spec": {}});
     let found = GitOpsSource::from_object("HelmRelease", &object).unwrap();
     assert!(found.reaches("library-web"), "it installs where it is");
     let (verdict, said) = verdict(&found);
-    assert_eq!((verdict, said.as_str()), (Verdict::Leave, "what it carries is not known: it lists nothing"));
+    assert_eq!(
+        (verdict, said.as_str()),
+        (GitOpsAction::Leave, "what it carries is not known: it lists nothing")
+    );
 }
 
 #[test]
-fn what_goes_to_another_cluster_is_none_of_ours() {
+fn objects_that_deploy_to_another_cluster_are_ignored() {
     let remote = json!({
         "metadata": {"name": "web", "namespace": "argocd"},
         "spec": {"destination": {"server": "https://elsewhere.example", "namespace": "library-web"}},
@@ -89,10 +92,10 @@ fn application(automated: Value) -> Value {
 }
 
 #[test]
-fn an_application_loses_its_automation_and_what_that_was_is_recorded() {
+fn application_automation_is_removed_and_recorded() {
     let automated = json!({"prune": true, "selfHeal": true});
     let found = GitOpsSource::from_object("Application", &application(automated.clone())).unwrap();
-    assert_eq!(verdict(&found).0, Verdict::Suspend);
+    assert_eq!(verdict(&found).0, GitOpsAction::Suspend);
     let patch = found.suspend(Some("7"), "seal", "sha256:now");
     assert_eq!(patch["spec"], json!({"syncPolicy": {"automated": null}}));
     let was: Value =
@@ -103,26 +106,26 @@ fn an_application_loses_its_automation_and_what_that_was_is_recorded() {
         let found = GitOpsSource::from_object("Application", &application(by_hand)).unwrap();
         assert_eq!(
             verdict(&found),
-            (Verdict::Leave, "it delivers only when somebody tells it to".to_owned())
+            (GitOpsAction::Leave, "it deploys only when a person triggers it".to_owned())
         );
     }
 }
 
 #[test]
-fn what_somebody_resumed_is_left_for_as_long_as_that_isolation_lasts() {
+fn object_resumed_by_a_person_is_not_suspended_again() {
     let mut found = kustomization(json!({}), &[WEB]);
     found.mark = Some(("seal-of-library-db".into(), "sha256:now".into()));
     let (judged, said) = verdict(&found);
-    assert_eq!(judged, Verdict::Leave);
-    assert!(said.contains("resumed by somebody"), "{said}");
+    assert_eq!(judged, GitOpsAction::Leave);
+    assert!(said.contains("resumed by a person"), "{said}");
     for past in [("seal-of-library-db", "sha256:before"), ("another", "sha256:now")] {
         found.mark = Some((past.0.into(), past.1.into()));
-        assert_eq!(verdict(&found).0, Verdict::Suspend, "{past:?}: of an isolation that is over");
+        assert_eq!(verdict(&found).0, GitOpsAction::Suspend, "{past:?}: of an isolation that is over");
     }
-    found.run = Run::Suspended;
-    assert_eq!(verdict(&found).0, Verdict::Suspended);
+    found.run = Automation::Suspended;
+    assert_eq!(verdict(&found).0, GitOpsAction::Suspended);
     found.mark = None;
-    assert_eq!(verdict(&found), (Verdict::Suspended, "by somebody else".to_owned()));
+    assert_eq!(verdict(&found), (GitOpsAction::Suspended, "by a person".to_owned()));
 }
 
 #[test]

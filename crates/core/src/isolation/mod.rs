@@ -19,16 +19,16 @@ pub mod tighten;
 pub mod verify;
 pub mod wanted;
 
-/// Label of ours on whatever we make, with [`crate::api::MANAGED_BY_LABEL`] as its key.
+/// Value of the label [`crate::api::MANAGED_BY_LABEL`] on every object that the operator creates.
 pub const MANAGED_BY: &str = "resurgam";
-/// The operator's account, as the API server knows it. The policy `resurgam-single-writer` names it too.
+/// User name of the operator's ServiceAccount. The policy `resurgam-single-writer` contains it too.
 pub const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
-/// The account that tries the fence, by impersonation: it may create pods and patch namespaces, and no more.
+/// User name of the account that the operator impersonates to probe the fence. It may create pods and patch namespaces, and nothing else.
 pub const PROBER: &str = "system:serviceaccount:resurgam-system:resurgam-prober";
-/// Name of an account that no namespace has. With [`PROBERS`] as its only group, the operator tries as it what accounts of an isolated
-/// namespace may not.
+/// Name of a ServiceAccount that exists in no namespace. With [`PROBERS`] as its only group, the operator impersonates it to probe what
+/// accounts of an isolated namespace may not do.
 pub const PROBER_WITHIN: &str = "resurgam-probe";
-/// The group of whoever tries as an account of an isolated namespace: it may patch namespaces, and no more.
+/// Group of [`PROBER_WITHIN`]. It may patch namespaces, and nothing else.
 pub const PROBERS: &str = "resurgam:probers";
-/// Finalizer of a Quarantine: its deletion is a release, which has to be carried out.
+/// Finalizer of a Quarantine: the release has to be carried out before the object is removed.
 pub const RELEASE_FINALIZER: &str = "resurgam.dev/release";

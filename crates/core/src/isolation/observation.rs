@@ -1,25 +1,25 @@
-//! What was read of a namespace after the last write, and what that shows: whether a control is in place follows from what was
-//! read back, never from what was sent.
+//! State of a namespace as read after the last write, and the controls that it shows in place. A control is in place if a read shows it,
+//! not because a write succeeded.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 
-use super::controls::identity::Mark;
+use super::controls::identity::SealMark;
 use super::controls::list::Listed;
 use super::controls::workloads::Inventory;
 use super::controls::{label, network, pods};
 use super::target::ControlsInPlace;
 use crate::api::{Isolation, QuarantineSpec};
 
-/// What was read of a namespace. `None`: it was not read, or could not be.
+/// Observed state of a namespace. `None`: not read, or the read failed.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
-    /// What the isolation lists say of it.
+    /// Its entries on the isolation lists.
     pub listed: Option<Listed>,
     /// The namespace itself.
     pub namespace: Option<Namespace>,
     /// Its network policies.
-    pub network: Option<network::Observed>,
-    /// What starts pods in it.
+    pub network: Option<network::PolicyObservation>,
+    /// Its workloads.
     pub inventory: Option<Inventory>,
     /// Its pods.
     pub pods: Option<Vec<Pod>>,
@@ -28,14 +28,14 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Returns what is in place of a level that tightens. What was not read is not. `fenced`: the fence was verified; `captured`: evidence of
-    /// this sealing is kept; `mark`: which sealing this is.
+    /// Returns the controls in place of a level that tightens. What was not read is not in place. `fenced`: the fence was verified;
+    /// `captured`: evidence of this sealing is stored; `mark`: the current sealing.
     #[must_use]
     pub fn in_place(
         &self,
         spec: &QuarantineSpec,
         level: Isolation,
-        mark: &Mark,
+        mark: &SealMark,
         fenced: bool,
         captured: bool,
     ) -> ControlsInPlace {
@@ -49,7 +49,7 @@ impl Observation {
                 .as_ref()
                 .is_some_and(|namespace| label::is_labelled(namespace, spec, level)),
             fenced,
-            network: self.network.as_ref().is_some_and(network::Observed::holds),
+            network: self.network.as_ref().is_some_and(network::PolicyObservation::holds),
             captured,
             stopped: inventory.is_some_and(|found| {
                 found.workloads.iter().chain(&found.rollouts).all(|workload| workload.is_stopped())
@@ -59,7 +59,7 @@ impl Observation {
         }
     }
 
-    /// Does anything that was read refuse writes there?
+    /// Returns whether the label or a list denies writes, as far as they were read.
     #[must_use]
     pub fn is_fenced_off(&self) -> bool {
         let labelled = |namespace: &Namespace| {
@@ -82,8 +82,8 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn mark() -> Mark {
-        Mark { seal: "seal".into(), evidence: "digest".into() }
+    fn mark() -> SealMark {
+        SealMark { seal: "seal".into(), evidence: "digest".into() }
     }
 
     fn spec() -> QuarantineSpec {
@@ -109,12 +109,12 @@ mod tests {
         Some(vec![read(json!({"metadata": {"name": "default", "labels": labels}}))])
     }
 
-    /// All in place; each row takes one thing away.
+    /// Returns an observation with all controls in place. Each row removes one.
     fn whole() -> Observation {
         Observation {
             listed: Some(list::Listed::new([Some("sealed"), Some("sealed")])),
             namespace: namespace("sealed"),
-            network: Some(network::Observed::default()),
+            network: Some(network::PolicyObservation::default()),
             inventory: inventory(0),
             pods: Some(Vec::new()),
             accounts: account(Some(mark().label())),
@@ -127,7 +127,7 @@ mod tests {
     type Row<'a> = (&'a str, &'a dyn Fn(&mut Observation), ControlsInPlace);
 
     #[test]
-    fn what_was_not_read_back_is_not_in_place() {
+    fn control_that_was_not_read_back_is_not_in_place() {
         let running = json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
         let with = |change: &dyn Fn(&mut Observation)| {
             let mut observation = whole();
@@ -156,12 +156,18 @@ mod tests {
             ("policies not read", &|o| o.network = None, ControlsInPlace { network: false, ..ALL }),
             (
                 "a policy allows",
-                &|o| o.network = Some(network::Observed { allowing: vec!["allow".into()], missing: vec![] }),
+                &|o| {
+                    o.network =
+                        Some(network::PolicyObservation { allowing: vec!["allow".into()], missing: vec![] })
+                },
                 ControlsInPlace { network: false, ..ALL },
             ),
             (
                 "ours is missing",
-                &|o| o.network = Some(network::Observed { missing: vec!["deny".into()], allowing: vec![] }),
+                &|o| {
+                    o.network =
+                        Some(network::PolicyObservation { missing: vec!["deny".into()], allowing: vec![] })
+                },
                 ControlsInPlace { network: false, ..ALL },
             ),
             ("workloads not read", &|o| o.inventory = None, ControlsInPlace { stopped: false, ..ALL }),

@@ -1,4 +1,4 @@
-//! What a pass of the Quarantine controller found and did, as the status is made of it.
+//! Result of a pass of the Quarantine controller, from which the status is made.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +7,44 @@ use k8s_openapi::jiff::Timestamp;
 use super::controls::network;
 use super::egress_exceptions::EgressException;
 use super::other_policies::OtherPolicies;
-use super::target::{ControlsInPlace, Next, Target, loosens, next};
-use super::verify::admission::Probed;
-use super::verify::network::Verdict;
+use super::target::{ControlsInPlace, NextAction, Target, loosens, next_action};
+use super::verify::admission::ProbeReport;
+use super::verify::network::NetworkVerdict;
 use crate::api::Isolation;
 use crate::api::QuarantineReason;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{Capture, ControlName, Deliverer};
 
-/// Longest message of a control.
+/// Maximum length of a control's message.
 pub const MESSAGE: usize = 512;
 
 /// Why a pass of the Quarantine controller could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassFailure {
-    /// One word.
+    /// Reason of the condition.
     pub reason: QuarantineReason,
-    /// What is the matter, with the culprit's name.
+    /// What is wrong, with the culprit's name.
     pub message: String,
-    /// Nothing will change until somebody does something.
+    /// Whether it stays so until a person acts.
     pub stalled: bool,
 }
 
-/// A control that has failed for so long since its turn came does not come right by itself.
+/// How long a control may fail before it counts as stalled.
 pub const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a control could not be enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFailure {
-    /// One word.
+    /// Reason of the condition.
     pub reason: QuarantineReason,
     /// The culprit, who clears it, the command, and what was tried.
     pub message: String,
-    /// It has failed for [`STALLED_AFTER`].
+    /// Whether it has failed for [`STALLED_AFTER`].
     pub stalled: bool,
 }
 
 impl ControlFailure {
-    /// Adds another failure of the same control. Each begins with its culprit: both are named in what a control has room for.
+    /// Appends another failure of the same control. Both messages begin with their culprit, and both culprits fit the control's message.
     pub fn add(&mut self, other: &Self) {
         if !self.message.contains(&other.message) {
             let (first, second) =
@@ -54,67 +54,67 @@ impl ControlFailure {
     }
 }
 
-/// What is known of the policies now.
+/// State of the admission policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FenceState {
-    /// How they differ from what we wrote. `None`: not at all.
+    /// How the policies differ from what this operator writes. `None`: they do not.
     pub drift: Option<String>,
-    /// Some of them were written by a newer version, and are left as they are.
+    /// Whether a newer version wrote some of them. They are left unchanged.
     pub newer: bool,
-    /// Goes up whenever they were put back: what was seen of the fence before has to be seen again.
+    /// Incremented whenever a policy was restored: earlier probes of the fence no longer count.
     pub epoch: u64,
 }
 
-/// What was observed of the whole cluster.
+/// Observed state of the whole cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterState {
-    /// Of the admission policies.
+    /// The admission policies.
     pub fence: FenceState,
-    /// Of the network. `None`: it is being tried.
-    pub network: Option<Verdict>,
+    /// The network. `None`: it is being probed.
+    pub network: Option<NetworkVerdict>,
 }
 
-/// What a pass found and did.
+/// Result of a pass.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// What is to be enforced.
+    /// Level to enforce.
     pub target: Target,
-    /// What is in place.
+    /// Controls in place.
     pub in_place: ControlsInPlace,
-    /// What was last seen of lock, fence and guard, for the level that is wanted. `None`: they are yet to be tried.
-    pub probed: Option<Probed>,
-    /// When they were seen to refuse.
+    /// Last probe of lock, fence and guard at the target level. `None`: not probed yet.
+    pub probed: Option<ProbeReport>,
+    /// When the probe found them denying.
     pub tried: Option<Timestamp>,
-    /// Why the namespace that is to be open was not seen to be.
+    /// Why the namespace that should be open does not accept writes.
     pub closed: Option<String>,
-    /// Taken in this pass.
+    /// Evidence captured in this pass.
     pub capture: Option<Capture>,
-    /// What a clean room may connect out through, as the plan opts into.
+    /// Egress exceptions of the clean room.
     pub egress_exceptions: Vec<EgressException>,
     /// Network policies of other APIs that concern the namespace.
     pub other_policies: OtherPolicies,
-    /// Pods that use the network of their node.
+    /// Pods on the host network.
     pub host_network_pods: Vec<String>,
-    /// How many workloads there are.
+    /// Number of workloads.
     pub workloads: usize,
-    /// Pods that still live.
+    /// Pods that are still alive.
     pub alive: Vec<String>,
-    /// What delivers into the namespace, if that was looked at.
+    /// GitOps objects that deploy into the namespace, if they were listed.
     pub deliverers: Option<Vec<Deliverer>>,
     /// Why the pass could not go on, if it could not.
     pub failure: Option<PassFailure>,
-    /// Controls that failed, each by itself.
+    /// Failed controls.
     pub failures: BTreeMap<ControlName, ControlFailure>,
-    /// Pods that no workload will bring back, as they were found before they went.
+    /// Pods without a controller, as they were found before they were deleted.
     pub unmanaged: Vec<String>,
-    /// What was read back of the network policies.
-    pub network: Option<network::Observed>,
-    /// Label or list refuses writes, by what was read back.
+    /// Network policies as read back.
+    pub network: Option<network::PolicyObservation>,
+    /// Whether the label or a list denies writes, as read back.
     pub fenced_off: bool,
 }
 
 impl Pass {
-    /// Returns a pass that has found nothing in place yet.
+    /// Returns a pass with no control in place.
     #[must_use]
     pub fn new(target: Target) -> Self {
         Self {
@@ -138,15 +138,15 @@ impl Pass {
         }
     }
 
-    /// Returns what comes next on the way to the target.
+    /// Returns the next action towards the target.
     #[must_use]
-    pub fn next(&self) -> Next {
-        next(self.target.level, self.in_place)
+    pub fn next_action(&self) -> NextAction {
+        next_action(self.target.level, self.in_place)
     }
 
-    /// Is the namespace between two levels: let out of the one that stood, and the looser one not seen to hold yet? Of this
-    /// moment nothing is told. Said to be not ready, the old level would be no ground to loosen from, and the next pass
-    /// would take back what this one granted, again and again on a busy API server.
+    /// Returns whether the namespace is between two levels: the old level is lifted, and the new, looser one is not verified yet. The
+    /// status is not written at this point. A status that reports the old level as not ready would make the next pass revert the
+    /// loosening, again and again on a busy API server.
     #[must_use]
     pub fn is_between(&self, before: Option<Isolation>) -> bool {
         loosens(before, self.target.level)
@@ -155,18 +155,18 @@ impl Pass {
             && self.failure.is_none()
     }
 
-    /// Returns what is enforced after this pass. A level is only said to be enforced once it was seen to be.
+    /// Returns the level that is enforced after this pass. A level counts as enforced only once it was verified.
     #[must_use]
     pub fn enforced(&self, before: Option<Isolation>) -> Option<Isolation> {
         let ControlsInPlace { labelled, fenced, network, captured, .. } = self.in_place;
         let level = self.target.level;
-        // Where it tightens, label or list is enough to refuse; where it loosens, both have to agree.
+        // To tighten, the label or a list suffices to deny writes; to loosen, both must agree.
         let fenced_off = if level < Isolation::CleanRoom { self.fenced_off } else { labelled };
         match level {
             _ if !(fenced_off && fenced && network) => before,
             Isolation::CleanRoom | Isolation::Open => Some(level),
             Isolation::Contained | Isolation::Sealed if captured => Some(level),
-            // Nobody writes and nobody talks, though it was not captured yet: that much is true.
+            // Writes and traffic are denied although evidence is not captured yet: that is containment.
             Isolation::Contained | Isolation::Sealed => match before {
                 None | Some(Isolation::CleanRoom | Isolation::Open) => Some(Isolation::Contained),
                 Some(before) => Some(before),

@@ -1,7 +1,7 @@
-//! What a pod asks of its node that the Pod Security Standard `baseline` forbids.
+//! What the Pod Security Standard `baseline` forbids in a pod.
 //!
 //! The checks are those of <https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline>, with the values that
-//! `k8s.io/pod-security-admission` of Kubernetes 1.37 allows. An API server of another version may allow less: it refuses the pod then.
+//! `k8s.io/pod-security-admission` of Kubernetes 1.37 allows. An API server of another version may allow less; it then denies the pod.
 
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -47,7 +47,7 @@ const PROFILES: [&str; 2] = ["RuntimeDefault", "Localhost"];
 /// Annotation by which older pods name a container's AppArmor profile.
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What a template's pods ask for, each in words that name the field. Empty: `baseline` admits them.
+/// Returns what a template's pods violate, naming each field. Empty: `baseline` admits them.
 #[must_use]
 pub fn of_template(template: &PodTemplateSpec) -> Vec<String> {
     match &template.spec {
@@ -56,7 +56,7 @@ pub fn of_template(template: &PodTemplateSpec) -> Vec<String> {
     }
 }
 
-/// What a pod asks for, each in words that name the field. Empty: `baseline` admits it.
+/// Returns what a pod violates, naming each field. Empty: `baseline` admits it.
 #[must_use]
 pub fn violations(meta: Option<&ObjectMeta>, spec: &PodSpec) -> Vec<String> {
     let Ok(pod) = serde_json::to_value(spec) else {
@@ -91,7 +91,7 @@ pub fn violations(meta: Option<&ObjectMeta>, spec: &PodSpec) -> Vec<String> {
     found
 }
 
-/// What can be asked for by a pod, and by each of its containers.
+/// Checks a security context of the pod or of one of its containers.
 fn contexts(context: &Value, whose: &str, found: &mut Vec<String>) {
     if context.pointer("/windowsOptions/hostProcess") == Some(&Value::Bool(true)) {
         found.push(format!("{whose} is a Windows hostProcess"));

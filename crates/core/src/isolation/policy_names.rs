@@ -1,43 +1,43 @@
-//! Names of the admission policies. What each refuses is in their manifests.
+//! Names of the admission policies. Their manifests say what each denies.
 
-/// Keeps labels and `resurgam.dev/*` annotations of a quarantined namespace, and the namespace.
+/// Protects the labels and `resurgam.dev/*` annotations of a quarantined namespace, and the namespace itself.
 pub const NAMESPACE_LOCK: &str = "resurgam-namespace-lock";
-/// Refuses writes and connections in a quarantined namespace.
+/// Denies writes and connections in a quarantined namespace.
 pub const WRITE_FENCE: &str = "resurgam-write-fence";
-/// The same, for namespaces that are on an isolation list: no label is needed.
+/// Denies the same in namespaces that are on an isolation list, without the label.
 pub const LIST_FENCE: &str = "resurgam-list-fence";
-/// The policies that fence a namespace's writes. Each refuses by itself.
+/// Policies that deny writes in a namespace. Each is sufficient.
 pub const FENCES: [&str; 2] = [WRITE_FENCE, LIST_FENCE];
-/// Keeps Quarantines from being lifted or eased.
+/// Denies lifting or easing a Quarantine without the right to.
 pub const QUARANTINE_LOCK: &str = "resurgam-quarantine-lock";
-/// Vouches for who made a Decision.
+/// Ensures that `spec.by` of a Decision is its creator.
 pub const DECISION: &str = "resurgam-decision";
-/// Keeps plans from whoever may not use their account.
+/// Denies plans whose author may not use the plan's ServiceAccount.
 pub const PLAN_AUTHOR: &str = "resurgam-plan-author";
-/// Keeps what the operator says to the operator.
+/// Denies writes to the operator's own objects by others.
 pub const SINGLE_WRITER: &str = "resurgam-single-writer";
-/// Keeps accounts of quarantined namespaces from writing elsewhere.
+/// Denies writes by ServiceAccounts of quarantined namespaces to other namespaces.
 pub const ACCOUNT_GUARD: &str = "resurgam-account-guard";
-/// Keeps rights from accounts of quarantined namespaces, and rights over those namespaces from everybody.
+/// Denies granting rights to accounts of quarantined namespaces, and rights over those namespaces to anyone.
 pub const RIGHTS_GUARD: &str = "resurgam-rights-guard";
-/// Keeps volumes and snapshots of quarantined namespaces.
+/// Protects volumes and snapshots of quarantined namespaces.
 pub const VOLUME_GUARD: &str = "resurgam-volume-guard";
-/// Keeps what isolation rests on: our namespace, the guards' ConfigMap, Incidents, Decisions.
+/// Protects what isolation depends on: our namespace, the isolation lists, Incidents, Decisions.
 pub const OWN_GUARD: &str = "resurgam-own-guard";
-/// Keeps the accounts that the other policies let through from being lent.
+/// Denies tokens and impersonation of the accounts that the other policies exempt.
 pub const CREDENTIAL_GUARD: &str = "resurgam-credential-guard";
-/// Keeps our kinds and what is in our namespace while anything is quarantined.
+/// Protects our kinds and our namespace while anything is quarantined.
 pub const INSTALL_GUARD: &str = "resurgam-install-guard";
-/// Bounds what the operator's own accounts may do.
+/// Limits what the operator's own accounts may do.
 pub const OPERATOR_LIMIT: &str = "resurgam-operator-limit";
-/// Bounds what the operator does to workloads, and where.
+/// Limits how and where the operator may change workloads.
 pub const WORKLOAD_LIMIT: &str = "resurgam-workload-limit";
-/// Keeps the policies themselves. A static manifest only: policies in the API are not asked about policies.
+/// Protects the policies themselves. A static manifest only: policies in the API do not apply to policies.
 pub const POLICY_GUARD: &str = "resurgam-policy-guard";
-/// What the API server wants the names of static manifests to end with.
+/// Suffix that the API server requires of names in static manifests.
 pub const STATIC: &str = ".static.k8s.io";
 
-/// What a policy is called as a static manifest.
+/// Returns the name of a policy as a static manifest.
 #[must_use]
 pub fn static_name(policy: &str) -> String {
     format!("{policy}{STATIC}")

@@ -1,44 +1,44 @@
-//! When a pass of the Quarantine controller that failed, or a control in it, is tried again.
+//! When a failed pass of the Quarantine controller, or a failed control, is retried.
 
 use std::time::Duration;
 
-/// As many conflicts in a row are no failure: others write to the Quarantine too, but not for ever.
+/// Consecutive conflicts that do not count as a failure: other clients write to the Quarantine too.
 const CONFLICTS: u32 = 10;
 /// Pause after a conflict.
 const AFTER_CONFLICT: Duration = Duration::from_millis(20);
-/// Longest pause before a control that failed is tried again: within a minute of what stood in its way.
+/// Longest pause before a failed control is retried, so that it recovers within a minute after its cause is gone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-/// What kind of failure ended a pass.
+/// Kind of failure that ended a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Somebody wrote in between.
+    /// Another client changed the object in the meantime.
     Conflict,
-    /// It may work in a moment, without anybody doing anything.
+    /// A retry may succeed without anybody's action.
     Transient,
-    /// Somebody has to change something first.
+    /// A person has to change something first.
     Refused,
 }
 
-/// Is the object only to be read afresh, so that nobody has to be told? `failures`: passes that failed in a row.
+/// Returns whether the object only has to be read again, so that nothing is reported. `failures`: consecutive failed passes.
 #[must_use]
 pub fn is_conflict(cause: Cause, failures: u32) -> bool {
     failures < CONFLICTS && cause == Cause::Conflict
 }
 
-/// Returns when a pass is tried again, of which so many in a row have failed.
+/// Returns the pause before a failed pass is retried, given the number of consecutive failures.
 #[must_use]
 pub fn pass_again_after(cause: Cause, failures: u32) -> Duration {
     if is_conflict(cause, failures) {
         return AFTER_CONFLICT;
     }
-    // A pass makes many calls: where a few in a hundred fail, many passes in a row do, and a namespace must not wait a minute each
-    // time to be isolated. What somebody has to change first can.
+    // A pass makes many calls: if a few per cent of them fail, many consecutive passes fail, and isolating a namespace must not wait a
+    // minute each time. A failure that a person has to clear may wait longer.
     let most = if cause == Cause::Refused { 8 } else { 5 };
     Duration::from_millis(250 * 2_u64.pow(failures.min(most)))
 }
 
-/// Returns when a control is tried again, in a pass that came to its end, after so many passes in which one failed.
+/// Returns the pause before failed controls are retried, given the number of consecutive passes with a failed control.
 #[must_use]
 pub fn control_again_after(failures: u32) -> Duration {
     Duration::from_millis(250 * 2_u64.pow(failures.min(7))).min(LONGEST_PAUSE)

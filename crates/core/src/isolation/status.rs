@@ -1,4 +1,4 @@
-//! From what a pass found to the status that is written.
+//! Makes the status of a Quarantine from the result of a pass.
 
 mod controls;
 mod ready;
@@ -14,23 +14,23 @@ use controls::controls;
 use ready::ready;
 pub use ready::unverified_fence;
 
-/// Pods that nothing will bring back, as many as the status names.
+/// Maximum number of unmanaged pods in a status.
 const UNMANAGED: usize = 64;
 
-/// Returns a moment as the API server keeps it: what is read back equals what was written.
+/// Returns a time in whole seconds, as the API server stores it, so that a value read back equals the one written.
 #[must_use]
 pub fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// Returns the status that follows from a pass, with the claim as it is.
+/// Returns the status that follows from a pass, with the claim unchanged.
 #[must_use]
 pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Timestamp) -> QuarantineStatus {
     let old = quarantine.status.clone().unwrap_or_default();
     let generation = quarantine.metadata.generation;
     let isolation = pass.enforced(old.isolation);
     let controls = controls(&quarantine.name_any(), pass, known, &old, now);
-    // Evidence of an earlier sealing is no evidence of this one.
+    // Evidence of an earlier sealing does not count for this one.
     let stale = isolation == Some(Isolation::Contained)
         && !pass.in_place.captured
         && matches!(old.isolation, None | Some(Isolation::CleanRoom | Isolation::Open));
@@ -39,10 +39,10 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     let tested = controls.iter().filter(|c| c.state == ControlState::Tested).count();
     let mut deliverers = pass.deliverers.clone().unwrap_or(old.deliverers);
     if isolation == Some(Isolation::Open) {
-        // What people have to resume: nothing else is refused any more.
+        // Suspended objects have to be resumed by people. Nothing else is denied any more.
         deliverers.retain(|deliverer| deliverer.state == DelivererState::Suspended);
     }
-    // Of this sealing: what was let in again has other pods.
+    // Unmanaged pods of this sealing only: a recovered namespace has other pods.
     let mut unmanaged_pods = if stale { Vec::new() } else { old.unmanaged_pods };
     unmanaged_pods.extend(pass.unmanaged.iter().cloned());
     unmanaged_pods.sort();
@@ -98,7 +98,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     }
 }
 
-/// Returns the status of a Quarantine that cannot be carried out at all.
+/// Returns the status of a Quarantine that cannot be enforced at all.
 #[must_use]
 pub fn impossible(quarantine: &Quarantine, failure: &PassFailure, now: Timestamp) -> QuarantineStatus {
     let mut status = quarantine.status.clone().unwrap_or_default();
@@ -112,7 +112,7 @@ pub fn impossible(quarantine: &Quarantine, failure: &PassFailure, now: Timestamp
     status
 }
 
-/// Returns when lock, fence and guard were last tried, all of them, by a status that says that they stand at this level.
+/// Returns when lock, fence and guard were last tested, if the status says that all of them hold at this level.
 #[must_use]
 pub fn last_verified(status: &QuarantineStatus, level: Isolation) -> Option<Timestamp> {
     let stands =
@@ -123,7 +123,7 @@ pub fn last_verified(status: &QuarantineStatus, level: Isolation) -> Option<Time
     tried.into_iter().min()?.filter(|_| status.isolation == Some(level))
 }
 
-/// One of them is enough, and does not change with every other pod that ends: each change would be a write.
+/// Names one pod only: the message would otherwise change, and be written, with every pod that ends.
 fn still_alive(pods: &[String]) -> String {
     pods.iter()
         .min()

@@ -1,7 +1,7 @@
-//! Which isolation a Quarantine is to enforce, from its spec, its one claim and what the claimant asks.
+//! Decides which isolation a Quarantine enforces, from its spec, its claim and what the claimant requests.
 //!
-//! The rule behind it: tightening needs a clear wish, loosening needs a clear wish *and* proof. Whatever is missing or does
-//! not match leaves the level as it is enforced.
+//! Rule: tightening needs an explicit request; loosening needs an explicit request *and* proof. If anything is missing or does not match,
+//! the enforced level stays.
 
 use kube::ResourceExt;
 
@@ -12,20 +12,20 @@ use crate::api::{
     protected_namespace,
 };
 
-/// What is to be enforced, and why.
+/// Isolation to enforce, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The level.
     pub level: Isolation,
-    /// Namespaces that a clean room may talk to, beside itself.
+    /// Namespaces that a clean room may connect to, in addition to its own.
     pub reachable: Vec<String>,
-    /// Services of the cluster itself that a clean room may talk to.
+    /// Cluster services that a clean room may connect to.
     pub allow_egress: Vec<ClusterService>,
-    /// A person has accepted that its pods use their nodes' network, processes and files.
+    /// Whether a person has accepted host access of its pods.
     pub privileged: bool,
-    /// Why the claimant does not get what it asks for, for people.
+    /// Why the claimant does not get the requested level, as a message.
     pub held: Option<String>,
-    /// A hold takes back, or keeps back, what the claim's attempt was let into: that attempt is over, as far as loosening goes.
+    /// Whether a hold overrules the claim: its attempt gets nothing looser any more.
     pub overrules: bool,
 }
 
@@ -39,21 +39,21 @@ impl Target {
     }
 }
 
-/// What is known of the plan that the claim names, from what speaks for loosening to what speaks against it.
+/// State of the plan that the claim names, from what permits loosening to what forbids it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanState {
-    /// It is there, with the UID of the claim, and is not being deleted; what the claimant depends on is recovered and healthy.
+    /// It exists with the UID of the claim and is not being deleted; the claimant's dependencies are recovered and healthy.
     Allows,
-    /// It is there, and whether what the claimant depends on is healthy is not known yet: nothing is loosened before.
+    /// It exists; the health of the claimant's dependencies is not known yet. Nothing is loosened until it is.
     Unknown,
-    /// It is there, and what the claimant depends on is not recovered and healthy just now: nothing is loosened for it either.
+    /// It exists; a dependency of the claimant is not recovered and healthy. Nothing is loosened.
     Refuses,
-    /// It is not there, or nobody looked: nothing is loosened for it.
+    /// It does not exist, or was not read. Nothing is loosened.
     Gone,
 }
 
-/// The level at which a new Quarantine is to be on the isolation lists before anything else is read. `None`: not without a look, as
-/// something was enforced before, a plan has claimed it, it is on its way out, or its namespace is never isolated.
+/// Returns the level at which a new Quarantine is written to the isolation lists before anything else is read. `None`: that needs a read
+/// first, as something was enforced before, a plan has claimed it, it is being deleted, or its namespace is protected.
 #[must_use]
 pub fn at_once(quarantine: &Quarantine) -> Option<Isolation> {
     let untouched = quarantine
@@ -65,14 +65,14 @@ pub fn at_once(quarantine: &Quarantine) -> Option<Isolation> {
     (untouched && stays && may_be).then(|| target(quarantine, None, PlanState::Gone).level)
 }
 
-/// The level to enforce. `recovery` is the ServiceRecovery that the claim names, read live; `plan` what is known of the plan.
+/// Returns the isolation to enforce. `recovery`: the ServiceRecovery that the claim names, read live; `plan`: the state of the plan.
 #[must_use]
 pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: PlanState) -> Target {
     let mut target = match quarantine.spec.hold {
         Some(hold) => hold_at(quarantine, hold.into(), recovery),
         None => unheld(quarantine, recovery, plan),
     };
-    // Whoever is not heeded reaches nothing, and gets no hole either.
+    // A claimant whose request is not granted gets no connections and no egress exceptions.
     if target.level == Isolation::CleanRoom && !target.reachable.is_empty() {
         target.allow_egress = recovery.map(|r| r.spec.allow_egress.clone()).unwrap_or_default();
         target.privileged = recovery.is_some_and(|r| r.spec.pod_security == PodSecurity::Privileged);
@@ -80,7 +80,7 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
     target
 }
 
-/// Held: at that level, whatever the spec or a claim says. What is sealed stays sealed.
+/// Returns the target under a hold: the level of the hold, whatever spec or claim say. What is sealed stays sealed.
 fn hold_at(quarantine: &Quarantine, hold: Isolation, recovery: Option<&ServiceRecovery>) -> Target {
     let name = quarantine.name_any();
     let status = quarantine.status.as_ref();
@@ -102,14 +102,14 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     let own = Isolation::from(quarantine.spec.isolation);
     let enforced = status.isolation;
     let Some(claim) = &status.claimed_by else {
-        // Unclaimed: the spec, but for a level that only a recovery leads to. A claim that vanished seals nothing.
+        // Without a claim the spec applies, except to a level that only a recovery can reach. A lost claim seals nothing.
         let level = match enforced {
             Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
             Some(Isolation::Sealed | Isolation::Contained) | None => own,
         };
         return Target::plain(level, Vec::new());
     };
-    // Tighter by the spec is always heeded while nothing has been let in yet.
+    // A tighter level in the spec applies as long as nothing has been loosened.
     let as_is = match enforced {
         None => own,
         Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
@@ -119,9 +119,9 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         Ok(recovery) => (recovery, recovery.spec.isolation),
         Err(why) => return Target::held(as_is, why),
     };
-    // What it was let into was taken back: this attempt proved itself to a world that is no more.
+    // The hold has reverted this attempt's loosening, so that its proofs no longer apply.
     if status.overruled.as_ref() == Some(claim) {
-        let why = format!("{} was held: its next attempt begins anew", claim.display_name());
+        let why = format!("{} was overruled by a hold: it needs a new attempt", claim.display_name());
         return Target::held(as_is, why);
     }
     let reachable = recovery.spec.reachable.iter().map(|name| name.0.clone()).collect();
@@ -134,7 +134,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         let against = match plan {
             PlanState::Allows => None,
             PlanState::Refuses => Some("what it depends on is not all recovered and healthy"),
-            PlanState::Unknown => Some("whether what it depends on is healthy has yet to be heard"),
+            PlanState::Unknown => Some("the health of its dependencies is not known yet"),
             PlanState::Gone => Some("its plan is gone"),
         };
         if let Some(why) = against {
@@ -146,14 +146,14 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         (Some(Isolation::CleanRoom | Isolation::Open), Isolation::CleanRoom)
         | (Some(Isolation::Open), Isolation::Open)
         | (_, Isolation::Sealed) => Target::plain(asked, reachable),
-        // Processes are never brought back to life by containing, and what is sealed stays sealed.
+        // Containing never restarts processes, and what is sealed stays sealed.
         (Some(Isolation::Sealed), Isolation::Contained) => {
             held(Isolation::Sealed, "Contained while it is sealed")
         }
         (None, Isolation::Contained) => Target::plain(asked.min(own), reachable),
         (_, Isolation::Contained) => Target::plain(asked, reachable),
         (Some(Isolation::Sealed), Isolation::CleanRoom) if ready => Target::plain(asked, reachable),
-        // The clean room begins empty and captured: sealed and ready comes before it.
+        // A clean room starts empty and captured, so the namespace must be sealed and ready first.
         (Some(Isolation::Sealed | Isolation::Contained) | None, Isolation::CleanRoom) => {
             held(Isolation::Sealed, "CleanRoom: it is sealed, captured and empty before that")
         }
@@ -162,25 +162,25 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     }
 }
 
-/// Is all in place that the level needs, but for what a person has accepted for the claimant?
+/// Returns whether everything is in place that the level needs, except what a person accepted for the claimant.
 fn is_ready(quarantine: &Quarantine, recovery: &ServiceRecovery) -> bool {
     let Some(status) = &quarantine.status else { return false };
     let Some(ready) = conditions::find(&status.conditions, conditions::READY) else { return false };
     let of_network =
         |a: &AcceptedControl| a.control == ControlName::Network && a.namespace.0 == quarantine.name_any();
-    // That reason is given where everything else was found in place.
+    // This reason is set only if everything else was found in place.
     let accepted =
         ready.reason == conditions::NETWORK_NOT_ENFORCED && recovery.spec.accepted.iter().any(of_network);
     ready.status == "True" || accepted
 }
 
-/// Does going from what is enforced to this loosen anything? Then everything is read afresh first.
+/// Returns whether a change from the enforced level loosens anything. Everything is then read live first.
 #[must_use]
 pub fn loosens(enforced: Option<Isolation>, level: Isolation) -> bool {
     enforced.is_some_and(|enforced| level > enforced)
 }
 
-/// The claimant's ServiceRecovery, if it is truly the claimant's; else what does not match.
+/// Returns the claimant's ServiceRecovery if it matches the claim, or else what does not match.
 fn matching<'a>(
     namespace: &str,
     claim: &Claim,
@@ -215,30 +215,30 @@ fn matching<'a>(
     Ok(recovery)
 }
 
-/// Which parts of an isolation are in place, by what was read back.
+/// Controls of an isolation that are in place, as read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlsInPlace {
-    /// The isolation lists have the namespace at the target.
+    /// The isolation lists have the namespace at the target level.
     pub listed: bool,
-    /// The namespace bears label and annotations of the target.
+    /// The namespace has label and annotations of the target level.
     pub labelled: bool,
-    /// The fence was seen to refuse, at that level; to open, seen to refuse no more.
+    /// The fence was verified at the target level; to open, verified to be gone.
     pub fenced: bool,
     /// Network policies are as the target wants them.
     pub network: bool,
-    /// Evidence of this sealing is kept.
+    /// Evidence of this sealing is stored.
     pub captured: bool,
     /// Workloads' specs start nothing.
     pub stopped: bool,
-    /// No pod lives.
+    /// No pod is alive.
     pub empty: bool,
-    /// Service accounts were made anew in this sealing.
+    /// ServiceAccounts were recreated in this sealing.
     pub renewed: bool,
 }
 
 #[cfg(test)]
 impl ControlsInPlace {
-    /// All in place.
+    /// All controls.
     pub(crate) const ALL: Self = Self {
         listed: true,
         labelled: true,
@@ -251,67 +251,68 @@ impl ControlsInPlace {
     };
 }
 
-/// What comes next on the way to a target.
+/// Next action towards a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAction {
     /// Write the isolation lists.
     List,
     /// Write (or, to open, remove) label and annotations.
     Label,
-    /// Try the fence, until it is seen to refuse, or, to open, to refuse no more.
+    /// Probe the fence until it denies writes, or, to open, no longer denies them.
     Probe,
-    /// Write the network policies, or, to open, restore what was there.
+    /// Write the network policies, or, to open, restore the previous ones.
     Network,
-    /// Keep evidence.
+    /// Capture evidence.
     Capture,
-    /// Workloads to zero.
+    /// Scale workloads to zero.
     Stop,
-    /// Wait for the last pod to go.
+    /// Wait for the last pod to end.
     AwaitPods,
-    /// Make service accounts anew: tokens issued before are void.
+    /// Recreate ServiceAccounts, which revokes tokens issued before.
     Identity,
-    /// Nothing: it is as it should be.
+    /// None: the target is reached.
     Done,
 }
 
-/// What is outstanding first, in the order of work: lists, network, label, fence verified, capture, then workloads and identities.
-/// Where isolation tightens, what fails keeps nothing that comes after it from being done. Into a clean room, and out of it, the
-/// network is ready before the label lets anything in or out.
+/// Returns the first outstanding action, in this order: lists, network, label, fence, capture, then workloads and identities. When
+/// isolation tightens, a failed action does not prevent those after it. Into and out of a clean room, the network is ready before the
+/// label permits anything.
 #[must_use]
-pub fn next(level: Isolation, in_place: ControlsInPlace) -> Next {
-    let steps: &[(bool, Next)] = match level {
+pub fn next_action(level: Isolation, in_place: ControlsInPlace) -> NextAction {
+    let steps: &[(bool, NextAction)] = match level {
         Isolation::Sealed => &[
-            (in_place.listed, Next::List),
-            (in_place.network, Next::Network),
-            (in_place.labelled, Next::Label),
-            (in_place.fenced, Next::Probe),
-            (in_place.captured, Next::Capture),
-            (in_place.stopped, Next::Stop),
-            (in_place.empty, Next::AwaitPods),
-            (in_place.renewed, Next::Identity),
+            (in_place.listed, NextAction::List),
+            (in_place.network, NextAction::Network),
+            (in_place.labelled, NextAction::Label),
+            (in_place.fenced, NextAction::Probe),
+            (in_place.captured, NextAction::Capture),
+            (in_place.stopped, NextAction::Stop),
+            (in_place.empty, NextAction::AwaitPods),
+            (in_place.renewed, NextAction::Identity),
         ],
         Isolation::Contained => &[
-            (in_place.listed, Next::List),
-            (in_place.network, Next::Network),
-            (in_place.labelled, Next::Label),
-            (in_place.fenced, Next::Probe),
-            (in_place.captured, Next::Capture),
+            (in_place.listed, NextAction::List),
+            (in_place.network, NextAction::Network),
+            (in_place.labelled, NextAction::Label),
+            (in_place.fenced, NextAction::Probe),
+            (in_place.captured, NextAction::Capture),
         ],
         Isolation::CleanRoom => &[
-            (in_place.network, Next::Network),
-            (in_place.labelled, Next::Label),
-            (in_place.fenced, Next::Probe),
+            (in_place.network, NextAction::Network),
+            (in_place.labelled, NextAction::Label),
+            (in_place.fenced, NextAction::Probe),
         ],
         Isolation::Open => &[
-            (in_place.network, Next::Network),
-            (in_place.labelled, Next::Label),
-            (in_place.fenced, Next::Probe),
+            (in_place.network, NextAction::Network),
+            (in_place.labelled, NextAction::Label),
+            (in_place.fenced, NextAction::Probe),
         ],
     };
-    steps.iter().find(|(done, _)| !done).map_or(Next::Done, |(_, next)| *next)
+    steps.iter().find(|(done, _)| !done).map_or(NextAction::Done, |(_, next)| *next)
 }
 
-/// Has evidence of this sealing to be taken? It has when the level is entered, from whatever was let run before.
+/// Returns whether evidence of this sealing is still to be captured. It is captured when the level is entered from a level at which
+/// anything could run.
 #[must_use]
 pub fn needs_capture(quarantine: &Quarantine, level: Isolation) -> bool {
     let status = quarantine.status.as_ref();
@@ -320,7 +321,7 @@ pub fn needs_capture(quarantine: &Quarantine, level: Isolation) -> bool {
         Isolation::Sealed | Isolation::Contained => {
             let before = status.and_then(|s| s.isolation);
             let kept = status.is_some_and(|s| s.capture.is_some());
-            // Sealed eased to Contained: nothing has run in between.
+            // Sealed was eased to Contained: nothing has run in between.
             let eased = before == Some(Isolation::Sealed) && level == Isolation::Contained;
             !kept || (before != Some(level) && !eased)
         }

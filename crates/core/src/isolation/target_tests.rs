@@ -63,7 +63,7 @@ fn to_loosen_is_to_go_up_from_what_is_enforced() {
 }
 
 #[test]
-fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
+fn granted_level_is_kept_while_the_plan_waits_or_is_gone() {
     for (own, level) in OWN.into_iter().flat_map(|own| [(own, CleanRoom), (own, Open)]) {
         for plan in [PlanState::Gone, PlanState::Refuses, PlanState::Unknown] {
             let got = target(&quarantine(own, Some(level), true, true), Some(&recovery(Some(level))), plan);
@@ -77,7 +77,7 @@ fn what_is_given_already_is_kept_while_its_plan_waits_or_is_gone() {
 }
 
 #[test]
-fn who_asked_is_told_by_the_name_that_it_goes_by_or_else_by_its_plan_and_service() {
+fn claimant_is_named_by_display_or_plan_and_service() {
     for (display, shown) in [("", "recovery/council/library"), ("the library", "the library")] {
         let mut q = quarantine(QuarantineLevel::Sealed, Some(Sealed), false, true);
         if let Some(claim) = q.status.as_mut().unwrap().claimed_by.as_mut() {
@@ -89,7 +89,7 @@ fn who_asked_is_told_by_the_name_that_it_goes_by_or_else_by_its_plan_and_service
 }
 
 #[test]
-fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
+fn requested_levels_are_granted_in_a_safe_order() {
     // (spec, enforced, ready, asked) → enforced next
     let (c, s) = (QuarantineLevel::Contained, QuarantineLevel::Sealed);
     for (own, enforced, ready, asked, expected) in [
@@ -129,7 +129,7 @@ fn what_is_asked_is_given_in_the_order_that_makes_it_safe() {
 }
 
 #[test]
-fn at_once_only_what_is_new_is_isolated_and_at_the_level_it_wants() {
+fn only_a_new_quarantine_is_listed_before_any_read() {
     let new = |own| quarantine(own, None, false, false);
     let held = || {
         let mut held = new(QuarantineLevel::Contained);
@@ -162,7 +162,7 @@ fn at_once_only_what_is_new_is_isolated_and_at_the_level_it_wants() {
 }
 
 #[test]
-fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
+fn mismatched_claim_changes_no_level() {
     let good = || recovery(Some(Open));
     let mut deleted = good();
     deleted.metadata.deletion_timestamp =
@@ -195,7 +195,7 @@ fn a_claim_that_does_not_hold_up_loosens_nothing_and_seals_nothing() {
 }
 
 #[test]
-fn nothing_is_loosened_for_a_plan_that_is_gone_or_before_what_it_depends_on_stands() {
+fn nothing_is_loosened_without_plan_or_healthy_dependencies() {
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for asked in LEVELS {
             let q = quarantine(own, enforced, true, true);
@@ -212,7 +212,7 @@ fn nothing_is_loosened_for_a_plan_that_is_gone_or_before_what_it_depends_on_stan
 }
 
 #[test]
-fn a_hold_stands_whatever_is_asked_and_never_loosens() {
+fn hold_overrides_every_request_and_never_loosens() {
     for (own, enforced) in OWN.into_iter().flat_map(|own| LEVELS.map(|level| (own, level))) {
         for (hold, asked) in OWN.into_iter().flat_map(|hold| LEVELS.map(|asked| (hold, asked))) {
             for claimed in [true, false] {
@@ -232,7 +232,7 @@ fn a_hold_stands_whatever_is_asked_and_never_loosens() {
 }
 
 #[test]
-fn what_a_hold_took_back_is_not_given_back_to_the_same_attempt() {
+fn overruled_attempt_gets_nothing_looser_after_the_hold() {
     for enforced in [Contained, Sealed] {
         for asked in LEVELS {
             let mut q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);
@@ -277,14 +277,15 @@ fn no_pod_goes_before_fence_network_and_capture_are_done() {
             renewed: bit(6),
             listed: bit(7),
         };
-        let next = next(Sealed, found);
-        if matches!(next, Next::Stop | Next::AwaitPods | Next::Identity | Next::Done) {
+        let next = next_action(Sealed, found);
+        if matches!(next, NextAction::Stop | NextAction::AwaitPods | NextAction::Identity | NextAction::Done)
+        {
             assert!(found.labelled && found.fenced && found.network && found.captured);
         }
-        if next == Next::Identity {
+        if next == NextAction::Identity {
             assert!(found.empty, "a pod that lives still would be left without its token");
         }
-        if next == Next::Done {
+        if next == NextAction::Done {
             assert!(found.stopped && found.empty && found.renewed);
         }
     }
@@ -293,12 +294,15 @@ fn no_pod_goes_before_fence_network_and_capture_are_done() {
 #[test]
 fn the_label_lets_in_or_out_only_once_the_network_is_ready() {
     let found = ControlsInPlace { network: false, ..ControlsInPlace::default() };
-    assert_eq!(next(CleanRoom, found), Next::Network);
-    assert_eq!(next(Open, found), Next::Network);
-    assert_eq!(next(Open, ControlsInPlace { network: true, ..found }), Next::Label);
-    assert_eq!(next(Contained, found), Next::List);
-    assert_eq!(next(Contained, ControlsInPlace { listed: true, ..found }), Next::Network);
-    assert_eq!(next(Contained, ControlsInPlace { listed: true, network: true, ..found }), Next::Label);
+    assert_eq!(next_action(CleanRoom, found), NextAction::Network);
+    assert_eq!(next_action(Open, found), NextAction::Network);
+    assert_eq!(next_action(Open, ControlsInPlace { network: true, ..found }), NextAction::Label);
+    assert_eq!(next_action(Contained, found), NextAction::List);
+    assert_eq!(next_action(Contained, ControlsInPlace { listed: true, ..found }), NextAction::Network);
+    assert_eq!(
+        next_action(Contained, ControlsInPlace { listed: true, network: true, ..found }),
+        NextAction::Label
+    );
 }
 
 #[test]
@@ -331,7 +335,7 @@ fn evidence_is_taken_once_for_each_sealing() {
 }
 
 #[test]
-fn whoever_is_not_heeded_gets_no_hole() {
+fn denied_claimant_gets_no_egress_exception() {
     let given = |enforced, recovery: &ServiceRecovery, plan| {
         let quarantine = quarantine(QuarantineLevel::Sealed, Some(enforced), true, true);
         target(&quarantine, Some(recovery), plan).allow_egress
@@ -348,7 +352,7 @@ fn whoever_is_not_heeded_gets_no_hole() {
 }
 
 #[test]
-fn what_was_accepted_is_that_control_in_that_namespace_and_nothing_else() {
+fn acceptance_covers_exactly_one_control_in_one_namespace() {
     use crate::api::quarantine::ControlName::{Fence, Network};
     for (from, to) in [(Sealed, CleanRoom), (CleanRoom, Open)] {
         for (reason, namespace, control, granted) in [

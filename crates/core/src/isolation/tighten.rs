@@ -1,26 +1,26 @@
-//! What becomes of a Quarantine when somebody asks for isolation: made, or tightened, never eased.
+//! Change to a Quarantine when a person requests isolation: it is created or tightened, never eased.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::api::{Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
 
-/// What is to be done to a Quarantine that is there.
+/// Change to an existing Quarantine.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// It asks for as much already.
+pub enum Tightening {
+    /// None: it requests as much already.
     None,
-    /// A merge patch, good for what was read only, and what it does, for people.
+    /// A merge patch with a resourceVersion precondition, and what it does, as a message.
     Tighten(Value, String),
-    /// It is on its way out.
-    Ending,
+    /// It is being deleted.
+    Terminating,
 }
 
-/// What is to be done to a Quarantine so that it asks for at least what is wished.
+/// Returns the change that makes a Quarantine request at least the wished level.
 #[must_use]
-pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
+pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Tightening {
     if quarantine.metadata.deletion_timestamp.is_some() {
-        return Change::Ending;
+        return Tightening::Terminating;
     }
     let (mut spec, mut said) = (json!({}), Vec::new());
     let level = wished.isolation;
@@ -28,7 +28,7 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
         spec["isolation"] = json!(level);
         said.push(format!("tightened to {}", Isolation::from(level).as_str()));
     }
-    // A recovery has let something in: only a hold isolates whatever its claim asks for.
+    // A recovery has loosened isolation already: only a hold overrules its claim.
     let enforced = quarantine.status.as_ref().and_then(|status| status.isolation);
     let let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
     let held = quarantine.spec.hold.is_some();
@@ -37,13 +37,13 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Change {
         said.push(format!("held at {} whatever its recovery asks for", Isolation::from(level).as_str()));
     }
     if said.is_empty() {
-        return Change::None;
+        return Tightening::None;
     }
     let metadata = json!({"resourceVersion": quarantine.resource_version(), "uid": quarantine.uid()});
-    Change::Tighten(json!({"metadata": metadata, "spec": spec}), said.join(", "))
+    Tightening::Tighten(json!({"metadata": metadata, "spec": spec}), said.join(", "))
 }
 
-/// A recovery that goes on and will let it out, if there is one: isolated now is not isolated for good.
+/// Returns the recovery that will open the Quarantine later, if there is one.
 #[must_use]
 pub fn recovery_under_way(quarantine: &Quarantine) -> Option<&str> {
     let status = quarantine.status.as_ref()?;
@@ -92,16 +92,16 @@ mod tests {
             let mut quarantine = Quarantine::new("a", of(spec, hold));
             quarantine.status = Some(QuarantineStatus { isolation: enforced, ..QuarantineStatus::default() });
             let found = match change(&quarantine, &of(wished, None)) {
-                Change::Tighten(patch, _) => patch["spec"].clone(),
-                Change::None => json!(null),
-                Change::Ending => panic!("it is not on its way out"),
+                Tightening::Tighten(patch, _) => patch["spec"].clone(),
+                Tightening::None => json!(null),
+                Tightening::Terminating => panic!("it is not on its way out"),
             };
             assert_eq!(found, expected, "{spec:?} {hold:?} {enforced:?} {wished:?}");
         }
     }
 
     #[test]
-    fn a_recovery_that_goes_on_is_told_unless_a_hold_overrules_it() {
+    fn running_recovery_is_reported_unless_a_hold_overrules_it() {
         use crate::api::Claim;
         let claim = |display: &str| {
             let claim = json!({
@@ -128,6 +128,6 @@ mod tests {
         let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
         quarantine.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
-        assert_eq!(change(&quarantine, &QuarantineSpec::default()), Change::Ending);
+        assert_eq!(change(&quarantine, &QuarantineSpec::default()), Tightening::Terminating);
     }
 }

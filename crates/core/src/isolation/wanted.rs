@@ -1,4 +1,4 @@
-//! What has to be read before a Quarantine's target is known: its plan and dependencies only where they would loosen anything.
+//! What has to be read before the target of a Quarantine is known. Plan and dependencies are read only if they would loosen anything.
 
 use kube::core::ObjectMeta;
 
@@ -6,35 +6,35 @@ use super::target::{PlanState, Target, loosens, target};
 use crate::api::{Claim, Isolation, Quarantine, ServiceRecovery};
 use crate::plan::loosening::Allowance;
 
-/// What the target depends on beside the Quarantine and its claimant.
+/// Target, or what it depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nothing: this is the target.
+    /// The target is known.
     Settled(Target),
-    /// The state of the plan.
+    /// The target depends on the state of the plan.
     DependsOnPlan {
-        /// The level, should the plan allow it.
+        /// Level if the plan permits it.
         granted: Isolation,
-        /// The namespace's label says that level already. It is let in, or out, whether or not somebody lived to tell: a dependency
-        /// that falls then takes that back no more.
+        /// Whether the namespace's label has that level already. The transition has then taken effect, even if the status does not say
+        /// so, and a dependency that fails afterwards no longer reverts it.
         is_granted: bool,
     },
 }
 
-/// Decides what a Quarantine is to enforce, as far as its claimant says so. `label`: what the namespace bears as ours.
+/// Decides the target as far as the claimant determines it. `label`: value of our label on the namespace.
 #[must_use]
 pub fn wanted(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, label: Option<&str>) -> Wanted {
     let granted = target(quarantine, recovery, PlanState::Allows);
     let careful = target(quarantine, recovery, PlanState::Gone);
-    // Nothing is loosened any more for what is being deleted.
+    // A Quarantine that is being deleted is not loosened any more.
     if granted == careful || quarantine.metadata.deletion_timestamp.is_some() {
         return Wanted::Settled(careful);
     }
     Wanted::DependsOnPlan { granted: granted.level, is_granted: granted.level.label() == label }
 }
 
-/// Decides what a Quarantine is to enforce, now that the state of its plan is known. Returns that state too, as far as anything has to
-/// be waited for: where nothing would be loosened, unknown health delays nothing.
+/// Decides the target with the state of the plan. Returns that state if the decision had to wait for it: where nothing would be loosened,
+/// unknown health delays nothing.
 #[must_use]
 pub fn wanted_with_plan(
     quarantine: &Quarantine,
@@ -50,14 +50,14 @@ pub fn wanted_with_plan(
     (target(quarantine, recovery, plan), plan)
 }
 
-/// Is this the metadata of the plan that the claim names, and is that plan not being deleted?
+/// Returns whether this is the metadata of the plan that the claim names, and the plan is not being deleted.
 #[must_use]
 pub fn is_plan_of(plan: &ObjectMeta, claim: &Claim) -> bool {
     plan.uid.as_deref() == Some(&claim.plan_uid) && plan.deletion_timestamp.is_none()
 }
 
 impl From<Allowance<'_>> for PlanState {
-    /// The state of a plan that is there, by what the claimant depends on.
+    /// Returns the state of an existing plan, from the claimant's dependencies.
     fn from(dependencies: Allowance<'_>) -> Self {
         match dependencies {
             Allowance::Allowed => Self::Allows,
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::api::QuarantineLevel;
 
-    /// Sealed and ready, claimed by a service that asks for a clean room.
+    /// Returns a sealed and ready Quarantine, claimed by a service that requests a clean room.
     fn claimed() -> (Quarantine, ServiceRecovery) {
         let claim = json!({
             "planNamespace": "recovery", "plan": "town", "planUid": "u", "service": "library", "attempt": 1,

@@ -1,4 +1,4 @@
-//! What can be wrong with a plan, each named with its culprit and what would mend it.
+//! Checks of a plan. Each problem names its culprit and a fix.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::{Gate, Plan, Problem, ServiceId, graph};
 use crate::api::{Class, GATE_TYPES, Phase, Reason, protected_namespace};
 use crate::steps;
 
-/// A dependency that the plan does not have.
+/// Returns the problem of a dependency that is not in the plan.
 pub(super) fn unknown_service<'a>(
     service: &str,
     missing: &str,
@@ -24,18 +24,18 @@ pub(super) fn unknown_service<'a>(
     )
 }
 
-/// Under `order: Tiers` every service needs a tier.
+/// Returns the problem of a service without a tier under `order: Tiers`.
 pub(super) fn no_tier(service: &str) -> Problem {
     Problem::new(Reason::TierMissing, service, format!("{service} has no tier, which order: Tiers needs"))
 }
 
-/// A resume has to name something.
+/// Returns the problem of an entry under `resume` that names no object.
 pub(super) fn resume_of_nothing(service: &str) -> Problem {
     let message = format!("{service} is to resume something that is neither a cronJob nor a job, or both");
     Problem::new(Reason::MalformedResume, service, message)
 }
 
-/// What is resumed is in a namespace of the service.
+/// Returns the problem of an entry under `resume` whose namespace is not the service's.
 pub(super) fn resume_elsewhere(service: &str, name: &str, namespace: Option<&str>) -> Problem {
     let message = match namespace {
         Some(namespace) => {
@@ -46,12 +46,12 @@ pub(super) fn resume_elsewhere(service: &str, name: &str, namespace: Option<&str
     Problem::new(Reason::ResumeElsewhere, name, message)
 }
 
-/// Said twice, with another word about a missed run, it would be unclear what holds.
+/// Returns the problem of an object that is under `resume` twice: the entries may differ about missed runs.
 pub(super) fn resume_twice(service: &str, name: &str) -> Problem {
     Problem::new(Reason::DuplicateResume, name, format!("{service} is to resume {name} twice"))
 }
 
-/// What one service, or two that share something, can have wrong.
+/// Adds the problems of single services, and of two services that share something.
 pub(super) fn services(plan: &mut Plan) {
     let mut owners: BTreeMap<&str, Vec<ServiceId>> = BTreeMap::new();
     for (id, service) in plan.services.iter().enumerate() {
@@ -97,7 +97,7 @@ pub(super) fn services(plan: &mut Plan) {
     }
 }
 
-/// Empty is not passed.
+/// Returns the problems of a service's gates. A phase without gates does not pass.
 fn gate_problems(service: &super::Service) -> Vec<Problem> {
     let mut problems = Vec::new();
     let name = &service.name;
@@ -165,7 +165,7 @@ fn step_problems(service: &super::Service) -> Vec<Problem> {
     problems
 }
 
-/// Members of a group share one tier.
+/// Adds the problems of groups: all members must have the same tier.
 pub(super) fn groups(plan: &mut Plan) {
     for unit in &plan.units {
         let Some(group) = &unit.group else { continue };
@@ -185,7 +185,7 @@ pub(super) fn groups(plan: &mut Plan) {
     }
 }
 
-/// A service that depends on itself never shows up between units.
+/// Returns the problem of a service that depends on itself. It is not an edge between units.
 pub(super) fn itself(name: &str) -> Problem {
     Problem::new(
         Reason::Cycle,
@@ -194,7 +194,7 @@ pub(super) fn itself(name: &str) -> Problem {
     )
 }
 
-/// Cycles, each with its path and the edge to cut.
+/// Adds the problems of cycles, each with its path and the edge to cut.
 pub(super) fn cycles(plan: &mut Plan) {
     let edges = |unit: usize| plan.dependency_units(unit).collect::<Vec<_>>();
     let mut found = Vec::new();
@@ -211,7 +211,7 @@ pub(super) fn cycles(plan: &mut Plan) {
     }
 }
 
-/// Names a cycle's path, and the edge that looks most like a mistake: the one from the lowest tier to the highest.
+/// Describes a cycle: its path, and the edge that is most likely a mistake, which is the one from the lowest tier to the highest.
 fn describe(plan: &Plan, path: &[usize]) -> (String, String) {
     let names: Vec<&str> = path.iter().map(|&unit| plan.unit_name(unit)).collect();
     let tier = |unit: usize| plan.units[unit].tier.unwrap_or(i32::MAX);
@@ -229,7 +229,7 @@ fn describe(plan: &Plan, path: &[usize]) -> (String, String) {
     (names.join(","), message)
 }
 
-/// The services by which one unit depends on another: a group as such states no dependency.
+/// Returns the services that make one unit depend on another: a group itself has no dependencies.
 fn stated_edge(plan: &Plan, from: usize, to: usize) -> (&str, &str) {
     let edges = plan.units[from].members.iter().flat_map(|&member| {
         plan.services[member].dependencies.iter().map(move |&dependency| (member, dependency))
@@ -240,7 +240,7 @@ fn stated_edge(plan: &Plan, from: usize, to: usize) -> (&str, &str) {
     })
 }
 
-/// Edits between two names, for "did you mean".
+/// Returns the edit distance between two names, for suggestions.
 pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

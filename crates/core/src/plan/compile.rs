@@ -1,4 +1,4 @@
-//! [`Plan::compile`]: defaults filled in, names resolved, groups folded, problems named.
+//! [`Plan::compile`]: fills in defaults, resolves names, folds groups into units, and collects problems.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::api::step::ScaleSpec;
 use crate::api::{GateSpec, Phase, Reason, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
 
 impl Plan {
-    /// Reads a plan as the API server has it.
+    /// Compiles a plan object.
     #[must_use]
     pub fn from_object(object: &RecoveryPlan) -> Self {
         let meta = &object.metadata;
@@ -26,7 +26,7 @@ impl Plan {
         plan
     }
 
-    /// Reads a plan's spec. What is wrong with a service is kept as its [`Problem`]s.
+    /// Compiles a plan's spec. Problems of a service are kept in its [`Problem`]s.
     #[must_use]
     pub fn compile(namespace: &str, name: &str, uid: &str, spec: &RecoveryPlanSpec) -> Self {
         let index = index(&spec.services);
@@ -63,7 +63,7 @@ impl Plan {
         plan
     }
 
-    /// `dependsOn` and, under `order: Tiers`, the nearest lower tier.
+    /// Resolves `dependsOn` and, under `order: Tiers`, the edges to the nearest lower tier.
     fn resolve_edges(&mut self, spec: &RecoveryPlanSpec) {
         let tiers: BTreeSet<i32> = spec.services.iter().filter_map(|s| s.tier).collect();
         for (id, stated) in spec.services.iter().enumerate() {
@@ -107,7 +107,7 @@ impl Plan {
         }
     }
 
-    /// Members that need each other cannot be ordered among themselves: their steps run at the same time.
+    /// Orders the steps of a group's members by their dependencies. Members that depend on each other run their steps at the same time.
     fn order_steps(&mut self) {
         let edges = |s: ServiceId| self.services[s].steps_after.clone();
         let circles = graph::cyclic_components(self.services.len(), edges);
@@ -120,7 +120,7 @@ impl Plan {
         }
     }
 
-    /// Reverse edges and heights, once the edges stand.
+    /// Computes reverse edges and heights, once the edges are known.
     fn finish_units(&mut self) {
         let needs: Vec<Vec<usize>> =
             (0..self.units.len()).map(|u| self.dependency_units(u).collect()).collect();
@@ -137,7 +137,7 @@ impl Plan {
 }
 
 fn index(services: &[ServiceSpec]) -> BTreeMap<String, ServiceId> {
-    // The API server keeps names unique; a file given to `simulate` may not: the first one keeps the name.
+    // The API server keeps names unique, but a file for `simulate` may not: the first service keeps the name.
     let mut index = BTreeMap::new();
     for (id, service) in services.iter().enumerate() {
         index.entry(service.name.clone()).or_insert(id);
@@ -186,7 +186,7 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
     }
 }
 
-/// What the plan names to be resumed, each in its namespace; and what is wrong with the rest.
+/// Returns the objects that the plan resumes, each in its namespace, and the problems of the other entries.
 fn resumes(spec: &ServiceSpec, namespaces: &[String]) -> (Vec<Resume>, Vec<Problem>) {
     let (mut resume, mut problems): (Vec<Resume>, Vec<Problem>) = (Vec::new(), Vec::new());
     for stated in &spec.resume {
@@ -223,16 +223,16 @@ fn resumes(spec: &ServiceSpec, namespaces: &[String]) -> (Vec<Resume>, Vec<Probl
     (resume, problems)
 }
 
-/// What restores a service that does not say how.
+/// Returns the default step of a service without `restore`.
 fn scale_step() -> StepSpec {
     StepSpec { name: "start".to_owned(), scale: Some(ScaleSpec::default()), ..StepSpec::default() }
 }
 
-/// The plan's default gates and the service's own. Without continuous gates, those before release go on being asked.
+/// Returns the plan's default gates and the service's own. Without continuous gates, the gates before release are evaluated continuously.
 fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) -> Vec<Gate> {
     let of = |phase: Phase| -> Vec<Gate> {
         let inherited = defaults.map_or(&[][..], |d| d.of(phase));
-        // A default that looks into namespaces has nothing to look at in an external system.
+        // A default gate that reads namespaces does not apply to an external system.
         let looks = |gate: &GateSpec| gate.gate_type().is_some_and(|of| of.looks_into_namespaces);
         let inherited = inherited.iter().filter(|gate| !(external && looks(gate)));
         inherited
@@ -280,13 +280,13 @@ fn fold(specs: &[ServiceSpec], services: &mut [Service]) -> Vec<Unit> {
 }
 
 impl Problem {
-    /// A problem in the words of a condition.
+    /// Returns a problem.
     pub(super) fn new(reason: Reason, culprit: &str, message: String) -> Self {
         Self { reason, culprit: culprit.to_owned(), message }
     }
 }
 
-/// The same question, asked for as long as the service is recovered.
+/// Returns the gate as a continuous one.
 fn continuously(gate: Gate) -> Gate {
     let phase = Phase::Continuous;
     Gate { phase, key: GateKey { phase, ..gate.key }, ..gate }

@@ -1,9 +1,9 @@
-//! Graph algorithms on small indices. Iterative where depth follows the input: a plan may be one long chain.
+//! Graph algorithms on small indices. They iterate where depth follows the input, as a plan may be one long chain.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// The strongly connected components of more than one node, or of one node with an edge to itself: the cycles.
+/// Returns the cycles: strongly connected components of more than one node, or of one node with an edge to itself.
 #[must_use]
 pub fn cyclic_components(nodes: usize, edges: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
     let forward: Vec<Vec<usize>> = (0..nodes).map(edges).collect();
@@ -63,7 +63,7 @@ pub fn cyclic_components(nodes: usize, edges: impl Fn(usize) -> Vec<usize>) -> V
     cyclic
 }
 
-/// A shortest cycle within a component, as the nodes in the order of its edges, beginning with the lowest that lies on one.
+/// Returns a shortest cycle within a component, as nodes in the order of its edges, starting with its lowest node.
 #[must_use]
 pub fn shortest_cycle(component: &[usize], edges: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let within: BTreeSet<usize> = component.iter().copied().collect();
@@ -92,7 +92,7 @@ pub fn shortest_cycle(component: &[usize], edges: impl Fn(usize) -> Vec<usize>) 
     Vec::new()
 }
 
-/// Nodes in an order in which each comes after all that it has edges to; nodes on or behind a cycle are missing.
+/// Returns the nodes in an order in which each follows all its dependencies. Nodes on a cycle, or depending on one, are missing.
 #[must_use]
 pub fn topological(nodes: usize, dependencies: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let needs: Vec<Vec<usize>> = (0..nodes).map(dependencies).collect();
@@ -117,7 +117,7 @@ pub fn topological(nodes: usize, dependencies: impl Fn(usize) -> Vec<usize>) -> 
     order
 }
 
-/// The chain of dependencies with the greatest sum of durations, first node first.
+/// Returns the chain of dependencies with the greatest sum of durations, first node first.
 #[must_use]
 pub fn longest_path(
     nodes: usize,

@@ -1,21 +1,21 @@
-//! Whether a loosening is allowed, as far as it goes by what a service depends on (I1). One function decides it: the engine calls it
-//! with what is cached, the act with live reads, and the Quarantine controller once more, right before it lets anything in or out.
+//! Decides whether a service's dependencies permit a loosening (I1). The engine calls it with cached state, the effect with live reads,
+//! and the Quarantine controller again just before it loosens anything.
 
 use crate::api::conditions::{HEALTHY, RECOVERED, is_true};
 use crate::api::{Health, ServiceRecoveryStatus, Stage};
 
-/// What is known of one service that others depend on.
+/// Observed state of a dependency.
 #[derive(Clone, Copy, Debug)]
 pub struct Dependency<'a> {
-    /// Its name.
+    /// Name of the service.
     pub service: &'a str,
-    /// What its ServiceRecovery says. `None`: there is none of this plan, or what it says does not count.
+    /// Status of its ServiceRecovery. `None`: this plan has none, or its status does not count.
     pub record: Option<&'a ServiceRecoveryStatus>,
-    /// What this process knows of its continuous gates. A record alone may be what a leader wrote that is long gone.
+    /// Health of its continuous gates as this process observed it. The recorded status alone may be that of a former leader.
     pub health: Health,
 }
 
-/// Whether a loosening is allowed, from what speaks for it to what speaks against it.
+/// Whether a loosening is permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Allowance<'a> {
     /// Every dependency is recovered, and its continuous gates pass now.
@@ -26,7 +26,7 @@ pub enum Allowance<'a> {
     Refused(&'a str),
 }
 
-/// Decides whether anything may be loosened for who depends on these.
+/// Returns whether these dependencies permit a loosening.
 #[must_use]
 pub fn allowance<'a>(dependencies: impl IntoIterator<Item = Dependency<'a>>) -> Allowance<'a> {
     let each = dependencies.into_iter().map(|dependency| {
@@ -38,7 +38,7 @@ pub fn allowance<'a>(dependencies: impl IntoIterator<Item = Dependency<'a>>) -> 
             (_, None) | (Health::Unhealthy, Some(_)) => Allowance::Refused(service),
             (_, Some(record)) if !is_open(record) => Allowance::Refused(service),
             (Health::Healthy, Some(record)) if is_true(&record.conditions, HEALTHY) => Allowance::Allowed,
-            // It has yet to be heard, or to be written.
+            // Its verdict has not been observed or written yet.
             (Health::Healthy | Health::Unknown, Some(_)) => Allowance::Unknown(service),
         }
     });
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn record_and_this_process_both_have_to_say_that_a_dependency_is_healthy() {
+    fn healthy_dependency_needs_record_and_observed_health() {
         use Health::{Healthy, Unhealthy, Unknown};
         use State::{False, True};
         let (allowed, unknown, refused) =

@@ -1,7 +1,7 @@
-//! From a plan's spec to a validated plan: graph, groups, cycles by name, critical path. Pure.
+//! A validated plan: graph, groups, cycles by name, critical path. Pure.
 //!
-//! [`Plan::compile`] never fails. What is wrong with a service is kept beside it as a [`Problem`], so that it, and whoever
-//! depends on it, waits, and the rest goes on.
+//! [`Plan::compile`] never fails. Problems of a service are kept with it as [`Problem`]s: the service and its dependents wait, and the
+//! rest of the plan proceeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,124 +25,124 @@ pub type ServiceId = usize;
 /// Index of a unit in [`Plan::units`].
 pub type UnitId = usize;
 
-/// A plan after which building and deciding cannot fail.
+/// A compiled plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its UID.
+    /// UID.
     pub uid: String,
-    /// The generation of the spec that this was made from.
+    /// Generation of the spec that it was compiled from.
     pub generation: Option<i64>,
-    /// The incident that arms it. `None`: Dormant.
+    /// Name of the Incident. `None`: the plan is Dormant.
     pub incident: Option<String>,
-    /// The service account, in its namespace, as which it acts.
+    /// ServiceAccount in its namespace with which it acts.
     pub account: String,
-    /// Make Quarantines that are missing.
+    /// Whether it creates missing Quarantines.
     pub creates_quarantines: bool,
-    /// Start nothing new.
+    /// Whether it starts nothing new.
     pub suspend: bool,
-    /// So many units at once.
+    /// Maximum number of units that are recovered at the same time.
     pub max_parallel: usize,
-    /// Its services, in the order of the spec.
+    /// Services, in the order of the spec.
     pub services: Vec<Service>,
-    /// Its services by name.
+    /// Services by name.
     pub index: BTreeMap<String, ServiceId>,
-    /// The nodes of the graph: a service, or a `together` group.
+    /// Nodes of the graph: a service, or a `together` group.
     pub units: Vec<Unit>,
-    /// What is wrong with it: the same problems as the services', for the plan's own condition.
+    /// Problems of all services, for the plan's own condition.
     pub problems: Vec<Problem>,
 }
 
-/// One service, with all defaults filled in.
+/// A service, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Who can clear what blocks it.
+    /// Person or team that can clear its blockers.
     pub owner: Option<String>,
-    /// Its tier.
+    /// Tier.
     pub tier: Option<i32>,
-    /// Its namespaces, sorted: claims are taken in this order. Empty: an external system.
+    /// Namespaces, sorted: claims are taken in this order. Empty: an external system.
     pub namespaces: Vec<String>,
-    /// The unit it goes with.
+    /// Unit of the service.
     pub unit: UnitId,
-    /// Services outside its unit that it waits for, edges of `order: Tiers` included.
+    /// Dependencies outside its unit, including edges of `order: Tiers`.
     pub dependencies: Vec<ServiceId>,
-    /// Services of its own unit whose steps come before its own.
+    /// Services of its unit whose steps run before its own.
     pub steps_after: Vec<ServiceId>,
-    /// Its gates, defaults included.
+    /// Gates, including defaults.
     pub gates: Vec<Gate>,
-    /// Its steps.
+    /// Steps.
     pub steps: Vec<StepSpec>,
-    /// CronJobs and Jobs that are resumed once it is recovered.
+    /// CronJobs and Jobs to resume once it is recovered.
     pub resume: Vec<Resume>,
-    /// Services of the cluster itself that its clean room may talk to, sorted.
+    /// Cluster services that its clean room may connect to, sorted.
     pub allow_egress: Vec<ClusterService>,
-    /// Why its pods may use what Pod Security `baseline` forbids, if the plan says so.
+    /// Why its pods may use what Pod Security `baseline` forbids, if the plan permits it.
     pub host_access: Option<String>,
-    /// Why it goes without some gates, if it may.
+    /// Why it has no gates in some phase, if the plan permits it.
     pub ungated: Option<String>,
-    /// All that the plan requires of it, for comparison with what was last accepted.
+    /// Everything that the plan requires of it, for comparison with the accepted requirements.
     pub requirements: Arc<ratchet::Requirements>,
-    /// What is wrong with it. Not empty: it does not start.
+    /// Problems. A service with any does not start.
     pub problems: Vec<Problem>,
 }
 
-/// A CronJob or Job that is resumed once its service is recovered.
+/// A CronJob or Job to resume once its service is recovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// Which kind.
+    /// Kind.
     pub kind: ResumeKind,
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
     /// What to do about a missed run.
     pub missed_run: MissedRun,
 }
 
-/// A gate and how it is asked.
+/// A gate of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
-    /// When it is asked.
+    /// Phase.
     pub phase: Phase,
-    /// Which gate of its service it is.
+    /// Key of the gate in its service.
     pub key: GateKey,
-    /// The question.
+    /// The gate in the plan.
     pub spec: GateSpec,
-    /// How often and how strictly.
+    /// How often and how strictly it is evaluated.
     pub policy: GatePolicy,
 }
 
-/// Which gate of a service.
+/// Key of a gate in its service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GateKey {
-    /// In which phase.
+    /// Phase.
     pub phase: Phase,
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
-/// How often and how strictly a gate is asked, defaults filled in.
+/// How often and how strictly a gate is evaluated, with defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatePolicy {
-    /// It passes once it has passed without a break for this long.
+    /// How long it must pass without interruption.
     pub stable_for: StdDuration,
-    /// It is asked at least this often.
+    /// Longest time between two evaluations.
     pub interval: StdDuration,
-    /// An answer that takes longer is Unknown.
+    /// Longest time of an evaluation. The verdict is Unknown after it.
     pub timeout: StdDuration,
-    /// So many Fails in a row are a failure.
+    /// Consecutive Fails after which it counts as failed.
     pub failure_limit: u32,
-    /// Unknown for longer asks for a person.
+    /// How long it may be Unknown before a person is needed.
     pub unknown_deadline: StdDuration,
 }
 
 impl GatePolicy {
-    /// The gate's own numbers, or the defaults.
+    /// Returns the policy of a gate, with defaults filled in.
     #[must_use]
     pub fn of(spec: &GateSpec) -> Self {
         let or = |given: Option<crate::api::Duration>, seconds| {
@@ -150,7 +150,7 @@ impl GatePolicy {
         };
         Self {
             stable_for: or(spec.stable_for, 0),
-            // A gate that is asked without a pause would be a load test.
+            // Evaluating a gate without a pause would be a load test.
             interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
             timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
             failure_limit: spec.failure_limit.unwrap_or(3).max(1),
@@ -158,43 +158,43 @@ impl GatePolicy {
         }
     }
 
-    /// How long an answer may be relied on: two missed askings, and no less than half a minute.
+    /// Returns how long an answer is fresh: two missed evaluations, and at least 30 seconds.
     #[must_use]
     pub fn freshness(&self) -> StdDuration {
         (self.interval * 3 + self.timeout).max(StdDuration::from_secs(30))
     }
 }
 
-/// A node of the graph: one service, or a group whose members go in and out together.
+/// A node of the graph: one service, or a group that is restored and opened together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// The group's name, for a group.
+    /// Name of the group, for a group.
     pub group: Option<String>,
-    /// Its members.
+    /// Members.
     pub members: Vec<ServiceId>,
-    /// Services outside that all of it waits for: the union over its members.
+    /// Dependencies outside the unit: the union over its members.
     pub dependencies: Vec<ServiceId>,
-    /// Units that wait for it.
+    /// Units that depend on it.
     pub dependents: Vec<UnitId>,
-    /// Its tier, for ties; none sorts last.
+    /// Tier, to break ties. Units without one come last.
     pub tier: Option<i32>,
-    /// Units on the longest chain of dependents that hangs on it, for ties.
+    /// Length of the longest chain of dependents, to break ties.
     pub height: usize,
 }
 
-/// What is wrong with a plan or a service, in the words of a condition.
+/// A problem of a plan or a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// One word for it.
+    /// Reason.
     pub reason: Reason,
-    /// The culprit's name.
+    /// Name of the culprit.
     pub culprit: String,
-    /// What is the matter, and what would mend it.
+    /// What is wrong, and how to fix it.
     pub message: String,
 }
 
 impl Plan {
-    /// The services that, directly or not, wait for this one.
+    /// Returns the units that depend on this one, directly or indirectly.
     #[must_use]
     pub fn dependents_of(&self, unit: UnitId) -> BTreeSet<UnitId> {
         let mut seen = BTreeSet::new();
@@ -209,20 +209,20 @@ impl Plan {
         seen
     }
 
-    /// The units that this one waits for.
+    /// Returns the units that this one depends on.
     pub fn dependency_units(&self, unit: UnitId) -> impl Iterator<Item = UnitId> + '_ {
         let units: BTreeSet<UnitId> =
             self.units[unit].dependencies.iter().map(|&s| self.services[s].unit).collect();
         units.into_iter()
     }
 
-    /// The services outside its unit that a service, as a member of it, waits for.
+    /// Returns the services outside its unit that a service, as a member of the unit, depends on.
     #[must_use]
     pub fn dependencies_of(&self, service: ServiceId) -> Vec<ServiceId> {
         self.units[self.services[service].unit].dependencies.clone()
     }
 
-    /// How a service is addressed.
+    /// Returns the key of a service.
     #[must_use]
     pub fn key(&self, service: ServiceId) -> ServiceKey {
         ServiceKey {
@@ -232,13 +232,13 @@ impl Plan {
         }
     }
 
-    /// How the services are addressed that a service waits for ([`Plan::dependencies_of`]).
+    /// Returns the keys of a service's dependencies ([`Plan::dependencies_of`]).
     #[must_use]
     pub fn dependency_keys(&self, service: ServiceId) -> Vec<ServiceKey> {
         self.units[self.services[service].unit].dependencies.iter().map(|&id| self.key(id)).collect()
     }
 
-    /// How a unit is called: its group's name, or its service's.
+    /// Returns the name of a unit: that of its group, or of its service.
     #[must_use]
     pub fn unit_name(&self, unit: UnitId) -> &str {
         let unit = &self.units[unit];
@@ -249,8 +249,7 @@ impl Plan {
         }
     }
 
-    /// The longest chain of units by their durations, and how long it takes: no order is faster. Units on a cycle have
-    /// no end, and are left out.
+    /// Returns the longest chain of units by their durations, and its duration: no order is faster. Units on a cycle are left out.
     #[must_use]
     pub fn critical_path(&self, duration: impl Fn(UnitId) -> StdDuration) -> (StdDuration, Vec<UnitId>) {
         graph::longest_path(self.units.len(), |unit| self.dependency_units(unit).collect(), duration)
@@ -258,7 +257,7 @@ impl Plan {
 }
 
 impl Service {
-    /// The gates of one phase.
+    /// Returns the gates of one phase.
     pub fn gates_of(&self, phase: Phase) -> impl Iterator<Item = &Gate> {
         self.gates.iter().filter(move |gate| gate.phase == phase)
     }

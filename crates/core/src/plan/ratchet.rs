@@ -1,7 +1,7 @@
-//! What a plan requires of a service, and what a change of that would lose. Pure.
+//! Requirements of a plan, and the loosenings in a change of them. Pure.
 //!
-//! The ratchet: the requirements last accepted are kept for each namespace, whatever plan or service names it. A short list of
-//! changes tightens; every other difference is a loosening, which a person has to accept.
+//! The ratchet: the requirements last accepted are kept per namespace, whatever plan or service names it. A short list of changes counts
+//! as tightening; every other difference is a loosening, which a person has to accept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration as StdDuration;
@@ -14,59 +14,59 @@ use crate::api::gate_types::COMMON_FIELDS;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::{ClusterService, Duration};
 
-/// Version of the form in which requirements are kept. Another one cannot be compared.
+/// Version of the record's format. Records of another version cannot be compared.
 pub const VERSION: u32 = 1;
 
-/// All that must be proved of a service before anything of it is loosened. Steps are none of it: gates judge what they start.
+/// Everything that must be proved before a service is loosened. Steps are not included: gates check what they start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Requirements {
     /// [`VERSION`].
     pub version: u32,
-    /// Name of the Incident whose `compromisedSince` its gates go by.
+    /// Name of the Incident whose `compromisedSince` the gates use.
     pub incident: String,
-    /// Namespace of the plan, in which its gates look up what they name.
+    /// Namespace of the plan, in which gates look up the objects they name.
     pub plan_namespace: String,
-    /// By `phase/name`.
+    /// Gates, by `phase/name`.
     pub gates: BTreeMap<String, GateRequirement>,
-    /// What has to be recovered first: `namespace NAME`, or `external system NAMESPACE/NAME`. A service's name proves nothing.
+    /// Dependencies: `namespace NAME`, or `external system NAMESPACE/NAME`. A service's name proves nothing.
     pub depends_on: BTreeSet<String>,
-    /// What its steps come after, in its own group.
+    /// Members of the group whose steps run first.
     pub steps_after: BTreeSet<String>,
-    /// What goes in and out together with it: all namespaces and external systems of its unit.
+    /// Namespaces and external systems of the unit.
     pub together: BTreeSet<String>,
-    /// Why it goes without some gates, if it does.
+    /// Why it has no gates in some phase, if the plan permits it.
     pub ungated: Option<String>,
-    /// What its clean room may connect to in the cluster itself.
+    /// Egress exceptions of the clean room.
     pub allow_egress: BTreeSet<ClusterService>,
-    /// Why its pods may use what Pod Security `baseline` forbids, if they may.
+    /// Why its pods may use what Pod Security `baseline` forbids, if the plan permits it.
     pub host_access: Option<String>,
-    /// What starts by itself once it is recovered, and whether a missed run starts at once: by `kind namespace/name`.
+    /// Objects to resume by `kind namespace/name`, and whether a missed run starts at once.
     pub resume: BTreeMap<String, bool>,
 }
 
-/// One gate.
+/// Requirements of one gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GateRequirement {
-    /// The question, as the plan states it.
+    /// The check, as in the plan.
     pub asks: Value,
-    /// Milliseconds for which it has to pass without a break.
+    /// `stableFor` in milliseconds.
     pub stable_for: u64,
-    /// Milliseconds between two answers, at most.
+    /// `interval` in milliseconds.
     pub interval: u64,
-    /// Milliseconds that an answer may take.
+    /// `timeout` in milliseconds.
     pub timeout: u64,
-    /// So many Fails in a row are a failure.
+    /// `failureLimit`.
     pub failure_limit: u32,
 }
 
-/// For what requirements are kept.
+/// Scope of accepted requirements.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// A namespace, whatever plan names it.
     Namespace(String),
-    /// A service without namespaces, whatever plan of that namespace has it.
+    /// A service without namespaces, in whatever plan of the namespace.
     External {
         /// Namespace of the plan.
         plan_namespace: String,
@@ -87,7 +87,7 @@ impl std::fmt::Display for Scope {
 }
 
 impl Plan {
-    /// For what the requirements of a service are kept: each of its namespaces, or itself where it has none.
+    /// Returns the scopes of a service: each of its namespaces, or the service itself if it has none.
     #[must_use]
     pub fn scopes(&self, id: ServiceId) -> Vec<Scope> {
         let service = &self.services[id];
@@ -100,7 +100,7 @@ impl Plan {
 }
 
 impl Requirements {
-    /// What a plan requires of one of its services.
+    /// Returns what a plan requires of one of its services.
     #[must_use]
     pub fn of(plan: &Plan, id: ServiceId) -> Self {
         let service = &plan.services[id];
@@ -125,7 +125,7 @@ impl Requirements {
         }
     }
 
-    /// The same without what always takes a person to accept.
+    /// Returns the requirements without those that a person always has to accept.
     #[must_use]
     pub fn baseline(&self) -> Self {
         Self { host_access: None, ..self.clone() }
@@ -138,7 +138,7 @@ fn key(gate: &Gate) -> String {
 
 impl GateRequirement {
     fn of(gate: &Gate) -> Self {
-        // Specs of gates always serialise; one that did not would differ from every other.
+        // Gate specs always serialise. One that did not would differ from every other.
         let mut asks = serde_json::to_value(&gate.spec).unwrap_or(Value::Null);
         if let Value::Object(fields) = &mut asks {
             COMMON_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
@@ -154,10 +154,10 @@ impl GateRequirement {
     }
 }
 
-/// What would be lost by going from one to the other, in plain words. Empty: they are equal, or only tightened.
+/// Returns what a change of requirements loosens, as messages. Empty: they are equal, or only tightened.
 #[must_use]
 pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
-    // Taken apart in full: whoever adds a field has to say what loosens it.
+    // Destructured in full, so that a new field does not compile before its loosening is defined.
     let Requirements {
         version,
         incident,
@@ -226,7 +226,7 @@ pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
     lost
 }
 
-/// How a gate asks for less than it did.
+/// Returns how a gate became weaker.
 fn weaker(before: &GateRequirement, after: &GateRequirement) -> impl Iterator<Item = String> {
     let GateRequirement { asks, stable_for, interval, timeout, failure_limit } = before;
     let shown = |millis: u64| Duration(StdDuration::from_millis(millis)).to_string();

@@ -135,7 +135,7 @@ fn tightenings_lose_nothing() {
 }
 
 #[test]
-fn another_name_of_a_service_changes_no_requirement_and_escapes_none() {
+fn renaming_a_service_neither_changes_nor_evades_requirements() {
     let services = |db: &str, web: &str| {
         format!("- {{name: {db}, namespaces: [db]}}\n- {{name: {web}, namespaces: [web], dependsOn: [{db}]}}")
     };
@@ -159,7 +159,7 @@ fn another_name_of_a_service_changes_no_requirement_and_escapes_none() {
 }
 
 #[test]
-fn what_goes_together_is_what_opens_together() {
+fn together_requirement_lists_all_namespaces_of_the_unit() {
     let both = plan_in("recovery", "- {name: web, namespaces: [web, worker]}");
     let apart = plan_in("recovery", "- {name: web}\n- {name: worker}");
     let grouped = plan_in("recovery", "- {name: web, together: g}\n- {name: worker, together: g}");
@@ -182,7 +182,7 @@ fn a_record_of_another_form_is_never_equal_or_tighter() {
 }
 
 #[test]
-fn a_service_is_kept_by_namespace_and_an_external_system_by_its_name() {
+fn scope_is_the_namespace_or_the_external_systems_name() {
     let plan = plan_in("recovery", "- {name: web, namespaces: [b, a]}\n- {name: idp, namespaces: []}");
     let shown: Vec<String> = (0..2).flat_map(|id| plan.scopes(id)).map(|scope| scope.to_string()).collect();
     assert_eq!(shown, ["namespace a", "namespace b", "external system recovery/idp"]);
@@ -241,7 +241,7 @@ proptest! {
 
     /// Whatever is taken away is lost, and put back on top of that it is no loss.
     #[test]
-    fn removing_any_requirement_is_a_loosening_and_adding_it_is_none(of in requirements()) {
+    fn removing_a_requirement_loosens_and_adding_one_does_not(of in requirements()) {
         for key in of.gates.keys() {
             let mut less = of.clone();
             less.gates.remove(key);

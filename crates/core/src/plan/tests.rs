@@ -172,7 +172,7 @@ fn names_are_as_far_apart_as_it_takes_edits() {
 }
 
 #[test]
-fn the_second_service_of_a_name_has_the_problem_and_the_first_keeps_the_name() {
+fn duplicate_name_is_a_problem_of_the_second_service() {
     let plan =
         plan("- {name: a, namespaces: [x]}\n- {name: a, namespaces: [y]}\n- {name: b, dependsOn: [a]}");
     assert!(plan.services[0].problems.is_empty());
@@ -236,7 +236,7 @@ fn a_service_without_gates_says_what_it_lacks() {
 }
 
 #[test]
-fn a_group_is_one_unit_that_waits_for_all_that_any_member_waits_for() {
+fn group_is_one_unit_with_all_members_dependencies() {
     let plan = plan(
         "- {name: a}\n- {name: b}\n- {name: x, together: g, dependsOn: [a, y]}\n- {name: y, together: g, dependsOn: [b]}\n- \
          {name: after, dependsOn: [y]}",
@@ -257,7 +257,7 @@ fn a_group_is_one_unit_that_waits_for_all_that_any_member_waits_for() {
 }
 
 #[test]
-fn members_that_need_each_other_are_no_cycle_and_their_steps_run_at_the_same_time() {
+fn members_may_depend_on_each_other_and_run_steps_together() {
     let plan = plan(
         "- {name: x, together: g, dependsOn: [y]}\n- {name: y, together: g, dependsOn: [x]}\n- {name: z, together: g, \
          dependsOn: [x]}",
@@ -280,7 +280,7 @@ fn under_tiers_each_service_waits_for_the_nearest_lower_tier() {
 }
 
 #[test]
-fn under_tiers_a_missing_tier_is_named_and_edges_against_the_tiers_are_a_cycle() {
+fn tiers_report_missing_tiers_and_edges_against_the_order() {
     let plan = with("order: Tiers", "- {name: a, tier: 0}\n- {name: b}");
     assert_eq!(problems(&plan, "b")[0].reason, Reason::TierMissing);
     assert!(problems(&plan, "a").is_empty());
@@ -291,7 +291,7 @@ fn under_tiers_a_missing_tier_is_named_and_edges_against_the_tiers_are_a_cycle()
 }
 
 #[test]
-fn an_external_service_has_no_namespace_no_step_and_no_default_gate_that_looks_into_one() {
+fn external_service_gets_no_step_and_no_namespace_gate() {
     let plan = plan(
         "- {name: partner, namespaces: [], ungated: {reason: run by others}, gates: {beforeRelease: [{name: answers, http: \
          {url: 'https://partner.example'}}]}}",
@@ -304,7 +304,7 @@ fn an_external_service_has_no_namespace_no_step_and_no_default_gate_that_looks_i
 }
 
 #[test]
-fn what_is_left_out_has_defaults() {
+fn omitted_fields_have_defaults() {
     let plan = plan(
         "- {name: a}\n- {name: b, namespaces: [z, y, z], gates: {continuous: [{name: own, workloads: {}}]}}",
     );
@@ -327,7 +327,7 @@ fn what_is_left_out_has_defaults() {
 }
 
 #[test]
-fn an_answer_may_be_relied_on_for_two_missed_askings_and_half_a_minute_at_least() {
+fn answer_is_fresh_for_two_intervals_and_at_least_30_seconds() {
     for (interval, timeout, expected) in [("1s", "2s", 30), ("20s", "7s", 67)] {
         let gates = format!(
             "{{beforeRelease: [{{name: own, workloads: {{}}, interval: {interval}, timeout: {timeout}}}]}}"
@@ -360,7 +360,7 @@ fn a_critical_path_leaves_out_what_is_on_or_behind_a_cycle() {
 }
 
 #[test]
-fn a_cycle_is_told_without_the_cycles_within_it() {
+fn cycle_is_reported_without_inner_cycles() {
     let edges = [vec![1], vec![2], vec![1, 3], vec![0]];
     assert_eq!(graph::shortest_cycle(&[0, 1, 2, 3], |node| edges[node].clone()), [0, 1, 2, 3]);
 }
@@ -389,7 +389,7 @@ fn a_chain_of_5000_and_a_cycle_of_5000_overflow_no_stack() {
 
 /// What is resumed is named without a doubt: which kind, where, and once.
 #[test]
-fn what_is_resumed_is_in_a_namespace_of_the_service_and_named_once() {
+fn resume_entry_is_unique_and_in_a_namespace_of_the_service() {
     let found = |resume: &str| {
         let plan = plan(&format!("- {{name: a}}\n- {{name: b, namespaces: [b1, b2], resume: [{resume}]}}"));
         let reasons: Vec<_> = problems(&plan, "b").iter().map(|problem| problem.reason).collect();

@@ -1,9 +1,9 @@
-//! Addresses, and what serves them.
+//! Addresses, and the namespaces that serve them.
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
-/// Addresses at which a Service answers from outside.
+/// Returns the external addresses of a Service.
 pub(super) fn own_addresses(service: &Service) -> Vec<String> {
     let balanced = service.status.iter().filter_map(|s| s.load_balancer.as_ref()?.ingress.as_ref());
     let balanced = balanced.flatten().flat_map(|i| [i.ip.clone(), i.hostname.clone()]).flatten();
@@ -13,7 +13,7 @@ pub(super) fn own_addresses(service: &Service) -> Vec<String> {
     balanced.chain(external).chain(named).collect()
 }
 
-/// The host of an address, with or without a scheme.
+/// Returns the host of an address, with or without a scheme.
 pub(super) fn host(address: &str) -> Option<String> {
     // An argument such as --evidence-endpoint=http://…
     let address = match address.find("://") {
@@ -28,14 +28,14 @@ pub(super) fn host(address: &str) -> Option<String> {
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
-/// `store.backup.svc.cluster.local` is served from `backup`.
+/// Returns the namespace that serves a cluster-internal name: `backup` for `store.backup.svc.cluster.local`.
 pub(super) fn service_namespace(host: &str) -> Option<String> {
     let labels: Vec<_> = host.split('.').collect();
     let at = labels.iter().position(|label| *label == "svc")?;
     (at >= 2).then(|| labels[at - 1].to_owned())
 }
 
-/// Does a host of an Ingress or HTTPRoute, with or without a wildcard, cover this one?
+/// Returns whether a host of an Ingress or HTTPRoute, with or without a wildcard, covers this host.
 pub(super) fn serves(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix("*.") {
         Some(rest) => host.strip_suffix(rest).is_some_and(|front| front.ends_with('.')),

@@ -1,4 +1,4 @@
-//! What the preflight looks at. What could not be read is kept as such.
+//! Input of the preflight check. Failed reads are kept as such.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 
 use crate::api::RecoveryPlan;
 
-/// What was listed, or why it could not be.
+/// Listed objects, or why the list failed.
 pub type Listed<T> = Result<Vec<T>, String>;
 
-/// What the judge looks at: all of the cluster, as far as the caller may read it.
+/// State of the cluster, as far as the caller may read it.
 #[derive(Clone, Debug)]
-pub struct Gathered {
-    /// Workloads that run on every node: network and storage plugins are among them.
+pub struct ClusterSnapshot {
+    /// DaemonSets: network and storage plugins are among them.
     pub daemonsets: Listed<DaemonSet>,
     /// Workloads.
     pub deployments: Listed<Deployment>,
@@ -37,40 +37,40 @@ pub struct Gathered {
     pub validating: Listed<ValidatingWebhookConfiguration>,
     /// Admission webhooks.
     pub mutating: Listed<MutatingWebhookConfiguration>,
-    /// Labels of namespaces, by which webhooks select them.
+    /// Labels of namespaces, which webhooks select by.
     pub namespaces: Listed<PartialObjectMeta<Namespace>>,
-    /// Kinds, for their conversion webhooks.
+    /// CustomResourceDefinitions, for their conversion webhooks.
     pub crds: Listed<CustomResourceDefinition>,
-    /// Parts of the API that others serve.
+    /// Aggregated APIs.
     pub apiservices: Listed<APIService>,
-    /// Which hosts are served from where.
+    /// Ingresses: which namespace serves a host.
     pub ingresses: Listed<Ingress>,
-    /// Which hosts are served from where; empty where the kind is not installed.
+    /// HTTPRoutes: which namespace serves a host. Empty if the kind is not installed.
     pub routes: Listed<DynamicObject>,
-    /// Who leads what.
+    /// Leases: the leader elections in a namespace.
     pub leases: Listed<Lease>,
-    /// Names of the pods of the namespaces in question.
+    /// Names of the pods of the target namespaces.
     pub pods: BTreeMap<String, Listed<String>>,
-    /// Plans; empty where the kind is not installed.
+    /// RecoveryPlans. Empty if the kind is not installed.
     pub plans: Listed<RecoveryPlan>,
-    /// How the caller gets in.
+    /// How the caller authenticates.
     pub login: Login,
-    /// Addresses of the evidence store, as far as anybody said.
+    /// Addresses of the evidence store, if configured.
     pub evidence: Listed<String>,
-    /// When all this was read.
+    /// When the snapshot was read.
     pub now: Timestamp,
 }
 
-/// How the caller gets in.
+/// How the caller authenticates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// Who the API server says the caller is, or why it did not say.
+    /// The caller's user name as the API server reports it, or why it did not.
     pub username: Result<String, String>,
-    /// What the login goes through: what it is, and its address.
+    /// What the login depends on: a description, and its address.
     pub through: Vec<(String, String)>,
-    /// Other users of the kubeconfig for the same cluster who hold a client certificate: ways in that need nobody.
+    /// Other users in the kubeconfig for the same cluster with a client certificate: they log in without any other service.
     pub others: Vec<String>,
-    /// Why nobody can say what the login goes through.
+    /// Why it is unknown what the login depends on.
     pub unclear: Option<String>,
 }
 

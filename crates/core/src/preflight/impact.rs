@@ -1,4 +1,4 @@
-//! What isolating a namespace would stop.
+//! Impact of isolating a namespace.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -11,37 +11,37 @@ use crate::api::ISOLATION_LABEL;
 use crate::isolation::controls::workloads::{Inventory, Shape, Workload};
 use crate::isolation::controls::{network, pods};
 
-/// What isolating one namespace would do.
+/// Impact of isolating one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Impact {
-    /// Which.
+    /// The namespace.
     pub namespace: String,
-    /// The level that it is isolated at already.
+    /// Level at which it is isolated already.
     pub already: Option<String>,
-    /// What runs, and how much of it.
+    /// Running workloads, with their replicas.
     pub workloads: Vec<String>,
-    /// How many pods live.
+    /// Number of pods that are alive.
     pub pods: usize,
-    /// Pods that no workload brings back once they are stopped.
+    /// Pods that no workload recreates once they are stopped.
     pub unmanaged_pods: Vec<String>,
-    /// Pods on the network of their nodes: no network policy reaches them.
+    /// Pods on the host network, which no network policy isolates.
     pub host_network_pods: Vec<String>,
-    /// Where it answers from outside: hosts, load balancers.
-    pub goes_dark: Vec<String>,
-    /// Network policies that would be made to select no pod.
+    /// Endpoints that stop answering from outside: hosts and load balancers.
+    pub loses_connectivity: Vec<String>,
+    /// Network policies that would be neutralised.
     pub policies: Vec<String>,
-    /// Who elsewhere refers to it.
+    /// Objects in other namespaces that refer to it.
     pub referrers: Vec<String>,
-    /// What the API server would not let you do.
+    /// What the API server would deny the caller.
     pub refused: Vec<String>,
-    /// What could not be read, so that the above is not complete.
+    /// What could not be read, so that the impact is incomplete.
     pub unread: Vec<String>,
 }
 
-/// What others have that may point into the targets; read once for all.
+/// Objects of other namespaces that may refer to the targets, read once for all targets.
 #[derive(Clone, Debug, Default)]
-pub struct Elsewhere {
+pub struct References {
     /// Services of all namespaces.
     pub services: Vec<Service>,
     /// Network policies of all namespaces.
@@ -50,12 +50,12 @@ pub struct Elsewhere {
     pub unread: Vec<String>,
 }
 
-/// What was read of one namespace, or why it could not be.
+/// Objects of one namespace, or why they could not be read.
 #[derive(Clone, Debug)]
 pub struct NamespaceRead {
     /// The namespace itself.
     pub namespace: Result<Namespace, String>,
-    /// What starts pods in it.
+    /// Its workloads.
     pub inventory: Result<Inventory, String>,
     /// Its pods.
     pub pods: Result<Vec<Pod>, String>,
@@ -63,9 +63,9 @@ pub struct NamespaceRead {
     pub ingresses: Result<Vec<Ingress>, String>,
 }
 
-/// Returns what isolating the namespace of this name would do, but for what the API server would refuse.
+/// Returns the impact of isolating a namespace, except what the API server would deny.
 #[must_use]
-pub fn judge(name: &str, read: NamespaceRead, elsewhere: &Elsewhere) -> Impact {
+pub fn judge(name: &str, read: NamespaceRead, elsewhere: &References) -> Impact {
     let mut unread = elsewhere.unread.clone();
     let namespace = read.namespace.unwrap_or_else(|why| none(&mut unread, why));
     let inventory = read.inventory.unwrap_or_else(|why| none(&mut unread, why));
@@ -84,7 +84,7 @@ pub fn judge(name: &str, read: NamespaceRead, elsewhere: &Elsewhere) -> Impact {
             .filter(|pod| on_host_network(pod))
             .map(ResourceExt::name_any)
             .collect(),
-        goes_dark: dark(name, &ingresses, &elsewhere.services),
+        loses_connectivity: external_endpoints(name, &ingresses, &elsewhere.services),
         policies: others(name, &elsewhere.policies),
         referrers: referrers(&namespace, elsewhere),
         refused: Vec::new(),
@@ -92,13 +92,13 @@ pub fn judge(name: &str, read: NamespaceRead, elsewhere: &Elsewhere) -> Impact {
     }
 }
 
-/// Notes why something was not read; it counts as empty.
+/// Records why a read failed. Its result counts as empty.
 fn none<T: Default>(unread: &mut Vec<String>, why: String) -> T {
     unread.push(why);
     T::default()
 }
 
-/// Does it live on the network of its node?
+/// Returns whether the pod is alive on the host network.
 fn on_host_network(pod: &Pod) -> bool {
     pods::is_live(pod) && pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
 }
@@ -112,7 +112,7 @@ fn describe(workload: &Workload) -> String {
     }
 }
 
-fn dark(namespace: &str, ingresses: &[Ingress], services: &[Service]) -> Vec<String> {
+fn external_endpoints(namespace: &str, ingresses: &[Ingress], services: &[Service]) -> Vec<String> {
     let rules = ingresses.iter().flat_map(|i| i.spec.iter()).flat_map(|s| s.rules.iter().flatten());
     let hosts = rules.filter_map(|rule| rule.host.clone());
     let balancers = services.iter().filter(|s| s.namespace().as_deref() == Some(namespace)).filter_map(|s| {
@@ -131,8 +131,8 @@ fn others(namespace: &str, policies: &[NetworkPolicy]) -> Vec<String> {
     names.filter(|name| ![network::DEFAULT_DENY, network::CLEAN_ROOM].contains(&name.as_str())).collect()
 }
 
-/// Who says in an object that they talk to it. Who does so without saying is not seen here.
-fn referrers(namespace: &Namespace, elsewhere: &Elsewhere) -> Vec<String> {
+/// Returns the objects that refer to the namespace explicitly. Clients that use it without such an object are not found.
+fn referrers(namespace: &Namespace, elsewhere: &References) -> Vec<String> {
     let name = namespace.name_any();
     let suffix = format!(".{name}.svc");
     let mut all: Vec<String> = Vec::new();
@@ -158,7 +158,7 @@ fn referrers(namespace: &Namespace, elsewhere: &Elsewhere) -> Vec<String> {
     all
 }
 
-/// Does the selector mean this namespace? One that means all of them says nothing about it.
+/// Returns whether the selector selects this namespace, and not all namespaces.
 fn names(selector: &LabelSelector, namespace: &Namespace) -> bool {
     let Ok(selector) = Selector::try_from(selector.clone()) else { return false };
     !selector.selects_all() && selector.matches(namespace.labels())

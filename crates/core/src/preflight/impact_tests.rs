@@ -17,7 +17,7 @@ fn policy(namespace: &str, name: &str, spec: Value) -> NetworkPolicy {
 }
 
 #[test]
-fn what_goes_dark_is_what_the_world_reaches_it_by() {
+fn external_endpoints_lose_connectivity() {
     let ingress = |hosts: &[&str]| -> Ingress {
         let rules: Vec<Value> = hosts.iter().map(|host| json!({"host": host})).collect();
         one(json!({"metadata": {"name": "i", "namespace": "web"}, "spec": {"rules": rules}}))
@@ -31,12 +31,12 @@ fn what_goes_dark_is_what_the_world_reaches_it_by() {
     ];
     let ingresses = [ingress(&["b.example", "a.example"]), ingress(&["a.example"])];
     let all = ["LoadBalancer lb", "NodePort np", "a.example", "b.example"];
-    assert_eq!(dark("web", &ingresses, &services), all);
-    assert_eq!(dark("web", &[], &[]), Vec::<String>::new());
+    assert_eq!(external_endpoints("web", &ingresses, &services), all);
+    assert_eq!(external_endpoints("web", &[], &[]), Vec::<String>::new());
 }
 
 #[test]
-fn policies_of_others_are_told_and_ours_are_not() {
+fn foreign_policies_are_listed_and_ours_are_not() {
     let policies = [
         policy("web", "theirs", json!({})),
         policy("web", network::DEFAULT_DENY, json!({})),
@@ -47,11 +47,11 @@ fn policies_of_others_are_told_and_ours_are_not() {
 }
 
 #[test]
-fn who_refers_to_it_in_an_object_is_told_and_whoever_means_everybody_is_not() {
+fn explicit_referrers_are_listed_and_wildcards_are_not() {
     let namespace: Namespace = one(json!({"metadata": {"name": "web", "labels": {"team": "a"}}}));
     let external = |name: &str| json!({"type": "ExternalName", "externalName": name});
     let team = |team: &str| json!([{"namespaceSelector": {"matchLabels": {"team": team}}}]);
-    let elsewhere = Elsewhere {
+    let elsewhere = References {
         services: vec![
             service("front", "short", external("api.web.svc")),
             service("front", "long", external("api.web.svc.cluster.local")),
@@ -86,7 +86,7 @@ fn who_refers_to_it_in_an_object_is_told_and_whoever_means_everybody_is_not() {
 }
 
 #[test]
-fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
+fn failed_reads_are_reported_and_the_rest_is_judged() {
     let namespace: Namespace =
         one(json!({"metadata": {"name": "web", "labels": {"resurgam.dev/isolation": "contained"}}}));
     let read = NamespaceRead {
@@ -95,7 +95,8 @@ fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
         pods: Err("list pods: no answer".to_owned()),
         ingresses: Err("list ingresses: forbidden".to_owned()),
     };
-    let elsewhere = Elsewhere { unread: vec!["list services: forbidden".to_owned()], ..Elsewhere::default() };
+    let elsewhere =
+        References { unread: vec!["list services: forbidden".to_owned()], ..References::default() };
     let impact = judge("web", read, &elsewhere);
     assert_eq!(impact.already.as_deref(), Some("contained"));
     let unread = ["list services: forbidden", "list pods: no answer", "list ingresses: forbidden"];
@@ -103,7 +104,7 @@ fn what_could_not_be_read_is_told_and_the_rest_is_judged() {
 }
 
 #[test]
-fn workloads_are_told_by_what_of_them_stops() {
+fn workloads_are_listed_by_what_stops() {
     let workload = |kind, shape| {
         let meta = one(json!({"name": "w"}));
         describe(&Workload { kind, meta, shape, drops_claims: false })

@@ -1,4 +1,4 @@
-//! What isolating these namespaces would take down, by what was read: ordered checks, each a few lines.
+//! Checks what isolating the target namespaces would break. Ordered, a few lines each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,35 +11,35 @@ use kube::core::ObjectMeta;
 use serde_json::Value;
 
 use super::addresses::{host, own_addresses, serves, service_namespace};
-use super::{Finding, Gathered, Kind, Weight, webhooks};
+use super::{ClusterSnapshot, Finding, Kind, Severity, webhooks};
 use crate::api::protected_namespace;
 use crate::text::count;
 
-/// What speaks against isolating the targets. Empty: nothing that is known.
+/// Returns the findings against isolating the targets. Empty: no blockers found.
 #[must_use]
-pub fn judge(targets: &[String], seen: &Gathered) -> Vec<Finding> {
+pub fn judge(targets: &[String], snapshot: &ClusterSnapshot) -> Vec<Finding> {
     let mut judge = Judge { targets: targets.iter().map(String::as_str).collect(), found: BTreeSet::new() };
     judge.protected();
-    judge.workloads(seen);
-    judge.services(seen);
-    judge.evidence(seen);
-    judge.webhooks(seen);
-    judge.intercepting(seen);
-    judge.apiservices(seen);
-    judge.login(seen);
-    judge.plans(seen);
-    judge.leases(seen);
-    judge.unread(seen);
-    // What is never isolated has no risks: they would only bury why.
-    let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.weight() == Weight::Refusal).collect();
+    judge.workloads(snapshot);
+    judge.services(snapshot);
+    judge.evidence(snapshot);
+    judge.webhooks(snapshot);
+    judge.intercepting(snapshot);
+    judge.apiservices(snapshot);
+    judge.login(snapshot);
+    judge.plans(snapshot);
+    judge.leases(snapshot);
+    judge.unread(snapshot);
+    // Risks of a protected namespace are omitted: they would hide the refusal.
+    let never: BTreeSet<_> = judge.found.iter().filter(|f| f.kind.severity() == Severity::Refusal).collect();
     let never: BTreeSet<_> = never.into_iter().filter_map(|f| f.namespace.clone()).collect();
     let is_noise = |f: &Finding| {
-        f.kind.weight() != Weight::Refusal && f.namespace.as_ref().is_some_and(|n| never.contains(n))
+        f.kind.severity() != Severity::Refusal && f.namespace.as_ref().is_some_and(|n| never.contains(n))
     };
     let mut found: Vec<_> = judge.found.into_iter().filter(|f| !is_noise(f)).collect();
     found.sort_by(|a, b| {
-        (a.kind.weight(), a.kind, &a.namespace, &a.message).cmp(&(
-            b.kind.weight(),
+        (a.kind.severity(), a.kind, &a.namespace, &a.message).cmp(&(
+            b.kind.severity(),
             b.kind,
             &b.namespace,
             &b.message,
@@ -53,7 +53,7 @@ struct Judge<'a> {
     found: BTreeSet<Finding>,
 }
 
-/// A workload, as far as this goes.
+/// A workload, with the fields that the checks need.
 struct Workload<'a> {
     kind: &'static str,
     meta: &'a ObjectMeta,
@@ -85,11 +85,13 @@ impl Workload<'_> {
     }
 }
 
-fn configurations(seen: &Gathered) -> (&[ValidatingWebhookConfiguration], &[MutatingWebhookConfiguration]) {
-    (seen.validating.as_deref().unwrap_or_default(), seen.mutating.as_deref().unwrap_or_default())
+fn configurations(
+    snapshot: &ClusterSnapshot,
+) -> (&[ValidatingWebhookConfiguration], &[MutatingWebhookConfiguration]) {
+    (snapshot.validating.as_deref().unwrap_or_default(), snapshot.mutating.as_deref().unwrap_or_default())
 }
 
-/// `37 namespaces (a, b, c and 34 more)`
+/// Formats names with their number: `37 namespaces (a, b, c and 34 more)`.
 fn counted(namespaces: &[&str]) -> String {
     const NAMED: usize = 3;
     let named = namespaces.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
@@ -100,10 +102,10 @@ fn counted(namespaces: &[&str]) -> String {
     format!("{} ({named}{more})", count(namespaces.len(), "namespace"))
 }
 
-/// Helpers that every storage driver brings along.
+/// Sidecars that CSI drivers deploy.
 const CSI_SIDECARS: [&str; 5] =
     ["node-driver-registrar", "csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"];
-/// Controllers that deliver from git, by name.
+/// Names of GitOps controllers.
 const GITOPS: [&str; 6] = [
     "source-controller",
     "kustomize-controller",
@@ -130,19 +132,19 @@ impl Judge<'_> {
         }
     }
 
-    fn workloads(&mut self, seen: &Gathered) {
-        let drivers: Vec<String> = seen.csi_drivers.iter().flatten().map(ResourceExt::name_any).collect();
-        let daemonsets = seen.daemonsets.iter().flatten().map(|d| Workload {
+    fn workloads(&mut self, snapshot: &ClusterSnapshot) {
+        let drivers: Vec<String> = snapshot.csi_drivers.iter().flatten().map(ResourceExt::name_any).collect();
+        let daemonsets = snapshot.daemonsets.iter().flatten().map(|d| Workload {
             kind: "DaemonSet",
             meta: &d.metadata,
             pod: d.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
         });
-        let deployments = seen.deployments.iter().flatten().map(|d| Workload {
+        let deployments = snapshot.deployments.iter().flatten().map(|d| Workload {
             kind: "Deployment",
             meta: &d.metadata,
             pod: d.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
         });
-        let statefulsets = seen.statefulsets.iter().flatten().map(|s| Workload {
+        let statefulsets = snapshot.statefulsets.iter().flatten().map(|s| Workload {
             kind: "StatefulSet",
             meta: &s.metadata,
             pod: s.spec.as_ref().and_then(|s| s.template.spec.as_ref()),
@@ -188,8 +190,8 @@ impl Judge<'_> {
         }
     }
 
-    fn services(&mut self, seen: &Gathered) {
-        for service in seen
+    fn services(&mut self, snapshot: &ClusterSnapshot) {
+        for service in snapshot
             .services
             .iter()
             .flatten()
@@ -205,9 +207,9 @@ impl Judge<'_> {
         }
     }
 
-    fn evidence(&mut self, seen: &Gathered) {
-        for address in seen.evidence.iter().flatten() {
-            let at = self.serving(address, seen);
+    fn evidence(&mut self, snapshot: &ClusterSnapshot) {
+        for address in snapshot.evidence.iter().flatten() {
+            let at = self.serving(address, snapshot);
             for namespace in at {
                 let message =
                     format!("the evidence store ({address}) is served from here: nothing more could be kept");
@@ -216,8 +218,8 @@ impl Judge<'_> {
         }
     }
 
-    fn webhooks(&mut self, seen: &Gathered) {
-        let (validating, mutating) = configurations(seen);
+    fn webhooks(&mut self, snapshot: &ClusterSnapshot) {
+        let (validating, mutating) = configurations(snapshot);
         for hook in webhooks::all(validating, mutating) {
             let client = serde_json::to_value(hook.client).unwrap_or_default();
             let Some(namespace) = self.served_by(&client) else { continue };
@@ -234,7 +236,7 @@ impl Judge<'_> {
             );
             self.tell(Some(&namespace), Kind::Webhook, message);
         }
-        for crd in seen.crds.iter().flatten() {
+        for crd in snapshot.crds.iter().flatten() {
             let webhook = crd.spec.conversion.as_ref().and_then(|c| c.webhook.as_ref());
             let client = webhook.and_then(|w| serde_json::to_value(w.client_config.as_ref()?).ok());
             if let Some(namespace) = client.and_then(|client| self.served_by(&client)) {
@@ -247,11 +249,11 @@ impl Judge<'_> {
         }
     }
 
-    /// Notes which webhooks intercept what isolating writes. One line for each, however many namespaces there are.
-    fn intercepting(&mut self, seen: &Gathered) {
-        let (validating, mutating) = configurations(seen);
+    /// Reports webhooks that intercept writes of the isolation, one finding per webhook for any number of namespaces.
+    fn intercepting(&mut self, snapshot: &ClusterSnapshot) {
+        let (validating, mutating) = configurations(snapshot);
         let known: BTreeMap<_, _> =
-            seen.namespaces.iter().flatten().map(|n| (n.name_any(), n.labels())).collect();
+            snapshot.namespaces.iter().flatten().map(|n| (n.name_any(), n.labels())).collect();
         let mut matching: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for target in self.targets.clone() {
             let none = BTreeMap::new();
@@ -273,15 +275,15 @@ impl Judge<'_> {
         }
     }
 
-    /// The target from which the client configuration of a webhook is served.
+    /// Returns the target that serves a webhook's client configuration.
     fn served_by(&self, client: &Value) -> Option<String> {
         let named = client.pointer("/service/namespace").and_then(Value::as_str).map(str::to_owned);
         let namespace = named.or_else(|| service_namespace(&host(client.get("url")?.as_str()?)?))?;
         self.targets.contains(namespace.as_str()).then_some(namespace)
     }
 
-    fn apiservices(&mut self, seen: &Gathered) {
-        for part in seen.apiservices.iter().flatten() {
+    fn apiservices(&mut self, snapshot: &ClusterSnapshot) {
+        for part in snapshot.apiservices.iter().flatten() {
             let namespace = part.spec.as_ref().and_then(|s| s.service.as_ref()?.namespace.clone());
             if self.is_target(namespace.as_deref()) {
                 let message = format!(
@@ -293,15 +295,15 @@ impl Judge<'_> {
         }
     }
 
-    fn login(&mut self, seen: &Gathered) {
-        let login = &seen.login;
+    fn login(&mut self, snapshot: &ClusterSnapshot) {
+        let login = &snapshot.login;
         let ways = if login.others.is_empty() {
             "the kubeconfig holds no other way in".to_owned()
         } else {
             format!("another way in, not tried here: context {}", login.others.join(", "))
         };
         for (what, address) in &login.through {
-            for namespace in self.serving(address, seen) {
+            for namespace in self.serving(address, snapshot) {
                 let message = format!(
                     "{what} ({address}) is served from here: you and others may not get in again; {ways}"
                 );
@@ -336,13 +338,13 @@ impl Judge<'_> {
         }
     }
 
-    /// The targets without which an address would not answer.
-    fn serving(&self, address: &str, seen: &Gathered) -> BTreeSet<String> {
+    /// Returns the targets without which an address would not answer.
+    fn serving(&self, address: &str, snapshot: &ClusterSnapshot) -> BTreeSet<String> {
         let mut at = BTreeSet::new();
         let Some(host) = host(address) else { return at };
         at.extend(service_namespace(&host));
         let mut addresses: BTreeSet<String> = [host.clone()].into();
-        for ingress in seen.ingresses.iter().flatten() {
+        for ingress in snapshot.ingresses.iter().flatten() {
             let rules = ingress.spec.iter().flat_map(|s| s.rules.iter().flatten());
             if rules.filter_map(|rule| rule.host.as_deref()).any(|pattern| serves(pattern, &host)) {
                 at.extend(ingress.namespace());
@@ -352,7 +354,7 @@ impl Judge<'_> {
                     .extend(balanced.flatten().flat_map(|i| [i.ip.clone(), i.hostname.clone()]).flatten());
             }
         }
-        for route in seen.routes.iter().flatten() {
+        for route in snapshot.routes.iter().flatten() {
             let names = route.data.pointer("/spec/hostnames").and_then(Value::as_array).into_iter().flatten();
             if names.filter_map(Value::as_str).any(|pattern| serves(pattern, &host)) {
                 at.extend(route.namespace());
@@ -361,8 +363,8 @@ impl Judge<'_> {
                 at.extend(backends.filter_map(|b| b.get("namespace")?.as_str()).map(str::to_owned));
             }
         }
-        // Whatever stands before it: a load balancer's Service, such as the ingress controller's.
-        for service in seen.services.iter().flatten() {
+        // The component in front of it, such as the load balancer Service of an ingress controller.
+        for service in snapshot.services.iter().flatten() {
             if own_addresses(service).iter().any(|own| addresses.contains(own)) {
                 at.extend(service.namespace());
             }
@@ -371,8 +373,8 @@ impl Judge<'_> {
         at
     }
 
-    fn plans(&mut self, seen: &Gathered) {
-        for plan in seen.plans.iter().flatten() {
+    fn plans(&mut self, snapshot: &ClusterSnapshot) {
+        for plan in snapshot.plans.iter().flatten() {
             let (name, namespace) = (plan.name_any(), plan.namespace());
             if self.is_target(namespace.as_deref()) {
                 let message = format!(
@@ -392,8 +394,8 @@ impl Judge<'_> {
         }
     }
 
-    fn leases(&mut self, seen: &Gathered) {
-        for lease in seen.leases.iter().flatten() {
+    fn leases(&mut self, snapshot: &ClusterSnapshot) {
+        for lease in snapshot.leases.iter().flatten() {
             let Some(namespace) = lease.namespace().filter(|n| self.targets.contains(n.as_str())) else {
                 continue;
             };
@@ -403,10 +405,10 @@ impl Judge<'_> {
                 continue;
             };
             let valid = i64::from(spec.lease_duration_seconds.unwrap_or(15)).saturating_mul(2);
-            if seen.now.duration_since(renewed.0).as_secs() > valid {
+            if snapshot.now.duration_since(renewed.0).as_secs() > valid {
                 continue;
             }
-            let inside = match seen.pods.get(&namespace) {
+            let inside = match snapshot.pods.get(&namespace) {
                 Some(Ok(pods)) => pods.iter().any(|pod| holder.contains(pod.as_str())),
                 _ => continue,
             };
@@ -420,8 +422,8 @@ impl Judge<'_> {
         }
     }
 
-    /// What could not be read, and what is therefore not known.
-    fn unread(&mut self, seen: &Gathered) {
+    /// Reports what could not be read, and what is unknown for that reason.
+    fn unread(&mut self, snapshot: &ClusterSnapshot) {
         fn why<T>(list: &Result<T, String>) -> Option<&String> {
             list.as_ref().err()
         }
@@ -429,23 +431,28 @@ impl Judge<'_> {
         let served = "whether admission would stop in the whole cluster";
         let hosts = "whether your own login or the evidence store is served from one of them";
         let reads = [
-            (why(&seen.daemonsets), network),
-            (why(&seen.deployments), network),
-            (why(&seen.statefulsets), network),
-            (why(&seen.csi_drivers), network),
-            (why(&seen.services), "whether the cluster's DNS is served from one of them"),
-            (why(&seen.validating), served),
-            (why(&seen.mutating), served),
-            (why(&seen.crds), "whether kinds are converted by a webhook in one of them"),
-            (why(&seen.apiservices), "whether a part of the API is served from one of them"),
-            (why(&seen.ingresses), hosts),
-            (why(&seen.routes), hosts),
-            (why(&seen.evidence), "where the evidence store is (say it with --evidence-endpoint)"),
-            (why(&seen.plans), "whether a RecoveryPlan lives in one of them"),
-            (why(&seen.leases), "whether somebody elsewhere leads by a Lease in one of them"),
+            (why(&snapshot.daemonsets), network),
+            (why(&snapshot.deployments), network),
+            (why(&snapshot.statefulsets), network),
+            (why(&snapshot.csi_drivers), network),
+            (why(&snapshot.services), "whether the cluster's DNS is served from one of them"),
+            (why(&snapshot.validating), served),
+            (why(&snapshot.mutating), served),
+            (why(&snapshot.crds), "whether kinds are converted by a webhook in one of them"),
+            (why(&snapshot.apiservices), "whether a part of the API is served from one of them"),
+            (why(&snapshot.ingresses), hosts),
+            (why(&snapshot.routes), hosts),
+            (why(&snapshot.evidence), "where the evidence store is (say it with --evidence-endpoint)"),
+            (why(&snapshot.plans), "whether a RecoveryPlan lives in one of them"),
+            (
+                why(&snapshot.leases),
+                "whether a component elsewhere elects its leader by a Lease in one of them",
+            ),
         ];
-        let pods = seen.pods.values().filter_map(why);
-        let pods = pods.map(|why| (Some(why), "whether somebody elsewhere leads by a Lease in one of them"));
+        let pods = snapshot.pods.values().filter_map(why);
+        let pods = pods.map(|why| {
+            (Some(why), "whether a component elsewhere elects its leader by a Lease in one of them")
+        });
         for (why, what) in reads.into_iter().chain(pods) {
             if let Some(why) = why {
                 self.tell(None, Kind::Unknown, format!("{what}: {why}"));

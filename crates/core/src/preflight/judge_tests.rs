@@ -7,8 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::preflight::Login;
 
-fn nothing() -> Gathered {
-    Gathered {
+fn nothing() -> ClusterSnapshot {
+    ClusterSnapshot {
         daemonsets: Ok(vec![]),
         deployments: Ok(vec![]),
         statefulsets: Ok(vec![]),
@@ -79,13 +79,13 @@ fn hooked(client: &Value, policy: &str) -> Value {
     json!({"metadata": {"name": "hooks"}, "webhooks": [hook]})
 }
 
-fn kinds(targets: &[&str], seen: &Gathered) -> Vec<(Option<String>, Kind)> {
+fn kinds(targets: &[&str], seen: &ClusterSnapshot) -> Vec<(Option<String>, Kind)> {
     let targets: Vec<String> = targets.iter().map(|t| (*t).to_owned()).collect();
     judge(&targets, seen).into_iter().map(|f| (f.namespace, f.kind)).collect()
 }
 
 /// What is found of one namespace, isolated alone: and that isolating another finds nothing.
-fn found(what: &str, seen: &Gathered) -> Vec<Kind> {
+fn found(what: &str, seen: &ClusterSnapshot) -> Vec<Kind> {
     assert_eq!(kinds(&["elsewhere"], seen), [], "{what}");
     let found = kinds(&["a"], seen);
     assert!(found.iter().all(|(namespace, _)| namespace.as_deref() == Some("a")), "{what}: {found:?}");
@@ -93,7 +93,7 @@ fn found(what: &str, seen: &Gathered) -> Vec<Kind> {
 }
 
 #[test]
-fn what_the_cluster_lives_on_is_refused_by_name() {
+fn cluster_components_are_refused_by_name() {
     for name in ["kube-system", "kube-public", "default", "resurgam-system"] {
         assert_eq!(kinds(&[name], &nothing()), [(Some(name.to_owned()), Kind::Protected)]);
     }
@@ -105,9 +105,9 @@ fn network_storage_and_dns_are_known_by_what_they_run() {
     let with = |kind: &str, pod: Value| {
         let object = workload(kind, "x", json!({}), pod);
         match kind {
-            "DaemonSet" => Gathered { daemonsets: one(object), ..nothing() },
-            "Deployment" => Gathered { deployments: one(object), ..nothing() },
-            _ => Gathered { statefulsets: one(object), ..nothing() },
+            "DaemonSet" => ClusterSnapshot { daemonsets: one(object), ..nothing() },
+            "Deployment" => ClusterSnapshot { deployments: one(object), ..nothing() },
+            _ => ClusterSnapshot { statefulsets: one(object), ..nothing() },
         }
     };
     let told = judge(&["a".to_owned()], &with("DaemonSet", mounting("/etc/cni/net.d")));
@@ -126,20 +126,20 @@ fn network_storage_and_dns_are_known_by_what_they_run() {
             vec![Kind::Csi],
         ),
         (with("Deployment", sidecar("main")), vec![]),
-        (Gathered { services: one(service("kube-dns", json!({}))), ..nothing() }, vec![Kind::Dns]),
+        (ClusterSnapshot { services: one(service("kube-dns", json!({}))), ..nothing() }, vec![Kind::Dns]),
         (
-            Gathered {
+            ClusterSnapshot {
                 services: one(service("d", json!({"metadata": {"labels": {"k8s-app": "kube-dns"}}}))),
                 ..nothing()
             },
             vec![Kind::Dns],
         ),
-        (Gathered { services: one(service("dns", json!({}))), ..nothing() }, vec![]),
+        (ClusterSnapshot { services: one(service("dns", json!({}))), ..nothing() }, vec![]),
     ] {
         assert_eq!(found(&format!("{seen:?}"), &seen), expected, "{seen:?}");
     }
     // A driver of its own making is known by the name that a CSIDriver gives it.
-    let named = Gathered {
+    let named = ClusterSnapshot {
         csi_drivers: one(json!({"metadata": {"name": "disks.example"}, "spec": {}})),
         ..with("Deployment", running(json!({"name": "main", "args": ["--driver=disks.example"]})))
     };
@@ -156,7 +156,8 @@ fn gitops_is_known_by_its_label_its_name_or_its_image() {
         ("x", json!({}), "quay.example/argoproj/argocd:v3"),
     ] {
         let pod = running(json!({"name": "manager", "image": image}));
-        let seen = Gathered { deployments: one(workload("Deployment", name, labels, pod)), ..nothing() };
+        let seen =
+            ClusterSnapshot { deployments: one(workload("Deployment", name, labels, pod)), ..nothing() };
         assert_eq!(found(name, &seen), [Kind::Gitops], "{name} {image}");
     }
     let labels =
@@ -165,13 +166,13 @@ fn gitops_is_known_by_its_label_its_name_or_its_image() {
         "metadata": {"name": "p", "namespace": "b", "labels": labels},
         "spec": {"serviceAccountName": "recovery", "services": []},
     });
-    let seen = Gathered { plans: one(plan), ..nothing() };
+    let seen = ClusterSnapshot { plans: one(plan), ..nothing() };
     assert_eq!(found("what delivers the plan", &seen), [Kind::Gitops]);
     assert_eq!(kinds(&["b"], &seen), [(Some("b".to_owned()), Kind::PlanAccount)]);
 }
 
 #[test]
-fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
+fn webhooks_and_aggregated_apis_served_there_are_risks() {
     let here = json!({"service": {"namespace": "a", "name": "s"}});
     let by_url = json!({"url": "https://s.a.svc.cluster.local:443/check"});
     let elsewhere = json!({"url": "https://hooks.example"});
@@ -187,18 +188,18 @@ fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
     let api = json!({"metadata": {"name": "v1.metrics"}, "spec": {
         "service": {"namespace": "a", "name": "s"}, "groupPriorityMinimum": 1, "versionPriority": 1}});
     for (seen, expected) in [
-        (Gathered { validating: one(hooked(&here, "Fail")), ..nothing() }, vec![Kind::Webhook]),
-        (Gathered { mutating: one(hooked(&by_url, "Ignore")), ..nothing() }, vec![Kind::Webhook]),
-        (Gathered { validating: one(hooked(&elsewhere, "Fail")), ..nothing() }, vec![]),
-        (Gathered { crds: one(conversion(&here)), ..nothing() }, vec![Kind::Webhook]),
-        (Gathered { apiservices: one(api), ..nothing() }, vec![Kind::Apiservice]),
+        (ClusterSnapshot { validating: one(hooked(&here, "Fail")), ..nothing() }, vec![Kind::Webhook]),
+        (ClusterSnapshot { mutating: one(hooked(&by_url, "Ignore")), ..nothing() }, vec![Kind::Webhook]),
+        (ClusterSnapshot { validating: one(hooked(&elsewhere, "Fail")), ..nothing() }, vec![]),
+        (ClusterSnapshot { crds: one(conversion(&here)), ..nothing() }, vec![Kind::Webhook]),
+        (ClusterSnapshot { apiservices: one(api), ..nothing() }, vec![Kind::Apiservice]),
     ] {
         assert_eq!(found(&format!("{seen:?}"), &seen), expected);
     }
     for (policy, refused) in [("Fail", true), ("Ignore", false)] {
         for seen in [
-            Gathered { validating: one(hooked(&here, policy)), ..nothing() },
-            Gathered { mutating: one(hooked(&here, policy)), ..nothing() },
+            ClusterSnapshot { validating: one(hooked(&here, policy)), ..nothing() },
+            ClusterSnapshot { mutating: one(hooked(&here, policy)), ..nothing() },
         ] {
             let says = judge(&["a".to_owned()], &seen)[0].message.clone();
             assert_eq!(says.contains("every write that it intercepts is refused"), refused, "{says}");
@@ -207,7 +208,7 @@ fn webhooks_and_parts_of_the_api_that_are_served_from_there_are_risks() {
 }
 
 #[test]
-fn the_callers_own_login_is_found_behind_ingresses_routes_and_load_balancers() {
+fn callers_login_is_found_behind_ingress_route_load_balancer() {
     let through = |address: &str| Login {
         username: Ok("me".into()),
         through: vec![("your login".into(), address.into())],
@@ -225,13 +226,13 @@ fn the_callers_own_login_is_found_behind_ingresses_routes_and_load_balancers() {
     });
     let login = through("https://id.example:8443/realm");
     for (what, seen) in [
-        ("a Service", Gathered { login: through("https://id.a.svc/realm"), ..nothing() }),
-        ("an Ingress", Gathered { login: login.clone(), ingresses: one(here), ..nothing() }),
-        ("a wildcard", Gathered { login: login.clone(), ingresses: one(wild), ..nothing() }),
-        ("a route's backend", Gathered { login: login.clone(), routes: one(route), ..nothing() }),
+        ("a Service", ClusterSnapshot { login: through("https://id.a.svc/realm"), ..nothing() }),
+        ("an Ingress", ClusterSnapshot { login: login.clone(), ingresses: one(here), ..nothing() }),
+        ("a wildcard", ClusterSnapshot { login: login.clone(), ingresses: one(wild), ..nothing() }),
+        ("a route's backend", ClusterSnapshot { login: login.clone(), routes: one(route), ..nothing() }),
         (
             "the ingress controller",
-            Gathered {
+            ClusterSnapshot {
                 login: login.clone(),
                 ingresses: one(ingress("id.example", "10.0.0.1")),
                 services: one(balancer),
@@ -240,7 +241,7 @@ fn the_callers_own_login_is_found_behind_ingresses_routes_and_load_balancers() {
         ),
         (
             "the caller's account",
-            Gathered {
+            ClusterSnapshot {
                 login: Login { username: Ok("system:serviceaccount:a:ci".into()), ..Login::default() },
                 ..nothing()
             },
@@ -248,7 +249,7 @@ fn the_callers_own_login_is_found_behind_ingresses_routes_and_load_balancers() {
     ] {
         assert_eq!(found(what, &seen), [Kind::Login], "{what}");
     }
-    let other = Gathered { login, ingresses: one(ingress("other.example", "10.0.0.1")), ..nothing() };
+    let other = ClusterSnapshot { login, ingresses: one(ingress("other.example", "10.0.0.1")), ..nothing() };
     assert_eq!(kinds(&["a", "b"], &other), []);
 }
 
@@ -261,13 +262,13 @@ fn the_evidence_store_is_found_by_its_address() {
         ("https://s3.example", vec![]),
         ("minio.svc", vec![]),
     ] {
-        let seen = Gathered { evidence: Ok(vec![address.into()]), ..nothing() };
+        let seen = ClusterSnapshot { evidence: Ok(vec![address.into()]), ..nothing() };
         assert_eq!(found(address, &seen), expected, "{address}");
     }
 }
 
 #[test]
-fn a_lease_that_somebody_elsewhere_holds_now_is_a_risk() {
+fn lease_held_from_another_namespace_is_a_risk() {
     let lease = |holder: &str, at: i64| {
         let renewed = Timestamp::from_second(at).unwrap().to_string();
         let renewed = renewed.replace('Z', ".000000Z");
@@ -281,33 +282,39 @@ fn a_lease_that_somebody_elsewhere_holds_now_is_a_risk() {
         ("scheduler-7_uuid", 999_969, vec![]),
         ("web-1_uuid", 999_995, vec![]),
     ] {
-        let seen = Gathered { leases: one(lease(holder, at)), pods: pods(), ..nothing() };
+        let seen = ClusterSnapshot { leases: one(lease(holder, at)), pods: pods(), ..nothing() };
         assert_eq!(found(holder, &seen), expected, "{holder} {at}");
     }
 }
 
 #[test]
-fn what_could_not_be_read_is_not_known_and_no_other_risk_covers_it() {
+fn failed_reads_are_unknown_and_need_their_own_acceptance() {
     let why = || "services is forbidden: User \"me\" cannot list".to_owned();
     let full = nothing();
-    let cases: Vec<(&str, Gathered)> = vec![
-        ("daemonsets", Gathered { daemonsets: Err(why()), ..full.clone() }),
-        ("deployments", Gathered { deployments: Err(why()), ..full.clone() }),
-        ("statefulsets", Gathered { statefulsets: Err(why()), ..full.clone() }),
-        ("services", Gathered { services: Err(why()), ..full.clone() }),
-        ("csidrivers", Gathered { csi_drivers: Err(why()), ..full.clone() }),
-        ("validating", Gathered { validating: Err(why()), ..full.clone() }),
-        ("mutating", Gathered { mutating: Err(why()), ..full.clone() }),
-        ("crds", Gathered { crds: Err(why()), ..full.clone() }),
-        ("apiservices", Gathered { apiservices: Err(why()), ..full.clone() }),
-        ("ingresses", Gathered { ingresses: Err(why()), ..full.clone() }),
-        ("routes", Gathered { routes: Err(why()), ..full.clone() }),
-        ("leases", Gathered { leases: Err(why()), ..full.clone() }),
-        ("plans", Gathered { plans: Err(why()), ..full.clone() }),
-        ("evidence", Gathered { evidence: Err(why()), ..full.clone() }),
-        ("pods", Gathered { pods: BTreeMap::from([("a".to_owned(), Err(why()))]), ..full.clone() }),
-        ("who", Gathered { login: Login { username: Err(why()), ..Login::default() }, ..full.clone() }),
-        ("login", Gathered { login: Login { unclear: Some(why()), ..full.login.clone() }, ..full.clone() }),
+    let cases: Vec<(&str, ClusterSnapshot)> = vec![
+        ("daemonsets", ClusterSnapshot { daemonsets: Err(why()), ..full.clone() }),
+        ("deployments", ClusterSnapshot { deployments: Err(why()), ..full.clone() }),
+        ("statefulsets", ClusterSnapshot { statefulsets: Err(why()), ..full.clone() }),
+        ("services", ClusterSnapshot { services: Err(why()), ..full.clone() }),
+        ("csidrivers", ClusterSnapshot { csi_drivers: Err(why()), ..full.clone() }),
+        ("validating", ClusterSnapshot { validating: Err(why()), ..full.clone() }),
+        ("mutating", ClusterSnapshot { mutating: Err(why()), ..full.clone() }),
+        ("crds", ClusterSnapshot { crds: Err(why()), ..full.clone() }),
+        ("apiservices", ClusterSnapshot { apiservices: Err(why()), ..full.clone() }),
+        ("ingresses", ClusterSnapshot { ingresses: Err(why()), ..full.clone() }),
+        ("routes", ClusterSnapshot { routes: Err(why()), ..full.clone() }),
+        ("leases", ClusterSnapshot { leases: Err(why()), ..full.clone() }),
+        ("plans", ClusterSnapshot { plans: Err(why()), ..full.clone() }),
+        ("evidence", ClusterSnapshot { evidence: Err(why()), ..full.clone() }),
+        ("pods", ClusterSnapshot { pods: BTreeMap::from([("a".to_owned(), Err(why()))]), ..full.clone() }),
+        (
+            "who",
+            ClusterSnapshot { login: Login { username: Err(why()), ..Login::default() }, ..full.clone() },
+        ),
+        (
+            "login",
+            ClusterSnapshot { login: Login { unclear: Some(why()), ..full.login.clone() }, ..full.clone() },
+        ),
     ];
     for (what, seen) in cases {
         let found = judge(&["a".to_owned()], &seen);
@@ -319,7 +326,7 @@ fn what_could_not_be_read_is_not_known_and_no_other_risk_covers_it() {
 }
 
 #[test]
-fn what_is_refused_cannot_be_accepted() {
+fn refusals_cannot_be_accepted() {
     for kind in [Kind::Protected, Kind::Cni, Kind::Csi, Kind::Dns] {
         let finding = Finding { namespace: None, kind, message: String::new() };
         assert!(finding.stops(&[kind]));
@@ -337,12 +344,12 @@ fn intercepting(resources: &[&str]) -> Value {
 }
 
 #[test]
-fn webhooks_that_intercept_the_isolation_are_noted_and_stop_nothing() {
+fn intercepting_webhooks_are_notes() {
     let namespaces = ["a", "b", "c", "d", "e"].map(|name| {
         let tier = if name == "e" { "2" } else { "1" };
         serde_json::from_value(json!({"metadata": {"name": name, "labels": {"tier": tier}}})).unwrap()
     });
-    let seen = Gathered {
+    let seen = ClusterSnapshot {
         namespaces: Ok(namespaces.into()),
         mutating: one(intercepting(&["namespaces", "pods"])),
         ..nothing()
@@ -360,7 +367,7 @@ fn webhooks_that_intercept_the_isolation_are_noted_and_stop_nothing() {
     assert_eq!(
         kinds(
             &["kube-system"],
-            &Gathered { mutating: one(hooked(&json!({"url": "https://x"}), "Fail")), ..nothing() }
+            &ClusterSnapshot { mutating: one(hooked(&json!({"url": "https://x"}), "Fail")), ..nothing() }
         )
         .len(),
         1

@@ -1,5 +1,5 @@
-//! Before a namespace is cut off: what else would be cut off with it, and would anybody still get in? What the cluster lives on is
-//! never isolated; what the people who respond depend on only with their word that they know.
+//! Preflight: what else isolating a namespace would cut off, and whether the responders could still log in. What the cluster depends on
+//! is never isolated. What the responders depend on is isolated only after they have accepted the risk.
 
 mod addresses;
 mod gathered;
@@ -12,22 +12,22 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-pub use gathered::{Gathered, Listed, Login};
+pub use gathered::{ClusterSnapshot, Listed, Login};
 pub use judge::judge;
 pub use webhooks::{MatchingWebhook, configuration_of, webhooks_matching};
 
-/// How much a finding weighs.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Weight {
-    /// Never isolated, whoever asks.
+pub enum Severity {
+    /// Blocks isolation. Cannot be accepted.
     Refusal,
-    /// Isolated only by somebody who says that they know.
+    /// Blocks isolation until the risk is accepted.
     Risk,
-    /// Stops nothing.
+    /// Blocks nothing.
     Note,
 }
 
-/// What a finding is about. A risk is accepted by this name.
+/// Subject of a finding. A risk is accepted by this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -39,23 +39,23 @@ pub enum Kind {
     Csi,
     /// The cluster's DNS is served from there. Cannot be accepted.
     Dns,
-    /// Flux or Argo CD run there, or what delivers a RecoveryPlan.
+    /// Flux or Argo CD runs there, or whatever deploys a RecoveryPlan.
     Gitops,
     /// The evidence store is served from there.
     Evidence,
     /// An admission or conversion webhook is served from there.
     Webhook,
-    /// A part of the API is served from there.
+    /// An aggregated API is served from there.
     Apiservice,
-    /// Your own login goes through there.
+    /// The caller's own login depends on it.
     Login,
     /// A RecoveryPlan and its account live there.
     PlanAccount,
-    /// Somebody elsewhere elects a leader by a Lease in there.
+    /// A component in another namespace elects its leader by a Lease in there.
     Leases,
-    /// Something could not be read, so nobody knows.
+    /// Something could not be read, so that the risk is unknown.
     Unknown,
-    /// An admission webhook intercepts what isolating writes. Stops nothing.
+    /// An admission webhook intercepts writes of the isolation. Blocks nothing.
     Intercepting,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for Kind {
 impl FromStr for Kind {
     type Err = String;
 
-    /// Reads the name of a risk. What cannot be accepted has none.
+    /// Parses the name of a risk. Kinds that cannot be accepted have none.
     fn from_str(text: &str) -> Result<Self, String> {
         let named = Self::RISKS.into_iter().find(|kind| kind.name() == text);
         named.ok_or_else(|| format!("no risk is called '{text}'"))
@@ -76,7 +76,7 @@ impl FromStr for Kind {
 }
 
 impl Kind {
-    /// The kinds that can be accepted.
+    /// Kinds that can be accepted.
     pub const RISKS: [Self; 8] = [
         Self::Gitops,
         Self::Evidence,
@@ -88,7 +88,7 @@ impl Kind {
         Self::Unknown,
     ];
 
-    /// Returns its name, as people write it.
+    /// Returns the name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -108,7 +108,7 @@ impl Kind {
         }
     }
 
-    /// Returns what a finding of this kind says, for the help of the command that accepts risks.
+    /// Returns the explanation of this kind for the help of `--accept-risk`.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -123,42 +123,42 @@ impl Kind {
             Self::Login => "Your own login goes through there",
             Self::PlanAccount => "A RecoveryPlan and its account live there",
             Self::Leases => "Somebody elsewhere elects a leader by a Lease in there",
-            Self::Unknown => "Something could not be read, so nobody knows",
+            Self::Unknown => "Something could not be read, so the risk is unknown",
             Self::Intercepting => "An admission webhook intercepts what isolating writes",
         }
     }
 
-    /// How much findings of this kind weigh.
+    /// Returns the severity of findings of this kind.
     #[must_use]
-    pub const fn weight(self) -> Weight {
+    pub const fn severity(self) -> Severity {
         match self {
-            Self::Protected | Self::Cni | Self::Csi | Self::Dns => Weight::Refusal,
-            Self::Intercepting => Weight::Note,
-            _ => Weight::Risk,
+            Self::Protected | Self::Cni | Self::Csi | Self::Dns => Severity::Refusal,
+            Self::Intercepting => Severity::Note,
+            _ => Severity::Risk,
         }
     }
 }
 
-/// One thing that the preflight found, or that nobody can rule out.
+/// One finding of the preflight: a risk, or something that could not be ruled out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// The namespace that it is about; `None`: any of them.
+    /// Namespace concerned. `None`: any of them.
     pub namespace: Option<String>,
-    /// What it is about.
+    /// Subject of the finding.
     pub kind: Kind,
     /// What was found, and what isolating would do to it.
     pub message: String,
 }
 
 impl Finding {
-    /// Does it stop the isolation, with these risks accepted?
+    /// Returns whether the finding blocks isolation, given the accepted risks.
     #[must_use]
     pub fn stops(&self, accepted: &[Kind]) -> bool {
-        match self.kind.weight() {
-            Weight::Refusal => true,
-            Weight::Risk => !accepted.contains(&self.kind),
-            Weight::Note => false,
+        match self.kind.severity() {
+            Severity::Refusal => true,
+            Severity::Risk => !accepted.contains(&self.kind),
+            Severity::Note => false,
         }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
         for kind in Kind::RISKS {
             assert_eq!(kind.to_string().parse(), Ok(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
-            assert_eq!(kind.weight(), Weight::Risk, "{kind}");
+            assert_eq!(kind.severity(), Severity::Risk, "{kind}");
         }
         for kind in [Kind::Protected, Kind::Cni, Kind::Csi, Kind::Dns, Kind::Intercepting] {
             assert!(kind.name().parse::<Kind>().is_err(), "{kind} cannot be accepted");

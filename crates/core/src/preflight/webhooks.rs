@@ -1,4 +1,4 @@
-//! Which admission webhooks intercept the writes that isolating a namespace makes.
+//! Admission webhooks that intercept the writes of an isolation.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::api::{ISOLATION_LABEL, Isolation};
 
-/// Resources that a message names.
+/// Maximum number of resources in a message.
 const NAMED: usize = 6;
 
-/// A write that isolating makes.
+/// A write that isolation makes.
 struct Write {
     group: &'static str,
     version: &'static str,
@@ -34,7 +34,7 @@ const fn write(
     Write { group, version, resource, namespaced: true, operations }
 }
 
-/// What is written to isolate, in the order of the controls. A subresource follows a slash.
+/// All writes of an isolation, in the order of the controls. A subresource follows a slash.
 const WRITES: [Write; 15] = [
     Write { namespaced: false, ..write("resurgam.dev", "v1alpha1", "quarantines", &["CREATE", "UPDATE"]) },
     Write { namespaced: false, ..write("resurgam.dev", "v1alpha1", "quarantines/status", &["UPDATE"]) },
@@ -53,7 +53,7 @@ const WRITES: [Write; 15] = [
     write("", "v1", "serviceaccounts", &["CREATE", "UPDATE", "DELETE"]),
 ];
 
-/// A webhook whose failure stops a write that isolating a namespace makes.
+/// A webhook whose failure blocks a write of the isolation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchingWebhook {
@@ -61,16 +61,16 @@ pub struct MatchingWebhook {
     pub configuration: String,
     /// Its own name, as the API server gives it in a refusal.
     pub name: String,
-    /// The writes of the isolation that it intercepts: `pods (CREATE, DELETE)`.
+    /// The intercepted writes: `pods (CREATE, DELETE)`.
     pub kinds: Vec<String>,
     /// Where it is served: `Service NAMESPACE/NAME`, or its URL.
     pub served_by: String,
-    /// It has `matchConditions`, which may leave some of these writes alone.
+    /// Whether it has `matchConditions`, which may exclude some of these writes.
     pub conditional: bool,
 }
 
 impl MatchingWebhook {
-    /// Returns whether this webhook is the one that an answer of the API server names.
+    /// Returns whether the API server's answer names this webhook.
     #[must_use]
     pub fn is_named_in(&self, answer: &str) -> bool {
         answer.contains(&format!("webhook \"{}\"", self.name))
@@ -86,12 +86,12 @@ impl fmt::Display for MatchingWebhook {
     }
 }
 
-/// What both kinds of webhooks have.
+/// Fields that both kinds of webhooks have.
 pub(super) struct Webhook<'a> {
     pub(super) configuration: String,
     pub(super) name: &'a str,
     pub(super) client: &'a WebhookClientConfig,
-    /// A failure refuses what it intercepts.
+    /// Whether its failure denies the request (`failurePolicy: Fail`).
     pub(super) fails: bool,
     rules: &'a [RuleWithOperations],
     exact: bool,
@@ -100,13 +100,13 @@ pub(super) struct Webhook<'a> {
     conditional: bool,
 }
 
-/// All webhooks of these configurations.
+/// Returns all webhooks of these configurations.
 pub(super) fn all<'a>(
     validating: &'a [ValidatingWebhookConfiguration],
     mutating: &'a [MutatingWebhookConfiguration],
 ) -> Vec<Webhook<'a>> {
     let mut all = Vec::new();
-    // The two types have the same fields, and nothing in common.
+    // The two types have the same fields but share no trait.
     macro_rules! add {
         ($kind:literal, $configurations:expr) => {
             for configuration in $configurations {
@@ -131,8 +131,8 @@ pub(super) fn all<'a>(
     all
 }
 
-/// Returns each webhook with `failurePolicy: Fail` that intercepts a write which isolating the namespace makes, by its rules and
-/// selectors. What cannot be decided beforehand (`objectSelector` of what is yet to be written, `matchConditions`) counts as matching.
+/// Returns each webhook with `failurePolicy: Fail` that intercepts a write of the isolation, by its rules and selectors. What is
+/// undecidable beforehand (`objectSelector` of objects yet to be written, `matchConditions`) counts as a match.
 #[must_use]
 pub fn webhooks_matching(
     validating: &[ValidatingWebhookConfiguration],
@@ -148,8 +148,8 @@ pub fn webhooks_matching(
     matching
 }
 
-/// Returns kind and name of the configuration that a webhook stands in: of those that name it so, the one that intercepts what is written
-/// in this namespace. `answer`: what the API server said.
+/// Returns kind and name of the configuration that contains the webhook named in `answer`. If several do, the one that intercepts writes
+/// in this namespace.
 #[must_use]
 pub fn configuration_of(
     webhook: &str,
@@ -166,7 +166,8 @@ pub fn configuration_of(
     all(validating, mutating).into_iter().find(|hook| hook.name == webhook).map(|hook| hook.configuration)
 }
 
-/// The labels that the namespace may bear while it is isolated: its label is written first, and the API server judges by the new one.
+/// Returns the labels that the namespace may have while it is isolated: its label is written first, and the API server matches the new
+/// one.
 fn labelled(namespace: &str, labels: &BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
     let mut labels = labels.clone();
     labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
@@ -192,7 +193,7 @@ impl Webhook<'_> {
     fn matching(&self, labelled: &[BTreeMap<String, String>]) -> Option<MatchingWebhook> {
         let in_namespace = selects(self.namespaces, labelled);
         let kinds = WRITES.iter().filter_map(|write| {
-            // Of kinds without a namespace, the selector of namespaces speaks only for namespaces themselves.
+            // For cluster-scoped kinds the namespace selector applies to namespaces only.
             let is_namespace = write.resource == "namespaces";
             let selected = match (write.namespaced, is_namespace) {
                 (true, _) => in_namespace,
@@ -232,14 +233,14 @@ impl Webhook<'_> {
             };
             scope
                 && has(&rule.api_groups, write.group)
-                // Without `Exact`, a rule for one version intercepts the others too.
+                // Without `matchPolicy: Exact`, a rule for one version intercepts the others too.
                 && (!self.exact || has(&rule.api_versions, write.version))
                 && has(&rule.operations, operation)
                 && rule.resources.iter().flatten().any(|entry| covers(entry, write.resource))
         })
     }
 
-    /// What it intercepts anywhere, as its rules say: `pods (CREATE)`, `everything.apps (UPDATE)`.
+    /// Returns what the webhook intercepts by its rules: `pods (CREATE)`, `everything.apps (UPDATE)`.
     pub(super) fn intercepted(&self) -> String {
         let mut all = Vec::new();
         for rule in self.rules {
@@ -267,7 +268,8 @@ impl Webhook<'_> {
     }
 }
 
-/// `*` is every resource without its subresources, `*/*` with them, `pods/*` those of pods, `*/scale` all of that name.
+/// Matches a resource: `*` is every resource without its subresources, `*/*` with them, `pods/*` those of pods, `*/scale` all of that
+/// name.
 fn covers(entry: &str, resource: &str) -> bool {
     let part = |entry: &str, part: &str| entry == "*" || entry == part;
     match (entry.split_once('/'), resource.split_once('/')) {

@@ -94,7 +94,7 @@ fn the_scope_and_version_of_a_rule_count() {
 }
 
 #[test]
-fn the_selector_of_namespaces_is_judged_by_the_labels_of_an_isolated_one() {
+fn namespace_selector_matches_the_isolated_labels() {
     let term = |key: &str, operator: &str, values: &[&str]| {
         let mut term = json!({"key": key, "operator": operator});
         if !values.is_empty() {
@@ -142,7 +142,7 @@ fn the_selector_of_namespaces_is_judged_by_the_labels_of_an_isolated_one() {
 }
 
 #[test]
-fn what_cannot_be_decided_beforehand_counts_as_matching() {
+fn undecidable_selectors_count_as_matching() {
     let selected = |labels: Value| {
         kinds(json!({
             "objectSelector": {"matchLabels": labels}, "rules": [rule(&[""], &["namespaces", "pods"], &["UPDATE"])],
@@ -158,7 +158,7 @@ fn what_cannot_be_decided_beforehand_counts_as_matching() {
 }
 
 #[test]
-fn only_webhooks_that_fail_match_and_each_says_where_it_is_served() {
+fn only_fail_webhooks_match_and_name_their_endpoint() {
     assert_eq!(matching(json!({"failurePolicy": "Ignore"})), []);
     assert_eq!(matching(json!({"failurePolicy": null})).len(), 1, "Fail is the default");
     assert_eq!(matching(json!({}))[0].served_by, "https://127.0.0.1:9/validate");

@@ -1,5 +1,5 @@
-//! What a CronJob's own controller would do at the moment it is resumed, and next. Kubernetes' schedules are those of robfig/cron:
-//! five fields, names, `?`, `@daily` and the like, `@every`.
+//! Forecast of what a CronJob's controller does when the CronJob is resumed. Kubernetes uses the schedules of robfig/cron: five fields,
+//! names, `?`, `@daily` and the like, `@every`.
 
 use croner::Cron;
 use croner::errors::CronError;
@@ -10,28 +10,28 @@ use k8s_openapi::api::batch::v1::CronJob;
 
 use crate::api::Duration;
 
-/// What a CronJob would do, were it resumed.
+/// Forecast for a CronJob that is resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fires {
-    /// It would start a Job at once, for the last run that it missed.
+pub enum Forecast {
+    /// It starts a Job at once, for the last missed run.
     Missed {
         /// When that run was due.
         run: Zoned,
     },
     /// Its next run.
     Next(Zoned),
-    /// It has no run any more.
+    /// It never runs again.
     Never,
 }
 
-/// What it would do if it were resumed now; or why nobody can say.
+/// Returns the forecast for a CronJob that is resumed now.
 ///
-/// The controller counts runs from the last one that it started, or from the CronJob's making, but no further back than
-/// `startingDeadlineSeconds`; of those that it missed it starts the last one. That it was suspended in between is nothing to it.
+/// The controller counts runs from the last one that it started, or from the CronJob's creation, but no further back than
+/// `startingDeadlineSeconds`. Of the missed runs it starts the last. It ignores that the CronJob was suspended.
 ///
 /// # Errors
-/// In words: the schedule or the time zone cannot be read.
-pub fn fires(object: &CronJob, now: Timestamp) -> Result<Fires, String> {
+/// A message, if the schedule or the time zone cannot be parsed.
+pub fn forecast(object: &CronJob, now: Timestamp) -> Result<Forecast, String> {
     let spec = object.spec.as_ref().ok_or("it has no spec")?;
     let named = spec.time_zone.as_deref();
     let zone = TimeZone::get(named.unwrap_or("UTC"))
@@ -39,8 +39,8 @@ pub fn fires(object: &CronJob, now: Timestamp) -> Result<Fires, String> {
     let schedule = Schedule::read(&spec.schedule)?;
     let last = object.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).map(|t| t.0);
     let made = object.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    let mut since = last.or(made).ok_or("nobody knows since when it is there")?;
-    // Without a time zone it goes by the clock of the controller manager, which nobody can read. Its last run tells.
+    let mut since = last.or(made).ok_or("it has no creationTimestamp")?;
+    // Without a time zone the controller manager's clock applies, which cannot be read. The last run shows its offset.
     if let (None, Some(last)) = (named, last)
         && !schedule.names(&last.to_zoned(zone.clone()))
     {
@@ -54,12 +54,12 @@ pub fn fires(object: &CronJob, now: Timestamp) -> Result<Fires, String> {
     }
     let at = now.to_zoned(zone);
     if let Some(run) = schedule.last(&at, since)? {
-        return Ok(Fires::Missed { run });
+        return Ok(Forecast::Missed { run });
     }
-    Ok(schedule.next(&at, since)?.map_or(Fires::Never, Fires::Next))
+    Ok(schedule.next(&at, since)?.map_or(Forecast::Never, Forecast::Next))
 }
 
-/// A schedule as Kubernetes reads it.
+/// A parsed schedule.
 enum Schedule {
     Fields(Box<Cron>),
     Every(SignedDuration),
@@ -84,7 +84,7 @@ impl Schedule {
         parser.parse(text).map(|cron| Self::Fields(Box::new(cron))).map_err(|e| wrong(&e))
     }
 
-    /// Is this one of its times? Anything is one of an interval.
+    /// Returns whether the time matches the schedule. An interval matches any.
     fn names(&self, at: &Zoned) -> bool {
         match self {
             Self::Fields(cron) => cron.is_time_matching(at).unwrap_or(false),
@@ -92,7 +92,7 @@ impl Schedule {
         }
     }
 
-    /// The last run up to now and after `since`.
+    /// Returns the last run after `since` and not after `now`.
     fn last(&self, now: &Zoned, since: Timestamp) -> Result<Option<Zoned>, String> {
         match self {
             Self::Fields(cron) => {
@@ -106,7 +106,7 @@ impl Schedule {
         }
     }
 
-    /// The first run after now.
+    /// Returns the first run after `now`.
     fn next(&self, now: &Zoned, since: Timestamp) -> Result<Option<Zoned>, String> {
         match self {
             Self::Fields(cron) => some(cron.find_next_occurrence(now, false)),
@@ -120,7 +120,7 @@ fn after(since: Timestamp, every: SignedDuration, times: i64, of: &Zoned) -> Opt
     Some(since.checked_add(at?).ok()?.to_zoned(of.time_zone().clone()))
 }
 
-/// That there is no such time is an answer.
+/// Maps the error that there is no such time to `None`.
 fn some(found: Result<Zoned, CronError>) -> Result<Option<Zoned>, String> {
     match found {
         Ok(at) => Ok(Some(at)),
@@ -144,16 +144,16 @@ mod tests {
             "spec": spec, "status": {"lastScheduleTime": last},
         }))
         .unwrap();
-        match fires(&object, NOW.parse().unwrap()) {
-            Ok(Fires::Missed { run }) => format!("missed {}", run.strftime("%F %H:%M %Z")),
-            Ok(Fires::Next(run)) => format!("next {}", run.strftime("%F %H:%M %Z")),
-            Ok(Fires::Never) => "never".to_owned(),
+        match forecast(&object, NOW.parse().unwrap()) {
+            Ok(Forecast::Missed { run }) => format!("missed {}", run.strftime("%F %H:%M %Z")),
+            Ok(Forecast::Next(run)) => format!("next {}", run.strftime("%F %H:%M %Z")),
+            Ok(Forecast::Never) => "never".to_owned(),
             Err(why) => format!("error {why}"),
         }
     }
 
     #[test]
-    fn what_fires_on_resuming_is_the_last_run_that_was_missed_and_else_the_next() {
+    fn resuming_starts_the_last_missed_run_or_waits_for_the_next() {
         for (schedule, last, expected) in [
             ("0 2 * * *", "2025-11-20T02:00:00Z", "missed 2025-11-24 02:00 UTC"),
             ("0 2 * * *", "2025-11-24T02:00:00Z", "next 2025-11-25 02:00 UTC"),
@@ -170,7 +170,7 @@ mod tests {
             ("0 9 * * MON-FRI", "2025-11-24T09:00:00Z", "next 2025-11-25 09:00 UTC"),
             ("0 9 ? DEC sat", "2025-01-01T00:00:00Z", "error "),
             ("30 6 28 * ?", "2025-10-28T06:30:00Z", "next 2025-11-28 06:30 UTC"),
-            // Either day will do when both are named.
+            // If both day fields are set, either may match.
             ("0 9 13 * 2", "2025-11-18T09:00:00Z", "next 2025-11-25 09:00 UTC"),
             ("0 0 31 2 *", "2025-11-24T02:00:00Z", "error "),
         ] {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn unparsable_schedules_and_zones_are_reported() {
         for (spec, last, words) in [
             (json!({"schedule": "every night"}), None, "its schedule 'every night' cannot be read"),
             (json!({"schedule": "TZ=UTC 0 2 * * *"}), None, "cannot be read"),
@@ -215,7 +215,7 @@ mod tests {
             (json!({"schedule": "@every now"}), None, "'now' is not a duration"),
             (json!({"schedule": "@reboot"}), None, "cannot be read"),
             (json!({"schedule": "0 2 * * *", "timeZone": "Mars/Olympus"}), None, "time zone 'Mars/Olympus'"),
-            // Its controller manager's clock is not on UTC: when it would run, nobody knows.
+            // The controller manager's clock is not on UTC, so the next run is unknown.
             (
                 json!({"schedule": "0 2 * * *"}),
                 Some("2025-11-24T07:00:00Z"),

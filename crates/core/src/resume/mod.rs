@@ -1,6 +1,5 @@
-//! CronJobs and Jobs that were suspended by isolating, and what becomes of each once its service is recovered: objects in,
-//! words and patches out. A resumed CronJob fires the run that it missed, so that only what the plan names is resumed, and only
-//! after it was said what would fire.
+//! CronJobs and Jobs that isolation suspended, and their state once the service is recovered. A resumed CronJob starts the run that it
+//! missed, so only what the plan names is resumed, and only after the status has said what would start.
 
 use std::collections::BTreeMap;
 
@@ -19,25 +18,25 @@ use crate::plan::Resume;
 
 pub mod cron;
 
-use cron::Fires;
+use cron::Forecast;
 
-/// As many as a status lists.
+/// Maximum number of entries in a status.
 const LIMIT: usize = 64;
 
-/// A CronJob or Job as it is.
+/// A CronJob or Job as read.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum SuspendedObject {
     /// A CronJob.
     CronJob(Box<CronJob>),
     /// A Job that has not ended.
     Job(Box<Job>),
 }
 
-/// What is there, of which kind, under which name.
-pub type Key = (ResumeKind, String, String);
+/// Kind, namespace and name.
+pub type ResumeKey = (ResumeKind, String, String);
 
-impl Found {
-    /// Its metadata.
+impl SuspendedObject {
+    /// Returns its metadata.
     #[must_use]
     pub fn meta(&self) -> &ObjectMeta {
         match self {
@@ -54,7 +53,7 @@ impl Found {
         suspend == Some(true)
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> ResumeKey {
         let kind = match self {
             Self::CronJob(_) => ResumeKind::CronJob,
             Self::Job(_) => ResumeKind::Job,
@@ -63,8 +62,8 @@ impl Found {
         (kind, text(&self.meta().namespace), text(&self.meta().name))
     }
 
-    /// The merge patch that resumes it, if it is still as it was read. The record goes with it: done again, it finds nothing to
-    /// resume, even where somebody has suspended it since.
+    /// Returns the merge patch that resumes the object, with a resourceVersion precondition. It removes the record too, so that a retry
+    /// does not resume an object that a person has suspended since.
     #[must_use]
     pub fn resume(&self) -> Value {
         json!({
@@ -77,19 +76,19 @@ impl Found {
     }
 }
 
-/// What there is, by name.
+/// Returns the objects by kind, namespace and name.
 #[must_use]
-pub fn found(cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> BTreeMap<Key, Found> {
-    let cronjobs = cronjobs.into_iter().map(|object| Found::CronJob(Box::new(object)));
-    let jobs = jobs.into_iter().filter(has_not_ended).map(|object| Found::Job(Box::new(object)));
+pub fn found(cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> BTreeMap<ResumeKey, SuspendedObject> {
+    let cronjobs = cronjobs.into_iter().map(|object| SuspendedObject::CronJob(Box::new(object)));
+    let jobs = jobs.into_iter().filter(has_not_ended).map(|object| SuspendedObject::Job(Box::new(object)));
     cronjobs.chain(jobs).map(|found| (found.key(), found)).collect()
 }
 
-/// What would become of each: those that the plan names, in its order, then the others that isolating suspended.
+/// Returns the state of each object: those that the plan names, in its order, then the others that isolation suspended.
 #[must_use]
 pub fn judge(
     named: &[Resume],
-    found: &BTreeMap<Key, Found>,
+    found: &BTreeMap<ResumeKey, SuspendedObject>,
     seals: &BTreeMap<String, String>,
     now: Timestamp,
 ) -> Vec<ResumeObservation> {
@@ -101,7 +100,7 @@ pub fn judge(
         })
         .collect();
     let is_named =
-        |key: &Key| named.iter().any(|w| (w.kind, &w.namespace, &w.name) == (key.0, &key.1, &key.2));
+        |key: &ResumeKey| named.iter().any(|w| (w.kind, &w.namespace, &w.name) == (key.0, &key.1, &key.2));
     for (key, object) in found.iter().filter(|(key, _)| !is_named(key)) {
         let seal = seals.get(&key.1).map(String::as_str);
         if object.is_suspended() && was_running(object, seal) {
@@ -116,7 +115,7 @@ pub fn judge(
 
 fn wanted_one(
     wanted: &Resume,
-    object: Option<&Found>,
+    object: Option<&SuspendedObject>,
     seal: Option<&str>,
     now: Timestamp,
 ) -> ResumeObservation {
@@ -151,20 +150,20 @@ fn wanted_one(
     }
 }
 
-/// Did this seal suspend it, and did it run before?
-fn was_running(object: &Found, seal: Option<&str>) -> bool {
+/// Returns whether this seal suspended the object while it was running.
+fn was_running(object: &SuspendedObject, seal: Option<&str>) -> bool {
     seal.and_then(|seal| recorded_suspend(object.meta(), seal)) == Some(false)
 }
 
-/// In words, what starts when it is resumed; whether that is a missed run; and when that changes.
-fn forecast(object: &Found, now: Timestamp) -> Result<(String, bool, Option<Timestamp>), String> {
+/// Returns what starts when the object is resumed, as a message, whether that is a missed run, and when that changes.
+fn forecast(object: &SuspendedObject, now: Timestamp) -> Result<(String, bool, Option<Timestamp>), String> {
     let cronjob = match object {
-        Found::Job(_) => return Ok(("starts at once".to_owned(), false, None)),
-        Found::CronJob(object) => object,
+        SuspendedObject::Job(_) => return Ok(("starts at once".to_owned(), false, None)),
+        SuspendedObject::CronJob(object) => object,
     };
     let when = |at: &jiff::Zoned| at.strftime("%F %H:%M %Q").to_string();
-    Ok(match cron::fires(cronjob, now)? {
-        Fires::Missed { run } => {
+    Ok(match cron::forecast(cronjob, now)? {
+        Forecast::Missed { run } => {
             let spec = cronjob.spec.as_ref();
             let active =
                 cronjob.status.as_ref().and_then(|s| s.active.as_ref()).is_some_and(|a| !a.is_empty());
@@ -175,18 +174,18 @@ fn forecast(object: &Found, now: Timestamp) -> Result<(String, bool, Option<Time
             };
             (format!("{start}: missed {}", when(&run)), true, None)
         }
-        Fires::Next(run) => (format!("next at {}", when(&run)), false, Some(run.timestamp())),
-        Fires::Never => ("has no run any more".to_owned(), false, None),
+        Forecast::Next(run) => (format!("next at {}", when(&run)), false, Some(run.timestamp())),
+        Forecast::Never => ("has no run any more".to_owned(), false, None),
     })
 }
 
-fn by_hand((kind, namespace, name): &Key) -> String {
+fn by_hand((kind, namespace, name): &ResumeKey) -> String {
     let kind = kind.as_str().to_lowercase();
     format!(r#"kubectl -n {namespace} patch {kind} {name} -p '{{"spec":{{"suspend":false}}}}'"#)
 }
 
 fn seen(
-    (kind, namespace, name): Key,
+    (kind, namespace, name): ResumeKey,
     state: ResumeState,
     fires: &str,
     message: &str,
@@ -196,7 +195,7 @@ fn seen(
     ResumeObservation { status: ResumeStatus { kind, namespace, name, state, fires, message }, changes_at }
 }
 
-/// What to say of those that the plan names where nothing could be read.
+/// Returns the entries of the objects that the plan names if they could not be read.
 #[must_use]
 pub fn unreadable(named: &[Resume], why: &str) -> Vec<ResumeObservation> {
     let key = |wanted: &Resume| (wanted.kind, wanted.namespace.clone(), wanted.name.clone());

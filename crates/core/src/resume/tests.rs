@@ -30,7 +30,7 @@ fn judged(named: &[Resume], cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> Vec<Resum
 }
 
 #[test]
-fn only_what_this_isolation_suspended_while_it_ran_is_due_and_a_missed_run_is_held() {
+fn only_jobs_this_seal_suspended_are_due_and_missed_runs_held() {
     use MissedRun::{Fire, Hold};
     use ResumeState::{Due, Held, Resumed};
     let ours = Some(("false", SEAL));
@@ -62,7 +62,7 @@ fn only_what_this_isolation_suspended_while_it_ran_is_due_and_a_missed_run_is_he
 }
 
 #[test]
-fn it_is_told_what_would_fire_and_how_a_person_does_it() {
+fn entry_names_the_forecast_and_the_command_to_resume() {
     let ours = Some(("false", SEAL));
     let named = [wanted("payroll", MissedRun::Hold)];
     let all = judged(
@@ -92,7 +92,7 @@ fn it_is_told_what_would_fire_and_how_a_person_does_it() {
 }
 
 #[test]
-fn who_runs_already_is_told_apart() {
+fn running_objects_are_reported_as_resumed() {
     let ours = Some(("false", SEAL));
     for (policy, expected) in [
         ("Allow", "would start at once: missed"),
@@ -125,7 +125,8 @@ fn a_job_starts_at_once_and_one_that_has_ended_is_none() {
 
 #[test]
 fn resuming_takes_the_record_away_and_only_from_what_was_read() {
-    let patch = Found::CronJob(Box::new(cronjob("nightly", CURRENT, true, Some(("false", SEAL))))).resume();
+    let patch =
+        SuspendedObject::CronJob(Box::new(cronjob("nightly", CURRENT, true, Some(("false", SEAL))))).resume();
     assert_eq!(
         patch,
         json!({
@@ -136,7 +137,7 @@ fn resuming_takes_the_record_away_and_only_from_what_was_read() {
 }
 
 #[test]
-fn whatever_a_cronjob_and_a_job_say_it_is_told_what_would_fire_or_why_nobody_can_say() {
+fn any_cron_job_gets_a_forecast_or_an_error() {
     let sound = json!([
         {
             "metadata": {"name": "nightly", "namespace": "library", "uid": "u1", "creationTimestamp": "2025-01-01T00:00:00Z",
@@ -153,7 +154,7 @@ fn whatever_a_cronjob_and_a_job_say_it_is_told_what_would_fire_or_why_nobody_can
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
         let spoiled = fuzz_input::spoiled(&sound, bytes);
         let Some((cronjob, job)) = readable.read::<(CronJob, Job)>(spoiled) else { return };
-        let _ = cron::fires(&cronjob, NOW.parse().unwrap());
+        let _ = cron::forecast(&cronjob, NOW.parse().unwrap());
         let told = judged(&[wanted("nightly", MissedRun::Fire)], vec![cronjob], vec![job]);
         assert!(told.len() <= LIMIT);
     });

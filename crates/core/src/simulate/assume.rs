@@ -1,4 +1,4 @@
-//! Plays a plan through with everything going well: how long it takes, and what bounds it.
+//! Simulates a recovery without failures: its duration, and what limits it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,37 +13,37 @@ use crate::plan::{Plan, UnitId};
 
 use super::world::{Limits, RanAway, Script, Takes, World};
 
-/// What is assumed of the world; besides, every gate passes when asked, and writes take no time.
+/// Assumed durations. Every gate passes when it is evaluated, and writes take no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assumed {
-    /// How long a step takes.
+    /// Duration of a step.
     pub step: Duration,
-    /// How long each change of isolation takes.
+    /// Duration of each change of isolation.
     pub isolation: Duration,
 }
 
-/// How a plan went.
+/// Result of a simulated recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// One for each service, in the plan's order.
+    /// One result per service, in the plan's order.
     pub services: Vec<ServiceRun>,
-    /// From the beginning until the last service that can recover is recovered and healthy.
+    /// Time until the last service that can recover is recovered and healthy.
     pub makespan: Duration,
 }
 
-/// How a service went. Times count from the beginning.
+/// Result of one service. Times count from the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRun {
     /// When it was claimed. `None`: it never starts.
     pub started: Option<Duration>,
-    /// Each stage that it reached after `Isolated`, and when.
+    /// Stages after `Isolated`, with the time of each.
     pub stages: Vec<(Duration, Stage)>,
     /// When it was recovered and healthy.
     pub finished: Option<Duration>,
 }
 
 impl Script<'_> {
-    /// Everything goes well, as assumed.
+    /// Returns a script in which nothing fails.
     #[must_use]
     pub fn calm(assumed: Assumed) -> Self {
         Self {
@@ -58,19 +58,19 @@ impl Script<'_> {
     }
 }
 
-/// Longer than any recovery: a continuous gate that passed is not asked again.
+/// Longer than any recovery: a continuous gate that passed is not evaluated again.
 const NEVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
-/// A plan that has not come to rest by then is not simulated.
+/// Simulations end at this time.
 const HORIZON: SignedDuration = SignedDuration::from_secs(100 * 365 * 86_400);
 
-/// Looks at the plan that one service may cost: some 15 do, a few more with many steps.
+/// Maximum number of passes per service. Some 15 suffice, a few more with many steps.
 const LOOKS_PER_SERVICE: usize = 200;
 
-/// Plays a plan as if it were armed and not suspended, with so many units at once.
+/// Simulates a plan as if it were armed and not suspended, with this `maxParallel`.
 ///
 /// # Errors
 ///
-/// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
+/// [`RanAway`] if the simulation does not end, which would be a bug of the engine.
 pub fn play(plan: &Plan, assumed: Assumed, max_parallel: usize) -> Result<Run, RanAway> {
     let mut plan = plan.clone();
     plan.incident.get_or_insert_with(|| "simulated".to_owned());
@@ -91,7 +91,7 @@ pub fn play(plan: &Plan, assumed: Assumed, max_parallel: usize) -> Result<Run, R
 }
 
 impl ServiceRun {
-    /// Takes in what was written of the service. `at`: since the beginning.
+    /// Records a status of the service. `at`: time since the start.
     pub(super) fn follow(&mut self, at: Duration, status: &ServiceRecoveryStatus) {
         if status.stage != Stage::Isolated && self.stages.last().is_none_or(|(_, s)| *s != status.stage) {
             self.stages.push((at, status.stage));
@@ -107,7 +107,7 @@ impl ServiceRun {
 }
 
 impl Run {
-    /// How many units were under way at once, at the most.
+    /// Returns the maximum number of units under way at the same time.
     fn most_at_once(&self, plan: &Plan) -> usize {
         let mut changes: Vec<(Duration, i64)> = Vec::new();
         for unit in &plan.units {
@@ -116,7 +116,7 @@ impl Run {
             let end = members().map(|of| of.finished.unwrap_or(Duration::MAX)).max().unwrap_or(Duration::MAX);
             changes.extend([(start, 1), (end, -1)]);
         }
-        // One that starts as another ends may have waited for its slot: counted together, to be safe.
+        // A unit that starts as another ends may have waited for its slot, so both are counted.
         changes.sort_by_key(|&(at, change)| (at, -change));
         let mut at_once = 0;
         let most = changes
@@ -130,7 +130,7 @@ impl Run {
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 
-    /// From when a unit was claimed until all of it was recovered and healthy; nothing if it never was.
+    /// Returns the time from a unit's claim until all its members were recovered and healthy. Zero if it was never claimed.
     #[must_use]
     pub fn duration(&self, plan: &Plan, unit: UnitId) -> Duration {
         let members = || plan.units[unit].members.iter().map(|&m| &self.services[m]);
@@ -140,19 +140,19 @@ impl Run {
     }
 }
 
-/// A plan, played with several values of `maxParallel`.
+/// Results of a plan for several values of `maxParallel`.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// With the plan's own.
+    /// Result with the plan's own value.
     pub own: Run,
-    /// Without any limit.
+    /// Result without a limit.
     pub unlimited: Run,
-    /// Makespans for one unit at once, two, and so on until more bring nothing. Of long lists some are left out; the plan's own and the
-    /// last never are.
+    /// Durations for one unit at a time, two, and so on until a higher value has no effect. Some rows of long lists are left out, but
+    /// never the plan's own value nor the last.
     pub rows: Vec<(usize, Duration)>,
 }
 
-/// Plays a plan with its own `maxParallel` and with others.
+/// Simulates a plan with its own `maxParallel` and with others.
 ///
 /// # Errors
 ///
@@ -161,7 +161,7 @@ pub fn sweep(plan: &Plan, assumed: Assumed) -> Result<Sweep, RanAway> {
     let most = plan.units.len().max(1);
     let [own, unlimited] = both(|| play(plan, assumed, plan.max_parallel), || play(plan, assumed, most));
     let (own, unlimited) = (own?, unlimited?);
-    // With as many slots as it took without a limit, nothing goes otherwise.
+    // More slots than the unlimited run used change nothing.
     let enough = unlimited.most_at_once(plan).max(1);
     let numbers: BTreeSet<usize> =
         (1..=most).filter(|&n| is_shown(n, most)).chain([plan.max_parallel, most]).collect();
@@ -186,7 +186,7 @@ pub fn sweep(plan: &Plan, assumed: Assumed) -> Result<Sweep, RanAway> {
     Ok(Sweep { own, unlimited, rows })
 }
 
-/// Does two things at the same time.
+/// Runs two functions at the same time.
 fn both<R: Send>(one: impl FnOnce() -> R + Send, other: impl FnOnce() -> R) -> [R; 2] {
     std::thread::scope(|scope| {
         let thread = scope.spawn(one);
@@ -198,7 +198,7 @@ fn both<R: Send>(one: impl FnOnce() -> R + Send, other: impl FnOnce() -> R) -> [
     })
 }
 
-/// Does something for each item, on as many threads as the machine has cores. Results are in the items' order.
+/// Maps items on as many threads as the machine has cores. Results are in the items' order.
 fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
@@ -226,7 +226,7 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Every number up to 12, then ever fewer; of a large plan fewer from the start, as each costs a run.
+/// Returns whether a row is shown: every number up to 12, then ever fewer. For a large plan fewer from the start, as each costs a run.
 fn is_shown(n: usize, most: usize) -> bool {
     let every = if most <= 120 { 12 } else { 2 };
     n <= every || n.is_power_of_two() || (most <= 120 && n.is_multiple_of(8))

@@ -1,4 +1,4 @@
-//! Reads plans from a file of manifests, as people keep them: several documents, other kinds among them.
+//! Loads plans from a file of manifests, which may contain several documents and other kinds.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -6,24 +6,24 @@ use serde::de::IgnoredAny;
 
 use crate::api::{GROUP, RecoveryPlan, RecoveryPlanSpec};
 
-/// Why a file holds no plan that could be played.
+/// Why no plan could be loaded from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It cannot be read as YAML, or not as a plan; the message tells the line.
+    /// The file is not valid YAML, or a plan in it is malformed. The message has the line.
     #[error(transparent)]
     Malformed(#[from] serde_yaml::Error),
-    /// A plan of a version that we do not know.
+    /// A plan has a version that this program does not know.
     #[error("a RecoveryPlan of apiVersion '{0}': only {GROUP}/v1alpha1 is known")]
     Version(String),
-    /// A value that the API server would refuse.
+    /// The API server would reject a value.
     #[error("RecoveryPlan {name}: {what}")]
     Refused {
-        /// The plan.
+        /// Name of the plan.
         name: String,
         /// What is wrong with it.
         what: &'static str,
     },
-    /// No plan in it.
+    /// The file contains no plan.
     #[error("there is no RecoveryPlan in it{0}")]
     NoPlan(String),
 }
@@ -37,7 +37,7 @@ struct Head {
     kind: String,
 }
 
-/// A plan as written by hand: nothing is passed over silently.
+/// A plan as written by hand. Unknown fields are errors.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
@@ -51,11 +51,11 @@ struct Written {
     _status: IgnoredAny,
 }
 
-/// The plans in a text of one or more YAML documents.
+/// Returns the plans in a text of one or more YAML documents.
 ///
 /// # Errors
 ///
-/// [`LoadError`], with the line where there is one.
+/// [`LoadError`], with the line if there is one.
 pub fn load(text: &str) -> Result<Vec<RecoveryPlan>, LoadError> {
     let mut heads = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {

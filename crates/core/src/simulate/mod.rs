@@ -1,7 +1,7 @@
-//! The engine in virtual time: the same [`decide`](crate::engine::decide), and no cluster.
+//! Simulation: the engine in virtual time, with the same [`decide`](crate::engine::decide) and no cluster.
 //!
-//! [`World`] plays the shell's part: it applies writes and effects, each after a latency, answers gates from a script, and
-//! keeps a record of [`Fact`]s from which a test can judge without believing the engine.
+//! [`World`] replaces the shell: it applies writes and effects after a latency, answers gates from a script, and records [`Fact`]s, from
+//! which a test can judge independently of the engine.
 
 mod assume;
 mod load;

@@ -1,4 +1,4 @@
-//! What `resurgam simulate` tells of a plan: as data, for JSON, and as a text for people.
+//! Report of `resurgam simulate`: data for JSON, and text for people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,130 +15,130 @@ mod text;
 
 pub use text::text;
 
-/// A plan, played.
+/// Report of a simulated plan.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Name of the plan.
     pub plan: String,
-    /// Its namespace; empty where the file names none.
+    /// Namespace of the plan. Empty if the file has none.
     pub namespace: String,
-    /// It names no incident: it was played as if it did.
+    /// Whether the plan is Dormant. It was simulated as if it were armed.
     pub dormant: bool,
-    /// It is suspended: it was played as if it were not.
+    /// Whether the plan is suspended. It was simulated as if it were not.
     pub suspended: bool,
-    /// How long a step was taken to last, in seconds.
+    /// Assumed duration of a step, in seconds.
     pub step_seconds: f64,
-    /// How long a change of isolation was taken to last, in seconds.
+    /// Assumed duration of a change of isolation, in seconds.
     pub isolation_seconds: f64,
-    /// What is wrong with it.
+    /// Problems of the plan.
     pub problems: Vec<Problem>,
     /// Services that never start, and why.
-    pub never_start: Vec<Held>,
-    /// Units by the longest chain of dependencies below them: each layer waits only for those before it.
+    pub never_start: Vec<NeverStarts>,
+    /// Units by the longest chain of dependencies below them: each layer depends only on those before it.
     pub layers: Vec<Vec<Unit>>,
-    /// So many units at once.
+    /// `maxParallel` of the plan.
     pub max_parallel: usize,
-    /// The services, in the order in which they begin.
+    /// Services, in the order in which they start.
     pub services: Vec<Service>,
     /// The longest chain of units: no order is faster.
     pub critical_path: Chain,
-    /// Until the last service that can recover is recovered and healthy, in seconds.
+    /// Time until the last service that can recover is recovered and healthy, in seconds.
     pub makespan_seconds: f64,
-    /// What other values of `maxParallel` would give.
+    /// Results for other values of `maxParallel`.
     pub sweep: Vec<Row>,
 }
 
-/// Something that is wrong with a plan.
+/// A problem of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// One word for it.
+    /// Reason.
     pub reason: String,
-    /// What is the matter, and what would mend it.
+    /// What is wrong, and how to fix it.
     pub message: String,
-    /// The services that have it.
+    /// Services with this problem.
     pub services: Vec<String>,
 }
 
 /// A service that never starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Held {
-    /// Its name.
+pub struct NeverStarts {
+    /// Name of the service.
     pub service: String,
-    /// What for: its own problems, or the services that it waits for.
+    /// Why: its own problems, or the services that it waits for.
     pub because: String,
 }
 
 /// A service, or a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unit {
-    /// The group's name, for a group.
+    /// Name of the group, for a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Its services.
+    /// Services of the unit.
     pub services: Vec<String>,
 }
 
-/// One service's way.
+/// Timeline of one service.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Service {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its tier.
+    /// Tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<i32>,
-    /// Its group.
+    /// Group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Is it on the critical path?
+    /// Whether it is on the critical path.
     pub critical: bool,
-    /// When it is claimed, in seconds from the beginning.
+    /// When it is claimed, in seconds from the start.
     pub start_seconds: f64,
-    /// When it is recovered and healthy, in seconds from the beginning.
+    /// When it is recovered and healthy, in seconds from the start.
     pub end_seconds: f64,
-    /// Each stage, and when it is reached, in seconds from the beginning.
-    pub stages: Vec<Reached>,
+    /// Stages, with the time of each in seconds from the start.
+    pub stages: Vec<StageReached>,
 }
 
-/// A stage that was reached.
+/// A stage that a service reached.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reached {
-    /// Which.
+pub struct StageReached {
+    /// The stage.
     pub stage: Stage,
-    /// When, in seconds from the beginning.
+    /// When, in seconds from the start.
     pub at_seconds: f64,
 }
 
-/// A chain of units, each waiting for the one before.
+/// A chain of units, each of which depends on the one before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Chain {
-    /// The units, first to begin first.
+    /// Units, first to start first.
     pub units: Vec<Unit>,
-    /// How long each takes, and all of them, in seconds.
+    /// Sum of their durations, in seconds.
     pub seconds: f64,
 }
 
-/// What one value of `maxParallel` gives.
+/// Result for one value of `maxParallel`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// So many units at once.
+    /// Value of `maxParallel`.
     pub max_parallel: usize,
-    /// How long it takes, in seconds.
+    /// Duration of the recovery, in seconds.
     pub makespan_seconds: f64,
-    /// That, divided by the critical path. 1: no order is faster.
+    /// Duration divided by the critical path. 1: no order is faster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
 }
 
 impl Report {
-    /// Plays a plan by its own `maxParallel` and by others.
+    /// Simulates a plan with its own `maxParallel` and with others.
     ///
     /// # Errors
     ///
-    /// [`RanAway`] if it does not come to rest, which would be a bug of the engine.
+    /// [`RanAway`] if the simulation does not end, which would be a bug of the engine.
     pub fn of(plan: &Plan, assumed: Assumed) -> Result<Self, RanAway> {
         let Sweep { own: run, unlimited, rows } = sweep(plan, assumed)?;
         let (length, chain) = plan.critical_path(|unit| unlimited.duration(plan, unit));
@@ -180,7 +180,7 @@ fn unit(plan: &Plan, id: UnitId) -> Unit {
     Unit { group: unit.group.clone(), services: unit.members.iter().map(name).collect() }
 }
 
-/// One line for each problem, however many services have it.
+/// Returns one problem per reason and message, with all services that have it.
 fn problems(plan: &Plan) -> Vec<Problem> {
     let mut services: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for service in &plan.services {
@@ -199,7 +199,7 @@ fn problems(plan: &Plan) -> Vec<Problem> {
     services.into_iter().map(problem).collect()
 }
 
-fn never_start(plan: &Plan, run: &Run) -> Vec<Held> {
+fn never_start(plan: &Plan, run: &Run) -> Vec<NeverStarts> {
     let finished = |id: usize| run.services[id].finished.is_some();
     let held = |id: usize| {
         let service = &plan.services[id];
@@ -217,12 +217,12 @@ fn never_start(plan: &Plan, run: &Run) -> Vec<Held> {
         } else {
             own.into_iter().collect::<Vec<_>>().join(", ")
         };
-        Held { service: service.name.clone(), because }
+        NeverStarts { service: service.name.clone(), because }
     };
     (0..plan.services.len()).filter(|&id| !finished(id)).map(held).collect()
 }
 
-/// Units by the longest chain of dependencies below them. Those that never start are in none.
+/// Returns units by the longest chain of dependencies below them, without those that never start.
 fn layers(plan: &Plan, run: &Run) -> Vec<Vec<UnitId>> {
     let mut depth: BTreeMap<UnitId, usize> = BTreeMap::new();
     let mut layers: Vec<Vec<UnitId>> = Vec::new();
@@ -251,7 +251,7 @@ fn services(plan: &Plan, run: &Run, chain: &[UnitId]) -> Vec<Service> {
     let ids = order.iter().flat_map(|&u| &plan.units[u].members);
     ids.filter_map(|&id| {
         let (service, of) = (&plan.services[id], &run.services[id]);
-        let reached = |&(at, stage): &(Duration, Stage)| Reached { stage, at_seconds: at.as_secs_f64() };
+        let reached = |&(at, stage): &(Duration, Stage)| StageReached { stage, at_seconds: at.as_secs_f64() };
         Some(Service {
             name: service.name.clone(),
             tier: service.tier,

@@ -1,4 +1,4 @@
-//! `job`: which Job it is, and how far that Job is.
+//! Step `job`: the Job to create, and its progress.
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,14 +8,14 @@ use super::{StepContext, StepProblem};
 use crate::api::step::JobStepSpec;
 use crate::engine::StepProgress;
 
-/// Says which step a Job belongs to.
+/// Label on a Job with the name of its step.
 const STEP_LABEL: &str = "resurgam.dev/step";
-/// Says for what exactly a Job was created.
+/// Annotation on a Job with the digest of what it was created for.
 const MADE_FOR_ANNOTATION: &str = "resurgam.dev/step-of";
-/// Characters of the step's name in the Job's. Kubernetes adds to it for pods and their labels, within 63.
+/// Maximum number of characters of the step's name in the Job's name. Kubernetes appends to it for pods and their labels, within 63.
 const NAME_LIMIT: usize = 36;
 
-/// What keeps this Job from ever being created.
+/// Returns why the Job can never be created.
 pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<String> {
     if let Err(error) = namespace(spec, namespaces) {
         return Some(error.to_string());
@@ -24,10 +24,10 @@ pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<Strin
     parsed.err().map(|error| format!("is no Job: spec: {error}"))
 }
 
-/// The namespace that the Job runs in.
+/// Returns the namespace of the Job.
 ///
 /// # Errors
-/// It is none of the service's, or it is not said and the service has several.
+/// The service does not have it, or the step names none and the service has several.
 pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<&'a str, StepProblem> {
     match (&spec.namespace, namespaces) {
         (Some(named), _) if namespaces.contains(&named.0) => Ok(&named.0),
@@ -42,25 +42,25 @@ pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<
     }
 }
 
-/// The Job's name: the same for each start within one attempt, and another in the next.
+/// Returns the Job's name. It is the same for each start within one attempt, and differs between attempts.
 #[must_use]
 pub fn name(context: &StepContext) -> String {
-    // Not `resurgam-`: what begins so in an isolated namespace is the operator's own.
+    // Not `resurgam-`: that prefix belongs to the operator's own objects in an isolated namespace.
     let step: String = context.step.chars().take(NAME_LIMIT).collect();
     format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &made_for(context)[..8])
 }
 
-/// Digest of what the Job is created for.
+/// Returns the digest of what the Job is created for.
 fn made_for(context: &StepContext) -> String {
     let StepContext { plan_uid, service, step, attempt, .. } = context;
     let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The Job to create.
+/// Returns the Job to create.
 ///
 /// # Errors
-/// The plan's `spec` is no Job's, or names no namespace.
+/// The plan's `spec` is not a valid Job spec, or names no namespace.
 pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProblem> {
     let namespace = namespace(spec, &context.namespaces)?;
     let parsed = serde_json::from_value(spec.spec.clone().into())
@@ -75,7 +75,7 @@ pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProb
     Ok(Job { metadata, spec: Some(parsed), status: None })
 }
 
-/// How far the Job is. One that was there before this attempt, or was created for something else, is not the step's.
+/// Returns the progress of the Job. A Job that existed before this attempt, or was created for something else, fails the step.
 #[must_use]
 pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
     let name = name(context);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn job_that_no_service_namespace_can_hold_is_a_problem_of_the_plan() {
+    fn job_outside_the_services_namespaces_is_a_plan_problem() {
         let namespaces = ["a".to_owned(), "b".to_owned()];
         assert_eq!(problem(&spec(Some("b")), &namespaces), None);
         assert_eq!(problem(&spec(None), &namespaces[..1]), None);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn job_is_judged_by_its_conditions_and_only_if_this_attempt_created_it() {
+    fn job_counts_only_if_this_attempt_created_it() {
         let context = context();
         let created = |status: serde_json::Value| {
             let mut job = wanted(&spec(None), &context).unwrap();

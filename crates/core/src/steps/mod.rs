@@ -1,4 +1,4 @@
-//! What each step decides: which plans it can serve, what it writes, how far it is. Starting and observing one is the shell's.
+//! Decisions of steps: whether they can work on a service, what they write, and their progress. The shell starts and observes them.
 
 use std::collections::BTreeMap;
 
@@ -10,37 +10,37 @@ use crate::isolation::controls::workloads::NotRecorded;
 pub mod job;
 pub mod scale;
 
-/// What a step may know of the service that it restores.
+/// Input of a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepContext {
     /// UID of the plan.
     pub plan_uid: String,
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// The step.
+    /// Name of the step.
     pub step: String,
-    /// The attempt.
+    /// Number of the attempt.
     pub attempt: i64,
-    /// When this attempt claimed the service's namespaces. Nothing that was there before is the step's.
+    /// When this attempt claimed the service's namespaces. Objects created before do not belong to the step.
     pub claimed_at: Option<Timestamp>,
-    /// The service's namespaces.
+    /// Namespaces of the service.
     pub namespaces: Vec<String>,
-    /// UID of the Quarantine of each namespace: records of another seal are ignored.
+    /// UID of the Quarantine of each namespace. Records of other seals are ignored.
     pub seals: BTreeMap<String, String>,
 }
 
-/// Why a step cannot work, in words for people.
+/// Why a step cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum StepProblem {
-    /// It is not known what starting these means.
+    /// The replicas of these workloads were not recorded.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     NotRecorded(Vec<NotRecorded>),
-    /// There is nothing to act on, or it is not what the step is for.
+    /// There is no object to act on, or it is unsuitable for the step.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// What keeps a step from ever working on a service that lives in these namespaces. `None`: nothing that can be told from the plan.
+/// Returns why a step can never work on a service with these namespaces. `None`: the plan shows no reason.
 #[must_use]
 pub fn problem(step: &StepSpec, namespaces: &[String]) -> Option<String> {
     match step.action() {

@@ -1,4 +1,4 @@
-//! `scale`: which workloads it starts, and how.
+//! Step `scale`: the workloads that it starts, and how.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,16 @@ use super::{StepContext, StepProblem};
 use crate::api::step::ScaleSpec;
 use crate::isolation::controls::workloads::Workload;
 
-/// What has to be written, and to what. Everything is decided before anything is written, so that what is not known stops the step as a
-/// whole.
+/// Returns the patches to write. All are decided before any is written, so that one unknown number of replicas fails the whole step.
 ///
 /// # Errors
-/// A namespace holds no workload, none is selected, or how many replicas one had is not on record.
+/// A namespace has no workload, the labels select none, or the replicas of one were not recorded.
 pub fn decide<'a>(
     found: &'a [Workload],
     spec: &ScaleSpec,
     context: &StepContext,
 ) -> Result<Vec<(&'a Workload, Value)>, StepProblem> {
-    // An empty namespace is a finding, not a success: what was to be restored is not there.
+    // An empty namespace is an error: the workloads to restore are missing.
     let is_empty = |namespace: &&String| !found.iter().any(|w| w.meta.namespace.as_ref() == Some(namespace));
     if let Some(empty) = context.namespaces.iter().find(is_empty) {
         return Err(StepProblem::Unusable(format!("namespace {empty} holds no workload to scale")));

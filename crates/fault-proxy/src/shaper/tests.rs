@@ -1,4 +1,4 @@
-//! What comes out of a watch, by what befalls it.
+//! Output of a watch, by fault.
 
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn held_back_changes_collapse_but_additions_and_ends_do_not() {
 }
 
 #[test]
-fn what_befalls_an_event() {
+fn faults_of_an_event() {
     let [first, second] = [event("ADDED", "a", 1), event("MODIFIED", "a", 2)];
     let half = first[..first.len() / 2].to_owned();
     let gone = String::from_utf8(GONE.to_vec()).unwrap();

@@ -14,15 +14,15 @@
 //! beside the attempt (UIDs, the digest, the Incident), and when an `http` gate was asked. The plan is the file's: of a plan
 //! that was amended on the way, the gates of that version are asked for throughout.
 
-use super::{Now, Rule};
+use super::{Rule, WriteContext};
+use crate::change::{Change, Level, Record};
 use crate::plan::{Phase, Service};
 use crate::report::{Findings, Rule as Name};
-use crate::what::{Level, Record, What};
 
 pub(super) struct Gates;
 
 impl Rule for Gates {
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings) {
         if let Some(ask) = now.ask()
             && let Some(level) = ask.level
         {
@@ -40,7 +40,7 @@ impl Rule for Gates {
                 findings.violations.push(now.broken(Name::Gates, message));
             }
         }
-        if let What::Service { name, record: Some(record) } = &now.write.what
+        if let Change::Service { name, record: Some(record) } = &now.write.change
             && now.by_operator()
             && record.recovered
             && !now.world.record(name).is_some_and(|before| before.recovered)
@@ -53,17 +53,17 @@ impl Rule for Gates {
     }
 }
 
-/// Is every gate of a phase written as passed in this attempt?
+/// Checks that every gate of a phase is recorded as passed in this attempt.
 fn passed(
-    now: &Now<'_>,
+    now: &WriteContext<'_>,
     (name, service): (&str, &Service),
     record: &Record,
     phase: Phase,
     what: &str,
     findings: &mut Findings,
 ) {
-    let mut broken = |amiss: String| {
-        let message = format!("{what} without its gates {}: {amiss}", phase.as_str());
+    let mut broken = |problems: String| {
+        let message = format!("{what} without its gates {}: {problems}", phase.as_str());
         findings.violations.push(now.broken(Name::Gates, message));
     };
     let ahead = now.log.clocks.ahead(now.write.received);

@@ -1,4 +1,4 @@
-//! The rules, asked of each write in the order in which they took effect. What is known before the write is in [`World`].
+//! Rules. Each checks every write in the order in which they took effect, against the [`World`] before the write.
 //!
 //! A new rule is a file here with an `impl Rule`, its line in [`all`], and its name in [`crate::report::Rule`]. It says in its
 //! own text what a log can prove of its invariant, and what not. Its tests are in `tests/judge/NAME.rs`: for each thing that it
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::change::{Change, Level, Record, Write};
 use crate::gates::Gate;
 use crate::log::{LiveRead, Log};
 use crate::plan::{Phase, Plan, Service};
 use crate::report::{Findings, Rule as Name, Violation};
-use crate::what::{Level, Record, What, Write};
-use crate::world::{Moved, World};
+use crate::world::{LevelChange, World};
 use crate::{CannotJudge, Options};
 
 mod gates;
@@ -23,16 +23,16 @@ mod order;
 mod pods;
 pub(crate) mod quiet;
 
-/// What an account may do is asked again after this.
+/// How long a review of the account's access may be cached.
 const REVIEWED: Duration = Duration::from_secs(60);
 
 /// A rule.
 trait Rule {
-    /// Looks at one write.
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings);
+    /// Checks one write.
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings);
 }
 
-/// All rules that look at writes.
+/// Returns all rules that check writes.
 fn all() -> Vec<Box<dyn Rule>> {
     vec![
         Box::new(opener::Opener),
@@ -43,28 +43,28 @@ fn all() -> Vec<Box<dyn Rule>> {
     ]
 }
 
-/// A write, and what is known at that moment.
-struct Now<'a> {
+/// A write, with the state before it.
+struct WriteContext<'a> {
     plan: &'a Plan,
     log: &'a Log,
     options: &'a Options,
-    /// Before the write.
+    /// State before the write.
     world: &'a World,
     write: &'a Write,
-    /// What it does to a namespace's label.
-    moved: Option<Moved<'a>>,
+    /// Change of a namespace's label, if any.
+    moved: Option<LevelChange<'a>>,
 }
 
-/// The operator asks for a looser isolation of a service than it had asked for before.
-struct Ask<'a> {
+/// A request of the operator for a looser isolation of a service than before.
+struct LooseningRequest<'a> {
     name: &'a str,
     service: &'a Service,
     record: &'a Record,
-    /// Where it leads, if that changes; else only more is let into the clean room.
+    /// Requested level, if it changes. Otherwise the clean room gets more access.
     level: Option<Level>,
 }
 
-/// Asks the rules of a whole log.
+/// Checks a whole log.
 pub(crate) fn check(plan: &Plan, log: &Log, options: &Options) -> Result<Findings, CannotJudge> {
     let seen = log.namespaces();
     let mut planned = plan.services.values().flat_map(|service| &service.namespaces).peekable();
@@ -74,9 +74,9 @@ pub(crate) fn check(plan: &Plan, log: &Log, options: &Options) -> Result<Finding
     let (mut world, mut findings, mut rules) = (World::default(), Findings::default(), all());
     for write in &log.writes {
         let moved = world.moved(write, plan)?;
-        let now = Now { plan, log, options, world: &world, write, moved };
+        let now = WriteContext { plan, log, options, world: &world, write, moved };
         for rule in &mut rules {
-            rule.look(&now, &mut findings);
+            rule.check(&now, &mut findings);
         }
         world.take(write, moved, plan, log.clocks.ahead(write.received));
     }
@@ -87,38 +87,39 @@ pub(crate) fn check(plan: &Plan, log: &Log, options: &Options) -> Result<Finding
     Ok(findings)
 }
 
-impl<'a> Now<'a> {
+impl<'a> WriteContext<'a> {
     fn by_operator(&self) -> bool {
         self.write.user == self.options.operator
     }
 
-    /// The write is the operator's, and asks for a looser isolation.
-    fn ask(&self) -> Option<Ask<'a>> {
-        let What::Service { name, record: Some(record) } = &self.write.what else { return None };
+    /// Returns the request, if the write is the operator's and requests a looser isolation.
+    fn ask(&self) -> Option<LooseningRequest<'a>> {
+        let Change::Service { name, record: Some(record) } = &self.write.change else { return None };
         if !self.by_operator() {
             return None;
         }
         let before = self.world.record(name);
-        // What another attempt was given counts for nothing.
+        // Grants of another attempt do not count.
         let same = before.filter(|before| before.asking == record.asking);
         let level = record.asked.filter(|asked| !asked.is_closed());
         let level = level.filter(|asked| same.and_then(|before| before.asked).is_none_or(|was| was < *asked));
         let more = record.reach.iter().any(|one| !before.is_some_and(|before| before.reach.contains(one)));
         let service = self.plan.services.get(name)?;
-        (level.is_some() || more).then_some(Ask { name, service, record, level })
+        (level.is_some() || more).then_some(LooseningRequest { name, service, record, level })
     }
 
-    /// The write is one of the plan's account, to anything in a service's namespace: a step, or what resumes a job.
+    /// Returns the service, if the write is one of the plan's account in its namespace: by a step, or by resuming a job.
     fn acts(&self) -> Option<(&'a str, &'a Service)> {
-        let (What::Workload { namespace, .. } | What::Restored { namespace, .. }) = &self.write.what else {
+        let (Change::Workload { namespace, .. } | Change::Restored { namespace, .. }) = &self.write.change
+        else {
             return None;
         };
         let mine = self.plan.account.as_ref() == Some(&self.write.user);
         self.plan.service_of(namespace).filter(|_| mine)
     }
 
-    /// The last read of a dependency's ServiceRecovery for what is written about a service: begun after the service's own
-    /// last write, and answered before this one.
+    /// Returns the last read of a dependency's ServiceRecovery before this write about a service, if it began after the previous write
+    /// about the service.
     fn live_read(&self, service: &str, dependency: &str) -> Option<&'a LiveRead> {
         let since = self.world.records.get(service).map_or(Timestamp::MIN, |known| known.received);
         let mut reads = self.log.live_reads.get(dependency).into_iter().flatten();
@@ -127,8 +128,8 @@ impl<'a> Now<'a> {
         reads.rfind(between)
     }
 
-    /// Gates of a phase that look into a service's namespaces, and had not done so, when this was written, for longer than
-    /// what they say may be relied on: the gate, and the namespace.
+    /// Returns a gate of the phase that reads the service's namespaces and had not listed one of them within its freshness when this was
+    /// written, with that namespace.
     fn stale(&self, service: &'a Service, phase: Phase) -> Option<(&'a str, &'a str)> {
         self.plan.account.as_ref()?;
         let at = self.write.received;
@@ -144,8 +145,8 @@ impl<'a> Now<'a> {
         stale.map(|(gate, namespace)| (gate.name.as_str(), namespace.as_str()))
     }
 
-    /// Had the operator begun to watch the pods of the cluster within the gate's freshness, and asked as the plan's account what that
-    /// may list in the namespace, within a minute of asking the gate?
+    /// Returns whether the operator had started to watch pods within the gate's freshness, and had reviewed the plan's account's access
+    /// to the namespace within a minute of evaluating the gate.
     fn is_watched(&self, gate: &Gate, namespace: &str) -> bool {
         let within = |time: Duration| self.write.received.checked_sub(time).unwrap_or(Timestamp::MIN);
         let (watched, reviewed) = (within(gate.freshness()), within(REVIEWED + gate.interval));

@@ -18,43 +18,43 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Now, Rule};
+use super::{Rule, WriteContext};
+use crate::change::{Change, Level, Quarantine, Record, Workload};
 use crate::plan::Service;
 use crate::report::{Findings, Rule as Name};
 use crate::unanswered::Outcome;
-use crate::what::{Level, Quarantine, Record, What, Workload};
 
-/// Prefix of what the operator makes in a namespace, and takes away again.
+/// Prefix of objects that the operator creates in a namespace and deletes again.
 const OWN: &str = "resurgam-";
 
 #[derive(Default)]
 pub(super) struct Once {
     workloads: BTreeMap<String, Workload>,
-    /// Written to by a step: the attempt, and what generation that made.
+    /// Workloads written by a step: the attempt, and the resulting generation.
     acted: BTreeMap<(String, u64), u64>,
-    /// Taken away by the operator and not there again, by namespace.
+    /// Objects that the operator deleted and that do not exist again yet, by namespace.
     taken: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Rule for Once {
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
-        let mut amiss = Vec::new();
-        match &now.write.what {
-            What::Workload { key, workload, .. } => {
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings) {
+        let mut problems = Vec::new();
+        match &now.write.change {
+            Change::Workload { key, workload, .. } => {
                 if let Some((name, service)) = now.acts() {
                     findings.steps += 1;
-                    self.step(now, name, service, key, workload.generation, &mut amiss);
+                    self.step(now, name, service, key, workload.generation, &mut problems);
                 }
-                self.recorded(now, key, workload, &mut amiss);
+                self.recorded(now, key, workload, &mut problems);
                 self.workloads.insert(key.clone(), (**workload).clone());
             }
-            What::Restored { key, .. } => {
+            Change::Restored { key, .. } => {
                 if let Some((name, service)) = now.acts() {
                     findings.steps += 1;
-                    self.step(now, name, service, key, None, &mut amiss);
+                    self.step(now, name, service, key, None, &mut problems);
                 }
             }
-            What::Carried { namespace, key, there } => {
+            Change::Carried { namespace, key, there } => {
                 let taken = self.taken.entry(namespace.clone()).or_default();
                 let own = key.rsplit('/').next().is_some_and(|name| name.starts_with(OWN));
                 if *there {
@@ -63,13 +63,13 @@ impl Rule for Once {
                     taken.insert(key.clone());
                 }
             }
-            What::Service { name, record: Some(record) } if now.by_operator() => {
+            Change::Service { name, record: Some(record) } if now.by_operator() => {
                 if let Some(service) = now.plan.services.get(name) {
-                    attempt(now, name, service, record, &mut amiss);
+                    attempt(now, name, service, record, &mut problems);
                 }
             }
-            What::Quarantine { name, quarantine: Some(quarantine) } => {
-                amiss.extend(claim_moved(now, name, quarantine));
+            Change::Quarantine { name, quarantine: Some(quarantine) } => {
+                problems.extend(claim_moved(now, name, quarantine));
             }
             _ => {}
         }
@@ -80,26 +80,26 @@ impl Rule for Once {
             let needed = |key: &&String| {
                 (to == Level::Open || key.starts_with("serviceaccounts/")) && !may_be_back(now, key)
             };
-            amiss.extend(
+            problems.extend(
                 taken
                     .filter(needed)
                     .map(|key| format!("{} without {key}, which was taken away", moved.text())),
             );
         }
-        findings.violations.extend(amiss.into_iter().map(|message| now.broken(Name::Once, message)));
+        findings.violations.extend(problems.into_iter().map(|message| now.broken(Name::Once, message)));
     }
 }
 
 impl Once {
-    /// A step, or what resumes a job, writes.
+    /// Checks a write of a step, or of resuming a job.
     fn step(
         &mut self,
-        now: &Now<'_>,
+        now: &WriteContext<'_>,
         name: &str,
         service: &Service,
         key: &str,
         generation: Option<u64>,
-        amiss: &mut Vec<String>,
+        problems: &mut Vec<String>,
     ) {
         let record = now.world.record(name).cloned().unwrap_or_default();
         if !record.resuming.iter().any(|one| one == key) {
@@ -109,34 +109,34 @@ impl Once {
                 _ => None,
             };
             if wanted.is_none() || record.running.is_empty() {
-                amiss.push(format!("a step of {name} writes to {key} before its intent was written"));
+                problems.push(format!("a step of {name} writes to {key} before its intent was written"));
             }
             let is_elsewhere =
                 |namespace: &&String| wanted.is_some_and(|wanted| now.world.level(namespace) != wanted);
             if let (Some(other), Some(wanted)) = (service.namespaces.iter().find(is_elsewhere), wanted) {
                 let (level, wanted) = (now.world.level(other).as_str(), wanted.as_str());
-                amiss.push(format!(
+                problems.push(format!(
                     "a step of {name} writes to {key} while {other} is {level}, and not {wanted}"
                 ));
             }
         }
-        // Written over itself, it is as it was: its generation tells.
+        // A write without a change leaves the generation unchanged.
         let Some(generation) = generation else { return };
         match self.acted.insert((key.to_owned(), record.attempt), generation) {
             Some(before) if before != generation => {
-                amiss.push(format!("{key} is changed twice in attempt {} of {name}", record.attempt));
+                problems.push(format!("{key} is changed twice in attempt {} of {name}", record.attempt));
             }
             _ => {}
         }
     }
 
-    /// What it was like is written with what stops it, and never anew.
-    fn recorded(&self, now: &Now<'_>, key: &str, workload: &Workload, amiss: &mut Vec<String>) {
+    /// Checks that the record of a workload is written with the stop, and never overwritten.
+    fn recorded(&self, now: &WriteContext<'_>, key: &str, workload: &Workload, problems: &mut Vec<String>) {
         let before = self.workloads.get(key);
         let stops =
             workload.stopped == Some(true) && before.is_some_and(|before| before.stopped == Some(false));
         if stops && now.by_operator() && (workload.seal.is_none() || workload.recorded.is_none()) {
-            amiss.push(format!("{key} is stopped, and what it was like is not recorded on it"));
+            problems.push(format!("{key} is stopped, and what it was like is not recorded on it"));
         }
         if let Some(before) = before
             && let (Some(was), Some(is)) = (&before.recorded, &workload.recorded)
@@ -144,29 +144,35 @@ impl Once {
             && before.seal == workload.seal
             && was != is
         {
-            amiss.push(format!(
-                "the record of {key} was '{was}', and is written anew under the same seal: '{is}'"
+            problems.push(format!(
+                "the record of {key} was '{was}', and is overwritten under the same seal: '{is}'"
             ));
         }
     }
 }
 
-/// It was made again, and nobody knows whether that took effect.
-fn may_be_back(now: &Now<'_>, wanted: &str) -> bool {
+/// Returns whether an unanswered write may have created it again.
+fn may_be_back(now: &WriteContext<'_>, wanted: &str) -> bool {
     now.log.unanswered.iter().any(|(write, outcome)| {
-        let made = matches!(&write.what, What::Carried { key, there: true, .. } if key == wanted);
+        let made = matches!(&write.change, Change::Carried { key, there: true, .. } if key == wanted);
         made && *outcome == Outcome::Unknown && write.completed <= now.write.completed
     })
 }
 
-fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss: &mut Vec<String>) {
+fn attempt(
+    now: &WriteContext<'_>,
+    name: &str,
+    service: &Service,
+    record: &Record,
+    problems: &mut Vec<String>,
+) {
     let before = now.world.record(name);
     if let Some(before) = before.filter(|before| before.attempt != record.attempt && before.attempt != 0) {
         let decided = |digest: &String| now.world.retries.contains(&(name.to_owned(), digest.clone()));
         let by_decision = before.asks_person.as_ref().is_some_and(decided);
         let made_anew = now.world.plan_uid != before.plan_uid;
         if record.attempt != before.attempt + 1 || !(by_decision || made_anew) {
-            amiss.push(format!(
+            problems.push(format!(
                 "{name} goes from attempt {} to {} without a Retry that was decided on what it asked",
                 before.attempt, record.attempt
             ));
@@ -180,7 +186,7 @@ fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss:
             claim.is_some_and(|c| c.is_of(now.plan) && c.service == *name && c.attempt == record.attempt)
         };
         if let Some(free) = service.namespaces.iter().find(|namespace| !claimed(namespace)) {
-            amiss.push(format!(
+            problems.push(format!(
                 "{name} leaves Isolated in attempt {}, for which the Quarantine of {free} is not claimed",
                 record.attempt
             ));
@@ -188,13 +194,14 @@ fn attempt(now: &Now<'_>, name: &str, service: &Service, record: &Record, amiss:
     }
 }
 
-fn claim_moved(now: &Now<'_>, name: &str, quarantine: &Quarantine) -> Option<String> {
+fn claim_moved(now: &WriteContext<'_>, name: &str, quarantine: &Quarantine) -> Option<String> {
     let was = now.world.quarantines.get(name)?.claim.as_ref()?;
     let is = quarantine.claim.as_ref()?;
     let moved = was.plan_uid != is.plan_uid && !now.world.gone_plans.contains(&was.plan_uid);
     moved.then(|| {
-        let of =
-            |claim: &crate::what::Claim| format!("{}/{}/{}", claim.plan_namespace, claim.plan, claim.service);
+        let of = |claim: &crate::change::Claim| {
+            format!("{}/{}/{}", claim.plan_namespace, claim.plan, claim.service)
+        };
         format!("the claim on {name} moves from {} to {}, whose plan was not gone", of(was), of(is))
     })
 }

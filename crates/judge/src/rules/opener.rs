@@ -12,38 +12,38 @@
 //! through says so, as long as the lock was in place; whether it was is for the attack tests. Nor are other controls than the
 //! label in it: network policies are objects like any other, and what passes over the network is in no log.
 
-use super::{Now, Rule};
+use super::{Rule, WriteContext};
+use crate::change::Level;
 use crate::report::{Findings, Rule as Name};
-use crate::what::Level;
-use crate::world::{Moved, is_person};
+use crate::world::{LevelChange, is_person};
 
 pub(super) struct Opener;
 
 impl Rule for Opener {
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings) {
         let Some(moved) = now.moved.filter(|moved| moved.loosens()) else { return };
-        let amiss = if now.by_operator() {
+        let problems = if now.by_operator() {
             unasked(now, moved)
         } else if is_person(&now.write.user) {
             None
         } else {
             Some(format!("by {}, which is neither the operator nor a person", now.write.user))
         };
-        if let Some(amiss) = amiss {
-            findings.violations.push(now.broken(Name::Opener, format!("{} {amiss}", moved.text())));
+        if let Some(problems) = problems {
+            findings.violations.push(now.broken(Name::Opener, format!("{} {problems}", moved.text())));
         }
     }
 }
 
-/// What speaks against the operator's loosening of a namespace of the plan.
-fn unasked(now: &Now<'_>, moved: Moved<'_>) -> Option<String> {
+/// Returns what forbids the operator's loosening of a namespace of the plan.
+fn unasked(now: &WriteContext<'_>, moved: LevelChange<'_>) -> Option<String> {
     let (name, _) = now.plan.service_of(moved.namespace)?;
     if now.world.released.contains(moved.namespace) {
         return None;
     }
     let Some(to) = moved.to else { return Some("by the operator, which deletes no namespace".to_owned()) };
     let Some(quarantine) = now.world.quarantines.get(moved.namespace) else {
-        return Some("without a Quarantine, and nobody had released it".to_owned());
+        return Some("without a Quarantine, and it had not been released".to_owned());
     };
     if quarantine.held {
         return Some("while its Quarantine was held".to_owned());

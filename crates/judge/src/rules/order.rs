@@ -13,15 +13,15 @@
 //! `http` gate was asked, which does not go by the API server. Gates of one service that look alike are not told apart.
 //! Between the live read and the write a dependency may fail: what was read counts, as nobody could know better.
 
-use super::{Now, Rule};
+use super::{Rule, WriteContext};
+use crate::change::Level;
 use crate::plan::{Phase, Service};
 use crate::report::{Findings, Rule as Name};
-use crate::what::Level;
 
 pub(super) struct Order;
 
 impl Rule for Order {
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings) {
         if let Some(moved) = now.moved.filter(|moved| moved.loosens())
             && let Some((name, service)) = now.plan.service_of(moved.namespace)
         {
@@ -50,10 +50,10 @@ impl Rule for Order {
     }
 }
 
-/// Does every dependency carry it, by a live read and by fresh verdicts?
-fn stand(now: &Now<'_>, name: &str, service: &Service, what: &str, findings: &mut Findings) {
+/// Checks that every dependency is healthy, by a live read and by fresh verdicts.
+fn stand(now: &WriteContext<'_>, name: &str, service: &Service, what: &str, findings: &mut Findings) {
     for dependency in now.plan.dependencies(service) {
-        let amiss = match now.live_read(name, dependency).map(|read| read.record.as_deref()) {
+        let problems = match now.live_read(name, dependency).map(|read| read.record.as_deref()) {
             None => "was not read live before".to_owned(),
             Some(None) => "was not there by the live read".to_owned(),
             Some(Some(record)) if !record.ready() => {
@@ -69,7 +69,7 @@ fn stand(now: &Now<'_>, name: &str, service: &Service, what: &str, findings: &mu
                 format!("has a continuous gate {gate} that had not looked into {namespace} lately")
             }
         };
-        let message = format!("{what} while its dependency {dependency} {amiss}");
+        let message = format!("{what} while its dependency {dependency} {problems}");
         findings.violations.push(now.broken(Name::Order, message));
     }
 }

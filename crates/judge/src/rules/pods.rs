@@ -1,15 +1,15 @@
 //! **Pods**, which is I4 for what runs: no pod is created in a contained or sealed namespace, and in a clean room only by the
 //! built-in workload controllers.
 //!
-//! The log proves it but for the moment in which an API server has not yet seen the label that it was told of itself: what was
-//! asked for within `fence_lag` of it is told as having slipped in. A static pod, which a kubelet runs by itself, is in the log
-//! as its shadow at most.
+//! The log proves it, except for the moment before an API server observes a label that it has stored itself: pods created within
+//! `fence_lag` of the label are reported separately. A static pod, which a kubelet runs by itself, is in the log as its mirror pod at
+//! most.
 
-use super::{Now, Rule};
-use crate::report::{Findings, Rule as Name, Slip};
-use crate::what::{Level, What};
+use super::{Rule, WriteContext};
+use crate::change::{Change, Level};
+use crate::report::{Findings, RacedPod, Rule as Name};
 
-/// Whose pods a clean room may hold, all in `kube-system`.
+/// Controllers whose pods a clean room may contain, all in `kube-system`.
 const POD_MAKERS: [&str; 5] = [
     "replicaset-controller",
     "statefulset-controller",
@@ -21,8 +21,8 @@ const POD_MAKERS: [&str; 5] = [
 pub(super) struct Pods;
 
 impl Rule for Pods {
-    fn look(&mut self, now: &Now<'_>, findings: &mut Findings) {
-        let What::Pod { namespace } = &now.write.what else { return };
+    fn check(&mut self, now: &WriteContext<'_>, findings: &mut Findings) {
+        let Change::Pod { namespace } = &now.write.change else { return };
         let Some(found) = now.world.namespaces.get(namespace).filter(|found| found.level != Level::Open)
         else {
             return;
@@ -42,7 +42,7 @@ impl Rule for Pods {
         let lag_ms = i64::try_from(now.options.fence_lag.as_millis()).unwrap_or(i64::MAX);
         if let Some(after_ms) = after_ms.filter(|after| *after <= lag_ms) {
             let (time, user, object) = (write.received.to_string(), by.clone(), write.object.clone());
-            findings.slipped.push(Slip { time, user, object, after_ms });
+            findings.slipped.push(RacedPod { time, user, object, after_ms });
         } else {
             let message = format!("a pod in {namespace}, which was {}, by {by}", found.level.as_str());
             findings.violations.push(now.broken(Name::Pods, message));

@@ -17,16 +17,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::change::Change;
 use crate::event::Event;
 use crate::log::Log;
 use crate::plan::{Phase, Plan};
-use crate::report::{Findings, Quiet, Rule, Violation};
-use crate::what::What;
+use crate::report::{Findings, QuietWindow, Rule, Violation};
 use crate::{CannotJudge, Options, Window};
 
-/// A watch may end, and begin again, this often.
+/// Shortest time between two starts of the same watch.
 const WATCHES: Duration = Duration::from_secs(10);
-/// In the time that a lease lasts it is renewed, and read, this often at most: a few times, by two who must not be wrong.
+/// Maximum number of renewals and reads of the lease in its duration: a few, by two replicas.
 const LEASE: u32 = 6;
 
 /// Judges the window, if there is one.
@@ -64,30 +64,31 @@ pub(crate) fn check(
             findings.violations.push(violation(last, message));
         }
     }
-    findings.quiet = Some(Quiet { seconds: window.length().as_secs_f64(), requests: log.requests.len() });
+    findings.quiet =
+        Some(QuietWindow { seconds: window.length().as_secs_f64(), requests: log.requests.len() });
     Ok(())
 }
 
-/// The stage of each service, by its name.
+/// Stage of each service, by name.
 type Stages<'a> = BTreeMap<&'a str, &'a str>;
 
-/// Where each service was when the window ended.
+/// Returns the stage of each service at the end of the window.
 fn stages<'a>(log: &'a Log, window: &Window) -> Stages<'a> {
     let within = log.writes.iter().filter(|write| !window.ended(write.received));
-    let stage = |write: &'a crate::what::Write| match &write.what {
-        What::Service { name, record: Some(record) } => Some((name.as_str(), record.stage.as_str())),
+    let stage = |write: &'a crate::change::Write| match &write.change {
+        Change::Service { name, record: Some(record) } => Some((name.as_str(), record.stage.as_str())),
         _ => None,
     };
     within.filter_map(stage).collect()
 }
 
-/// Are its intervals known? Those of another plan's account are in that plan.
+/// Returns whether the request's interval is known. That of another plan's account is in that plan.
 fn is_judged(plan: &Plan, options: &Options, request: &Event) -> bool {
     let home = options.operator.rfind(':').map_or("", |end| &options.operator[..=end]);
     plan.account.as_ref() == Some(&request.user) || (!home.is_empty() && request.user.starts_with(home))
 }
 
-/// How often this may be asked for in the window.
+/// Returns how often the request is permitted in the window.
 fn allowed(
     plan: &Plan,
     options: &Options,
@@ -121,7 +122,7 @@ fn allowed(
     own.max(gates)
 }
 
-/// Which gates are asked at a stage.
+/// Returns the phases whose gates are evaluated at a stage.
 fn phases(stage: &str) -> &'static [Phase] {
     match stage {
         "PreChecks" | "Restoring" => &[Phase::BeforeRestore],
@@ -131,7 +132,7 @@ fn phases(stage: &str) -> &'static [Phase] {
     }
 }
 
-/// Asks the API server whether somebody may do something: made by `create`, and kept nowhere.
+/// Returns whether the request is an access review, which is created and not stored.
 fn is_review(request: &Event) -> bool {
     request.object.group == "authorization.k8s.io"
 }

@@ -30,7 +30,7 @@ fn every_gate_of_a_phase_passes_before_anything_is_loosened() {
         ("BeforeRelease", "nothing is written of up", |gate| gate["phase"] = json!("Continuous")),
         ("BeforeRelease", "up passed before this attempt", |gate| gate["since"] = json!(time(9_999))),
     ];
-    for (phase, amiss, mutant) in cases {
+    for (phase, problems, mutant) in cases {
         let mut log = Maker::sealed();
         log.recover("dns", 10_000, 11_000);
         assert_eq!(log.messages(), "");
@@ -38,7 +38,7 @@ fn every_gate_of_a_phase_passes_before_anything_is_loosened() {
             gates.iter_mut().filter(|gate| gate["phase"] == phase).for_each(mutant)
         });
         let messages = log.messages();
-        assert!(messages.contains(amiss), "{phase}: {amiss}: {messages}");
+        assert!(messages.contains(problems), "{phase}: {problems}: {messages}");
         // Once where it is asked for, and once where it is Recovered.
         assert_eq!(log.rules(), [Rule::Gates, Rule::Gates], "{messages}");
     }
@@ -127,7 +127,7 @@ fn service_without_namespaces_needs_its_gates_to_recover() {
 }
 
 #[test]
-fn the_next_attempt_is_asked_about_anew() {
+fn next_attempt_is_judged_from_scratch() {
     let mut log = Maker::sealed();
     log.recover("dns", 10_000, 11_000)
         .status("asks", "dns", |s| s["decision"] = json!({"digest": "sha256:1"}));
@@ -167,7 +167,7 @@ fn by_clocks((claim, pass): (u64, u64), leases: [(&str, u64); 2]) -> Maker {
 }
 
 #[test]
-fn a_clock_that_was_set_between_claim_and_pass_accuses_nobody() {
+fn clock_change_between_claim_and_pass_is_no_violation() {
     let (right, ahead, behind) = (1_000_000, 1_600_000, 400_000);
     for (claim, pass) in [(ahead, right), (right, behind), (ahead, behind)] {
         let log = by_clocks((claim, pass), [("a", claim), ("b", pass)]);

@@ -92,7 +92,7 @@ fn step_repeated_after_a_crash_changes_nothing() {
 }
 
 #[test]
-fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
+fn stopped_workload_has_a_record_that_is_never_overwritten() {
     let mut log = Maker::sealed();
     log.change("stop dns", |event| {
         event["responseObject"]["metadata"]["annotations"] = json!({"resurgam.dev/seal": "s"});
@@ -117,7 +117,7 @@ fn what_is_stopped_bears_a_record_and_no_record_is_written_anew() {
     assert_eq!(again("another", "0"), "", "another seal has a record of its own");
     assert_eq!(
         again("s", "0"),
-        "I5 once: the record of deployments/dns/app was '2', and is written anew under the same seal: '0'\n"
+        "I5 once: the record of deployments/dns/app was '2', and is overwritten under the same seal: '0'\n"
     );
 }
 
@@ -127,11 +127,11 @@ fn isolation_is_undone_before_anything_is_let_in_or_out() {
         ("account back dns", "dns went from sealed to clean-room without serviceaccounts/dns/app"),
         ("policy back dns", "dns went from clean-room to open without networkpolicies/dns/allow"),
     ];
-    for (tag, amiss) in cases {
+    for (tag, problems) in cases {
         let mut log = Maker::sealed();
         log.recover("dns", 10_000, 11_000).without(tag);
         let messages = log.messages();
-        assert!(messages.contains(amiss), "{messages}");
+        assert!(messages.contains(problems), "{messages}");
         assert!(log.rules().iter().all(|rule| *rule == Rule::Once), "{messages}");
     }
     // Its own policies go for good, and what a tenant deleted is not the operator's to bring back.

@@ -9,7 +9,7 @@ use crate::maker::{FLUX, LEAD, Maker, OPERATOR};
 type Case = (&'static str, &'static str, fn(&mut serde_json::Value));
 
 #[test]
-fn whoever_is_neither_the_operator_nor_a_person_opens_nothing() {
+fn only_operator_and_people_may_open() {
     let mut log = Maker::clean();
     log.label("again", OPERATOR, "db", "sealed").label("open", FLUX, "db", "");
     assert_eq!(log.rules(), [Rule::Opener]);
@@ -52,13 +52,13 @@ fn operator_loosens_only_what_an_attempt_claimed_and_requested() {
         ("while its Quarantine was held", quarantine, |o| o["spec"]["hold"] = json!("Sealed")),
         ("and dns had asked for sealed", ask, |o| o["spec"]["isolation"] = json!("Sealed")),
     ];
-    for (amiss, tag, mutant) in cases {
+    for (problems, tag, mutant) in cases {
         let mut log = entered();
         log.change(tag, |event| mutant(&mut event["responseObject"]));
         let messages = log.messages();
         assert!(
-            messages.contains(&format!("I4 opener: dns went from sealed to clean-room {amiss}")),
-            "{amiss}: {messages}"
+            messages.contains(&format!("I4 opener: dns went from sealed to clean-room {problems}")),
+            "{problems}: {messages}"
         );
     }
 }

@@ -50,25 +50,25 @@ fn live_reads_are_fresh_and_find_the_dependency_ready() {
                 log.change(moment, |event| event["responseStatus"]["code"] = json!(404));
             }),
         ];
-        for (amiss, mutant) in cases {
+        for (problems, mutant) in cases {
             let mut log = Maker::clean();
             mutant(&mut log, moment);
             let messages = log.messages();
-            assert!(messages.contains(amiss), "{moment}: {amiss}: {messages}");
+            assert!(messages.contains(problems), "{moment}: {problems}: {messages}");
             assert!(log.rules().iter().all(|rule| *rule == Rule::Order), "{moment}: {messages}");
         }
     }
 }
 
 #[test]
-fn somebody_elses_live_read_is_not_the_operators() {
+fn live_read_of_another_user_does_not_count() {
     let mut log = Maker::clean();
     log.change("web reads for Open", |event| event["user"]["username"] = json!(LEAD));
     assert_eq!(log.rules(), [Rule::Order]);
 }
 
 #[test]
-fn dependency_with_stale_gates_satisfies_nobody() {
+fn dependency_with_stale_gates_satisfies_no_dependent() {
     let mut log = Maker::core();
     log.recover("web", 60_000, 63_000);
     let messages = log.messages();
@@ -139,7 +139,7 @@ fn widening_a_clean_room_is_judged_like_entering_it() {
 }
 
 #[test]
-fn within_a_group_nobody_waits() {
+fn group_members_do_not_wait_for_each_other() {
     let mut log = Maker::sealed();
     log.at(10_000).begin("db", 1).enter("db").step("db");
     assert_eq!(log.messages(), "");

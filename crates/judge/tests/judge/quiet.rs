@@ -78,7 +78,7 @@ fn every_write_in_the_quiet_window_is_reported() {
 }
 
 #[test]
-fn reads_beyond_their_declared_intervals_are_told() {
+fn reads_beyond_their_intervals_are_violations() {
     // Seven are declared: six intervals, and one that was just due.
     let mut log = idle();
     log.at(50_001).look("gates", "db");

@@ -1,6 +1,6 @@
 //! Writes that the API server never answered: what came of them is told by what is seen later, and counts.
 
-use judge::{Came, Report, Rule};
+use judge::{Report, Rule, WriteOutcome};
 use serde_json::{Value, json};
 
 use crate::maker::{LEAD, Maker, OPERATOR, REPLICASETS, key};
@@ -13,11 +13,11 @@ fn lost(log: &mut Maker, tag: &str, code: u64) {
     });
 }
 
-fn came(report: &Report) -> Vec<(String, Came)> {
+fn came(report: &Report) -> Vec<(String, WriteOutcome)> {
     report.unanswered.iter().map(|u| (u.object.clone(), u.came)).collect()
 }
 
-fn of(namespace: &str, came: Came) -> Vec<(String, Came)> {
+fn of(namespace: &str, came: WriteOutcome) -> Vec<(String, WriteOutcome)> {
     vec![(format!("namespaces/{namespace}"), came)]
 }
 
@@ -44,8 +44,8 @@ fn a_lost_answer_changes_nothing_about_what_is_counted() {
             assert!(report.is_clean(), "{tag}: {report}");
             assert_eq!((&report.loosened, report.asks), (&whole.loosened, whole.asks), "{tag}: {report}");
             assert_eq!(report.figures.recovered, 3, "{tag}");
-            let all: Vec<Came> = report.unanswered.iter().map(|u| u.came).collect();
-            assert_eq!(all, [Came::Happened], "{tag}: {report}");
+            let all: Vec<WriteOutcome> = report.unanswered.iter().map(|u| u.came).collect();
+            assert_eq!(all, [WriteOutcome::Happened], "{tag}: {report}");
         }
     }
 }
@@ -56,7 +56,7 @@ fn unanswered_write_happened_if_the_next_builds_on_it() {
     // Nobody reads it back, but to open it the operator names the revision that the clean room has.
     lost(&mut log, "clean room dns", 504);
     let report = log.judge().unwrap();
-    assert_eq!(came(&report), of("dns", Came::Happened), "{report}");
+    assert_eq!(came(&report), of("dns", WriteOutcome::Happened), "{report}");
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.loosened["dns"], 2);
     insta::assert_snapshot!("unanswered", report);
@@ -73,12 +73,12 @@ fn unanswered_write_failed_if_the_next_builds_on_the_old_state() {
     let at = log.events.len() - 1;
     log.events.insert(at, first);
     let report = log.judge().unwrap();
-    assert_eq!(came(&report), of("dns", Came::DidNot), "{report}");
+    assert_eq!(came(&report), of("dns", WriteOutcome::DidNot), "{report}");
     assert_eq!((report.is_clean(), report.loosened["dns"]), (true, 1), "{report}");
 }
 
 #[test]
-fn of_several_in_a_row_each_is_told_by_the_next() {
+fn consecutive_unanswered_writes_are_resolved_by_the_next() {
     let mut log = Maker::clean();
     for tag in ["web claimed", "web BeforeRestore", "web asks for CleanRoom", "web BeforeRelease"] {
         lost(&mut log, tag, 504);
@@ -89,18 +89,18 @@ fn of_several_in_a_row_each_is_told_by_the_next() {
     let whole = Maker::clean().judge().unwrap();
     let report = log.judge().unwrap();
     assert!(report.is_clean(), "{report}");
-    assert!(report.unanswered.iter().all(|u| u.came == Came::Happened), "{report}");
+    assert!(report.unanswered.iter().all(|u| u.came == WriteOutcome::Happened), "{report}");
     let order = |report: &Report| report.unanswered.iter().map(|u| u.revision).collect::<Vec<_>>();
     assert!(order(&report).is_sorted() && order(&report).len() == 6, "{report}");
     assert_eq!((report.loosened, report.asks, report.steps), (whole.loosened, whole.asks, whole.steps));
 }
 
 #[test]
-fn nobody_is_accused_of_not_having_made_again_what_may_be_there() {
+fn unknown_recreation_is_no_violation() {
     let mut log = Maker::clean();
     lost(&mut log, "policy back dns", 504);
     let report = log.judge().unwrap();
-    assert_eq!(came(&report), [("networkpolicies/dns/allow".to_owned(), Came::Unknown)]);
+    assert_eq!(came(&report), [("networkpolicies/dns/allow".to_owned(), WriteOutcome::Unknown)]);
     assert!(report.is_clean(), "{report}");
 }
 
@@ -109,14 +109,14 @@ fn unknown_outcome_that_may_have_loosened_is_no_pass() {
     let mut log = Maker::clean();
     lost(&mut log, "open web-b", 504);
     let report = log.judge().unwrap();
-    assert_eq!(came(&report), of("web-b", Came::Unknown), "{report}");
+    assert_eq!(came(&report), of("web-b", WriteOutcome::Unknown), "{report}");
     assert_eq!((report.is_clean(), report.violations.len()), (false, 0));
     insta::assert_snapshot!("unknown", report.to_string().lines().take(4).collect::<Vec<_>>().join("\n"));
 
     let mut log = Maker::clean();
     lost(&mut log, "web recovered", 504);
     let report = log.judge().unwrap();
-    assert_eq!(came(&report), [("servicerecoveries/recovery/p.web".to_owned(), Came::Unknown)]);
+    assert_eq!(came(&report), [("servicerecoveries/recovery/p.web".to_owned(), WriteOutcome::Unknown)]);
     assert!(report.is_clean(), "it loosened nothing: {report}");
 }
 
@@ -161,12 +161,12 @@ fn unanswered_deletion_happened_if_the_object_is_missing_later() {
         log.objects.remove("namespaces//web-a");
         log.read("back", OPERATOR, "namespaces//web-a");
     };
-    assert_eq!(deleted(gone), (Came::Happened, 1));
+    assert_eq!(deleted(gone), (WriteOutcome::Happened, 1));
     let still = |log: &mut Maker| {
         log.label("later", OPERATOR, "web-a", "contained");
     };
-    assert_eq!(deleted(still), (Came::DidNot, 0));
-    assert_eq!(deleted(|_| {}), (Came::Unknown, 0));
+    assert_eq!(deleted(still), (WriteOutcome::DidNot, 0));
+    assert_eq!(deleted(|_| {}), (WriteOutcome::Unknown, 0));
 }
 
 #[test]
@@ -216,6 +216,6 @@ fn write_that_a_webhook_refused_was_not_stored() {
         let mut log = Maker::sealed();
         log.label("open", LEAD, "web-a", "");
         refuse(&mut log, message);
-        assert_eq!(came(&log.judge().unwrap()), of("web-a", Came::Unknown), "{message}");
+        assert_eq!(came(&log.judge().unwrap()), of("web-a", WriteOutcome::Unknown), "{message}");
     }
 }

@@ -1,28 +1,28 @@
-//! The images that the library runs, made of Debian's PostgreSQL and Perl as they are on this machine.
+//! Images of the library, built from Debian's PostgreSQL and Perl on this machine.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use control_plane::{ControlPlane, Image};
 
-/// Where Debian keeps PostgreSQL: a folder for each version.
+/// Folder of Debian's PostgreSQL versions.
 const POSTGRES: &str = "/usr/lib/postgresql";
-/// As whom they run.
+/// User and group in the images.
 const USER: &str = "999:999";
 const ACCOUNTS: &str = "library:x:999:999::/:/bin/sh\n";
 
-/// What the images are called by their digests.
+/// Names of the images, with digests.
 #[derive(Clone, Debug)]
 pub(super) struct Images {
     pub(super) postgres: String,
     pub(super) catalogue: String,
-    /// The catalogue with something in it that nobody approved.
+    /// Image of the catalogue with an unapproved change.
     pub(super) tampered: String,
-    /// The folder of PostgreSQL's programs in the images.
+    /// Folder of PostgreSQL's programs in the images.
     pub(super) programs: PathBuf,
 }
 
-/// What this machine lacks to make them. Empty: nothing.
+/// Returns what this machine lacks to build the images. Empty: nothing.
 #[must_use]
 pub fn lacks() -> Vec<String> {
     let mut lacks = Vec::new();
@@ -36,7 +36,7 @@ pub fn lacks() -> Vec<String> {
 }
 
 impl Images {
-    /// Makes them, and gives them to the real node.
+    /// Builds the images and imports them on the real node.
     pub(super) fn import(cluster: &ControlPlane) -> Result<Self> {
         let postgres = postgres().context("PostgreSQL is not installed")?;
         let perl = perl().context("perl-base is not installed")?;
@@ -74,14 +74,14 @@ impl Images {
     }
 }
 
-/// The folder of the newest PostgreSQL.
+/// Returns the folder of the newest PostgreSQL.
 fn postgres() -> Option<PathBuf> {
     let version = |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let folders = std::fs::read_dir(POSTGRES).ok()?.flatten().map(|entry| entry.path());
     folders.filter(|folder| folder.join("bin/postgres").is_file()).max_by_key(|folder| version(folder))
 }
 
-/// The folder of Perl's own modules.
+/// Returns the folder of Perl's modules.
 fn perl() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("perl-base"));
     folders.into_iter().find(|folder| folder.join("IO/Socket/INET.pm").is_file())

@@ -1,5 +1,5 @@
-//! A library on the real node: its PostgreSQL database, with its data on a volume, and its catalogue on the web, which reads it; an
-//! attacker, on-call staff, a recovery, and a visitor who tries to connect all the time.
+//! A library on the real node: its PostgreSQL database with a volume, and its web catalogue that reads it; an attacker, on-call staff, a
+//! recovery, and a visitor that connects continuously.
 
 mod images;
 mod story;
@@ -20,7 +20,7 @@ use crate::{apply, documents};
 use images::Images;
 
 pub use images::lacks;
-pub use story::{Before, Isolated};
+pub use story::{BaselineState, IsolatedSince};
 pub use visits::{Visit, Visits, opened_at};
 
 /// Namespace of the database.
@@ -32,9 +32,9 @@ pub const NAMESPACE: &str = "recovery";
 /// Name of the plan.
 pub const PLAN: &str = "library";
 const KINDS: &str = "resurgam.dev/v1alpha1";
-/// Where the catalogue is: the Service's address and port in estate.yaml.
+/// Address of the catalogue: the Service's address and port in estate.yaml.
 const ADDRESS: &str = "10.96.0.80:80";
-/// How long the catalogue may take to answer.
+/// Timeout of a request to the catalogue.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The library on a real node.
@@ -44,7 +44,7 @@ pub struct Library<'a> {
 }
 
 impl<'a> Library<'a> {
-    /// Makes the images, lays everything down, and waits until it runs.
+    /// Builds the images, deploys the library, and waits until it runs.
     ///
     /// # Errors
     /// An image cannot be made, the API server refused something, or something did not start.
@@ -87,10 +87,10 @@ impl<'a> Library<'a> {
         Ok(())
     }
 
-    /// Has the database do something, in its own pod, and returns what it says.
+    /// Runs an SQL command in the database's pod, and returns its output.
     ///
     /// # Errors
-    /// There is no such pod, or nobody gets in, or the database refuses.
+    /// The pod does not exist, or the command fails.
     pub async fn sql(&self, command: &str) -> Result<String> {
         let kubeconfig = self.cluster.kubeconfig(Identity::PlatformAdministrator);
         let mut kubectl = tokio::process::Command::new(self.cluster.binary("kubectl")?);
@@ -119,7 +119,7 @@ impl<'a> Library<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Puts a book on the shelf.
+    /// Adds a book.
     ///
     /// # Errors
     /// As of [`Library::sql`].
@@ -127,7 +127,7 @@ impl<'a> Library<'a> {
         self.sql(&format!("INSERT INTO book VALUES ('{}')", title.replace('\'', "''"))).await.map(drop)
     }
 
-    /// What tells this database from every other, a newly made one included.
+    /// Returns the identity of this database cluster, which a new one would not have.
     ///
     /// # Errors
     /// As of [`Library::sql`].
@@ -135,7 +135,7 @@ impl<'a> Library<'a> {
         self.sql("SELECT system_identifier FROM pg_control_system()").await
     }
 
-    /// What the catalogue on the web answers: the status line, and the books.
+    /// Returns the catalogue's answer: the status line, and the books.
     ///
     /// # Errors
     /// It does not answer.
@@ -154,10 +154,10 @@ impl<'a> Library<'a> {
         Ok((status.to_owned(), body.lines().map(str::to_owned).collect()))
     }
 
-    /// The attacker puts something into the catalogue's image, and waits until it runs.
+    /// Replaces the catalogue's image by a tampered one as the attacker, and waits until it runs.
     ///
     /// # Errors
-    /// The API server refused it, or it does not start.
+    /// The API server denied it, or the image does not start.
     pub async fn tamper(&self) -> Result<()> {
         let attacker = self.cluster.client(Identity::TenantAdministrator).await?;
         self.run(&attacker, &self.images.tampered).await?;
@@ -172,7 +172,7 @@ impl<'a> Library<'a> {
         Ok(())
     }
 
-    /// The recovery lead puts the approved image back, by `repair`.
+    /// Restores the approved image as the recovery lead, with the verb `repair`.
     ///
     /// # Errors
     /// The API server refused it.
@@ -189,10 +189,10 @@ impl<'a> Library<'a> {
         Ok(())
     }
 
-    /// On-call staff isolate both namespaces, and wait until their isolation stands. Returns the Quarantines.
+    /// Isolates both namespaces as on-call staff, and waits until they are isolated. Returns the Quarantines.
     ///
     /// # Errors
-    /// The API server refused it, or it did not come to stand.
+    /// The API server denied it, or the namespaces are not isolated in time.
     pub async fn isolate(&self, level: &str) -> Result<Vec<Value>> {
         let responder = self.cluster.client(Identity::Responder).await?;
         let quarantines = kind(&responder, KINDS, "Quarantine", None);
@@ -212,7 +212,7 @@ impl<'a> Library<'a> {
         Ok(isolated)
     }
 
-    /// GitOps applies the Incident and the plan, which names it and is thereby armed. Returns the plan as applied, as YAML.
+    /// Applies the Incident and the plan as GitOps, which arms the plan. Returns the plan as YAML.
     ///
     /// # Errors
     /// The API server refused something.
@@ -228,7 +228,7 @@ impl<'a> Library<'a> {
         Ok(plan)
     }
 
-    /// What the visitor has seen so far.
+    /// Returns the visitor's log so far.
     ///
     /// # Errors
     /// The visitor's log cannot be read.
@@ -236,10 +236,10 @@ impl<'a> Library<'a> {
         Visits::read(&self.cluster.client(Identity::PlatformAdministrator).await?).await
     }
 
-    /// The pods of a namespace by the API server's word, and its containers that run by the node's.
+    /// Returns the pods of a namespace that the API server reports, and its running containers that the node reports.
     ///
     /// # Errors
-    /// One of them cannot be asked.
+    /// The API server or the node cannot be queried.
     pub async fn running(&self, namespace: &str) -> Result<(Vec<String>, Vec<String>)> {
         let admin = self.cluster.client(Identity::PlatformAdministrator).await?;
         let pods = kind(&admin, "v1", "Pod", Some(namespace)).list(&ListParams::default()).await?;
@@ -248,7 +248,7 @@ impl<'a> Library<'a> {
     }
 }
 
-/// What a Quarantine says of each control: its name, state and message.
+/// Returns name, state and message of each control of a Quarantine.
 #[must_use]
 pub fn controls(quarantine: &Value) -> Vec<[&str; 3]> {
     let controls = field(quarantine, "/status/controls").as_array();

@@ -1,4 +1,4 @@
-//! What is held against each other: the library before the attack, while it is isolated, and once it is back.
+//! Checks of the library before the attack, while it is isolated, and after the recovery.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use k8s_openapi::jiff::Timestamp;
 use super::{CATALOGUE, DATABASE, Library, opened_at};
 use crate::wait::DEADLINE;
 
-/// The book that was there before the attack.
+/// Book added before the attack.
 const BOOK: &str = "Bleak House";
-/// The services by the names that the visitor has for them, and their namespaces.
+/// Services as the visitor names them, and their namespaces.
 const SERVICES: [(&str, &str); 2] = [("postgres", DATABASE), ("catalogue", CATALOGUE)];
 
-/// The library before the attack.
+/// State of the library before the attack.
 #[derive(Clone, Debug)]
-pub struct Before {
+pub struct BaselineState {
     database: String,
     containers: Vec<String>,
 }
 
-/// Since when no connection gets through any more.
+/// Time since when no connection succeeds.
 #[derive(Clone, Copy, Debug)]
-pub struct Isolated(Timestamp);
+pub struct IsolatedSince(Timestamp);
 
 impl Library<'_> {
-    /// Puts a book on the shelf, which the catalogue shows then.
+    /// Adds a book, which the catalogue shows then.
     ///
     /// # Errors
     /// It does not.
@@ -34,22 +34,22 @@ impl Library<'_> {
         self.shows_the_book().await
     }
 
-    /// What is there before it is isolated. The visitor gets in everywhere.
+    /// Records the state before isolation. The visitor can connect to everything.
     ///
     /// # Errors
-    /// It does not.
-    pub async fn before(&self) -> Result<Before> {
+    /// The visitor cannot, or a read fails.
+    pub async fn before(&self) -> Result<BaselineState> {
         // The pod that was replaced takes a moment to be gone: a sandbox and a container for each of both.
         soon("two pods to run", async || Ok(self.containers()?.len() == 4)).await?;
         self.visited_since(Timestamp::now()).await?;
-        Ok(Before { database: self.identity().await?, containers: self.containers()? })
+        Ok(BaselineState { database: self.identity().await?, containers: self.containers()? })
     }
 
-    /// Once contained: what ran before runs on, and nobody gets in.
+    /// Checks the contained library: the same processes run, and no connection succeeds.
     ///
     /// # Errors
-    /// It is not so.
-    pub async fn is_contained(&self, before: &Before) -> Result<Isolated> {
+    /// A check fails.
+    pub async fn is_contained(&self, before: &BaselineState) -> Result<IsolatedSince> {
         let isolated = Timestamp::now();
         let containers = self.containers()?;
         ensure!(
@@ -63,13 +63,13 @@ impl Library<'_> {
             soon(&format!("the visitor to try {service}"), tried).await?;
             self.visits().await?.none_between(service, isolated, Timestamp::MAX)?;
         }
-        Ok(Isolated(isolated))
+        Ok(IsolatedSince(isolated))
     }
 
-    /// Once sealed: no pod by the API server's word, no process by the node's.
+    /// Checks the sealed library: the API server has no pod, and the node no process.
     ///
     /// # Errors
-    /// It is not so.
+    /// A check fails.
     pub async fn is_stopped(&self) -> Result<()> {
         for (_, namespace) in SERVICES {
             // A kubelet says that processes have ended before it lets the pod go.
@@ -82,12 +82,12 @@ impl Library<'_> {
         Ok(())
     }
 
-    /// Once everything is back: the database is the one from before, with its rows; the catalogue reads them; other processes than
-    /// before run; the visitor gets in, and did not until each namespace was opened. Returns how often it tried in vain.
+    /// Checks the recovered library: it is the same database with its rows; the catalogue reads them; the processes are new; the visitor
+    /// connects, and could not until each namespace was opened. Returns the number of failed attempts in between.
     ///
     /// # Errors
-    /// It is not so.
-    pub async fn is_back(&self, before: &Before, isolated: Isolated) -> Result<usize> {
+    /// A check fails.
+    pub async fn is_back(&self, before: &BaselineState, isolated: IsolatedSince) -> Result<usize> {
         let database = self.identity().await?;
         ensure!(database == before.database, "{database} is another database than {}", before.database);
         self.shows_the_book().await?;
@@ -133,7 +133,7 @@ impl Library<'_> {
     }
 }
 
-/// Waits for what no watch tells of.
+/// Polls for a state that no watch reports.
 async fn soon(what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let waiting = async {
         while !is_so().await? {

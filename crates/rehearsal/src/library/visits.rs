@@ -1,4 +1,4 @@
-//! What the visitor's log tells: who could be connected to when.
+//! The visitor's log: which connections succeeded, and when.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use crate::wait::text;
 
 const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
 
-/// One try to connect.
+/// One attempt to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// When it was over.
+    /// When the attempt ended.
     pub at: Timestamp,
-    /// To what: `postgres` or `catalogue`.
+    /// Service: `postgres` or `catalogue`.
     pub service: String,
-    /// Whether a connection was made.
+    /// Whether the connection succeeded.
     pub open: bool,
 }
 
-/// All tries, in order.
+/// All attempts, in order.
 #[derive(Clone, Debug)]
 pub struct Visits(Vec<Visit>);
 
@@ -42,10 +42,10 @@ impl Visits {
         Ok(Self(visits.collect::<Result<_>>()?))
     }
 
-    /// How often a service was tried between two times. It is an error if it was ever reached.
+    /// Returns the number of attempts to connect to a service between two times, none of which may have succeeded.
     ///
     /// # Errors
-    /// It was, or it was not even tried.
+    /// One succeeded, or there was none.
     pub fn none_between(&self, service: &str, from: Timestamp, until: Timestamp) -> Result<usize> {
         let tries: Vec<&Visit> =
             self.0.iter().filter(|v| v.service == service && v.at > from && v.at < until).collect();
@@ -59,23 +59,23 @@ impl Visits {
         Ok(tries.len())
     }
 
-    /// How often a service was tried after this.
+    /// Returns the number of attempts since a time.
     #[must_use]
     pub fn tries_since(&self, service: &str, from: Timestamp) -> usize {
         self.0.iter().filter(|visit| visit.service == service && visit.at > from).count()
     }
 
-    /// Whether a service was reached after this.
+    /// Returns whether an attempt since a time succeeded.
     #[must_use]
     pub fn any_since(&self, service: &str, from: Timestamp) -> bool {
         self.0.iter().any(|visit| visit.service == service && visit.at > from && visit.open)
     }
 }
 
-/// When the operator took the last of its NetworkPolicies out of a namespace, by the audit log: until then nothing may get in.
+/// Returns when the operator deleted its last NetworkPolicy in a namespace, by the audit log. No connection may succeed before.
 ///
 /// # Errors
-/// The log cannot be read, or says no such thing.
+/// The log cannot be read, or has no such event.
 pub fn opened_at(audit_log: &Path, namespace: &str) -> Result<Timestamp> {
     let log = std::fs::read_to_string(audit_log)?;
     let opens = |event: &Value| {

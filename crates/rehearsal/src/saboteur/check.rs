@@ -1,4 +1,4 @@
-//! What an isolation promises, by live reads.
+//! Checks of an isolated namespace, by live reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,24 +14,24 @@ use super::scene::pod;
 use super::{Scene, Trick};
 use crate::{condition, field, kind, text};
 
-/// What holds in an isolated namespace.
+/// A promise about an isolated namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Promise {
-    /// The tenant's writes are refused, by a policy of ours.
+    /// A policy of ours denies the tenant's writes.
     WritesRefused,
-    /// NetworkPolicies deny all, and no other one allows anything.
+    /// NetworkPolicies deny all traffic, and no other allows any.
     NetworkCut,
-    /// No process lives.
+    /// No process is alive.
     NothingRuns,
-    /// Tokens of before authenticate nobody.
+    /// Tokens issued before are void.
     TokensVoid,
 }
 
 impl Promise {
-    /// All of a sealed namespace.
+    /// Promises about a sealed namespace.
     pub const SEALED: [Self; 4] =
         [Self::WritesRefused, Self::NetworkCut, Self::NothingRuns, Self::TokensVoid];
-    /// What the command promises without an operator.
+    /// Promises of the command without an operator.
     pub const BY_COMMAND: [Self; 2] = [Self::WritesRefused, Self::NetworkCut];
 }
 
@@ -46,18 +46,18 @@ impl fmt::Display for Promise {
     }
 }
 
-/// What speaks against each promise. Empty: it holds.
+/// Violations of each promise. Empty: it holds.
 #[derive(Clone, Debug, Default)]
 pub struct Violations(BTreeMap<Promise, Vec<String>>);
 
 impl Violations {
-    /// Does it hold?
+    /// Returns whether the promise holds.
     #[must_use]
     pub fn holds(&self, promise: Promise) -> bool {
         self.0.get(&promise).is_none_or(Vec::is_empty)
     }
 
-    /// Those that do not hold.
+    /// Returns the promises that do not hold.
     #[must_use]
     pub fn broken(&self) -> Vec<Promise> {
         self.0.keys().copied().filter(|promise| !self.holds(*promise)).collect()
@@ -75,19 +75,19 @@ impl fmt::Display for Violations {
     }
 }
 
-/// Whether attempts to write are made in earnest.
+/// How attempts to write are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempts {
-    /// Where they may go through: they change nothing.
+    /// As dry runs, where they may succeed.
     DryRun,
-    /// Where they were refused already.
+    /// As real writes, where they were denied before.
     InEarnest,
 }
 
-/// Looks whether promises hold.
+/// Returns the violations of all promises.
 ///
 /// # Errors
-/// Something cannot be read.
+/// An object cannot be read.
 pub(super) async fn violations(
     scene: &Scene<'_>,
     tricks: &[Trick],
@@ -98,7 +98,7 @@ pub(super) async fn violations(
     for promise in promises {
         let found = match promise {
             Promise::WritesRefused => unrefused(scene, tricks, attempts).await?,
-            Promise::NetworkCut => uncut(scene).await?,
+            Promise::NetworkCut => allowing_policies(scene).await?,
             Promise::NothingRuns => running(scene).await?,
             Promise::TokensVoid => good_tokens(scene).await?,
         };
@@ -113,8 +113,8 @@ async fn list(scene: &Scene<'_>, version: &str, what: &str) -> Result<Vec<Value>
     all.items.iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
 }
 
-/// What of NetworkPolicies still allows, or does not deny.
-async fn uncut(scene: &Scene<'_>) -> Result<Vec<String>> {
+/// Returns the NetworkPolicies that allow traffic, and the missing denials.
+async fn allowing_policies(scene: &Scene<'_>) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let mut denied = false;
     for policy in list(scene, "networking.k8s.io/v1", "NetworkPolicy").await? {
@@ -140,7 +140,7 @@ async fn uncut(scene: &Scene<'_>) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Asks pods for a label that they may not have: no pod meets that.
+/// Returns whether the policy requires a label that no pod has.
 fn selects_nothing(policy: &Value) -> bool {
     let asked = policy["spec"]["podSelector"]["matchExpressions"].as_array();
     let asks = |key: &Value, operator: &str| {
@@ -149,7 +149,7 @@ fn selects_nothing(policy: &Value) -> bool {
     asked.into_iter().flatten().any(|one| asks(&one["key"], "Exists") && asks(&one["key"], "DoesNotExist"))
 }
 
-/// Selects every pod, for both ways.
+/// Returns whether the policy selects every pod, for both directions.
 fn denies_all(policy: &Value) -> bool {
     let selects = |field: &str| match &policy["spec"]["podSelector"][field] {
         Value::Null => false,
@@ -162,7 +162,7 @@ fn denies_all(policy: &Value) -> bool {
     !selects("matchLabels") && !selects("matchExpressions") && has("Ingress") && has("Egress")
 }
 
-/// Pods of which a process lives, or may come to live.
+/// Returns the pods with a live process, or one that may start.
 async fn running(scene: &Scene<'_>) -> Result<Vec<String>> {
     let pods = list(scene, "v1", "Pod").await?;
     Ok(pods.iter().filter(|pod| lives(pod)).map(|pod| format!("Pod {} {}", name(pod), phase(pod))).collect())
@@ -184,7 +184,7 @@ fn lives(pod: &Value) -> bool {
     !over && !never
 }
 
-/// Does a token authenticate somebody?
+/// Returns whether a token authenticates.
 pub(super) async fn authenticates(admin: &Client, token: &str) -> Result<bool> {
     let reviews: Api<TokenReview> = Api::all(admin.clone());
     let spec = TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() };
@@ -203,7 +203,7 @@ async fn good_tokens(scene: &Scene<'_>) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// The tenant's writes that go through, or are refused by nothing that has a reason to.
+/// Returns the tenant's writes that succeed, or that no expected policy denied.
 async fn unrefused(scene: &Scene<'_>, tricks: &[Trick], attempts: Attempts) -> Result<Vec<String>> {
     let dry = attempts == Attempts::DryRun;
     let create = PostParams { dry_run: dry, ..PostParams::default() };
@@ -259,8 +259,8 @@ async fn unrefused(scene: &Scene<'_>, tricks: &[Trick], attempts: Attempts) -> R
     Ok(all)
 }
 
-/// Where the status of a Quarantine says other than what is, or does not say why it is not Ready.
-pub(super) async fn lies(
+/// Returns the differences between a Quarantine's status and the observed state, and a missing reason for not being Ready.
+pub(super) async fn status_errors(
     scene: &Scene<'_>,
     tricks: &[Trick],
     quarantine: &Value,
@@ -313,7 +313,7 @@ fn names_one(text: &str, names: &[String]) -> bool {
     names.iter().any(|name| text.contains(name))
 }
 
-/// The beginning of a value, as JSON.
+/// Returns the beginning of a value as JSON.
 pub(super) fn short(value: &Value) -> String {
     let text = value.to_string();
     let end = text.char_indices().nth(300).map_or(text.len(), |(end, _)| end);

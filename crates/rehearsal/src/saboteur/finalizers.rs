@@ -1,4 +1,4 @@
-//! What does not go when it is deleted, or not for an hour.
+//! Objects that outlive their deletion, for ever or for an hour.
 
 use anyhow::{Context, Result};
 use kube::api::DeleteParams;
@@ -8,22 +8,22 @@ use super::Scene;
 use super::scene::{KEEP, allow, is_ready, pod, workload};
 use crate::kind;
 
-/// What does not go.
+/// An object that outlives its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finalizers {
-    /// Policies that allow, with a finalizer.
+    /// NetworkPolicies that allow traffic and have a finalizer.
     KeptPolicies,
-    /// A policy that allows, with a finalizer, and was deleted before.
+    /// A NetworkPolicy that allows traffic, has a finalizer, and is being deleted.
     GoingPolicy,
     /// Bare pods with a finalizer.
     KeptPods,
-    /// A Deployment whose pods ignore SIGTERM, and have an hour for it.
+    /// A Deployment whose pods ignore SIGTERM and have a grace period of an hour.
     LongGrace,
-    /// A pod that was deleted before, and has an hour to end.
+    /// A pod that is being deleted with a grace period of an hour.
     GoingPod,
     /// A ServiceAccount with a finalizer.
     KeptAccount,
-    /// A Deployment that was deleted before, and waits for its pods, which have a finalizer.
+    /// A Deployment that is being deleted and waits for its pods, which have a finalizer.
     GoingDeployment,
 }
 
@@ -107,7 +107,7 @@ fn kept(mut object: Value) -> Value {
     object
 }
 
-/// A pod, or a template of pods, whose processes ignore SIGTERM, and have an hour.
+/// Makes a pod, or a pod template, ignore SIGTERM with a grace period of an hour.
 fn lives_an_hour(pod: &mut Value) {
     pod["metadata"]["annotations"] = json!({"kwok.resurgam.dev/ignores-sigterm": "true"});
     pod["spec"]["terminationGracePeriodSeconds"] = json!(3600);

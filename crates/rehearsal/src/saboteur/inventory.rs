@@ -1,4 +1,4 @@
-//! What a namespace has, to compare it before it was isolated and after it was released.
+//! Inventory of a namespace, to compare it before isolation and after release.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::check::short;
 use super::scene::KEEP;
 use crate::{field, kind, object, text};
 
-/// Kinds that are as they were.
+/// Kinds that must be unchanged.
 const KEPT: [(&str, &str); 6] = [
     ("networking.k8s.io/v1", "NetworkPolicy"),
     ("v1", "ServiceAccount"),
@@ -21,22 +21,22 @@ const KEPT: [(&str, &str); 6] = [
     ("cilium.io/v2", "CiliumNetworkPolicy"),
 ];
 
-/// Kinds that were stopped, and that people start again.
+/// Kinds that isolation stops and people start again.
 const STOPPED: [(&str, &str); 4] =
     [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("apps/v1", "ReplicaSet"), ("batch/v1", "Job")];
 
-/// Fields of such a kind that stop it.
+/// Fields that stop such a kind.
 const STOPPED_BY: [&str; 2] = ["replicas", "suspend"];
 
 /// Objects by kind and name.
 pub(super) struct Inventory {
     kept: BTreeMap<String, Value>,
     stopped: BTreeMap<String, Value>,
-    /// Accounts that are deleted, and kept by a finalizer of the tenant's: who owns that decides when they can be there again.
+    /// ServiceAccounts that are being deleted and that a finalizer of the tenant keeps: only its owner lets them be recreated.
     lingering: Vec<String>,
 }
 
-/// Takes stock.
+/// Returns the inventory of a namespace.
 ///
 /// # Errors
 /// Something cannot be listed.
@@ -76,26 +76,26 @@ async fn all(scene: &Scene<'_>, kinds: &[(&str, &str)]) -> Result<BTreeMap<Strin
     Ok(found)
 }
 
-/// An object without what the API server and isolation write on it.
-fn essence(object: &Value) -> Value {
-    let mut essence = object.clone();
+/// Returns an object without the fields that the API server and isolation write.
+fn comparable_fields(object: &Value) -> Value {
+    let mut comparable_fields = object.clone();
     let theirs = |at: &str| {
         let mut map = field(object, at).as_object().cloned().unwrap_or_default();
         map.retain(|key, _| !key.starts_with("resurgam.dev/"));
         map
     };
-    essence["metadata"] = json!({
+    comparable_fields["metadata"] = json!({
         "labels": theirs("/metadata/labels"), "annotations": theirs("/metadata/annotations"),
     });
-    if let Some(fields) = essence.as_object_mut() {
+    if let Some(fields) = comparable_fields.as_object_mut() {
         fields.remove("status");
         // Of token Secrets, which no version that is supported makes for an account.
         fields.remove("secrets");
     }
-    essence
+    comparable_fields
 }
 
-/// What is not as it was before. Empty: all is.
+/// Returns the differences to the inventory before. Empty: none.
 ///
 /// # Errors
 /// Something cannot be read.
@@ -109,8 +109,12 @@ pub(super) async fn differences(
         match after.kept.get(name) {
             None if after.lingering.contains(name) => {}
             None => all.push(format!("{name} is gone")),
-            Some(is) if essence(was) != essence(is) => {
-                all.push(format!("{name} was {}, and is {}", short(&essence(was)), short(&essence(is))));
+            Some(is) if comparable_fields(was) != comparable_fields(is) => {
+                all.push(format!(
+                    "{name} was {}, and is {}",
+                    short(&comparable_fields(was)),
+                    short(&comparable_fields(is))
+                ));
             }
             Some(_) => {}
         }
@@ -145,7 +149,7 @@ pub(super) async fn differences(
     Ok(all)
 }
 
-/// What a Deployment starts, its ReplicaSets need not be told.
+/// Returns whether a Deployment owns the object, so that it need not be compared.
 fn is_of_deployment(object: &Value) -> bool {
     let owners = object["metadata"]["ownerReferences"].as_array();
     owners
@@ -158,7 +162,7 @@ fn template(object: &Value) -> Value {
     object["spec"]["template"]["spec"].clone()
 }
 
-/// Is it known how much of a workload ran: on itself, or where the tenant cannot write?
+/// Returns whether the replicas of a workload were recorded: on itself, or where the tenant cannot write.
 async fn is_recorded(scene: &Scene<'_>, name: &str, workload: &Value, was: &Value) -> Result<bool> {
     let was = if was.is_null() { "false".to_owned() } else { was.to_string() };
     if workload["metadata"]["annotations"]["resurgam.dev/replicas"] == was {
@@ -187,13 +191,13 @@ mod tests {
         let mut is = was.clone();
         is["metadata"]["uid"] = json!("2");
         is["metadata"]["annotations"]["resurgam.dev/seal"] = json!("3");
-        assert_eq!(essence(&was), essence(&is));
+        assert_eq!(comparable_fields(&was), comparable_fields(&is));
         for at in ["/metadata/labels/team", "/metadata/annotations/ticket", "/spec/podSelector"] {
             let mut other = was.clone();
             if let Some(field) = other.pointer_mut(at) {
                 *field = json!("other");
             }
-            assert_ne!(essence(&was), essence(&other), "{at}");
+            assert_ne!(comparable_fields(&was), comparable_fields(&other), "{at}");
         }
     }
 

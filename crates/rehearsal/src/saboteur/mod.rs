@@ -1,6 +1,6 @@
-//! A tenant who was there first, and what a platform leaves behind: by seed, a namespace is sabotaged with all that its administrator may write,
-//! then isolated, released and compared. What is planted is planted as `mallory`, who holds the built-in ClusterRole `admin` in that namespace
-//! and nothing else; quotas, limit ranges and webhooks are the platform administrator's.
+//! A hostile tenant and an obstructive platform: by seed, a namespace is sabotaged with everything that its administrator may write, then
+//! isolated, released and compared. `mallory`, who holds the built-in ClusterRole `admin` in that namespace only, plants the tricks;
+//! quotas, limit ranges and webhooks are the platform administrator's.
 //!
 //! [`trial::with_operator`] and [`trial::by_command`] are the two trials. They share no code with the operator.
 
@@ -32,18 +32,18 @@ pub use scene::{Scene, prepare};
 pub use size::Size;
 pub use webhooks::{Target, Webhook};
 
-/// One act of sabotage.
+/// One trick of the saboteur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trick {
-    /// Objects with names, labels and annotations of ours.
+    /// Objects with our names, labels and annotations.
     Names(Names),
-    /// Objects that are huge or many.
+    /// Objects that are huge or numerous.
     Size(Size),
-    /// What does not go when it is deleted.
+    /// Objects that outlive their deletion.
     Finalizers(Finalizers),
-    /// What is said to be owned by somebody who is not there.
+    /// Objects with owners that do not exist.
     Owners(Owners),
-    /// Policies that add up.
+    /// Policies that allow traffic.
     Policies(Policies),
     /// Quotas and limits of the platform.
     Quotas(Quotas),
@@ -73,7 +73,7 @@ impl fmt::Display for Sabotage {
 }
 
 impl Trick {
-    /// Does it keep everybody from labelling the namespace?
+    /// Returns whether it prevents anyone from labelling the namespace.
     pub(super) fn keeps_the_label_off(&self) -> bool {
         matches!(self, Self::Webhook(Webhook { target: Target::Namespace, .. }))
     }
@@ -81,7 +81,7 @@ impl Trick {
     /// Plants it.
     ///
     /// # Errors
-    /// The API server refused something, or what was planted does not come to stand.
+    /// The API server denied something, or the planted objects do not become ready.
     pub async fn plant(self, scene: &mut Scene<'_>) -> Result<()> {
         match self {
             Self::Names(trick) => trick.plant(scene).await,
@@ -95,7 +95,7 @@ impl Trick {
         .with_context(|| format!("plant {self}"))
     }
 
-    /// When it is planted: the tenant's first, then quotas, which would keep those away, and webhooks last.
+    /// Returns the order of planting: the tenant's tricks first, then quotas, which would prevent those, and webhooks last.
     fn turn(self) -> u8 {
         match self {
             Self::Webhook(_) => 2,
@@ -104,12 +104,12 @@ impl Trick {
         }
     }
 
-    /// The promise that it may keep from being held for as long as it stands, if the status says so.
+    /// Returns the promise that need not hold while the trick is in place, if the status says so.
     fn exempts(self) -> Option<Promise> {
         if let Self::Webhook(webhook) = self { webhook.target.exempts() } else { None }
     }
 
-    /// Texts one of which the status names where it is not Ready because of this. Empty: this is no reason not to be Ready.
+    /// Returns texts one of which the status contains if it is not Ready because of this trick. Empty: the trick is no reason.
     fn culprits(self, scene: &Scene<'_>) -> Vec<String> {
         match self {
             Self::Finalizers(trick) => trick.culprits(),
@@ -120,7 +120,7 @@ impl Trick {
         }
     }
 
-    /// A text in refusals that are not the fence's, but this trick's.
+    /// Returns a text in denials that come from this trick and not from the fence.
     fn refuses_with(self, scene: &Scene<'_>) -> Option<String> {
         match self {
             // The API server asks these before it asks a ValidatingAdmissionPolicy.

@@ -1,4 +1,4 @@
-//! Objects with names, labels and annotations of ours, made by a tenant before the day.
+//! Objects with our names, labels and annotations that a tenant created before.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -6,26 +6,26 @@ use serde_json::{Value, json};
 use super::Scene;
 use super::scene::{KEEP, allow, is_ready, pod, workload};
 
-/// What bears our names.
+/// Objects that impersonate ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// An immutable ConfigMap where the network was recorded.
+    /// An immutable ConfigMap with the name of an earlier network record.
     NetworkRecord,
-    /// An immutable ConfigMap where ServiceAccounts were recorded.
+    /// An immutable ConfigMap with the name of an earlier record of ServiceAccounts.
     IdentityRecord,
-    /// Immutable ConfigMaps named like others of ours, with our labels.
+    /// Immutable ConfigMaps with other names and labels of ours.
     OtherRecords,
-    /// A default-deny policy that allows everything, and has a finalizer.
+    /// A policy named like our default-deny that allows all traffic, with a finalizer.
     DenyThatAllows,
-    /// A clean-room policy that allows everything.
+    /// A policy named like our clean-room policy that allows all traffic.
     CleanRoomThatAllows,
-    /// Policies that say that we manage them, and allow everything.
+    /// Policies that are labelled as ours and allow all traffic.
     MarkedPolicies,
-    /// Workloads that say how much of them ran, and that they were stopped.
+    /// Workloads with forged records of their replicas and seal.
     MarkedWorkloads,
-    /// ServiceAccounts that say that they were recreated.
+    /// ServiceAccounts with forged marks of a recreation.
     MarkedAccounts,
-    /// Pods that say that they are ours.
+    /// Pods that are labelled as ours.
     MarkedPods,
 }
 
@@ -87,7 +87,7 @@ impl Names {
     }
 }
 
-/// A ConfigMap that nobody can change any more.
+/// Returns an immutable ConfigMap.
 fn record(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
@@ -95,7 +95,7 @@ fn record(name: &str) -> Value {
     })
 }
 
-/// The same with labels and annotations of ours, of made-up values.
+/// Adds our labels and annotations with forged values.
 fn marked(mut object: Value) -> Value {
     let annotations = json!({
         "resurgam.dev/seal": "00000000-0000-4000-8000-000000000001",

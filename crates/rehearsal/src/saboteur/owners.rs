@@ -1,4 +1,4 @@
-//! Pods and workloads of owners that are forged, foreign or not there.
+//! Pods and workloads with owners that are forged, foreign or missing.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -7,22 +7,22 @@ use super::Scene;
 use super::scene::{implant, is_ready, pod, workload};
 use crate::{kind, object, text};
 
-/// Whose something is said to be.
+/// Forged owner of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owners {
-    /// Nobody's.
+    /// None.
     Bare,
-    /// A ReplicaSet of a Deployment of a group that nobody serves.
+    /// A ReplicaSet owned by a Deployment of an API group that is not served.
     UnservedReplicaSet,
-    /// A pod of a ReplicaSet of a group that nobody serves.
+    /// A pod owned by a ReplicaSet of an API group that is not served.
     UnservedPod,
-    /// A Job of a CronJob of a group that nobody serves.
+    /// A Job owned by a CronJob of an API group that is not served.
     UnservedJob,
-    /// A pod of another project's StatefulSet.
+    /// A pod owned by another project's StatefulSet.
     OtherGroup,
-    /// A pod of a ReplicaSet that is there, by a UID that is made up.
+    /// A pod owned by an existing ReplicaSet with a forged UID.
     MadeUpUid,
-    /// A pod of something that is in no namespace.
+    /// A pod owned by a cluster-scoped object.
     InNoNamespace,
 }
 

@@ -1,23 +1,23 @@
-//! Which tricks a seed plays.
+//! Tricks of a seed.
 
 use super::{Finalizers, Names, Owners, Policies, Quotas, Size, Target, Trick, Webhook};
 use crate::SplitMix;
 
-/// So many seeds, from a multiple of it on, play every trick at least once.
+/// Number of seeds, from a multiple of it on, that play every trick at least once.
 const ROUND: u64 = 10;
-/// A seed plays so many at most.
+/// Maximum number of tricks of a seed.
 const MOST: usize = 8;
 
-/// What is done to one namespace.
+/// Tricks in one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sabotage {
-    /// What its namespace is named by.
+    /// Suffix of the namespace's name.
     pub name: String,
-    /// In the order in which they are planted.
+    /// Tricks in the order of planting.
     pub tricks: Vec<Trick>,
 }
 
-/// Every trick there is. Whether a webhook is a mutating one, and for how long it is waited for, is chosen by a seed.
+/// Returns all tricks. Whether a webhook is a mutating one, and its timeout, are chosen by seed.
 #[must_use]
 pub fn every_trick() -> Vec<Trick> {
     let mut all = Vec::new();
@@ -34,27 +34,26 @@ pub fn every_trick() -> Vec<Trick> {
 }
 
 impl Sabotage {
-    /// Nothing at all: what is wrong then is wrong with the trial, or everywhere.
+    /// Returns no tricks at all: a violation then is a bug of the trial, or a general one.
     #[must_use]
     pub fn none() -> Self {
         Self { name: "none".to_owned(), tricks: Vec::new() }
     }
 
-    /// One trick alone.
+    /// Returns one trick alone.
     #[must_use]
     pub fn only(trick: Trick) -> Self {
         let name = trick.to_string().to_lowercase().replace('/', "-");
         Self { name, tricks: vec![trick] }
     }
 
-    /// What a seed plays.
+    /// Returns the tricks of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         Self { name: seed.to_string(), tricks: Self::plan(seed) }
     }
 
-    /// The tricks of a seed, in the order in which they are planted. All tricks are dealt like cards to each [`ROUND`] of seeds; some are
-    /// added by chance.
+    /// Returns the tricks of a seed in the order of planting. All tricks are dealt to each [`ROUND`] of seeds; some are added at random.
     #[must_use]
     pub fn plan(seed: u64) -> Vec<Trick> {
         let mut deck = every_trick();

@@ -1,4 +1,4 @@
-//! Policies whose allowances add up, of more APIs than one.
+//! Policies of several APIs that allow traffic.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use super::Scene;
 use super::scene::allow;
 
-/// What allows.
+/// Policies that allow traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policies {
-    /// NetworkPolicies, each of which allows a part: one way, some pods, some peers.
+    /// NetworkPolicies, each of which allows a part: one direction, some pods, some peers.
     Parts,
-    /// A policy of the network plugin's own that allows everything.
+    /// A policy of the network plugin that allows all traffic.
     Cilium,
 }
 
-/// Name of the network plugin's own policy.
+/// Name of the network plugin's policy.
 pub(super) const CILIUM: &str = "mallory-allows-all";
 
 impl Policies {

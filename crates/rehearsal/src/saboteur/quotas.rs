@@ -1,4 +1,4 @@
-//! Quotas that leave no room, and limits that nothing keeps. The platform's.
+//! Quotas without any room, and limits that no pod meets. They are the platform's.
 
 use anyhow::{Context, Result};
 use kube::api::ListParams;
@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::field;
 
-/// What there is no room for.
+/// Resource that the quota exhausts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quotas {
-    /// As many ConfigMaps as there are.
+    /// ConfigMaps, at their current number.
     FullConfigMaps,
-    /// No NetworkPolicy at all.
+    /// NetworkPolicies, at zero.
     NoPolicies,
-    /// As many NetworkPolicies as there are.
+    /// NetworkPolicies, at their current number.
     FullPolicies,
-    /// No pod at all.
+    /// Pods, at zero.
     NoPods,
-    /// No ServiceAccount at all.
+    /// ServiceAccounts, at zero.
     NoAccounts,
-    /// No Secret at all.
+    /// Secrets, at zero.
     NoSecrets,
-    /// Containers may not be smaller than any node.
+    /// A limit range whose minimum exceeds any node.
     Limits,
 }
 
-/// Name of the quota or limit range, with the resource behind it.
+/// Name of the quota or limit range, followed by the resource.
 const NAME: &str = "platform";
 
 impl Quotas {
@@ -40,7 +40,7 @@ impl Quotas {
         Self::Limits,
     ];
 
-    /// Name of the object, and what it counts.
+    /// Returns name and resource of the object.
     fn counts(self) -> (&'static str, &'static str) {
         match self {
             Self::FullConfigMaps => ("configmaps", "count/configmaps"),
@@ -86,7 +86,7 @@ impl Quotas {
         std::iter::once(self.name()).chain(self.refuses_first().map(str::to_owned)).collect()
     }
 
-    /// What it refuses with before a ValidatingAdmissionPolicy is asked.
+    /// Returns the message with which it denies requests before ValidatingAdmissionPolicies run.
     pub(super) fn refuses_first(self) -> Option<&'static str> {
         (self == Self::Limits).then_some("usage per Container")
     }

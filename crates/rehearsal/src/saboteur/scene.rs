@@ -1,4 +1,4 @@
-//! The namespace that is sabotaged, and who acts in it.
+//! The sabotaged namespace and its actors.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use serde_json::{Value, json};
 use super::Trick;
 use crate::{DEADLINE, apply, condition, documents, eventually, field, kind};
 
-/// What tenants may write besides the built-in kinds, and may because of what the platform has installed.
+/// Kinds of third parties that the platform has installed and tenants may write.
 const KINDS: &str = include_str!("kinds.yaml");
-/// Objects that are planted at once.
+/// Number of objects that are planted concurrently.
 const AT_ONCE: usize = 8;
-/// How often something is looked at that cannot be watched.
+/// Polling interval for states that cannot be watched.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
-/// A finalizer that nobody ever takes off.
+/// A finalizer that nobody removes.
 pub(super) const KEEP: &str = "mallory.example/keep";
-/// An image that nobody approved.
+/// An image that is not approved.
 pub(super) const IMAGE: &str = "registry.shared.example/implant:1";
 
-/// Installs the kinds of others that tricks need, and the rights of tenants to them. Once for a control plane.
+/// Installs the third-party kinds that tricks need, and the tenants' rights to them. Once per control plane.
 ///
 /// # Errors
 /// The API server refused something.
@@ -55,18 +55,18 @@ pub async fn prepare(cluster: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// A namespace with an estate in it.
+/// A namespace with an estate.
 pub struct Scene<'a> {
     pub(super) cluster: &'a ControlPlane,
     namespace: String,
     pub(super) admin: Client,
     pub(super) mallory: Client,
-    /// ServiceAccounts of which the tenant holds tokens, and the tokens.
+    /// ServiceAccounts whose tokens the tenant holds, with the tokens.
     pub(super) tokens: Vec<(String, String)>,
 }
 
 impl<'a> Scene<'a> {
-    /// Makes the namespace, its estate and its tenant, and waits until the estate runs.
+    /// Creates the namespace, its estate and its tenant, and waits until the estate runs.
     ///
     /// # Errors
     /// The API server refused something, or the estate does not run.
@@ -91,14 +91,14 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// A namespace that is there already, or is yet to be made.
+    /// Returns the scene of a namespace without creating it.
     pub(super) async fn at(cluster: &'a ControlPlane, namespace: &str) -> Result<Self> {
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         let mallory = impersonating(cluster, "mallory").await?;
         Ok(Self { cluster, namespace: namespace.to_owned(), admin, mallory, tokens: Vec::new() })
     }
 
-    /// Its name.
+    /// Returns the name of the namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -107,7 +107,7 @@ impl<'a> Scene<'a> {
     /// Plants all tricks.
     ///
     /// # Errors
-    /// One of them cannot be planted.
+    /// A trick cannot be planted.
     pub async fn plant(&mut self, tricks: &[Trick]) -> Result<()> {
         for trick in tricks {
             trick.plant(self).await?;
@@ -115,7 +115,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// The objects of a kind in the namespace, as the platform administrator.
+    /// Returns the objects of a kind in the namespace, with the platform administrator's client.
     pub(super) fn objects(&self, version: &str, what: &str) -> Api<DynamicObject> {
         kind(&self.admin, version, what, Some(&self.namespace))
     }
@@ -125,18 +125,18 @@ impl<'a> Scene<'a> {
         create(&self.mallory, &self.namespace, object).await
     }
 
-    /// Creates many objects as the tenant.
+    /// Creates objects as the tenant.
     pub(super) async fn create_all(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
         let all = objects.into_iter().map(|object| async move { self.create(object).await.map(drop) });
         stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Creates an object of the platform's.
+    /// Creates an object as the platform administrator.
     pub(super) async fn create_as_platform(&self, object: Value) -> Result<DynamicObject> {
         create(&self.admin, &self.namespace, object).await
     }
 
-    /// Waits until an object is as wanted.
+    /// Waits until an object satisfies a predicate.
     pub(super) async fn until(
         &self,
         version: &str,
@@ -149,12 +149,12 @@ impl<'a> Scene<'a> {
         eventually(&self.objects(version, what), name, &sentence, DEADLINE, is).await
     }
 
-    /// Waits until a pod runs.
+    /// Waits until a pod is running.
     pub(super) async fn until_running(&self, pod: &str) -> Result<()> {
         self.until("v1", "Pod", pod, "to run", |o| field(o, "/status/phase") == "Running").await.map(drop)
     }
 
-    /// Takes a token of a ServiceAccount, as the tenant.
+    /// Requests a token of a ServiceAccount as the tenant.
     pub(super) async fn take_token(&mut self, account: &str) -> Result<()> {
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
             Api::namespaced(self.mallory.clone(), &self.namespace);
@@ -172,7 +172,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Takes away what the platform left behind that is not in the namespace: its webhooks.
+    /// Removes the platform's cluster-scoped objects: its webhooks.
     ///
     /// # Errors
     /// The API server refused it.
@@ -187,7 +187,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Removes the namespace, so that the next ones find a control plane that is no fuller. Nobody waits for it to be gone.
+    /// Deletes the namespace without waiting, so that the control plane does not fill up.
     ///
     /// # Errors
     /// The API server refused something.
@@ -218,7 +218,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// The authorizer learns of a new binding a moment later; of an aggregated role, too.
+    /// Waits until the authorizer has observed the tenant's new binding and the aggregated role.
     async fn until_mallory_may_write(&self) -> Result<()> {
         let may = async {
             for group in ["", "networking.k8s.io", "cilium.io", "apps.kruise.io"] {
@@ -262,7 +262,7 @@ async fn create(client: &Client, namespace: &str, object: Value) -> Result<Dynam
         .with_context(|| format!("create {what} {namespace}/{name}"))
 }
 
-/// A client that acts as somebody, by the platform administrator's right to impersonate.
+/// Returns a client that impersonates a user, with the platform administrator's rights.
 async fn impersonating(cluster: &ControlPlane, user: &str) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig(Identity::PlatformAdministrator))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -272,22 +272,22 @@ async fn impersonating(cluster: &ControlPlane, user: &str) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Does a workload have all of its replicas?
+/// Returns whether a workload has all of its replicas.
 pub(super) fn is_ready(object: &Value) -> bool {
     field(object, "/status/readyReplicas").as_i64() == field(object, "/spec/replicas").as_i64()
 }
 
-/// The specification of a pod that does harm.
+/// Returns the spec of a malicious pod.
 pub(super) fn implant() -> Value {
     json!({"containers": [{"name": "main", "image": IMAGE}]})
 }
 
-/// A bare pod.
+/// Returns a bare pod.
 pub(super) fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": implant()})
 }
 
-/// A workload of `apps/v1` with replicas.
+/// Returns a workload of `apps/v1`.
 pub(super) fn workload(what: &str, name: &str, replicas: u8) -> Value {
     let mut object = json!({
         "apiVersion": "apps/v1", "kind": what, "metadata": {"name": name}, "spec": {
@@ -301,7 +301,7 @@ pub(super) fn workload(what: &str, name: &str, replicas: u8) -> Value {
     object
 }
 
-/// A NetworkPolicy that allows everything, both ways.
+/// Returns a NetworkPolicy that allows all traffic in both directions.
 pub(super) fn allow(name: &str) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},

@@ -1,4 +1,4 @@
-//! Objects that are huge, or many.
+//! Objects that are huge or numerous.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use super::Scene;
 use super::scene::{allow, is_ready, workload};
 
-/// What is huge, or many.
+/// Huge or numerous objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// A Deployment with as many annotations as there may be: none can be added.
+    /// A Deployment whose annotations are full.
     BigWorkload,
-    /// A ServiceAccount with as many annotations as there may be.
+    /// A ServiceAccount whose annotations are full.
     BigAccount,
     /// A NetworkPolicy of close to 1 MiB.
     BigPolicy,
-    /// Three hundred NetworkPolicies that allow.
+    /// Three hundred NetworkPolicies that allow traffic.
     ManyPolicies,
     /// Three hundred ServiceAccounts.
     ManyAccounts,
@@ -23,11 +23,12 @@ pub enum Size {
     ManyConfigMaps,
 }
 
-/// How many is many.
+/// Number of numerous objects.
 const MANY: usize = 300;
-/// The API server takes 256 KiB of annotations, names included. Less than is free are any two annotations of ours.
+/// Size of full annotations in bytes, below the API server's limit of 256 KiB including keys. The rest is smaller than any two
+/// annotations of ours.
 const ANNOTATIONS: usize = 256 * 1024 - 16;
-/// Blocks of a policy, of some 37 bytes each in JSON: more than a ConfigMap may hold, and less than etcd takes.
+/// Number of IP blocks in a huge policy, of some 37 bytes each in JSON: more than a ConfigMap may have, and less than etcd accepts.
 const BLOCKS: usize = 33_000;
 
 impl Size {

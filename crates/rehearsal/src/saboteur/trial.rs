@@ -1,4 +1,4 @@
-//! The trials: isolate, look, release, compare.
+//! Trials: isolate, check, release, compare.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,42 +12,42 @@ use kube::api::{DeleteParams, DynamicObject};
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
-use super::check::{Attempts, Violations, lies, violations};
+use super::check::{Attempts, Violations, status_errors, violations};
 use super::inventory::{differences, inventory};
 use super::scene::LOOK;
 use super::{Promise, Sabotage, Scene, Trick};
 use crate::{DEADLINE, apply, eventually, field, kind, object};
 
-/// Within which all promises hold.
+/// Time limit for all promises to hold.
 const HOLD: Duration = Duration::from_secs(120);
-/// Within which what a webhook kept from being enforced is, once the webhook is gone.
+/// Time limit for a control to be enforced after the webhook that blocked it is removed.
 const MEND: Duration = Duration::from_secs(60);
-/// Within which a namespace is released, and the command ends.
+/// Time limit for a release, and for the command.
 const RELEASE: Duration = Duration::from_secs(120);
-/// What the command is told to accept: a webhook that is down is no reason not to isolate.
+/// Risks that the command accepts: a webhook that is down is no reason not to isolate.
 const RISKS: &str = "gitops,evidence,webhook,apiservice,login,plan-account,leases,unknown";
 
-/// What came of one namespace.
+/// Result of one namespace.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was done to it.
+    /// Tricks in the namespace.
     pub sabotage: Sabotage,
-    /// When each promise was first seen to hold, after isolation was asked for.
+    /// Time after the request for isolation at which each promise was first observed to hold.
     pub held: BTreeMap<Promise, Duration>,
-    /// What went wrong. Empty: nothing.
+    /// Violations. Empty: none.
     pub wrong: Vec<String>,
-    /// The Quarantine's status at that time, and what the command printed.
+    /// Status of the Quarantine at that time, and the command's output.
     pub said: String,
 }
 
 impl Report {
-    /// Did all go as it should?
+    /// Returns whether there are no violations.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.wrong.is_empty()
     }
 
-    /// The time of each promise, on one line.
+    /// Returns the time of each promise on one line.
     #[must_use]
     pub fn times(&self) -> String {
         let times =
@@ -70,11 +70,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Sabotages a namespace, isolates it with the operator that runs, looks, releases it and compares. A namespace of which all went as it should is
-/// removed; one of which it did not is left to be looked at, without its webhooks.
+/// Sabotages a namespace, isolates it with the running operator, checks it, releases it and compares. A namespace without violations is
+/// removed; another one is kept for inspection, without its webhooks.
 ///
 /// # Errors
-/// The trial cannot be made. What the operator did wrong is in the report.
+/// The trial cannot be run. Violations by the operator are in the report.
 pub async fn with_operator(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<Report> {
     let trial = async {
         let trial = Trial::lay_down(cluster, &format!("saboteur-{}", sabotage.name), sabotage).await?;
@@ -83,10 +83,10 @@ pub async fn with_operator(cluster: &ControlPlane, sabotage: &Sabotage) -> Resul
     trial.await.with_context(|| sabotage.to_string())
 }
 
-/// Sabotages a namespace, isolates it by the command, with no operator, and looks whether what the command promises is so, and whether it says so.
+/// Sabotages a namespace, isolates it by the command without an operator, and checks the command's promises and its output.
 ///
 /// # Errors
-/// The trial cannot be made. What the command did wrong is in the report.
+/// The trial cannot be run. Violations by the command are in the report.
 pub async fn by_command(cluster: &ControlPlane, binary: &Path, sabotage: &Sabotage) -> Result<Report> {
     let trial = async {
         let trial = Trial::lay_down(cluster, &alone(sabotage), sabotage).await?;
@@ -95,10 +95,10 @@ pub async fn by_command(cluster: &ControlPlane, binary: &Path, sabotage: &Sabota
     trial.await.with_context(|| sabotage.to_string())
 }
 
-/// Lets a namespace out that was isolated by the command, with the operator that runs, and removes it.
+/// Releases a namespace that the command isolated, with the running operator, and removes it.
 ///
 /// # Errors
-/// It is not let out in time, or the API server refused something.
+/// The namespace is not released in time, or the API server denied something.
 pub async fn clean_up(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<()> {
     let scene = Scene::at(cluster, &alone(sabotage)).await?;
     let trial = Trial { scene, sabotage: sabotage.clone() };
@@ -113,7 +113,7 @@ pub async fn clean_up(cluster: &ControlPlane, sabotage: &Sabotage) -> Result<()>
     trial.scene.remove().await
 }
 
-/// The namespace that the command isolates.
+/// Returns the namespace that the command isolates.
 fn alone(sabotage: &Sabotage) -> String {
     format!("saboteur-alone-{}", sabotage.name)
 }
@@ -123,10 +123,10 @@ struct Trial<'a> {
     sabotage: Sabotage,
 }
 
-/// What was seen at last.
+/// Last observation.
 struct Observed {
     violations: Violations,
-    lies: Vec<String>,
+    status_errors: Vec<String>,
 }
 
 impl<'a> Trial<'a> {
@@ -177,7 +177,7 @@ impl<'a> Trial<'a> {
         Report { sabotage, held: BTreeMap::new(), wrong: Vec::new(), said: String::new() }
     }
 
-    /// On call: isolates the namespace, and does not wait.
+    /// Isolates the namespace as on-call staff, without waiting.
     async fn isolate(&self) -> Result<()> {
         let responder = self.scene.cluster.client(Identity::Responder).await?;
         let quarantine = json!({
@@ -187,7 +187,7 @@ impl<'a> Trial<'a> {
         apply(&responder, "on-call", &[quarantine]).await
     }
 
-    /// Looks until all promises hold at once but for those that are exempt, and the status tells the truth; or until it is too late.
+    /// Polls until all promises hold at once, except exempt ones, and the status is correct; or until the time limit.
     async fn until_held(
         &self,
         report: &mut Report,
@@ -199,7 +199,7 @@ impl<'a> Trial<'a> {
         loop {
             let found = violations(&self.scene, standing, &Promise::SEALED, Attempts::DryRun).await?;
             let quarantine = self.quarantine().await?;
-            let lies = lies(&self.scene, standing, &quarantine, &found).await?;
+            let status_errors = status_errors(&self.scene, standing, &quarantine, &found).await?;
             for promise in Promise::SEALED {
                 if found.holds(promise) {
                     report.held.entry(promise).or_insert_with(|| began.elapsed());
@@ -207,15 +207,16 @@ impl<'a> Trial<'a> {
                     report.held.remove(&promise);
                 }
             }
-            let all = found.broken().iter().all(|promise| exempt.contains(promise)) && lies.is_empty();
+            let all =
+                found.broken().iter().all(|promise| exempt.contains(promise)) && status_errors.is_empty();
             if all || Instant::now() >= until {
-                return Ok(Observed { violations: found, lies });
+                return Ok(Observed { violations: found, status_errors });
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Tricks that stand.
+    /// Returns the tricks that are in place.
     fn standing(&self, webhooks: bool) -> Vec<Trick> {
         let is_webhook = |trick: &Trick| matches!(trick, Trick::Webhook(_));
         self.sabotage.tricks.iter().copied().filter(|trick| webhooks || !is_webhook(trick)).collect()
@@ -233,10 +234,13 @@ impl<'a> Trial<'a> {
         if broken.iter().any(|promise| !exempt.contains(promise)) {
             report.wrong.push(format!("after {} s: {}", limit.as_secs(), observed.violations));
         }
-        report
-            .wrong
-            .extend(observed.lies.iter().map(|lie| format!("the status after {} s: {lie}", limit.as_secs())));
-        report.said = told_by(&self.quarantine().await?);
+        report.wrong.extend(
+            observed
+                .status_errors
+                .iter()
+                .map(|error| format!("the status after {} s: {error}", limit.as_secs())),
+        );
+        report.said = describe_status(&self.quarantine().await?);
         Ok(())
     }
 
@@ -245,7 +249,7 @@ impl<'a> Trial<'a> {
             .await
     }
 
-    /// The recovery lead lets the namespace out.
+    /// Releases the namespace as the recovery lead.
     async fn release(&self, report: &mut Report) -> Result<()> {
         let lead = self.scene.cluster.client(Identity::RecoveryLead).await?;
         let quarantines = kind(&lead, "resurgam.dev/v1alpha1", "Quarantine", None);
@@ -256,7 +260,7 @@ impl<'a> Trial<'a> {
             Ok(outcome) => outcome.map(drop).context("waiting for the release"),
             Err(_) => {
                 report.wrong.push(format!("not released after {} s", RELEASE.as_secs()));
-                report.said = told_by(&self.quarantine().await?);
+                report.said = describe_status(&self.quarantine().await?);
                 Ok(())
             }
         }
@@ -334,13 +338,13 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The promises that need not hold while these stand, if the status says so.
+/// Returns the promises that need not hold while these tricks are in place, if the status says so.
 fn exempt(standing: &[Trick]) -> Vec<Promise> {
     standing.iter().filter_map(|trick| trick.exempts()).collect()
 }
 
-/// Conditions and controls, a line each.
-fn told_by(quarantine: &Value) -> String {
+/// Formats conditions and controls, one line each.
+fn describe_status(quarantine: &Value) -> String {
     let of = |at: &str| field(quarantine, at).as_array().cloned().unwrap_or_default();
     let condition_line =
         |c: &Value| format!("{}={} {}: {}", c["type"], c["status"], c["reason"], c["message"]);

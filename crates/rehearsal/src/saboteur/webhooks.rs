@@ -1,4 +1,4 @@
-//! Webhooks that fail closed and are down. The platform's.
+//! Webhooks of the platform that fail closed and are down.
 
 use std::fmt;
 
@@ -11,35 +11,35 @@ use super::scene::{LOOK, allow, pod};
 use super::{Promise, Scene};
 use crate::{DEADLINE, kind};
 
-/// A webhook configuration of one webhook, which reaches nobody.
+/// A configuration with one webhook, whose endpoint is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// What it is asked about.
+    /// Requests that it intercepts.
     pub target: Target,
-    /// Asked before the admission policies, and not after them.
+    /// Whether it is mutating, and so runs before the admission policies.
     pub mutating: bool,
-    /// For how long it is waited for.
+    /// Timeout in seconds.
     pub timeout_seconds: u8,
 }
 
-/// The writes that a webhook is asked about.
+/// Requests that a webhook intercepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Changing the namespace.
+    /// UPDATE of the namespace.
     Namespace,
-    /// Creating pods.
+    /// CREATE of pods.
     PodsCreate,
-    /// Deleting pods.
+    /// DELETE of pods.
     PodsDelete,
-    /// Changing pods.
+    /// UPDATE of pods.
     PodsUpdate,
-    /// All about NetworkPolicies.
+    /// All writes of NetworkPolicies.
     Policies,
-    /// All about ConfigMaps.
+    /// All writes of ConfigMaps.
     ConfigMaps,
-    /// All about ServiceAccounts.
+    /// All writes of ServiceAccounts.
     Accounts,
-    /// Changing Deployments.
+    /// UPDATE of Deployments.
     Deployments,
 }
 
@@ -69,7 +69,7 @@ impl Target {
         json!({"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": operations})
     }
 
-    /// The promise whose own writes it intercepts.
+    /// Returns the promise whose writes it intercepts.
     pub(super) fn exempts(self) -> Option<Promise> {
         match self {
             Self::Policies => Some(Promise::NetworkCut),
@@ -89,7 +89,7 @@ impl fmt::Display for Webhook {
 }
 
 impl Webhook {
-    /// The name that refusals have of it.
+    /// Returns its name in denials.
     pub(super) fn name(self, namespace: &str) -> String {
         format!("{}.{namespace}.platform.example", format!("{:?}", self.target).to_lowercase())
     }
@@ -124,7 +124,7 @@ impl Webhook {
         self.target.rule()
     }
 
-    /// The API server learns of a webhook a moment later: waits until it refuses.
+    /// Waits until the API server has observed the webhook and denies requests.
     async fn until_asked(self, scene: &Scene<'_>) -> Result<()> {
         loop {
             match self.attempt(scene).await {
@@ -148,7 +148,7 @@ impl Webhook {
         }
     }
 
-    /// A write that it is asked about, as a dry-run.
+    /// Makes a request that it intercepts, as a dry run.
     async fn attempt(self, scene: &Scene<'_>) -> kube::Result<()> {
         let (create, patch, delete) = (
             PostParams { dry_run: true, ..PostParams::default() },

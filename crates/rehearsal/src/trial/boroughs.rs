@@ -1,6 +1,6 @@
-//! Three boroughs recover, although every operator dies at its n-th effect: the first at one, the next so many effects later, and so on to
-//! the end. Lives that begin at each of so many first effects have died at every effect of a recovery. What only says how it stands is no effect
-//! here: every operator begins with that, for each service, and would die of nothing else.
+//! Recovers three boroughs while every operator dies at its n-th effect: the first operator at one effect, each further one a fixed
+//! number of effects later. With every first effect in turn, operators have died at every effect of a recovery. Writes that only report
+//! status do not count: every operator starts with those for each service.
 
 use std::time::{Duration, Instant};
 
@@ -16,25 +16,25 @@ use super::crew::Crew;
 use crate::estate::look;
 use crate::{Endpoint, condition, eventually, kind, text, three_boroughs};
 
-/// Longer than it takes with an operator that dies all the time.
+/// Time limit with operators that die repeatedly.
 const DEADLINE: Duration = Duration::from_secs(1800);
 
-/// A recovery that ended as it should.
+/// Result of a recovery that ended correctly.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lives {
-    /// How many operators died.
+    /// Number of operators that died.
     pub deaths: u64,
-    /// How many effects all of them asked for: what acts.
+    /// Number of effects of all operators.
     pub effects: u64,
-    /// From isolating to recovered.
+    /// Seconds from isolation to recovery.
     pub seconds: f64,
 }
 
-/// Plays it on a control plane of its own: on `cluster`, which nothing else was played on. `first` is at which effect the first operator dies,
-/// `life` after how many each further one.
+/// Runs the recovery on `cluster`, which must be new. `first`: effect at which the first operator dies; `life`: number of effects after
+/// which each further one dies.
 ///
 /// # Errors
-/// It does not end as it should: not in time, with another estate, by other attempts, or in the eyes of the judge.
+/// The recovery does not end correctly: not in time, with another estate, with other attempts, or with violations.
 pub async fn lives(cluster: &ControlPlane, crew: &Crew<'_>, first: u64, life: u64) -> Result<Lives> {
     let admin = cluster.client(Identity::PlatformAdministrator).await?;
     three_boroughs::lay_down(cluster, true).await?;

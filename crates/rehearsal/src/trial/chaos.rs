@@ -1,4 +1,4 @@
-//! A recovery with everything in its way that a seed chooses.
+//! A recovery with faults that a seed chooses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,32 +9,32 @@ use fault_proxy::{Fault, Profile, Schedule};
 use serde::Serialize;
 
 use super::Trial;
-use super::crash::Model;
+use super::crash::ReferenceRun;
 use super::crew::Crew;
 
-/// What befell a recovery that ended as it should.
+/// Result of a recovery with faults that ended correctly.
 #[derive(Clone, Debug, Serialize)]
-pub struct Befell {
-    /// What chose.
+pub struct ChaosOutcome {
+    /// Seed of the faults.
     pub seed: u64,
-    /// How often each fault struck.
+    /// Number of occurrences of each fault.
     pub faults: BTreeMap<Fault, u64>,
-    /// How many effects were asked for.
+    /// Number of effects.
     pub effects: u64,
-    /// How often the operator ended by itself, as whoever may not lead any more has to.
+    /// Number of operators that exited by themselves, as a leader that loses its lease must.
     pub ended: usize,
-    /// From the start to the end of the recovery.
+    /// Seconds from the start to the end of the recovery.
     pub seconds: f64,
 }
 
-/// What the seed chooses beside what the proxy does by itself.
-struct Plot {
+/// Faults that the seed chooses in addition to the proxy's.
+struct FaultPlan {
     cut_off_at: u64,
     cut_off_for: Duration,
     token_runs_out_at: u64,
 }
 
-impl Plot {
+impl FaultPlan {
     fn of(seed: u64, effects: u64) -> Self {
         let mut random = crate::SplitMix::new(seed);
         // Early enough to be reached, however many effects this run needs.
@@ -47,11 +47,16 @@ impl Plot {
     }
 }
 
-/// Plays a recovery in which the seed chooses what goes wrong, from the operators' start on.
+/// Runs a recovery in which the seed chooses the faults, from the operators' start on.
 ///
 /// # Errors
-/// It does not end as the model did.
-pub async fn chaos(cluster: &ControlPlane, crew: &Crew<'_>, seed: u64, model: &Model) -> Result<Befell> {
+/// It does not end as the reference run did.
+pub async fn chaos(
+    cluster: &ControlPlane,
+    crew: &Crew<'_>,
+    seed: u64,
+    model: &ReferenceRun,
+) -> Result<ChaosOutcome> {
     let name = format!("chaos-{seed}");
     let trial = Trial::lay_down(cluster, &name).await?;
     for replica in 0..crew.size() {
@@ -64,10 +69,10 @@ pub async fn chaos(cluster: &ControlPlane, crew: &Crew<'_>, seed: u64, model: &M
         crew.proxy(replica).follow(Schedule { seed: seed.wrapping_add(replica as u64), profile });
     }
     let began = std::time::Instant::now();
-    let plot = Plot::of(seed, model.effects);
+    let plan = FaultPlan::of(seed, model.effects);
     let play = async {
         trial.begin().await?;
-        let windows = (0..crew.size()).map(|replica| windows(crew, replica, &plot));
+        let windows = (0..crew.size()).map(|replica| windows(crew, replica, &plan));
         let (recovered, _) = tokio::join!(trial.recovered(), async {
             // Who stands by has no effects, and meets with nothing.
             futures::future::select_all(windows.map(Box::pin)).await
@@ -81,25 +86,26 @@ pub async fn chaos(cluster: &ControlPlane, crew: &Crew<'_>, seed: u64, model: &M
     let effects = (0..crew.size()).map(|replica| crew.proxy(replica).effects()).sum();
     (0..crew.size()).for_each(|replica| crew.proxy(replica).heal());
     let outcome = trial.end().await.with_context(|| format!("seed {seed}"))?;
-    let differences = model.history.clone().essence().differences(&outcome.history.essence());
+    let differences =
+        model.history.clone().without_fault_effects().differences(&outcome.history.without_fault_effects());
     ensure!(differences.is_empty(), "seed {seed}: {}", differences.join("; "));
     trial.clear().await?;
     let mut faults = counts(crew);
     for (fault, count) in &mut faults {
         *count -= before.get(fault).copied().unwrap_or_default();
     }
-    Ok(Befell { seed, faults, effects, ended: crew.ended() - ended, seconds })
+    Ok(ChaosOutcome { seed, faults, effects, ended: crew.ended() - ended, seconds })
 }
 
-/// Cuts the replica off for a while, and lets its token run out, when it has come that far.
-async fn windows(crew: &Crew<'_>, replica: usize, plot: &Plot) {
+/// Partitions the replica for some time and expires its token, each at an effect.
+async fn windows(crew: &Crew<'_>, replica: usize, plan: &FaultPlan) {
     let proxy = crew.proxy(replica);
     let cut_off = async {
-        proxy.effects_reach(plot.cut_off_at).await;
-        proxy.partition_for(plot.cut_off_for).await;
+        proxy.effects_reach(plan.cut_off_at).await;
+        proxy.partition_for(plan.cut_off_for).await;
     };
     let token = async {
-        proxy.effects_reach(plot.token_runs_out_at).await;
+        proxy.effects_reach(plan.token_runs_out_at).await;
         proxy.refuse_tokens(true);
         // As long as that, and not before it was noticed: an operator that waits for its lease asks for little.
         tokio::join!(tokio::time::sleep(Duration::from_secs(1)), proxy.strikes(Fault::Unauthorized));

@@ -1,5 +1,5 @@
-//! Wall clocks that are wrong, and clocks that are set in the midst of a recovery. What the operator sees of time is changed by libfaketime,
-//! and only the wall clock is: how long something takes stays true.
+//! Wrong wall clocks, and clocks that are set during a recovery. libfaketime changes the operator's wall clock only; durations stay
+//! correct.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use control_plane::ControlPlane;
 
 use super::Trial;
-use super::crash::{Model, never_stop};
+use super::crash::{ReferenceRun, never_stop};
 use super::crew::Crew;
 
-/// Where Debian and its kin keep the library, for any architecture.
+/// Folder of libraries on Debian and its derivatives, for any architecture.
 const LIBRARIES: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 
@@ -24,7 +24,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// A clock that is right so far, kept in a file. `None` where libfaketime is not installed.
+    /// Returns a clock that is correct so far, kept in a file. `None`: libfaketime is not installed.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -37,7 +37,7 @@ impl WallClock {
         Ok(Some(clock))
     }
 
-    /// Sets it to so many seconds from the right time.
+    /// Sets the clock to this many seconds from the correct time.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -48,7 +48,7 @@ impl WallClock {
         Ok(fs::rename(next, &self.file)?)
     }
 
-    /// What a process is to be started with to go by it.
+    /// Returns the environment of a process that uses the clock.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = |path: &Path| path.display().to_string();
@@ -63,16 +63,16 @@ impl WallClock {
     }
 }
 
-/// Plays a recovery in which the operators' wall clock is set to so many seconds from the right time at these effects.
+/// Runs a recovery in which the operators' wall clock is set by this many seconds at these effects.
 ///
 /// # Errors
-/// It does not end as the model did, or no operator began anew when the clock was set.
+/// It does not end as the reference run did, or no operator restarted when the clock was set.
 pub async fn reset(
     cluster: &ControlPlane,
     crew: &Crew<'_>,
     name: &str,
     (clock, sets): (&WallClock, &[(u64, i64)]),
-    model: &Model,
+    model: &ReferenceRun,
 ) -> Result<()> {
     let trial = Trial::lay_down(cluster, name).await?;
     never_stop(crew);

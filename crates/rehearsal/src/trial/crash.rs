@@ -1,4 +1,4 @@
-//! The operator dies at a given one of its effects, and another goes on.
+//! The operator dies at a given effect, and another continues.
 
 use anyhow::{Context, Result, ensure};
 use control_plane::ControlPlane;
@@ -8,30 +8,30 @@ use serde::Serialize;
 use super::crew::Crew;
 use super::{History, Trial};
 
-/// A moment to die at.
+/// A point at which the operator dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Point {
-    /// At which effect, counted from 1.
+    /// Number of the effect, counted from 1.
     pub effect: u64,
-    /// On which side of it.
+    /// Side of the effect.
     pub moment: Moment,
 }
 
-/// What a recovery without any fault is like.
+/// A recovery without faults, for reference.
 #[derive(Clone, Debug)]
-pub struct Model {
-    /// What happens to what.
+pub struct ReferenceRun {
+    /// History of each object.
     pub history: History,
-    /// How many effects it takes.
+    /// Number of effects.
     pub effects: u64,
 }
 
-/// Plays a recovery in which nothing goes wrong, twice: the first time operators may still be putting things in place of their
-/// own, and what differs between the two is nothing to compare others with.
+/// Runs a recovery without faults twice. In the first one operators may still write objects of their own; what differs between the two is
+/// not compared with other runs.
 ///
 /// # Errors
-/// It does not end as it should, or not twice in the same way.
-pub async fn model(cluster: &ControlPlane, crew: &Crew<'_>) -> Result<Model> {
+/// A recovery does not end correctly, or the two differ.
+pub async fn reference_run(cluster: &ControlPlane, crew: &Crew<'_>) -> Result<ReferenceRun> {
     let first = calm(cluster, crew, "calm-1").await?;
     let second = calm(cluster, crew, "calm-2").await?;
     let differences = first.history.differences(&second.history);
@@ -39,7 +39,7 @@ pub async fn model(cluster: &ControlPlane, crew: &Crew<'_>) -> Result<Model> {
     Ok(second)
 }
 
-async fn calm(cluster: &ControlPlane, crew: &Crew<'_>, name: &str) -> Result<Model> {
+async fn calm(cluster: &ControlPlane, crew: &Crew<'_>, name: &str) -> Result<ReferenceRun> {
     let trial = Trial::lay_down(cluster, name).await?;
     never_stop(crew);
     let play = async {
@@ -50,24 +50,24 @@ async fn calm(cluster: &ControlPlane, crew: &Crew<'_>, name: &str) -> Result<Mod
     let effects = (0..crew.size()).map(|replica| crew.proxy(replica).effects()).sum();
     let history = trial.end().await?.history;
     trial.clear().await?;
-    Ok(Model { history, effects })
+    Ok(ReferenceRun { history, effects })
 }
 
-/// Counts effects anew.
+/// Counts effects from the start and never halts.
 pub(super) fn never_stop(crew: &Crew<'_>) {
     (0..crew.size()).for_each(|replica| crew.proxy(replica).stop_at(u64::MAX, Moment::Unsent));
 }
 
-/// Plays a recovery whose leader dies at that point. Returns whether it came to that before everything was done.
+/// Runs a recovery whose leader dies at that point. Returns whether the point was reached before the end.
 ///
 /// # Errors
-/// It does not end as the model did.
+/// It does not end as the reference run did.
 pub async fn crash(
     cluster: &ControlPlane,
     crew: &Crew<'_>,
     name: &str,
     point: Point,
-    model: &Model,
+    model: &ReferenceRun,
 ) -> Result<bool> {
     let trial = Trial::lay_down(cluster, name).await?;
     (0..crew.size()).for_each(|replica| crew.proxy(replica).stop_at(point.effect, point.moment));

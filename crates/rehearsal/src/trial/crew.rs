@@ -1,4 +1,4 @@
-//! Operators behind fault proxies, looked after as a kubelet would: who ends is started again.
+//! Operators behind fault proxies, supervised like by a kubelet: one that exits is restarted.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,19 +13,19 @@ use serde_json::json;
 
 use crate::{Operator, OperatorOptions, kind};
 
-/// How often it is looked whether an operator has ended by itself.
+/// Interval at which operators are checked for having exited.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What each is called in the audit log, but for its number.
+/// Prefix of the user agents in the audit log, followed by a number.
 const AGENT: &str = "replica";
 
-/// What a process that panicked ends with.
+/// Exit code of a panic.
 const PANICKED: i32 = 101;
 
-/// How much of a log is told.
+/// Number of log lines in a message.
 const LINES: usize = 60;
 
-/// Replicas of the operator, each behind a proxy of its own.
+/// Replicas of the operator, each behind its own proxy.
 pub struct Crew<'a> {
     cluster: &'a ControlPlane,
     replicas: Vec<Replica>,
@@ -50,7 +50,7 @@ impl Replica {
 }
 
 impl<'a> Crew<'a> {
-    /// Starts so many, with nothing in their way.
+    /// Starts this many replicas without faults.
     ///
     /// # Errors
     /// A proxy or an operator cannot be started.
@@ -63,7 +63,7 @@ impl<'a> Crew<'a> {
         Self::start_with(cluster, binary, replicas, lease_seconds, |_| Vec::new()).await
     }
 
-    /// The same, each with a further environment of its own.
+    /// Starts replicas with a further environment for each.
     ///
     /// # Errors
     /// A proxy or an operator cannot be started.
@@ -95,35 +95,35 @@ impl<'a> Crew<'a> {
         Ok(crew)
     }
 
-    /// How many there are.
+    /// Returns the number of replicas.
     #[must_use]
     pub fn size(&self) -> usize {
         self.replicas.len()
     }
 
-    /// What stands between one of them and the API server.
+    /// Returns the proxy of a replica.
     #[must_use]
     pub fn proxy(&self, replica: usize) -> &Proxy {
         &self.replicas[replica].proxy
     }
 
-    /// How often one of them ended by itself.
+    /// Returns how often a replica exited by itself.
     #[must_use]
     pub fn ended(&self) -> usize {
         self.replicas.iter().map(|replica| replica.state().ended.len()).sum()
     }
 
-    /// When this one was first seen to have ended by itself since then.
+    /// Returns when this replica was first observed to have exited by itself since then.
     pub(super) fn ended_since(&self, replica: usize, since: SystemTime) -> Option<SystemTime> {
         self.replicas[replica].state().ended.iter().copied().find(|at| *at >= since)
     }
 
-    /// What it is called in the audit log.
+    /// Returns the user agent of a replica.
     pub(super) fn agent(replica: usize) -> String {
         format!("{AGENT}-{}", replica + 1)
     }
 
-    /// Returns which of them is the first to ask for so many effects.
+    /// Waits until a replica has requested this many effects, and returns it.
     pub(super) async fn effects_reach(&self, effects: u64) -> usize {
         let reach = self.replicas.iter().enumerate().map(|(number, replica)| {
             Box::pin(async move {
@@ -134,13 +134,13 @@ impl<'a> Crew<'a> {
         futures::future::select_all(reach).await.0
     }
 
-    /// SIGKILL for one of them, and nothing in its place.
+    /// Kills a replica by SIGKILL without a replacement.
     pub(super) fn kill(&self, replica: usize) -> Result<()> {
         let operator = self.replicas[replica].state().operator.take();
         operator.map_or(Ok(()), Operator::kill)
     }
 
-    /// The end of what they said, for whoever has to find out what went wrong.
+    /// Returns the end of the logs, to explain a failure.
     #[must_use]
     pub fn said(&self) -> String {
         let said = |replica: &Replica| {
@@ -151,24 +151,24 @@ impl<'a> Crew<'a> {
         self.replicas.iter().map(said).collect::<Vec<_>>().join("\n--\n")
     }
 
-    /// Starts one of them, with what is in its way left there.
+    /// Starts a replica with the current faults of its proxy.
     pub(super) fn run(&self, replica: usize) -> Result<()> {
         let replica = &self.replicas[replica];
         replica.state().operator = Some(Operator::start(self.cluster, &replica.options)?);
         Ok(())
     }
 
-    /// SIGKILL for one of them, and then another in its place, with nothing in its way.
+    /// Kills a replica by SIGKILL and starts another without faults.
     ///
     /// # Errors
-    /// It cannot be killed, or the other not be started.
+    /// It cannot be killed, or the other one cannot be started.
     pub fn replace(&self, replica: usize) -> Result<()> {
         self.kill(replica)?;
         self.proxy(replica).heal();
         self.run(replica)
     }
 
-    /// Gives the lease back in place of a leader that is known to be dead, so that nobody waits until it runs out.
+    /// Releases the lease of a dead leader, so that nobody waits for its expiry.
     pub(super) async fn free_lease(&self, admin: &Client) -> Result<()> {
         let leases = kind(admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));
         let free = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
@@ -176,10 +176,10 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Starts whoever ends by itself, for as long as it is polled. Returns only with an error.
+    /// Restarts replicas that exit, while it is polled. Returns only with an error.
     ///
     /// # Errors
-    /// One cannot be started, or crashed: a kubelet would start that again, too, and hide it.
+    /// One cannot be started, or has panicked: a kubelet would restart it and hide that.
     pub async fn look_after(&self) -> Result<std::convert::Infallible> {
         loop {
             for number in 0..self.replicas.len() {
@@ -202,10 +202,10 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Waits for something while they are looked after.
+    /// Waits for a future while the replicas are supervised.
     ///
     /// # Errors
-    /// What is waited for does not come, or an operator cannot be started.
+    /// The future fails, or a replica cannot be started.
     pub async fn meanwhile<T>(&self, wait: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = wait => done,
@@ -213,7 +213,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Returns which of them comes to rest at its moment.
+    /// Waits until a replica halts, and returns it.
     pub async fn stopped(&self) -> usize {
         let stops = self.replicas.iter().enumerate().map(|(number, replica)| {
             Box::pin(async move {

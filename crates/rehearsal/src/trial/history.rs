@@ -1,5 +1,5 @@
-//! What happened to each thing in the course of a recovery, by the API server's audit log: what can be compared between two
-//! recoveries, however long anything took and however often somebody tried in vain.
+//! History of each object in a recovery, from the audit log: what two recoveries must have in common, whatever their timing and failed
+//! attempts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// The states that each thing went through, one after the other, and how often it was made and deleted. Names are without the
-/// trial's own.
+/// States of each object in order, and how often each was created and deleted. Names are without the trial's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     states: BTreeMap<String, Vec<Value>>,
@@ -23,7 +22,7 @@ struct Write {
 }
 
 impl History {
-    /// Reads it out of a part of an audit log.
+    /// Parses a part of an audit log.
     pub(crate) fn read(log: &[u8], trial: &str) -> Result<Self> {
         let (mut writes, mut counts) = (Vec::new(), BTreeMap::new());
         for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -81,16 +80,16 @@ impl History {
         Ok(Self { states, counts })
     }
 
-    /// The states that one thing went through.
+    /// Returns the states of one object.
     #[must_use]
     pub fn states(&self, what: &str) -> &[Value] {
         self.states.get(what).map_or(&[], Vec::as_slice)
     }
 
-    /// What no fault on the way may change. A dependency that is silent for a moment has its dependents ask for less, and have
-    /// their network closed, until it speaks again. Of an isolation that could not be gone on with it is said how far it came.
+    /// Reduces the history to what no fault may change. If a dependency does not answer for a moment, its dependents request less and
+    /// their network is closed until it answers. An isolation that could not proceed reports how far it came.
     #[must_use]
-    pub fn essence(mut self) -> Self {
+    pub fn without_fault_effects(mut self) -> Self {
         self.states.retain(|what, _| !what.ends_with(" asks for"));
         for (what, states) in &mut self.states {
             let on_the_way = states.iter().position(|state| state == "Contained");
@@ -104,7 +103,7 @@ impl History {
         self
     }
 
-    /// Where another one differs, in words.
+    /// Returns the differences to another history, as messages.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let text = |states: Option<&Vec<Value>>| {
@@ -134,10 +133,10 @@ impl fmt::Display for History {
     }
 }
 
-/// Of what it matters how often it is made and deleted.
+/// Resources whose creations and deletions are counted.
 const COUNTED: [&str; 2] = ["serviceaccounts", "networkpolicies"];
 
-/// What is remembered of an object of that resource.
+/// Returns the recorded states of an object.
 fn states(resource: &str, object: &Value) -> impl Iterator<Item = (&'static str, Value)> {
     let at = |field: &str| object.pointer(field).cloned().unwrap_or_default();
     let is = |type_: &str| json!(crate::condition(object, type_) == "True");

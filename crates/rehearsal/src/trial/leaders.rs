@@ -1,5 +1,5 @@
-//! The leader is lost in the midst of a recovery, and another replica goes on. Who led when, and who wrote, is told by the API
-//! server's audit log: the proxy of each replica gives its requests a user agent of their own.
+//! The leader is lost during a recovery, and another replica takes over. The audit log shows who was the leader and who wrote: the proxy
+//! of each replica has its own user agent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -11,53 +11,53 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Trial;
-use super::crash::{Model, never_stop};
+use super::crash::{ReferenceRun, never_stop};
 use super::crew::Crew;
 use crate::text;
 
 const OPERATOR: &str = "system:serviceaccount:resurgam-system:resurgam";
 
-/// What becomes of the leader.
+/// How the leader is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Lost {
-    /// SIGKILL.
+    /// It is killed by SIGKILL.
     Killed,
-    /// It lives, and the API server and it hear nothing of each other.
+    /// It is partitioned from the API server.
     CutOff,
 }
 
-/// A leader that was lost, and who came after it. All times are of the audit log, but for `ended_before`.
+/// A lost leader and its successor. Times are from the audit log, except `ended_before`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Succession {
-    /// What became of the leader.
+    /// How the leader was lost.
     pub lost: Lost,
-    /// From its last request until another one held the lease, in seconds.
+    /// Seconds from its last request until another replica held the lease.
     pub taken_after: f64,
-    /// The same, until the other one's first effect.
+    /// Seconds from its last request until the successor's first effect.
     pub acts_after: f64,
-    /// How long before that the leader that was cut off had ended by itself, in seconds.
+    /// Seconds by which the partitioned leader exited before the successor held the lease.
     pub ended_before: Option<f64>,
 }
 
-/// A recovery that ended as it should although its leader was lost.
+/// Result of a recovery that ended correctly although its leader was lost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Takeover {
-    /// Who came after it.
+    /// The succession.
     pub succession: Succession,
-    /// How many writes of operators were looked at: each was by whoever held the lease.
+    /// Number of operator writes that were checked: each was made by the leader.
     pub writes: usize,
 }
 
-/// Plays a recovery whose leader is lost once it has asked for so many effects.
+/// Runs a recovery whose leader is lost after this many effects.
 ///
 /// # Errors
-/// It does not end as the model did, somebody wrote who did not lead, or a leader that was cut off did not end in time.
+/// It does not end as the reference run did, a replica wrote without being the leader, or a partitioned leader did not exit in time.
 pub async fn takeover(
     cluster: &ControlPlane,
     crew: &Crew<'_>,
     name: &str,
     (lost, effect): (Lost, u64),
-    model: &Model,
+    model: &ReferenceRun,
 ) -> Result<Takeover> {
     let trial = Trial::lay_down(cluster, name).await?;
     never_stop(crew);
@@ -81,7 +81,7 @@ pub async fn takeover(
     let outcome = trial.end().await.with_context(what)?;
     let differences = model.history.differences(&outcome.history);
     ensure!(differences.is_empty(), "{}: {}", what(), differences.join("; "));
-    let story = Story::read(&trial.log()?)?;
+    let story = LeaseHistory::read(&trial.log()?)?;
     crew.replace(leader)?;
     trial.clear().await?;
 
@@ -91,31 +91,31 @@ pub async fn takeover(
     Ok(Takeover { succession, writes: story.writes.len() })
 }
 
-/// The lease, as a write left it.
-struct Reign {
+/// Holder of the lease after a write of it.
+struct LeaderTerm {
     revision: u64,
     at: Timestamp,
-    /// Whoever holds it, by its user agent; nobody, if it was given back or taken away.
+    /// User agent of the holder. `None`: the lease was released or deleted.
     agent: Option<String>,
 }
 
 struct Write {
-    /// Of what it left, if that was answered and it is what made it so.
+    /// resourceVersion after the write, if there was an answer and the write caused it.
     revision: Option<u64>,
     at: Timestamp,
     agent: String,
     what: String,
 }
 
-/// Who held the lease, and who wrote.
+/// Terms of the leaders, and all writes.
 #[derive(Default)]
-pub(super) struct Story {
-    reigns: Vec<Reign>,
+pub(super) struct LeaseHistory {
+    reigns: Vec<LeaderTerm>,
     writes: Vec<Write>,
     heard: HashMap<String, Vec<Timestamp>>,
 }
 
-impl Story {
+impl LeaseHistory {
     pub(super) fn read(log: &[u8]) -> Result<Self> {
         let mut story = Self::default();
         // Holders have names of their own, and are known by who first wrote as one.
@@ -144,7 +144,7 @@ impl Story {
                     let holder =
                         (!holder.is_empty()).then(|| known.entry(holder.to_owned()).or_insert(agent).clone());
                     let revision = revision.context("a lease without a version")?;
-                    story.reigns.push(Reign { revision, at, agent: holder });
+                    story.reigns.push(LeaderTerm { revision, at, agent: holder });
                 }
                 "subjectaccessreviews" | "selfsubjectaccessreviews" | "events" => {}
                 resource => {
@@ -165,12 +165,12 @@ impl Story {
         Ok(story)
     }
 
-    /// How many writes of operators there are.
+    /// Returns the number of operator writes.
     pub(super) fn writes(&self) -> usize {
         self.writes.len()
     }
 
-    /// Who came after a leader that was lost at that time, and, if it was cut off, ended then.
+    /// Returns the successor of a leader that was lost at that time and, if it was partitioned, exited then.
     pub(super) fn succession(
         &self,
         lost: Lost,
@@ -180,7 +180,7 @@ impl Story {
     ) -> Result<Succession> {
         let lost_at = Timestamp::try_from(at)?;
         let what = || format!("{leader}, {lost:?} at {lost_at}");
-        let another = |reign: &&Reign| reign.agent.as_deref().is_some_and(|agent| agent != leader);
+        let another = |reign: &&LeaderTerm| reign.agent.as_deref().is_some_and(|agent| agent != leader);
         let taken = self.reigns.iter().filter(another).find(|reign| reign.at > lost_at);
         let taken = taken.with_context(|| format!("{}: nobody took over", what()))?;
         // What it had asked for may be logged after it was lost; but not after another leads.
@@ -209,10 +209,10 @@ impl Story {
         Ok(Succession { lost, taken_after: after(taken.at), acts_after: after(acts.at), ended_before })
     }
 
-    /// Writes of whoever did not hold the lease. What one store's versions cannot tell, as of a deletion, its times do.
+    /// Returns writes by a replica without the lease. Where resourceVersions cannot order them, as for deletions, times do.
     pub(super) fn intruders(&self) -> Vec<String> {
         let wrong = |write: &&Write| {
-            let earlier = |reign: &&Reign| match write.revision {
+            let earlier = |reign: &&LeaderTerm| match write.revision {
                 Some(revision) => reign.revision < revision,
                 None => reign.at < write.at,
             };
@@ -258,7 +258,7 @@ mod tests {
 
     fn intruders(events: &[Value]) -> Vec<String> {
         let log: String = events.iter().map(|event| format!("{event}\n")).collect();
-        Story::read(log.as_bytes()).unwrap().intruders()
+        LeaseHistory::read(log.as_bytes()).unwrap().intruders()
     }
 
     #[test]

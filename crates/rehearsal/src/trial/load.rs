@@ -1,4 +1,4 @@
-//! The leader is lost again and again, for as long as is wanted, while recoveries go on side by side.
+//! Leaders are lost repeatedly while recoveries run in parallel.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,30 +7,30 @@ use control_plane::ControlPlane;
 use serde::Serialize;
 
 use super::Trial;
-use super::crash::{Model, never_stop};
+use super::crash::{ReferenceRun, never_stop};
 use super::crew::Crew;
-use super::leaders::{Lost, Story, Succession};
+use super::leaders::{LeaseHistory, Lost, Succession};
 
-/// How many recoveries go on at a time.
+/// Number of recoveries at a time.
 const AT_ONCE: usize = 3;
-/// Longer than the other replica needs to take the lease and to act, on a busy machine.
+/// Time limit for the other replica to take the lease and act, on a busy machine.
 const TAKES_OVER: Duration = Duration::from_secs(60);
-/// Longer than a recovery takes whose leader is lost all the time.
+/// Time limit of a recovery whose leader is lost repeatedly.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What came of it: every recovery ended as it should, and nobody wrote who did not lead.
+/// Result: every recovery ended correctly, and only leaders wrote.
 #[derive(Clone, Debug, Serialize)]
 pub struct Load {
-    /// How many recoveries were played.
+    /// Number of recoveries.
     pub recoveries: usize,
-    /// Each leader that was lost, and who came after it.
+    /// Each lost leader with its successor.
     pub losses: Vec<Succession>,
-    /// How many writes of operators were looked at.
+    /// Number of operator writes that were checked.
     pub writes: usize,
 }
 
 impl Load {
-    /// The shortest, the median and the longest time, in seconds, from a leader's last request until another held the lease.
+    /// Returns the minimum, median and maximum of the seconds from a leader's last request until another held the lease.
     #[must_use]
     pub fn taken_after(&self) -> Option<(f64, f64, f64)> {
         let mut all: Vec<f64> = self.losses.iter().map(|loss| loss.taken_after).collect();
@@ -39,15 +39,16 @@ impl Load {
     }
 }
 
-/// Plays recoveries and loses leaders, killed and cut off in turn, until that time is over and what has begun has ended.
+/// Runs recoveries and loses leaders, killed and partitioned in turn, until that time has passed and running recoveries have ended.
 ///
 /// # Errors
-/// One does not end as the model did, nobody took over, somebody wrote who did not lead, or a leader that was cut off did not end in time.
+/// A recovery does not end as the reference run did, no replica took over, a replica wrote without being the leader, or a partitioned
+/// leader did not exit in time.
 pub async fn under_load(
     cluster: &ControlPlane,
     crew: &Crew<'_>,
     (seed, time): (u64, Duration),
-    model: &Model,
+    model: &ReferenceRun,
 ) -> Result<Load> {
     ensure!(crew.size() == 2, "one leads, and one stands by");
     let log_from = std::fs::metadata(cluster.audit_log())?.len();
@@ -86,7 +87,11 @@ pub async fn under_load(
             trial.begin().await?;
             trial.recovered_within(DEADLINE).await?;
             let outcome = trial.end().await?;
-            let differences = model.history.clone().essence().differences(&outcome.history.essence());
+            let differences = model
+                .history
+                .clone()
+                .without_fault_effects()
+                .differences(&outcome.history.without_fault_effects());
             ensure!(differences.is_empty(), "{name}: {}", differences.join("; "));
             trial.clear().await?;
             played += 1;
@@ -102,7 +107,7 @@ pub async fn under_load(
     let recoveries = crew.meanwhile(play).await.with_context(|| format!("seed {seed}: {}", crew.said()))?;
     (0..crew.size()).for_each(|replica| crew.proxy(replica).heal());
 
-    let story = Story::read(&super::log_since(cluster.audit_log(), log_from)?)?;
+    let story = LeaseHistory::read(&super::log_since(cluster.audit_log(), log_from)?)?;
     let intruders = story.intruders();
     ensure!(intruders.is_empty(), "seed {seed}: {}", intruders.join("; "));
     let losses = lost.into_iter().map(|(how, leader, at)| {

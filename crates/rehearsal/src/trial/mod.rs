@@ -1,5 +1,5 @@
-//! A small recovery, again and again on one control plane, with everything that can go wrong on the way: names of its own for
-//! each, so that each begins from the start, and is judged by its own part of the audit log.
+//! A small recovery that is run repeatedly on one control plane with all kinds of faults. Each run has its own names, so that it starts
+//! from scratch and is judged by its own part of the audit log.
 
 pub mod boroughs;
 pub mod chaos;
@@ -29,15 +29,15 @@ use crate::{apply, condition, documents, eventually, kind, object, smallest};
 pub use history::History;
 
 const KINDS: &str = "resurgam.dev/v1alpha1";
-/// Longer than a recovery takes with everything that befalls it, on a busy machine.
+/// Time limit of a recovery with faults, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// One recovery: a database, and what needs it.
+/// One recovery: of a database and its dependent.
 pub struct Trial<'a> {
     cluster: &'a ControlPlane,
     admin: Client,
     name: String,
-    /// What begins it: Quarantines, Incident and plan.
+    /// Manifests that start it: Quarantines, Incident and plan.
     begins: Vec<Value>,
     text: String,
     namespaces: [String; 2],
@@ -45,20 +45,20 @@ pub struct Trial<'a> {
     log_from: u64,
 }
 
-/// What came of a trial that ended as it should.
+/// Result of a trial that ended correctly.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What happened to what, in order.
+    /// History of each object.
     pub history: History,
-    /// What the judge has to say.
+    /// Report of the judge.
     pub report: judge::Report,
 }
 
 impl<'a> Trial<'a> {
-    /// Lays the estate down, and waits until it runs. `name` must be new.
+    /// Deploys the estate, and waits until it runs. `name` must be new.
     ///
     /// # Errors
-    /// The API server refused something, or the estate does not come up.
+    /// The API server denied something, or the estate does not run in time.
     pub async fn lay_down(cluster: &'a ControlPlane, name: &str) -> Result<Self> {
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         let log_from = std::fs::metadata(cluster.audit_log())?.len();
@@ -89,22 +89,22 @@ impl<'a> Trial<'a> {
         apply(&self.admin, "platform", &self.begins).await
     }
 
-    /// What begins it, for whoever applies it in another way.
+    /// Returns the manifests that start it, for callers that apply them differently.
     #[must_use]
     pub fn begins(&self) -> &[Value] {
         &self.begins
     }
 
-    /// The namespaces of the database and of what needs it.
+    /// Returns the namespaces of the database and its dependent.
     #[must_use]
     pub fn namespaces(&self) -> &[String; 2] {
         &self.namespaces
     }
 
-    /// Waits until one of its Quarantines is as wanted.
+    /// Waits until one of its Quarantines satisfies a predicate.
     ///
     /// # Errors
-    /// It does not come to be so in time.
+    /// It does not in time.
     pub async fn quarantine(
         &self,
         namespace: &str,
@@ -115,28 +115,28 @@ impl<'a> Trial<'a> {
         eventually(&quarantines, namespace, &format!("Quarantine {namespace} {what}"), DEADLINE, is).await
     }
 
-    /// Waits until the record of one of its services is as wanted.
+    /// Waits until the ServiceRecovery of one of its services satisfies a predicate.
     ///
     /// # Errors
-    /// It does not come to be so in time.
+    /// It does not in time.
     pub async fn service(&self, service: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         let records = kind(&self.admin, KINDS, "ServiceRecovery", Some(&self.recovery()));
         let name = format!("{}.{service}", self.name);
         eventually(&records, &name, &format!("{name} {what}"), DEADLINE, is).await
     }
 
-    /// Waits until everything is back.
+    /// Waits until everything is recovered.
     ///
     /// # Errors
-    /// It does not come back in time.
+    /// It is not in time.
     pub async fn recovered(&self) -> Result<()> {
         self.recovered_within(DEADLINE).await
     }
 
-    /// The same, for whoever has longer to wait.
+    /// Waits until everything is recovered, with another time limit.
     ///
     /// # Errors
-    /// It does not come back in time.
+    /// It is not in time.
     pub async fn recovered_within(&self, deadline: Duration) -> Result<()> {
         let plans = kind(&self.admin, KINDS, "RecoveryPlan", Some(&self.recovery()));
         let ready =
@@ -148,7 +148,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// How its services and Quarantines stand, for whoever has to find out why it does not end.
+    /// Describes its services and Quarantines, to explain a timeout.
     async fn standing(&self) -> String {
         let records = kind(&self.admin, KINDS, "ServiceRecovery", Some(&self.recovery()));
         let quarantines = kind(&self.admin, KINDS, "Quarantine", None);
@@ -165,10 +165,10 @@ impl<'a> Trial<'a> {
         told.join("\n")
     }
 
-    /// Is everything as it was, was each thing done once, and does the judge agree?
+    /// Checks that the estate is as before, that nothing was done twice, and that the judge found no violation.
     ///
     /// # Errors
-    /// Something is not as it should be, or the log cannot tell.
+    /// A check fails, or the log proves nothing.
     pub async fn end(&self) -> Result<Outcome> {
         let mut wanted = self.before.clone();
         for (what, object) in &mut wanted {
@@ -192,7 +192,7 @@ impl<'a> Trial<'a> {
         Ok(Outcome { history: History::read(&log, &self.name)?, report })
     }
 
-    /// Takes it away, as nobody needs to look at it any more.
+    /// Removes the trial's objects.
     ///
     /// # Errors
     /// The API server refused something.
@@ -217,14 +217,14 @@ impl<'a> Trial<'a> {
         format!("{}-recovery", self.name)
     }
 
-    /// The audit log since this was begun.
+    /// Returns the audit log since the trial's start.
     fn log(&self) -> Result<Vec<u8>> {
         let log = log_since(self.cluster.audit_log(), self.log_from)?;
         let lines = log.split_inclusive(|byte| *byte == b'\n').filter(|line| self.is_of(line));
         Ok(lines.flatten().copied().collect())
     }
 
-    /// Namespaces and Quarantines of other trials began before this one: they are judged with those.
+    /// Returns whether a line belongs to this trial. Namespaces and Quarantines of earlier trials are judged with those.
     fn is_of(&self, line: &[u8]) -> bool {
         let event: Value = serde_json::from_slice(line).unwrap_or_default();
         let name = crate::text(&event, "/objectRef/name");
@@ -233,7 +233,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The whole lines of a log that begin there or after it.
+/// Returns the complete lines of a log from an offset on.
 fn log_since(log: &Path, from: u64) -> Result<Vec<u8>> {
     let mut file = std::fs::File::open(log)?;
     // One more, to see whether a line begins there.
@@ -247,7 +247,7 @@ fn log_since(log: &Path, from: u64) -> Result<Vec<u8>> {
     Ok(log.split_off(start))
 }
 
-/// The smallest plan, with names of its own.
+/// Returns the smallest plan with the trial's names.
 fn named(smallest: &str, name: &str) -> Result<String> {
     let text = smallest
         .replace(

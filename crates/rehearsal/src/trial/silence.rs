@@ -1,4 +1,4 @@
-//! Minutes in which the operator and the API server hear nothing of each other.
+//! A partition of minutes between the operator and the API server.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use control_plane::ControlPlane;
 use serde::Serialize;
 
 use super::Trial;
-use super::crash::{Model, never_stop};
+use super::crash::{ReferenceRun, never_stop};
 use super::crew::Crew;
 
-/// A recovery that ended as it should.
+/// Result of a recovery that ended correctly.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Silence {
-    /// How often an operator ended by itself meanwhile: whoever may not lead any more has to.
+    /// Number of operators that exited by themselves, as a leader that loses its lease must.
     pub ended: usize,
-    /// From the end of the silence to the end of the recovery.
+    /// Time from the end of the partition to the end of the recovery.
     pub then_took: Duration,
 }
 
-/// Plays a recovery in which every operator is cut off once it has asked for so many effects, for that long.
+/// Runs a recovery in which every operator is partitioned after this many effects, for that long.
 ///
 /// # Errors
-/// It does not end as the model did.
+/// It does not end as the reference run did.
 pub async fn silence(
     cluster: &ControlPlane,
     crew: &Crew<'_>,
     name: &str,
     (effect, time): (u64, Duration),
-    model: &Model,
+    model: &ReferenceRun,
 ) -> Result<Silence> {
     let trial = Trial::lay_down(cluster, name).await?;
     never_stop(crew);
@@ -47,7 +47,8 @@ pub async fn silence(
     let ended = crew.ended() - ended;
     ensure!(ended > 0, "{}: whoever led went on", what());
     let outcome = trial.end().await.with_context(what)?;
-    let differences = model.history.clone().essence().differences(&outcome.history.essence());
+    let differences =
+        model.history.clone().without_fault_effects().differences(&outcome.history.without_fault_effects());
     ensure!(differences.is_empty(), "{}: {}", what(), differences.join("; "));
     trial.clear().await?;
     Ok(Silence { ended, then_took })

@@ -1,4 +1,4 @@
-//! Kinds, rights and operator are replaced by those of another state of this repository in the midst of a recovery, and taken back.
+//! CRDs, RBAC and operator are replaced by those of another state of this repository during a recovery, and rolled back.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use super::Trial;
 use crate::{Operator, OperatorOptions, Release, kind};
 
-/// Short: nobody else is to lead, and each operator waits for it once.
+/// Duration of the leader lease. Short, as each operator waits for its expiry once.
 const LEASE_SECONDS: u32 = 3;
-/// The lists of isolated namespaces. An earlier state knows the first alone.
+/// Names of the isolation lists. An earlier state has only the first.
 const LISTS: [&str; 2] = ["resurgam-guard", "resurgam-guard-copy"];
 
-/// One of two states of this repository.
+/// A state of this repository.
 #[derive(Clone, Copy, Debug)]
 pub enum State<'a> {
     /// That of an earlier commit.
     Earlier(&'a Release),
-    /// The one at hand, with its operator.
+    /// The current one, with the path of its operator.
     This(&'a Path),
 }
 
@@ -48,9 +48,9 @@ impl State<'_> {
         Operator::start(cluster, &OperatorOptions { lease_seconds: LEASE_SECONDS, ..within })
     }
 
-    /// Takes the place of an operator of the other state: its kinds and rights first, while that operator still runs. To go back to a
-    /// state without a list fence, the operator ends first, an administrator removes that fence, and a lead removes the list and the
-    /// texts that the earlier state does not write (docs/isolation.md). The label fences all the while.
+    /// Replaces an operator of the other state: CRDs and RBAC first, while that operator is still running. To roll back to a state
+    /// without a list fence, the operator is stopped first, an administrator removes that fence, and a lead removes the list and the keys
+    /// that the earlier state does not write (docs/isolation.md). The label fence stays in force.
     async fn replace(self, cluster: &ControlPlane, trial: &Trial<'_>, other: Operator) -> Result<Operator> {
         match self {
             Self::Earlier(release) if !release.has_list_fence() => {
@@ -63,7 +63,7 @@ impl State<'_> {
                 other.kill()?;
             }
         }
-        nobody_gets_out(cluster, &trial.namespaces()[1]).await?;
+        isolation_stays_in_force(cluster, &trial.namespaces()[1]).await?;
         self.start(cluster)
     }
 }
@@ -81,8 +81,8 @@ async fn remove_list_fence(cluster: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// Between two operators, what is isolated is so all the same.
-async fn nobody_gets_out(cluster: &ControlPlane, namespace: &str) -> Result<()> {
+/// Checks that isolation stays in force between two operators.
+async fn isolation_stays_in_force(cluster: &ControlPlane, namespace: &str) -> Result<()> {
     let tenant = cluster.client(Identity::TenantAdministrator).await?;
     let label = json!({"metadata": {"labels": {"resurgam.dev/isolation": null}}});
     let scale = json!({"spec": {"replicas": 9}});
@@ -98,11 +98,11 @@ async fn nobody_gets_out(cluster: &ControlPlane, namespace: &str) -> Result<()> 
     Ok(())
 }
 
-/// Has a recovery begun by one state, continued by the other once the database is up, and ended by the first. Each namespace is loosened
+/// Runs a recovery that one state begins, the other continues once the database is up, and the first ends. Each namespace is loosened
 /// twice: into the clean room, and out of it.
 ///
 /// # Errors
-/// The recovery does not end, or something was loosened otherwise.
+/// The recovery does not end, or something else was loosened.
 pub async fn there_and_back(
     cluster: &ControlPlane,
     name: &str,

@@ -15,7 +15,7 @@ use crate::api::{Isolation, Quarantine, SEALED_LABEL};
 use crate::clock;
 use crate::cluster_cache::{Entry, Kinds, STALE_AFTER};
 use crate::isolation::controls::{pod_security, pods};
-use crate::isolation::network::{self, Room, is_neutralised, is_ours};
+use crate::isolation::network::{self, CleanRoomAccess, is_neutralised, is_ours};
 use crate::isolation::pass::Pass;
 use crate::isolation::target::Target;
 use crate::isolation::workloads::{Inventory, Lists};
@@ -71,7 +71,10 @@ impl PassRun<'_> {
                 if !pod_security::is_enforced(&self.namespace, pass.target.privileged) {
                     return None;
                 }
-                let room = Room { reachable: pass.target.reachable.clone(), egress_exceptions: Vec::new() };
+                let room = CleanRoomAccess {
+                    reachable: pass.target.reachable.clone(),
+                    egress_exceptions: Vec::new(),
+                };
                 self.network_cached(pass, Some(&room)).await?;
             }
             Isolation::Contained => self.network_cached(pass, None).await?,
@@ -108,10 +111,10 @@ impl PassRun<'_> {
         readable(policies.within(self.name))
     }
 
-    async fn network_cached(&mut self, pass: &mut Pass, room: Option<&Room>) -> Option<()> {
+    async fn network_cached(&mut self, pass: &mut Pass, room: Option<&CleanRoomAccess>) -> Option<()> {
         let kinds = self.context.cache.kinds();
         let policies = readable(kinds.network_policies.within(self.name))?;
-        let observed = network::Observed::new(&policies, &network::wanted(self.name, room));
+        let observed = network::PolicyObservation::new(&policies, &network::wanted(self.name, room));
         if !observed.holds() {
             return None;
         }
@@ -139,7 +142,7 @@ impl PassRun<'_> {
         let seal = self.quarantine.uid().unwrap_or_default();
         let runs = inventory.rollouts.iter().any(|set| !set.is_stopped());
         let pods = readable(kinds.pods.within(self.name))?;
-        let lives = pods.iter().any(|pod| pods::is_live(pod) || pods::todo(pod).is_some());
+        let lives = pods.iter().any(|pod| pods::is_live(pod) || pods::next_action(pod).is_some());
         if runs || lives || !inventory.stops(&seal).is_empty() {
             return None;
         }

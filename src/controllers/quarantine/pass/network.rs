@@ -12,7 +12,7 @@ use super::confirm::accounts_cached;
 use crate::api::{Isolation, conditions};
 use crate::cluster_cache::STALE_AFTER;
 use crate::isolation::controls::{legacy, pod_security, pods, quota};
-use crate::isolation::network::{self, Before, NetworkError, Room, Written};
+use crate::isolation::network::{self, Before, CleanRoomAccess, NetworkError, Written};
 use crate::isolation::pass::Pass;
 use crate::isolation::{egress_exceptions, identity, other_policies};
 
@@ -36,15 +36,21 @@ impl PassRun<'_> {
         } else {
             pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
             let exceptions = pass.egress_exceptions.iter().filter_map(|exception| exception.rule.clone());
-            let room =
-                Room { reachable: pass.target.reachable.clone(), egress_exceptions: exceptions.collect() };
+            let room = CleanRoomAccess {
+                reachable: pass.target.reachable.clone(),
+                egress_exceptions: exceptions.collect(),
+            };
             self.write_network(pass, Some(&room)).await?;
         }
         Ok(None)
     }
 
     /// Writes the network policies and reads back the result.
-    async fn write_network(&mut self, pass: &mut Pass, room: Option<&Room>) -> Result<(), PassError> {
+    async fn write_network(
+        &mut self,
+        pass: &mut Pass,
+        room: Option<&CleanRoomAccess>,
+    ) -> Result<(), PassError> {
         let written = self.write_policies(room).await;
         let observed = self.observe_network(pass, room, written.as_ref().ok().cloned()).await;
         written?;
@@ -52,7 +58,10 @@ impl PassRun<'_> {
     }
 
     /// Writes the network policies.
-    pub(super) async fn write_policies(&mut self, room: Option<&Room>) -> Result<Written, NetworkError> {
+    pub(super) async fn write_policies(
+        &mut self,
+        room: Option<&CleanRoomAccess>,
+    ) -> Result<Written, NetworkError> {
         let uid = self.namespace.uid().unwrap_or_default();
         let cached = self.policies_cached();
         let (client, before) = (&self.context.client, self.fenced_before());
@@ -78,7 +87,7 @@ impl PassRun<'_> {
     pub(super) async fn observe_network(
         &mut self,
         pass: &mut Pass,
-        room: Option<&Room>,
+        room: Option<&CleanRoomAccess>,
         written: Option<Written>,
     ) -> Result<(), PassError> {
         let client = self.context.client.clone();
@@ -99,8 +108,9 @@ impl PassRun<'_> {
         }
         let on_node_network = pods::on_node_network(&client, self.name).await;
         pass.host_network_pods = on_node_network.as_ref().ok().cloned().unwrap_or_default();
-        let observed = there.map(|there| network::Observed::new(&there, &network::wanted(self.name, room)));
-        pass.in_place.network = observed.as_ref().is_ok_and(network::Observed::holds);
+        let observed =
+            there.map(|there| network::PolicyObservation::new(&there, &network::wanted(self.name, room)));
+        pass.in_place.network = observed.as_ref().is_ok_and(network::PolicyObservation::holds);
         pass.network = observed.as_ref().ok().cloned();
         self.observation.network = observed.as_ref().ok().cloned();
         observed?;

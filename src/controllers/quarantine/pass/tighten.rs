@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::super::super::metrics::Controller;
 use super::super::PassError;
-use super::{Mark, PassRun};
+use super::{PassRun, SealMark};
 use crate::api::conditions::{STALLED, find};
 use crate::api::quarantine::{CaptureMode, ControlName};
 use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
@@ -28,7 +28,7 @@ use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
 use crate::isolation::preflight::configuration_of;
 use crate::isolation::probe;
 use crate::isolation::retry::control_again_after;
-use crate::isolation::target::{self, Next};
+use crate::isolation::target::{self, NextAction};
 
 mod capture;
 
@@ -52,7 +52,7 @@ impl PassRun<'_> {
         // network.
         let was_listed = self.put_on_lists(pass).await;
         let written = {
-            let _permit = self.context.limits.acquire(Next::Network).await;
+            let _permit = self.context.limits.acquire(NextAction::Network).await;
             if !self.observation.is_fenced_off() {
                 // No list fences the namespace, so the label has to, before the network is cut.
                 self.write_label(pass).await;
@@ -65,7 +65,7 @@ impl PassRun<'_> {
         // Without label and list, workloads may have started since the last capture.
         pass.in_place.captured = (self.was_labelled || was_listed) && self.is_captured(pass.target.level);
         {
-            let _permit = self.context.limits.acquire(Next::Label).await;
+            let _permit = self.context.limits.acquire(NextAction::Label).await;
             self.write_label(pass).await;
             self.verify_fence(pass).await;
         }
@@ -75,7 +75,7 @@ impl PassRun<'_> {
         }
         let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
-            let _permit = self.context.limits.acquire(Next::Stop).await;
+            let _permit = self.context.limits.acquire(NextAction::Stop).await;
             self.stop_workloads(pass).await;
             self.end_pods(pass).await;
             self.recreate_accounts(pass).await;
@@ -126,8 +126,8 @@ impl PassRun<'_> {
     }
 
     /// Returns the mark of this sealing.
-    fn mark(&self) -> Mark {
-        Mark::of(&self.quarantine)
+    fn mark(&self) -> SealMark {
+        SealMark::of(&self.quarantine)
     }
 
     /// Reports a failed control. Raises a quota if that is the cause.

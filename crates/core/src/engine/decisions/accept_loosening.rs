@@ -1,4 +1,4 @@
-//! `AcceptLoosening`: a person accepts that the plan requires less than was last accepted. From then on it is an exception.
+//! `AcceptLoosening`: a person accepts that the plan requires less than was last accepted. It is recorded as an exception.
 
 use crate::api::conditions::shorten;
 use crate::api::{Action, Reason, Stage};
@@ -16,7 +16,7 @@ pub(super) const ROW: Row = Row {
 };
 
 fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
-    let Ratchet::Loosened { lost, records, .. } = ratchet::judge(service.plan, service.seen, service.id)
+    let Ratchet::Loosened { lost, records, .. } = ratchet::judge(service.plan, service.observed, service.id)
     else {
         return;
     };
@@ -31,10 +31,11 @@ fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObse
 }
 
 impl ServiceContext<'_> {
-    /// The plan requires less than was last accepted: nothing is loosened any further until a person has accepted just that. What is recovered stays so; who isolated it again, or which of its gates fails, comes first.
+    /// Requests a decision if the plan requires less than was last accepted. Nothing is loosened until a person accepts exactly that. A
+    /// recovered service stays recovered; renewed isolation and failed gates take precedence.
     pub(in super::super) fn is_loosened(&self, next: &mut Next) -> bool {
-        let Ratchet::Loosened { lost, before, .. } = ratchet::judge(self.plan, self.seen, self.id) else {
-            // Nothing is on record that could be compared: nothing moves.
+        let Ratchet::Loosened { lost, before, .. } = ratchet::judge(self.plan, self.observed, self.id) else {
+            // There is no readable record to compare with: nothing advances.
             return false;
         };
         if self.of.status.stage == Stage::Recovered {
@@ -52,7 +53,7 @@ impl ServiceContext<'_> {
     }
 }
 
-/// What would be lost, in one sentence that leaves room for who may accept it.
+/// Describes the loosened requirements in one sentence that leaves room for the names of those who may accept it.
 pub(in super::super) fn loosened(lost: &[String]) -> String {
     let what = crate::api::conditions::shorten(&lost.join("; "), 280);
     format!("the plan requires less than was last accepted: {what}")

@@ -1,5 +1,5 @@
-//! What a Decision does: one file and one row for each action. A Decision answers one published question, which it names by digest, and
-//! has no effect once another is asked.
+//! Effect of Decisions: one file and one row per action. A Decision answers one published question, which it names by digest, and has no
+//! effect on another.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -18,33 +18,33 @@ pub(super) use accept_loosening::loosened;
 /// All actions.
 const TABLE: [Row; 3] = [retry::ROW, override_control::ROW, accept_loosening::ROW];
 
-/// What a Decision of one action does.
+/// Effect of the Decisions of one action.
 struct Row {
     action: Action,
-    /// Whether it answers a question that is asked for this reason.
+    /// Returns whether it answers a question with this reason.
     answers: fn(Reason) -> bool,
     takes: Takes,
 }
 
 /// When an action takes effect.
 enum Takes {
-    /// On the question as it is on record, before anything else is decided: it ends the attempt.
+    /// Before anything else is decided, on the recorded question: it ends the attempt.
     OnTheRecord(fn(&ServiceObservation, Reason, &DecisionObservation, Timestamp) -> Next),
-    /// Once this look has asked the same question again: the attempt goes on.
+    /// After this pass has published the same question again: the attempt continues.
     OnTheQuestion(fn(&ServiceContext<'_>, &mut Next, &DecisionObservation)),
 }
 
-/// The actions that answer a question asked for this reason.
+/// Returns the actions that answer a question with this reason.
 pub(super) fn offered(reason: Reason) -> Vec<Action> {
     TABLE.iter().filter(|row| (row.answers)(reason)).map(|row| row.action).collect()
 }
 
-/// The Decision for an action that answers this question.
+/// Returns the Decision of an action that answers this question.
 fn fitting<'a>(of: &'a ServiceObservation, row: &Row, digest: &str) -> Option<&'a DecisionObservation> {
     of.decisions.iter().find(|decision| decision.action == row.action && decision.decided_on == digest)
 }
 
-/// Ends the attempt where a Decision on the recorded question says so.
+/// Ends the attempt if a Decision on the recorded question says so.
 pub(super) fn end_attempt(of: &ServiceObservation, now: Timestamp) -> Option<Next> {
     let question = of.status.decision.as_ref()?;
     TABLE.iter().filter(|row| question.actions.contains(&row.action)).find_map(|row| {
@@ -53,7 +53,7 @@ pub(super) fn end_attempt(of: &ServiceObservation, now: Timestamp) -> Option<Nex
     })
 }
 
-/// Goes on where a Decision answers the question that this look has asked.
+/// Continues if a Decision answers the question that this pass has published.
 pub(super) fn answer(service: &ServiceContext<'_>, next: &mut Next) {
     let Some(question) = next.status.decision.clone() else { return };
     for row in TABLE.iter().filter(|row| question.actions.contains(&row.action)) {

@@ -1,4 +1,4 @@
-//! `Override`: a person accepts that a control does not hold, in the very namespaces that were shown. From then on it is an exception.
+//! `Override`: a person accepts that a control does not hold, in exactly the namespaces shown. It is recorded as an exception.
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::AcceptedControl;
@@ -9,7 +9,7 @@ use super::super::next::Next;
 use super::super::slots::holds;
 use super::{DecisionObservation, Row, Takes};
 
-/// As many accepted controls as a status holds.
+/// Maximum number of accepted controls in a status.
 const ACCEPTED_LIMIT: usize = 32;
 
 pub(super) const ROW: Row = Row {
@@ -40,8 +40,8 @@ fn listed(lacking: &[AcceptedControl]) -> String {
 }
 
 impl ServiceContext<'_> {
-    /// A control does not hold, and nobody has accepted that in this attempt: it goes no further.
-    pub(in super::super) fn lacks_a_control(&self, next: &mut Next) -> bool {
+    /// Requests a decision if a control does not hold and is not accepted in this attempt.
+    pub(in super::super) fn has_lacking_control(&self, next: &mut Next) -> bool {
         let begins = self.of.status.stage == Stage::Isolated;
         let its_turn = self.unit.unmet.is_empty() && self.service().problems.is_empty() && !self.plan.suspend;
         if self.of.status.stage == Stage::Recovered || (begins && !its_turn) {
@@ -57,7 +57,7 @@ impl ServiceContext<'_> {
         true
     }
 
-    /// Controls that were tried and do not hold, and that nobody has accepted.
+    /// Returns the controls that were tested, do not hold, and are not accepted.
     fn lacking_controls(&self) -> Vec<AcceptedControl> {
         self.of
             .quarantines

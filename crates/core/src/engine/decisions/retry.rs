@@ -1,4 +1,4 @@
-//! `Retry`: the next attempt begins, and everything is proved afresh. Loosens nothing.
+//! `Retry`: starts the next attempt, in which everything is proved again. Loosens nothing.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -15,7 +15,7 @@ pub(super) const ROW: Row = Row {
     takes: Takes::OnTheRecord(begin),
 };
 
-/// Whoever tries again wants the service isolated: a Quarantine that is missing may be created once more.
+/// Begins the next attempt. A retry requests isolation, so that a missing Quarantine may be created once more.
 fn begin(of: &ServiceObservation, reason: Reason, decision: &DecisionObservation, now: Timestamp) -> Next {
     let message = format!("retry by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
     let mut next = next_attempt(&of.status, now, reason, &message);

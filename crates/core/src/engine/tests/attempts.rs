@@ -15,7 +15,7 @@ fn failed_before_restore() -> Story {
 }
 
 #[test]
-fn a_fitting_retry_begins_the_next_attempt_and_all_is_proved_afresh() {
+fn matching_retry_starts_an_attempt_that_proves_all_again() {
     let mut s = failed_before_restore();
     s.says("db", Phase::BeforeRestore, Verdict::Pass);
     s.retry("db");
@@ -32,7 +32,7 @@ fn a_fitting_retry_begins_the_next_attempt_and_all_is_proved_afresh() {
 }
 
 #[test]
-fn the_next_attempt_does_not_begin_with_the_blocks_of_the_one_before() {
+fn next_attempt_starts_without_the_previous_blockers() {
     let mut s = failed_before_restore();
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.retry("db");
@@ -41,7 +41,7 @@ fn the_next_attempt_does_not_begin_with_the_blocks_of_the_one_before() {
 }
 
 #[test]
-fn a_retry_of_what_still_fails_asks_again_and_uses_up_its_decision() {
+fn retry_that_fails_again_needs_another_decision() {
     let mut s = failed_before_restore();
     let first = s.status("db").decision.clone().unwrap().digest;
     s.retry("db");
@@ -62,7 +62,7 @@ fn a_decision_on_something_else_has_no_effect() {
 }
 
 #[test]
-fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
+fn failed_step_needs_a_decision_and_its_retry_seals_again() {
     let mut s = story("- {name: db}");
     s.steps_end("db", StepProgress::Failed("recovery may not patch deployments/scale in db".to_owned()));
     s.run(60);
@@ -86,7 +86,7 @@ fn a_failed_step_needs_a_decision_and_its_retry_seals_again_first() {
 }
 
 #[test]
-fn a_step_that_may_work_later_is_tried_again_then_and_not_before() {
+fn step_is_retried_at_its_retry_time_and_not_earlier() {
     let mut s = story("- {name: db}");
     let at = s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(40)).unwrap();
     s.steps_end("db", StepProgress::Retry { message: "deployment db is not there yet".to_owned(), at });
@@ -109,7 +109,7 @@ fn made_anew(s: &mut Story, service: &str) {
 }
 
 #[test]
-fn a_plan_made_anew_continues_with_the_next_attempt_and_no_isolation_changes() {
+fn recreated_plan_starts_the_next_attempt_at_the_same_isolation() {
     let mut s = story("- {name: db}");
     s.run(4);
     assert_eq!((s.stage("db"), s.isolation("db")), (Stage::Restoring, Isolation::CleanRoom));
@@ -123,7 +123,7 @@ fn a_plan_made_anew_continues_with_the_next_attempt_and_no_isolation_changes() {
 }
 
 #[test]
-fn a_plan_made_anew_begins_an_attempt_of_what_still_waits_too() {
+fn recreated_plan_starts_an_attempt_of_waiting_services_too() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(30);
@@ -134,7 +134,7 @@ fn a_plan_made_anew_begins_an_attempt_of_what_still_waits_too() {
 }
 
 #[test]
-fn each_plan_made_anew_begins_an_attempt_though_the_one_before_was_begun_by_another() {
+fn every_recreated_plan_begins_its_own_attempt() {
     let mut s = story("- {name: db}");
     s.run(4);
     for attempt in [2, 3] {
@@ -147,7 +147,7 @@ fn each_plan_made_anew_begins_an_attempt_though_the_one_before_was_begun_by_anot
 }
 
 #[test]
-fn an_adoption_that_is_refused_again_and_again_begins_one_attempt() {
+fn adoption_that_is_denied_repeatedly_begins_one_attempt() {
     let mut s = story("- {name: db}");
     s.run(4);
     made_anew(&mut s, "db");
@@ -165,7 +165,7 @@ fn an_adoption_that_is_refused_again_and_again_begins_one_attempt() {
 }
 
 #[test]
-fn a_plan_made_anew_leaves_what_is_recovered_as_it_is() {
+fn recreated_plan_leaves_recovered_services_unchanged() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(60);
     made_anew(&mut s, "db");
@@ -190,7 +190,7 @@ fn history_is_bounded() {
 
 /// Unknown never seals anything: an open namespace of which this plan knows nothing is sealed only when somebody says so.
 #[test]
-fn what_is_open_already_is_not_stopped_before_somebody_decides() {
+fn open_service_is_not_stopped_without_a_decision() {
     let mut s = story("- {name: db}");
     s.quarantine("db").isolation = Some(Isolation::Open);
     s.run(600);

@@ -40,7 +40,7 @@ fn each_service_is_counted_as_what_it_is() {
 }
 
 #[test]
-fn it_is_stalled_once_nothing_runs_any_more_and_says_what_is_asked() {
+fn plan_is_stalled_once_nothing_runs_and_names_the_decision() {
     let mut s = all_kinds();
     assert_eq!(s.plan_condition(READY), ("False", "NeedsDecision"));
     assert!(message(&s, READY).starts_with("2 services need a decision: e ("), "{}", message(&s, READY));
@@ -60,7 +60,7 @@ fn it_is_stalled_once_nothing_runs_any_more_and_says_what_is_asked() {
 }
 
 #[test]
-fn whom_people_have_to_look_at_is_told_in_the_order_of_what_that_holds_up() {
+fn root_blockers_are_ordered_by_the_services_they_hold_up() {
     let s = all_kinds();
     let told: Vec<_> =
         s.world.status.blocked_by.iter().map(|b| (b.name.as_str(), b.reason.as_str(), b.holds)).collect();
@@ -69,7 +69,7 @@ fn whom_people_have_to_look_at_is_told_in_the_order_of_what_that_holds_up() {
 }
 
 #[test]
-fn a_plan_begins_with_its_first_claim_and_ends_with_its_last_service() {
+fn plan_starts_with_its_first_claim_and_ends_with_last_service() {
     let mut s = story("- {name: a}\n- {name: b, dependsOn: [a]}");
     s.run(120);
     let claimed = s.status("a").claimed_at.clone().unwrap();
@@ -90,7 +90,7 @@ fn a_plan_begins_with_its_first_claim_and_ends_with_its_last_service() {
 }
 
 #[test]
-fn a_condition_that_says_the_same_keeps_its_time_and_another_does_not() {
+fn transition_time_changes_only_with_the_status() {
     let mut before = all_kinds().world.status.clone();
     for condition in &mut before.conditions {
         condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);

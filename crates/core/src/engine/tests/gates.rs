@@ -29,7 +29,7 @@ fn a_gate_that_does_not_pass_holds_the_service_before_its_door() {
 }
 
 #[test]
-fn a_gate_that_fails_past_its_limit_needs_a_decision_that_stays_when_it_passes_again() {
+fn gate_failed_past_its_limit_needs_a_decision_even_if_passing() {
     let mut s = story("- {name: db, owner: dba@example.org}");
     s.says("db", Phase::BeforeRestore, Verdict::Fail);
     s.run(15);
@@ -52,7 +52,7 @@ fn a_gate_that_fails_past_its_limit_needs_a_decision_that_stays_when_it_passes_a
 }
 
 #[test]
-fn a_gate_that_fails_below_its_limit_needs_nobody() {
+fn gate_that_fails_below_its_limit_needs_no_decision() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRestore, Verdict::Fail);
     s.run(15);
@@ -62,7 +62,7 @@ fn a_gate_that_fails_below_its_limit_needs_nobody() {
 }
 
 #[test]
-fn unknown_past_its_deadline_asks_for_a_person_and_ends_by_itself() {
+fn overdue_unknown_needs_a_person_and_clears_by_itself() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.run(890);
@@ -75,7 +75,7 @@ fn unknown_past_its_deadline_asks_for_a_person_and_ends_by_itself() {
 }
 
 #[test]
-fn whoever_waits_for_a_person_gives_the_slot_back() {
+fn service_that_waits_for_a_person_gives_its_slot_back() {
     for (verdict, reason) in [(Verdict::Fail, "GateFailed"), (Verdict::Unknown, "GateUnknown")] {
         let top = "incidentRef: {name: nov}\nmaxParallel: 1";
         let mut s = Story::of(plan_with(top, "- {name: first, tier: 0}\n- {name: second, tier: 1}"));
@@ -112,7 +112,7 @@ fn a_service_without_gates_never_starts() {
 }
 
 #[test]
-fn a_gate_that_passed_before_and_does_not_now_keeps_a_sealed_service_sealed() {
+fn gate_that_no_longer_passes_keeps_the_service_sealed() {
     for verdict in [Verdict::Unknown, Verdict::Fail] {
         let gates = "{beforeRestore: [{name: quick, workloads: {}, interval: 100ms}]}";
         let mut s = story(&format!("- {{name: db, gates: {gates}}}"));

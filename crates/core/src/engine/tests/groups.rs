@@ -76,7 +76,7 @@ fn no_member_is_claimed_while_another_cannot_be() {
 }
 
 #[test]
-fn a_group_waits_for_what_any_member_waits_for_and_takes_one_slot() {
+fn group_waits_for_all_dependencies_and_takes_one_slot() {
     let top = "incidentRef: {name: nov}\nmaxParallel: 1";
     let mut s = Story::of(plan_with(
         top,
@@ -102,7 +102,7 @@ fn inner_edges_order_steps_and_nothing_else() {
 }
 
 #[test]
-fn steps_wait_for_a_mate_that_begins_anew() {
+fn steps_wait_for_a_member_that_starts_over() {
     let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
     s.says("web", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -142,7 +142,7 @@ fn members_reach_each_other_in_the_clean_room() {
 }
 
 #[test]
-fn whoever_depends_on_a_member_learns_which_mate_holds_it_up() {
+fn dependents_learn_which_member_holds_the_group_up() {
     let mut s = story(&format!("{CORE}\n- {{name: web, dependsOn: [dns]}}"));
     s.says("idp", Phase::BeforeRestore, Verdict::Fail);
     s.run(300);
@@ -152,7 +152,7 @@ fn whoever_depends_on_a_member_learns_which_mate_holds_it_up() {
 }
 
 #[test]
-fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
+fn member_with_failed_first_steps_is_named_for_both_reasons() {
     let mut s = story("- {name: web, together: core, dependsOn: [db]}\n- {name: db, together: core}");
     s.steps_end("db", StepProgress::Failed("no such Deployment".to_owned()));
     s.run(300);
@@ -160,7 +160,7 @@ fn a_mate_whose_steps_come_first_and_fail_is_told_as_both() {
 }
 
 #[test]
-fn recovered_members_that_regress_each_say_what_they_are_asked_about_and_no_more() {
+fn regressed_members_report_only_their_own_decision() {
     let mut s = story(CORE);
     s.run(60);
     for service in ["dns", "idp"] {
@@ -174,7 +174,7 @@ fn recovered_members_that_regress_each_say_what_they_are_asked_about_and_no_more
 }
 
 #[test]
-fn a_mate_that_is_behind_and_refused_is_told_once() {
+fn member_that_is_behind_and_denied_is_named_once() {
     let mut s = story(CORE);
     while s.stage("idp") != Stage::Restoring {
         s.run(1);

@@ -26,7 +26,7 @@ fn held() -> Story {
 }
 
 #[test]
-fn what_is_held_says_who_can_end_that_and_dependants_wait() {
+fn held_service_names_who_can_end_the_hold() {
     let mut s = held();
     assert_eq!((s.needs("db"), s.stage("db")), (Some("Held"), Stage::Recovered));
     assert_eq!((s.stage("web"), s.status("web").waiting_for.as_deref()), (Stage::Isolated, Some("db")));
@@ -66,7 +66,7 @@ fn once_a_hold_ends_a_retry_leads_through_a_whole_new_attempt() {
 }
 
 #[test]
-fn an_attempt_that_was_held_half_way_does_not_go_on_where_it_stood() {
+fn held_attempt_starts_over() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(20);
@@ -106,7 +106,7 @@ fn at(stage: Stage, change: impl FnOnce(&mut QuarantineState)) -> Look {
 }
 
 #[test]
-fn what_is_held_is_asked_nothing_before_it_is_recovered_and_asked_on_after() {
+fn held_service_evaluates_gates_only_once_recovered() {
     for (stage, asks) in [(Stage::PreChecks, false), (Stage::PostChecks, false), (Stage::Recovered, true)] {
         let decided = at(stage, |found| found.hold = Some(Isolation::Sealed));
         assert_eq!(decided.status.decision.map(|decision| decision.reason), Some(Reason::Held), "{stage:?}");

@@ -40,7 +40,7 @@ fn a_service_goes_through_all_stages_and_each_isolation_in_turn() {
 
 /// The operator may end between the two: a plan that is called recovered has records that say so.
 #[test]
-fn a_plan_is_recovered_once_its_records_say_so_and_no_longer_than_its_services_are() {
+fn plan_is_recovered_exactly_while_its_services_are() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(120);
     let ready = |seen: &Observation, s: &Story| {
@@ -102,7 +102,7 @@ fn a_dependant_is_claimed_only_once_its_dependency_is_recovered() {
 }
 
 #[test]
-fn the_clean_room_reaches_only_itself_and_its_dependencies_which_are_read_live() {
+fn clean_room_reaches_only_dependencies_that_were_read_live() {
     let mut s = story(
         "- {name: db, namespaces: [data]}\n- {name: other}\n- {name: web, namespaces: [front, api], dependsOn: [db]}",
     );
@@ -144,7 +144,7 @@ fn steps_run_in_order_and_each_is_written_before_it_begins() {
 }
 
 #[test]
-fn what_is_sealed_already_is_not_asked_to_be() {
+fn sealed_namespace_is_not_sealed_again() {
     let mut s = story("- {name: db}");
     s.quarantine("db").isolation = Some(Isolation::Sealed);
     s.run(60);
@@ -191,7 +191,7 @@ fn an_ungated_service_without_any_gate_recovers_with_exceptions() {
 }
 
 #[test]
-fn every_namespace_must_be_open_and_tested_before_a_service_is_recovered() {
+fn service_is_recovered_once_all_namespaces_are_open_and_tested() {
     let mut s = story("- {name: db, namespaces: [a, b]}");
     // Long after Open was asked for, one namespace is not there yet.
     while s.asked("db").last() != Some(&Isolation::Open) {
@@ -212,7 +212,7 @@ fn every_namespace_must_be_open_and_tested_before_a_service_is_recovered() {
 }
 
 #[test]
-fn of_several_namespaces_the_loosest_isolation_is_told() {
+fn status_reports_the_loosest_isolation_of_its_namespaces() {
     let mut s = story("- {name: db, namespaces: [a, b]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);

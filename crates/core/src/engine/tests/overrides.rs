@@ -15,7 +15,7 @@ fn leaks(s: &mut Story, service: &str) {
 }
 
 #[test]
-fn a_service_whose_network_does_not_isolate_is_not_begun_and_asks_once_it_is_its_turn() {
+fn unenforced_network_needs_a_decision_when_the_turn_comes() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     leaks(&mut s, "db");
     leaks(&mut s, "web");
@@ -52,7 +52,7 @@ fn an_override_goes_on_and_ends_with_exceptions_never_plain() {
 }
 
 #[test]
-fn what_begins_to_leak_under_way_stops_it_there_until_accepted() {
+fn control_lost_during_recovery_stops_it_until_accepted() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(30);
@@ -89,7 +89,7 @@ fn only_an_override_on_just_this_goes_on() {
 }
 
 #[test]
-fn an_override_does_not_answer_what_a_retry_is_asked_for_and_is_spent_with_its_attempt() {
+fn override_answers_no_retry_and_ends_with_its_attempt() {
     let mut s = story("- {name: db}");
     leaks(&mut s, "db");
     s.run(60);
@@ -109,7 +109,7 @@ fn an_override_does_not_answer_what_a_retry_is_asked_for_and_is_spent_with_its_a
 }
 
 #[test]
-fn what_is_accepted_of_one_namespace_or_control_is_accepted_of_no_other() {
+fn accepted_control_covers_no_other_namespace_or_control() {
     let lacking = |s: &mut Story, namespace: usize, control: Option<ControlName>| {
         let found = s.seen("db").quarantines[namespace].found.as_mut().unwrap();
         (found.ready, found.lacking) = (control.is_none(), control);

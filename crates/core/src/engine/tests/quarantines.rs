@@ -88,7 +88,7 @@ fn one_that_is_being_deleted_is_there() {
 }
 
 #[test]
-fn a_release_in_the_middle_is_not_undone_but_by_a_decision_to_retry() {
+fn only_a_retry_recreates_a_released_quarantine() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Fail);
     s.run(60);
@@ -107,7 +107,7 @@ fn a_release_in_the_middle_is_not_undone_but_by_a_decision_to_retry() {
 }
 
 #[test]
-fn the_same_plan_made_anew_does_not_undo_a_release() {
+fn recreated_plan_does_not_undo_a_release() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.run(60);
@@ -125,7 +125,7 @@ fn the_clusters_own_namespaces_are_never_isolated() {
 }
 
 #[test]
-fn who_may_not_make_one_is_told_and_it_is_tried_again() {
+fn denied_quarantine_creation_is_reported_and_retried() {
     let mut s = story("- {name: db}");
     (s.seen("db").exists, s.seen("db").generation) = (true, Some(1));
     let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(10)).unwrap();

@@ -46,7 +46,7 @@ fn the_first_requirements_are_recorded_before_the_first_claim() {
 }
 
 #[test]
-fn a_plan_that_requires_less_waits_for_an_acceptance_and_ends_with_exceptions() {
+fn loosened_plan_waits_for_acceptance_and_ends_with_exceptions() {
     let mut s = story(CHAIN);
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -142,7 +142,7 @@ fn an_acceptance_outlives_a_retry_and_stays_an_exception() {
 }
 
 #[test]
-fn a_recovered_service_is_not_closed_and_carries_nobody_until_it_is_accepted() {
+fn loosened_recovered_service_stays_open_and_holds_dependents() {
     let mut s = story(CHAIN);
     s.says("web", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -207,7 +207,7 @@ fn about_to_move() -> Vec<(&'static str, Story)> {
 }
 
 #[test]
-fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
+fn no_stage_advances_without_recorded_requirements() {
     let unreadable = || AcceptedState::Unreadable { revision: "7".to_owned(), why: "not JSON".to_owned() };
     for (stage, s) in about_to_move() {
         let sound = moves(&s, "web");
@@ -250,7 +250,7 @@ fn at_no_stage_does_anything_move_without_a_record_of_what_is_required() {
 }
 
 #[test]
-fn a_record_of_a_deleted_incident_counts_for_nothing_and_is_written_over() {
+fn record_of_a_deleted_incident_is_ignored_and_overwritten() {
     let mut s = story("- {name: web}");
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);
@@ -286,7 +286,7 @@ fn an_external_system_is_held_to_what_was_accepted_too() {
 const HOST: &str = "- {name: web, cleanRoom: {hostAccess: {reason: it drives the storage}}}";
 
 #[test]
-fn host_access_is_asked_about_even_at_first_and_then_granted_in_the_clean_room() {
+fn host_access_needs_acceptance_before_the_clean_room_grants_it() {
     let mut s = story(HOST);
     s.run(60);
     assert_eq!((s.stage("web"), s.needs("web")), (Stage::Isolated, Some("Loosened")));
@@ -313,7 +313,7 @@ fn host_access_is_asked_about_even_at_first_and_then_granted_in_the_clean_room()
 }
 
 #[test]
-fn workloads_that_need_host_access_are_asked_about_before_anything_starts() {
+fn undeclared_host_access_needs_a_decision_before_any_start() {
     let mut s = story("- {name: web}");
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);
@@ -331,7 +331,7 @@ fn workloads_that_need_host_access_are_asked_about_before_anything_starts() {
 }
 
 #[test]
-fn what_was_found_of_host_access_stands_until_it_is_looked_at_again() {
+fn host_access_findings_stay_until_the_next_check() {
     let mut s = story("- {name: web}");
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);

@@ -43,7 +43,7 @@ fn a_regression_is_fail_past_the_limit_and_holds_dependants() {
 }
 
 #[test]
-fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
+fn single_fail_or_unknown_holds_dependents_only() {
     for (verdict, reason) in [(Verdict::Fail, "GateFailing"), (Verdict::Unknown, "GateUnknown")] {
         let (mut s, quarantine) = recovered();
         assert_eq!(s.status("web").blocked_by[0].reason, Reason::QuarantineMissing);
@@ -64,7 +64,7 @@ fn a_single_fail_or_an_unknown_holds_dependants_and_asks_nobody() {
 
 /// What the leader before heard counts no more. A gate that has answered says more than one that has not.
 #[test]
-fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
+fn unevaluated_gate_is_distinguished_from_unknown() {
     let gates = "{continuous: [{name: beat, workloads: {}}, {name: pulse, workloads: {}}]}";
     let mut s = story(&format!("- {{name: db, gates: {gates}}}"));
     s.run(60);
@@ -101,7 +101,7 @@ fn what_this_process_has_yet_to_hear_is_told_apart_from_what_nobody_knows() {
 
 /// A failover is no mending.
 #[test]
-fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
+fn failed_gate_is_unhealthy_until_evaluated_again() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Fail);
     s.run(60);
@@ -118,7 +118,7 @@ fn what_has_failed_is_unhealthy_until_it_is_asked_again() {
 }
 
 #[test]
-fn unknown_however_long_isolates_nobody_and_is_no_regression() {
+fn unknown_never_isolates_nor_regresses_a_service() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Unknown);
     s.run(7_200);
@@ -127,7 +127,7 @@ fn unknown_however_long_isolates_nobody_and_is_no_regression() {
 
 /// I1 half-way: whatever is under way goes no further, and goes on when the dependency is back.
 #[test]
-fn a_dependency_that_regresses_half_way_stops_the_next_step_and_the_next_loosening() {
+fn regressed_dependency_stops_the_next_step_and_loosening() {
     let services = "- {name: db, gates: {continuous: [{name: beat, workloads: {}, interval: 1s}]}}\n- {name: web, dependsOn: \
                     [db], restore: [{name: one, scale: {}}, {name: two, scale: {}}]}";
     let mut s = story(services);
@@ -181,7 +181,7 @@ fn a_retry_after_a_regression_takes_it_through_its_gates_again() {
 }
 
 #[test]
-fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
+fn service_isolated_again_reports_it_and_holds_dependents() {
     let (mut s, quarantine) = recovered();
     let of = s.quarantine("db");
     (of.isolation, of.claim) = (Some(Isolation::Contained), ClaimState::Free);
@@ -198,7 +198,7 @@ fn a_recovered_service_that_is_isolated_again_says_so_and_holds_dependants() {
 
 /// I1: by what is seen now, before anybody has written that the dependency is recovered no more.
 #[test]
-fn a_dependency_that_was_just_isolated_again_carries_nobody() {
+fn dependency_isolated_again_satisfies_no_dependent() {
     let (mut s, quarantine) = recovered();
     s.seen("web").quarantines[0].found = Some(quarantine);
     s.quarantine("db").isolation = Some(Isolation::Contained);
@@ -211,7 +211,7 @@ fn a_dependency_that_was_just_isolated_again_carries_nobody() {
 
 /// The Quarantine is deleted and made anew half-way: nothing goes on with one that nobody claimed, and a retry claims it.
 #[test]
-fn a_claim_that_is_lost_half_way_needs_a_decision() {
+fn claim_lost_during_recovery_needs_a_decision() {
     let mut s = story("- {name: db}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -261,7 +261,7 @@ fn under_way(stage: Stage, step: StepState, in_doubt: bool) -> Look {
 
 /// I1: by the engine alone, before anybody reads anything live.
 #[test]
-fn nothing_that_is_under_way_goes_further_while_what_it_stands_on_is_in_doubt() {
+fn nothing_advances_while_a_dependency_is_not_healthy() {
     for step in [StepState::Pending, StepState::Running] {
         let decided = under_way(Stage::Restoring, step, false);
         assert!(matches!(decided.effect, Some(Effect::Step { .. })), "{step:?}: {:?}", decided.effect);

@@ -28,7 +28,7 @@ fn looked(s: &Story, service: &str) -> usize {
 }
 
 #[test]
-fn what_would_fire_is_shown_in_the_clean_room_and_nothing_is_resumed_there() {
+fn clean_room_shows_the_forecast_and_resumes_nothing() {
     let mut s = story(ONE);
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(600);
@@ -38,7 +38,7 @@ fn what_would_fire_is_shown_in_the_clean_room_and_nothing_is_resumed_there() {
 }
 
 #[test]
-fn once_recovered_they_are_resumed_once_and_who_names_none_looks_at_none() {
+fn named_jobs_are_resumed_once_and_read_only_if_named() {
     let mut s = story(ONE);
     s.run(600);
     assert_eq!(states(&s, "db"), [ResumeState::Resumed, ResumeState::Resumed]);
@@ -51,7 +51,7 @@ fn once_recovered_they_are_resumed_once_and_who_names_none_looks_at_none() {
 }
 
 #[test]
-fn it_does_not_open_before_what_would_fire_was_looked_at() {
+fn service_opens_only_after_the_forecast_was_read() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -91,7 +91,7 @@ fn a_crash_in_the_middle_resumes_what_was_intended_and_no_more() {
 }
 
 #[test]
-fn nothing_is_resumed_while_the_service_or_what_it_stands_on_is_in_doubt() {
+fn nothing_is_resumed_while_service_or_dependency_is_unhealthy() {
     let services = "- {name: dns}\n- {name: db, dependsOn: [dns], resume: [{cronJob: nightly}]}";
     for spoil in ["dns", "db"] {
         let mut s = story(services);
@@ -114,7 +114,7 @@ fn nothing_is_resumed_while_the_service_or_what_it_stands_on_is_in_doubt() {
 }
 
 #[test]
-fn what_is_held_stays_held_and_is_looked_at_again_when_the_forecast_is_over() {
+fn held_job_is_read_again_when_its_forecast_expires() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.says("db", Phase::BeforeRelease, Verdict::Unknown);
     s.run(60);
@@ -149,7 +149,7 @@ fn the_next_attempt_knows_nothing_of_the_one_before() {
 }
 
 #[test]
-fn who_needs_a_person_before_it_is_restored_looks_at_nothing() {
+fn service_that_needs_a_decision_reads_no_forecast() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.says("db", Phase::BeforeRestore, Verdict::Unknown);
     s.run(60);
@@ -203,7 +203,7 @@ fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
 }
 
 #[test]
-fn a_recovered_service_whose_cron_job_is_not_resumed_holds_nobody_up() {
+fn suspended_cron_job_holds_no_dependents() {
     let mut s = story("- {name: db, resume: [{cronJob: nightly}]}");
     s.run(600);
     let (reason, message) = (Reason::Refused, "cannot list cronjobs".to_owned());

@@ -35,7 +35,7 @@ fn follows(s: &Story) -> Vec<(Room, Vec<ServiceId>)> {
 }
 
 #[test]
-fn a_room_reaches_its_group_and_its_dependencies_and_is_not_asked_for_twice() {
+fn clean_room_reaches_group_and_dependencies_requested_once() {
     let mut s = in_the_clean_room();
     assert_eq!(reachable(&mut s), ["db", "dns", "web"]);
     s.run(600);
@@ -43,7 +43,7 @@ fn a_room_reaches_its_group_and_its_dependencies_and_is_not_asked_for_twice() {
 }
 
 #[test]
-fn a_dependency_that_regresses_goes_out_at_once_and_comes_back_when_it_stands_again() {
+fn clean_room_follows_a_dependency_that_regresses_and_returns() {
     let mut s = in_the_clean_room();
     s.says("db", Phase::Continuous, Verdict::Fail);
     s.run(60);
@@ -66,7 +66,7 @@ fn a_dependency_that_is_isolated_again_goes_out_at_once() {
 }
 
 #[test]
-fn a_dependency_that_is_not_back_or_belongs_to_another_plan_is_not_reached() {
+fn clean_room_excludes_unrecovered_and_foreign_dependencies() {
     let changes: [fn(&mut ServiceObservation); 2] =
         [|of| of.status.stage = Stage::Reconnecting, |of| of.other_plan = Some("uid-0".to_owned())];
     for change in changes {
@@ -80,7 +80,7 @@ fn a_dependency_that_is_not_back_or_belongs_to_another_plan_is_not_reached() {
 }
 
 #[test]
-fn a_gate_that_cannot_be_asked_for_a_moment_cuts_nobody_off() {
+fn momentarily_unknown_gate_disconnects_no_dependency() {
     let mut s = in_the_clean_room();
     s.says("db", Phase::Continuous, Verdict::Unknown);
     s.run(120);
@@ -99,7 +99,7 @@ fn a_room_is_cut_off_even_where_a_person_is_waited_for() {
 }
 
 #[test]
-fn what_goes_out_does_not_wait_for_what_comes_in() {
+fn removals_do_not_wait_for_additions() {
     let mut s = in_the_clean_room();
     s.quarantine("db").isolation = Some(Isolation::Contained);
     s.run(60);
@@ -113,7 +113,7 @@ fn what_goes_out_does_not_wait_for_what_comes_in() {
 }
 
 #[test]
-fn holes_are_only_what_the_plan_opts_into_and_are_told_while_there_is_a_clean_room() {
+fn egress_exceptions_are_the_plans_and_reported_in_clean_room() {
     use ClusterService::{ApiServer, Dns};
     let mut s = in_the_clean_room();
     assert_eq!(s.seen("web").room.allow_egress, [Dns, ApiServer]);
@@ -148,7 +148,7 @@ fn about_to_step(change: impl FnOnce(&mut Story)) -> Option<Effect> {
 }
 
 #[test]
-fn what_the_plan_no_more_opts_into_goes_out_before_anything_else_and_what_it_adds_waits_its_turn() {
+fn removed_egress_is_applied_first_and_added_egress_waits() {
     let step = about_to_step(|_| {});
     assert!(matches!(step, Some(Effect::Step { .. })), "{step:?}");
     let less = about_to_step(|s| {
@@ -162,7 +162,7 @@ fn what_the_plan_no_more_opts_into_goes_out_before_anything_else_and_what_it_add
 }
 
 #[test]
-fn a_room_that_could_not_be_asked_for_is_asked_for_again_then_and_not_before() {
+fn denied_clean_room_change_is_retried_at_its_retry_time() {
     for (wait, asks) in [(1, false), (0, true)] {
         let effect = about_to_step(|s| {
             let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(wait)).unwrap();

@@ -26,7 +26,7 @@ fn claim(of: &mut ServiceObservation) {
 }
 
 #[test]
-fn whoever_is_further_on_keeps_its_slot_whatever_else_speaks_for_the_other() {
+fn service_further_on_keeps_its_slot() {
     let one =
         plan_with("incidentRef: {name: nov}\nmaxParallel: 1", "- {name: a, tier: 1}\n- {name: b, tier: 2}");
     for (first, (further, set_further)) in STATES.into_iter().enumerate() {
@@ -51,7 +51,7 @@ fn says_false(of: &mut ServiceObservation, type_: &str) {
 
 /// Its status and what is seen of it agree, or nobody builds on it.
 #[test]
-fn dependants_go_on_only_while_everything_says_that_a_service_stands() {
+fn dependents_proceed_only_if_record_and_health_agree() {
     let carries = |change: fn(&mut ServiceObservation)| {
         let mut s = story("- {name: db}");
         s.run(60);

@@ -7,7 +7,7 @@ use crate::engine::decide;
 use fuzz_input::{ROUNDS, Readable, spoiled};
 
 #[test]
-fn whatever_a_status_says_the_whole_plan_is_decided() {
+fn any_status_permits_a_decision_about_the_plan() {
     let worlds: Vec<_> = (0..12)
         .map(|seconds| {
             let mut s =

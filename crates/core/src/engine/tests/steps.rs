@@ -47,7 +47,7 @@ fn step_is_started_again_by_an_operator_that_has_not_started_it() {
 }
 
 #[test]
-fn running_step_that_fails_asks_a_person_and_is_observed_no_more() {
+fn failed_running_step_needs_a_decision_and_is_not_observed() {
     let mut s = running("- {name: db}");
     s.steps_end("db", StepProgress::Failed("Job step-load-1 failed: BackoffLimitExceeded".to_owned()));
     s.run(60);

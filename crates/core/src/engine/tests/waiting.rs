@@ -34,7 +34,7 @@ fn an_unfit_quarantine_holds_its_service_and_no_other() {
         assert_eq!(s.blocks("db"), [block]);
         if block.starts_with("QuarantineMissing") {
             let told = &s.status("db").blocked_by[0].message;
-            assert_eq!(told, "namespace db has no Quarantine: whoever is on call can make one");
+            assert_eq!(told, "namespace db has no Quarantine: on-call staff can create one");
         }
         assert_eq!(
             (s.stage("db"), s.done("db").len()),
@@ -89,7 +89,7 @@ fn a_missing_incident_or_account_holds_everything_and_is_named() {
 }
 
 #[test]
-fn a_suspended_plan_starts_nothing_new_and_finishes_what_is_under_way() {
+fn suspended_plan_starts_nothing_and_finishes_running_work() {
     let mut s = story("- {name: db}\n- {name: web, dependsOn: [db]}");
     s.run(1);
     s.world.plan.suspend = true;
@@ -123,7 +123,7 @@ fn a_dormant_plan_does_nothing_and_is_ready() {
 }
 
 #[test]
-fn a_problem_stalls_its_service_and_holds_its_dependants_and_nobody_else() {
+fn problem_stalls_its_service_and_holds_dependents_only() {
     let mut s = story(
         "- {name: a, dependsOn: [b]}\n- {name: b, dependsOn: [a]}\n- {name: behind, dependsOn: [a]}\n- {name: apart}",
     );
@@ -158,7 +158,7 @@ fn slots_go_to_the_lowest_tier_then_to_what_most_depends_on() {
 }
 
 #[test]
-fn whoever_waits_names_the_root_that_somebody_has_to_look_at() {
+fn waiting_service_names_the_root_blocker() {
     let mut s = story(
         "- {name: a, owner: team-a}\n- {name: b, dependsOn: [a]}\n- {name: c, dependsOn: [b]}\n- {name: d, dependsOn: [c]}",
     );
@@ -173,7 +173,7 @@ fn whoever_waits_names_the_root_that_somebody_has_to_look_at() {
 }
 
 #[test]
-fn who_waits_for_what_was_not_asked_in_time_learns_for_what_a_person_is_asked() {
+fn dependents_learn_the_decision_behind_an_overdue_gate() {
     let mut s = story("- {name: a}\n- {name: b, dependsOn: [a]}");
     s.says("a", Phase::BeforeRestore, Verdict::Unknown);
     s.run(5);
@@ -186,7 +186,7 @@ fn who_waits_for_what_was_not_asked_in_time_learns_for_what_a_person_is_asked() 
 }
 
 #[test]
-fn the_first_two_that_are_waited_for_are_named_and_the_others_counted() {
+fn waiting_for_names_two_services_and_counts_the_rest() {
     let waits_for = |services: &str| {
         let mut s = story(services);
         s.run(1);
@@ -225,7 +225,7 @@ fn look(change: impl FnOnce(&mut ServiceObservation)) -> Decided {
 }
 
 #[test]
-fn what_is_of_no_known_generation_is_never_taken_for_current() {
+fn unknown_generation_is_never_current() {
     let decided = one(|of| of.generation = None);
     assert_eq!(decided.status.observed_generation, Some(-1));
 }
@@ -240,7 +240,7 @@ fn a_busy_service_is_left_alone() {
 }
 
 #[test]
-fn what_an_earlier_plan_recovered_is_asked_on_and_what_it_began_is_asked_once_it_is_claimed() {
+fn adopted_service_evaluates_gates_once_recovered_or_claimed() {
     for (stage, ask) in [(Stage::Recovered, vec![Phase::Continuous]), (Stage::PostChecks, vec![])] {
         let adopted = one(|of| {
             of.other_plan = Some("uid-0".to_owned());
@@ -251,7 +251,7 @@ fn what_an_earlier_plan_recovered_is_asked_on_and_what_it_began_is_asked_once_it
 }
 
 #[test]
-fn a_refused_effect_waits_until_it_may_be_tried_again_and_says_why() {
+fn denied_effect_waits_for_its_retry_time_and_says_why() {
     let refusal = |at: i64| Refusal {
         reason: Reason::RecoverNotGranted,
         message: "recovery may not recover quarantine db".to_owned(),
@@ -300,7 +300,7 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
+fn unreadable_plan_is_reported_at_its_generation() {
     let status = unreadable(Some(3), "unknown field 'levitate'", Timestamp::UNIX_EPOCH);
     kstatus::check_plan(&status);
     assert_eq!(status.observed_generation, Some(3));
@@ -316,7 +316,7 @@ fn a_plan_that_cannot_be_read_is_told_so_and_is_current() {
 }
 
 #[test]
-fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
+fn every_namespace_short_of_its_level_is_a_blocker() {
     type Change = fn(&mut Option<QuarantineState>);
     let rows: [(Change, &[&str]); 4] = [
         (|_| {}, &[]),
@@ -340,7 +340,7 @@ fn each_namespace_that_is_not_where_it_was_asked_to_be_is_waited_for() {
 }
 
 #[test]
-fn what_is_asked_is_asked_since_it_was_first_asked() {
+fn decision_needed_keeps_its_first_time() {
     let mut s = story("- {name: db, namespaces: [a, b]}");
     s.run(60);
     let hold = |s: &mut Story, namespace: usize, level: Option<Isolation>| {
@@ -359,7 +359,7 @@ fn what_is_asked_is_asked_since_it_was_first_asked() {
 }
 
 #[test]
-fn what_does_not_fit_the_plan_decides_nothing() {
+fn decision_that_does_not_match_the_plan_has_no_effect() {
     let s = story("- {name: db}\n- {name: web}");
     let mut seen = s.world.seen.clone();
     seen.services.pop();

@@ -157,7 +157,7 @@ fn init_containers_ephemeral_containers_and_image_volumes_count() {
 }
 
 #[test]
-fn what_runs_is_judged_after_restore_and_not_before() {
+fn running_images_are_judged_after_restore_only() {
     use Verdict::{Fail, Pass, Unknown};
     let waiting = |image_id: &str| {
         let mut status = status("app", image_id);
@@ -216,7 +216,7 @@ fn init_and_ephemeral_containers_that_run_are_judged() {
 }
 
 #[test]
-fn what_is_disproved_speaks_before_what_is_not_yet_known() {
+fn fail_takes_precedence_over_unknown() {
     let inventory = Inventory {
         deployments: vec![parsed(deployment("web", &good()))],
         // In order of kinds, the Unknown comes first.

@@ -35,7 +35,7 @@ fn only_a_sha256_digest_pins_an_image() {
 }
 
 #[test]
-fn what_runs_is_read_as_runtimes_report_it() {
+fn running_digest_is_parsed_as_runtimes_report_it() {
     let a = digest('a');
     for id in [
         a.clone(),
@@ -61,24 +61,24 @@ fn every_value_of_the_list_counts_and_comments_do_not() {
 fn a_malformed_line_spoils_the_list_and_is_named() {
     for line in ["sha256:abc", "nginx", &format!("{} {}", digest('a'), digest('b')), &digest('A')] {
         let data = json!({"db": digest('a'), "web": format!("{}\n{line}", digest('b'))});
-        let Err(NoList::Malformed(message)) = from_config_map(&config_map(&data)) else {
+        let Err(ListError::Malformed(message)) = from_config_map(&config_map(&data)) else {
             panic!("{line} was taken for a digest")
         };
         assert!(message.contains("key web, line 2") && message.contains(line), "{message}");
     }
     let binary = serde_json::from_value(json!({"binaryData": {"blob": "AAAA"}})).unwrap();
-    assert_eq!(from_config_map(&binary), Err(NoList::Malformed("key blob is binary".into())));
-    let Err(NoList::Malformed(message)) = inline(&[digest('a'), "nginx".into()]) else { panic!("taken") };
+    assert_eq!(from_config_map(&binary), Err(ListError::Malformed("key blob is binary".into())));
+    let Err(ListError::Malformed(message)) = inline(&[digest('a'), "nginx".into()]) else { panic!("taken") };
     assert!(message.contains("approved[1]: 'nginx'"), "{message}");
 }
 
 #[test]
 fn a_list_that_approves_nothing_is_no_list() {
     for data in [json!({}), json!({"web": ""}), json!({"web": "# nothing yet\n"})] {
-        assert_eq!(from_config_map(&config_map(&data)), Err(NoList::Empty), "{data}");
+        assert_eq!(from_config_map(&config_map(&data)), Err(ListError::Empty), "{data}");
     }
-    assert_eq!(from_config_map(&ConfigMap::default()), Err(NoList::Empty));
-    assert_eq!(inline(&[]), Err(NoList::Empty));
+    assert_eq!(from_config_map(&ConfigMap::default()), Err(ListError::Empty));
+    assert_eq!(inline(&[]), Err(ListError::Empty));
 }
 
 #[test]

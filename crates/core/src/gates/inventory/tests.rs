@@ -115,7 +115,7 @@ fn a_forged_owner_hides_no_replica_set() {
 }
 
 #[test]
-fn an_owner_in_another_namespace_or_with_another_selector_is_none() {
+fn owner_must_match_namespace_and_selector() {
     let inventory = inventory();
     let owners = inventory.owners();
     let references = json!([reference("apps/v1", "Deployment")]);

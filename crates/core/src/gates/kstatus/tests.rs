@@ -39,9 +39,9 @@ fn with(mut object: Value, changes: Value) -> Value {
     object
 }
 
-fn check<K: DeserializeOwned>(good: &Value, standing: fn(&K) -> Standing, cases: Vec<(Value, Progress)>) {
+fn check<K: DeserializeOwned>(good: &Value, status: fn(&K) -> WorkloadStatus, cases: Vec<(Value, Progress)>) {
     for (changes, wanted) in cases {
-        let got = standing(&parsed(with(good.clone(), changes.clone())));
+        let got = status(&parsed(with(good.clone(), changes.clone())));
         assert_eq!(got.progress, wanted, "{changes}");
     }
 }
@@ -259,7 +259,7 @@ fn pods() {
 }
 
 #[test]
-fn counts_that_no_controller_would_write_are_judged_all_the_same() {
+fn implausible_replica_counts_get_a_verdict() {
     let status = json!({"observedGeneration": 1, "replicas": i32::MAX, "updatedReplicas": i32::MIN, "readyReplicas": 1});
     let object = |spec| {
         serde_json::from_value(json!({"metadata": {"generation": 1}, "spec": spec, "status": status}))

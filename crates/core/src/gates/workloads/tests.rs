@@ -49,7 +49,7 @@ fn asked(phase: Phase, inventory: &Inventory) -> Answer {
 }
 
 #[test]
-fn a_deployment_is_judged_by_what_is_specified_recorded_and_ready() {
+fn deployment_is_judged_by_specified_recorded_ready_replicas() {
     use Verdict::{Fail, Pass, Unknown};
     let (seal, other) = (Some(SEAL), Some("seal-0"));
     // specified, ready, by which seal, recorded; before release; continuous
@@ -87,7 +87,7 @@ fn a_deployment_is_judged_by_what_is_specified_recorded_and_ready() {
 }
 
 #[test]
-fn what_is_not_yet_there_says_how_many_of_how_many() {
+fn missing_replicas_are_reported_as_n_of_m() {
     let answer = asked(Phase::BeforeRelease, &deployments(&[deployment("web", 3, 2, None)]));
     assert_eq!(answer.message, "Deployment library/web: 2 of 3 ready");
 }
@@ -128,7 +128,7 @@ fn nothing_found_is_unknown_and_names_where() {
 }
 
 #[test]
-fn labels_narrow_what_is_looked_at_and_an_empty_choice_is_unknown() {
+fn labels_select_workloads_and_an_empty_selection_is_unknown() {
     let mut web = deployment("web", 1, 1, None);
     web["metadata"]["labels"] = json!({"app": "web", "tier": "front"});
     let inventory = deployments(&[web, deployment("slow", 2, 0, None)]);
@@ -146,7 +146,7 @@ fn labels_narrow_what_is_looked_at_and_an_empty_choice_is_unknown() {
 }
 
 #[test]
-fn what_a_workload_owns_is_that_workloads_affair_and_an_unseen_owner_is_none() {
+fn owned_objects_are_skipped_only_if_their_owner_is_listed() {
     let pod = |owner: &str| {
         let mut meta = meta("bare");
         let uid = format!("uid-{owner}");
@@ -166,7 +166,7 @@ fn what_a_workload_owns_is_that_workloads_affair_and_an_unseen_owner_is_none() {
 }
 
 #[test]
-fn cron_jobs_and_jobs_that_the_seal_suspended_are_left_out_and_counted() {
+fn suspended_cron_jobs_and_jobs_are_skipped_and_counted() {
     let job = |name: &str, suspended: bool, seal: Option<&str>| {
         let mut meta = meta(name);
         if let Some(seal) = seal {

@@ -1,6 +1,6 @@
-//! ServiceAccounts of a sealed namespace are recreated: a token is bound to the UID of its account, so that every token which was
-//! issued before is void. All of them are recorded before the first goes; each goes by its UID and is created again with a mark; the
-//! record goes last. Whatever crashes in between, nothing is lost and nothing is done twice.
+//! Control `Identity`: recreates the ServiceAccounts of a sealed namespace, which revokes all tokens bound to their UIDs.
+//! All accounts are recorded before the first is deleted. Each is deleted by UID and created again with a mark; the record is removed
+//! last. A crash at any point loses nothing and repeats nothing.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use sha2::{Digest, Sha256};
 
 use crate::api::{Quarantine, SEALED_LABEL};
 
-/// Which sealing an account was recreated by: the Quarantine, and the evidence that was taken before.
+/// Identifies the sealing that recreated an account: the Quarantine, and the evidence captured before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct SealMark {
     /// UID of the Quarantine.
     pub seal: String,
-    /// Digest of the evidence: another one at each sealing.
+    /// Digest of the evidence. It differs for each sealing.
     pub evidence: String,
 }
 
-impl Mark {
-    /// Returns the mark of the sealing that a Quarantine is in.
+impl SealMark {
+    /// Returns the mark of the Quarantine's current sealing.
     #[must_use]
     pub fn of(quarantine: &Quarantine) -> Self {
         let capture = quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
@@ -31,49 +31,50 @@ impl Mark {
         Self { seal: quarantine.uid().unwrap_or_default(), evidence }
     }
 
-    /// Value of [`SEALED_LABEL`]. Nobody can guess it beforehand, and a label needs no room among the annotations, which a tenant
-    /// may have filled up.
+    /// Returns the value of [`SEALED_LABEL`]. It cannot be guessed before the sealing. It is a label, as a tenant may have used up the
+    /// space for annotations.
     #[must_use]
     pub fn label(&self) -> String {
         let digest = Sha256::new_with_prefix(&self.seal).chain_update(&self.evidence).finalize();
         digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Is it on this?
+    /// Returns whether the object has this mark.
     #[must_use]
     pub fn is_on(&self, meta: &ObjectMeta) -> bool {
         meta.labels.as_ref().and_then(|labels| labels.get(SEALED_LABEL)) == Some(&self.label())
     }
 }
 
-/// One account that is being recreated.
+/// A recorded account that is being recreated.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Recorded {
-    /// UID it had.
+pub struct RecordedAccount {
+    /// UID of the account before.
     pub uid: String,
-    /// What creates it again.
+    /// The account to create.
     pub account: ServiceAccount,
 }
 
-/// What is to be done about an account.
+/// Action that an account needs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Todo {
-    /// Deleted, by its UID, and created again.
-    Renew,
-    /// There is none: created again.
-    Make,
-    /// Somebody created one of that name since the record: what it was like is written into it. No token of it is old.
+pub enum AccountAction {
+    /// Delete it by UID, and create it again.
+    Recreate,
+    /// It does not exist: create it.
+    Create,
+    /// Another client created an account of that name after the record: merge the recorded fields into it. None of its tokens is old.
     Complete,
 }
 
-/// Returns what is to be done about each account: about what is there without the mark, and what the record has that is not there.
+/// Returns the action for each account that lacks the mark, or that is recorded and does not exist.
 #[must_use]
-pub fn todo(
+pub fn actions(
     accounts: &[ServiceAccount],
-    record: &BTreeMap<String, Recorded>,
-    mark: &Mark,
-) -> BTreeMap<String, Todo> {
-    let mut all: BTreeMap<String, Todo> = record.keys().map(|name| (name.clone(), Todo::Make)).collect();
+    record: &BTreeMap<String, RecordedAccount>,
+    mark: &SealMark,
+) -> BTreeMap<String, AccountAction> {
+    let mut all: BTreeMap<String, AccountAction> =
+        record.keys().map(|name| (name.clone(), AccountAction::Create)).collect();
     for account in accounts {
         let name = account.name_any();
         if mark.is_on(&account.metadata) {
@@ -81,14 +82,14 @@ pub fn todo(
             continue;
         }
         let newcomer = record.get(&name).is_some_and(|was| account.uid().as_ref() != Some(&was.uid));
-        all.insert(name, if newcomer { Todo::Complete } else { Todo::Renew });
+        all.insert(name, if newcomer { AccountAction::Complete } else { AccountAction::Recreate });
     }
     all
 }
 
-/// Returns an account as it is created again: with the mark, and nothing that belongs to the one that goes.
+/// Returns the account to create: with the mark, and without the fields that belong to the deleted object.
 #[must_use]
-pub fn again(account: &ServiceAccount, mark: &Mark) -> ServiceAccount {
+pub fn recreated(account: &ServiceAccount, mark: &SealMark) -> ServiceAccount {
     let meta = &account.metadata;
     let mut labels = meta.labels.clone().unwrap_or_default();
     labels.insert(SEALED_LABEL.to_owned(), mark.label());
@@ -105,42 +106,45 @@ pub fn again(account: &ServiceAccount, mark: &Mark) -> ServiceAccount {
     }
 }
 
-/// Returns the key of an account's entry. Each sealing has its own, so that none has to be written over.
+/// Returns the key of an account's entry. Each sealing has its own keys, so that no entry is overwritten.
 #[must_use]
-pub fn key(name: &str, mark: &Mark) -> String {
+pub fn key(name: &str, mark: &SealMark) -> String {
     format!("{}.{name}", &mark.label()[..8])
 }
 
-/// Returns the entries by the accounts' names; those of this sealing count before those of an earlier one.
+/// Returns the entries by account name. Entries of this sealing take precedence over those of an earlier one.
 #[must_use]
-pub fn by_name(entries: BTreeMap<String, Recorded>, mark: &Mark) -> BTreeMap<String, Recorded> {
+pub fn entries_by_name(
+    entries: BTreeMap<String, RecordedAccount>,
+    mark: &SealMark,
+) -> BTreeMap<String, RecordedAccount> {
     let (now, earlier): (Vec<_>, Vec<_>) =
         entries.into_values().partition(|entry| mark.is_on(&entry.account.metadata));
     earlier.into_iter().chain(now).map(|entry| (entry.account.name_any(), entry)).collect()
 }
 
-/// Returns what has to be recorded before any account goes: each that lacks the mark, and is not recorded by this sealing yet. What an
-/// earlier sealing recorded and could not end counts for what is missing; what is there now is newer than it.
+/// Returns the accounts to record before any is deleted: those without the mark that this sealing has not recorded yet. An entry of an
+/// unfinished earlier sealing counts for an account that is missing, not for one that exists.
 #[must_use]
 pub fn unrecorded(
     accounts: &[ServiceAccount],
-    record: &BTreeMap<String, Recorded>,
-    mark: &Mark,
-) -> BTreeMap<String, Recorded> {
+    record: &BTreeMap<String, RecordedAccount>,
+    mark: &SealMark,
+) -> BTreeMap<String, RecordedAccount> {
     let unmarked = accounts.iter().filter(|account| !mark.is_on(&account.metadata));
     let is_recorded = |name: &str| record.get(name).is_some_and(|was| mark.is_on(&was.account.metadata));
     unmarked
         .filter(|account| !is_recorded(&account.name_any()))
         .map(|account| {
             let uid = account.uid().unwrap_or_default();
-            (account.name_any(), Recorded { uid, account: again(account, mark) })
+            (account.name_any(), RecordedAccount { uid, account: recreated(account, mark) })
         })
         .collect()
 }
 
-/// Returns the merge patch that makes an account what it was, over what was read only.
+/// Returns the merge patch that restores the recorded fields of an account, with a resourceVersion precondition.
 #[must_use]
-pub fn completing(there: &ServiceAccount, was: &ServiceAccount) -> Value {
+pub fn completion_patch(there: &ServiceAccount, was: &ServiceAccount) -> Value {
     json!({
         "metadata": {
             "uid": there.metadata.uid,
@@ -159,11 +163,11 @@ pub fn completing(there: &ServiceAccount, was: &ServiceAccount) -> Value {
 mod tests {
     use super::*;
 
-    fn mark(evidence: &str) -> Mark {
-        Mark { seal: "seal".into(), evidence: evidence.into() }
+    fn mark(evidence: &str) -> SealMark {
+        SealMark { seal: "seal".into(), evidence: evidence.into() }
     }
 
-    fn account(name: &str, uid: &str, mark: Option<&Mark>) -> ServiceAccount {
+    fn account(name: &str, uid: &str, mark: Option<&SealMark>) -> ServiceAccount {
         let mut labels = BTreeMap::from([("team".to_owned(), "library".to_owned())]);
         labels.extend(mark.map(|mark| (SEALED_LABEL.to_owned(), mark.label())));
         ServiceAccount {
@@ -182,17 +186,20 @@ mod tests {
         }
     }
 
-    fn record(name: &str, uid: &str) -> BTreeMap<String, Recorded> {
-        let account = again(&account(name, uid, None), &mark("now"));
-        [(name.to_owned(), Recorded { uid: uid.into(), account })].into()
+    fn record(name: &str, uid: &str) -> BTreeMap<String, RecordedAccount> {
+        let account = recreated(&account(name, uid, None), &mark("now"));
+        [(name.to_owned(), RecordedAccount { uid: uid.into(), account })].into()
     }
 
     #[test]
     fn an_account_is_recreated_once_for_each_sealing() {
         let now = mark("now");
-        let of = |account: ServiceAccount, record| todo(&[account], &record, &now).into_values().next();
-        assert_eq!(of(account("web", "u1", None), BTreeMap::new()), Some(Todo::Renew));
-        assert_eq!(of(account("web", "u1", Some(&mark("before"))), BTreeMap::new()), Some(Todo::Renew));
+        let of = |account: ServiceAccount, record| actions(&[account], &record, &now).into_values().next();
+        assert_eq!(of(account("web", "u1", None), BTreeMap::new()), Some(AccountAction::Recreate));
+        assert_eq!(
+            of(account("web", "u1", Some(&mark("before"))), BTreeMap::new()),
+            Some(AccountAction::Recreate)
+        );
         assert_eq!(of(account("web", "u2", Some(&now)), BTreeMap::new()), None);
     }
 
@@ -200,17 +207,21 @@ mod tests {
     fn wherever_it_ended_it_goes_on() {
         let now = mark("now");
         let of =
-            |accounts: &[ServiceAccount]| todo(accounts, &record("web", "u1"), &now).into_values().next();
-        assert_eq!(of(&[account("web", "u1", None)]), Some(Todo::Renew), "recorded");
-        assert_eq!(of(&[]), Some(Todo::Make), "deleted");
-        assert_eq!(of(&[account("web", "u2", None)]), Some(Todo::Complete), "made by its own controller");
+            |accounts: &[ServiceAccount]| actions(accounts, &record("web", "u1"), &now).into_values().next();
+        assert_eq!(of(&[account("web", "u1", None)]), Some(AccountAction::Recreate), "recorded");
+        assert_eq!(of(&[]), Some(AccountAction::Create), "deleted");
+        assert_eq!(
+            of(&[account("web", "u2", None)]),
+            Some(AccountAction::Complete),
+            "made by its own controller"
+        );
         assert_eq!(of(&[account("web", "u2", Some(&now))]), None, "made");
     }
 
     #[test]
-    fn it_is_what_it_was_and_another() {
+    fn recreated_account_has_the_same_fields_and_a_new_uid() {
         let was = account("web", "u1", Some(&mark("before")));
-        let made = again(&was, &mark("now"));
+        let made = recreated(&was, &mark("now"));
         let meta = &made.metadata;
         assert_eq!((&meta.uid, &meta.resource_version, &meta.finalizers), (&None, &None, &None));
         assert_eq!((&meta.name, &meta.namespace), (&was.metadata.name, &was.metadata.namespace));
@@ -220,7 +231,7 @@ mod tests {
         );
         assert_eq!(made.automount_service_account_token, Some(false));
         assert!(mark("now").is_on(meta));
-        let patch = completing(&account("web", "u2", None), &made);
+        let patch = completion_patch(&account("web", "u2", None), &made);
         assert_eq!(
             (patch["metadata"]["uid"].as_str(), patch["metadata"]["resourceVersion"].as_str()),
             (Some("u2"), Some("7"))

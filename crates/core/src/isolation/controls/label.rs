@@ -1,4 +1,4 @@
-//! The label by which the admission policies go, and why it is there: on the namespace itself.
+//! Control `Lock`: the label that the admission policies select by, and the annotations with the reason, on the namespace itself.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::api::{
     INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, QuarantineSpec, REASON_ANNOTATION, SEAL_ANNOTATION,
 };
 
-/// Bytes of annotations that the API server takes on one object.
+/// Maximum size of an object's annotations in bytes, as the API server enforces it.
 const ANNOTATIONS_LIMIT: usize = 256 << 10;
 
-/// Label and annotations that a namespace bears at a level; `None`: has to be absent.
+/// Returns the label and annotations that a namespace needs at a level. `None`: the key must be absent.
 fn marks(
     namespace: &Namespace,
     spec: &QuarantineSpec,
@@ -21,7 +21,7 @@ fn marks(
 ) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
     let label = level.label();
     let incident = spec.incident_ref.as_ref().map(|incident| incident.name.clone());
-    // The fence's message is built of these, and must be one line.
+    // The fence's message contains these values and must be a single line.
     let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let annotations = [(REASON_ANNOTATION, Some(line(&spec.reason))), (INCIDENT_ANNOTATION, incident)];
     let mut annotations: BTreeMap<_, _> =
@@ -29,14 +29,14 @@ fn marks(
     if label.is_none() {
         annotations.insert(SEAL_ANNOTATION, None);
     }
-    // A tenant may have left no room for them: the label alone isolates.
+    // A tenant may have used up the space for annotations. The label alone isolates.
     if !fit(namespace, &annotations) {
         annotations.values_mut().for_each(|value| *value = None);
     }
     (label, annotations)
 }
 
-/// Is there room for these beside the namespace's other annotations?
+/// Returns whether these annotations fit beside the namespace's others.
 fn fit(namespace: &Namespace, ours: &BTreeMap<&'static str, Option<String>>) -> bool {
     let others = namespace.annotations().iter().filter(|(key, _)| !ours.contains_key(key.as_str()));
     let others = others.map(|(key, value)| key.len() + value.len());
@@ -44,7 +44,7 @@ fn fit(namespace: &Namespace, ours: &BTreeMap<&'static str, Option<String>>) -> 
     others.chain(ours).sum::<usize>() <= ANNOTATIONS_LIMIT
 }
 
-/// Does the namespace bear what it has to at this level?
+/// Returns whether the namespace has the label and annotations of this level.
 #[must_use]
 pub fn is_labelled(namespace: &Namespace, spec: &QuarantineSpec, level: Isolation) -> bool {
     let (label, annotations) = marks(namespace, spec, level);
@@ -52,7 +52,7 @@ pub fn is_labelled(namespace: &Namespace, spec: &QuarantineSpec, level: Isolatio
         && annotations.iter().all(|(key, value)| namespace.annotations().get(*key) == value.as_ref())
 }
 
-/// Returns the merge patch that has the namespace bear what it has to at this level, if it is still as it was read.
+/// Returns the merge patch that sets the label and annotations of this level, with a resourceVersion precondition.
 #[must_use]
 pub fn patch(namespace: &Namespace, spec: &QuarantineSpec, level: Isolation) -> Value {
     let (label, annotations) = marks(namespace, spec, level);
@@ -81,8 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_bears_the_label_of_its_level_why_and_for_which_incident_and_nothing_of_it_once_it_is_open()
-    {
+    fn label_and_annotations_match_the_level_and_vanish_when_open() {
         let spec: QuarantineSpec = read(
             json!({"isolation": "Sealed", "reason": "breach,\n of one", "incidentRef": {"name": "nov"}}),
         );
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_without_room_for_annotations_is_labelled_all_the_same() {
+    fn namespace_without_annotation_space_is_still_labelled() {
         let spec: QuarantineSpec = read(json!({"isolation": "Sealed", "reason": "breach"}));
         let with = |room: usize, more: &[(&str, &str)]| {
             let filler = "x".repeat(ANNOTATIONS_LIMIT - "filler".len() - room);

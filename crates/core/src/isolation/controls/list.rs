@@ -1,6 +1,6 @@
-//! The isolation lists: ConfigMaps in the operator's namespace with a text for each level, a line for each namespace ([`text`]), and
-//! one for the ClusterRoles that hold our verbs. The list fence and the guards go by them. There are two copies: losing one changes
-//! nothing, and losing both leaves the label.
+//! The isolation lists: ConfigMaps in the operator's namespace with one text per level, one line per namespace ([`text`]), and one text
+//! with the ClusterRoles that grant our verbs. The list fence and the guards read them. There are two copies: losing one changes nothing;
+//! if both are lost, the label still isolates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +16,18 @@ pub use text::{Levels, appended, changed, levels};
 
 mod text;
 
-/// Names of the lists, in the operator's namespace. Each holds everything.
+/// Names of the lists, in the operator's namespace. Each has the full content.
 pub const CONFIG_MAPS: [&str; 2] = ["resurgam-guard", "resurgam-guard-copy"];
 /// Label by which the policies select the lists.
 pub const LABEL: &str = "resurgam.dev/isolation-list";
-/// The key that is no level: which ClusterRoles hold our verbs, over which namespaces.
+/// Key of the text with the ClusterRoles that grant our verbs, and the names they grant them for.
 pub const ROLES_KEY: &str = "_roles";
-/// The verbs by which somebody is let through, or lets out.
+/// Verbs that exempt their holder from the fence or permit a release.
 const VERBS: [&str; 4] = ["release", "repair", "recover", "operate"];
-/// The resources that they are asked on.
+/// Resources that the verbs apply to.
 const RESOURCES: [&str; 2] = ["quarantines", "incidents"];
 
-/// Selects the lists.
+/// Returns the selector of the lists.
 #[must_use]
 pub fn selector() -> LabelSelector {
     LabelSelector {
@@ -36,7 +36,7 @@ pub fn selector() -> LabelSelector {
     }
 }
 
-/// The lists with nothing isolated: they have to be there before the policies are, some of which refuse without them.
+/// Returns empty lists. They must exist before the policies are created, as some policies deny requests without them.
 #[must_use]
 pub fn empty() -> Vec<ConfigMap> {
     CONFIG_MAPS.iter().map(|name| list(name, None)).collect()
@@ -59,35 +59,35 @@ pub fn list(name: &str, data: Option<BTreeMap<String, String>>) -> ConfigMap {
     }
 }
 
-/// What the lists say of one namespace.
+/// Entries of one namespace on the lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// The level on each list that is there; `None`: not on it.
+    /// The level on each existing list. `None`: the namespace is not on it.
     each: Vec<Option<String>>,
 }
 
 impl Listed {
-    /// From the level on each list that is there.
+    /// Returns the entries from the level on each existing list.
     #[must_use]
     pub fn new<'a>(each: impl IntoIterator<Item = Option<&'a str>>) -> Self {
         Self { each: each.into_iter().map(|level| level.map(str::to_owned)).collect() }
     }
 
-    /// Is it on every list that is there, at this level? `Open`: on none.
+    /// Returns whether every existing list has the namespace at this level. `Open`: whether no list has it.
     #[must_use]
     pub fn is_at(&self, level: Isolation) -> bool {
         !self.each.is_empty() && self.each.iter().all(|listed| listed.as_deref() == level.label())
     }
 
-    /// Does any list isolate it at this level or a tighter one?
+    /// Returns whether any list has the namespace at this level or a tighter one.
     #[must_use]
     pub fn isolates(&self) -> bool {
         self.each.iter().flatten().any(|level| level == "contained" || level == "sealed")
     }
 }
 
-/// A line for each ClusterRole that holds one of our verbs explicitly: its name, a blank, and the names that it holds them for,
-/// with commas between, or `*`. A rule with a wildcard verb is no grant, as whoever holds it is refused.
+/// Returns one line per ClusterRole that grants one of our verbs explicitly: its name, a blank, and the resource names separated by
+/// commas, or `*`. A rule with a wildcard verb does not count as a grant: the policies deny its holders.
 #[must_use]
 pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
     let lines: BTreeSet<String> = roles
@@ -95,7 +95,7 @@ pub fn holders<'a>(roles: impl IntoIterator<Item = &'a ClusterRole>) -> String {
         .filter_map(|role| {
             let rules = role.rules.as_deref().unwrap_or_default();
             let names: BTreeSet<&str> = rules.iter().flat_map(holds).collect();
-            // The guard reads names so, too: a line break would hide what follows it, or make up a holder.
+            // The guard parses names in the same way: a line break would hide the rest, or forge a holder.
             let line = |text: &str| text.replace('\n', "?");
             let names = if names.contains("*") { "*".to_owned() } else { join(names) };
             (!names.is_empty()).then(|| format!("{} {}", line(&role.name_any()), line(&names)))
@@ -108,7 +108,7 @@ fn join(names: BTreeSet<&str>) -> String {
     names.into_iter().collect::<Vec<_>>().join(",")
 }
 
-/// For which names a rule holds one of our verbs.
+/// Returns the resource names for which a rule grants one of our verbs.
 fn holds(rule: &PolicyRule) -> Vec<&str> {
     let any = |list: Option<&Vec<String>>, ours: &[&str]| {
         list.is_some_and(|list| list.iter().any(|one| one == "*" || ours.contains(&one.as_str())))
@@ -120,7 +120,7 @@ fn holds(rule: &PolicyRule) -> Vec<&str> {
     {
         return Vec::new();
     }
-    // The names of Incidents are no namespaces.
+    // Names of Incidents are not namespaces.
     let quarantines = rule.resources.iter().flatten().all(|resource| resource == "quarantines");
     match rule.resource_names.as_deref() {
         Some(names) if quarantines && !names.is_empty() => names.iter().map(String::as_str).collect(),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_our_verbs_explicitly_is_known_with_the_names() {
+    fn explicit_holders_of_our_verbs_are_listed_with_names() {
         let rule = |verbs: &[&str], resources: &[&str], names: &[&str]| json!({"apiGroups": ["resurgam.dev"], "verbs": verbs, "resources": resources, "resourceNames": names});
         let roles = [
             role("view", json!([rule(&["get", "list"], &["quarantines"], &[])])),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_cluster_roles_say_each_holder_is_one_line() {
+    fn any_cluster_role_yields_one_line_per_holder() {
         let rules = json!([{"apiGroups": ["resurgam.dev"], "verbs": ["release"], "resources": ["quarantines"], "resourceNames": ["a", "b"]}]);
         let sound = json!([{"metadata": {"name": "lead"}, "rules": rules}, {"metadata": {"name": "plan"}, "rules": rules}]);
         let readable = fuzz_input::Readable::default();

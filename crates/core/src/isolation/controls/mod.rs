@@ -1,4 +1,4 @@
-//! What each control writes, and whether it is in place, from what was read. One file per control.
+//! The controls, one file each: what a control writes, and whether an observation shows it in place.
 
 pub mod identity;
 pub mod label;

@@ -1,6 +1,6 @@
-//! Network isolation: default-deny both ways. Policies add up, so each that allows is made to select no pod, in place, and selects
-//! what it did again on release. Nothing has to be recorded for that, nothing can be lost, and no finalizer, owner or name of a
-//! policy keeps it from being neutralised.
+//! Control `Network`: default-deny in both directions. NetworkPolicies are additive, so each policy that allows traffic is changed to
+//! select no pod, and changed back on release. That needs no record, loses nothing, and works whatever the policy's finalizers, owners
+//! and name.
 
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
@@ -12,29 +12,29 @@ use serde_json::json;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE};
 use crate::isolation::MANAGED_BY;
 
-/// Denies everything, both ways.
+/// Name of the policy that denies all traffic in both directions.
 pub const DEFAULT_DENY: &str = "resurgam-default-deny";
-/// Allows what a clean room may talk to.
+/// Name of the policy that allows the traffic of a clean room.
 pub const CLEAN_ROOM: &str = "resurgam-clean-room";
-/// Label key of the two requirements by which a neutralised policy selects no pod: it is to exist, and not to exist. The write
-/// fence lets who may isolate write just that.
+/// Label key of the two requirements that make a neutralised policy select no pod: `Exists` and `DoesNotExist`. The write fence permits
+/// exactly this change to callers with the right to isolate.
 pub const NEUTRALISED: &str = "resurgam.dev/isolated";
-/// Names that a message lists.
+/// Maximum number of names in a message.
 const LISTED: usize = 3;
 
-/// What a clean room may talk to, beside itself.
+/// What a clean room may connect to, in addition to its own namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Room {
-    /// Namespaces, both ways.
+pub struct CleanRoomAccess {
+    /// Namespaces, for ingress and egress.
     pub reachable: Vec<String>,
-    /// Rules for services of the cluster that it may connect out to, beside those.
+    /// Egress rules for cluster services.
     pub egress_exceptions: Vec<NetworkPolicyEgressRule>,
 }
 
-/// The policies that are to be there; `room`: what a clean room may talk to, its own namespace included anyway. The operator may
-/// connect to it, as `http` gates are asked from there.
+/// Returns the policies that must exist. `room`: what a clean room may connect to. The operator's pods may connect to a clean room, as
+/// `http` gates connect from there.
 #[must_use]
-pub fn wanted(namespace: &str, room: Option<&Room>) -> Vec<NetworkPolicy> {
+pub fn wanted(namespace: &str, room: Option<&CleanRoomAccess>) -> Vec<NetworkPolicy> {
     let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
     let mut all = vec![ours(
         namespace,
@@ -72,7 +72,7 @@ pub fn wanted(namespace: &str, room: Option<&Room>) -> Vec<NetworkPolicy> {
     all
 }
 
-/// Returns the peer that is pods of these namespaces: all, or those with a label.
+/// Returns the peer that selects pods of these namespaces: all pods, or those with a label.
 #[must_use]
 pub fn pods_of(namespaces: Vec<String>, label: Option<(&str, &str)>) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
@@ -104,13 +104,13 @@ fn ours(namespace: &str, name: &str, spec: NetworkPolicySpec) -> NetworkPolicy {
     }
 }
 
-/// Is it one of ours, by its name?
+/// Returns whether the policy is one of the operator's, by its name.
 #[must_use]
 pub fn is_ours(policy: &NetworkPolicy) -> bool {
     matches!(policy.metadata.name.as_deref(), Some(DEFAULT_DENY | CLEAN_ROOM))
 }
 
-/// The requirements that no pod meets.
+/// Returns requirements that no pod meets.
 fn nothing() -> [LabelSelectorRequirement; 2] {
     ["Exists", "DoesNotExist"].map(|operator| LabelSelectorRequirement {
         key: NEUTRALISED.to_owned(),
@@ -124,14 +124,14 @@ fn requirements(policy: &NetworkPolicy) -> Vec<LabelSelectorRequirement> {
     selector.and_then(|selector| selector.match_expressions.clone()).unwrap_or_default()
 }
 
-/// Does a policy select no pod, by our requirements?
+/// Returns whether our requirements make the policy select no pod.
 #[must_use]
 pub fn is_neutralised(policy: &NetworkPolicy) -> bool {
     let there = requirements(policy);
     nothing().iter().all(|nothing| there.contains(nothing))
 }
 
-/// Returns a policy that selects what it did before it was neutralised.
+/// Returns the policy as it was before it was neutralised.
 #[must_use]
 pub fn without_marks(mut policy: NetworkPolicy) -> NetworkPolicy {
     let selector = policy.spec.as_mut().and_then(|spec| spec.pod_selector.as_mut());
@@ -141,7 +141,8 @@ pub fn without_marks(mut policy: NetworkPolicy) -> NetworkPolicy {
     policy
 }
 
-/// Returns the merge patch that neutralises a policy as it was read, or with `back` undoes that. `None`: nothing to do.
+/// Returns the merge patch that neutralises a policy, or with `back` restores it, with a resourceVersion precondition. `None`: nothing to
+/// do.
 #[must_use]
 pub fn change(policy: &NetworkPolicy, back: bool) -> Option<serde_json::Value> {
     let mut requirements = requirements(policy);
@@ -157,7 +158,7 @@ pub fn change(policy: &NetworkPolicy, back: bool) -> Option<serde_json::Value> {
         .then(|| json!({"metadata": metadata, "spec": {"podSelector": {"matchExpressions": requirements}}}))
 }
 
-/// Returns a policy as it is recorded to be created again.
+/// Returns the policy as it is recorded, to be created again.
 #[must_use]
 pub fn restorable(policy: &NetworkPolicy) -> NetworkPolicy {
     NetworkPolicy {
@@ -173,17 +174,17 @@ pub fn restorable(policy: &NetworkPolicy) -> NetworkPolicy {
     }
 }
 
-/// What was read of a namespace's network policies.
+/// Observed state of a namespace's network policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Those of ours that are wanted and are not as wanted.
+pub struct PolicyObservation {
+    /// Policies of the operator that are missing or differ.
     pub missing: Vec<String>,
-    /// Those that still select pods and are not wanted.
+    /// Other policies that still select pods.
     pub allowing: Vec<String>,
 }
 
-impl Observed {
-    /// Compares what is there with what is wanted.
+impl PolicyObservation {
+    /// Compares the existing policies with the wanted ones.
     #[must_use]
     pub fn new(there: &[NetworkPolicy], wanted: &[NetworkPolicy]) -> Self {
         let name = |policy: &NetworkPolicy| policy.metadata.name.clone().unwrap_or_default();
@@ -196,13 +197,13 @@ impl Observed {
         }
     }
 
-    /// Is everything denied that is to be?
+    /// Returns whether all traffic is denied that should be.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.missing.is_empty() && self.allowing.is_empty()
     }
 
-    /// What keeps it from holding, for people.
+    /// Returns why the control is not in place, as a message.
     #[must_use]
     pub fn message(&self) -> String {
         let list = |names: &[String]| {
@@ -223,7 +224,7 @@ impl Observed {
     }
 }
 
-/// Is a policy that is there what is wanted, and does nothing of its metadata take it away?
+/// Returns whether an existing policy equals the wanted one, and is not being deleted or garbage-collected.
 #[must_use]
 pub fn is_as(there: &NetworkPolicy, wanted: &NetworkPolicy) -> bool {
     let meta = &there.metadata;

@@ -53,7 +53,7 @@ fn half_of_the_requirements_neutralises_nothing() {
 }
 
 #[test]
-fn network_holds_only_if_ours_are_there_untouched_and_no_other_selects_pods() {
+fn network_holds_only_if_own_policies_alone_select_pods() {
     let wanted = wanted("library", None);
     let deny = || policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
     let allow = || policy("allow", json!({"podSelector": {}, "ingress": [{}]}));
@@ -91,17 +91,17 @@ fn network_holds_only_if_ours_are_there_untouched_and_no_other_selects_pods() {
             "NetworkPolicy resurgam-clean-room still allows traffic",
         ),
     ] {
-        let observed = Observed::new(&there, &wanted);
+        let observed = PolicyObservation::new(&there, &wanted);
         assert_eq!(observed.message(), message);
         assert_eq!(observed.holds(), message == "denied both ways", "{message}");
     }
     let many: Vec<_> = (0..9).map(|n| policy(&format!("allow-{n}"), json!({"podSelector": {}}))).collect();
-    let message = Observed::new(&many, &wanted).message();
+    let message = PolicyObservation::new(&many, &wanted).message();
     assert!(message.contains("allow-0, allow-1, allow-2 and 6 more"), "{message}");
 }
 
 #[test]
-fn a_recorded_policy_is_what_it_was_but_for_what_the_api_server_refuses() {
+fn recorded_policy_keeps_all_that_can_be_created_again() {
     let mut before = policy("allow", json!({"podSelector": {}}));
     before.metadata.labels = Some([("team".to_owned(), "library".to_owned())].into());
     before.metadata.annotations = Some([("why".to_owned(), "opening hours".to_owned())].into());
@@ -121,7 +121,7 @@ fn ours_are_those_of_our_names() {
 
 #[test]
 fn a_clean_room_reaches_itself_and_what_is_reachable_only() {
-    let room = Room {
+    let room = CleanRoomAccess {
         reachable: vec!["library-db".to_owned(), "library-web".to_owned()],
         egress_exceptions: Vec::new(),
     };

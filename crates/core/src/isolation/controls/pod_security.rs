@@ -1,24 +1,24 @@
-//! Host access in the clean room: the namespace enforces the Pod Security Standard `baseline` while it is one, so that no pod starts
-//! that uses its node's network, processes or files, unless a person has accepted that. What it enforced before is noted on the
-//! namespace, which is locked, and comes back when it opens.
+//! Host access in the clean room: the namespace enforces the Pod Security Standard `baseline` while it is a clean room, unless a person
+//! has accepted host access. So no pod starts that uses its node's network, processes or files. The previous level is noted on the
+//! namespace, which is locked, and restored when it opens.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-/// Label that the API server's Pod Security admission goes by.
+/// Label that Pod Security admission reads.
 pub const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
-/// Annotation on the namespace: what it enforced before, or [`NOTHING`].
+/// Annotation on the namespace with the level that it enforced before, or [`NOTHING`].
 const BEFORE_ANNOTATION: &str = "resurgam.dev/pod-security";
 const NOTHING: &str = "none";
 
-/// Does the namespace enforce what a clean room has to? `privileged`: a person has accepted host access there.
+/// Returns whether the namespace enforces the level of a clean room. `privileged`: a person has accepted host access.
 #[must_use]
 pub fn is_enforced(namespace: &Namespace, privileged: bool) -> bool {
     change(namespace, privileged).is_none()
 }
 
-/// Returns the merge patch that makes it so. `None`: it is.
+/// Returns the merge patch that enforces it. `None`: it is enforced.
 #[must_use]
 pub fn change(namespace: &Namespace, privileged: bool) -> Option<Value> {
     let enforced = namespace.labels().get(ENFORCE_LABEL).map(String::as_str);
@@ -26,7 +26,7 @@ pub fn change(namespace: &Namespace, privileged: bool) -> Option<Value> {
     match (privileged, enforced) {
         (false, Some("baseline" | "restricted")) => None,
         (false, enforced) => Some(patch(namespace, Some("baseline"), before.or(enforced).or(Some(NOTHING)))),
-        // Accepted: what it enforced before the clean room is what it enforces.
+        // Host access is accepted: the namespace enforces what it did before the clean room.
         (true, _) => before.map(|before| patch(namespace, Some(before).filter(|was| *was != NOTHING), None)),
     }
 }
@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_room_enforces_baseline_and_what_was_enforced_comes_back() {
+    fn clean_room_enforces_baseline_and_restores_the_level() {
         for (enforced, before, expected) in [
             (None, None, Some((json!("baseline"), json!(NOTHING)))),
             (Some("privileged"), None, Some((json!("baseline"), json!("privileged")))),
             (Some("anything"), None, Some((json!("baseline"), json!("anything")))),
             (Some("baseline"), None, None),
             (Some("restricted"), None, None),
-            // Somebody loosened it meanwhile: what is noted is what it was.
+            // The label was loosened in the meantime: the noted level stays the original one.
             (Some("privileged"), Some(NOTHING), Some((json!("baseline"), json!(NOTHING)))),
         ] {
             assert_eq!(after(&namespace(enforced, before), false), expected, "{enforced:?} {before:?}");

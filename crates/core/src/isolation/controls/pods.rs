@@ -1,5 +1,5 @@
-//! Pods of a sealed namespace: which of them live, and what ends them. The object is never taken away before the processes are, so that
-//! what is said to be gone is gone.
+//! Pods of a sealed namespace: which are alive, and how they are ended. A pod object is never removed before its processes have ended, so
+//! that a pod that is reported as gone no longer runs.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
-/// Seconds that a process has to end. Never 0: then the object would vanish before the process.
+/// Grace period of a deletion in seconds. Never 0: the object would be removed before its processes end.
 pub const GRACE_SECONDS: u32 = 1;
-/// On a static pod's shadow.
+/// Annotation on the mirror pod of a static pod.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Finalizers of controllers of the cluster's own, which the fence lets take them off.
+/// Prefix of finalizers of built-in controllers. The fence permits those controllers to remove them.
 const OF_THE_CLUSTER: &str = "batch.kubernetes.io/";
 
-/// Is this a static pod's shadow? The kubelet of its node runs it, whatever the API server says. The annotation alone says
-/// nothing: anybody may write it, and no kubelet runs such a pod.
+/// Returns whether the pod is a mirror pod: its kubelet runs it whatever the API server says. The annotation alone does not count, as any
+/// client may set it.
 #[must_use]
 pub fn is_static(pod: &Pod) -> bool {
     let of_node = |owner: &OwnerReference| {
@@ -24,7 +24,7 @@ pub fn is_static(pod: &Pod) -> bool {
     pod.annotations().contains_key(MIRROR_ANNOTATION) && pod.owner_references().iter().any(of_node)
 }
 
-/// May anything of it still run? Its end is what its kubelet says of its containers, not that somebody deleted it.
+/// Returns whether any container may still run. It relies on the status that the kubelet reports, not on the deletion timestamp.
 #[must_use]
 pub fn is_live(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -32,7 +32,7 @@ pub fn is_live(pod: &Pod) -> bool {
     !matches!(phase, Some("Succeeded" | "Failed")) && !gone
 }
 
-/// Has every container ended, or was none ever started?
+/// Returns whether every container has terminated or was never started.
 fn has_ended(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return true };
     let Some(status) = &pod.status else { return false };
@@ -51,8 +51,8 @@ fn has_ended(pod: &Pod) -> bool {
         && not_running(&status.ephemeral_container_statuses)
 }
 
-/// A pod that no workload of the cluster's own kinds brings back: bare, or owned by something else. `workloads`: the UIDs of all
-/// that there are, by which an owner is known; its kind's name says nothing.
+/// Returns whether no built-in workload recreates the pod: it is bare, or its owner is of another kind. `workloads`: UIDs of all
+/// workloads. The owner is identified by UID, as any client may choose the kind in an owner reference.
 #[must_use]
 pub fn is_unmanaged(pod: &Pod, workloads: &BTreeSet<String>) -> bool {
     !pod.owner_references()
@@ -60,18 +60,18 @@ pub fn is_unmanaged(pod: &Pod, workloads: &BTreeSet<String>) -> bool {
         .any(|owner| owner.controller == Some(true) && workloads.contains(&owner.uid))
 }
 
-/// What is to be done to a pod so that it ends.
+/// Action that ends a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Todo {
-    /// It lives, and is not being deleted within [`GRACE_SECONDS`].
+pub enum PodAction {
+    /// Delete it: it is alive, and not being deleted within [`GRACE_SECONDS`].
     Delete,
-    /// Its processes have ended, and these finalizers alone keep the object.
+    /// Keep only these finalizers: its processes have ended, and finalizers of built-in controllers alone keep the object.
     Finalize(Vec<String>),
 }
 
-/// Returns what ends a pod. `None`: nothing has to be done, or its kubelet alone can.
+/// Returns the action that ends a pod. `None`: nothing to do, or only its kubelet can end it.
 #[must_use]
-pub fn todo(pod: &Pod) -> Option<Todo> {
+pub fn next_action(pod: &Pod) -> Option<PodAction> {
     if is_static(pod) {
         return None;
     }
@@ -79,12 +79,12 @@ pub fn todo(pod: &Pod) -> Option<Todo> {
     let soon = meta.deletion_timestamp.is_some()
         && meta.deletion_grace_period_seconds.is_some_and(|seconds| seconds <= i64::from(GRACE_SECONDS));
     if is_live(pod) && !soon {
-        return Some(Todo::Delete);
+        return Some(PodAction::Delete);
     }
     let finalizers = meta.finalizers.clone().unwrap_or_default();
     let kept: Vec<_> = finalizers.iter().filter(|f| f.starts_with(OF_THE_CLUSTER)).cloned().collect();
     let is_stuck = meta.deletion_timestamp.is_some() && has_ended(pod) && kept.len() < finalizers.len();
-    is_stuck.then_some(Todo::Finalize(kept))
+    is_stuck.then_some(PodAction::Finalize(kept))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn ended() -> Option<Value> {
 const NOW: &str = "2026-11-29T00:00:00Z";
 
 #[test]
-fn a_pod_lives_until_its_containers_have_ended_whoever_deleted_it() {
+fn pod_is_alive_until_its_containers_have_terminated() {
     let deleted = json!({"name": "p", "deletionTimestamp": NOW});
     for (metadata, phase, state, live) in [
         (json!({"name": "p"}), "Running", running(), true),
@@ -55,18 +55,18 @@ fn a_pod_lives_until_its_containers_have_ended_whoever_deleted_it() {
 }
 
 #[test]
-fn every_pod_is_deleted_with_a_second_of_grace_and_finalized_once_it_has_ended() {
+fn pods_get_a_second_of_grace_and_are_finalized_at_their_end() {
     let deleting = |grace: i64, finalizers: &[&str]| json!({"name": "p", "deletionTimestamp": NOW, "deletionGracePeriodSeconds": grace, "finalizers": finalizers});
-    let finalize = |kept: &[&str]| Some(Todo::Finalize(kept.iter().map(|f| (*f).to_owned()).collect()));
+    let finalize = |kept: &[&str]| Some(PodAction::Finalize(kept.iter().map(|f| (*f).to_owned()).collect()));
     for (metadata, phase, state, expected) in [
-        (json!({"name": "p"}), "Running", running(), Some(Todo::Delete)),
+        (json!({"name": "p"}), "Running", running(), Some(PodAction::Delete)),
         (
             json!({"name": "p", "finalizers": ["mallory.example/keep"]}),
             "Running",
             running(),
-            Some(Todo::Delete),
+            Some(PodAction::Delete),
         ),
-        (deleting(3600, &[]), "Running", running(), Some(Todo::Delete)),
+        (deleting(3600, &[]), "Running", running(), Some(PodAction::Delete)),
         (deleting(1, &[]), "Running", running(), None),
         (deleting(0, &[]), "Running", running(), None),
         (deleting(1, &["mallory.example/keep"]), "Running", running(), None),
@@ -81,7 +81,7 @@ fn every_pod_is_deleted_with_a_second_of_grace_and_finalized_once_it_has_ended()
         ),
         (json!({"name": "p"}), "Succeeded", ended(), None),
     ] {
-        assert_eq!(todo(&pod(metadata.clone(), phase, state)), expected, "{metadata} {phase}");
+        assert_eq!(next_action(&pod(metadata.clone(), phase, state)), expected, "{metadata} {phase}");
     }
 }
 
@@ -105,7 +105,7 @@ fn a_static_pod_is_one_of_its_node_and_no_annotation_makes_one() {
 }
 
 #[test]
-fn a_pod_is_managed_by_an_owner_of_a_known_uid_whatever_its_kind_is_called() {
+fn pod_owner_is_identified_by_uid_not_by_kind() {
     let workloads: BTreeSet<String> = ["u1".to_owned()].into();
     let owned = |kind: &str, uid: &str, controller: bool| {
         let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": uid, "controller": controller});

@@ -1,5 +1,5 @@
-//! Quotas that keep a control from being written: a ResourceQuota of the namespace that leaves no room for what isolates is raised,
-//! with what it was recorded on itself, and set back on release. Nobody else writes it behind the fence.
+//! ResourceQuotas that keep a control from being written. A quota that leaves no room for the objects that isolation creates is raised;
+//! its previous value is recorded on itself and restored on release. The fence keeps others from changing it.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-/// Annotation on a quota that was raised: what it was, as JSON.
+/// Annotation on a raised quota with its previous limits as JSON.
 pub const RAISED_ANNOTATION: &str = "resurgam.dev/quota";
-/// What isolating creates.
+/// Quota resources of the objects that isolation creates.
 const NEEDED: [&str; 2] = ["count/networkpolicies.networking.k8s.io", "count/serviceaccounts"];
-/// What a quota is raised to: more than isolating ever needs.
+/// Raised limit: more than isolation ever needs.
 const RAISED: &str = "1M";
 
 fn hard(quota: &ResourceQuota) -> BTreeMap<String, Quantity> {
     quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default()
 }
 
-/// Returns the merge patch that raises a quota. `None`: it bounds nothing that isolating creates, or is raised already.
+/// Returns the merge patch that raises a quota. `None`: it limits nothing that isolation creates, or is raised already.
 #[must_use]
 pub fn raising(quota: &ResourceQuota) -> Option<Value> {
     let hard = hard(quota);
@@ -31,7 +31,7 @@ pub fn raising(quota: &ResourceQuota) -> Option<Value> {
     if bound.is_empty() {
         return None;
     }
-    // What was recorded first is what it was: a tenant cannot write it while it counts.
+    // The first record is the original value: tenants cannot write it while the fence is in force.
     let mut was: BTreeMap<String, String> = recorded(quota).unwrap_or_default();
     for (key, value) in &bound {
         was.insert((*key).to_owned(), value.clone());
@@ -50,7 +50,7 @@ fn recorded(quota: &ResourceQuota) -> Option<BTreeMap<String, String>> {
     serde_json::from_str(quota.annotations().get(RAISED_ANNOTATION)?).ok()
 }
 
-/// Returns the merge patch that sets a quota back. `None`: it was not raised. What somebody changed since stays.
+/// Returns the merge patch that restores a quota. `None`: it was not raised. Limits that were changed since are kept.
 #[must_use]
 pub fn restoring(quota: &ResourceQuota) -> Option<Value> {
     quota.annotations().get(RAISED_ANNOTATION)?;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_since_and_what_is_no_record_stay() {
+    fn changed_limits_and_malformed_records_are_kept() {
         let key = NEEDED[0];
         let record = json!({key: "0", "pods": "7"}).to_string();
         let changed = quota(json!({key: "9", "pods": "5"}), Some(&record));

@@ -1,5 +1,5 @@
-//! Workloads to zero, and back. What a workload was like is recorded on itself, by the very patch that stops it, together with
-//! the UID of the Quarantine (the seal): a crash re-records nothing, and the record of another seal is ignored.
+//! Control `Workloads`: scales workloads to zero and back. The patch that stops a workload also records its state on it, with the UID of
+//! the Quarantine (the seal). After a crash nothing is recorded again, and the record of another seal is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
 
-/// Node label that no node has: a DaemonSet that asks for it runs nowhere.
+/// Node label that no node has. A DaemonSet that selects it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";
 
-/// Bytes of annotations that the API server takes, and what a record may need of them.
+/// Maximum size of annotations in bytes, and the part that a record may need.
 const ANNOTATIONS_LIMIT: usize = 256 << 10;
 const RECORD_ROOM: usize = 2 << 10;
 
@@ -46,27 +46,27 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How a workload's spec says how much of it runs.
+/// Field of a workload's spec that determines how much of it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// So many replicas.
+    /// Number of replicas.
     Replicas(i32),
-    /// On nodes with these labels.
+    /// Node selector.
     Nodes(BTreeMap<String, String>),
     /// Suspended or not.
     Suspend(bool),
 }
 
-/// A workload, as far as stopping and starting it goes.
+/// A workload, with the fields that stopping and starting it need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     /// Its kind.
     pub kind: Kind,
     /// Its metadata.
     pub meta: ObjectMeta,
-    /// What its spec says now.
+    /// How much of it its spec asks for.
     pub shape: Shape,
-    /// A StatefulSet that deletes the volume claims of what is scaled down: to zero, that is all of them.
+    /// Whether it is a StatefulSet that deletes the volume claims of pods that are scaled down.
     pub drops_claims: bool,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Workload {
     }
 }
 
-/// What is recorded on a workload, if it is by this seal.
+/// Returns what this seal recorded in an annotation.
 fn recorded<'a>(meta: &'a ObjectMeta, seal: &str, annotation: &str) -> Option<&'a str> {
     let annotations = meta.annotations.as_ref()?;
     if annotations.get(SEAL_ANNOTATION).map(String::as_str) != Some(seal) {
@@ -86,31 +86,31 @@ fn recorded<'a>(meta: &'a ObjectMeta, seal: &str, annotation: &str) -> Option<&'
     annotations.get(annotation).map(String::as_str)
 }
 
-/// The record on a workload, if it is this seal's.
+/// Returns the record of this seal on a workload.
 fn record<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
     recorded(meta, seal, RECORDED_ANNOTATION)
 }
 
-/// How many replicas it had when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+/// Returns the replicas that this seal recorded. `None`: no record of this seal, or a malformed one.
 #[must_use]
 pub fn recorded_replicas(meta: &ObjectMeta, seal: &str) -> Option<i32> {
     record(meta, seal)?.parse().ok().filter(|n| *n >= 0)
 }
 
-/// The node selector it had when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+/// Returns the node selector that this seal recorded. `None`: no record of this seal, or a malformed one.
 #[must_use]
 pub fn recorded_nodes(meta: &ObjectMeta, seal: &str) -> Option<BTreeMap<String, String>> {
     serde_json::from_str(record(meta, seal)?).ok()
 }
 
-/// Whether it was suspended when this seal stopped it. `None`: not recorded by this seal, or unreadable.
+/// Returns whether the workload was suspended when this seal stopped it. `None`: no record of this seal, or a malformed one.
 #[must_use]
 pub fn recorded_suspend(meta: &ObjectMeta, seal: &str) -> Option<bool> {
     record(meta, seal)?.parse().ok()
 }
 
 impl Workload {
-    /// Does its spec start nothing?
+    /// Returns whether its spec starts nothing.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         match &self.shape {
@@ -120,8 +120,8 @@ impl Workload {
         }
     }
 
-    /// The merge patch that stops it and records, in one, what it was like. `None`: it is stopped and recorded.
-    /// A record of this seal is never written again.
+    /// Returns the merge patch that stops the workload and records its state. `None`: it is stopped and recorded. A record of this seal
+    /// is never overwritten.
     #[must_use]
     pub fn stop(&self, seal: &str) -> Option<Value> {
         let recorded =
@@ -148,13 +148,13 @@ impl Workload {
         Some(patch)
     }
 
-    /// Returns how much of it runs, as it is recorded.
+    /// Returns the state to record.
     #[must_use]
     pub fn was(&self) -> String {
         match &self.shape {
             Shape::Replicas(n) => n.to_string(),
             Shape::Nodes(nodes) => {
-                // One that we stopped under another seal is not as it was: our own mark is not recorded.
+                // A workload that another seal has stopped carries our own selector, which is not its original state.
                 let was: BTreeMap<_, _> = nodes.iter().filter(|(key, _)| *key != NOWHERE).collect();
                 json!(was).to_string()
             }
@@ -162,7 +162,7 @@ impl Workload {
         }
     }
 
-    /// The merge patch that stops it, and records nothing.
+    /// Returns the merge patch that stops the workload without a record.
     #[must_use]
     pub fn halt(&self) -> Value {
         let mut spec = match &self.shape {
@@ -176,17 +176,17 @@ impl Workload {
         json!({"metadata": {"resourceVersion": self.meta.resource_version}, "spec": spec})
     }
 
-    /// Is there no room for a record on it?
+    /// Returns whether the workload has no space for the record.
     fn is_full(&self) -> bool {
         let sizes = self.meta.annotations.iter().flatten().map(|(key, value)| key.len() + value.len());
         sizes.sum::<usize>() + RECORD_ROOM > ANNOTATIONS_LIMIT
     }
 
-    /// The merge patch that starts it: `replicas` if given, else what this seal recorded. `Ok(None)`: it runs already, or
-    /// is a Job or CronJob, which stay suspended.
+    /// Returns the merge patch that starts the workload, at `replicas` or at the number that this seal recorded. `Ok(None)`: it runs
+    /// already, or is a Job or CronJob, which stay suspended.
     ///
     /// # Errors
-    /// Nothing, or zero, is recorded by this seal, and no number is given.
+    /// No number is given, and this seal recorded none, or zero.
     pub fn start(&self, seal: Option<&str>, replicas: Option<i32>) -> Result<Option<Value>, NotRecorded> {
         let not_recorded = |why| NotRecorded { workload: self.to_string(), why };
         match &self.shape {
@@ -232,28 +232,28 @@ impl Workload {
     }
 }
 
-/// What a workload was like was not recorded, so nobody knows what starting it means.
+/// A workload's state before was not recorded, so that it is not known how to start it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{workload}: {why}; say in the plan how many replicas it is to have")]
 pub struct NotRecorded {
-    /// Kind and name.
+    /// Kind and name of the workload.
     pub workload: String,
-    /// What is not known.
+    /// What is missing.
     pub why: &'static str,
 }
 
-/// What starts pods in a namespace.
+/// Workloads of a namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Everything that starts pods by itself, but Jobs that have ended.
+    /// Everything that starts pods on its own, except finished Jobs.
     pub workloads: Vec<Workload>,
-    /// ReplicaSets of Deployments that are among those: they follow their Deployment, unless it does not know them.
+    /// ReplicaSets owned by those Deployments. Each follows its Deployment, unless the Deployment does not adopt it.
     pub rollouts: Vec<Workload>,
-    /// UIDs of all workloads, those that have ended included: by these a pod's owner is known.
+    /// UIDs of all workloads, including finished ones: they identify the owners of pods.
     pub uids: BTreeSet<String>,
 }
 
-/// What was listed in a namespace of each kind that starts pods.
+/// Listed objects of each kind that starts pods.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     /// `apps/v1`
@@ -302,7 +302,7 @@ impl Inventory {
     pub fn stops(&self, seal: &str) -> Vec<(&Workload, Value)> {
         let mut writes: Vec<_> =
             self.workloads.iter().filter_map(|w| w.stop(seal).map(|patch| (w, patch))).collect();
-        // Their Deployments are at zero, and they are not: those do not know them.
+        // Their Deployments are at zero while they are not: the Deployments have not adopted them.
         let stopped: BTreeSet<&str> = self
             .workloads
             .iter()
@@ -318,20 +318,20 @@ impl Inventory {
     }
 }
 
-/// Is it owned by one of these Deployments? Its owner is known by its UID: anybody may write the name of a kind.
+/// Returns whether one of these Deployments owns the ReplicaSet. The owner is identified by UID: any client may choose the kind.
 fn is_rollout(set: &ReplicaSet, deployments: &BTreeSet<String>) -> bool {
     let is_of = |owner: &OwnerReference| owner.controller == Some(true) && deployments.contains(&owner.uid);
     set.owner_references().iter().any(is_of)
 }
 
-/// May it still start anything?
+/// Returns whether the Job may still start pods.
 #[must_use]
 pub fn has_not_ended(job: &Job) -> bool {
     let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     !conditions.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
 }
 
-// The API server fills in one replica where a spec says none.
+// The API server defaults `replicas` to 1.
 fn replicas(kind: Kind, meta: ObjectMeta, replicas: Option<i32>) -> Workload {
     Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)), drops_claims: false }
 }

@@ -82,7 +82,7 @@ fn jobs_and_cronjobs_are_suspended_and_not_resumed() {
 
 /// Scaled to zero with `whenScaled: Delete`, a StatefulSet's data would be gone before anybody could look.
 #[test]
-fn volume_claims_outlive_the_sealing_and_their_policy_comes_back() {
+fn volume_claims_survive_sealing_and_their_policy_is_restored() {
     let running = Workload { drops_claims: true, ..workload(Kind::StatefulSet, Shape::Replicas(3), None) };
     let stopped = after(running.clone(), &running.stop("seal").unwrap());
     assert!(stopped.is_stopped() && !stopped.drops_claims, "by one and the same patch");
@@ -125,7 +125,7 @@ fn a_record_of_another_seal_is_ignored() {
 }
 
 #[test]
-fn what_was_not_recorded_is_not_guessed() {
+fn unrecorded_replicas_are_not_guessed() {
     for (was, expected) in [("true", Some(true)), ("false", Some(false)), ("perhaps", None)] {
         let meta = workload(Kind::CronJob, Shape::Suspend(true), Some((was, "seal"))).meta;
         assert_eq!((recorded_suspend(&meta, "seal"), recorded_suspend(&meta, "another")), (expected, None));
@@ -147,7 +147,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 #[test]
-fn a_replicaset_belongs_to_a_deployment_of_that_uid_and_to_no_other() {
+fn replica_set_belongs_to_the_deployment_with_its_owner_uid() {
     let deployments: BTreeSet<String> = ["u1".to_owned()].into();
     for (version, kind, uid, controller, expected) in [
         ("apps/v1", "Deployment", "u1", json!(true), true),
@@ -197,7 +197,7 @@ fn a_job_may_start_something_until_it_has_ended() {
 }
 
 #[test]
-fn a_statefulset_drops_its_claims_only_where_it_says_so_of_being_scaled() {
+fn stateful_set_drops_claims_only_if_when_scaled_is_delete() {
     for (policy, expected) in [
         (json!({"whenScaled": "Delete"}), true),
         (json!({"whenScaled": "Retain", "whenDeleted": "Delete"}), false),
@@ -212,7 +212,7 @@ fn a_statefulset_drops_its_claims_only_where_it_says_so_of_being_scaled() {
 }
 
 #[test]
-fn whatever_a_workload_says_it_is_stopped_once_and_for_all() {
+fn any_workload_is_stopped_once() {
     let meta = json!({"name": "web", "namespace": "library", "annotations": {RECORDED_ANNOTATION: "{}", SEAL_ANNOTATION: "seal"}});
     let claims = json!({"whenScaled": "Delete", "whenDeleted": "Retain"});
     let sound = json!([

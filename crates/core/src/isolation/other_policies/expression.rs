@@ -1,22 +1,21 @@
-//! Selector expressions of Calico, as far as they can be decided by the labels of a namespace.
+//! Selector expressions of Calico, as far as the labels of a namespace decide them.
 
 use std::collections::BTreeMap;
 
-/// Deepest nesting that is followed.
+/// Maximum nesting depth.
 const DEPTH: usize = 32;
 
-/// A label of what is selected.
+/// A label of the selected object.
 pub(super) enum Label<'a> {
-    /// It is there, with this value.
+    /// Present, with this value.
     Value(&'a str),
-    /// It is not there.
+    /// Absent.
     Absent,
-    /// Nobody can say.
+    /// Unknown.
     Unknown,
 }
 
-/// Returns whether the expression selects something with these labels. `None`: that cannot be decided, or the expression cannot
-/// be parsed.
+/// Returns whether the expression selects an object with these labels. `None`: undecidable, or not parseable.
 pub(super) fn selects<'a>(text: &str, label: &dyn Fn(&str) -> Label<'a>) -> Option<bool> {
     let tokens = tokens(text)?;
     if tokens.is_empty() {
@@ -27,7 +26,7 @@ pub(super) fn selects<'a>(text: &str, label: &dyn Fn(&str) -> Label<'a>) -> Opti
     (parser.at == tokens.len()).then_some(selected.0).flatten()
 }
 
-/// Looks up labels in a map.
+/// Looks up a label in a map.
 pub(super) fn of<'a>(labels: &'a BTreeMap<String, String>, key: &str) -> Label<'a> {
     labels.get(key).map_or(Label::Absent, |value| Label::Value(value))
 }
@@ -66,7 +65,7 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-/// A truth that may be undecided.
+/// A three-valued truth value.
 struct Truth(Option<bool>);
 
 struct Parser<'p, 'a> {
@@ -75,7 +74,7 @@ struct Parser<'p, 'a> {
     label: &'p dyn Fn(&str) -> Label<'a>,
 }
 
-/// Each returns `None` where the text is no expression.
+/// Returns `None` if the text is not an expression.
 impl Parser<'_, '_> {
     fn next(&mut self) -> Option<Token> {
         let token = self.tokens.get(self.at).cloned();
@@ -142,7 +141,7 @@ impl Parser<'_, '_> {
     fn call(&mut self, name: &str) -> Option<Truth> {
         let truth = match name {
             "all" => Truth(Some(true)),
-            // Selects what is in no namespace.
+            // Selects objects without a namespace.
             "global" => Truth(Some(false)),
             "has" => {
                 let Token::Word(key) = self.next()? else { return None };

@@ -1,7 +1,7 @@
-//! Whether a policy of another API lets traffic in or out of a namespace.
+//! Decides whether a policy of another API allows traffic into or out of a namespace.
 //!
-//! Only what is demonstrably harmless is let pass: a field, a rule or a kind that is not known here counts as an allow, and a
-//! selector that cannot be decided counts as selecting.
+//! A policy is harmless only if that can be proved: an unknown field, rule or kind counts as an allow, and an undecidable selector counts
+//! as selecting.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 
 use super::expression::{self, Label};
 
-/// What is said of a policy that cannot be judged begins so.
+/// Prefix of the message about a policy that cannot be decided.
 pub(super) const UNKNOWN: &str = "what it allows is not known";
 /// Label that every namespace has.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// A namespace, and the labels that policies select it by.
+/// A namespace with the labels that policies select it by.
 #[derive(Clone, Debug)]
 pub struct NamespaceLabels {
     name: String,
@@ -24,7 +24,7 @@ pub struct NamespaceLabels {
 }
 
 impl NamespaceLabels {
-    /// The namespace of this name with these labels.
+    /// Returns the namespace of this name with these labels.
     #[must_use]
     pub fn new(name: &str, labels: &BTreeMap<String, String>) -> Self {
         let mut labels = labels.clone();
@@ -40,13 +40,13 @@ pub struct ObservedPolicy {
     pub group: String,
     /// Kind, such as `CiliumNetworkPolicy`.
     pub kind: String,
-    /// Its namespace. `None`: it is of the whole cluster.
+    /// Namespace of the policy. `None`: it is cluster-scoped.
     pub namespace: Option<String>,
     /// The whole object.
     pub object: Value,
 }
 
-/// Returns what the policy allows in this namespace, or why that is not known. `None`: it does not apply there, or allows nothing.
+/// Returns what the policy allows in this namespace, or why that is unknown. `None`: it does not select the namespace, or allows nothing.
 #[must_use]
 pub fn allowance(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Option<String> {
     if policy.namespace.as_ref().is_some_and(|own| *own != namespace.name) {
@@ -54,15 +54,15 @@ pub fn allowance(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Option
     }
     let judge = match (policy.group.as_str(), policy.kind.as_str()) {
         ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy") => cilium,
-        // What is staged is only counted by the plugin.
+        // The plugin does not enforce staged policies.
         (
             "crd.projectcalico.org" | "projectcalico.org",
             "StagedNetworkPolicy" | "StagedGlobalNetworkPolicy" | "StagedKubernetesNetworkPolicy",
         ) => return None,
         ("crd.projectcalico.org" | "projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy") => calico,
-        // It only restricts: on the secondary networks that it is for, everything is allowed without it.
+        // It only restricts secondary networks, which allow everything without it.
         ("k8s.cni.cncf.io", "MultiNetworkPolicy") => return None,
-        // NetworkPolicies are asked first, and ours decide.
+        // NetworkPolicies are evaluated first, and ours decide.
         ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy") => return None,
         ("policy.networking.k8s.io", "AdminNetworkPolicy" | "ClusterNetworkPolicy") => admin,
         ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy") => antrea,
@@ -74,10 +74,10 @@ pub fn allowance(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Option
     }
 }
 
-/// Why a policy cannot be judged.
+/// Why a policy cannot be decided.
 struct Unreadable(String);
 
-/// Directions in which something is allowed.
+/// Directions in which traffic is allowed.
 #[derive(Clone, Copy, Default)]
 struct Sides {
     ingress: bool,
@@ -111,7 +111,7 @@ fn spec(policy: &ObservedPolicy) -> Result<&Map<String, Value>, Unreadable> {
     object(policy.object.get("spec").unwrap_or(&Value::Null), "spec")
 }
 
-/// The rules of one direction.
+/// Returns the rules of one direction.
 fn rules<'a>(spec: &'a Map<String, Value>, side: &str) -> Result<&'a [Value], Unreadable> {
     match spec.get(side) {
         None | Some(Value::Null) => Ok(&[]),
@@ -120,7 +120,7 @@ fn rules<'a>(spec: &'a Map<String, Value>, side: &str) -> Result<&'a [Value], Un
     }
 }
 
-/// The directions with a rule for which `allows` holds.
+/// Returns the directions with a rule for which `allows` holds.
 fn sides(spec: &Map<String, Value>, allows: impl Fn(&Value) -> bool) -> Judged {
     Ok(Sides {
         ingress: rules(spec, "ingress")?.iter().any(&allows),
@@ -128,7 +128,7 @@ fn sides(spec: &Map<String, Value>, allows: impl Fn(&Value) -> bool) -> Judged {
     })
 }
 
-/// A rule whose action is none of these.
+/// Returns a predicate for rules with none of these actions.
 fn acts_other_than(harmless: &'static [&'static str]) -> impl Fn(&Value) -> bool {
     move |rule| {
         let action = rule.get("action").and_then(Value::as_str);
@@ -136,7 +136,7 @@ fn acts_other_than(harmless: &'static [&'static str]) -> impl Fn(&Value) -> bool
     }
 }
 
-/// Returns whether a standard label selector selects the namespace. `None`: it cannot be decided.
+/// Returns whether a standard label selector selects the namespace. `None`: undecidable.
 fn selects(selector: Option<&Value>, namespace: &NamespaceLabels) -> Option<bool> {
     let selector: LabelSelector = serde_json::from_value(selector?.clone()).ok()?;
     Some(Selector::try_from(selector).ok()?.matches(&namespace.labels))
@@ -146,7 +146,7 @@ fn selects(selector: Option<&Value>, namespace: &NamespaceLabels) -> Option<bool
 
 fn admin(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
     let spec = spec(policy)?;
-    // The baseline tier comes after NetworkPolicies.
+    // The baseline tier is evaluated after NetworkPolicies.
     if policy.kind == "ClusterNetworkPolicy" && spec.get("tier").and_then(Value::as_str) == Some("Baseline") {
         return Ok(Sides::default());
     }
@@ -157,17 +157,17 @@ fn admin(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
         let namespaces = subject.get("namespaces").map(|selector| selects(Some(selector), namespace));
         (pods, namespaces, subject.len())
     });
-    // Exactly one of the two, which excludes the namespace.
+    // Exactly one of the two is set, and excludes the namespace.
     if let Some((Some(Some(false)), None, 1) | (None, Some(Some(false)), 1)) = selectors {
         return Ok(Sides::default());
     }
-    // `Pass` leaves it to the NetworkPolicies, which deny.
+    // `Pass` leaves the decision to NetworkPolicies, which deny.
     sides(spec, acts_other_than(&["Deny", "Pass"]))
 }
 
 // Cilium
 
-/// The fields of a rule that are known here.
+/// Fields of a Cilium rule that this module knows.
 const CILIUM_FIELDS: [&str; 10] = [
     "endpointSelector",
     "nodeSelector",
@@ -180,9 +180,9 @@ const CILIUM_FIELDS: [&str; 10] = [
     "description",
     "log",
 ];
-/// The namespace of an endpoint.
+/// Label with the namespace of an endpoint.
 const CILIUM_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-/// Before each label of an endpoint's namespace.
+/// Prefix of the labels of an endpoint's namespace.
 const CILIUM_NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
 
 fn cilium(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
@@ -210,7 +210,7 @@ fn cilium(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
         if let Some(field) = spec.keys().find(|field| !CILIUM_FIELDS.contains(&field.as_str())) {
             return Err(Unreadable(format!("its field {field} is not known here")));
         }
-        // An empty rule only turns the default to deny.
+        // An empty rule only switches the default to deny.
         let is_empty = |rule: &Value| rule.is_null() || rule.as_object().is_some_and(Map::is_empty);
         found.add(sides(spec, |rule| !is_empty(rule))?);
     }
@@ -237,7 +237,7 @@ fn cilium_selects(spec: &Map<String, Value>, namespace: &NamespaceLabels) -> Opt
 /// What is known of a label of all endpoints of a namespace.
 struct CiliumLabel<'a> {
     value: Option<&'a str>,
-    /// Cilium can be told to drop labels of namespaces, so that their absence proves nothing.
+    /// Cilium can be configured to drop labels of namespaces, so that an absent one proves nothing.
     always: bool,
 }
 
@@ -283,7 +283,7 @@ fn calico_excludes(spec: &Map<String, Value>, namespace: &NamespaceLabels) -> bo
             _ => expression::of(&namespace.labels, key),
         })
     });
-    // Of what a pod is labelled with, only its namespace is known.
+    // Of a pod's labels, only its namespace is known.
     let of_pod = text("selector").and_then(|text| {
         expression::selects(text, &|key| match key {
             "projectcalico.org/namespace" => Label::Value(&namespace.name),
@@ -297,7 +297,7 @@ fn calico_excludes(spec: &Map<String, Value>, namespace: &NamespaceLabels) -> bo
 
 fn antrea(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
     let spec = spec(policy)?;
-    // The baseline tier comes after NetworkPolicies.
+    // The baseline tier is evaluated after NetworkPolicies.
     if spec.get("tier").and_then(Value::as_str).is_some_and(|tier| tier.eq_ignore_ascii_case("baseline")) {
         return Ok(Sides::default());
     }
@@ -309,7 +309,7 @@ fn antrea(policy: &ObservedPolicy, namespace: &NamespaceLabels) -> Judged {
     sides(spec, |rule| acts(rule) && !(cluster_wide && antrea_excludes(rule.get("appliedTo"), namespace)))
 }
 
-/// Do all of the entries exclude the namespace?
+/// Returns whether all entries exclude the namespace.
 fn antrea_excludes(applied_to: Option<&Value>, namespace: &NamespaceLabels) -> bool {
     let Some(entries) = applied_to.and_then(Value::as_array).filter(|entries| !entries.is_empty()) else {
         return false;

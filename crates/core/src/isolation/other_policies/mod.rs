@@ -1,6 +1,6 @@
-//! Network policies of other APIs (Cilium, Calico, Antrea, `policy.networking.k8s.io`, whatever the API server serves) that apply to an
-//! isolated namespace. What they allow adds to our NetworkPolicies, or overrides them. They are reported and never changed: their
-//! owners remove them, or an administrator accepts a cluster-wide one as it is.
+//! Network policies of other APIs (Cilium, Calico, Antrea, `policy.networking.k8s.io`, and any other that the API server serves) that
+//! apply to an isolated namespace. What they allow adds to our NetworkPolicies or overrides them. They are reported and never changed:
+//! their owners remove them, or an administrator accepts a cluster-wide one as it is.
 
 mod expression;
 mod judge;
@@ -10,15 +10,15 @@ use std::str::FromStr;
 
 pub use judge::{NamespaceLabels, ObservedPolicy, allowance};
 
-/// Policies that a message names.
+/// Maximum number of policies in a message.
 const NAMED: usize = 3;
-/// Longest name in a message: three of them, a command and its reason fit a control's message.
+/// Maximum length of a name in a message: three names, a command and a reason fit a control's message.
 const NAME: usize = 80;
 
-/// A policy that lets traffic in or out of a namespace, although its own NetworkPolicies deny it.
+/// A policy that allows traffic into or out of a namespace, although its NetworkPolicies deny it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StandingPolicy {
-    /// `None`: it is of the whole cluster.
+    /// Namespace of the policy. `None`: it is cluster-scoped.
     pub namespace: Option<String>,
     /// Its kind, as its API names it.
     pub kind: String,
@@ -30,12 +30,12 @@ pub struct StandingPolicy {
     pub uid: String,
     /// Its generation, if its API keeps one.
     pub generation: Option<i64>,
-    /// What it allows, or why that is not known.
+    /// What it allows, or why that is unknown.
     pub why: String,
 }
 
 impl StandingPolicy {
-    /// A policy that cannot be judged may only deny: deleting it would then open what it closes.
+    /// Returns a warning for a policy that cannot be decided: it may only deny, and deleting it would then open traffic.
     fn caution(&self) -> &'static str {
         if self.why.starts_with(judge::UNKNOWN) { "looks at it, and " } else { "" }
     }
@@ -47,12 +47,12 @@ impl fmt::Display for StandingPolicy {
     }
 }
 
-/// A cluster-wide policy that an administrator accepted as it was. Another UID or generation is another policy.
+/// A cluster-wide policy that an administrator accepted at one generation. Another UID or generation is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AcceptedPolicy {
     /// Its UID.
     pub uid: String,
-    /// The generation that was looked at.
+    /// Generation that was accepted.
     pub generation: i64,
 }
 
@@ -87,25 +87,26 @@ impl FromStr for AcceptedPolicy {
     }
 }
 
-/// The policies of other APIs that concern one namespace.
+/// Policies of other APIs that apply to one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherPolicies {
-    /// Those that let traffic through.
+    /// Policies that allow traffic.
     pub standing: Vec<StandingPolicy>,
-    /// Those that would, and were accepted.
+    /// Policies that allow traffic and were accepted.
     pub accepted: Vec<StandingPolicy>,
-    /// What could not be read, with the cause and the remedy.
+    /// What could not be read, with cause and remedy.
     pub unknown: Vec<String>,
 }
 
 impl OtherPolicies {
-    /// Returns whether no policy of another API is known, or suspected, to let traffic through.
+    /// Returns whether no policy of another API allows traffic, or may allow it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.standing.is_empty() && self.unknown.is_empty()
     }
 
-    /// Returns why the control `Network` is `NotEnforced`, who clears it and by which command. `None`: it is not for these.
+    /// Returns why the control `Network` is `NotEnforced`, who clears it and by which command. `None`: no policy of another API is the
+    /// reason.
     #[must_use]
     pub fn message(&self, namespace: &str) -> Option<String> {
         let mut parts = Vec::new();
@@ -135,7 +136,7 @@ impl OtherPolicies {
         if count > NAMED {
             message.push_str(&format!(" and {} more", count - NAMED));
         }
-        // The namespaced ones first: they are in the hands of who repairs the Quarantine.
+        // Namespaced policies first: holders of `repair` can remove them.
         if let Some(policy) = self.standing.iter().find(|policy| policy.namespace.is_some()) {
             message.push_str(&format!(
                 ". Who may repair quarantines/{namespace}, and delete that kind, {}deletes it: kubectl delete {} -n {namespace} {}",
@@ -161,7 +162,7 @@ impl OtherPolicies {
         message
     }
 
-    /// Returns what is said of accepted policies, whatever else the control says. `None`: there are none.
+    /// Returns the message about accepted policies. `None`: there are none.
     #[must_use]
     pub fn exceptions(&self) -> Option<String> {
         if self.accepted.is_empty() {

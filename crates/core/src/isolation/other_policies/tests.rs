@@ -77,7 +77,7 @@ fn a_cilium_policy_allows_by_rules_that_are_not_empty() {
 }
 
 #[test]
-fn a_clusterwide_cilium_policy_is_excluded_by_the_namespace_of_its_endpoints_only() {
+fn clusterwide_cilium_policy_is_excluded_only_by_namespace() {
     let labels = "io.cilium.k8s.namespace.labels";
     for (selector, applies) in [
         (json!({"endpointSelector": {}}), true),
@@ -179,7 +179,7 @@ fn a_calico_policy_allows_by_any_action_but_deny_and_log() {
 }
 
 #[test]
-fn a_global_calico_policy_is_excluded_by_selectors_that_can_be_decided() {
+fn global_calico_policy_is_excluded_by_decidable_selectors() {
     for (field, selector, applies) in [
         ("namespaceSelector", "", true),
         ("namespaceSelector", "all()", true),
@@ -265,7 +265,7 @@ fn an_admin_policy_allows_by_any_action_but_deny_and_pass() {
 }
 
 #[test]
-fn an_admin_policy_is_excluded_by_exactly_one_subject_that_can_be_decided() {
+fn admin_policy_is_excluded_by_one_decidable_subject() {
     let name = |operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": operator, "values": values}]});
     for (subject, applies) in [
         (json!({"namespaces": {}}), true),
@@ -361,7 +361,7 @@ fn a_kind_that_only_restricts_allows_nothing() {
 }
 
 #[test]
-fn whatever_a_policy_says_it_is_judged() {
+fn any_policy_gets_a_verdict() {
     let full = json!({
         "spec": {
             "endpointSelector": {"matchLabels": {"io.kubernetes.pod.namespace": "x"}, "matchExpressions": [{"key": "a", "operator": "In"}]},
@@ -405,7 +405,7 @@ fn standing(namespace: Option<&str>, kind: &str, resource: &str, name: &str, why
 }
 
 #[test]
-fn an_accepted_policy_is_the_same_uid_at_the_same_generation_and_cluster_wide() {
+fn acceptance_needs_same_uid_generation_and_cluster_scope() {
     let accepted: AcceptedPolicy = "6f0d2c1e-5f0e-4c43-9f57-5d3bd1a2b001/3".parse().unwrap();
     let policy = |namespace| standing(namespace, "K", "ks.g", "x", "");
     assert!(accepted.covers(&policy(None)));

@@ -1,21 +1,21 @@
-//! The state of each control, and what is said of it.
+//! State and message of each control.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::pass::{ClusterState, ControlFailure, MESSAGE, Pass};
-use super::super::verify::network::Verdict;
+use super::super::verify::network::NetworkVerdict;
 use super::still_alive;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::{Control, ControlName, ControlState};
 use crate::api::{Isolation, QuarantineStatus};
 
-/// Names of pods that a message lists.
+/// Maximum number of pod names in a message.
 const LISTED: usize = 3;
 
 const HOST_NETWORK: &str = "policies are written, and do not reach pods that use the network of their node: ";
 
-/// What is said of pods that no network policy cuts off.
+/// Returns the message about pods that no network policy isolates.
 fn host_network_message(pods: &[String]) -> String {
     let listed: Vec<_> = pods.iter().take(LISTED).map(String::as_str).collect();
     let more = if pods.len() > LISTED { format!(" and {} more", pods.len() - LISTED) } else { String::new() };
@@ -25,15 +25,15 @@ fn host_network_message(pods: &[String]) -> String {
     )
 }
 
-/// What is said of the network where policies are written. After a start of the operator, what was said before stands until it
-/// has been tried again.
-fn of_network(verdict: Option<&Verdict>, old: &[Control]) -> (ControlState, String) {
+/// Returns state and message of the network where the policies are written. After a restart of the operator the previous state stays
+/// until the network has been probed again.
+fn of_network(verdict: Option<&NetworkVerdict>, old: &[Control]) -> (ControlState, String) {
     use ControlState::{Enforced, NotEnforced, Tested, Unverifiable};
     if let Some(verdict) = verdict {
         return (verdict.state, verdict.message.clone());
     }
     let network = old.iter().find(|control| control.name == ControlName::Network && control.tried.is_some());
-    // What was said of pods alone ends with them.
+    // A message about pods alone ends with the pods.
     let said = network.filter(|control| !control.message.starts_with(HOST_NETWORK));
     match said {
         Some(Control { state: state @ (Tested | NotEnforced | Unverifiable), message, .. }) => {
@@ -70,7 +70,7 @@ pub(super) fn controls(
     all.collect()
 }
 
-/// Returns one control, with since when it is in this state and when it was last tried.
+/// Returns one control, with since when it has been in this state and when it was last tested.
 fn control(
     name: ControlName,
     state: ControlState,
@@ -97,17 +97,17 @@ fn control(
     }
 }
 
-/// Returns what is said of a control that failed. `others`: what policies of other APIs let through.
+/// Returns the message of a failed control. `others`: what policies of other APIs allow.
 fn failed(name: ControlName, failure: &ControlFailure, others: Option<&str>) -> String {
     let mut failure = failure.clone();
-    // What others let through is told even where our own policies cannot be written.
+    // Policies of other APIs are reported even if our own cannot be written.
     if let Some(message) = others.filter(|_| name == ControlName::Network) {
         failure.add(&ControlFailure { message: message.to_owned(), ..failure.clone() });
     }
     failure.message
 }
 
-/// Lock, fence or guard: in force at every API server?
+/// Returns the state of lock, fence or guard: whether it is in force at every API server.
 fn admission(name: ControlName, pass: &Pass) -> (ControlState, String) {
     let (found, level) = (pass.in_place, pass.target.level);
     match &pass.probed {
@@ -123,7 +123,7 @@ fn admission(name: ControlName, pass: &Pass) -> (ControlState, String) {
     }
 }
 
-/// The network: our own policies, those of other APIs (`others`), and what a clean room may connect to.
+/// Returns the state of the network: our own policies, those of other APIs (`others`), and the egress exceptions.
 fn network(
     pass: &Pass,
     cluster: &ClusterState,

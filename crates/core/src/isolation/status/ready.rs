@@ -1,8 +1,8 @@
-//! Is a Quarantine ready, and if not, why?
+//! The condition `Ready` of a Quarantine.
 
 use super::super::pass::Pass;
-use super::super::target::Next;
-use super::super::verify::admission::Probed;
+use super::super::target::NextAction;
+use super::super::verify::admission::ProbeReport;
 use super::still_alive;
 use crate::api::conditions::State;
 use crate::api::quarantine::{Control, ControlName, ControlState};
@@ -19,25 +19,25 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, QuarantineReas
         && pass.in_place.network
         && !pass.host_network_pods.is_empty()
         && pass.other_policies.is_cut();
-    if host_network && pass.next() == Next::Done {
+    if host_network && pass.next_action() == NextAction::Done {
         let message = known.map(|network| network.message.clone()).unwrap_or_default();
         return (State::False, QuarantineReason::HostNetworkPods, message);
     }
     let waiting = |reason, message: String| (State::Unknown, reason, message);
     let network = controls.iter().find(|control| control.name == ControlName::Network);
-    match pass.next() {
-        Next::Done if network.is_some_and(|n| n.state == ControlState::NotEnforced) => {
+    match pass.next_action() {
+        NextAction::Done if network.is_some_and(|n| n.state == ControlState::NotEnforced) => {
             let message = network.map(|n| n.message.clone()).unwrap_or_default();
             (State::False, QuarantineReason::NetworkNotEnforced, message)
         }
-        Next::Done if network.is_some_and(|n| n.state == ControlState::Enforced) => waiting(
+        NextAction::Done if network.is_some_and(|n| n.state == ControlState::Enforced) => waiting(
             QuarantineReason::TryingNetwork,
             "whether the cluster's network enforces the policies is being tried".into(),
         ),
-        Next::Done => {
+        NextAction::Done => {
             let mut message = match level {
-                Isolation::Sealed => "sealed: nobody writes, nobody talks, nothing runs",
-                Isolation::Contained => "contained: nobody writes, nobody talks; processes live",
+                Isolation::Sealed => "sealed: no writes, no network traffic, nothing runs",
+                Isolation::Contained => "contained: no writes, no network traffic; processes keep running",
                 Isolation::CleanRoom => {
                     "clean room: runs what the plan puts there, talks to recovered dependencies"
                 }
@@ -49,26 +49,26 @@ pub(super) fn ready(pass: &Pass, controls: &[Control]) -> (State, QuarantineReas
             }
             (State::True, level.into(), message)
         }
-        Next::List => {
+        NextAction::List => {
             waiting(QuarantineReason::WritingLists, "the isolation lists are not written yet".into())
         }
-        Next::Label => {
+        NextAction::Label => {
             waiting(QuarantineReason::Labelling, "the namespace's label is not written yet".into())
         }
-        Next::Probe => waiting(QuarantineReason::TryingFence, unverified_fence(pass)),
-        Next::Network => {
+        NextAction::Probe => waiting(QuarantineReason::TryingFence, unverified_fence(pass)),
+        NextAction::Network => {
             waiting(QuarantineReason::WritingPolicies, "network policies are not written yet".into())
         }
-        Next::Capture => waiting(QuarantineReason::Capturing, "evidence is not kept yet".into()),
-        Next::Stop => waiting(QuarantineReason::Stopping, "workloads are not at zero yet".into()),
-        Next::AwaitPods => waiting(QuarantineReason::AwaitingPods, still_alive(&pass.alive)),
-        Next::Identity => {
+        NextAction::Capture => waiting(QuarantineReason::Capturing, "evidence is not kept yet".into()),
+        NextAction::Stop => waiting(QuarantineReason::Stopping, "workloads are not at zero yet".into()),
+        NextAction::AwaitPods => waiting(QuarantineReason::AwaitingPods, still_alive(&pass.alive)),
+        NextAction::Identity => {
             waiting(QuarantineReason::RenewingIdentities, "ServiceAccounts are not recreated yet".into())
         }
     }
 }
 
-/// What went wrong: all of it, and stalled if any of it has.
+/// Returns the failures of a pass, stalled if any of them is.
 fn failed(pass: &Pass) -> Option<(State, QuarantineReason, String)> {
     let failures = pass.failures.iter().map(|(control, failure)| {
         (failure.stalled, failure.reason, format!("{control:?}: {}", failure.message))
@@ -76,7 +76,7 @@ fn failed(pass: &Pass) -> Option<(State, QuarantineReason, String)> {
     let failure =
         pass.failure.iter().map(|failure| (failure.stalled, failure.reason, failure.message.clone()));
     let mut all: Vec<_> = failures.chain(failure).collect();
-    // What has stalled is said first.
+    // Stalled failures come first.
     all.sort_by_key(|(stalled, ..)| !stalled);
     let (stalled, reason, _) = all.first()?.clone();
     let state = if stalled { State::False } else { State::Unknown };
@@ -84,11 +84,11 @@ fn failed(pass: &Pass) -> Option<(State, QuarantineReason, String)> {
     Some((state, reason, message))
 }
 
-/// Returns why the fence was not verified, for people.
+/// Returns why the fence was not verified, as a message.
 #[must_use]
 pub fn unverified_fence(pass: &Pass) -> String {
     let closed = pass.closed.iter().map(|why| format!("the fence was not seen to let go: {why}"));
-    let obstacles = pass.probed.iter().flat_map(Probed::obstacles);
+    let obstacles = pass.probed.iter().flat_map(ProbeReport::obstacles);
     let unseen: Vec<_> = closed.chain(obstacles).collect();
     if unseen.is_empty() { "the fence is being tried".to_owned() } else { unseen.join("; ") }
 }

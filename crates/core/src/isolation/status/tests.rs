@@ -8,8 +8,8 @@ use crate::api::quarantine::Capture;
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::pass::{ControlFailure, FenceState};
 use crate::isolation::target::{ControlsInPlace, Target};
-use crate::isolation::verify::admission::{Probed, Seen, TRIES, Tried};
-use crate::isolation::verify::network::Verdict;
+use crate::isolation::verify::admission::{PROBED_POLICIES, PolicyProbe, ProbeReport, ProbeResult};
+use crate::isolation::verify::network::NetworkVerdict;
 
 fn quarantine(enforced: Option<Isolation>, kept: bool) -> Quarantine {
     let spec =
@@ -48,25 +48,25 @@ fn pass(level: Isolation, found: ControlsInPlace) -> Pass {
     });
     pass.in_place = found;
     pass.fenced_off = found.labelled || found.listed;
-    pass.probed = (found.labelled && found.fenced).then(|| probed(|_| Seen::Refused));
+    pass.probed = (found.labelled && found.fenced).then(|| probed(|_| ProbeResult::Denied));
     pass
 }
 
 /// What trying each control on one API server showed.
-fn probed(seen: impl Fn(ControlName) -> Seen) -> Probed {
-    let one = |(control, policy)| Tried {
+fn probed(seen: impl Fn(ControlName) -> ProbeResult) -> ProbeReport {
+    let one = |(control, policy)| PolicyProbe {
         server: "a".to_owned(),
         listed: None,
         control,
         policy,
-        seen: seen(control),
+        result: seen(control),
     };
-    Probed { tries: TRIES.map(one).into(), unknown: None }
+    ProbeReport { probes: PROBED_POLICIES.map(one).into(), unknown: None }
 }
 
 fn intact() -> ClusterState {
     let fence = FenceState { drift: None, newer: false, epoch: 1 };
-    ClusterState { fence, network: Some(Verdict::unverifiable("no image")) }
+    ClusterState { fence, network: Some(NetworkVerdict::unverifiable("no image")) }
 }
 
 fn after_pass(quarantine: &Quarantine, pass: &Pass) -> QuarantineStatus {
@@ -131,7 +131,7 @@ fn evidence_of_an_earlier_sealing_is_not_shown_for_this_one() {
 }
 
 #[test]
-fn trouble_is_told_with_the_culprit_and_never_both_reconciling_and_stalled() {
+fn failure_names_its_culprit_and_is_reconciling_or_stalled() {
     for stalled in [false, true] {
         let mut troubled =
             pass(Isolation::Sealed, ControlsInPlace { captured: false, stopped: false, empty: false, ..ALL });
@@ -162,7 +162,7 @@ fn failure(stalled: bool) -> ControlFailure {
 
 /// Whatever else holds: a control that failed is not said to.
 #[test]
-fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
+fn failed_control_is_not_enforced_and_stalls_after_a_minute() {
     for (name, stalled) in [
         (ControlName::Lock, false),
         (ControlName::Guard, true),
@@ -190,7 +190,7 @@ fn a_failed_control_is_not_enforced_and_stalls_once_it_has_failed_for_long() {
 }
 
 #[test]
-fn what_policies_of_others_let_through_is_told_though_our_own_cannot_be_written() {
+fn foreign_policies_are_reported_when_own_cannot_be_written() {
     let mut failing = pass(Isolation::Sealed, ALL);
     let long = ControlFailure { message: format!("webhook v {}", "x".repeat(600)), ..failure(false) };
     failing.failures.insert(ControlName::Network, long);
@@ -221,7 +221,7 @@ fn two_culprits_of_one_control_are_both_named() {
 }
 
 #[test]
-fn what_has_stalled_is_said_before_what_is_tried_again() {
+fn stalled_failures_are_reported_before_retried_ones() {
     let mut failing = pass(Isolation::Sealed, ALL);
     failing.failures.insert(
         ControlName::Lock,
@@ -242,7 +242,7 @@ fn what_has_stalled_is_said_before_what_is_tried_again() {
 #[test]
 fn a_list_alone_isolates_and_is_not_ready() {
     let mut listed = pass(Isolation::Sealed, ControlsInPlace { labelled: false, ..ALL });
-    listed.probed = Some(probed(|_| Seen::Refused));
+    listed.probed = Some(probed(|_| ProbeResult::Denied));
     listed
         .failures
         .insert(ControlName::Lock, ControlFailure { reason: QuarantineReason::LabelFailed, ..failure(true) });
@@ -256,7 +256,7 @@ fn a_list_alone_isolates_and_is_not_ready() {
 }
 
 #[test]
-fn pods_that_nothing_brings_back_stay_named_while_it_is_isolated() {
+fn unmanaged_pods_stay_listed_while_isolated() {
     let mut found = pass(Isolation::Sealed, ALL);
     found.unmanaged = vec!["database-1".into()];
     let mut stood = quarantine(None, true);
@@ -269,7 +269,7 @@ fn pods_that_nothing_brings_back_stay_named_while_it_is_isolated() {
 
 #[test]
 fn only_what_was_tried_and_refused_is_tested() {
-    let tried = |lock: Seen, fence: Seen| {
+    let tried = |lock: ProbeResult, fence: ProbeResult| {
         let mut pass = pass(
             Isolation::Contained,
             ControlsInPlace { listed: true, labelled: true, ..ControlsInPlace::default() },
@@ -277,25 +277,25 @@ fn only_what_was_tried_and_refused_is_tested() {
         pass.probed = Some(probed(|control| match control {
             ControlName::Lock => lock.clone(),
             ControlName::Fence => fence.clone(),
-            _ => Seen::Unclear("not now".into()),
+            _ => ProbeResult::Inconclusive("not now".into()),
         }));
         let status = after_pass(&quarantine(None, false), &pass);
         (status.controls[0].state, status.controls[1].state, status.tested.unwrap())
     };
     use ControlState::{Enforced, NotEnforced, Tested};
-    assert_eq!(tried(Seen::Refused, Seen::LetThrough), (Tested, NotEnforced, "1/4".to_owned()));
-    let unclear = Seen::Unclear("quota".into());
-    assert_eq!(tried(unclear, Seen::Refused), (Enforced, Tested, "1/4".to_owned()));
+    assert_eq!(tried(ProbeResult::Denied, ProbeResult::Admitted), (Tested, NotEnforced, "1/4".to_owned()));
+    let unclear = ProbeResult::Inconclusive("quota".into());
+    assert_eq!(tried(unclear, ProbeResult::Denied), (Enforced, Tested, "1/4".to_owned()));
     let sealed = after_pass(&quarantine(None, false), &pass(Isolation::Sealed, ALL));
     assert_eq!(control(&sealed, ControlName::Network).state, ControlState::Unverifiable);
 }
 
 #[test]
-fn an_api_server_that_is_down_is_told_of_and_holds_up_nobody() {
+fn unreachable_api_server_is_reported_and_blocks_nothing() {
     let mut reduced = pass(Isolation::Sealed, ALL);
-    let mut shown = probed(|_| Seen::Refused);
-    let away = probed(|_| Seen::Unanswered("Connection refused".into())).tries;
-    shown.tries.extend(away.into_iter().map(|tried| Tried { server: "b".into(), ..tried }));
+    let mut shown = probed(|_| ProbeResult::Denied);
+    let away = probed(|_| ProbeResult::Unreachable("Connection refused".into())).probes;
+    shown.probes.extend(away.into_iter().map(|tried| PolicyProbe { server: "b".into(), ..tried }));
     reduced.in_place.fenced = shown.holds();
     reduced.probed = Some(shown);
     let status = after_pass(&quarantine(None, true), &reduced);
@@ -312,10 +312,10 @@ fn an_api_server_that_is_down_is_told_of_and_holds_up_nobody() {
 }
 
 #[test]
-fn a_fence_that_is_seen_no_more_says_nothing_wrong_of_the_network() {
+fn unverified_fence_does_not_change_the_network_control() {
     let gone = |found, before| {
         let mut pass = pass(Isolation::Sealed, found);
-        pass.probed = Some(probed(|_| Seen::LetThrough));
+        pass.probed = Some(probed(|_| ProbeResult::Admitted));
         let status = after_pass(&quarantine(before, true), &pass);
         let network = control(&status, ControlName::Network).clone();
         (network.state, network.message, is_true(&status.conditions, READY))
@@ -346,7 +346,7 @@ fn nothing_new_means_the_same_status_whatever_the_time() {
 }
 
 #[test]
-fn missing_policies_are_told() {
+fn missing_policies_are_reported() {
     let mut known = intact();
     known.fence.drift = Some("apply resurgam-write-fence: forbidden".into());
     let status = after(&quarantine(None, true), &pass(Isolation::Sealed, ALL), &known, Timestamp::UNIX_EPOCH);
@@ -362,7 +362,8 @@ fn control(status: &QuarantineStatus, name: ControlName) -> &Control {
 }
 
 fn network(state: ControlState) -> ClusterState {
-    let verdict = Verdict { state, message: "told".into(), tried: Some(Timestamp::from_second(50).unwrap()) };
+    let verdict =
+        NetworkVerdict { state, message: "told".into(), tried: Some(Timestamp::from_second(50).unwrap()) };
     ClusterState { network: Some(verdict), ..intact() }
 }
 
@@ -371,7 +372,7 @@ fn with(quarantine: &Quarantine, level: Isolation, known: &ClusterState) -> Quar
 }
 
 #[test]
-fn a_network_that_does_not_isolate_is_not_ready_and_stalls_until_somebody_does_something() {
+fn unenforced_network_is_not_ready_and_stalled() {
     use ControlState::{NotEnforced, Tested, Unverifiable};
     for level in [Isolation::Contained, Isolation::Sealed, Isolation::CleanRoom, Isolation::Open] {
         for state in [Tested, NotEnforced, Unverifiable] {
@@ -394,7 +395,7 @@ fn a_network_that_does_not_isolate_is_not_ready_and_stalls_until_somebody_does_s
 }
 
 #[test]
-fn nothing_is_ready_before_the_network_was_tried_and_a_start_of_the_operator_forgets_no_verdict() {
+fn ready_needs_a_probed_network_and_survives_operator_restart() {
     let trying = ClusterState { network: None, ..intact() };
     let mut stood = quarantine(Some(Isolation::Sealed), true);
     let first = with(&stood, Isolation::Sealed, &trying);
@@ -444,7 +445,7 @@ fn a_pod_that_lingers_is_named_and_the_end_of_others_is_no_news() {
 }
 
 #[test]
-fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
+fn status_between_levels_does_not_revert_the_loosening() {
     use crate::api::service_recovery::{PlanRef, ServiceRecoverySpec};
     use crate::api::{Claim, DnsLabel, ServiceRecovery};
     use crate::isolation::target::{PlanState, target};
@@ -501,7 +502,7 @@ fn between_two_levels_nothing_is_told_that_would_take_the_looser_one_back() {
 }
 
 #[test]
-fn pods_on_the_network_of_their_node_are_told_as_not_cut_off_until_they_are_gone() {
+fn host_network_pods_are_reported_until_they_end() {
     let pods = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     for (level, empty, found, message) in [
         (Isolation::Contained, false, pods(&["agent"]), Some(": agent. ")),

@@ -1,37 +1,36 @@
-//! What an answer of the API server to a dry-run shows of the policies that are to refuse it. Only a refusal by the policy's own name
-//! counts.
+//! Judges the API server's answer to a dry-run request that a policy should deny. Only a denial that names the policy counts.
 
 use kube::core::Status;
 
-use super::admission::Seen;
+use super::admission::ProbeResult;
 use crate::api::Isolation;
 use crate::isolation::policy_names::{FENCES, static_name};
 
-/// The answer to a dry-run.
+/// Answer to a dry-run request.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// It would have been written.
+    /// The request would have succeeded.
     Accepted,
-    /// The API server said something else, in its own terms and as people read it.
+    /// The API server returned an error: its status, and the message.
     Status(Box<Status>, String),
-    /// Nobody answered: why, and as people read it.
+    /// The API server did not answer: the reason, and the message.
     Unanswered(String, String),
-    /// It failed on the way, and how.
+    /// The request failed otherwise, with the message.
     Failed(String),
 }
 
 impl Answer {
-    /// Did one of these policies refuse it?
+    /// Returns whether one of these policies denied the request.
     #[must_use]
     pub fn is_refused_by(&self, policies: &[&str]) -> bool {
         matches!(self, Self::Status(status, _) if !refusals(status, policies).is_empty())
     }
 
-    /// Does it show that the namespace is free of the fence? What else refuses a pod, such as a quota, is not ours to judge, as long as it
-    /// was admission that refused. Whoever was turned away before that saw no fence, and no answer is no proof.
+    /// Checks that the namespace has no fence. A denial by other admission, such as a quota, counts as proof; an error before admission
+    /// does not, as the request did not reach the fence.
     ///
     /// # Errors
-    /// It is not, or nobody can say: why.
+    /// The fence denies writes, or the answer proves nothing: the reason.
     pub fn shows_open(&self) -> Result<(), String> {
         let (status, text) = match self {
             Self::Accepted => return Ok(()),
@@ -44,36 +43,36 @@ impl Answer {
         if by_admission { Ok(()) } else { Err(text.clone()) }
     }
 
-    /// Returns what it shows of policies of which each refuses by itself. All of them say the level in their message. Any of them
-    /// isolates; but what loosens has to be agreed by all that refuse, else one of them is stale.
+    /// Returns the probe result for policies of which each is sufficient. Each names the level in its message. For isolation any of them
+    /// suffices; for loosening all that deny must agree on the level, as otherwise one of them is stale.
     #[must_use]
-    pub fn judge(&self, policies: &[&str], level: Isolation) -> Seen {
+    pub fn judge(&self, policies: &[&str], level: Isolation) -> ProbeResult {
         let (status, text) = match self {
-            Self::Accepted => return Seen::LetThrough,
+            Self::Accepted => return ProbeResult::Admitted,
             Self::Status(status, text) => (status, text),
-            Self::Unanswered(why, _) => return Seen::Unanswered(why.clone()),
-            Self::Failed(why) => return Seen::Unclear(why.clone()),
+            Self::Unanswered(why, _) => return ProbeResult::Unreachable(why.clone()),
+            Self::Failed(why) => return ProbeResult::Inconclusive(why.clone()),
         };
         let refusals = refusals(status, policies);
         if refusals.is_empty() {
-            return Seen::Unclear(text.clone());
+            return ProbeResult::Inconclusive(text.clone());
         }
         let at = |level: Isolation| {
             let said = format!("is quarantined ({})", level.label().unwrap_or("open"));
             move |text: &&str| text.contains(&said)
         };
-        let is_refused = match level {
-            // Between the two, nothing is let through that either refuses.
+        let is_denied = match level {
+            // Both levels deny the same requests.
             Isolation::Contained | Isolation::Sealed => {
                 refusals.iter().any(|text| at(Isolation::Contained)(text) || at(Isolation::Sealed)(text))
             }
             Isolation::CleanRoom | Isolation::Open => refusals.iter().all(at(level)),
         };
-        if is_refused { Seen::Refused } else { Seen::LetThrough }
+        if is_denied { ProbeResult::Denied } else { ProbeResult::Admitted }
     }
 }
 
-/// What these policies said, if it was they that refused.
+/// Returns the messages of these policies, if one of them denied the request.
 fn refusals<'a>(status: &'a Status, policies: &[&str]) -> Vec<&'a str> {
     let causes =
         status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
@@ -89,17 +88,19 @@ fn refusals<'a>(status: &'a Status, policies: &[&str]) -> Vec<&'a str> {
     std::iter::once(status.message.as_str()).chain(causes).filter(by).collect()
 }
 
-/// Returns what the fence shows to who isolates without an operator. `policy`: the answer to a NetworkPolicy, which who may `repair` is
-/// let through; `pod`: the answer to a pod, which it refuses everybody.
+/// Returns the result for a caller who isolates without the operator. `policy`: result for a NetworkPolicy, which holders of `repair` may
+/// write; `pod`: result for a pod, which is denied to everyone.
 #[must_use]
-pub fn as_caller(policy: Seen, pod: Seen) -> Seen {
+pub fn as_caller(policy: ProbeResult, pod: ProbeResult) -> ProbeResult {
     match (pod, policy) {
-        (Seen::Unclear(why) | Seen::Unanswered(why), Seen::LetThrough) => Seen::Unclear(format!(
-            "it does not refuse you a NetworkPolicy, which is right if you may repair this Quarantine, and a hole if not; a pod, \
+        (ProbeResult::Inconclusive(why) | ProbeResult::Unreachable(why), ProbeResult::Admitted) => {
+            ProbeResult::Inconclusive(format!(
+                "it does not refuse you a NetworkPolicy, which is right if you may repair this Quarantine, and a hole if not; a pod, \
              which it refuses everybody, could not be tried: {why}"
-        )),
-        // The right to create pods is not needed to respond: the first answer says more.
-        (Seen::Unclear(_) | Seen::Unanswered(_), policy) => policy,
+            ))
+        }
+        // Responders need no right to create pods: the first answer says more.
+        (ProbeResult::Inconclusive(_) | ProbeResult::Unreachable(_), policy) => policy,
         (other, _) => other,
     }
 }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn open_is_what_admission_let_through_or_refused_for_reasons_of_its_own() {
+    fn open_needs_an_answer_from_admission() {
         assert_eq!(Answer::Accepted.shows_open(), Ok(()));
         for of_others in ["exceeded quota: q", "a limit that a pod cannot exceed", "not for User \"prober\""]
         {
@@ -154,12 +155,12 @@ mod tests {
             'resurgam-write-fence' denied request: namespace a is quarantined (sealed): CREATE pods";
         let by_list = refusal.replace("write-fence", "list-fence").replace("(sealed)", "(contained)");
         for (answer, expected) in [
-            (answer(403, refusal), Seen::Refused),
-            (answer(403, &refusal.replace("fence' with", "fence.static.k8s.io' with")), Seen::Refused),
-            (answer(403, &refusal.replace("(sealed)", "(contained)")), Seen::Refused),
-            (answer(403, &by_list), Seen::Refused),
-            (answer(403, &refusal.replace("(sealed)", "(clean-room)")), Seen::LetThrough),
-            (Answer::Accepted, Seen::LetThrough),
+            (answer(403, refusal), ProbeResult::Denied),
+            (answer(403, &refusal.replace("fence' with", "fence.static.k8s.io' with")), ProbeResult::Denied),
+            (answer(403, &refusal.replace("(sealed)", "(contained)")), ProbeResult::Denied),
+            (answer(403, &by_list), ProbeResult::Denied),
+            (answer(403, &refusal.replace("(sealed)", "(clean-room)")), ProbeResult::Admitted),
+            (Answer::Accepted, ProbeResult::Admitted),
         ] {
             assert_eq!(answer.judge(&FENCES, Isolation::Sealed), expected);
         }
@@ -170,7 +171,7 @@ mod tests {
             answer(500, "etcdserver: request timed out"),
             Answer::Failed("try: no certificate".to_owned()),
         ] {
-            assert!(matches!(unclear.judge(&FENCES, Isolation::Sealed), Seen::Unclear(_)));
+            assert!(matches!(unclear.judge(&FENCES, Isolation::Sealed), ProbeResult::Inconclusive(_)));
         }
     }
 
@@ -190,30 +191,31 @@ mod tests {
         };
         let (write, list) = (FENCES[0], FENCES[1]);
         for (first, second, expected) in [
-            (said(write, "clean-room"), Some(said(list, "clean-room")), Seen::Refused),
-            (said(write, "clean-room"), None, Seen::Refused),
-            (said(write, "clean-room"), Some(said(list, "sealed")), Seen::LetThrough),
-            (said(list, "sealed"), Some(said(write, "clean-room")), Seen::LetThrough),
-            (said(write, "clean-room"), Some("by another policy".to_owned()), Seen::Refused),
+            (said(write, "clean-room"), Some(said(list, "clean-room")), ProbeResult::Denied),
+            (said(write, "clean-room"), None, ProbeResult::Denied),
+            (said(write, "clean-room"), Some(said(list, "sealed")), ProbeResult::Admitted),
+            (said(list, "sealed"), Some(said(write, "clean-room")), ProbeResult::Admitted),
+            (said(write, "clean-room"), Some("by another policy".to_owned()), ProbeResult::Denied),
         ] {
             assert_eq!(answer(first, second).judge(&FENCES, Isolation::CleanRoom), expected);
         }
     }
 
     #[test]
-    fn who_isolates_without_an_operator_is_refused_a_pod_or_does_not_know() {
-        let (unclear, silent) = (Seen::Unclear("403".to_owned()), Seen::Unanswered("no answer".to_owned()));
+    fn caller_result_falls_back_to_the_pod_probe() {
+        let (unclear, silent) =
+            (ProbeResult::Inconclusive("403".to_owned()), ProbeResult::Unreachable("no answer".to_owned()));
         for (policy, pod, expected) in [
-            (Seen::LetThrough, Seen::Refused, Seen::Refused),
-            (Seen::LetThrough, Seen::LetThrough, Seen::LetThrough),
-            (unclear.clone(), Seen::LetThrough, Seen::LetThrough),
+            (ProbeResult::Admitted, ProbeResult::Denied, ProbeResult::Denied),
+            (ProbeResult::Admitted, ProbeResult::Admitted, ProbeResult::Admitted),
+            (unclear.clone(), ProbeResult::Admitted, ProbeResult::Admitted),
             (silent.clone(), unclear.clone(), silent.clone()),
         ] {
             assert_eq!(as_caller(policy.clone(), pod.clone()), expected, "{policy:?} {pod:?}");
         }
         for pod in [unclear, silent] {
             assert!(
-                matches!(as_caller(Seen::LetThrough, pod), Seen::Unclear(why) if why.contains("a pod, which"))
+                matches!(as_caller(ProbeResult::Admitted, pod), ProbeResult::Inconclusive(why) if why.contains("a pod, which"))
             );
         }
     }

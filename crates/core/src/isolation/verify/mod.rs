@@ -1,5 +1,5 @@
-//! What verifying a control showed, and what that means: admission by dry-runs ([`dry_run`] judges one answer, [`admission`] all of
-//! them), the network ([`network`]) by pods ([`pods`]).
+//! Verification of controls: admission by dry-runs ([`dry_run`] judges one answer, [`admission`] all of them), and the network
+//! ([`network`]) by pods ([`pods`]).
 
 pub mod admission;
 pub mod dry_run;

@@ -1,9 +1,8 @@
-//! Does the cluster's network enforce a default-deny NetworkPolicy? What trying it showed, and what that means.
+//! Verifies whether the cluster's network enforces a default-deny NetworkPolicy.
 //!
-//! Pods of ours try it, in two namespaces of ours: a listener and a connector where no policy applies, a listener and a connector
-//! on each tried node in the other one. Everybody must reach everybody first. Then the same default-deny policy as in
-//! an isolated namespace is written into that other one, and nobody may get in or out any more. So it is the policy, and
-//! nothing else, that made the difference.
+//! Probe pods run in two namespaces: a listener and a connector in one without any policy, and a listener and a connector per probed node
+//! in the other. First every pod must reach every other. Then the default-deny policy of isolated namespaces is written to the second
+//! namespace, and nothing may get in or out of it. So only the policy can have made the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,100 +13,100 @@ use crate::api::PROBE_NAMESPACES;
 use crate::api::conditions::shorten;
 use crate::api::quarantine::ControlState;
 
-/// Where the pods are that no policy applies to.
+/// Namespace of the pods that no policy applies to.
 pub const OPEN_NAMESPACE: &str = PROBE_NAMESPACES[0];
-/// Where the pods are that are denied everything.
+/// Namespace of the pods that are denied all traffic.
 pub const DENIED_NAMESPACE: &str = PROBE_NAMESPACES[1];
-/// Nodes tried at a time.
+/// Number of nodes probed at a time.
 pub const NODES_AT_A_TIME: usize = 3;
-/// Names of nodes that a message lists.
+/// Maximum number of node names in a message.
 const LISTED: usize = 3;
 
-/// What a connector reports when it ends, in its termination message.
+/// Report of a connector pod, in its termination message.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// What came of each target, by the name that it was given.
-    pub targets: BTreeMap<String, Reached>,
+pub struct ConnectorReport {
+    /// Result for each target, by the target's name.
+    pub targets: BTreeMap<String, TargetResult>,
 }
 
-/// What came of trying to reach a target.
+/// Result of connecting to a target.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Reached {
-    /// A connection was made, and the listener said the word that only it knew.
+pub struct TargetResult {
+    /// Whether a connection was made and the listener sent the expected word.
     pub connected: bool,
-    /// How it failed, if it did.
+    /// How the connection failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// One way from a pod to a listener.
+/// Connectivity from a pod to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum Connectivity {
     /// The listener was reached.
     Connected,
-    /// It was not, and how that showed.
+    /// The listener was not reached, with the error.
     Failed(String),
-    /// Nobody knows: the pod did not run, or did not say.
+    /// Unknown: the pod did not run or did not report.
     Unknown(String),
 }
 
-impl Link {
-    /// What a connector's termination message says of one target.
+impl Connectivity {
+    /// Reads the result for one target from a connector's termination message.
     #[must_use]
     pub fn read(message: Option<&str>, target: &str) -> Self {
         let Some(message) = message.filter(|message| !message.is_empty()) else {
             return Self::Unknown("its pod ended without a report".to_owned());
         };
-        let report: Report = match serde_json::from_str(message) {
+        let report: ConnectorReport = match serde_json::from_str(message) {
             Ok(report) => report,
             Err(error) => return Self::Unknown(format!("its pod's report is malformed: {error}")),
         };
         match report.targets.get(target) {
             None => Self::Unknown(format!("its pod's report does not name {target}")),
-            Some(Reached { connected: true, .. }) => Self::Connected,
-            Some(Reached { connected: false, detail }) => Self::Failed(detail.clone()),
+            Some(TargetResult { connected: true, .. }) => Self::Connected,
+            Some(TargetResult { connected: false, detail }) => Self::Failed(detail.clone()),
         }
     }
 }
 
-/// One way, before the policy was there and after.
+/// Connectivity before and after the policy was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ways {
-    /// Without any policy.
-    pub before: Link,
-    /// With the policy.
-    pub after: Link,
+pub struct BeforeAfter {
+    /// Before the policy.
+    pub before: Connectivity,
+    /// After the policy.
+    pub after: Connectivity,
 }
 
-/// What one try showed of a node: its pods in the denied namespace, from outside and to the outside.
+/// Probe of one node: traffic into and out of its pods in the denied namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeTried {
+pub struct NodeProbe {
     /// From the open namespace into the denied one.
-    pub ingress: Ways,
+    pub ingress: BeforeAfter,
     /// From the denied namespace to the open one.
-    pub egress: Ways,
+    pub egress: BeforeAfter,
 }
 
-/// What is known of a node.
+/// Verdict on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeVerdict {
-    /// What worked before works no more, both ways.
+    /// The policy stopped traffic in both directions.
     Enforced,
-    /// A denied pod was reached, or reached out.
+    /// A denied pod was reached, or connected out, with the details.
     NotEnforced(String),
-    /// It could not be found out.
-    Unclear(String),
+    /// The probe was inconclusive, with the reason.
+    Inconclusive(String),
 }
 
-/// What a try showed of one node. `control`: from the open namespace to the open one, which no policy may touch.
+/// Returns the verdict on one node. `control`: connectivity within the open namespace, which no policy may affect.
 #[must_use]
-pub fn judge(control: &Ways, tried: &NodeTried) -> NodeVerdict {
-    // Who was reached was reached, whatever else went wrong.
+pub fn judge(control: &BeforeAfter, tried: &NodeProbe) -> NodeVerdict {
+    // A connection that was made counts, whatever else failed.
     let way = |from_to: &str| format!("a connection {from_to} was made although it is denied all traffic");
-    if tried.ingress.after == Link::Connected {
+    if tried.ingress.after == Connectivity::Connected {
         return NodeVerdict::NotEnforced(way("into a pod of ours"));
     }
-    if tried.egress.after == Link::Connected {
+    if tried.egress.after == Connectivity::Connected {
         return NodeVerdict::NotEnforced(way("out of a pod of ours"));
     }
     let must_connect = [
@@ -118,78 +117,81 @@ pub fn judge(control: &Ways, tried: &NodeTried) -> NodeVerdict {
     ];
     for (what, link) in must_connect {
         match link {
-            Link::Connected => {}
-            Link::Failed(how) => {
-                return NodeVerdict::Unclear(format!(
+            Connectivity::Connected => {}
+            Connectivity::Failed(how) => {
+                return NodeVerdict::Inconclusive(format!(
                     "a connection {what} failed, so nothing is shown: {how}"
                 ));
             }
-            Link::Unknown(why) => return NodeVerdict::Unclear(format!("a connection {what}: {why}")),
+            Connectivity::Unknown(why) => {
+                return NodeVerdict::Inconclusive(format!("a connection {what}: {why}"));
+            }
         }
     }
     for link in [&tried.ingress.after, &tried.egress.after] {
-        if let Link::Unknown(why) = link {
-            return NodeVerdict::Unclear(why.clone());
+        if let Connectivity::Unknown(why) = link {
+            return NodeVerdict::Inconclusive(why.clone());
         }
     }
     NodeVerdict::Enforced
 }
 
-/// What is known of a node, and since when.
+/// Last verdict on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// What.
+pub struct NodeRecord {
+    /// The verdict.
     pub verdict: NodeVerdict,
-    /// When it was tried.
+    /// When the node was probed.
     pub at: Timestamp,
 }
 
-/// All that is known, node by node.
-pub type Nodes = BTreeMap<String, Known>;
+/// Last verdicts by node.
+pub type NodeRecords = BTreeMap<String, NodeRecord>;
 
-/// Which nodes to try next: first those that were found not to enforce it, then those never tried, then the ones tried longest ago.
+/// Returns the nodes to probe next: first those that did not enforce the policy, then those never probed, then those probed longest ago.
 #[must_use]
-pub fn choose(ready: &BTreeSet<String>, known: &Nodes) -> Vec<String> {
+pub fn choose_nodes(ready: &BTreeSet<String>, known: &NodeRecords) -> Vec<String> {
     let mut nodes: Vec<&String> = ready.iter().collect();
     nodes.sort_by_key(|name| match known.get(*name) {
-        Some(Known { verdict: NodeVerdict::NotEnforced(_), at }) => (0, Some(*at)),
+        Some(NodeRecord { verdict: NodeVerdict::NotEnforced(_), at }) => (0, Some(*at)),
         None => (1, None),
-        Some(Known { at, .. }) => (2, Some(*at)),
+        Some(NodeRecord { at, .. }) => (2, Some(*at)),
     });
     nodes.into_iter().take(NODES_AT_A_TIME).cloned().collect()
 }
 
-/// Remembers what a try showed. A node that was found not to enforce it stays so until a try shows otherwise; one that
-/// is gone is forgotten.
-pub fn remember(
-    known: &mut Nodes,
+/// Records the verdicts of a probe. A node that did not enforce the policy keeps that verdict until a probe proves otherwise. Nodes that
+/// no longer exist are removed.
+pub fn record_probes(
+    known: &mut NodeRecords,
     shown: BTreeMap<String, NodeVerdict>,
     existing: &BTreeSet<String>,
     at: Timestamp,
 ) {
     for (node, verdict) in shown {
-        let stands = matches!(known.get(&node), Some(Known { verdict: NodeVerdict::NotEnforced(_), .. }));
-        if stands && matches!(verdict, NodeVerdict::Unclear(_)) {
+        let stands =
+            matches!(known.get(&node), Some(NodeRecord { verdict: NodeVerdict::NotEnforced(_), .. }));
+        if stands && matches!(verdict, NodeVerdict::Inconclusive(_)) {
             continue;
         }
-        known.insert(node, Known { verdict, at });
+        known.insert(node, NodeRecord { verdict, at });
     }
     known.retain(|node, _| existing.contains(node));
 }
 
-/// What is said of the network in every Quarantine.
+/// Verdict on the network, for every Quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct NetworkVerdict {
     /// `Tested`, `NotEnforced` or `Unverifiable`.
     pub state: ControlState,
-    /// How that is known, or why it is not.
+    /// How the state was determined, or why it is unknown.
     pub message: String,
-    /// When it was last tried.
+    /// When the network was last probed.
     pub tried: Option<Timestamp>,
 }
 
-impl Verdict {
-    /// It cannot be tried, and why.
+impl NetworkVerdict {
+    /// Returns the verdict for a network that cannot be probed, with the reason.
     #[must_use]
     pub fn unverifiable(why: &str) -> Self {
         let message = format!(
@@ -199,35 +201,40 @@ impl Verdict {
     }
 }
 
-/// What all that is known means. `existing`: how many nodes there are; `trouble`: why the last try came to nothing, if it did;
-/// `fresh_since`: a network that was not seen to hold since then is not said to.
+/// Returns the verdict that follows from the records. `existing`: number of nodes; `trouble`: why the last probe failed, if it did;
+/// `fresh_since`: verdicts before this time do not count as tested.
 #[must_use]
-pub fn verdict(known: &Nodes, existing: usize, trouble: Option<&str>, fresh_since: Timestamp) -> Verdict {
+pub fn verdict(
+    known: &NodeRecords,
+    existing: usize,
+    trouble: Option<&str>,
+    fresh_since: Timestamp,
+) -> NetworkVerdict {
     let of = |wanted: fn(&NodeVerdict) -> bool| {
         known.iter().filter(move |(_, k)| wanted(&k.verdict)).map(|(name, k)| (name.as_str(), k))
     };
     let broken: Vec<_> = of(|v| matches!(v, NodeVerdict::NotEnforced(_))).collect();
-    if let Some((node, Known { verdict: NodeVerdict::NotEnforced(how), at })) = broken.first().copied() {
+    if let Some((node, NodeRecord { verdict: NodeVerdict::NotEnforced(how), at })) = broken.first().copied() {
         let others =
             if broken.len() > 1 { format!(" (and {} more)", broken.len() - 1) } else { String::new() };
         let message = format!(
             "tried, and not enforced: on node {node}{others} {how}. This cluster's network (CNI) ignores NetworkPolicies there: \
              whoever runs it can put in one that enforces them"
         );
-        return Verdict { state: ControlState::NotEnforced, message, tried: Some(*at) };
+        return NetworkVerdict { state: ControlState::NotEnforced, message, tried: Some(*at) };
     }
     let held: Vec<_> = of(|v| *v == NodeVerdict::Enforced).collect();
-    let unclear = of(|v| matches!(v, NodeVerdict::Unclear(_))).find_map(|(name, k)| match &k.verdict {
-        NodeVerdict::Unclear(why) => Some(format!("node {name}: {why}")),
+    let unclear = of(|v| matches!(v, NodeVerdict::Inconclusive(_))).find_map(|(name, k)| match &k.verdict {
+        NodeVerdict::Inconclusive(why) => Some(format!("node {name}: {why}")),
         NodeVerdict::Enforced | NodeVerdict::NotEnforced(_) => None,
     });
     let trouble = trouble.map(str::to_owned).or(unclear);
     let Some(last) = held.iter().map(|(_, known)| known.at).max() else {
-        return Verdict::unverifiable(trouble.as_deref().unwrap_or("no node was tried"));
+        return NetworkVerdict::unverifiable(trouble.as_deref().unwrap_or("no node was tried"));
     };
     if last < fresh_since {
         let why = trouble.unwrap_or_else(|| "no try has come to an end since".to_owned());
-        return Verdict::unverifiable(&format!("seen to hold last at {last}, and not since: {why}"));
+        return NetworkVerdict::unverifiable(&format!("seen to hold last at {last}, and not since: {why}"));
     }
     let names: Vec<&str> = held.iter().map(|(name, _)| *name).take(LISTED).collect();
     let more = if held.len() > LISTED { ", …" } else { "" };
@@ -240,7 +247,7 @@ pub fn verdict(known: &Nodes, existing: usize, trouble: Option<&str>, fresh_sinc
     if let Some(trouble) = trouble {
         message = format!("{message}. Not all could be tried: {}", shorten(&trouble, 200));
     }
-    Verdict { state: ControlState::Tested, message, tried: Some(last) }
+    NetworkVerdict { state: ControlState::Tested, message, tried: Some(last) }
 }
 
 #[cfg(test)]

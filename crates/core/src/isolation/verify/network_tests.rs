@@ -1,39 +1,43 @@
 use super::*;
 
-fn ways(before: Link, after: Link) -> Ways {
-    Ways { before, after }
+fn ways(before: Connectivity, after: Connectivity) -> BeforeAfter {
+    BeforeAfter { before, after }
 }
 
-fn failed() -> Link {
-    Link::Failed("timed out".to_owned())
+fn failed() -> Connectivity {
+    Connectivity::Failed("timed out".to_owned())
 }
 
-fn unknown() -> Link {
-    Link::Unknown("its pod did not run".to_owned())
+fn unknown() -> Connectivity {
+    Connectivity::Unknown("its pod did not run".to_owned())
 }
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn tried(ingress: Link, egress: Link) -> NodeTried {
-    NodeTried { ingress: ways(Link::Connected, ingress), egress: ways(Link::Connected, egress) }
+fn tried(ingress: Connectivity, egress: Connectivity) -> NodeProbe {
+    NodeProbe {
+        ingress: ways(Connectivity::Connected, ingress),
+        egress: ways(Connectivity::Connected, egress),
+    }
 }
 
-fn fine() -> Ways {
-    ways(Link::Connected, Link::Connected)
+fn fine() -> BeforeAfter {
+    ways(Connectivity::Connected, Connectivity::Connected)
 }
 
 #[test]
-fn enforced_is_only_what_worked_before_and_works_no_more_both_ways() {
-    let links = [Link::Connected, failed(), unknown()];
+fn enforced_means_connected_before_and_denied_after_both_ways() {
+    let links = [Connectivity::Connected, failed(), unknown()];
     for control in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
         for ingress in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
             for egress in links.iter().flat_map(|b| links.iter().map(|a| ways(b.clone(), a.clone()))) {
-                let node = NodeTried { ingress: ingress.clone(), egress: egress.clone() };
+                let node = NodeProbe { ingress: ingress.clone(), egress: egress.clone() };
                 let verdict = judge(&control, &node);
                 let holds = control == fine() && node == tried(failed(), failed());
-                let leaks = ingress.after == Link::Connected || egress.after == Link::Connected;
+                let leaks =
+                    ingress.after == Connectivity::Connected || egress.after == Connectivity::Connected;
                 assert_eq!(verdict == NodeVerdict::Enforced, holds, "{control:?} {node:?}");
                 assert_eq!(matches!(verdict, NodeVerdict::NotEnforced(_)), leaks, "{control:?} {node:?}");
             }
@@ -42,18 +46,18 @@ fn enforced_is_only_what_worked_before_and_works_no_more_both_ways() {
 }
 
 #[test]
-fn a_network_that_carries_nothing_at_all_is_not_taken_for_one_that_enforces() {
+fn network_without_any_connectivity_is_inconclusive() {
     let dead = ways(failed(), failed());
-    let node = NodeTried { ingress: dead.clone(), egress: dead.clone() };
-    let NodeVerdict::Unclear(why) = judge(&dead, &node) else { panic!("it shows nothing") };
+    let node = NodeProbe { ingress: dead.clone(), egress: dead.clone() };
+    let NodeVerdict::Inconclusive(why) = judge(&dead, &node) else { panic!("it shows nothing") };
     assert!(why.contains("between two pods without policies failed") && why.contains("timed out"), "{why}");
 }
 
 #[test]
 fn a_report_that_is_missing_or_malformed_is_unknown() {
     let report = r#"{"targets": {"control": {"connected": true}, "node-1": {"connected": false, "detail": "refused"}}}"#;
-    assert_eq!(Link::read(Some(report), "control"), Link::Connected);
-    assert_eq!(Link::read(Some(report), "node-1"), Link::Failed("refused".into()));
+    assert_eq!(Connectivity::read(Some(report), "control"), Connectivity::Connected);
+    assert_eq!(Connectivity::read(Some(report), "node-1"), Connectivity::Failed("refused".into()));
     for (message, target) in [
         (None, "control"),
         (Some(""), "control"),
@@ -61,16 +65,19 @@ fn a_report_that_is_missing_or_malformed_is_unknown() {
         (Some("{}"), "control"),
         (Some(report), "other"),
     ] {
-        assert!(matches!(Link::read(message, target), Link::Unknown(_)), "{message:?} {target}");
+        assert!(
+            matches!(Connectivity::read(message, target), Connectivity::Unknown(_)),
+            "{message:?} {target}"
+        );
     }
 }
 
 #[test]
 fn a_node_that_leaks_stays_so_until_a_try_shows_otherwise() {
     let existing: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
-    let mut known = Nodes::new();
+    let mut known = NodeRecords::new();
     let leak = NodeVerdict::NotEnforced("leak".into());
-    remember(
+    record_probes(
         &mut known,
         [("a".to_owned(), leak), ("b".to_owned(), NodeVerdict::Enforced)].into(),
         &existing,
@@ -83,27 +90,32 @@ fn a_node_that_leaks_stays_so_until_a_try_shows_otherwise() {
     both.insert("b".to_owned(), known["a"].clone());
     let found = verdict(&both, 2, None, at(0));
     assert!(found.message.contains("on node a (and 1 more) leak"), "{}", found.message);
-    remember(&mut known, [("a".to_owned(), NodeVerdict::Unclear("no pods".into()))].into(), &existing, at(2));
+    record_probes(
+        &mut known,
+        [("a".to_owned(), NodeVerdict::Inconclusive("no pods".into()))].into(),
+        &existing,
+        at(2),
+    );
     assert_eq!(verdict(&known, 2, Some("no pods"), at(0)).state, ControlState::NotEnforced);
-    remember(&mut known, [("a".to_owned(), NodeVerdict::Enforced)].into(), &existing, at(3));
+    record_probes(&mut known, [("a".to_owned(), NodeVerdict::Enforced)].into(), &existing, at(3));
     assert_eq!(verdict(&known, 2, None, at(0)).state, ControlState::Tested);
     // A node that is gone holds nobody up.
-    remember(
+    record_probes(
         &mut known,
         [("a".to_owned(), NodeVerdict::NotEnforced("leak".into()))].into(),
         &existing,
         at(4),
     );
-    remember(&mut known, BTreeMap::new(), &["b".to_owned()].into(), at(5));
+    record_probes(&mut known, BTreeMap::new(), &["b".to_owned()].into(), at(5));
     assert_eq!(verdict(&known, 1, None, at(0)).state, ControlState::Tested);
 }
 
 #[test]
 fn nothing_tried_is_unverifiable_and_says_why() {
-    let found = verdict(&Nodes::new(), 2, Some("no image"), at(0));
+    let found = verdict(&NodeRecords::new(), 2, Some("no image"), at(0));
     assert_eq!((found.state, found.tried), (ControlState::Unverifiable, None));
     assert!(found.message.ends_with("could not be tried: no image"), "{}", found.message);
-    let unclear = Known { verdict: NodeVerdict::Unclear("its pod did not run".into()), at: at(1) };
+    let unclear = NodeRecord { verdict: NodeVerdict::Inconclusive("its pod did not run".into()), at: at(1) };
     let found = verdict(&[("a".to_owned(), unclear)].into(), 1, None, at(0));
     assert_eq!(found.state, ControlState::Unverifiable);
     assert!(found.message.ends_with("node a: its pod did not run"), "{}", found.message);
@@ -111,8 +123,8 @@ fn nothing_tried_is_unverifiable_and_says_why() {
 
 #[test]
 fn tested_says_on_how_many_nodes_and_what_could_not_be_tried() {
-    let held = |second| Known { verdict: NodeVerdict::Enforced, at: at(second) };
-    let known: Nodes = [("a".to_owned(), held(1)), ("b".to_owned(), held(7))].into();
+    let held = |second| NodeRecord { verdict: NodeVerdict::Enforced, at: at(second) };
+    let known: NodeRecords = [("a".to_owned(), held(1)), ("b".to_owned(), held(7))].into();
     let found = verdict(&known, 40, Some("node c: no room"), at(0));
     assert_eq!((found.state, found.tried), (ControlState::Tested, Some(at(7))));
     assert!(
@@ -123,42 +135,42 @@ fn tested_says_on_how_many_nodes_and_what_could_not_be_tried() {
     // As many as are listed are all of them; of more, it says that there are more.
     for (nodes, listed) in [("abc", "on 3 of 3 nodes (a, b, c)"), ("abcde", "on 5 of 5 nodes (a, b, c, …)")]
     {
-        let known: Nodes = nodes.chars().map(|node| (node.to_string(), held(1))).collect();
+        let known: NodeRecords = nodes.chars().map(|node| (node.to_string(), held(1))).collect();
         let found = verdict(&known, known.len(), None, at(0));
         assert!(found.message.contains(listed), "{}", found.message);
     }
 }
 
 #[test]
-fn what_was_seen_to_hold_long_ago_is_not_said_to_hold() {
-    let held = Known { verdict: NodeVerdict::Enforced, at: at(10) };
+fn outdated_verdicts_do_not_count_as_tested() {
+    let held = NodeRecord { verdict: NodeVerdict::Enforced, at: at(10) };
     let found = verdict(&[("a".to_owned(), held)].into(), 1, Some("no room"), at(11));
     assert_eq!(found.state, ControlState::Unverifiable);
     assert!(found.message.ends_with("and not since: no room"), "{}", found.message);
-    let held = Known { verdict: NodeVerdict::Enforced, at: at(10) };
+    let held = NodeRecord { verdict: NodeVerdict::Enforced, at: at(10) };
     assert_eq!(verdict(&[("a".to_owned(), held)].into(), 1, None, at(10)).state, ControlState::Tested);
 }
 
 #[test]
 fn nodes_take_turns_and_those_that_leak_come_first() {
     let ready: BTreeSet<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
-    let known = |verdict, second| Known { verdict, at: at(second) };
-    let nodes: Nodes = [
+    let known = |verdict, second| NodeRecord { verdict, at: at(second) };
+    let nodes: NodeRecords = [
         ("a".to_owned(), known(NodeVerdict::Enforced, 9)),
         ("b".to_owned(), known(NodeVerdict::Enforced, 1)),
         ("d".to_owned(), known(NodeVerdict::NotEnforced("leak".into()), 8)),
         ("e".to_owned(), known(NodeVerdict::Enforced, 5)),
     ]
     .into();
-    assert_eq!(choose(&ready, &nodes), ["d", "c", "b"]);
+    assert_eq!(choose_nodes(&ready, &nodes), ["d", "c", "b"]);
 }
 
 #[test]
-fn whatever_a_pod_says_at_its_end_only_a_report_of_a_connection_is_one() {
+fn any_termination_message_but_a_valid_report_is_no_connection() {
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<String>().for_each(|text| {
         for text in [text.clone(), format!("{{\"targets\":{{\"a\":{text}}}}}")] {
-            if Link::read(Some(&text), "a") == Link::Connected {
-                assert!(serde_json::from_str::<Report>(&text).unwrap().targets["a"].connected);
+            if Connectivity::read(Some(&text), "a") == Connectivity::Connected {
+                assert!(serde_json::from_str::<ConnectorReport>(&text).unwrap().targets["a"].connected);
             }
         }
     });

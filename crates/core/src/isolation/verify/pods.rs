@@ -1,4 +1,4 @@
-//! The pods that try the network: who listens, who connects, and what their pods say when they end.
+//! Pods that probe the network: listeners, connectors, and their termination messages.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::json;
@@ -7,26 +7,26 @@ use super::network::{DENIED_NAMESPACE, OPEN_NAMESPACE};
 use crate::api::MANAGED_BY_LABEL;
 use crate::isolation::MANAGED_BY;
 
-/// Label with the try that a pod belongs to.
+/// Label with the ID of the probe run.
 pub const TRY_LABEL: &str = "resurgam.dev/probe";
-/// Where listeners listen.
+/// Port of the listeners.
 pub const PORT: u16 = 8443;
-/// How long a connector goes on until what it expects is so. A network may take some seconds to learn of a policy.
-pub const PATIENCE_SECONDS: u64 = 20;
-/// A pod that nobody removes ends by itself.
+/// How long a connector retries until the result is the expected one. A network may take some seconds to apply a policy.
+pub const CONVERGENCE_SECONDS: u64 = 20;
+/// Lifetime of a pod that nobody deletes.
 const DEADLINE_SECONDS: u64 = 300;
 
-/// On which side of the policy a pod is.
+/// Side of the policy on which a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// No policy applies.
     Open,
-    /// Denied everything, once the policy is written.
+    /// All traffic is denied once the policy is written.
     Denied,
 }
 
 impl Side {
-    /// Its namespace.
+    /// Returns the namespace of this side.
     #[must_use]
     pub const fn namespace(self) -> &'static str {
         match self {
@@ -36,38 +36,38 @@ impl Side {
     }
 }
 
-/// One try: which image its pods run, and a word that tells it from others.
+/// One probe run: the image of its pods, and its ID.
 #[derive(Clone, Debug)]
-pub struct Try {
+pub struct ProbeRun {
     /// An image whose entrypoint is `resurgam`.
     pub image: String,
-    /// In names and labels, and said by listeners to whoever connects.
+    /// ID in names and labels. Listeners send it to connectors.
     pub id: String,
 }
 
-/// What a connector tries to reach.
+/// Target of a connector.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Goal {
-    /// By which name it reports it.
+pub struct ProbeTarget {
+    /// Name of the target in the report.
     pub name: String,
     /// `IP:PORT`.
     pub address: String,
-    /// Whether it goes on until it is reached, or until it is not.
+    /// Whether the connector expects to be denied.
     pub denied: bool,
 }
 
-impl Try {
-    /// A pod that says the try's word to whoever connects.
+impl ProbeRun {
+    /// Returns a pod that sends the ID to every client that connects.
     #[must_use]
     pub fn listener(&self, side: Side, name: &str, node: &str) -> Option<Pod> {
         let port = PORT.to_string();
         self.pod(side, name, node, &["listen", "--port", &port, "--say", &self.id])
     }
 
-    /// A pod that tries to reach these, says what came of it, and ends.
+    /// Returns a pod that connects to these targets, reports the results and exits.
     #[must_use]
-    pub fn connector(&self, side: Side, name: &str, node: &str, goals: &[Goal]) -> Option<Pod> {
-        let patience = format!("{PATIENCE_SECONDS}s");
+    pub fn connector(&self, side: Side, name: &str, node: &str, goals: &[ProbeTarget]) -> Option<Pod> {
+        let patience = format!("{CONVERGENCE_SECONDS}s");
         let mut args = vec!["connect", "--hear", &self.id, "--patience", &patience];
         let goals: Vec<_> = goals
             .iter()
@@ -77,13 +77,13 @@ impl Try {
         self.pod(side, name, node, &args)
     }
 
-    /// Selects the pods of every try of ours.
+    /// Returns the selector of the pods of all probe runs.
     #[must_use]
     pub fn selector() -> String {
         format!("{MANAGED_BY_LABEL}={MANAGED_BY},{TRY_LABEL}")
     }
 
-    /// Fit for the strictest pod security level; placed by us, so that a taint or a full scheduler does not stand in the way.
+    /// Returns a pod that satisfies Pod Security `restricted` and names its node, so that taints and the scheduler do not matter.
     fn pod(&self, side: Side, name: &str, node: &str, args: &[&str]) -> Option<Pod> {
         let mut all = vec!["probe"];
         all.extend(args);
@@ -127,7 +127,7 @@ impl Try {
     }
 }
 
-/// `IP:PORT` of a listener that runs.
+/// Returns `IP:PORT` of a running listener.
 #[must_use]
 pub fn address(pod: &Pod) -> Option<String> {
     let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
@@ -135,7 +135,7 @@ pub fn address(pod: &Pod) -> Option<String> {
     is_running(pod).then(|| std::net::SocketAddr::new(ip, PORT).to_string())
 }
 
-/// Does its process run?
+/// Returns whether the pod is running.
 #[must_use]
 pub fn is_running(pod: &Pod) -> bool {
     phase(pod) == "Running"
@@ -145,21 +145,21 @@ pub fn is_running(pod: &Pod) -> bool {
             .is_some_and(|state| state.running.is_some())
 }
 
-/// Has it ended, however it did?
+/// Returns whether the pod has ended, successfully or not.
 #[must_use]
 pub fn has_ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// What it said when it ended.
+/// Returns the pod's termination message.
 #[must_use]
-pub fn last_words(pod: &Pod) -> Option<&str> {
+pub fn termination_message(pod: &Pod) -> Option<&str> {
     container(pod)?.state.as_ref()?.terminated.as_ref()?.message.as_deref()
 }
 
-/// Why it is not where it should be, in Kubernetes' own words.
+/// Returns the pod's state in Kubernetes' own terms.
 #[must_use]
-pub fn state_of(pod: &Pod) -> String {
+pub fn describe_state(pod: &Pod) -> String {
     let status = pod.status.clone().unwrap_or_default();
     let waiting = container(pod).and_then(|c| c.state.as_ref()?.waiting.as_ref());
     let ended = container(pod).and_then(|c| c.state.as_ref()?.terminated.as_ref());

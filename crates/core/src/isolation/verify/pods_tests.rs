@@ -49,7 +49,7 @@ fn only_a_process_that_runs_and_has_an_address_is_connected_to() {
 }
 
 #[test]
-fn what_a_pod_says_at_its_end_is_read_where_it_ended_and_nowhere_else() {
+fn termination_message_is_read_only_from_ended_containers() {
     let ended = json!({"terminated": {"exitCode": 0, "message": "heard"}});
     for (phase, state, has, words) in [
         ("Succeeded", ended.clone(), true, Some("heard")),
@@ -59,13 +59,13 @@ fn what_a_pod_says_at_its_end_is_read_where_it_ended_and_nowhere_else() {
         ("", json!({}), false, None),
     ] {
         let pod = pod(phase, state);
-        assert_eq!((has_ended(&pod), last_words(&pod)), (has, words), "{pod:?}");
+        assert_eq!((has_ended(&pod), termination_message(&pod)), (has, words), "{pod:?}");
     }
     assert!(!has_ended(&Pod::default()));
 }
 
 #[test]
-fn why_a_pod_is_not_where_it_should_be_is_told_in_kubernetes_words() {
+fn pod_state_is_described_in_kubernetes_terms() {
     for (pod, says) in [
         (Pod::default(), "Pending"),
         (told(json!({"phase": "Running"})), "Running"),
@@ -79,16 +79,16 @@ fn why_a_pod_is_not_where_it_should_be_is_told_in_kubernetes_words() {
         ),
         (pod("Failed", json!({"terminated": {"exitCode": 1, "reason": "Error"}})), "Failed (Error)"),
     ] {
-        assert_eq!(state_of(&pod), says);
+        assert_eq!(describe_state(&pod), says);
     }
 }
 
 #[test]
-fn each_side_runs_where_its_policy_is_and_says_the_word_of_its_try() {
-    let try_ = Try { image: "registry.example/resurgam".into(), id: "x7".into() };
+fn probe_pods_run_on_their_side_with_the_run_id() {
+    let try_ = ProbeRun { image: "registry.example/resurgam".into(), id: "x7".into() };
     let goals = [
-        Goal { name: "api".into(), address: "10.0.0.1:443".into(), denied: true },
-        Goal { name: "peer".into(), address: "10.0.0.2:8443".into(), denied: false },
+        ProbeTarget { name: "api".into(), address: "10.0.0.1:443".into(), denied: true },
+        ProbeTarget { name: "peer".into(), address: "10.0.0.2:8443".into(), denied: false },
     ];
     let listener = try_.listener(Side::Open, "a", "node-1").unwrap();
     let connector = try_.connector(Side::Denied, "b", "node-2", &goals).unwrap();
@@ -109,7 +109,7 @@ fn each_side_runs_where_its_policy_is_and_says_the_word_of_its_try() {
         // What one try leaves, the next finds, whosever try it was.
         let labels = pod.metadata.labels.unwrap();
         assert_eq!(labels[TRY_LABEL], "x7");
-        let managed = Try::selector();
+        let managed = ProbeRun::selector();
         let (managed, any) = managed.split_once(',').unwrap();
         assert_eq!(managed, format!("{MANAGED_BY_LABEL}={}", labels[MANAGED_BY_LABEL]));
         assert_eq!(any, TRY_LABEL);

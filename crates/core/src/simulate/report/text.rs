@@ -1,4 +1,4 @@
-//! The report for people: fits the width of a terminal, says the same without colours.
+//! Text of the report: fits the terminal's width, and is complete without colours.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,12 +15,12 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const CRITICAL: Style = AnsiColor::Yellow.on_default();
 
-/// Longest service name that is shown whole in the timeline.
+/// Longest service name that is not truncated in the timeline.
 const NAME_LIMIT: usize = 32;
-/// Fewest columns that make a bar.
+/// Minimum width of a bar.
 const BAR_LEAST: usize = 20;
 
-/// Renders a report, with ANSI styles, for so many columns.
+/// Renders a report for a terminal of this width, with ANSI styles.
 #[must_use]
 pub fn text(report: &Report, width: usize) -> String {
     let mut out = String::new();
@@ -98,7 +98,7 @@ fn layers(out: &mut String, report: &Report, width: usize) {
     }
 }
 
-/// A group as `name(a + b)`, a service by its name.
+/// Formats a group as `name(a + b)`, a service as its name.
 fn name(unit: &Unit) -> String {
     match &unit.group {
         Some(group) => format!("{group}({})", unit.services.join(" + ")),
@@ -150,7 +150,7 @@ fn timeline(out: &mut String, report: &Report, width: usize) {
     }
 }
 
-/// Ties the members of a group together.
+/// Returns the character that connects the members of a group.
 fn bracket(report: &Report, index: usize) -> char {
     let group = |at: Option<usize>| at.and_then(|at| report.services.get(at)).and_then(|s| s.group.as_ref());
     let own = group(Some(index));
@@ -165,7 +165,7 @@ fn bracket(report: &Report, index: usize) -> char {
     }
 }
 
-/// One service's bar: what it does in the middle of each cell, and never less than one cell.
+/// Returns a service's bar: each cell shows the stage in its middle. A bar has at least one cell.
 fn cells(service: &Service, total: f64, bar: usize) -> String {
     let cell = total / as_f64(bar);
     let at = |index: usize| (as_f64(index) + 0.5) * cell;
@@ -186,7 +186,7 @@ fn cells(service: &Service, total: f64, bar: usize) -> String {
     text.into_iter().collect()
 }
 
-/// Times along the top, at round steps.
+/// Returns the time axis, with ticks at round steps.
 fn axis(total: f64, bar: usize) -> String {
     const STEPS: [f64; 22] = [
         1.0,
@@ -272,7 +272,7 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// Words joined by a separator, in lines that fit, each indented.
+/// Joins words with a separator, wrapped and indented.
 fn wrapped(
     out: &mut String,
     words: impl Iterator<Item = String>,
@@ -301,12 +301,12 @@ fn wrapped(
     flush(&row);
 }
 
-/// Seconds as people write a duration.
+/// Formats seconds as a duration.
 fn span(seconds: f64) -> String {
     crate::api::Duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
-/// Columns are few.
+/// Converts a number of columns, which is small.
 fn as_f64(columns: usize) -> f64 {
     f64::from(u32::try_from(columns).unwrap_or(u32::MAX))
 }

@@ -73,7 +73,7 @@ proptest! {
 
     /// I1, I2 and kstatus at every fact; and when at last every gate passes and every Decision is made, all recover.
     #[test]
-    fn no_order_of_events_loosens_too_early_and_none_blocks_for_ever(case in case()) {
+    fn no_event_order_loosens_early_or_deadlocks(case in case()) {
         let mut world = case.world();
         let can = can_start(&world.plan, &case.spec);
         run_until_settled(&mut world, &can, 1_800);

@@ -59,7 +59,7 @@ fn a_narrow_terminal_gets_narrow_lines() {
 }
 
 #[test]
-fn what_is_wrong_is_shown_first_and_the_rest_is_played() {
+fn problems_are_shown_first_and_the_rest_is_simulated() {
     let broken =
         with(COUNCIL, "{name: backups, tier: 0}", "{name: backups, tier: 0, dependsOn: [housing-benefit]}");
     let broken = with(
@@ -90,7 +90,7 @@ fn a_suspended_plan_is_played_and_says_so() {
 }
 
 #[test]
-fn what_is_no_plan_is_refused_with_the_line_or_the_name() {
+fn invalid_plans_are_rejected_with_line_or_name() {
     for (text, says) in [
         (with(COUNCIL, "tier: 3,", "teir: 3,"), vec!["unknown field `teir`", "line 16"]),
         (with(COUNCIL, "  defaults:", "  defualts:"), vec!["unknown field `defualts`", "line 7"]),

@@ -15,7 +15,7 @@ fn sound() -> Value {
 }
 
 #[test]
-fn whatever_a_plan_says_it_compiles_the_same_twice_or_cannot_be_read() {
+fn any_plan_compiles_deterministically_or_is_rejected() {
     let (sound, readable) = (sound(), Readable::default());
     bolero::check!().with_iterations(ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
         let Some(plan) = readable.read::<RecoveryPlan>(spoiled(&sound, bytes)) else { return };
@@ -24,7 +24,7 @@ fn whatever_a_plan_says_it_compiles_the_same_twice_or_cannot_be_read() {
 }
 
 #[test]
-fn whatever_is_in_a_file_of_plans_it_is_read_or_refused() {
+fn any_plan_file_is_loaded_or_rejected() {
     let sound = sound();
     bolero::check!().with_iterations(ROUNDS / 4).with_type::<(u16, u8, Vec<u8>)>().for_each(
         |(at, byte, bytes)| {

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::isolation::evidence::{Subject, capture, snapshot};
 use crate::isolation::pass::Pass;
 use crate::isolation::status;
-use crate::isolation::target::Next;
+use crate::isolation::target::NextAction;
 
 /// After this time, an unfinished capture is reported in the status.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
@@ -35,9 +35,9 @@ impl PassRun<'_> {
         let evidence = &context.options.evidence;
         let mut kept = pin!(async {
             // Snapshots come first and hold no permit while waiting, so that a slow snapshot delays no other namespace.
-            let permit = context.limits.acquire(Next::Capture);
+            let permit = context.limits.acquire(NextAction::Capture);
             let snapshots = snapshot(&context.client, subject, evidence.snapshot_wait, permit).await?;
-            let _permit = context.limits.acquire(Next::Capture).await;
+            let _permit = context.limits.acquire(NextAction::Capture).await;
             capture(&context.client, evidence, subject, snapshots).await
         });
         let kept = match tokio::time::timeout(REPORT_AFTER, &mut kept).await {

@@ -1,6 +1,6 @@
-//! What a list says, as text. For each level one key, with a heading and a line for each namespace: a policy finds a namespace by a
-//! search for its line, whose cost for the API server hardly grows with their number. A key for each namespace would be
-//! gone through with every write in the cluster that a list decides about.
+//! Text format of the isolation lists: one key per level, with a heading and one line per namespace. A policy finds a namespace by
+//! substring search, whose cost hardly grows with the number of namespaces. With one key per namespace, the API server would iterate over
+//! all keys for every write in the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,15 @@ use serde_json::{Map, Value, json};
 
 use crate::api::Isolation;
 
-/// Namespaces, each with its level; `Open` takes one off.
+/// Namespaces with their level. `Open` removes a namespace.
 pub type Levels = BTreeMap<String, Isolation>;
 
-/// Levels that a list knows, the tightest first: where a namespace stands under several, the tightest counts.
+/// Levels on a list, tightest first. If a namespace has several, the tightest counts.
 const LEVELS: [Isolation; 3] = [Isolation::Sealed, Isolation::Contained, Isolation::CleanRoom];
-/// First line of each text. Each namespace stands between two line breaks.
+/// First line of each text. It ensures that each namespace is between two line breaks.
 const HEADING: &str = "# One namespace a line. This line stays.\n";
 
-/// The key of a level. It begins with what no namespace's name does: earlier versions had a key for each namespace.
+/// Returns the key of a level. It starts with a character that no namespace name starts with: earlier versions had one key per namespace.
 fn key(level: Isolation) -> Option<String> {
     level.label().map(|label| format!("_{label}"))
 }
@@ -26,13 +26,13 @@ fn text(list: &ConfigMap, key: &str) -> Option<String> {
     list.data.as_ref()?.get(key).cloned()
 }
 
-/// The namespaces in a text.
+/// Returns the namespaces in a text.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    // What no line break goes before, a policy does not find.
+    // Policies search for a name between two line breaks, so that text before the first one does not count.
     text.split('\n').skip(1).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The level of each namespace that is on a list, as the label has it.
+/// Returns the level of each namespace on a list, as the value of the label.
 #[must_use]
 pub fn levels(list: &ConfigMap) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -45,8 +45,8 @@ pub fn levels(list: &ConfigMap) -> BTreeMap<String, String> {
     found
 }
 
-/// Returns the data to be merged into a list so that it says this, beside what it says of others. `None`: it does. What an earlier version
-/// wrote goes.
+/// Returns the data to merge into a list so that it has these levels; other namespaces are unchanged. `None`: nothing to change. Keys of
+/// earlier versions are removed.
 #[must_use]
 pub fn changed(list: &ConfigMap, wanted: &Levels) -> Option<Value> {
     let mut data = Map::new();
@@ -67,8 +67,8 @@ pub fn changed(list: &ConfigMap, wanted: &Levels) -> Option<Value> {
     (!data.is_empty()).then_some(Value::Object(data))
 }
 
-/// Returns the data to be merged into a list so that these namespaces are on it, at this level where they are on it at none. What is there
-/// stays to the letter, as whoever only isolates may only append. `None`: they are.
+/// Returns the data to merge into a list so that it has these namespaces, at this level unless they are on it already. Existing text is
+/// kept byte for byte, as callers with the right to isolate may only append. `None`: nothing to change.
 #[must_use]
 pub fn appended(list: &ConfigMap, namespaces: &[String], level: Isolation) -> Option<Value> {
     let key = key(level)?;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_at_the_tightest_level_under_which_it_stands() {
+    fn namespace_is_at_its_tightest_listed_level() {
         let list = list(
             json!({"_sealed": "# x\na\n", "_contained": "# x\na\nb\n\n", "_clean-room": "lost\nb\nc\n", "_roles": "r *", "d": "sealed"}),
         );
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_moves_a_namespace_and_leaves_the_others() {
+    fn writing_a_level_leaves_other_namespaces_unchanged() {
         let head = |names: &str| format!("{HEADING}{names}");
         let before = list(
             json!({"_sealed": head("a\nb\n"), "_clean-room": head("c\n"), "_roles": "r *", "d": "sealed"}),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_leaves_what_is_there_to_the_letter() {
+    fn appending_keeps_existing_text_byte_for_byte() {
         let names = ["b", "a", "c", "c"].map(str::to_owned);
         let before = list(json!({"_contained": "# mine\na\n", "_clean-room": "# x\nb\n"}));
         assert_eq!(appended(&before, &names, Contained), Some(json!({"_contained": "# mine\na\nc\n"})));

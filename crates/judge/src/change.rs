@@ -1,4 +1,4 @@
-//! What a write made of an object, as far as any rule asks. A new kind that a rule needs gets its variant and its line here.
+//! Change that a write made to an object, as far as a rule needs it. A new kind gets a variant and a line here.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -6,57 +6,57 @@ use serde_json::Value;
 use crate::event::{Event, text_at, time};
 use crate::plan::{Phase, Plan};
 
-/// What was written.
+/// Change of an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum What {
-    /// A namespace, with what its isolation label says.
+pub(crate) enum Change {
+    /// A namespace, with the level of its isolation label.
     Namespace { name: String, level: Level },
-    /// A namespace was deleted (or is on its way).
+    /// A namespace was deleted, or is being deleted.
     NamespaceDeleted { name: String },
     /// A pod was created.
     Pod { namespace: String },
-    /// A service of the plan: its ServiceRecovery since. `None`: deleted.
+    /// The ServiceRecovery of a service of the plan. `None`: deleted.
     Service { name: String, record: Option<Box<Record>> },
-    /// A Quarantine. `None`: gone.
+    /// A Quarantine. `None`: deleted.
     Quarantine { name: String, quarantine: Option<Box<Quarantine>> },
     /// A person decided to retry a service of the plan.
     Retry { service: String, decided_on: String },
-    /// Something that starts pods.
+    /// A workload.
     Workload { namespace: String, key: String, workload: Box<Workload> },
-    /// Anything else in a service's namespace, as the plan's account wrote or deleted it.
+    /// Any other object in a service's namespace that the plan's account wrote or deleted.
     Restored { namespace: String, key: String },
-    /// A NetworkPolicy or a ServiceAccount, which isolating may take away: is it there?
+    /// A NetworkPolicy or a ServiceAccount, which isolation may delete: whether it exists.
     Carried { namespace: String, key: String, there: bool },
-    /// The plan, by its UID; not there any more.
+    /// The plan, by UID: whether it exists.
     Plan { uid: String, there: bool },
 }
 
-/// What a ServiceRecovery says. Nothing said is `false`, or empty.
+/// Content of a ServiceRecovery. Absent fields are `false` or empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record {
     pub plan_uid: String,
-    /// Of the spec: which attempt asks, for what, and what may be reached.
+    /// Spec: the attempt that requests isolation, the level, and the reachable namespaces.
     pub asking: u64,
     pub asked: Option<Level>,
     pub reach: Vec<String>,
-    /// Of the status.
+    /// Status.
     pub attempt: u64,
     pub stage: String,
     pub recovered: bool,
     pub healthy: bool,
     pub needs_decision: bool,
     pub claimed_at: Option<Timestamp>,
-    pub gates: Vec<Said>,
-    /// Steps whose intent is written, and that are not done.
+    pub gates: Vec<GateRecord>,
+    /// Steps whose intent is written and that have not ended.
     pub running: Vec<String>,
-    /// CronJobs and Jobs whose resuming is written down, as `cronjobs/ns/name`.
+    /// CronJobs and Jobs with the state Resuming, as `cronjobs/ns/name`.
     pub resuming: Vec<String>,
-    /// Digest of what a person is asked.
+    /// Digest of the question that needs a decision.
     pub asks_person: Option<String>,
 }
 
 impl Record {
-    /// It has left the stage `Isolated`.
+    /// Returns whether the service has left the stage `Isolated`.
     pub(crate) fn claimed(&self) -> bool {
         !self.stage.is_empty() && self.stage != "Isolated"
     }
@@ -66,21 +66,21 @@ impl Record {
     }
 }
 
-/// What a gate said.
+/// Verdict of a gate in a ServiceRecovery.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Said {
+pub(crate) struct GateRecord {
     pub phase: Phase,
     pub name: String,
     pub passed: bool,
     pub since: Timestamp,
 }
 
-/// A Quarantine, as far as it decides on isolation.
+/// A Quarantine, with the fields that determine isolation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Quarantine {
     pub claim: Option<Claim>,
     pub held: bool,
-    /// It is being deleted.
+    /// Whether it is being deleted.
     pub going: bool,
 }
 
@@ -88,21 +88,21 @@ pub(crate) struct Quarantine {
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub line: usize,
-    /// When the API server had answered.
+    /// When the API server answered.
     pub completed: Timestamp,
-    /// When the API server had the request.
+    /// When the API server received the request.
     pub received: Timestamp,
-    /// Whose write it was: the impersonated user, if any.
+    /// User who wrote: the impersonated user, if any.
     pub user: String,
     pub name: String,
-    /// `namespaces/x`, `pods/ns/x`.
+    /// Object: `namespaces/x`, `pods/ns/x`.
     pub object: String,
-    /// It brought the object into being.
+    /// Whether the write created the object.
     pub created: bool,
-    pub what: What,
+    pub change: Change,
 }
 
-/// Whose a Quarantine is.
+/// Claim of a Quarantine.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claim {
     pub plan_uid: String,
@@ -113,7 +113,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Is it this plan's, for a service that it has?
+    /// Returns whether the claim belongs to this plan and one of its services.
     pub(crate) fn is_of(&self, plan: &Plan) -> bool {
         self.plan == plan.name
             && self.plan_namespace == plan.namespace
@@ -121,19 +121,19 @@ impl Claim {
     }
 }
 
-/// Something that starts pods.
+/// A workload.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Workload {
-    /// Of the spec; a deletion has none.
+    /// Generation of the spec. A deletion has none.
     pub generation: Option<u64>,
-    /// Its spec starts nothing. `None`: the answer does not say.
+    /// Whether its spec starts nothing. `None`: the answer does not show it.
     pub stopped: Option<bool>,
-    /// By whose seal it was stopped, and what it was like.
+    /// Seal that stopped it, and the recorded state.
     pub seal: Option<String>,
     pub recorded: Option<String>,
 }
 
-/// What a namespace's isolation label says; the tighter, the smaller.
+/// Level of a namespace's isolation label. A tighter level is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Sealed,
@@ -152,7 +152,7 @@ impl Level {
         }
     }
 
-    /// As the API writes it.
+    /// Returns the name in the API.
     fn of(text: &str) -> Option<Self> {
         Some(match text {
             "Sealed" => Self::Sealed,
@@ -163,19 +163,19 @@ impl Level {
         })
     }
 
-    /// Nothing may be let in.
+    /// Returns whether nothing may enter: sealed or contained.
     pub(crate) const fn is_closed(self) -> bool {
         matches!(self, Self::Sealed | Self::Contained)
     }
 }
 
-/// Does any rule ask about writes of this?
+/// Returns whether a rule uses writes of this kind.
 pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
     let (object, plain) = (&event.object, event.object.subresource.is_empty());
     match (object.group.as_str(), object.resource.as_str()) {
         ("", "namespaces") | ("resurgam.dev", "quarantines") => true,
         ("", "pods") => plain,
-        // That another plan is gone, too: it may have held a claim.
+        // The deletion of another plan counts too: it may have held a claim.
         ("resurgam.dev", "recoveryplans") => plain && (object.namespace == plan.namespace || event.deletes()),
         ("resurgam.dev", "servicerecoveries" | "decisions") => object.namespace == plan.namespace,
         ("networking.k8s.io", "networkpolicies") | ("", "serviceaccounts") => plain && ours(object, plan),
@@ -186,7 +186,7 @@ pub(crate) fn matters(event: &Event, plan: &Plan) -> bool {
     }
 }
 
-/// The plan's account wrote it: whatever kind it is of, a step did.
+/// Returns whether the plan's account wrote it: such a write belongs to a step, whatever its kind.
 fn by_account(event: &Event, plan: &Plan) -> bool {
     plan.account.as_ref() == Some(&event.user)
 }
@@ -195,7 +195,7 @@ fn is_workload_group(group: &str) -> bool {
     matches!(group, "apps" | "batch" | "")
 }
 
-/// Of these, whatever is read singly has to be logged with what was read.
+/// Returns whether single reads of this kind must be logged with their answer.
 pub(crate) fn is_read_back(event: &Event, plan: &Plan) -> bool {
     let object = &event.object;
     let ours = match (object.group.as_str(), object.resource.as_str()) {
@@ -216,14 +216,14 @@ fn is_workload(resource: &str) -> bool {
     kinds.contains(&resource) || ["cronjobs", "jobs"].contains(&resource)
 }
 
-/// What came of a write, by the object that it left behind; of a deletion, what is no more.
-pub(crate) fn what(
+/// Returns the change of a write, from the resulting object; of a deletion, from its name.
+pub(crate) fn change_of(
     event: &Event,
     name: &str,
     created: bool,
     body: &Value,
     plan: &Plan,
-) -> Result<Option<What>, String> {
+) -> Result<Option<Change>, String> {
     let (object, deletes) = (&event.object, event.deletes());
     let expect = |kind: &str| {
         let as_expected = text_at(body, "/kind").is_none_or(|found| found == kind) && body.is_object();
@@ -232,14 +232,16 @@ pub(crate) fn what(
     let key = || object.display(name);
     let namespace = object.namespace.clone();
     Ok(match object.resource.as_str() {
-        "namespaces" if deletes => Some(What::NamespaceDeleted { name: object.name.clone() }),
+        "namespaces" if deletes => Some(Change::NamespaceDeleted { name: object.name.clone() }),
         "namespaces" => {
             expect("Namespace")?;
-            Some(What::Namespace { name: name.to_owned(), level: level(body)? })
+            Some(Change::Namespace { name: name.to_owned(), level: level(body)? })
         }
-        "pods" => created.then_some(What::Pod { namespace }),
+        "pods" => created.then_some(Change::Pod { namespace }),
         "servicerecoveries" if event.verb == "deletecollection" => {
-            return Err("ServiceRecoveries were deleted all at once: which ones cannot be told".to_owned());
+            return Err(
+                "ServiceRecoveries were deleted as a collection: the log does not show which".to_owned()
+            );
         }
         "servicerecoveries" => {
             let service = name.strip_prefix(&format!("{}.", plan.name)).unwrap_or_default().to_owned();
@@ -250,37 +252,39 @@ pub(crate) fn what(
                 expect("ServiceRecovery")?;
             }
             let record = (!deletes).then(|| record(body)).transpose()?.map(Box::new);
-            Some(What::Service { name: service, record })
+            Some(Change::Service { name: service, record })
         }
         "quarantines" => {
-            // A finalizer keeps it until it is carried out: then the answer is the object, on its way out.
+            // A finalizer delays the deletion: the answer is then the object being deleted.
             let there = !deletes || text_at(body, "/kind") == Some("Quarantine");
             if there {
                 expect("Quarantine")?;
             }
             let quarantine = there.then(|| Box::new(quarantine(body)));
-            Some(What::Quarantine { name: name.to_owned(), quarantine })
+            Some(Change::Quarantine { name: name.to_owned(), quarantine })
         }
         "decisions" if created => {
             expect("Decision")?;
             let spec = |key: &str| text_at(body, &format!("/spec/{key}")).unwrap_or_default().to_owned();
             let ours = spec("plan") == plan.name && spec("action") == "Retry";
             let service = spec("service");
-            let retry = What::Retry { service: service.clone(), decided_on: spec("decidedOn") };
+            let retry = Change::Retry { service: service.clone(), decided_on: spec("decidedOn") };
             (ours && plan.services.contains_key(&service)).then_some(retry)
         }
         "recoveryplans" if deletes || (object.namespace == plan.namespace && name == plan.name) => {
             let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
-            Some(What::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
+            Some(Change::Plan { uid: uid.unwrap_or_default().to_owned(), there: !deletes })
         }
-        // Of everything at once nobody knows what it was: it is not said to be gone.
+        // A deletion of a collection does not show its objects, so none is recorded as deleted.
         "networkpolicies" | "serviceaccounts" if event.verb != "deletecollection" => {
-            Some(What::Carried { namespace, key: key(), there: !deletes })
+            Some(Change::Carried { namespace, key: key(), there: !deletes })
         }
         resource if is_workload(resource) && object.subresource.is_empty() && !deletes => {
-            Some(What::Workload { namespace, key: key(), workload: Box::new(workload(body)) })
+            Some(Change::Workload { namespace, key: key(), workload: Box::new(workload(body)) })
         }
-        _ if by_account(event, plan) && ours(object, plan) => Some(What::Restored { namespace, key: key() }),
+        _ if by_account(event, plan) && ours(object, plan) => {
+            Some(Change::Restored { namespace, key: key() })
+        }
         _ => None,
     })
 }
@@ -291,7 +295,7 @@ fn level(namespace: &Value) -> Result<Level, String> {
         Some("sealed") => Ok(Level::Sealed),
         Some("contained") => Ok(Level::Contained),
         Some("clean-room") => Ok(Level::CleanRoom),
-        Some(other) => Err(format!("nobody knows an isolation '{other}'")),
+        Some(other) => Err(format!("unknown isolation '{other}'")),
     }
 }
 
@@ -338,11 +342,11 @@ fn record(body: &Value) -> Result<Record, String> {
     })
 }
 
-fn said(gate: &Value) -> Option<Result<Said, String>> {
+fn said(gate: &Value) -> Option<Result<GateRecord, String>> {
     let phase = Phase::of(text_at(gate, "/phase")?)?;
     let (name, passed) = (text_at(gate, "/name")?.to_owned(), text_at(gate, "/verdict") == Some("Pass"));
     let since = time(text_at(gate, "/since").unwrap_or_default());
-    Some(since.map(|since| Said { phase, name, passed, since }))
+    Some(since.map(|since| GateRecord { phase, name, passed, since }))
 }
 
 fn quarantine(body: &Value) -> Quarantine {

@@ -1,22 +1,22 @@
-//! What a request asks for.
+//! Classification of a request.
 
 use http::{Method, Uri};
 
-/// A request, as far as it matters to what befalls it.
+/// A request, with the fields that the choice of faults needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RequestInfo {
     pub(crate) method: Method,
-    /// Without the query: that holds versions and numbers of the moment.
+    /// Path without the query, which contains resource versions.
     pub(crate) path: String,
     pub(crate) watch: bool,
     pub(crate) lease: bool,
     dry_run: bool,
 }
 
-/// What is asked about and never changes anything.
+/// Paths of reviews, which change nothing.
 const REVIEWS: [&str; 2] = ["/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/"];
 
-impl Asked {
+impl RequestInfo {
     pub(crate) fn of(method: &Method, uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default();
         let has = |wanted: &[&str]| query.split('&').any(|pair| wanted.contains(&pair));
@@ -29,12 +29,12 @@ impl Asked {
         }
     }
 
-    /// Does the method say that something is to change?
+    /// Returns whether the method is a mutating one.
     pub(crate) fn mutates(&self) -> bool {
         ![Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
     }
 
-    /// Can it change anything that anybody else goes by?
+    /// Returns whether the request can change an object that other clients read. Dry runs, reviews, Events and Leases cannot.
     pub(crate) fn has_effect(&self) -> bool {
         let event = self.path.starts_with("/apis/events.k8s.io/")
             || (self.path.starts_with("/api/v1/") && self.path.split('/').any(|part| part == "events"));
@@ -45,13 +45,13 @@ impl Asked {
             && !REVIEWS.iter().any(|review| self.path.starts_with(review))
     }
 
-    /// Does it only say how a recovery stands? Nothing but the status of a record or of a plan changes.
+    /// Returns whether the request writes only the status of a ServiceRecovery or a RecoveryPlan.
     pub(crate) fn reports(&self) -> bool {
         let of = |kind: &str| self.path.starts_with("/apis/resurgam.dev/") && self.path.contains(kind);
         self.path.ends_with("/status") && (of("/servicerecoveries/") || of("/recoveryplans/"))
     }
 
-    /// What it is chosen by, and counted under.
+    /// Returns the key by which faults are chosen and requests are counted.
     pub(crate) fn key(&self) -> String {
         let what = if self.watch { "WATCH" } else { self.method.as_str() };
         format!("{what} {}", self.path)
@@ -62,8 +62,8 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, uri: &str) -> Asked {
-        Asked::of(&method, &uri.parse().unwrap())
+    fn asked(method: Method, uri: &str) -> RequestInfo {
+        RequestInfo::of(&method, &uri.parse().unwrap())
     }
 
     #[test]

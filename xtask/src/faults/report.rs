@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs.
+//! Report of the trials, as text and JSON.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -9,36 +9,36 @@ pub(super) enum Output {
     Json,
 }
 
-/// What came of one.
+/// Result of one trial.
 #[derive(Serialize)]
 pub(super) struct Row {
     pub(super) trial: String,
-    /// To play it again, where that is chosen by a seed.
+    /// Seed that repeats the trial, if a seed chose it.
     pub(super) seed: Option<u64>,
     pub(super) seconds: f64,
-    /// What befell it.
+    /// Message about the result.
     pub(super) told: String,
-    /// How many faults struck.
+    /// Number of faults.
     pub(super) faults: u64,
     pub(super) violation: Option<String>,
 }
 
-/// Nothing is played after one that failed.
-pub(super) fn failed(rows: &[Row]) -> bool {
+/// Returns whether the last trial failed. No further trial is run then.
+pub(super) fn has_failed(rows: &[Row]) -> bool {
     rows.last().is_some_and(|row| row.violation.is_some())
 }
 
 #[derive(Serialize)]
-pub(super) struct Outcome {
+pub(super) struct Report {
     trials: usize,
     faults: u64,
     violations: usize,
-    /// Effects of a small recovery without faults: at each the operator can be killed on two sides.
+    /// Number of effects of a small recovery without faults. The operator can be killed on two sides of each.
     effects: u64,
     rows: Vec<Row>,
 }
 
-impl Outcome {
+impl Report {
     pub(super) fn of(rows: Vec<Row>, effects: u64) -> Self {
         let violations = rows.iter().filter(|row| row.violation.is_some()).count();
         let faults = rows.iter().map(|row| row.faults).sum();
@@ -46,16 +46,16 @@ impl Outcome {
     }
 }
 
-pub(super) fn tell(outcome: &Outcome, output: Output) -> Result<()> {
+pub(super) fn print(report: &Report, output: Output) -> Result<()> {
     match output {
-        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(outcome)?),
+        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(report)?),
         Output::Text => {
-            anstream::println!("{:<52} {:>8}  WHAT CAME OF IT", "TRIAL", "SECONDS");
-            for row in &outcome.rows {
-                let came = if row.violation.is_some() { "VIOLATION" } else { &row.told };
-                anstream::println!("{:<52} {:>8.1}  {came}", row.trial, row.seconds);
+            anstream::println!("{:<52} {:>8}  RESULT", "TRIAL", "SECONDS");
+            for row in &report.rows {
+                let result = if row.violation.is_some() { "VIOLATION" } else { &row.told };
+                anstream::println!("{:<52} {:>8.1}  {result}", row.trial, row.seconds);
             }
-            let Outcome { trials, faults, violations, .. } = outcome;
+            let Report { trials, faults, violations, .. } = report;
             anstream::println!("{trials} trials, {faults} faults, {violations} violations");
         }
     }
