@@ -261,7 +261,7 @@ async fn silent_connector_leaves_only_its_own_links_unknown() {
     let _turn = TURN.lock().await;
     let verdicts = tried("gone", Kubelet { deletes: "out-after-1", ..SOUND }, None).await.0.unwrap();
     assert_eq!(verdicts[0], Enforced);
-    is_unclear(&verdicts[1], "out-after-1-gone is gone: somebody deleted it");
+    is_unclear(&verdicts[1], "out-after-1-gone is deleted by another writer");
 }
 
 #[tokio::test]
