@@ -323,7 +323,10 @@ pub fn needs_capture(quarantine: &Quarantine, level: Isolation) -> bool {
             let kept = status.is_some_and(|s| s.capture.is_some());
             // Sealed was eased to Contained: nothing has run in between.
             let eased = before == Some(Isolation::Sealed) && level == Isolation::Contained;
-            !kept || (before != Some(level) && !eased)
+            // No level has been verified yet, so that what was captured is of this first sealing. An operator that was killed after
+            // stopping workloads must not replace it by a capture without their pods.
+            let is_first = before.is_none();
+            !kept || (before != Some(level) && !eased && !is_first)
         }
     }
 }

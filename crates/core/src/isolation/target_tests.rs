@@ -321,6 +321,7 @@ fn evidence_is_taken_once_for_each_sealing() {
     };
     for (enforced, kept, level, expected) in [
         (None, false, Contained, true),
+        (None, true, Sealed, false),
         (Some(Contained), true, Contained, false),
         (Some(Contained), false, Contained, true),
         (Some(Contained), true, Sealed, true),

@@ -88,17 +88,15 @@ impl PassRun<'_> {
     }
 
     /// Reads the namespace live, since its label determines whether anything may have run since the last capture. If it cannot be read,
-    /// the pass goes on as if the label were missing.
+    /// what the cache holds counts: capturing again would replace evidence of what has been stopped since.
     async fn read_namespace(&mut self) {
         let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
         let read = call_opt(format!("get namespace {}", self.name), namespaces.get(self.name)).await;
-        self.was_labelled = match read {
-            Ok(Some(now)) => {
-                self.namespace = now;
-                self.namespace.labels().contains_key(ISOLATION_LABEL)
-            }
-            Ok(None) | Err(_) => false,
-        };
+        let is_gone = matches!(read, Ok(None));
+        if let Ok(Some(now)) = read {
+            self.namespace = now;
+        }
+        self.was_labelled = !is_gone && self.namespace.labels().contains_key(ISOLATION_LABEL);
     }
 
     /// Returns whether evidence of this sealing is captured. The status records that once the level is enforced; until then this process
