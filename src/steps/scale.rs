@@ -48,10 +48,7 @@ impl Step for ScaleSpec {
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
-            let mut found = Vec::new();
-            for namespace in &context.namespaces {
-                found.extend(workloads::list(client, namespace).await?);
-            }
+            let found = list(client, context).await?;
             for (workload, patch) in decide(&found, self, context)? {
                 write(client, workload, &patch).await?;
             }
@@ -60,14 +57,30 @@ impl Step for ScaleSpec {
         .boxed()
     }
 
-    /// The step ends when the writes are done. Gates judge the workloads.
+    /// The step has succeeded once nothing is left to write. Gates judge what the workloads become.
     fn observe<'a>(
         &'a self,
         client: &'a Client,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
-        self.start(client, context)
+        async move {
+            let found = list(client, context).await?;
+            Ok(match decide(&found, self, context)?.len() {
+                0 => StepProgress::Succeeded,
+                left => StepProgress::Running(format!("{left} workloads are still to be started")),
+            })
+        }
+        .boxed()
     }
+}
+
+/// Lists the workloads of the service's namespaces.
+async fn list(client: &Client, context: &StepContext) -> Result<Vec<Workload>, IoError> {
+    let mut found = Vec::new();
+    for namespace in &context.namespaces {
+        found.extend(workloads::list(client, namespace).await?);
+    }
+    Ok(found)
 }
 
 async fn write(client: &Client, workload: &Workload, patch: &Value) -> Result<(), IoError> {

@@ -29,8 +29,12 @@ impl Act {
             ));
         };
         let status = self.record.as_ref().and_then(|record| record.status.as_ref());
-        let status = status.filter(|status| status.attempt == attempt).cloned().unwrap_or_default();
-        let of = observe::step_context(&self.context.stores, &self.plan, service, step, &status);
+        let Some(status) = status.filter(|status| status.attempt == attempt && status.claimed_at.is_some())
+        else {
+            let message = format!("ServiceRecovery {} has no claim of attempt {attempt}", self.name());
+            return Err(refused(Reason::Conflict, message));
+        };
+        let of = observe::step_context(&self.context.stores, &self.plan, service, step, status);
         let progress = match steps::start(&client, step, &of).await {
             Ok(progress) => progress,
             Err(StepError::Io(error)) if error.is_transient() => {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{StepContext, StepProblem};
@@ -50,10 +51,12 @@ pub fn name(context: &StepContext) -> String {
     format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &made_for(context)[..8])
 }
 
-/// Returns the digest of what the Job is created for.
+/// Returns the digest of what the Job is created for. Nobody knows the time of the claim before it; comparing it with the Job's own
+/// creation would compare two clocks.
 fn made_for(context: &StepContext) -> String {
-    let StepContext { plan_uid, service, step, attempt, .. } = context;
-    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}"));
+    let StepContext { plan_uid, service, step, attempt, claimed_at, .. } = context;
+    let claimed_at = claimed_at.map(Timestamp::as_second);
+    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}/{claimed_at:?}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -75,7 +78,7 @@ pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProb
     Ok(Job { metadata, spec: Some(parsed), status: None })
 }
 
-/// Returns the progress of the Job. A Job that existed before this attempt, or was created for something else, fails the step.
+/// Returns the progress of the Job. A Job that was created for something else than this attempt fails the step.
 #[must_use]
 pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
     let name = name(context);
@@ -84,8 +87,7 @@ pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
     };
     let annotations = job.metadata.annotations.as_ref();
     let is_made_for_it = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION)) == Some(&made_for(context));
-    let created = job.metadata.creation_timestamp.as_ref().map(|at| at.0);
-    if !is_made_for_it || created.is_none() || created < context.claimed_at {
+    if !is_made_for_it || context.claimed_at.is_none() {
         return StepProgress::Failed(format!(
             "Job {name} is there, and not created by this attempt: delete it"
         ));
@@ -149,6 +151,7 @@ mod tests {
             names(|c| c.plan_uid = "v".to_owned()),
             names(|c| c.service = "web".to_owned()),
             names(|c| c.attempt = 3),
+            names(|c| c.claimed_at = Some("2026-11-30T10:00:01Z".parse().unwrap())),
             names(|c| c.step = "export".to_owned()),
         ];
         assert!(!others.contains(&own), "{others:?}");
@@ -202,11 +205,10 @@ mod tests {
         let failed = |job: Option<&Job>| matches!(judge(job, &context), StepProgress::Failed(_));
         assert!(failed(None), "it was deleted");
         let complete = created(condition("Complete"));
-        let mut older = complete.clone();
-        older.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            "2026-11-30T09:59:59Z".parse().unwrap(),
-        ));
-        assert!(failed(Some(&older)), "it was planted before the attempt began");
+        let unclaimed = StepContext { claimed_at: None, ..context.clone() };
+        let of_nobody = wanted(&spec(None), &unclaimed).unwrap();
+        let progress = judge(Some(&of_nobody), &unclaimed);
+        assert!(matches!(progress, StepProgress::Failed(_)), "no claim is on record");
         let mut other = complete;
         other.metadata.annotations = None;
         assert!(failed(Some(&other)), "it was created for something else");

@@ -21,7 +21,7 @@ pub struct StepContext {
     pub step: String,
     /// Number of the attempt.
     pub attempt: i64,
-    /// When this attempt claimed the service's namespaces. Objects created before do not belong to the step.
+    /// When this attempt claimed the service's namespaces. Part of the names of what the step creates.
     pub claimed_at: Option<Timestamp>,
     /// Namespaces of the service.
     pub namespaces: Vec<String>,

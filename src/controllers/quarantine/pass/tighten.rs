@@ -47,7 +47,7 @@ impl PassRun<'_> {
     /// # Errors
     /// Another writer changed the Quarantine, or its status cannot be written.
     pub(super) async fn tighten(&mut self, pass: &mut Pass) -> Result<Action, PassError> {
-        self.read_namespace().await;
+        let was_labelled = self.read_namespace().await;
         // No permit is needed here: all namespaces that are to be listed share one write, which does not wait for any label, fence or
         // network.
         let was_listed = self.put_on_lists(pass).await;
@@ -63,7 +63,7 @@ impl PassRun<'_> {
             self.context.limits.wait_for_cuts().await;
         }
         // Without label and list, workloads may have started since the last capture.
-        pass.in_place.captured = (self.was_labelled || was_listed) && self.is_captured(pass.target.level);
+        pass.in_place.captured = (was_labelled || was_listed) && self.is_captured(pass.target.level);
         {
             let _permit = self.context.limits.acquire(NextAction::Label).await;
             self.write_label(pass).await;
@@ -87,16 +87,22 @@ impl PassRun<'_> {
         Ok(self.next_pass(pass))
     }
 
-    /// Reads the namespace live, since its label determines whether anything may have run since the last capture. If it cannot be read,
-    /// what the cache holds counts: capturing again would replace evidence of what has been stopped since.
-    async fn read_namespace(&mut self) {
+    /// Reads the namespace live. Returns whether it had the isolation label, which determines whether anything may have run since the
+    /// last capture. If it cannot be read, the cached label counts for that alone: capturing again would replace evidence of what has been
+    /// stopped since. Everything else goes on as if the label were missing.
+    async fn read_namespace(&mut self) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
         let read = call_opt(format!("get namespace {}", self.name), namespaces.get(self.name)).await;
-        let is_gone = matches!(read, Ok(None));
-        if let Ok(Some(now)) = read {
-            self.namespace = now;
-        }
-        self.was_labelled = !is_gone && self.namespace.labels().contains_key(ISOLATION_LABEL);
+        let was_cached = self.namespace.labels().contains_key(ISOLATION_LABEL);
+        let is_unread = read.is_err();
+        self.was_labelled = match read {
+            Ok(Some(now)) => {
+                self.namespace = now;
+                self.namespace.labels().contains_key(ISOLATION_LABEL)
+            }
+            Ok(None) | Err(_) => false,
+        };
+        self.was_labelled || (is_unread && was_cached)
     }
 
     /// Returns whether evidence of this sealing is captured. The status records that once the level is enforced; until then this process
@@ -105,8 +111,12 @@ impl PassRun<'_> {
         let capture = self.quarantine.status.as_ref().and_then(|status| status.capture.as_ref());
         let digest = capture.map(|capture| capture.digest.clone());
         let remembered = self.context.remember(self.name, |memory| memory.captured.clone());
-        !target::needs_capture(&self.quarantine, level)
-            || remembered.is_some_and(|(at, of)| at == level && Some(of) == digest)
+        let is_recorded = !target::needs_capture(&self.quarantine, level);
+        match remembered.filter(|(_, of)| Some(of) == digest.as_ref()) {
+            // A first sealing that was captured at Contained is captured again at Sealed: its pods have run since.
+            Some((at, _)) => at == level || (is_recorded && self.before.is_some()),
+            None => is_recorded,
+        }
     }
 
     /// Updates the pass from what was read back, and marks stalled controls, for a status that may be written midway.
