@@ -82,6 +82,12 @@ impl IoError {
         Some(cause.to_string())
     }
 
+    /// Returns whether the account lacks a right, so that the same call succeeds once a person grants it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.status().is_some_and(|s| matches!(s.code, 401 | 403))
+    }
+
     /// Returns whether the same call may succeed shortly without anyone's action.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -56,13 +56,8 @@ impl Access {
             self.add("quarantinePolicy: Create", [Right::on_quarantine("create", None)]);
         }
         for gate in &service.gates {
-            let question = Question {
-                plan_namespace: plan.namespace.clone(),
-                namespaces: service.namespaces.clone(),
-                phase: gate.phase,
-                spec: gate.spec.clone(),
-                seals: BTreeMap::new(),
-            };
+            let question =
+                Question::new(&plan.namespace, service.namespaces.clone(), gate.phase, gate.spec.clone());
             self.add(&format!("gate {}", gate.spec.name), gates::rights(&question));
         }
         for step in &service.steps {

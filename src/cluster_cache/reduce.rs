@@ -87,7 +87,7 @@ fn container_status(status: ContainerStatus) -> ContainerStatus {
         terminated: state.terminated.map(|_| ContainerStateTerminated::default()),
         waiting: state
             .waiting
-            .map(|waiting| ContainerStateWaiting { reason: waiting.reason, ..Default::default() }),
+            .map(|waiting| ContainerStateWaiting { reason: waiting.reason, message: waiting.message }),
     });
     ContainerStatus { name: status.name, image_id: status.image_id, state, ..ContainerStatus::default() }
 }
@@ -122,6 +122,7 @@ impl Reduce for Deployment {
         let spec = self.spec.map(|spec| DeploymentSpec {
             replicas: spec.replicas,
             selector: spec.selector,
+            paused: spec.paused,
             template: template(spec.template),
             ..DeploymentSpec::default()
         });

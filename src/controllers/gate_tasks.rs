@@ -269,6 +269,7 @@ mod tests {
             interval: ms(10_000),
             timeout: ms(500),
             failure_limit: 2,
+            startup_grace: ms(0),
             unknown_deadline: ms(60_000),
         };
         Tracker::new(policy, at(0))

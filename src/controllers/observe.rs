@@ -21,6 +21,7 @@ use crate::engine::{
     ServiceObservation,
 };
 use crate::gates::Question;
+use crate::isolation::Seal;
 use crate::plan::{Gate, Plan, Service, ServiceId};
 use crate::steps::StepContext;
 
@@ -99,6 +100,7 @@ fn unreadable(stores: &Stores, plan: &Plan, service: &Service) -> Option<Refusal
         reason: Reason::Unreadable,
         message: format!("ServiceRecovery {name} cannot be read, and is left as it is: {}", error.error),
         again_at: Timestamp::MAX,
+        since: None,
     })
 }
 
@@ -143,7 +145,7 @@ fn service_observation(
             (*of == attempt && *generation == plan.generation).then(|| found.clone())
         }),
         accepted: Vec::new(),
-        host_access: held.host_access.as_ref().and_then(|(of, generation, found)| {
+        inspection: held.inspection.as_ref().and_then(|(of, generation, found)| {
             (*of == attempt && *generation == plan.generation).then(|| found.clone())
         }),
         refused: record
@@ -200,6 +202,7 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
             }),
         message: ready
             .map_or_else(|| "its Quarantine has not been taken up yet".to_owned(), |c| c.message.clone()),
+        unready_since: ready.filter(|c| c.status != "True").map(|c| c.last_transition_time.0),
         lacking: ready
             .filter(|c| current && c.status == "False" && c.reason == NETWORK_NOT_ENFORCED)
             .map(|_| ControlName::Network),
@@ -285,6 +288,8 @@ pub(crate) fn binding(
         phase: gate.phase,
         spec: gate.spec.clone(),
         seals: seals(stores, service),
+        started: service.scaling_steps().cloned().collect(),
+        accepted_rollouts: status.accepted_rollouts.clone(),
     };
     Binding {
         question,
@@ -314,13 +319,16 @@ pub(crate) fn step_context(
     }
 }
 
-/// Returns the UIDs of the Quarantines of a service's namespaces, whose records of replicas count.
-pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, String> {
-    let uid = |namespace: &String| {
+/// Returns the sealings of a service's namespaces.
+pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, Seal> {
+    let seal = |namespace: &String| {
         let object = stores.quarantines.get(&ObjectRef::new(namespace))?;
-        Some((namespace.clone(), kube::Resource::meta(object.as_ref()).uid.clone()?))
+        let uid = kube::Resource::meta(object.as_ref()).uid.clone()?;
+        let readable = object.0.as_ref().ok();
+        let contents = readable.and_then(|quarantine| quarantine.status.as_ref()?.contents);
+        Some((namespace.clone(), Seal { uid, contents }))
     };
-    service.namespaces.iter().filter_map(uid).collect()
+    service.namespaces.iter().filter_map(seal).collect()
 }
 
 /// Returns services of earlier generations that the plan no longer names.

@@ -14,7 +14,7 @@ use super::gate_tasks::GateTask;
 use super::step_tasks::StepTask;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{AcceptedState, GateKey, Refusal, ResumeObservation, StepProgress};
+use crate::engine::{AcceptedState, GateKey, Inspection, Refusal, ResumeObservation, StepProgress};
 use crate::plan::Plan;
 
 /// Namespace and name of a plan.
@@ -111,14 +111,31 @@ pub(crate) struct ServiceState {
     pub(crate) step_task: Option<StepTask>,
     /// Suspended objects as last read, with the attempt and the generation of the plan.
     pub(crate) resumes: Option<(i64, Option<i64>, Vec<ResumeObservation>)>,
-    /// Host access that the workloads request, as last read, with the attempt and the generation of the plan.
-    pub(crate) host_access: Option<(i64, Option<i64>, Vec<String>)>,
+    /// Workloads as last inspected, with the attempt and the generation of the plan.
+    pub(crate) inspection: Option<(i64, Option<i64>, Inspection)>,
     /// Why the last effect was refused.
     pub(crate) refused: Option<Refusal>,
+    /// Whether `refused` is about an effect, and not only about the write of a status.
+    is_effect_refused: bool,
     /// Backoff after a failed write: nothing is started before this time.
     pub(crate) not_before: Option<Timestamp>,
     /// When the status was last written.
     pub(crate) written_at: Option<Timestamp>,
+}
+
+impl ServiceState {
+    /// Keeps the result of an effect or of a write. A write that succeeds does not end the failure of an effect.
+    pub(crate) fn keep_refusal(&mut self, refused: Option<Refusal>, of_effect: bool) {
+        let before = self.refused.take();
+        self.refused = match refused {
+            Some(refused) => {
+                let since = before.as_ref().and_then(|before| before.since).or(refused.since);
+                self.is_effect_refused = of_effect;
+                Some(Refusal { since, ..refused })
+            }
+            None => before.filter(|_| self.is_effect_refused && !of_effect),
+        };
+    }
 }
 
 impl Running {

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::observe;
 use super::running::Running;
 use crate::api::{ServiceRecoveryStatus, StepSpec};
+use crate::clock;
 use crate::engine::StepProgress;
 use crate::plan::{Plan, ServiceId};
 use crate::steps::{self, StepContext};
@@ -88,13 +89,23 @@ struct StepLoop {
 
 impl StepLoop {
     async fn run(self, wake: Arc<Notify>) {
+        let mut unobserved_since = None;
         loop {
             let (progress, pause) = match steps::observe(&self.client, &self.step, &self.of).await {
-                Ok(progress) => (progress, RESYNC),
+                Ok(progress) => {
+                    unobserved_since = None;
+                    (progress, RESYNC)
+                }
                 // The step's progress is unknown. It is neither started again nor given up.
-                Err(error) => (StepProgress::Running(format!("cannot be observed: {error}")), AGAIN_AFTER),
+                Err(error) => {
+                    let since = *unobserved_since.get_or_insert_with(clock::now);
+                    (
+                        StepProgress::Unobserved { message: format!("cannot be observed: {error}"), since },
+                        AGAIN_AFTER,
+                    )
+                }
             };
-            let has_ended = !matches!(progress, StepProgress::Running(_));
+            let has_ended = !matches!(progress, StepProgress::Running(_) | StepProgress::Unobserved { .. });
             self.record(progress);
             if has_ended {
                 return;

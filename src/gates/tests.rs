@@ -8,6 +8,7 @@ use super::*;
 use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
 use crate::api::{ObjectName, Phase, Verdict};
 use crate::cluster_cache::Reduce;
+use crate::isolation::Seal;
 
 /// A client of an API server that is not there: nothing listens on the port.
 fn nobody() -> Account {
@@ -16,13 +17,7 @@ fn nobody() -> Account {
 }
 
 fn question(spec: GateSpec) -> Question {
-    Question {
-        plan_namespace: "recovery".into(),
-        namespaces: vec!["b".into(), "a".into()],
-        phase: Phase::BeforeRelease,
-        spec,
-        seals: BTreeMap::new(),
-    }
+    Question::new("recovery", vec!["b".into(), "a".into()], Phase::BeforeRelease, spec)
 }
 
 fn workloads() -> GateSpec {
@@ -190,7 +185,7 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
                 cron_jobs,
             };
             let phases = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
-            let seals = BTreeMap::from([("a".to_owned(), "seal".to_owned())]);
+            let seals = BTreeMap::from([("a".to_owned(), Seal { uid: "seal".to_owned(), contents: None })]);
             let phase = phases[usize::from(*phase) % phases.len()];
             let question = Question { phase, namespaces: vec!["a".into()], seals, ..question(workloads()) };
             let judged = |inventory: &Inventory| {

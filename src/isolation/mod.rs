@@ -16,7 +16,7 @@ pub mod records;
 pub mod verify_as_caller;
 
 pub use resurgam_core::isolation::{
-    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, ending, failure, gitops,
+    MANAGED_BY, OPERATOR, PROBER, PROBER_WITHIN, PROBERS, RELEASE_FINALIZER, Seal, ending, failure, gitops,
     observation, pass, pod_security, retry, status, target, tighten, wanted,
 };
 

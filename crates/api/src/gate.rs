@@ -111,7 +111,8 @@ pub struct GateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<ImageDigestsSpec>,
 
-    /// Health: every workload is up to date, with at least the recorded number of replicas.
+    /// Health: every workload is up to date and ready. Before release it wants the number of replicas that the steps started; while the
+    /// service is recovered, autoscalers and people may change that number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<WorkloadsSpec>,
 
@@ -135,6 +136,11 @@ pub struct GateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub failure_limit: Option<u32>,
+
+    /// How long after the start of the checks before release a Fail does not count towards `failureLimit`, so that a service may warm up.
+    /// It applies to health gates of `beforeRelease` only. Default: 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_grace: Option<Duration>,
 
     /// How long the gate may be Unknown, `stableFor` not counted. After it a person is needed and the service gives its slot back; the
     /// gate is still evaluated. Default: 15m.
@@ -180,6 +186,25 @@ pub struct WorkloadsSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, String>,
+    /// Whether a failed Job fails the gate.
+    #[serde(default, skip_serializing_if = "JobChecks::is_default")]
+    pub jobs: JobChecks,
+}
+
+/// Whether a failed Job fails a `workloads` gate. Jobs of CronJobs never do: a missed run is no failure.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobChecks {
+    /// It does not. What has ended can start nothing any more.
+    #[default]
+    Ignore,
+    /// It does.
+    Fail,
+}
+
+impl JobChecks {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An HTTP endpoint and its expected status. Redirects are not followed, and response bodies are not recorded.

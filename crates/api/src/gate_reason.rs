@@ -33,6 +33,8 @@ pub enum GateReason {
     InProgress,
 
     // `imageDigests`.
+    /// No image was there when the namespace was isolated, and none is there now.
+    NothingToCheck,
     /// All images are on the approved list.
     Approved,
     /// A spec names an image by tag only.
@@ -53,6 +55,8 @@ pub enum GateReason {
     MalformedDigest,
 
     // `workloads`.
+    /// Nothing was there to run when the namespace was isolated, and nothing is there now.
+    NothingToRun,
     /// All workloads are up to date and ready.
     Current,
     /// A workload that was ready has lost replicas.
@@ -67,12 +71,8 @@ pub enum GateReason {
     CrashLoopBackOff,
     /// A Job is suspended, and isolation did not suspend it.
     Suspended,
-    /// Fewer replicas are specified than were recorded.
+    /// A workload has fewer replicas than the steps were to start.
     FewerReplicas,
-    /// No replicas are specified, and none were recorded.
-    ZeroReplicas,
-    /// Zero replicas were recorded, and zero are specified.
-    ZeroRecorded,
     /// The recorded number of replicas is not a number.
     MalformedRecord,
     /// The gate does not apply to this phase.

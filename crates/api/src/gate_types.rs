@@ -48,8 +48,8 @@ pub static GATE_TYPES: [GateType; 3] = [
 ];
 
 /// Fields of `GateSpec` that every type has.
-pub const COMMON_FIELDS: [&str; 6] =
-    ["name", "stableFor", "interval", "timeout", "failureLimit", "unknownDeadline"];
+pub const COMMON_FIELDS: [&str; 7] =
+    ["name", "stableFor", "interval", "timeout", "failureLimit", "startupGrace", "unknownDeadline"];
 
 impl GateSpec {
     /// Returns the type of this gate, or `None` unless exactly one type is set. Such a gate proves nothing.

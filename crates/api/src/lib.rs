@@ -50,6 +50,8 @@ pub const INCIDENT_ANNOTATION: &str = "resurgam.dev/incident";
 pub const RECORDED_ANNOTATION: &str = "resurgam.dev/replicas";
 /// Annotation on a stopped StatefulSet: `whenScaled` of its volume claim retention policy, if that was not `Retain`.
 pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
+/// Annotation on a stopped workload whose rollout was not complete: the revision that served, and the one that Kubernetes starts.
+pub const ROLLOUT_ANNOTATION: &str = "resurgam.dev/rollout";
 /// Annotation on a stopped workload: UID of the Quarantine that stopped it. Records of another Quarantine are ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
 /// Annotation on a GitOps object that was suspended: digest of the evidence captured before. Annotations of an earlier sealing are

@@ -124,6 +124,10 @@ pub struct QuarantineStatus {
     #[schemars(length(max = 64))]
     pub deliverers: Vec<Deliverer>,
 
+    /// What the namespace contained when it was isolated. Absent: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
+
     /// Pods without a controller that were captured and deleted. No workload recreates them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
@@ -133,6 +137,29 @@ pub struct QuarantineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What a namespace contained when it was isolated. Each number is the highest since the namespace was last open.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Contents {
+    /// Number of workloads that start pods, CronJobs and unfinished Jobs included.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub workloads: i32,
+    /// Number of live pods that no workload recreates.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub unmanaged_pods: i32,
+}
+
+impl Contents {
+    /// Returns the higher of each number.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            workloads: self.workloads.max(other.workloads),
+            unmanaged_pods: self.unmanaged_pods.max(other.unmanaged_pods),
+        }
+    }
 }
 
 /// The claim of one recovery on a Quarantine. It is written with a resourceVersion precondition, so that two recoveries cannot both hold

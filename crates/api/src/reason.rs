@@ -103,6 +103,12 @@ pub enum Reason {
     HostAccess,
     /// The plan's steps changed while they were running.
     StepsChanged,
+    /// The rollout of a workload was not complete: Kubernetes starts another revision than the one that served.
+    RolloutNotRestorable,
+    /// Something has failed for `stepDeadline`. It is still tried.
+    DeadlineExceeded,
+    /// The plan's account lacks a right that a step requires. The step is still tried.
+    StepDenied,
 
     // Problems of a plan.
     /// A service depends on one that is not in the plan.
@@ -121,6 +127,8 @@ pub enum Reason {
     DuplicateService,
     /// Two gates of one phase have the same name.
     DuplicateGate,
+    /// A service leaves out a default gate that the plan does not have.
+    UnknownGate,
     /// Two steps have the same name.
     DuplicateStep,
     /// Two entries under `resume` have the same name.
@@ -135,8 +143,6 @@ pub enum Reason {
     MalformedResume,
     /// A phase has no gate, or the service has no integrity gate.
     Ungated,
-    /// The list of steps is empty.
-    NoSteps,
     /// The service has steps and no namespace.
     NothingToRestore,
 

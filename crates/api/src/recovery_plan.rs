@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gate::GatesSpec;
-use super::{DnsLabel, Duration, ObjectName, Reason, StepSpec};
+use super::{DnsLabel, Duration, ObjectName, Phase, Reason, StepSpec};
 
 /// Services in the order of their dependencies. Each is opened only after its gates pass. Without `incidentRef` the plan is Dormant: it
 /// is validated and does nothing. Apply it server-side: a large plan exceeds the limits of client-side apply.
@@ -109,9 +109,12 @@ pub enum QuarantinePolicy {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
-    /// Gates of every service, in addition to its own.
+    /// Gates of every service, in addition to its own. A service's gate of the same name and phase replaces the default one.
     #[serde(default)]
     pub gates: GatesSpec,
+    /// `stepDeadline` of every service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_deadline: Option<Duration>,
 }
 
 /// Recovery objectives of a plan.
@@ -160,14 +163,25 @@ pub struct ServiceSpec {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub depends_on: Vec<DnsLabel>,
 
-    /// Gates of this service, in addition to the plan's defaults.
+    /// Gates of this service, in addition to the plan's defaults. A gate with the name of a default gate of the same phase replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gates: Option<GatesSpec>,
 
-    /// Steps that restore the service. Default: every workload is scaled to its recorded number of replicas.
+    /// Names of default gates that do not apply to this service, in whatever phase. The plan's status lists them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub omit_default_gates: Vec<String>,
+
+    /// Steps that restore the service. Default: every workload is scaled to its recorded number of replicas. An empty list: nothing is
+    /// started, as for a service that a custom resource's operator starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub restore: Option<Vec<StepSpec>>,
+
+    /// How long a step, or another action for this service, may fail before a person is asked. The service then gives its slot back, is
+    /// tried again, and goes on by itself. Default: 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_deadline: Option<Duration>,
 
     /// What the clean room may connect to, in addition to the service itself, its group and its recovered dependencies. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,6 +335,11 @@ pub struct RecoveryPlanStatus {
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub blocked_by: Vec<Blocker>,
 
+    /// Services whose gates differ from the plan's defaults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub gate_overrides: Vec<GateOverride>,
+
     /// When the first service was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -332,6 +351,31 @@ pub struct RecoveryPlanStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A default gate that does not apply to a service as it is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct GateOverride {
+    /// Name of the service.
+    #[schemars(length(max = 63))]
+    pub service: String,
+    /// Phase of the gate.
+    pub phase: Phase,
+    /// Name of the gate.
+    #[schemars(length(max = 63))]
+    pub gate: String,
+    /// What the service does with it.
+    pub change: GateChange,
+}
+
+/// What a service does with a default gate.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GateChange {
+    /// It leaves the gate out.
+    Omitted,
+    /// It has a gate of its own in its place.
+    Replaced,
 }
 
 /// A root blocker.

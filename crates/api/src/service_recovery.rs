@@ -238,6 +238,16 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub accepted: Vec<AcceptedControl>,
 
+    /// Workloads whose rollout was not complete when they were stopped, such as `Deployment shop/api`, and that a Decision accepted in this
+    /// attempt: they come back in another revision than the one that served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 600)))]
+    pub accepted_rollouts: Vec<String>,
+
+    /// Since when what the service tries has failed. Absent: nothing fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
+
     /// When this attempt claimed its Quarantines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Time>,
@@ -274,6 +284,8 @@ impl Default for ServiceRecoveryStatus {
             quarantined: Vec::new(),
             exceptions: Vec::new(),
             accepted: Vec::new(),
+            accepted_rollouts: Vec::new(),
+            failing_since: None,
             claimed_at: None,
             recovered_at: None,
             history: Vec::new(),

@@ -77,9 +77,10 @@ impl StepAction<'_> {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScaleSpec {
-    /// Number of replicas, instead of the recorded number. Required if no number, or zero, was recorded.
+    /// Number of replicas, instead of the recorded number; 0 leaves them stopped. Required if no number was recorded. It does not apply
+    /// to workloads that another controller owns, such as old ReplicaSets of a rollout: they get the recorded number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 0, max = 10000))]
     pub replicas: Option<i32>,
     /// Only workloads with these labels. Default: all workloads in the service's namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

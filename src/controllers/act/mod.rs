@@ -17,7 +17,7 @@ use crate::clock;
 use crate::engine::{Effect, Refusal, ServiceDecided};
 use crate::plan::{Plan, Service, ServiceId};
 
-mod host_access;
+mod inspect;
 mod loosening;
 mod quarantines;
 mod records;
@@ -91,7 +91,7 @@ impl Act {
             let mut state = self.running.state();
             let held = state.services.entry(self.service().name.clone()).or_default();
             held.busy = false;
-            held.refused = refused;
+            held.keep_refusal(refused, decided.effect.is_some());
             held.not_before = unwritten;
         }
         self.running.wake_for(&self.service().name);
@@ -116,7 +116,7 @@ impl Act {
         }
         let now = clock::now();
         let again_at = now.checked_add(again).unwrap_or(now);
-        Refusal { reason, message: error.to_string(), again_at }
+        Refusal { reason, message: error.to_string(), again_at, since: Some(now) }
     }
 
     async fn try_carry_out(&mut self, decided: &ServiceDecided) -> Result<(), ActError> {
@@ -128,7 +128,7 @@ impl Act {
             None => Ok(()),
             Some(Effect::Adopt) => self.adopt().await,
             Some(Effect::Accept { records }) => self.accept(records).await,
-            Some(Effect::LookAtHostAccess { attempt }) => self.read_host_access(*attempt).await,
+            Some(Effect::Inspect { attempt }) => self.inspect(*attempt).await,
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {

@@ -1,11 +1,16 @@
 //! Starts a step.
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::super::observe;
 use super::{AGAIN_AFTER, Act, ActError, refused};
 use crate::api::{Reason, ServiceKey};
 use crate::clock;
 use crate::engine::StepProgress;
 use crate::steps::{self, StepError};
+
+/// Pause before a step is tried again whose account lacks a right: no watch reports a grant.
+const DENIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
 impl Act {
     /// Starts a step as the plan's account. The intent was written before.
@@ -35,21 +40,27 @@ impl Act {
             return Err(refused(Reason::Conflict, message));
         };
         let of = observe::step_context(&self.context.stores, &self.plan, service, step, status);
-        let progress = match steps::start(&client, step, &of).await {
-            Ok(progress) => progress,
-            Err(StepError::Io(error)) if error.is_transient() => {
-                let now = clock::now();
-                let at = now.checked_add(AGAIN_AFTER).unwrap_or(now);
-                StepProgress::Retry { message: error.to_string(), at }
-            }
-            Err(error) => StepProgress::Failed(error.to_string()),
-        };
+        let started = steps::start(&client, step, &of).await;
         let mut state = self.running.state();
         let held = state.services.entry(service.name.clone()).or_default();
         if held.steps_of != attempt {
             held.steps.clear();
             held.steps_of = attempt;
         }
+        let progress = match started {
+            Ok(progress) => progress,
+            Err(StepError::Io(error)) if error.is_transient() || error.is_denied() => {
+                let (now, denied) = (clock::now(), error.is_denied());
+                let at =
+                    now.checked_add(if denied { DENIED_AGAIN_AFTER } else { AGAIN_AFTER }).unwrap_or(now);
+                let since = match held.steps.get(&index) {
+                    Some(StepProgress::Retry { since, .. }) => *since,
+                    _ => now,
+                };
+                StepProgress::Retry { message: error.to_string(), at, since, denied }
+            }
+            Err(error) => StepProgress::Failed(error.to_string()),
+        };
         held.steps.insert(index, progress);
         Ok(())
     }

@@ -39,13 +39,7 @@ async fn ask(url: &str, status: Option<u16>, allow: &[&str]) -> Answer {
         timeout: Some("2s".parse().unwrap()),
         ..Default::default()
     };
-    let question = Question {
-        plan_namespace: "recovery".into(),
-        namespaces: Vec::new(),
-        phase: Phase::BeforeRelease,
-        spec,
-        seals: Default::default(),
-    };
+    let question = Question::new("recovery", Vec::new(), Phase::BeforeRelease, spec);
     asker.ask(&account, &question).await
 }
 

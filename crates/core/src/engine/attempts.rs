@@ -65,6 +65,8 @@ pub(super) fn next_attempt(
     next.blocked_by.clear();
     next.decision = None;
     next.accepted.clear();
+    next.accepted_rollouts.clear();
+    next.failing_since = None;
     next.exceptions.clear();
     next.claimed_at = None;
     next.recovered_at = None;

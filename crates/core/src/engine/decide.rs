@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::attempts::adopt;
+use super::context::ServiceContext;
 use super::decisions;
 use super::memory::{ServiceMemory, WakeTimes};
 use super::next::{Next, phases};
@@ -183,8 +184,10 @@ impl<'a> Pass<'a> {
     /// Which services have changed, or have to be looked at because time has passed; and whom that concerns.
     fn observe(&mut self) {
         let (plan, seen) = (self.plan, self.seen);
-        for id in self.memory.wake_at.until(seen.now) {
-            self.dirty.insert(id);
+        let due: Vec<ServiceId> = self.memory.wake_at.until(seen.now).collect();
+        for id in due {
+            // What asks about a failure wants a slot whenever it may try again.
+            self.concern(plan.services[id].unit);
         }
         let followed = std::mem::replace(&mut self.memory.followed, seen.services.followed());
         for id in seen.services.changed_since(followed) {
@@ -344,6 +347,8 @@ fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Ne
         begun
     } else {
         let mut next = advance(plan, seen, units, id);
+        let unit = &units[plan.services[id].unit];
+        ServiceContext { plan, observed: seen, unit, id, of }.follow_deadline(&mut next);
         room::follow(plan, seen, id, &mut next);
         quarantines::make(plan, seen, id, &mut next);
         resumes::resume(plan, seen, units, id, &mut next);

@@ -38,9 +38,12 @@ pub struct Tracker {
     last: Option<(Answer, Timestamp)>,
     passing_since: Option<Timestamp>,
     fails: u32,
+    /// Whether it has failed since it last passed.
+    is_failing: bool,
     failing_since: Timestamp,
     counted_at: Timestamp,
     unsettled_since: Timestamp,
+    began: Timestamp,
 }
 
 /// Returns `at` plus a duration, saturating at the maximum timestamp.
@@ -57,10 +60,17 @@ impl Tracker {
             last: None,
             passing_since: None,
             fails: 0,
+            is_failing: false,
             failing_since: now,
             counted_at: now,
             unsettled_since: now,
+            began: now,
         }
+    }
+
+    /// Returns when Fails begin to count: the service may warm up before.
+    fn counts_from(&self) -> Timestamp {
+        after(self.began, self.policy.startup_grace)
     }
 
     /// Records an answer. A Pass with other evidence than before restarts `stableFor`.
@@ -74,14 +84,17 @@ impl Tracker {
                     self.passing_since = Some(now);
                 }
                 self.fails = 0;
+                self.is_failing = false;
             }
             Verdict::Fail => {
                 self.passing_since = None;
-                if self.fails == 0 {
+                if !self.is_failing {
                     self.failing_since = now;
                 }
+                self.is_failing = true;
                 // Changes may trigger a gate many times at once: that is one failure.
-                if self.fails == 0 || now >= after(self.counted_at, self.policy.interval) {
+                let is_next = self.fails == 0 || now >= after(self.counted_at, self.policy.interval);
+                if is_next && now >= self.counts_from() {
                     self.fails = self.fails.saturating_add(1);
                     self.counted_at = now;
                 }
@@ -169,7 +182,10 @@ impl Tracker {
                 failed: self.fails >= self.policy.failure_limit,
                 is_overdue: false,
                 reason: last.reason.as_str(),
-                message: last.message.clone(),
+                message: match self.counts_from() {
+                    from if now < from => format!("{} (counts from {from}: startupGrace)", last.message),
+                    _ => last.message.clone(),
+                },
                 evidence: last.evidence.clone(),
                 since: self.failing_since,
                 changes_at: Some(stale_at),
@@ -202,6 +218,7 @@ mod tests {
                 interval: ms(1000),
                 timeout: ms(500),
                 failure_limit: limit,
+                startup_grace: ms(0),
                 unknown_deadline: ms(60_000),
             },
             at(0),

@@ -23,10 +23,11 @@ mod attempts;
 mod blocks;
 mod conditions;
 mod context;
+mod deadlines;
 mod decide;
 mod decisions;
 mod gate_state;
-mod host_access;
+mod inspection;
 mod interruptions;
 mod memory;
 mod next;
@@ -48,6 +49,7 @@ pub(crate) mod tests;
 pub use crate::plan::GateKey;
 pub use decide::{Engine, decide};
 pub use gate_state::{Answer, GateState, Tracker};
+pub use inspection::{Inspection, Rollout};
 pub use room::pod_security;
 pub use services::Services;
 pub use summary::{is_news, keep_times, unreadable};
@@ -103,9 +105,8 @@ pub struct ServiceObservation {
     /// Requirements last accepted, for each of its scopes ([`crate::plan::Plan::scopes`]), in their order. Missing entries count as not
     /// accepted.
     pub accepted: Vec<AcceptedState>,
-    /// Host access that its workloads need beyond Pod Security `baseline`, as this process read them in this attempt. `None`: not read,
-    /// or the plan has changed since.
-    pub host_access: Option<Vec<String>>,
+    /// Its workloads, as this process read them in this attempt. `None`: not read, or the plan has changed since.
+    pub inspection: Option<Inspection>,
     /// Why the last effect was denied, if it was.
     pub refused: Option<Refusal>,
     /// Decisions for this service, whether or not they answer the current question.
@@ -214,6 +215,8 @@ pub struct QuarantineState {
     pub ready: bool,
     /// Why it is not ready.
     pub message: String,
+    /// Since when it has not been ready, if it is not.
+    pub unready_since: Option<Timestamp>,
     /// The control that was tested and does not hold, if that is the only reason why it is not ready.
     pub lacking: Option<ControlName>,
     /// Its claim.
@@ -252,12 +255,23 @@ pub enum StepProgress {
     Succeeded,
     /// Denied, or cannot succeed: a decision is needed.
     Failed(String),
+    /// Running, as far as is known: it cannot be observed.
+    Unobserved {
+        /// Why it cannot be observed.
+        message: String,
+        /// Since when.
+        since: Timestamp,
+    },
     /// Failed, and may succeed when it is started again.
     Retry {
         /// What went wrong.
         message: String,
         /// Earliest time of the next start.
         at: Timestamp,
+        /// Since when it has failed.
+        since: Timestamp,
+        /// Whether the plan's account lacks a right: a person is asked at once.
+        denied: bool,
     },
 }
 
@@ -270,6 +284,8 @@ pub struct Refusal {
     pub message: String,
     /// Earliest time of the next try.
     pub again_at: Timestamp,
+    /// Since when it has failed. `None`: it is not an effect that failed.
+    pub since: Option<Timestamp>,
 }
 
 /// A Decision object.
@@ -333,8 +349,8 @@ pub enum Effect {
         /// One record per namespace, or the one of an external system.
         records: Vec<RequirementsWrite>,
     },
-    /// Read which host access its workloads need. Changes nothing.
-    LookAtHostAccess {
+    /// Read what its workloads need and how they come back. Changes nothing.
+    Inspect {
         /// The attempt.
         attempt: i64,
     },
@@ -396,7 +412,7 @@ impl Effect {
         match self {
             Self::Adopt => "Adopt",
             Self::Accept { .. } => "Accept",
-            Self::LookAtHostAccess { .. } => "LookAtHostAccess",
+            Self::Inspect { .. } => "Inspect",
             Self::Quarantine { .. } => "Quarantine",
             Self::Claim { .. } => "Claim",
             Self::Ask { .. } => "Ask",

@@ -7,6 +7,7 @@ use crate::api::{Health, Isolation, Phase, Stage, Verdict};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
 
+use super::deadlines;
 use super::memory::Standing;
 use super::ratchet::is_loosened;
 use super::room::is_reachable;
@@ -136,7 +137,8 @@ pub(super) fn unit_state(
         && unmet.is_empty()
         && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
         && members().all(|m| held(m).is_none())
-        && members().all(|m| m.status.decision.is_none() && m.other_plan.is_none() && m.exists)
+        && members().all(|m| m.status.decision.is_none() || deadlines::tries_again(m, seen.now))
+        && members().all(|m| m.other_plan.is_none() && m.exists)
         && members().any(|m| m.status.stage != Stage::Recovered)
         && members().filter(|m| m.status.stage == Stage::Isolated).all(is_claimable)
         && (active || (begins && !plan.suspend));

@@ -6,7 +6,7 @@ use crate::plan::{Plan, ServiceId};
 
 use super::context::{ServiceContext, enforced, except};
 use super::decisions::{self, loosened};
-use super::host_access::has_host_clearance;
+use super::inspection::is_cleared;
 use super::next::{Next, missing_quarantine, phases, time};
 use super::phase_gates::{keep, passes};
 use super::ratchet::{self, Ratchet};
@@ -92,20 +92,22 @@ impl ServiceContext<'_> {
     }
 
     fn pre_checks(&self, next: &mut Next) {
-        self.check_host_access(next);
+        self.check_workloads(next);
         let mut asked = self.ask(next, Phase::BeforeRestore);
-        asked.passed &= has_host_clearance(self.plan, self.of, self.id);
+        asked.passed &= is_cleared(self.plan, self.of, self.id);
         let all = self.members().all(|(id, m)| {
             m.status.stage > Stage::PreChecks
                 || (m.status.stage == Stage::PreChecks
                     && passes(self.plan, m, id, Phase::BeforeRestore)
-                    && has_host_clearance(self.plan, m, id))
+                    && is_cleared(self.plan, m, id))
         });
         if asked.passed && !all {
             self.wait_for_group(next, Stage::PreChecks, Phase::BeforeRestore);
         }
         if asked.passed && all && self.unit.go {
             keep(&mut next.status.gates, Phase::BeforeRestore, asked.statuses);
+            let not_started = self.of.inspection.iter().flat_map(|found| &found.not_started);
+            not_started.for_each(|workload| except(next, workload));
             if self.service().namespaces.is_empty() {
                 next.status.stage = Stage::PostChecks;
             } else {
@@ -246,6 +248,13 @@ impl ServiceContext<'_> {
             if state.failed {
                 let message = format!("continuous gate '{name}' fails: {}", state.message);
                 self.need(next, Reason::Regressed, name, &message, None);
+            } else if state.is_overdue {
+                let message = format!(
+                    "continuous gate '{name}' has no answer since {}, so dependents wait: {}. It clears by itself; Retry isolates the service",
+                    time(state.since).0,
+                    state.message
+                );
+                self.need(next, Reason::GateUnknown, name, &message, None);
             }
         }
     }

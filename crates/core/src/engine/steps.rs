@@ -61,15 +61,15 @@ impl ServiceContext<'_> {
         match (step.state, self.of.steps.get(&index)) {
             (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
             // A step that this process has started continues, whatever becomes of its plan, and is only observed.
-            (StepState::Running, Some(StepProgress::Running { .. })) => {
+            (StepState::Running, Some(StepProgress::Running(_) | StepProgress::Unobserved { .. })) => {
                 next.observe_step = Some(index);
                 let message = if step.message.is_empty() { "it runs" } else { &step.message };
                 next.block(Reason::StepRunning, &step.name, message);
             }
-            (StepState::Running, Some(StepProgress::Retry { message, at })) if self.unit.go => {
+            (StepState::Running, Some(StepProgress::Retry { message, at, .. })) => {
                 next.block(Reason::StepPending, &step.name, message.clone());
                 next.wake.push(*at);
-                if *at <= self.observed.now {
+                if *at <= self.observed.now && self.unit.go {
                     self.effect(next, start);
                 }
             }
@@ -89,7 +89,7 @@ impl ServiceContext<'_> {
             (&self.plan.services[other].steps, &self.observed.services[other].status.steps);
         let mut in_clean_room =
             steps.iter().zip(statuses).filter(|(step, _)| step.phase == StepPhase::CleanRoom);
-        !statuses.is_empty() && in_clean_room.all(|(_, status)| status.state == StepState::Done)
+        statuses.len() == steps.len() && in_clean_room.all(|(_, status)| status.state == StepState::Done)
     }
 }
 
@@ -98,9 +98,9 @@ fn follow(step: &mut StepStatus, progress: &StepProgress) {
     let (state, message) = match progress {
         StepProgress::Succeeded => (StepState::Done, ""),
         StepProgress::Failed(message) => (StepState::Failed, message.as_str()),
-        StepProgress::Running(message) | StepProgress::Retry { message, .. } => {
-            (StepState::Running, message.as_str())
-        }
+        StepProgress::Running(message)
+        | StepProgress::Unobserved { message, .. }
+        | StepProgress::Retry { message, .. } => (StepState::Running, message.as_str()),
     };
     step.state = state;
     step.message = shorten(message, MESSAGE_LIMIT);

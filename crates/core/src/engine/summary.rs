@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::conditions::{
     HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, is_true, set, shorten,
 };
-use crate::api::recovery_plan::Blocker;
+use crate::api::recovery_plan::{Blocker, GateOverride};
 use crate::api::{Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
@@ -149,6 +149,7 @@ pub(super) fn plan_status(
         waiting: count(waiting),
         needs_decision: count(human),
         blocked_by: blockers(plan, services),
+        gate_overrides: gate_overrides(plan),
         started_at: started_at.cloned(),
         recovered_at: recovered_at.filter(|_| recovered == total).cloned(),
         conditions: Vec::new(),
@@ -273,4 +274,15 @@ fn first_claim(status: &ServiceRecoveryStatus) -> Option<Time> {
 
 fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
+}
+/// Maximum number of gate overrides in a status.
+const OVERRIDES_LIMIT: usize = 64;
+
+/// Returns the default gates that services leave out or replace.
+fn gate_overrides(plan: &Plan) -> Vec<GateOverride> {
+    plan.services
+        .iter()
+        .flat_map(|service| service.gate_overrides.iter().cloned())
+        .take(OVERRIDES_LIMIT)
+        .collect()
 }

@@ -52,6 +52,8 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         quarantined,
         exceptions,
         accepted,
+        accepted_rollouts,
+        failing_since,
         claimed_at,
         recovered_at,
         history,
@@ -72,6 +74,8 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         && *quarantined == b.quarantined
         && *exceptions == b.exceptions
         && *accepted == b.accepted
+        && *accepted_rollouts == b.accepted_rollouts
+        && *failing_since == b.failing_since
         && *claimed_at == b.claimed_at
         && *recovered_at == b.recovered_at
         && *history == b.history

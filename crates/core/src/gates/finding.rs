@@ -24,6 +24,13 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// Appends the cause.
+    pub fn explain(&mut self, cause: &str) {
+        self.message = format!("{}: {cause}", self.message);
+    }
+}
+
 /// Returns the answer for all findings, by culprit. `None`: there are no findings.
 ///
 /// Fail takes precedence over Unknown. The message names the first culprit of the verdict, and the number of others.

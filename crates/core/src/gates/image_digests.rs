@@ -5,17 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodSpec, PodTemplateSpec};
 use kube::Resource;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, worst};
 use super::images::{self, Approved, ListError};
-use super::inventory::{Inventory, ObjectRef};
+use super::inventory::{Inventory, ObjectRef, is_live};
 use super::{Answer, Question, evidence};
 use crate::api::gate::ImageDigestsSpec;
 use crate::api::{GateReason, Phase};
+use crate::isolation::controls::workloads::has_not_ended;
 
 /// Returns the list of approved digests. `list`: the ConfigMap in the plan's namespace that the gate names, if it names one.
 ///
@@ -171,18 +172,18 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         template(&mut images, object, spec.as_ref());
     }
-    // A finished Job of a CronJob is history too. An unfinished one was created from the CronJob's spec at that time.
-    for object in inventory.jobs.iter().filter(|job| !is_ended(job) || !owners.has_owner_of(*job)) {
+    // What has ended is history too. An unfinished Job was created from its CronJob's spec at that time.
+    for object in inventory.jobs.iter().filter(|job| has_not_ended(job)) {
         template(&mut images, object, object.spec.as_ref().and_then(of_job).as_ref());
     }
     for object in &inventory.cron_jobs {
         let spec = object.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref()).and_then(of_job);
         template(&mut images, object, spec.as_ref());
     }
-    for pod in &inventory.pods {
+    for pod in inventory.pods.iter().filter(|pod| is_live(pod)) {
         if !owners.has_owner_of(pod) {
             template(&mut images, pod, pod.spec.as_ref());
-        } else if is_live(pod) {
+        } else {
             let object = ObjectRef::of(pod);
             let volumes = pod.spec.as_ref().map(images::volumes).unwrap_or_default();
             images.extend(volumes.into_iter().map(|(place, image)| Image {
@@ -193,19 +194,6 @@ fn specified(inventory: &Inventory) -> Vec<Image> {
         }
     }
     images
-}
-
-fn is_ended(job: &Job) -> bool {
-    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| {
-        ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
-    })
-}
-
-/// Returns whether any container of the Pod may still run.
-fn is_live(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Returns the running images of a Pod: of each container in its spec, and of each that its node reports.
@@ -246,12 +234,17 @@ fn has_started(container: &ContainerStatus) -> bool {
 /// Returns the gate's answer for an inventory and the approved digests.
 #[must_use]
 pub fn judge(approved: &Approved, question: &Question, inventory: &Inventory) -> Answer {
-    if let Some(namespace) = inventory.empty_namespace(&question.namespaces) {
-        return Answer::unknown(GateReason::NothingFound, format!("no workload in namespace {namespace}"));
+    if let Some(missing) = inventory.nothing_starts(question) {
+        return Answer::unknown(GateReason::NothingFound, missing);
     }
     let images = select(question.phase, inventory);
     if images.is_empty() {
         let places = question.namespaces.join(", ");
+        if !question.namespaces.is_empty() {
+            let message = format!("there is no image to check in namespaces [{places}]");
+            let evidence = evidence::digest(&basis(approved, question.phase, &images));
+            return Answer::pass(GateReason::NothingToCheck, message, evidence);
+        }
         return Answer::unknown(GateReason::NothingFound, format!("no image in namespaces [{places}]"));
     }
     let findings: Vec<(String, Finding)> = images

@@ -10,6 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Resource;
 use kube::core::{Selector, SelectorExt};
 
+use super::Question;
+use crate::isolation::controls::workloads::has_not_ended;
+use crate::isolation::seal;
+
 /// Workloads and pods of some namespaces.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
@@ -49,23 +53,50 @@ impl Inventory {
         owners
     }
 
-    /// Returns the first namespace without any object.
+    /// Returns why it proves nothing that no pod runs: a namespace contains nothing that runs pods, although it did when it was isolated,
+    /// or that is not known.
     #[must_use]
-    pub fn empty_namespace<'a>(&self, namespaces: &'a [String]) -> Option<&'a str> {
-        fn of<K: Resource>(objects: &[K]) -> impl Iterator<Item = &str> {
-            objects.iter().filter_map(|object| object.meta().namespace.as_deref())
-        }
-        let inhabited: BTreeSet<&str> = of(&self.deployments)
-            .chain(of(&self.stateful_sets))
-            .chain(of(&self.daemon_sets))
-            .chain(of(&self.replica_sets))
-            .chain(of(&self.replication_controllers))
-            .chain(of(&self.jobs))
-            .chain(of(&self.cron_jobs))
-            .chain(of(&self.pods))
-            .collect();
-        namespaces.iter().map(String::as_str).find(|namespace| !inhabited.contains(namespace))
+    pub fn nothing_runs(&self, question: &Question) -> Option<String> {
+        missing(question, &self.running())
     }
+
+    /// Returns why it proves nothing that there is no image. As [`Inventory::nothing_runs`], but CronJobs and unfinished Jobs count.
+    #[must_use]
+    pub fn nothing_starts(&self, question: &Question) -> Option<String> {
+        let jobs = self.jobs.iter().filter(|job| has_not_ended(job));
+        let mut inhabited = self.running();
+        inhabited.extend(namespaces(&self.cron_jobs));
+        inhabited.extend(jobs.filter_map(|job| job.metadata.namespace.as_deref()));
+        missing(question, &inhabited)
+    }
+
+    /// Returns the namespaces with something that runs pods all the time.
+    fn running(&self) -> BTreeSet<&str> {
+        let live = self.pods.iter().filter(|pod| is_live(pod));
+        namespaces(&self.deployments)
+            .chain(namespaces(&self.stateful_sets))
+            .chain(namespaces(&self.daemon_sets))
+            .chain(namespaces(&self.replica_sets))
+            .chain(namespaces(&self.replication_controllers))
+            .chain(live.filter_map(|pod| pod.metadata.namespace.as_deref()))
+            .collect()
+    }
+}
+
+fn namespaces<K: Resource>(objects: &[K]) -> impl Iterator<Item = &str> {
+    objects.iter().filter_map(|object| object.meta().namespace.as_deref())
+}
+
+fn missing(question: &Question, inhabited: &BTreeSet<&str>) -> Option<String> {
+    let mut empty = question.namespaces.iter().filter(|namespace| !inhabited.contains(namespace.as_str()));
+    empty.find_map(|namespace| seal::missing(&question.seals, namespace, question.phase))
+}
+
+/// Returns whether any container of the Pod may still run.
+#[must_use]
+pub fn is_live(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Listed objects that may own others, by UID.

@@ -41,11 +41,15 @@ pub struct Replicas {
     pub ready: i32,
 }
 
-/// Returns the status of a Deployment.
-pub fn deployment(object: &Deployment) -> WorkloadStatus {
+/// Returns the status of a Deployment. `accepts_old`: a person has accepted that its paused rollout runs an old revision.
+pub fn deployment(object: &Deployment, accepts_old: bool) -> WorkloadStatus {
     let specified = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
-    let updated = status.updated_replicas.unwrap_or(0);
+    let is_paused = object.spec.as_ref().is_some_and(|spec| spec.paused == Some(true));
+    let updated = match status.updated_replicas.unwrap_or(0) {
+        _ if accepts_old && is_paused => status.replicas.unwrap_or(0),
+        updated => updated,
+    };
     let ready = status.ready_replicas.unwrap_or(0);
     let conditions = status.conditions.unwrap_or_default();
     let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
@@ -66,13 +70,23 @@ pub fn deployment(object: &Deployment) -> WorkloadStatus {
             reason: GateReason::ProgressDeadlineExceeded,
             message: condition.message.clone().unwrap_or_default(),
         }
+    } else if let Some(condition) = progressing.filter(|condition| condition.status == "False") {
+        Progress::Moving(because("does not progress".to_owned(), condition.message.as_deref()))
     } else if updated < specified {
         Progress::Moving(because(format!("{updated} of {specified} updated, {ready} ready"), why))
     } else if status.replicas.unwrap_or(0) > updated {
         let old = status.replicas.unwrap_or(0).saturating_sub(updated);
         Progress::Moving(format!("{old} old replicas still run"))
     } else {
-        lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why)
+        let available = condition("Available").filter(|condition| condition.status == "False");
+        match (lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why), available)
+        {
+            // All its pods are there, and its controller says all the same that it is not available.
+            (Progress::Current, Some(condition)) => {
+                Progress::Moving(because("is not available".to_owned(), condition.message.as_deref()))
+            }
+            (progress, _) => progress,
+        }
     };
     WorkloadStatus { progress, replicas: Some(Replicas { specified, ready }) }
 }
@@ -178,6 +192,8 @@ fn replicas(
     let progress = unsettled.unwrap_or_else(|| {
         if created < specified {
             Progress::Moving(because(format!("{created} of {specified} created, {ready} ready"), why))
+        } else if why.is_some() {
+            Progress::Moving(because(format!("{ready} of {specified} ready"), why))
         } else {
             lacking(specified, ready, available.unwrap_or(0), true, why)
         }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::step::ScaleSpec;
 use crate::api::{GateReason, GateSpec, Phase, Verdict};
+use crate::isolation::Seal;
 
 pub mod addresses;
 mod evidence;
@@ -13,6 +15,7 @@ pub mod image_digests;
 mod images;
 pub mod inventory;
 mod kstatus;
+mod pods;
 pub mod workloads;
 
 /// Input of a gate.
@@ -26,8 +29,28 @@ pub struct Question {
     pub phase: Phase,
     /// The gate in the plan.
     pub spec: GateSpec,
-    /// UID of the Quarantine of each namespace: only its records count.
-    pub seals: BTreeMap<String, String>,
+    /// Sealing of each namespace. Records of other sealings are ignored.
+    pub seals: BTreeMap<String, Seal>,
+    /// Scaling steps of the clean room: what they start has to run before the release.
+    pub started: Vec<ScaleSpec>,
+    /// Workloads that come back in another revision than the one that served, as a person has accepted.
+    pub accepted_rollouts: Vec<String>,
+}
+
+impl Question {
+    /// Returns a question about namespaces of which nothing is recorded.
+    #[must_use]
+    pub fn new(plan_namespace: &str, namespaces: Vec<String>, phase: Phase, spec: GateSpec) -> Self {
+        Self {
+            plan_namespace: plan_namespace.to_owned(),
+            namespaces,
+            phase,
+            spec,
+            seals: BTreeMap::new(),
+            started: Vec::new(),
+            accepted_rollouts: Vec::new(),
+        }
+    }
 }
 
 /// Answer of a gate.

@@ -13,11 +13,14 @@ pub mod pass;
 pub mod pod_security;
 pub mod policy_names;
 pub mod retry;
+pub mod seal;
 pub mod status;
 pub mod target;
 pub mod tighten;
 pub mod verify;
 pub mod wanted;
+
+pub use seal::Seal;
 
 /// Value of the label [`crate::api::MANAGED_BY_LABEL`] on every object that the operator creates.
 pub const MANAGED_BY: &str = "resurgam";

@@ -13,7 +13,7 @@ use super::verify::network::NetworkVerdict;
 use crate::api::Isolation;
 use crate::api::QuarantineReason;
 use crate::api::conditions::shorten;
-use crate::api::quarantine::{Capture, ControlName, Deliverer};
+use crate::api::quarantine::{Capture, Contents, ControlName, Deliverer};
 
 /// Maximum length of a control's message.
 pub const MESSAGE: usize = 512;
@@ -107,6 +107,8 @@ pub struct Pass {
     pub failures: BTreeMap<ControlName, ControlFailure>,
     /// Pods without a controller, as they were found before they were deleted.
     pub unmanaged: Vec<String>,
+    /// What the namespace contains, if it was read.
+    pub contents: Option<Contents>,
     /// Network policies as read back.
     pub network: Option<network::PolicyObservation>,
     /// Whether the label or a list denies writes, as read back.
@@ -133,6 +135,7 @@ impl Pass {
             failure: None,
             failures: BTreeMap::new(),
             unmanaged: Vec::new(),
+            contents: None,
             network: None,
             fenced_off: false,
         }

@@ -48,6 +48,13 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     unmanaged_pods.sort();
     unmanaged_pods.dedup();
     unmanaged_pods.truncate(UNMANAGED);
+    let was_open = matches!(old.isolation, None | Some(Isolation::Open));
+    let contents = match old.contents {
+        // What was there before the namespace was open does not count for this sealing.
+        Some(_) if was_open && isolation != Some(Isolation::Open) => pass.contents,
+        Some(before) => Some(pass.contents.map_or(before, |now| before.max(now))),
+        None => pass.contents,
+    };
     let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
     let mut set = |type_, state, reason: QuarantineReason, message: &str| {
@@ -93,6 +100,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
         controls,
         capture,
         deliverers,
+        contents,
         unmanaged_pods,
         conditions,
     }

@@ -29,6 +29,12 @@ pub(super) fn no_tier(service: &str) -> Problem {
     Problem::new(Reason::TierMissing, service, format!("{service} has no tier, which order: Tiers needs"))
 }
 
+/// Returns the problem of a service that leaves out a default gate that the plan does not have.
+pub(super) fn unknown_gate(service: &str, gate: &str) -> Problem {
+    let message = format!("{service} leaves out the default gate '{gate}', which the plan does not have");
+    Problem::new(Reason::UnknownGate, gate, message)
+}
+
 /// Returns the problem of an entry under `resume` that names no object.
 pub(super) fn resume_of_nothing(service: &str) -> Problem {
     let message = format!("{service} is to resume something that is neither a cronJob nor a job, or both");
@@ -105,11 +111,7 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
         let mut seen = BTreeSet::new();
         for gate in service.gates_of(phase) {
             if !seen.insert(&gate.spec.name) {
-                let message = format!(
-                    "{name} has two {} gates named '{}' (the plan's defaults count)",
-                    phase.as_str(),
-                    gate.spec.name
-                );
+                let message = format!("{name} has two {} gates named '{}'", phase.as_str(), gate.spec.name);
                 problems.push(Problem::new(Reason::DuplicateGate, &gate.spec.name, message));
             }
             if gate.spec.gate_type().is_none() {
@@ -154,13 +156,6 @@ fn step_problems(service: &super::Service) -> Vec<Problem> {
             let message = format!("step '{}' of {} {problem}", step.name, service.name);
             problems.push(Problem::new(Reason::MalformedStep, &step.name, message));
         }
-    }
-    if service.steps.is_empty() && !service.namespaces.is_empty() {
-        let message = format!(
-            "{} has an empty list of restore steps: leave it out to scale to what was recorded",
-            service.name
-        );
-        problems.push(Problem::new(Reason::NoSteps, &service.name, message));
     }
     problems
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration as StdDuration;
 
 use super::ratchet::Requirements;
 use super::{Gate, GateKey, GatePolicy, Plan, Problem, Resume, Service, ServiceId, Unit, checks, graph};
 use crate::api::gate::GatesSpec;
-use crate::api::recovery_plan::{Order, QuarantinePolicy};
+use crate::api::recovery_plan::{Defaults, GateChange, GateOverride, Order, QuarantinePolicy};
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
 use crate::api::{GateSpec, Phase, Reason, RecoveryPlan, RecoveryPlanSpec, ServiceSpec, StepSpec};
@@ -31,7 +32,7 @@ impl Plan {
     pub fn compile(namespace: &str, name: &str, uid: &str, spec: &RecoveryPlanSpec) -> Self {
         let index = index(&spec.services);
         let mut services: Vec<Service> =
-            spec.services.iter().map(|s| service(s, spec.defaults.as_ref().map(|d| &d.gates))).collect();
+            spec.services.iter().map(|s| service(s, spec.defaults.as_ref())).collect();
         let units = fold(&spec.services, &mut services);
         let mut plan = Self {
             namespace: namespace.to_owned(),
@@ -145,7 +146,10 @@ fn index(services: &[ServiceSpec]) -> BTreeMap<String, ServiceId> {
     index
 }
 
-fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
+/// Default of `stepDeadline`.
+const STEP_DEADLINE: StdDuration = StdDuration::from_secs(10 * 60);
+
+fn service(spec: &ServiceSpec, defaults: Option<&Defaults>) -> Service {
     let mut namespaces: Vec<String> = match &spec.namespaces {
         Some(given) => given.iter().map(|n| n.0.clone()).collect(),
         None => vec![spec.name.clone()],
@@ -155,7 +159,12 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
     let external = namespaces.is_empty();
     let steps =
         spec.restore.clone().unwrap_or_else(|| if external { Vec::new() } else { vec![scale_step()] });
-    let (resume, problems) = resumes(spec, &namespaces);
+    let (resume, mut problems) = resumes(spec, &namespaces);
+    let default_gates = defaults.map(|defaults| &defaults.gates);
+    let (gates, gate_overrides) = gates(spec, default_gates, external);
+    let unknown = spec.omit_default_gates.iter().filter(|name| !has_default(default_gates, name));
+    problems.extend(unknown.map(|name| checks::unknown_gate(&spec.name, name)));
+    let step_deadline = spec.step_deadline.or_else(|| defaults.and_then(|defaults| defaults.step_deadline));
     Service {
         name: spec.name.clone(),
         owner: spec.owner.clone(),
@@ -163,8 +172,10 @@ fn service(spec: &ServiceSpec, defaults: Option<&GatesSpec>) -> Service {
         unit: 0,
         dependencies: Vec::new(),
         steps_after: Vec::new(),
-        gates: gates(spec.gates.as_ref(), defaults, external),
+        gates,
+        gate_overrides,
         steps,
+        step_deadline: step_deadline.map_or(STEP_DEADLINE, |deadline| deadline.0),
         allow_egress: spec
             .clean_room
             .iter()
@@ -228,29 +239,49 @@ fn scale_step() -> StepSpec {
     StepSpec { name: "start".to_owned(), scale: Some(ScaleSpec::default()), ..StepSpec::default() }
 }
 
-/// Returns the plan's default gates and the service's own. Without continuous gates, the gates before release are evaluated continuously.
-fn gates(own: Option<&GatesSpec>, defaults: Option<&GatesSpec>, external: bool) -> Vec<Gate> {
-    let of = |phase: Phase| -> Vec<Gate> {
+/// Returns the gates of a service: the plan's defaults that it does not leave out or replace, and its own. Without continuous gates, the
+/// gates before release are evaluated continuously. Returns the differences from the defaults, too.
+fn gates(spec: &ServiceSpec, defaults: Option<&GatesSpec>, external: bool) -> (Vec<Gate>, Vec<GateOverride>) {
+    let mut overrides = Vec::new();
+    let mut of = |phase: Phase| -> Vec<Gate> {
         let inherited = defaults.map_or(&[][..], |d| d.of(phase));
+        let own = spec.gates.as_ref().map_or(&[][..], |own| own.of(phase));
         // A default gate that reads namespaces does not apply to an external system.
         let looks = |gate: &GateSpec| gate.gate_type().is_some_and(|of| of.looks_into_namespaces);
-        let inherited = inherited.iter().filter(|gate| !(external && looks(gate)));
-        inherited
-            .chain(own.map_or(&[][..], |o| o.of(phase)))
-            .map(|spec| Gate {
-                phase,
-                key: GateKey { phase, name: spec.name.clone() },
-                policy: GatePolicy::of(spec),
-                spec: spec.clone(),
-            })
-            .collect()
+        let mut all: Vec<&GateSpec> = Vec::new();
+        for gate in inherited.iter().filter(|gate| !(external && looks(gate))) {
+            let change = if spec.omit_default_gates.contains(&gate.name) {
+                GateChange::Omitted
+            } else if own.iter().any(|own| own.name == gate.name) {
+                GateChange::Replaced
+            } else {
+                all.push(gate);
+                continue;
+            };
+            let (service, gate) = (spec.name.clone(), gate.name.clone());
+            overrides.push(GateOverride { service, phase, gate, change });
+        }
+        let gate = |spec: &GateSpec| Gate {
+            phase,
+            key: GateKey { phase, name: spec.name.clone() },
+            policy: GatePolicy::of(spec, phase),
+            spec: spec.clone(),
+        };
+        all.into_iter().chain(own).map(gate).collect()
     };
     let (before_restore, before_release, mut continuous) =
         (of(Phase::BeforeRestore), of(Phase::BeforeRelease), of(Phase::Continuous));
     if continuous.is_empty() {
         continuous = before_release.iter().cloned().map(continuously).collect();
     }
-    [before_restore, before_release, continuous].concat()
+    ([before_restore, before_release, continuous].concat(), overrides)
+}
+
+/// Returns whether the plan has a default gate of this name.
+fn has_default(defaults: Option<&GatesSpec>, name: &str) -> bool {
+    let phases = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
+    defaults
+        .is_some_and(|gates| phases.iter().any(|&phase| gates.of(phase).iter().any(|gate| gate.name == name)))
 }
 
 /// Folds `together` groups into units.
@@ -289,5 +320,5 @@ impl Problem {
 /// Returns the gate as a continuous one.
 fn continuously(gate: Gate) -> Gate {
     let phase = Phase::Continuous;
-    Gate { phase, key: GateKey { phase, ..gate.key }, ..gate }
+    Gate { phase, key: GateKey { phase, ..gate.key }, policy: GatePolicy::of(&gate.spec, phase), ..gate }
 }

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use crate::api::recovery_plan::GateOverride;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::ResumeKind;
-use crate::api::{ClusterService, GateSpec, Phase, Reason, ServiceKey, StepSpec};
+use crate::api::step::ScaleSpec;
+use crate::api::{Class, ClusterService, GateSpec, Phase, Reason, ServiceKey, StepPhase, StepSpec};
 
 mod checks;
 mod compile;
@@ -75,8 +77,12 @@ pub struct Service {
     pub steps_after: Vec<ServiceId>,
     /// Gates, including defaults.
     pub gates: Vec<Gate>,
+    /// Default gates that it leaves out or replaces.
+    pub gate_overrides: Vec<GateOverride>,
     /// Steps.
     pub steps: Vec<StepSpec>,
+    /// How long something may fail before a person is asked.
+    pub step_deadline: StdDuration,
     /// CronJobs and Jobs to resume once it is recovered.
     pub resume: Vec<Resume>,
     /// Cluster services that its clean room may connect to, sorted.
@@ -137,14 +143,18 @@ pub struct GatePolicy {
     pub timeout: StdDuration,
     /// Consecutive Fails after which it counts as failed.
     pub failure_limit: u32,
+    /// How long after the first evaluation a Fail does not count: a service may warm up.
+    pub startup_grace: StdDuration,
     /// How long it may be Unknown before a person is needed.
     pub unknown_deadline: StdDuration,
 }
 
 impl GatePolicy {
-    /// Returns the policy of a gate, with defaults filled in.
+    /// Returns the policy of a gate in a phase, with defaults filled in.
     #[must_use]
-    pub fn of(spec: &GateSpec) -> Self {
+    pub fn of(spec: &GateSpec, phase: Phase) -> Self {
+        let is_health = spec.gate_type().is_some_and(|of| of.class == Class::Health);
+        let warms_up = is_health && phase == Phase::BeforeRelease;
         let or = |given: Option<crate::api::Duration>, seconds| {
             given.map_or(StdDuration::from_secs(seconds), |d| d.0)
         };
@@ -154,6 +164,7 @@ impl GatePolicy {
             interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
             timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
             failure_limit: spec.failure_limit.unwrap_or(3).max(1),
+            startup_grace: if warms_up { or(spec.startup_grace, 5 * 60) } else { StdDuration::ZERO },
             unknown_deadline: or(spec.unknown_deadline, 15 * 60),
         }
     }
@@ -257,6 +268,14 @@ impl Plan {
 }
 
 impl Service {
+    /// Returns the scaling steps of the clean room.
+    pub fn scaling_steps(&self) -> impl Iterator<Item = &ScaleSpec> {
+        self.steps
+            .iter()
+            .filter(|step| step.phase == StepPhase::CleanRoom)
+            .filter_map(|step| step.scale.as_ref())
+    }
+
     /// Returns the gates of one phase.
     pub fn gates_of(&self, phase: Phase) -> impl Iterator<Item = &Gate> {
         self.gates.iter().filter(move |gate| gate.phase == phase)

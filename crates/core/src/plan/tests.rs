@@ -103,7 +103,6 @@ fn every_mistake_is_named_with_its_culprit() {
             "NothingToRestore",
             &["no namespaces"],
         ),
-        ("no steps", "- {name: a, restore: []}", "a", "NoSteps", &["empty list of restore steps"]),
         (
             "a step twice",
             "- {name: a, restore: [{name: s, scale: {}}, {name: s, scale: {}}]}",
@@ -113,11 +112,25 @@ fn every_mistake_is_named_with_its_culprit() {
         ),
         ("a step without an action", "- {name: a, restore: [{name: s}]}", "a", "MalformedStep", &["'s'"]),
         (
-            "a gate twice, once by default",
-            "- {name: a, gates: {beforeRelease: [{name: up, workloads: {}}]}}",
+            "a gate twice",
+            "- {name: a, gates: {beforeRelease: [{name: it, workloads: {}}, {name: it, http: {url: 'http://x'}}]}}",
             "a",
             "DuplicateGate",
-            &["'up'", "beforeRelease", "defaults count"],
+            &["'it'", "beforeRelease"],
+        ),
+        (
+            "a default gate that the plan does not have",
+            "- {name: a, omitDefaultGates: [upp]}",
+            "a",
+            "UnknownGate",
+            &["'upp'"],
+        ),
+        (
+            "a service that leaves out its only integrity gate",
+            "- {name: a, omitDefaultGates: [images]}",
+            "a",
+            "Ungated",
+            &["no integrity gate"],
         ),
         (
             "a gate that asks nothing",

@@ -107,7 +107,7 @@ fn failed_reads_are_reported_and_the_rest_is_judged() {
 fn workloads_are_listed_by_what_stops() {
     let workload = |kind, shape| {
         let meta = one(json!({"name": "w"}));
-        describe(&Workload { kind, meta, shape, drops_claims: false })
+        describe(&Workload { kind, meta, shape, drops_claims: false, rollout: None })
     };
     assert_eq!(workload(Kind::Deployment, Shape::Replicas(3)), "Deployment w ×3");
     assert_eq!(workload(Kind::DaemonSet, Shape::Nodes([].into())), "DaemonSet w on every node it fits");

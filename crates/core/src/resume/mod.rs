@@ -13,6 +13,7 @@ use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::{ResumeKind, ResumeState, ResumeStatus};
 use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
 use crate::engine::ResumeObservation;
+use crate::isolation::Seal;
 use crate::isolation::controls::workloads::{has_not_ended, recorded_suspend};
 use crate::plan::Resume;
 
@@ -89,20 +90,20 @@ pub fn found(cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> BTreeMap<ResumeKey, Susp
 pub fn judge(
     named: &[Resume],
     found: &BTreeMap<ResumeKey, SuspendedObject>,
-    seals: &BTreeMap<String, String>,
+    seals: &BTreeMap<String, Seal>,
     now: Timestamp,
 ) -> Vec<ResumeObservation> {
     let mut all: Vec<ResumeObservation> = named
         .iter()
         .map(|wanted| {
             let object = found.get(&(wanted.kind, wanted.namespace.clone(), wanted.name.clone()));
-            wanted_one(wanted, object, seals.get(&wanted.namespace).map(String::as_str), now)
+            wanted_one(wanted, object, seals.get(&wanted.namespace).map(|seal| seal.uid.as_str()), now)
         })
         .collect();
     let is_named =
         |key: &ResumeKey| named.iter().any(|w| (w.kind, &w.namespace, &w.name) == (key.0, &key.1, &key.2));
     for (key, object) in found.iter().filter(|(key, _)| !is_named(key)) {
-        let seal = seals.get(&key.1).map(String::as_str);
+        let seal = seals.get(&key.1).map(|seal| seal.uid.as_str());
         if object.is_suspended() && was_running(object, seal) {
             let (fires, _, changes_at) = forecast(object, now).unwrap_or_else(|why| (why, true, None));
             let message = "the plan does not name it under resume";

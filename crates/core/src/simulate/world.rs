@@ -82,6 +82,7 @@ fn contained() -> QuarantineState {
         unmanaged_pods: Vec::new(),
         ready: true,
         message: String::new(),
+        unready_since: None,
         lacking: None,
         claim: ClaimState::Free,
     }
@@ -205,7 +206,7 @@ impl<'a> World<'a> {
                     of.gates.clear();
                     of.steps.clear();
                     of.resumes = None;
-                    of.host_access = None;
+                    of.inspection = None;
                     self.followed[id] = Followed::default();
                 }
                 of.status = *status;

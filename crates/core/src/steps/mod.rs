@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{StepAction, StepSpec};
+use crate::isolation::Seal;
 use crate::isolation::controls::workloads::NotRecorded;
 
+pub mod inspect;
 pub mod job;
 pub mod scale;
 
@@ -25,8 +27,8 @@ pub struct StepContext {
     pub claimed_at: Option<Timestamp>,
     /// Namespaces of the service.
     pub namespaces: Vec<String>,
-    /// UID of the Quarantine of each namespace. Records of other seals are ignored.
-    pub seals: BTreeMap<String, String>,
+    /// Sealing of each namespace. Records of other sealings are ignored.
+    pub seals: BTreeMap<String, Seal>,
 }
 
 /// Why a step cannot work.

@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 
 use super::super::Context;
 use super::PassRun;
+use crate::api::quarantine::Contents;
 use crate::api::{Isolation, Quarantine, SEALED_LABEL};
 use crate::clock;
 use crate::cluster_cache::{Entry, Kinds, STALE_AFTER};
@@ -159,6 +160,22 @@ pub(super) fn accounts_cached(context: &Context, namespace: &str) -> Option<Vec<
     let accounts = &context.cache.kinds().service_accounts;
     accounts.is_fresh(STALE_AFTER).ok()?;
     readable(accounts.within(namespace))
+}
+
+/// Returns what a namespace contains if the cache is fresh.
+pub(super) fn contents_cached(context: &Context, namespace: &str) -> Option<Contents> {
+    let kinds = context.cache.kinds();
+    let fresh = [
+        kinds.deployments.is_fresh(STALE_AFTER).is_ok(),
+        kinds.stateful_sets.is_fresh(STALE_AFTER).is_ok(),
+        kinds.replica_sets.is_fresh(STALE_AFTER).is_ok(),
+        kinds.replication_controllers.is_fresh(STALE_AFTER).is_ok(),
+        kinds.daemon_sets.is_fresh(STALE_AFTER).is_ok(),
+        kinds.pods.is_fresh(STALE_AFTER).is_ok(),
+    ];
+    let pods = readable(kinds.pods.within(namespace))?;
+    fresh.iter().all(|is_fresh| *is_fresh).then_some(())?;
+    Some(inventory(kinds, namespace)?.contents(&pods))
 }
 
 /// Returns whether a pod uses its node's network, by the same rule as [`pods::on_node_network`].

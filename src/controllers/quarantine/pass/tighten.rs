@@ -73,6 +73,8 @@ impl PassRun<'_> {
         if !pass.in_place.captured && !self.capture_evidence(pass).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
+        // Sealing reads it live.
+        pass.contents = super::confirm::contents_cached(self.context, self.name);
         let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
             let _permit = self.context.limits.acquire(NextAction::Stop).await;
@@ -357,11 +359,10 @@ impl PassRun<'_> {
             }
         };
         if let Some(inventory) = &self.observation.inventory {
-            let is_lost = |pod: &&Pod| {
-                pods::is_live(pod) && !pods::is_static(pod) && pods::is_unmanaged(pod, &inventory.uids)
-            };
+            let is_lost = |pod: &&Pod| inventory.is_lost(pod);
             pass.unmanaged =
                 found.iter().filter(is_lost).map(ResourceExt::name_any).take(UNMANAGED).collect();
+            pass.contents = Some(inventory.contents(&found));
         }
         let ended = pods::end(&client, self.name, &found).await;
         let written = !matches!(ended, Ok(0));

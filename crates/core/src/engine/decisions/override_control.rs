@@ -1,4 +1,5 @@
-//! `Override`: a person accepts that a control does not hold, in exactly the namespaces shown. It is recorded as an exception.
+//! `Override`: a person accepts that a control does not hold, in exactly the namespaces shown, or that workloads come back in another
+//! revision than the one that served. It is recorded as an exception.
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::AcceptedControl;
@@ -11,14 +12,36 @@ use super::{DecisionObservation, Row, Takes};
 
 /// Maximum number of accepted controls in a status.
 const ACCEPTED_LIMIT: usize = 32;
+/// Maximum number of accepted rollouts in a status.
+const ROLLOUTS_LIMIT: usize = 64;
 
 pub(super) const ROW: Row = Row {
     action: Action::Override,
-    answers: |reason| reason == Reason::ControlNotEnforced,
+    answers: |reason| matches!(reason, Reason::ControlNotEnforced | Reason::RolloutNotRestorable),
     takes: Takes::OnTheQuestion(accept),
 };
 
 fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
+    match next.status.decision.as_ref().map(|question| question.reason) {
+        Some(Reason::RolloutNotRestorable) => accept_rollouts(service, next, decision),
+        _ => accept_controls(service, next, decision),
+    }
+}
+
+/// Accepts that workloads come back in another revision than the one that served.
+fn accept_rollouts(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
+    let rollouts = service.open_rollouts();
+    next.status.decision = None;
+    next.blocks.retain(|block| block.reason != Reason::RolloutNotRestorable);
+    for rollout in rollouts {
+        let by = format!("accepted by {} (Decision {}): {}", decision.by, decision.name, decision.reason);
+        except(next, &shorten(&format!("{}: {}: {by}", rollout.workload, rollout.message), 600));
+        next.status.accepted_rollouts.push(rollout.workload.clone());
+    }
+    next.status.accepted_rollouts.truncate(ROLLOUTS_LIMIT);
+}
+
+fn accept_controls(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation) {
     let lacking = service.lacking_controls();
     let exception = format!(
         "not enforced: {}: accepted by {} (Decision {}): {}",

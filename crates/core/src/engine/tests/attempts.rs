@@ -89,7 +89,15 @@ fn failed_step_needs_a_decision_and_its_retry_seals_again() {
 fn step_is_retried_at_its_retry_time_and_not_earlier() {
     let mut s = story("- {name: db}");
     let at = s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(40)).unwrap();
-    s.steps_end("db", StepProgress::Retry { message: "deployment db is not there yet".to_owned(), at });
+    s.steps_end(
+        "db",
+        StepProgress::Retry {
+            message: "deployment db is not there yet".to_owned(),
+            at,
+            since: at,
+            denied: false,
+        },
+    );
     s.run(30);
     assert_eq!((s.steps_begun("db"), s.blocks("db")), (1, vec!["StepPending: start".to_owned()]));
     assert_eq!(s.needs("db"), None);
@@ -156,8 +164,12 @@ fn adoption_that_is_denied_repeatedly_begins_one_attempt() {
             s.world.seen.now.checked_add(k8s_openapi::jiff::SignedDuration::from_secs(10)).unwrap();
         s.seen("db").busy = false;
         s.seen("db").other_plan = Some("uid-1".to_owned());
-        s.seen("db").refused =
-            Some(Refusal { reason: Reason::Conflict, message: "written by another".into(), again_at });
+        s.seen("db").refused = Some(Refusal {
+            reason: Reason::Conflict,
+            message: "written by another".into(),
+            again_at,
+            since: None,
+        });
         s.run(5);
     }
     assert_eq!(s.status("db").attempt, 2);

@@ -180,7 +180,7 @@ fn member_that_is_behind_and_denied_is_named_once() {
         s.run(1);
     }
     let (reason, message) = (Reason::RecoverNotGranted, "may not".to_owned());
-    s.seen("idp").refused = Some(Refusal { reason, message, again_at: Timestamp::MAX });
+    s.seen("idp").refused = Some(Refusal { reason, message, again_at: Timestamp::MAX, since: None });
     s.run(60);
     assert_eq!((s.stage("dns"), s.stage("idp")), (Stage::PostChecks, Stage::Restoring));
     assert_eq!(s.blocks("dns"), ["WaitingForGroup: idp"]);

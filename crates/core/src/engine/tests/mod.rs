@@ -2,6 +2,7 @@
 
 mod attempts;
 mod counts;
+mod deadlines;
 mod gates;
 mod groups;
 mod holds;

@@ -130,7 +130,7 @@ fn denied_quarantine_creation_is_reported_and_retried() {
     (s.seen("db").exists, s.seen("db").generation) = (true, Some(1));
     let again_at = s.world.seen.now.checked_add(SignedDuration::from_secs(10)).unwrap();
     let reason = Reason::QuarantineNotGranted;
-    s.seen("db").refused = Some(Refusal { reason, message: "bind it".to_owned(), again_at });
+    s.seen("db").refused = Some(Refusal { reason, message: "bind it".to_owned(), again_at, since: None });
     s.run(5);
     assert_eq!((s.blocks("db"), made(&s, "db").len()), (vec!["QuarantineNotGranted: db".to_owned()], 0));
     s.run(60);

@@ -5,7 +5,7 @@ use super::story::{Story, plan, story};
 use crate::api::Reason;
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Isolation, Phase, PodSecurity, Stage, Verdict};
-use crate::engine::{AcceptedState, Effect};
+use crate::engine::{AcceptedState, Effect, Inspection};
 
 const CHAIN: &str = "- {name: db}\n- {name: web, dependsOn: [db]}";
 /// The same without a gate and without a dependency.
@@ -318,7 +318,7 @@ fn undeclared_host_access_needs_a_decision_before_any_start() {
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);
     assert_eq!(s.stage("web"), Stage::PreChecks);
-    s.seen("web").host_access = Some(vec!["Deployment web/proxy: hostNetwork".to_owned()]);
+    s.seen("web").inspection = Some(found());
     s.says("web", Phase::BeforeRestore, Verdict::Pass);
     s.run(60);
     assert_eq!((s.stage("web"), s.needs("web")), (Stage::PreChecks, Some("HostAccess")));
@@ -335,12 +335,16 @@ fn host_access_findings_stay_until_the_next_check() {
     let mut s = story("- {name: web}");
     s.says("web", Phase::BeforeRestore, Verdict::Unknown);
     s.run(30);
-    s.seen("web").host_access = Some(vec!["Deployment web/proxy: hostNetwork".to_owned()]);
+    s.seen("web").inspection = Some(found());
     s.run(30);
     assert_eq!(s.needs("web"), Some("HostAccess"));
     // Another process leads: it knows nothing of that yet.
-    s.seen("web").host_access = None;
+    s.seen("web").inspection = None;
     let decided = look_at(&s.world.plan, &s.world.seen, 0);
     assert_eq!(decided.status.decision, s.status("web").decision);
-    assert!(matches!(decided.effect, Some(Effect::LookAtHostAccess { .. })));
+    assert!(matches!(decided.effect, Some(Effect::Inspect { .. })));
+}
+
+fn found() -> Inspection {
+    Inspection { host_access: vec!["Deployment web/proxy: hostNetwork".to_owned()], ..Inspection::default() }
 }

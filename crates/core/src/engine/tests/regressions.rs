@@ -118,11 +118,17 @@ fn failed_gate_is_unhealthy_until_evaluated_again() {
 }
 
 #[test]
-fn unknown_never_isolates_nor_regresses_a_service() {
+fn unknown_never_isolates_a_service_and_asks_once_overdue() {
     let (mut s, _) = recovered();
     s.says("db", Phase::Continuous, Verdict::Unknown);
-    s.run(7_200);
-    assert_eq!((s.needs("db"), s.stage("db"), s.isolation("db")), (None, Stage::Recovered, Isolation::Open));
+    s.run(14 * 60);
+    assert_eq!(s.needs("db"), None);
+    s.run(2 * 60);
+    let open = (Stage::Recovered, Isolation::Open);
+    assert_eq!((s.needs("db"), s.stage("db"), s.isolation("db")), (Some("GateUnknown"), open.0, open.1));
+    s.says("db", Phase::Continuous, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.needs("db"), s.condition("db", HEALTHY).0.as_str()), (None, "True"), "it clears by itself");
 }
 
 /// I1 half-way: whatever is under way goes no further, and goes on when the dependency is back.

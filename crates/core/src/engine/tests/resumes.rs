@@ -188,7 +188,7 @@ fn a_look_that_was_refused_is_tried_again_then_and_not_before() {
     let refused = |again_at: Timestamp| {
         about_to_open(|of| {
             let (reason, message) = (Reason::Refused, "may not list".to_owned());
-            (of.resumes, of.refused) = (None, Some(Refusal { reason, message, again_at }));
+            (of.resumes, of.refused) = (None, Some(Refusal { reason, message, again_at, since: None }));
         })
     };
     let now = Timestamp::from_second(600).unwrap();
@@ -208,7 +208,8 @@ fn suspended_cron_job_holds_no_dependents() {
     s.run(600);
     let (reason, message) = (Reason::Refused, "cannot list cronjobs".to_owned());
     let seen = s.seen("db");
-    (seen.resumes, seen.refused) = (None, Some(Refusal { reason, message, again_at: Timestamp::MAX }));
+    (seen.resumes, seen.refused) =
+        (None, Some(Refusal { reason, message, again_at: Timestamp::MAX, since: None }));
     s.run(10);
     assert_eq!((s.stage("db"), looked(&s, "db")), (Stage::Recovered, 1), "refused since");
     assert_eq!(s.world.status.blocked_by, []);

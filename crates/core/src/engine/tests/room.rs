@@ -169,7 +169,7 @@ fn denied_clean_room_change_is_retried_at_its_retry_time() {
             let (reason, message) = (Reason::Refused, "may not".to_owned());
             let id = s.id("web");
             s.world.plan.services[id].allow_egress.clear();
-            s.seen("web").refused = Some(Refusal { reason, message, again_at });
+            s.seen("web").refused = Some(Refusal { reason, message, again_at, since: None });
         });
         assert_eq!(matches!(effect, Some(Effect::Follow { .. })), asks, "{wait} s before: {effect:?}");
     }

@@ -32,8 +32,8 @@ pub(super) fn plan(services: &str) -> Plan {
 pub(super) fn plan_with(top: &str, services: &str) -> Plan {
     let yaml = format!(
         "serviceAccountName: recovery\n{top}\ndefaults:\n  gates:\n    beforeRestore: [{{name: images, imageDigests: \
-         {{approvedFrom: {{configMap: {{name: images}}}}}}}}]\n    beforeRelease: [{{name: up, workloads: \
-         {{}}}}]\nservices:\n{services}"
+         {{approvedFrom: {{configMap: {{name: images}}}}}}}}]\n    beforeRelease: [{{name: up, \
+         workloads: {{}}, startupGrace: 0s}}]\nservices:\n{services}"
     );
     let spec: RecoveryPlanSpec = serde_yaml::from_str(&yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
     Plan::compile("recovery", "p", "uid-1", &spec)
@@ -64,8 +64,14 @@ impl Story {
                 says.borrow().get(&key).copied().unwrap_or(Verdict::Pass)
             }),
             latency: Box::new(|takes, _| latency(takes)),
-            step: Box::new(move |id, _, _| {
-                ends.borrow().get(&of[id]).cloned().unwrap_or(StepProgress::Succeeded)
+            step: Box::new(move |id, _, now| {
+                match ends.borrow().get(&of[id]).cloned().unwrap_or(StepProgress::Succeeded) {
+                    StepProgress::Retry { message, at, since, denied } => {
+                        let again = now.checked_add(SignedDuration::from_secs(20)).unwrap();
+                        StepProgress::Retry { message, at: at.max(again), since, denied }
+                    }
+                    outcome => outcome,
+                }
             }),
         };
         let world = World::new(plan, script, Limits { looks: 20_000 }, Timestamp::UNIX_EPOCH);
@@ -136,6 +142,11 @@ impl Story {
     /// Why a person is needed for a service, if one is.
     pub(super) fn needs(&self, service: &str) -> Option<&str> {
         self.status(service).decision.as_ref().map(|d| d.reason.as_str())
+    }
+
+    /// What a person is told.
+    pub(super) fn question(&self, service: &str) -> String {
+        self.condition(service, "NeedsDecision").2
     }
 
     /// `reason: name` of all that blocks a service.

@@ -256,6 +256,7 @@ fn denied_effect_waits_for_its_retry_time_and_says_why() {
         reason: Reason::RecoverNotGranted,
         message: "recovery may not recover quarantine db".to_owned(),
         again_at: Timestamp::from_second(at).unwrap(),
+        since: None,
     };
     let waits = one(|of| of.refused = Some(refusal(1_001)));
     assert_eq!(waits.effect, None);
@@ -291,7 +292,7 @@ fn a_look_that_was_refused_ends_with_a_wake_up() {
     let mut refused = seen.clone();
     let again_at = seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
     for of in refused.services.iter_mut() {
-        of.refused = Some(Refusal { reason: Reason::Conflict, message: "x".into(), again_at });
+        of.refused = Some(Refusal { reason: Reason::Conflict, message: "x".into(), again_at, since: None });
     }
     assert!(decide(&s.world.plan, &seen).services.iter().all(|of| of.effect.is_some()));
     let decided = decide(&s.world.plan, &refused);

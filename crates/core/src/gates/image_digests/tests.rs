@@ -29,6 +29,8 @@ fn question(phase: Phase) -> Question {
         phase,
         spec: GateSpec::default(),
         seals: Default::default(),
+        started: Vec::new(),
+        accepted_rollouts: Vec::new(),
     }
 }
 
@@ -92,7 +94,7 @@ fn every_kind_of_workload_is_looked_at_in_every_phase() {
             "template": template(image)}});
         let cron = json!({"metadata": meta("it"), "spec": {"schedule": "0 0 * * *",
             "jobTemplate": {"spec": {"template": template(image)}}}});
-        let pod = json!({"metadata": meta("it"), "spec": template(image)["spec"], "status": {"phase": "Succeeded"}});
+        let pod = json!({"metadata": meta("it"), "spec": template(image)["spec"], "status": {"phase": "Running", "containerStatuses": [status("app", &good())]}});
         vec![
             ("Deployment", Inventory { deployments: vec![parsed(spec.clone())], ..Default::default() }),
             ("StatefulSet", Inventory { stateful_sets: vec![parsed(spec.clone())], ..Default::default() }),
@@ -273,7 +275,8 @@ fn history_is_not_judged_but_a_forged_owner_hides_nothing() {
             Inventory { jobs: vec![parsed(owned(job(false), "CronJob", "nightly"))], ..base() },
             Verdict::Fail,
         ),
-        ("ended Job of nobody", Inventory { jobs: vec![parsed(job(true))], ..base() }, Verdict::Fail),
+        ("ended Job of nobody", Inventory { jobs: vec![parsed(job(true))], ..base() }, Verdict::Pass),
+        ("unended Job of nobody", Inventory { jobs: vec![parsed(job(false))], ..base() }, Verdict::Fail),
         ("ended Pod", Inventory { pods: vec![parsed(ended_pod)], ..base() }, Verdict::Pass),
         (
             "Pod of nobody seen",

@@ -62,7 +62,7 @@ fn deployments() {
     let progressing = |status: &str, reason: &str| json!([{"type": "Progressing", "status": status, "reason": reason, "message": "too slow"}]);
     check(
         &good,
-        deployment,
+        |object| deployment(object, false),
         vec![
             (json!({}), Progress::Current),
             (json!({"status": {"conditions": null}}), Progress::Current),
@@ -266,7 +266,8 @@ fn implausible_replica_counts_get_a_verdict() {
             .unwrap()
     };
     let template = json!({});
-    let looked = deployment(&object(json!({"replicas": i32::MIN, "selector": {}, "template": template})));
+    let looked =
+        deployment(&object(json!({"replicas": i32::MIN, "selector": {}, "template": template})), false);
     assert_eq!(looked.progress, moving("2147483647 old replicas still run"));
     let partition = json!({"rollingUpdate": {"partition": i32::MIN}});
     let set = json!({"replicas": 2, "serviceName": "db", "selector": {}, "template": template, "updateStrategy": partition});

@@ -7,4 +7,5 @@ pub mod network;
 pub mod pod_security;
 pub mod pods;
 pub mod quota;
+pub mod rollouts;
 pub mod workloads;

@@ -6,13 +6,15 @@ use std::fmt;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
+use super::{pods, rollouts};
+use crate::api::quarantine::Contents;
+use crate::api::{RECORDED_ANNOTATION, ROLLOUT_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
 
 /// Node label that no node has. A DaemonSet that selects it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";
@@ -68,6 +70,8 @@ pub struct Workload {
     pub shape: Shape,
     /// Whether it is a StatefulSet that deletes the volume claims of pods that are scaled down.
     pub drops_claims: bool,
+    /// Why its serving revision cannot be restored, if it cannot.
+    pub rollout: Option<String>,
 }
 
 impl fmt::Display for Workload {
@@ -103,6 +107,12 @@ pub fn recorded_nodes(meta: &ObjectMeta, seal: &str) -> Option<BTreeMap<String, 
     serde_json::from_str(record(meta, seal)?).ok()
 }
 
+/// Returns why the revision that served when this seal stopped the workload cannot be restored, if that was recorded.
+#[must_use]
+pub fn recorded_rollout<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
+    recorded(meta, seal, ROLLOUT_ANNOTATION)
+}
+
 /// Returns whether the workload was suspended when this seal stopped it. `None`: no record of this seal, or a malformed one.
 #[must_use]
 pub fn recorded_suspend(meta: &ObjectMeta, seal: &str) -> Option<bool> {
@@ -135,8 +145,12 @@ impl Workload {
         if !recorded {
             annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(self.was()));
             annotations.insert(SEAL_ANNOTATION.to_owned(), json!(seal));
-            if self.meta.annotations.as_ref().is_some_and(|a| a.contains_key(WHEN_SCALED_ANNOTATION)) {
+            let has = |key: &str| self.meta.annotations.as_ref().is_some_and(|a| a.contains_key(key));
+            if has(WHEN_SCALED_ANNOTATION) {
                 annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
+            }
+            if self.rollout.is_some() || has(ROLLOUT_ANNOTATION) {
+                annotations.insert(ROLLOUT_ANNOTATION.to_owned(), json!(self.rollout));
             }
         }
         if self.drops_claims {
@@ -186,7 +200,7 @@ impl Workload {
     /// already, or is a Job or CronJob, which stay suspended.
     ///
     /// # Errors
-    /// No number is given, and this seal recorded none, or zero.
+    /// No number is given, and this seal recorded none.
     pub fn start(&self, seal: Option<&str>, replicas: Option<i32>) -> Result<Option<Value>, NotRecorded> {
         let not_recorded = |why| NotRecorded { workload: self.to_string(), why };
         match &self.shape {
@@ -199,7 +213,6 @@ impl Workload {
                                 "no number of replicas was recorded when it was stopped",
                             ));
                         }
-                        Some(0) => return Err(not_recorded("it was at zero replicas when it was stopped")),
                         Some(number) => number,
                     },
                 };
@@ -279,10 +292,16 @@ impl From<Lists> for Inventory {
         let (rollouts, alone): (Vec<_>, Vec<_>) =
             replicasets.into_iter().partition(|set| is_rollout(set, &owners));
         let (jobs, ended): (Vec<_>, Vec<_>) = jobs.into_iter().partition(has_not_ended);
+        let deployments: Vec<Workload> = deployments
+            .into_iter()
+            .map(|object| {
+                let rollout = rollouts::of_deployment(&object, &rollouts);
+                Workload { rollout, ..Workload::from(object) }
+            })
+            .collect();
         let rollouts: Vec<Workload> = rollouts.into_iter().map(Workload::from).collect();
         let workloads: Vec<Workload> = deployments
             .into_iter()
-            .map(Workload::from)
             .chain(statefulsets.into_iter().map(Workload::from))
             .chain(alone.into_iter().map(Workload::from))
             .chain(controllers.into_iter().map(Workload::from))
@@ -297,6 +316,23 @@ impl From<Lists> for Inventory {
 }
 
 impl Inventory {
+    /// Returns what the namespace contains. CronJobs and Jobs do not count: they come and go by themselves.
+    #[must_use]
+    pub fn contents(&self, pods: &[Pod]) -> Contents {
+        let runs = |workload: &&Workload| !matches!(workload.kind, Kind::CronJob | Kind::Job);
+        let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        Contents {
+            workloads: count(self.workloads.iter().filter(runs).count()),
+            unmanaged_pods: count(pods.iter().filter(|pod| self.is_lost(pod)).count()),
+        }
+    }
+
+    /// Returns whether nothing brings a live pod back once it is deleted.
+    #[must_use]
+    pub fn is_lost(&self, pod: &Pod) -> bool {
+        pods::is_live(pod) && !pods::is_static(pod) && pods::is_unmanaged(pod, &self.uids)
+    }
+
     /// Returns the merge patches that stop everything that is not stopped and recorded under this seal.
     #[must_use]
     pub fn stops(&self, seal: &str) -> Vec<(&Workload, Value)> {
@@ -333,7 +369,7 @@ pub fn has_not_ended(job: &Job) -> bool {
 
 // The API server defaults `replicas` to 1.
 fn replicas(kind: Kind, meta: ObjectMeta, replicas: Option<i32>) -> Workload {
-    Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)), drops_claims: false }
+    Workload { kind, meta, shape: Shape::Replicas(replicas.unwrap_or(1)), drops_claims: false, rollout: None }
 }
 
 impl From<Deployment> for Workload {
@@ -346,8 +382,9 @@ impl From<StatefulSet> for Workload {
     fn from(object: StatefulSet) -> Self {
         let policy = object.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
         let drops_claims = policy.is_some_and(|p| p.when_scaled.as_deref() == Some("Delete"));
+        let rollout = rollouts::of_stateful_set(&object);
         let plain = replicas(Kind::StatefulSet, object.metadata, object.spec.and_then(|s| s.replicas));
-        Self { drops_claims, ..plain }
+        Self { drops_claims, rollout, ..plain }
     }
 }
 
@@ -367,7 +404,13 @@ impl From<DaemonSet> for Workload {
     fn from(object: DaemonSet) -> Self {
         let nodes =
             object.spec.and_then(|s| s.template.spec).and_then(|s| s.node_selector).unwrap_or_default();
-        Self { kind: Kind::DaemonSet, meta: object.metadata, shape: Shape::Nodes(nodes), drops_claims: false }
+        Self {
+            kind: Kind::DaemonSet,
+            meta: object.metadata,
+            shape: Shape::Nodes(nodes),
+            drops_claims: false,
+            rollout: None,
+        }
     }
 }
 
@@ -379,6 +422,7 @@ impl From<CronJob> for Workload {
             meta: object.metadata,
             shape: Shape::Suspend(suspended),
             drops_claims: false,
+            rollout: None,
         }
     }
 }
@@ -386,7 +430,13 @@ impl From<CronJob> for Workload {
 impl From<Job> for Workload {
     fn from(object: Job) -> Self {
         let suspended = object.spec.and_then(|s| s.suspend).unwrap_or(false);
-        Self { kind: Kind::Job, meta: object.metadata, shape: Shape::Suspend(suspended), drops_claims: false }
+        Self {
+            kind: Kind::Job,
+            meta: object.metadata,
+            shape: Shape::Suspend(suspended),
+            drops_claims: false,
+            rollout: None,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ fn workload(kind: Kind, shape: Shape, record: Option<(&str, &str)>) -> Workload 
         annotations,
         ..ObjectMeta::default()
     };
-    Workload { kind, meta, shape, drops_claims: false }
+    Workload { kind, meta, shape, drops_claims: false, rollout: None }
 }
 
 /// What the API server makes of a merge patch, for the few fields at stake.
@@ -130,9 +130,7 @@ fn unrecorded_replicas_are_not_guessed() {
         let meta = workload(Kind::CronJob, Shape::Suspend(true), Some((was, "seal"))).meta;
         assert_eq!((recorded_suspend(&meta, "seal"), recorded_suspend(&meta, "another")), (expected, None));
     }
-    for record in
-        [None, Some(("3", "other")), Some(("0", "seal")), Some(("-1", "seal")), Some(("many", "seal"))]
-    {
+    for record in [None, Some(("3", "other")), Some(("-1", "seal")), Some(("many", "seal"))] {
         let stopped = workload(Kind::Deployment, Shape::Replicas(0), record);
         let error = stopped.start(Some("seal"), None).unwrap_err().to_string();
         assert!(error.starts_with("Deployment library/web: "), "{error}");
@@ -140,6 +138,9 @@ fn unrecorded_replicas_are_not_guessed() {
     }
     let stopped = workload(Kind::Deployment, Shape::Replicas(0), Some(("3", "seal")));
     assert!(stopped.start(None, None).is_err(), "no seal known");
+    let idle = workload(Kind::Deployment, Shape::Replicas(0), Some(("0", "seal")));
+    assert_eq!(idle.start(Some("seal"), None).unwrap(), None, "what was at zero stays at zero");
+    assert_eq!(idle.start(Some("seal"), Some(2)).unwrap().unwrap()["spec"]["replicas"], 2);
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {

@@ -48,7 +48,7 @@ impl Edit {
                 let again_at =
                     now.checked_add(SignedDuration::from_secs(i64::from(self.number % 2))).unwrap();
                 let message = format!("refusal {}", self.number);
-                of.refused = Some(Refusal { reason: Reason::ApiServer, message, again_at });
+                of.refused = Some(Refusal { reason: Reason::ApiServer, message, again_at, since: None });
             }
             6 => of.refused = None,
             7 => {

@@ -97,7 +97,7 @@ impl Judge<'_> {
             Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
             // What comes in anew stands by what is written, when it takes place.
             Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
-            Effect::Accept { .. } | Effect::LookAtHostAccess { .. } => return,
+            Effect::Accept { .. } | Effect::Inspect { .. } => return,
         };
         for dependency in needs(&self.case.spec, id) {
             self.carries(id, dependency);
@@ -149,7 +149,7 @@ impl Judge<'_> {
             }
             Effect::Resume { .. } => self.carries(id, id),
             Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
-            Effect::Accept { .. } | Effect::LookAtHostAccess { .. } => {}
+            Effect::Accept { .. } | Effect::Inspect { .. } => {}
         }
     }
 

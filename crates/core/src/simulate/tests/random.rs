@@ -137,7 +137,12 @@ impl Case {
                 *times += 1;
                 let again = at.checked_add(SignedDuration::from_secs(3)).unwrap();
                 match (self.flaky.get(id), *times) {
-                    (Some(true), 1) => StepProgress::Retry { message: "not yet".to_owned(), at: again },
+                    (Some(true), 1) => StepProgress::Retry {
+                        message: "not yet".to_owned(),
+                        at: again,
+                        since: at,
+                        denied: false,
+                    },
                     (Some(true), 2) | (Some(false), 1) => StepProgress::Running("at it".to_owned()),
                     _ => StepProgress::Succeeded,
                 }

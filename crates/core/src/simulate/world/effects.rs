@@ -39,7 +39,7 @@ impl World<'_> {
             | Effect::Ask { .. }
             | Effect::Follow { .. }
             | Effect::Accept { .. }
-            | Effect::LookAtHostAccess { .. }
+            | Effect::Inspect { .. }
             | Effect::LookAtSuspended { .. }
             | Effect::Resume { .. } => {
                 self.schedule(Takes::Write, id, Pending::Apply { id, effect });
@@ -79,8 +79,8 @@ impl World<'_> {
                 }
             }
             // What asks for more than a pod should is for a real cluster to find.
-            Effect::LookAtHostAccess { .. } => {
-                of.host_access.get_or_insert_default();
+            Effect::Inspect { .. } => {
+                of.inspection.get_or_insert_default();
             }
             Effect::Quarantine { namespaces } => {
                 self.writes[id] += 1;
@@ -193,7 +193,9 @@ impl World<'_> {
 
     fn refuse(&mut self, id: ServiceId, (reason, message): (Reason, String)) {
         let again_at = after(self.seen.now, REFUSED_FOR);
-        let refusal = Refusal { reason, message, again_at };
+        let since =
+            self.seen.services[id].refused.as_ref().and_then(|before| before.since).unwrap_or(self.seen.now);
+        let refusal = Refusal { reason, message, again_at, since: Some(since) };
         self.note(id, || Event::Refused(refusal.clone()));
         let of = &mut self.seen.services[id];
         of.busy = false;
