@@ -93,16 +93,21 @@ impl Bench {
 
     /// As `new`, with a mistake among the manifests, or more of them.
     pub async fn with(case: &'static str, services: &[&str], spoil: impl FnOnce(&mut Vec<Value>)) -> Bench {
-        let cluster = cluster().await;
         let bench = Self::open(case, services, spoil).await;
+        bench.isolate(services).await;
+        bench
+    }
+
+    /// Isolates services, and waits until they are.
+    pub async fn isolate(&self, services: &[&str]) {
+        let cluster = cluster().await;
         let responder = cluster.client(Identity::Responder).await.unwrap();
-        let namespaces: Vec<String> = services.iter().map(|s| bench.namespace(s)).collect();
+        let namespaces: Vec<String> = services.iter().map(|s| self.namespace(s)).collect();
         let quarantines: Vec<Value> = namespaces.iter().map(|namespace| quarantine(namespace)).collect();
         rehearsal::apply(&responder, "on-call", &quarantines).await.unwrap();
         for namespace in &namespaces {
             three_boroughs::isolated(cluster, namespace).await.unwrap();
         }
-        bench
     }
 
     pub fn namespace(&self, service: &str) -> String {

@@ -131,6 +131,6 @@ async fn job_that_its_account_may_not_create_names_the_right() {
     let plan = plan(&bench, &json!([{"name": "load", "job": {"spec": spec("")}}]));
     bench.apply(&plan).await;
     let words = ["create Job stepdenied-db/step-load-1-", "stepdenied:recovery", "cannot create resource"];
-    bench.says("plan", "db", "StepFailed", &words).await;
+    bench.says("plan", "db", "StepDenied", &words).await;
     assert_eq!(jobs(&bench).await, Vec::<String>::new());
 }

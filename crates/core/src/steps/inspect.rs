@@ -1,6 +1,6 @@
 //! Inspects a service's workloads before any of them starts: the host access that they need, and how they come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{Resource, ResourceExt};
@@ -9,6 +9,7 @@ use super::scale::selects;
 use crate::api::service_recovery::ResumeKind;
 use crate::engine::{Inspection, Rollout};
 use crate::isolation::Seal;
+use crate::isolation::controls::rollouts::{is_mended_deployment, is_mended_stateful_set};
 use crate::isolation::controls::workloads::{
     Inventory, Kind, Lists, Workload, recorded_nodes, recorded_replicas, recorded_rollout,
 };
@@ -20,23 +21,34 @@ use crate::plan::Service;
 pub fn inspect(service: &Service, seal: Option<&Seal>, lists: Lists) -> Inspection {
     let mut found = Inspection { host_access: host_access(service, &lists), ..Inspection::default() };
     let seal = seal.map_or("", |seal| seal.uid.as_str());
+    let mended = mended(&lists, seal);
     for workload in Inventory::from(lists).workloads {
         let meta = &workload.meta;
         if service.scaling_steps().any(|step| selects(&step.match_labels, meta)) {
-            let message = if workload.is_stopped() {
-                recorded_rollout(meta, seal)
-            } else {
-                workload.rollout.as_deref()
+            let rollout = match workload.is_stopped() {
+                true => recorded_rollout(meta, seal).filter(|_| !mended.contains(&meta.uid)),
+                false => workload.rollout.clone(),
             };
             found.rollouts.extend(
-                message
-                    .map(|message| Rollout { workload: workload.to_string(), message: message.to_owned() }),
+                rollout.map(|rollout| Rollout { workload: workload.to_string(), message: rollout.message }),
             );
         } else if let Some(was) = ran(&workload, seal) {
             found.not_started.push(format!("{workload} is not started: no step selects it; {was}"));
         }
     }
     found
+}
+
+/// Returns the UIDs of workloads that specify the revision that served by now.
+fn mended(lists: &Lists, seal: &str) -> BTreeSet<Option<String>> {
+    let deployments = lists.deployments.iter().filter(|object| {
+        recorded_rollout(&object.metadata, seal)
+            .is_some_and(|record| is_mended_deployment(object, &lists.replicasets, &record))
+    });
+    let sets = lists.statefulsets.iter().filter(|object| {
+        recorded_rollout(&object.metadata, seal).is_some_and(|record| is_mended_stateful_set(object, &record))
+    });
+    deployments.map(|of| of.metadata.uid.clone()).chain(sets.map(|of| of.metadata.uid.clone())).collect()
 }
 
 /// Returns how a workload ran before it was stopped. `None`: it did not run, or runs by itself.
@@ -115,7 +127,8 @@ mod tests {
         let deployment = |name: &str, was: &str, rollout: Option<&str>| {
             let mut annotations = json!({SEAL_ANNOTATION: "seal", RECORDED_ANNOTATION: was});
             if let Some(rollout) = rollout {
-                annotations[ROLLOUT_ANNOTATION] = json!(rollout);
+                annotations[ROLLOUT_ANNOTATION] =
+                    json!(json!({"serving": ["api-1"], "message": rollout}).to_string());
             }
             serde_json::from_value(json!({
                 "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}, "annotations": annotations},

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 
 use crate::api::conditions::shorten;
 
@@ -16,34 +17,66 @@ const HASH: &str = "pod-template-hash";
 /// Maximum length of an explanation, in characters.
 const LIMIT: usize = 400;
 
-/// Returns why the serving revision of a Deployment cannot be restored. `None`: it can, or nothing serves. `sets`: all ReplicaSets of
-/// Deployments.
+/// A rollout that was not complete when its workload was stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRecord {
+    /// Names of the revisions that served: ReplicaSets, or ControllerRevisions.
+    pub serving: Vec<String>,
+    /// The revisions that served, and the one that Kubernetes starts.
+    pub message: String,
+}
+
+/// Returns the rollout of a Deployment whose serving revision cannot be restored. `None`: it can, or nothing serves. `sets`: all
+/// ReplicaSets of Deployments.
 #[must_use]
-pub fn of_deployment(object: &Deployment, sets: &[ReplicaSet]) -> Option<String> {
+pub fn of_deployment(object: &Deployment, sets: &[ReplicaSet]) -> Option<RolloutRecord> {
     let uid = object.uid()?;
-    let own: Vec<&ReplicaSet> = sets
-        .iter()
-        .filter(|set| set.owner_references().iter().any(|of| of.controller == Some(true) && of.uid == uid))
-        .collect();
-    let serving: Vec<&ReplicaSet> = own
-        .iter()
-        .copied()
-        .filter(|set| set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1) > 0)
-        .collect();
-    let specified = object.spec.as_ref().map(|spec| content(&spec.template));
-    let is_latest = |set: &ReplicaSet| {
-        set.spec.as_ref().and_then(|spec| spec.template.as_ref()).map(content) == specified
+    let is_own = |set: &&ReplicaSet| {
+        set.owner_references().iter().any(|of| of.controller == Some(true) && of.uid == uid)
     };
-    if serving.iter().all(|set| is_latest(set)) {
+    let own: Vec<&ReplicaSet> = sets.iter().filter(is_own).collect();
+    let ready = |set: &&&ReplicaSet| set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) > 0;
+    let specified = |set: &&&ReplicaSet| set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1) > 0;
+    let mut serving: Vec<&ReplicaSet> = own.iter().filter(ready).copied().collect();
+    if serving.is_empty() {
+        serving = own.iter().filter(specified).copied().collect();
+    }
+    if serving.iter().all(|set| is_specified(object, set)) {
         return None;
     }
-    let mut names: Vec<String> = serving.iter().map(|set| revision(set)).collect();
-    names.sort();
-    let latest = own.iter().find(|set| is_latest(set));
+    serving.sort_by_key(|set| set.name_any());
+    let names: Vec<String> = serving.iter().map(|set| revision(set)).collect();
+    let latest = own.iter().find(|set| is_specified(object, set));
     let latest = latest.map_or_else(|| "a template that has no revision yet".to_owned(), |set| revision(set));
     let paused = object.spec.as_ref().is_some_and(|spec| spec.paused == Some(true));
     let how = if paused { "its rollout is paused" } else { "its rollout is not complete" };
-    Some(shorten(&format!("{how}: {} served, and {latest} is specified", names.join(" and ")), LIMIT))
+    Some(RolloutRecord {
+        serving: serving.iter().map(|set| set.name_any()).collect(),
+        message: shorten(&format!("{how}: {} served, and {latest} is specified", names.join(" and ")), LIMIT),
+    })
+}
+
+/// Returns whether a Deployment specifies the revision of one of its ReplicaSets.
+fn is_specified(object: &Deployment, set: &ReplicaSet) -> bool {
+    let own = set.spec.as_ref().and_then(|spec| spec.template.as_ref()).map(content);
+    own == object.spec.as_ref().map(|spec| content(&spec.template))
+}
+
+/// Returns whether a Deployment specifies the one revision that served by now.
+#[must_use]
+pub fn is_mended_deployment(object: &Deployment, sets: &[ReplicaSet], record: &RolloutRecord) -> bool {
+    let [serving] = &record.serving[..] else { return false };
+    sets.iter().any(|set| set.metadata.name.as_ref() == Some(serving) && is_specified(object, set))
+}
+
+/// Returns whether a StatefulSet specifies the one revision that served by now.
+#[must_use]
+pub fn is_mended_stateful_set(object: &StatefulSet, record: &RolloutRecord) -> bool {
+    let [serving] = &record.serving[..] else { return false };
+    object.status.as_ref().is_some_and(|status| {
+        status.observed_generation == object.metadata.generation
+            && status.update_revision.as_ref() == Some(serving)
+    })
 }
 
 /// Content of a template, without the label that the Deployment controller adds to that of a ReplicaSet.
@@ -63,9 +96,9 @@ fn revision(set: &ReplicaSet) -> String {
     format!("ReplicaSet {}{number}", set.name_any())
 }
 
-/// Returns why the serving revision of a StatefulSet cannot be restored. `None`: it can, or nothing serves.
+/// Returns the rollout of a StatefulSet whose serving revision cannot be restored. `None`: it can, or nothing serves.
 #[must_use]
-pub fn of_stateful_set(object: &StatefulSet) -> Option<String> {
+pub fn of_stateful_set(object: &StatefulSet) -> Option<RolloutRecord> {
     let status = object.status.as_ref()?;
     let (current, update) = (status.current_revision.as_ref()?, status.update_revision.as_ref()?);
     let updated = status.updated_replicas.unwrap_or(0);
@@ -80,10 +113,10 @@ pub fn of_stateful_set(object: &StatefulSet) -> Option<String> {
         _ => "its rollout is not complete".to_owned(),
     };
     let old = status.replicas - updated;
-    Some(format!(
-        "{how}: {old} of {} pods ran revision {current}, and {update} is specified",
-        status.replicas
-    ))
+    let message =
+        format!("{how}: {old} of {} pods ran revision {current}, and {update} is specified", status.replicas);
+    let serving = if updated > 0 { vec![current.clone(), update.clone()] } else { vec![current.clone()] };
+    Some(RolloutRecord { serving, message })
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ fn set(hash: &str, image: &str, revision: &str, replicas: i32) -> ReplicaSet {
     parsed(json!({
         "metadata": {"name": format!("api-{hash}"), "annotations": {REVISION: revision}, "ownerReferences": [owner]},
         "spec": {"replicas": replicas, "selector": {}, "template": template(image, Some(hash))},
+        "status": {"replicas": replicas, "readyReplicas": replicas},
     }))
 }
 
@@ -47,9 +48,20 @@ fn deployment_names_the_revision_that_served_and_the_one_that_starts() {
         (vec![set("1", "a", "1", 0)], "b", true, None),
         (vec![], "a", false, None),
     ] {
-        let got = of_deployment(&deployment(specified, is_paused), &sets);
+        let got = of_deployment(&deployment(specified, is_paused), &sets).map(|record| record.message);
         assert_eq!(got.as_deref(), wanted, "{sets:?}");
     }
+    // What is not ready does not serve.
+    let mut unready = set("2", "b", "2", 1);
+    unready.status.as_mut().unwrap().ready_replicas = None;
+    let sets = [set("1", "a", "1", 2), unready];
+    let record = of_deployment(&deployment("b", false), &sets).unwrap();
+    assert_eq!((record.serving.clone(), record.message.as_str()), (vec!["api-1".to_owned()], stuck));
+    assert!(!is_mended_deployment(&deployment("b", false), &sets, &record));
+    assert!(
+        is_mended_deployment(&deployment("a", false), &sets, &record),
+        "the revision that served is specified"
+    );
     let mut others = set("1", "a", "1", 2);
     others.metadata.owner_references.as_mut().unwrap()[0].uid = "another".into();
     assert_eq!(of_deployment(&deployment("b", false), &[others]), None, "it belongs to another Deployment");
@@ -96,7 +108,7 @@ fn stateful_set_names_how_many_pods_ran_another_revision() {
             Some("its rollout is not complete: 1 of 3 pods ran revision db-1, and db-2 is specified"),
         ),
     ] {
-        let got = of(strategy.clone(), current, replicas, updated);
+        let got = of(strategy.clone(), current, replicas, updated).map(|record| record.message);
         assert_eq!(got.as_deref(), wanted, "{strategy} {current} {replicas} {updated}");
     }
 }

@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
+use super::rollouts::RolloutRecord;
 use super::{pods, rollouts};
 use crate::api::quarantine::Contents;
 use crate::api::{RECORDED_ANNOTATION, ROLLOUT_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
@@ -70,8 +71,8 @@ pub struct Workload {
     pub shape: Shape,
     /// Whether it is a StatefulSet that deletes the volume claims of pods that are scaled down.
     pub drops_claims: bool,
-    /// Why its serving revision cannot be restored, if it cannot.
-    pub rollout: Option<String>,
+    /// Its rollout, if the serving revision cannot be restored.
+    pub rollout: Option<RolloutRecord>,
 }
 
 impl fmt::Display for Workload {
@@ -107,10 +108,16 @@ pub fn recorded_nodes(meta: &ObjectMeta, seal: &str) -> Option<BTreeMap<String, 
     serde_json::from_str(record(meta, seal)?).ok()
 }
 
-/// Returns why the revision that served when this seal stopped the workload cannot be restored, if that was recorded.
+/// Returns the rollout that was not complete when this seal stopped the workload.
 #[must_use]
-pub fn recorded_rollout<'a>(meta: &'a ObjectMeta, seal: &str) -> Option<&'a str> {
-    recorded(meta, seal, ROLLOUT_ANNOTATION)
+pub fn recorded_rollout(meta: &ObjectMeta, seal: &str) -> Option<RolloutRecord> {
+    let text = recorded(meta, seal, ROLLOUT_ANNOTATION)?;
+    // One that is malformed names no revision, so that nothing mends it.
+    let malformed = |_| RolloutRecord {
+        serving: Vec::new(),
+        message: "the record of its rollout is malformed".to_owned(),
+    };
+    Some(serde_json::from_str(text).unwrap_or_else(malformed))
 }
 
 /// Returns whether the workload was suspended when this seal stopped it. `None`: no record of this seal, or a malformed one.
@@ -150,7 +157,8 @@ impl Workload {
                 annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
             }
             if self.rollout.is_some() || has(ROLLOUT_ANNOTATION) {
-                annotations.insert(ROLLOUT_ANNOTATION.to_owned(), json!(self.rollout));
+                let record = self.rollout.as_ref().map(|rollout| json!(rollout).to_string());
+                annotations.insert(ROLLOUT_ANNOTATION.to_owned(), json!(record));
             }
         }
         if self.drops_claims {

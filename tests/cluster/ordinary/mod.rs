@@ -1,0 +1,7 @@
+//! Ordinary estates come back as they were, or the status says why not.
+
+mod estate;
+mod nothing_to_start;
+mod records;
+mod rollouts;
+mod stuck;
