@@ -77,6 +77,8 @@ pub fn deployment(object: &Deployment, accepts_old: bool) -> WorkloadStatus {
     } else if status.replicas.unwrap_or(0) > updated {
         let old = status.replicas.unwrap_or(0).saturating_sub(updated);
         Progress::Moving(format!("{old} old replicas still run"))
+    } else if let Some(surplus) = surplus(specified, status.replicas.unwrap_or(0)) {
+        surplus
     } else {
         let available = condition("Available").filter(|condition| condition.status == "False");
         match (lacking(specified, ready, status.available_replicas.unwrap_or(0), rolled_out, why), available)
@@ -109,6 +111,8 @@ pub fn stateful_set(object: &StatefulSet) -> WorkloadStatus {
         Progress::Moving(format!("{} of {specified} created, {ready} ready", status.replicas))
     } else if status.update_revision != status.current_revision && updated < to_update {
         Progress::Moving(format!("{updated} of {to_update} updated, {ready} ready"))
+    } else if let Some(surplus) = surplus(specified, status.replicas) {
+        surplus
     } else {
         lacking(specified, ready, status.available_replicas.unwrap_or(0), true, None)
     };
@@ -148,11 +152,11 @@ pub fn replica_set(object: &ReplicaSet) -> WorkloadStatus {
         .iter()
         .flatten()
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
-        .and_then(|condition| condition.message.as_deref());
+        .map(|condition| condition.message.as_deref().unwrap_or("ReplicaFailure"));
     replicas(
         unsettled(&object.metadata, status.observed_generation),
         specified,
-        status.replicas,
+        (status.replicas, status.fully_labeled_replicas.unwrap_or(0)),
         status.ready_replicas,
         status.available_replicas,
         why,
@@ -168,22 +172,22 @@ pub fn replication_controller(object: &ReplicationController) -> WorkloadStatus 
         .iter()
         .flatten()
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
-        .and_then(|condition| condition.message.as_deref());
+        .map(|condition| condition.message.as_deref().unwrap_or("ReplicaFailure"));
     replicas(
         unsettled(&object.metadata, status.observed_generation),
         specified,
-        status.replicas,
+        (status.replicas, status.fully_labeled_replicas.unwrap_or(0)),
         status.ready_replicas,
         status.available_replicas,
         why,
     )
 }
 
-/// Returns the status of a kind that only counts replicas.
+/// Returns the status of a kind that only counts replicas: those that exist, and those of them with all labels of the template.
 fn replicas(
     unsettled: Option<Progress>,
     specified: i32,
-    created: i32,
+    (created, labelled): (i32, i32),
     ready: Option<i32>,
     available: Option<i32>,
     why: Option<&str>,
@@ -192,8 +196,12 @@ fn replicas(
     let progress = unsettled.unwrap_or_else(|| {
         if created < specified {
             Progress::Moving(because(format!("{created} of {specified} created, {ready} ready"), why))
-        } else if why.is_some() {
-            Progress::Moving(because(format!("{ready} of {specified} ready"), why))
+        } else if labelled < specified {
+            Progress::Moving(format!("{labelled} of {specified} have the labels of the template"))
+        } else if let Some(why) = why {
+            Progress::Moving(format!("{ready} of {specified} ready: {why}"))
+        } else if let Some(surplus) = surplus(specified, created) {
+            surplus
         } else {
             lacking(specified, ready, available.unwrap_or(0), true, why)
         }
@@ -264,6 +272,12 @@ pub fn pod(object: &Pod) -> WorkloadStatus {
 fn crashes(container: &ContainerStatus) -> bool {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+}
+
+/// Returns `Moving` while more replicas exist than are specified.
+fn surplus(specified: i32, created: i32) -> Option<Progress> {
+    let surplus = created.saturating_sub(specified);
+    (surplus > 0).then(|| Progress::Moving(format!("{surplus} replicas have yet to end")))
 }
 
 /// Returns `Moving` while the status belongs to an earlier generation. Built-in controllers always write the observed generation, so an

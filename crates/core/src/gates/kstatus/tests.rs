@@ -102,6 +102,42 @@ fn deployments() {
     );
 }
 
+/// Upstream kstatus is not current in these cases, in which all counts are as they should be.
+#[test]
+fn conditions_and_surplus_count_as_in_upstream_kstatus() {
+    let template = json!({"replicas": 2, "serviceName": "x", "selector": {}, "template": {}});
+    let good = json!({
+        "metadata": {"generation": 1}, "spec": template,
+        "status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
+            "fullyLabeledReplicas": 2},
+    });
+    let condition = |type_: &str, status: &str| json!({"status": {"conditions": [{"type": type_, "status": status, "message": "as it says"}]}});
+    let surplus = json!({"status": {"replicas": 3, "updatedReplicas": 3}});
+    check(
+        &good,
+        |object| deployment(object, false),
+        vec![
+            (condition("Available", "False"), moving("is not available: as it says")),
+            (condition("Progressing", "False"), moving("does not progress: as it says")),
+            (surplus.clone(), moving("1 replicas have yet to end")),
+        ],
+    );
+    check(&good, stateful_set, vec![(surplus.clone(), moving("1 replicas have yet to end"))]);
+    check(
+        &good,
+        replica_set,
+        vec![
+            (condition("ReplicaFailure", "True"), moving("2 of 2 ready: as it says")),
+            (condition("ReplicaFailure", "False"), Progress::Current),
+            (
+                json!({"status": {"fullyLabeledReplicas": 1}}),
+                moving("1 of 2 have the labels of the template"),
+            ),
+            (surplus, moving("1 replicas have yet to end")),
+        ],
+    );
+}
+
 #[test]
 fn stateful_sets() {
     let good = json!({
@@ -185,7 +221,8 @@ fn replica_sets_and_replication_controllers() {
     let good = json!({
         "metadata": {"generation": 1},
         "spec": {"replicas": 2, "selector": {}},
-        "status": {"observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "availableReplicas": 2},
+        "status": {"observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "availableReplicas": 2,
+            "fullyLabeledReplicas": 2},
     });
     let cases = vec![
         (json!({}), Progress::Current),
