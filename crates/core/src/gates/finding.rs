@@ -31,19 +31,86 @@ impl Finding {
     }
 }
 
+/// Maximum length of the list of culprits, in characters: a status holds 512 in all.
+const LIMIT: usize = 380;
+
 /// Returns the answer for all findings, by culprit. `None`: there are no findings.
 ///
-/// Fail takes precedence over Unknown. The message names the first culprit of the verdict, and the number of others.
+/// Fail takes precedence over Unknown. The message names every culprit of the verdict, those with the same finding together, as far as
+/// there is room, and the number of others.
 pub fn worst<C: Display>(findings: &[(C, Finding)], evidence: impl FnOnce() -> String) -> Option<Answer> {
-    let (culprit, finding) = findings.iter().find(|(_, finding)| finding.disproved).or(findings.first())?;
-    let others = match findings.len() - 1 {
-        0 => String::new(),
-        count => format!(" (and {count} more)"),
-    };
+    let (_, first) = findings.iter().find(|(_, finding)| finding.disproved).or(findings.first())?;
+    let of_verdict = || findings.iter().filter(|(_, finding)| finding.disproved == first.disproved);
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for (culprit, finding) in of_verdict() {
+        match groups.iter_mut().find(|(message, _)| *message == finding.message) {
+            Some((_, culprits)) => culprits.push(culprit.to_string()),
+            None => groups.push((&finding.message, vec![culprit.to_string()])),
+        }
+    }
+    let (mut message, mut left) = (String::new(), of_verdict().count());
+    for (what, culprits) in &groups {
+        if !message.is_empty() && message.len() + what.len() > LIMIT {
+            break;
+        }
+        let mut names = String::new();
+        for culprit in culprits {
+            if !names.is_empty() && message.len() + names.len() + culprit.len() + what.len() > LIMIT {
+                break;
+            }
+            names += if names.is_empty() { "" } else { ", " };
+            names += culprit;
+            left -= 1;
+        }
+        message += if message.is_empty() { "" } else { "; " };
+        message += &format!("{names}: {what}");
+    }
+    if left > 0 {
+        message += &format!("; and {left} more");
+    }
     Some(Answer {
-        verdict: if finding.disproved { Verdict::Fail } else { Verdict::Unknown },
-        reason: finding.reason,
-        message: format!("{culprit}{others}: {}", finding.message),
-        evidence: finding.disproved.then(evidence),
+        verdict: if first.disproved { Verdict::Fail } else { Verdict::Unknown },
+        reason: first.reason,
+        message,
+        evidence: first.disproved.then(evidence),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(findings: &[(&str, Option<Finding>)]) -> String {
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|(culprit, finding)| {
+                let finding = finding.as_ref().unwrap();
+                let Finding { disproved, reason, message } = finding;
+                (*culprit, Finding { disproved: *disproved, reason: *reason, message: message.clone() })
+            })
+            .collect();
+        worst(&findings, String::new).unwrap().message
+    }
+
+    #[test]
+    fn every_culprit_of_the_verdict_is_named_with_its_finding() {
+        let fail = |message: &str| Finding::fail(GateReason::NotApproved, message);
+        let unknown = |message: &str| Finding::unknown(GateReason::InProgress, message);
+        assert_eq!(message(&[("a", fail("x")), ("b", fail("y")), ("c", fail("x"))]), "a, c: x; b: y");
+        assert_eq!(message(&[("a", unknown("slow")), ("b", fail("y"))]), "b: y", "Fail takes precedence");
+    }
+
+    #[test]
+    fn list_of_culprits_is_bounded_and_says_how_many_more() {
+        let names: Vec<String> = (0..200).map(|n| format!("Deployment shop/workload-{n}")).collect();
+        let all: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), Finding::fail(GateReason::NotReady, "0 of 1 ready")))
+            .collect();
+        let text = message(&all);
+        assert!(text.starts_with("Deployment shop/workload-0, Deployment shop/workload-1, "), "{text}");
+        let named = text.matches("workload-").count();
+        assert!(text.ends_with(&format!(": 0 of 1 ready; and {} more", 200 - named)), "{text}");
+        assert!((200..512).contains(&text.len()), "{}", text.len());
+    }
 }

@@ -230,7 +230,7 @@ fn fail_takes_precedence_over_unknown() {
     let answer = asked(Phase::BeforeRelease, &inventory);
     assert_eq!(answer.reason, GateReason::NotApproved);
     assert!(
-        answer.message.starts_with("StatefulSet library/z-last, container app (and 1 more): "),
+        answer.message.starts_with("StatefulSet library/z-last, container app: "),
         "{answer:?}"
     );
 }
