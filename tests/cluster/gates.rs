@@ -300,7 +300,7 @@ async fn every_built_in_kind_is_current_once_its_controller_is_done() {
 
     let answer = bench.ask(workloads(), Phase::BeforeRelease, "seal").await;
     assert_eq!(says(&answer), (Pass, "Current"), "{answer:?}");
-    assert_eq!(answer.message, "7 workloads are current (besides 1 CronJob or suspended Job, left out)");
+    assert_eq!(answer.message, "7 workloads are current (besides 1 CronJob or Job, left out)");
     bench.create::<ConfigMap>(json!({"metadata": {"name": "approved"}, "data": {"all": GOOD}})).await;
     for phase in [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous] {
         let answer = bench.ask(images("approved"), phase, "seal").await;

@@ -50,6 +50,8 @@ pub use window::Window;
 pub struct Options {
     /// User name of the operator. Apart from it only people loosen anything.
     pub operator: String,
+    /// User names of accounts that may `operate` a Quarantine: they may create pods in a clean room. RBAC is not judged.
+    pub operate: Vec<String>,
     /// An API server observes a namespace's label by a watch, some milliseconds after the write. A pod created within this time is
     /// reported as created before the fence was in force, and is no violation.
     pub fence_lag: Duration,
@@ -63,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             operator: "system:serviceaccount:resurgam-system:resurgam".to_owned(),
+            operate: Vec::new(),
             fence_lag: Duration::from_secs(1),
             quiet: None,
             own_interval: Duration::from_secs(600),

@@ -156,7 +156,7 @@ subjects: [{{kind: ServiceAccount, name: patroni, namespace: {name}}}, {{kind: S
     let labelled = json!({"metadata": {"labels": {"role": "primary"}}});
     pods.patch("db-0", &PatchParams::default(), &merge(&labelled)).await.unwrap();
     // A strategic merge keeps the conditions of others.
-    let condition = |type_: &str| json!({"status": {"conditions": [{"type": type_, "status": "True"}]}});
+    let condition = |type_: &str| json!({"status": {"conditions": [{"type": type_, "status": "Unknown"}]}});
     let tell = async |patch: serde_json::Value| {
         let pods = api::<Pod>(&balancer, name);
         pods.patch_status("db-0", &PatchParams::default(), &Patch::Strategic(patch)).await
@@ -164,7 +164,7 @@ subjects: [{{kind: ServiceAccount, name: patroni, namespace: {name}}}, {{kind: S
     tell(condition("target-health.example/db")).await.unwrap();
     for forged in [
         condition("Ready"),
-        json!({"status": {"phase": "Running"}}),
+        json!({"status": {"phase": "Failed"}}),
         json!({"status": {"containerStatuses": [{"name": "db", "image": "x", "imageID": "x", "ready": true, "restartCount": 0}]}}),
     ] {
         refused("what the kubelet reports", policies::WRITE_FENCE, tell(forged).await);

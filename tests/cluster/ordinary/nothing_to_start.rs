@@ -80,16 +80,15 @@ async fn daemon_set_that_fits_no_node_is_complete() {
         Estate::open("nodes", &[("agents", vec![workload("DaemonSet", "agent-linux", 0), windows])]).await;
     let sets = kind(&estate.bench.admin, "apps/v1", "DaemonSet", Some("nodes-agents"));
     let ready = |object: &Value| field(object, "/status/numberReady").as_i64().unwrap_or(0) > 0;
-    let before = eventually(&sets, "agent-linux", "a pod", rehearsal::DEADLINE, ready).await.unwrap();
+    eventually(&sets, "agent-linux", "a pod", rehearsal::DEADLINE, ready).await.unwrap();
     estate.bench.isolate(&["agents"]).await;
     let plan = estate.plan(json!([estate.bench.service("agents", &[])]));
     estate.bench.apply(&plan).await;
     estate.recovers("agents").await;
-    for (name, wanted) in
-        [("agent-linux", field(&before, "/status/numberReady").clone()), ("agent-windows", json!(0))]
-    {
+    for (name, runs) in [("agent-linux", true), ("agent-windows", false)] {
         let now = estate.object("agents", "apps/v1", "DaemonSet", name).await;
-        assert_eq!(field(&now, "/status/desiredNumberScheduled"), &wanted, "{name}");
+        let fits = field(&now, "/status/desiredNumberScheduled").as_i64().unwrap();
+        assert_eq!(fits > 0, runs, "{name}");
         let selector = field(&now, "/spec/template/spec/nodeSelector").to_string();
         assert!(!selector.contains("resurgam"), "{selector}");
     }

@@ -144,7 +144,7 @@ async fn missing_grant_of_recover_is_noticed_once_given() {
     let plan = estate.plan(json!([web]));
     estate.bench.apply(&plan).await;
     estate.asks("web", "DeadlineExceeded").await;
-    let releaser = cluster().await.client(Identity::PlatformAdministrator).await.unwrap();
+    let releaser = cluster().await.client(Identity::RecoveryLead).await.unwrap();
     let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": "later"}]);
     let granted = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "later-recover"},

@@ -82,15 +82,14 @@ impl ServiceContext<'_> {
             return;
         };
         let since = known.map_or(failure.since, |known| known.min(failure.since));
-        if since.checked_add(BRIEF).is_ok_and(|at| at <= now) || failure.is_denied {
-            next.status.failing_since = Some(time(since));
-        } else {
-            next.wake.extend(since.checked_add(BRIEF).ok());
-        }
         let reason = if failure.is_denied { Reason::StepDenied } else { Reason::DeadlineExceeded };
         let overdue_at = if failure.is_denied { now } else { self.overdue_at(since) };
+        let recorded_at = since.checked_add(BRIEF).unwrap_or(Timestamp::MAX).min(overdue_at);
+        if recorded_at <= now {
+            next.status.failing_since = Some(time(since));
+        }
         if overdue_at > now {
-            next.wake.push(overdue_at);
+            next.wake.extend([recorded_at, overdue_at]);
             return;
         }
         let message =

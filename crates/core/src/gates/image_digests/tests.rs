@@ -229,10 +229,7 @@ fn fail_takes_precedence_over_unknown() {
     };
     let answer = asked(Phase::BeforeRelease, &inventory);
     assert_eq!(answer.reason, GateReason::NotApproved);
-    assert!(
-        answer.message.starts_with("StatefulSet library/z-last, container app: "),
-        "{answer:?}"
-    );
+    assert!(answer.message.starts_with("StatefulSet library/z-last, container app: "), "{answer:?}");
 }
 
 #[test]
