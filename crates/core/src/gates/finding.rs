@@ -38,5 +38,6 @@ pub fn worst<C: Display>(findings: &[(C, Finding)], evidence: impl FnOnce() -> S
         reason: finding.reason,
         message: format!("{culprit}{others}: {}", finding.message),
         evidence: finding.disproved.then(evidence),
+        exceptions: Vec::new(),
     })
 }
