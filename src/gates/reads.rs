@@ -58,7 +58,7 @@ type Gathering = Shared<BoxFuture<'static, Result<Arc<Inventory>, Answer>>>;
 type ReadConfigMap = tokio::sync::Mutex<Option<KeptConfigMap>>;
 
 /// A Node, and when an account read it. Locked during a read, so that concurrent evaluations share it.
-type ReadNode = tokio::sync::Mutex<Option<(Instant, Result<Arc<Node>, Answer>)>>;
+type ReadNode = tokio::sync::Mutex<Option<(Instant, Arc<Node>)>>;
 
 /// A ConfigMap as an account read it.
 struct KeptConfigMap {
@@ -119,23 +119,23 @@ impl Reads<'_> {
     }
 
     /// Returns a Node, read as the account. With a cache, a read is valid for [`AUTHORIZED_FOR`]: digests are of one image or not, whenever
-    /// a node says so.
+    /// a node says so. Refusals are not cached, so that a grant takes effect at once.
     pub(super) async fn node(&self, name: &str) -> Result<Arc<Node>, Answer> {
         let kept = self.shared.kept_node([self.account.user.clone(), name.to_owned()]);
         let mut kept = kept.lock().await;
-        if let Some((read_at, read)) = kept.as_ref()
+        if let Some((read_at, node)) = kept.as_ref()
             && self.cache.is_some()
             && read_at.elapsed() < AUTHORIZED_FOR
         {
-            return read.clone();
+            return Ok(node.clone());
         }
         *kept = None;
         let read_at = Instant::now();
         let api = Api::<Node>::all(self.account.client.clone());
         let what = || format!("cannot read Node {name}");
-        let read = api.get(name).await.map(Arc::new).map_err(|error| unreadable(&what(), &error));
-        *kept = Some((read_at, read.clone()));
-        read
+        let node = Arc::new(api.get(name).await.map_err(|error| unreadable(&what(), &error))?);
+        *kept = Some((read_at, node.clone()));
+        Ok(node)
     }
 
     async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, Answer> {

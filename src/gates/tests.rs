@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use resurgam_core::gates as judges;
+use resurgam_core::gates::images::NodeImages;
 use resurgam_core::gates::inventory::Inventory;
 use serde_json::json;
 

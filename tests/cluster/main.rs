@@ -17,6 +17,7 @@ mod gitops;
 mod isolation;
 mod large_plan;
 mod opt_in;
+mod ordinary;
 mod other_policies;
 mod quarantine_cli;
 mod ratchet;

@@ -9,7 +9,7 @@ mod in_use;
 mod node_images;
 mod reference;
 
-pub use in_use::{ImageInUse, ImagesInUse, in_use};
+pub use in_use::{ImageInUse, ImagesInUse, in_use, nodes_in_doubt};
 pub use node_images::NodeImages;
 pub use reference::{is_digest, pinned, running, tagged};
 

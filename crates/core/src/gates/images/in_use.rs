@@ -80,6 +80,19 @@ pub fn in_use(pods: &[Pod], nodes: &NodeImages) -> ImagesInUse {
     }
 }
 
+/// Returns the nodes that could tell whether a digest that runs is the image that its spec pins.
+#[must_use]
+pub fn nodes_in_doubt(pods: &[Pod]) -> BTreeSet<String> {
+    let is_in_doubt = |pod: &&Pod| {
+        reported(pod).into_iter().any(|(_, image, id)| {
+            let runs = id.as_deref().and_then(running);
+            runs.is_some_and(|runs| pinned(&image).is_some_and(|pinned| pinned != runs))
+        })
+    };
+    let node = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
+    pods.iter().filter(is_in_doubt).filter_map(node).collect()
+}
+
 /// Returns name and digests of one container's image, and what remains in doubt; or why there is no digest.
 fn resolve(
     pod: &Pod,

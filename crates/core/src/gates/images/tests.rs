@@ -246,6 +246,8 @@ fn images_in_use_are_entries_of_a_list() {
         pod("db-1", "n2", &db, &[("db", &format!("r.example/db:16@{b}"), &format!("r.example/db@{c}"))]),
         pod("bare", "n1", &json!(null), &[("c", "x:1", &b), ("d", &format!("y@{c}"), "")]),
     ];
+    assert_eq!(nodes_in_doubt(&pods), ["n1", "n2"].map(str::to_owned).into());
+    assert_eq!(nodes_in_doubt(&pods[..2]), BTreeSet::new());
     let found = in_use(&pods, &nodes);
     let entries: Vec<_> = found
         .images

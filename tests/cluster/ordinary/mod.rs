@@ -1,0 +1,3 @@
+//! Ordinary estates: what most clusters run must be recoverable as it is, or the operator says what to do.
+
+mod tags;
