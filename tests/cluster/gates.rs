@@ -221,7 +221,7 @@ fn workloads() -> GateSpec {
 
 fn images(config_map: &str) -> GateSpec {
     let approved_from = Some(ApprovedFrom { config_map: ObjectName { name: config_map.into() } });
-    let image_digests = Some(ImageDigestsSpec { approved: None, approved_from });
+    let image_digests = Some(ImageDigestsSpec { approved_from, ..ImageDigestsSpec::default() });
     GateSpec { name: "images".into(), image_digests, ..Default::default() }
 }
 
