@@ -32,7 +32,7 @@ pub(super) struct Args {
     pre: bool,
 
     /// Of plans, only this one's rights.
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = plan)]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = super::namespaced)]
     plan: Option<(String, String)>,
 
     /// Try again until nothing that is fatal fails, for so long.
@@ -42,15 +42,6 @@ pub(super) struct Args {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-fn plan(text: &str) -> Result<(String, String), String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("it takes NAMESPACE/NAME".to_owned()),
-    }
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {

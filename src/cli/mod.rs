@@ -17,6 +17,7 @@ mod crds;
 mod evidence;
 mod fence;
 pub mod follow;
+mod images;
 mod probe;
 mod quarantine;
 mod simulate;
@@ -53,6 +54,9 @@ enum Command {
     Controller(controller::Args),
     /// List, get and verify what was captured before anything was stopped.
     Evidence(evidence::Args),
+    /// Print what runs, or ran when it was sealed, as entries for the list of approved images. 0: all of it; 1: not all could be
+    /// resolved; 2: unknown.
+    Images(images::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
     /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
@@ -89,6 +93,7 @@ impl Cli {
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Evidence(args) => evidence::run(&args),
+            Command::Images(args) => images::run(&args),
             Command::Crds(args) => crds::run(&args),
             Command::Fence(args) => fence::run(&args),
             Command::TestFence(args) => test_fence::run(&args),
@@ -134,6 +139,16 @@ pub(crate) enum ManifestFormat {
     Json,
 }
 
+/// Parses `NAMESPACE/NAME`.
+fn namespaced(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("it takes NAMESPACE/NAME".to_owned()),
+    }
+}
+
 /// Returns a file's display name and its text. `-` is standard input.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(String, String)> {
     if path.as_os_str() == "-" {
@@ -168,9 +183,17 @@ mod tests {
     fn help_teaches_and_shows_examples() {
         let mut root = command(OsStr::new("resurgam")).term_width(110);
         root.build();
-        for name in
-            ["access", "check", "completion", "evidence", "fence", "quarantine", "simulate", "version"]
-        {
+        for name in [
+            "access",
+            "check",
+            "completion",
+            "evidence",
+            "fence",
+            "images",
+            "quarantine",
+            "simulate",
+            "version",
+        ] {
             let help = root.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("help_{name}"), help.to_string());
         }

@@ -34,6 +34,7 @@ fn metadata(meta: ObjectMeta) -> ObjectMeta {
         namespace: meta.namespace,
         uid: meta.uid,
         generation: meta.generation,
+        creation_timestamp: meta.creation_timestamp,
         deletion_timestamp: meta.deletion_timestamp,
         deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
         finalizers: meta.finalizers,

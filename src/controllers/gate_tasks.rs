@@ -259,7 +259,8 @@ mod tests {
     }
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
-        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence: Some(evidence.into()) }
+        let evidence = Some(evidence.into());
+        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence, exceptions: Vec::new() }
     }
 
     fn tracker(stable_ms: u64) -> Tracker {

@@ -323,10 +323,12 @@ pub(crate) fn step_context(
 pub(crate) fn seals(stores: &Stores, service: &Service) -> BTreeMap<String, Seal> {
     let seal = |namespace: &String| {
         let object = stores.quarantines.get(&ObjectRef::new(namespace))?;
-        let uid = kube::Resource::meta(object.as_ref()).uid.clone()?;
+        let meta = kube::Resource::meta(object.as_ref());
+        let uid = meta.uid.clone()?;
+        let created_at = meta.creation_timestamp.as_ref().map(|at| at.0);
         let readable = object.0.as_ref().ok();
         let contents = readable.and_then(|quarantine| quarantine.status.as_ref()?.contents);
-        Some((namespace.clone(), Seal { uid, contents }))
+        Some((namespace.clone(), Seal { uid, created_at, contents }))
     };
     service.namespaces.iter().filter_map(seal).collect()
 }

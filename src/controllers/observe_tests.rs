@@ -67,6 +67,7 @@ fn passed(stores: &Stores, plan: &Plan, status: &ServiceRecoveryStatus) -> (Gate
         reason: GateReason::Approved,
         message: String::new(),
         evidence: Some("e".to_owned()),
+        exceptions: Vec::new(),
     };
     let key = GateKey { phase: Phase::BeforeRestore, name: "images".to_owned() };
     (key, GateTask::answered(binding(stores, plan, service, gate, status), gate.policy, pass))

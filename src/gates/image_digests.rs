@@ -1,13 +1,19 @@
 //! Gate `imageDigests`: reads the service's namespaces and the list of approved digests.
 
+use std::collections::BTreeSet;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
-use resurgam_core::gates::image_digests::{approved, judge};
+use resurgam_core::gates::image_digests::{judge, nodes_to_ask, policy};
+use resurgam_core::gates::images::NodeImages;
 
 use super::{Answer, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
 use crate::api::gate::ImageDigestsSpec;
+
+/// Maximum number of nodes that one evaluation asks.
+const MAX_NODES: usize = 16;
 
 impl Gate for ImageDigestsSpec {
     fn interests(&self, question: &Question) -> Vec<Interest> {
@@ -42,12 +48,32 @@ impl Gate for ImageDigestsSpec {
             };
             // Read concurrently, so that a live inventory is shared with gates evaluated at the same time.
             let (list, inventory) = futures::join!(list, reads.inventory(&question.namespaces));
-            let approved = list.and_then(|list| approved(self, namespace, list.as_deref()));
-            match approved.and_then(|approved| Ok((approved, inventory?))) {
-                Ok((approved, inventory)) => judge(&approved, question, &inventory),
+            let policy = list.and_then(|list| policy(self, namespace, list.as_deref()));
+            match policy.and_then(|policy| Ok((policy, inventory?))) {
+                Ok((policy, inventory)) => {
+                    let asked = nodes_to_ask(&policy, question, &inventory);
+                    let nodes = node_images(context, asked).await;
+                    judge(&policy, question, &inventory, &nodes)
+                }
                 Err(unknown) => unknown,
             }
         }
         .boxed()
     }
+}
+
+/// Reads the images of these nodes, as far as the plan's account may. A plan needs no right to that: it can list all digests instead.
+async fn node_images(context: Context<'_>, asked: BTreeSet<String>) -> NodeImages {
+    let mut nodes = NodeImages::default();
+    for (index, name) in asked.into_iter().enumerate() {
+        if index >= MAX_NODES {
+            nodes.add_unread(&name, format!("only {MAX_NODES} nodes are asked at a time"));
+            continue;
+        }
+        match context.reads.node(&name).await {
+            Ok(node) => nodes.add(&name, &node),
+            Err(why) => nodes.add_unread(&name, why.message),
+        }
+    }
+    nodes
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Client;
 use kube::api::Api;
 use resurgam_core::gates::inventory::Inventory;
@@ -46,6 +46,8 @@ pub(super) struct SharedReads {
     permissions: Permissions,
     /// By user, namespace and name.
     config_maps: Mutex<HashMap<[String; 3], Arc<ReadConfigMap>>>,
+    /// By user and name.
+    nodes: Mutex<HashMap<[String; 2], Arc<ReadNode>>>,
 }
 
 /// User and namespaces.
@@ -54,6 +56,9 @@ type Gathering = Shared<BoxFuture<'static, Result<Arc<Inventory>, Answer>>>;
 
 /// Locked during a read, so that concurrent evaluations share it.
 type ReadConfigMap = tokio::sync::Mutex<Option<KeptConfigMap>>;
+
+/// A Node, and when an account read it. Locked during a read, so that concurrent evaluations share it.
+type ReadNode = tokio::sync::Mutex<Option<(Instant, Arc<Node>)>>;
 
 /// A ConfigMap as an account read it.
 struct KeptConfigMap {
@@ -113,6 +118,26 @@ impl Reads<'_> {
         Ok(object)
     }
 
+    /// Returns a Node, read as the account. With a cache, a read is valid for [`AUTHORIZED_FOR`]: digests are of one image or not, whenever
+    /// a node says so. Refusals are not cached, so that a grant takes effect at once.
+    pub(super) async fn node(&self, name: &str) -> Result<Arc<Node>, Answer> {
+        let kept = self.shared.kept_node([self.account.user.clone(), name.to_owned()]);
+        let mut kept = kept.lock().await;
+        if let Some((read_at, node)) = kept.as_ref()
+            && self.cache.is_some()
+            && read_at.elapsed() < AUTHORIZED_FOR
+        {
+            return Ok(node.clone());
+        }
+        *kept = None;
+        let read_at = Instant::now();
+        let api = Api::<Node>::all(self.account.client.clone());
+        let what = || format!("cannot read Node {name}");
+        let node = Arc::new(api.get(name).await.map_err(|error| unreadable(&what(), &error))?);
+        *kept = Some((read_at, node.clone()));
+        Ok(node)
+    }
+
     async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, Answer> {
         let api = Api::<ConfigMap>::namespaced(self.account.client.clone(), namespace);
         let what = || format!("cannot read ConfigMap {namespace}/{name}");
@@ -148,6 +173,18 @@ impl SharedReads {
             let is_current = |kept: &KeptConfigMap| kept.read_at.elapsed() < AUTHORIZED_FOR;
             Arc::strong_count(kept) > 1
                 || kept.try_lock().is_ok_and(|kept| kept.as_ref().is_some_and(is_current))
+        });
+        all.entry(key).or_default().clone()
+    }
+
+    fn kept_node(&self, key: [String; 2]) -> Arc<ReadNode> {
+        let mut all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Expired entries are removed.
+        all.retain(|_, kept| {
+            Arc::strong_count(kept) > 1
+                || kept.try_lock().is_ok_and(|kept| {
+                    kept.as_ref().is_some_and(|(read_at, _)| read_at.elapsed() < AUTHORIZED_FOR)
+                })
         });
         all.entry(key).or_default().clone()
     }

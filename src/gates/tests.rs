@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
 use resurgam_core::gates as judges;
+use resurgam_core::gates::images::NodeImages;
 use resurgam_core::gates::inventory::Inventory;
 use serde_json::json;
 
 use super::*;
-use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, WorkloadsSpec};
+use crate::api::gate::{ApprovedFrom, HttpSpec, ImageDigestsSpec, ImageTags, WorkloadsSpec};
 use crate::api::{ObjectName, Phase, Verdict};
 use crate::cluster_cache::Reduce;
 use crate::isolation::Seal;
@@ -39,6 +40,7 @@ fn images() -> GateSpec {
         image_digests: Some(ImageDigestsSpec {
             approved: None,
             approved_from: Some(ApprovedFrom { config_map }),
+            ..Default::default()
         }),
         ..Default::default()
     }
@@ -160,13 +162,11 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
         [{"metadata": meta("cron"), "spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": template}}}}],
     ]);
     let readable = fuzz_input::Readable::default();
-    let list = Some(vec![format!("sha256:{}", "0a".repeat(32))]);
-    let approved = judges::image_digests::approved(
-        &ImageDigestsSpec { approved: list, approved_from: None },
-        "recovery",
-        None,
-    )
-    .unwrap();
+    let list = Some(vec![format!("web sha256:{}", "0a".repeat(32))]);
+    let tags = ImageTags::ProveWhenRunning;
+    let spec = ImageDigestsSpec { approved: list, approved_from: None, tags };
+    let policy = judges::image_digests::policy(&spec, "recovery", None).unwrap();
+    let nodes = NodeImages::default();
     bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<(u8, Vec<u8>)>().for_each(
         |(phase, bytes)| {
             let Some((deployment, set, daemons, job, pod, replica_sets, replication_controllers, cron_jobs)) =
@@ -185,13 +185,14 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
                 cron_jobs,
             };
             let phases = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
-            let seals = BTreeMap::from([("a".to_owned(), Seal { uid: "seal".to_owned(), contents: None })]);
+            let seals =
+                BTreeMap::from([("a".to_owned(), Seal { uid: "seal".to_owned(), ..Seal::default() })]);
             let phase = phases[usize::from(*phase) % phases.len()];
             let question = Question { phase, namespaces: vec!["a".into()], seals, ..question(workloads()) };
             let judged = |inventory: &Inventory| {
                 [
                     judges::workloads::judge(&WorkloadsSpec::default(), &question, inventory),
-                    judges::image_digests::judge(&approved, &question, inventory),
+                    judges::image_digests::judge(&policy, &question, inventory, &nodes),
                 ]
             };
             // What the cache keeps is judged as the whole is.

@@ -120,6 +120,16 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "spec.services[0].gates.beforeRestore[0].imageDigests.approved",
         ),
         (
+            "a tag without a digest",
+            images(json!({"approved": [format!("registry.example/{}:1", "web".repeat(30))]})),
+            "spec.services[0].gates.beforeRestore[0].imageDigests.approved[0]",
+        ),
+        (
+            "another way with tags",
+            images(json!({"approvedFrom": from, "tags": "Allow"})),
+            "spec.services[0].gates.beforeRestore[0].imageDigests.tags",
+        ),
+        (
             "a malformed digest",
             images(json!({"approved": ["sha256:ABC"]})),
             "spec.services[0].gates.beforeRestore[0].imageDigests.approved[0]",
@@ -127,7 +137,7 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         (
             "a digest of another algorithm",
             images(json!({"approved": [DIGEST.replace("sha256", "sha512")]})),
-            "should match '^sha256:[0-9a-f]{64}$'",
+            "sha256:[0-9a-f]{64}",
         ),
         (
             "a step that does nothing",
@@ -196,6 +206,11 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         ),
         gated(&json!({"name": "up", "workloads": {}, "interval": "200ms"})),
         images(json!({"approved": approved})),
+        images(json!({"approved": [
+            format!("registry.example:5000/team/web:1.4_a {DIGEST}"), format!("web:1@{DIGEST} {DIGEST}"), format!("{DIGEST} {DIGEST}"),
+        ]})),
+        images(json!({"approvedFrom": from, "tags": "ProveWhenRunning"})),
+        images(json!({"approvedFrom": from, "tags": "Forbid"})),
         images(json!({"approvedFrom": from})),
         plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["DNS", "APIServer"]}})),
         plan(

@@ -148,7 +148,7 @@ pub struct GateSpec {
     pub unknown_deadline: Option<Duration>,
 }
 
-/// Approved images, by digest. An image that is named by tag alone never passes.
+/// Approved images, by digest. An image that is named by tag alone passes only where `tags` permits it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -156,25 +156,50 @@ pub struct GateSpec {
         .message("name exactly one of approved, approvedFrom")
 )]
 pub struct ImageDigestsSpec {
-    /// The approved digests.
+    /// The approved images, one per entry: `sha256:…` or `NAME:TAG sha256:…`. Several digests in one entry, separated by blanks, are the
+    /// same image: its index, and the manifests of its platforms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 256),
-        inner(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$")),
+        inner(
+            length(min = 71, max = 1024),
+            regex(pattern = "^([A-Za-z0-9][A-Za-z0-9._/:-]*[@ ])?sha256:[0-9a-f]{64}( sha256:[0-9a-f]{64})*$")
+        ),
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub approved: Option<Vec<String>>,
 
-    /// An object that holds the approved digests.
+    /// An object that holds the approved images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_from: Option<ApprovedFrom>,
+
+    /// Whether an image may be named by tag alone. Default: `Forbid`.
+    #[serde(default, skip_serializing_if = "ImageTags::is_forbid")]
+    pub tags: ImageTags,
 }
 
-/// Object that holds the approved digests.
+/// Whether an image may be named by tag alone.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageTags {
+    /// An image that is named by tag alone fails.
+    #[default]
+    Forbid,
+    /// Before restore, a tag passes as an exception if the list names it. In later phases, what runs under it must be a digest that the
+    /// list has for that tag. The service ends `WithExceptions`.
+    ProveWhenRunning,
+}
+
+impl ImageTags {
+    fn is_forbid(&self) -> bool {
+        *self == Self::Forbid
+    }
+}
+
+/// Object that holds the approved images.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovedFrom {
-    /// ConfigMap in the plan's namespace. Every value holds digests, one per line; `#` begins a comment.
+    /// ConfigMap in the plan's namespace. Every value holds entries as in `approved`, one per line; `#` begins a comment.
     pub config_map: ObjectName,
 }
 

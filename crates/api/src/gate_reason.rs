@@ -43,6 +43,11 @@ pub enum GateReason {
     NotApproved,
     /// A container runs an image that is not on the approved list.
     RunningImageNotApproved,
+    /// A node reports another digest than the approved one that the spec pins, and neither the list nor the node says that both are the
+    /// same image.
+    UnresolvedDigest,
+    /// An image is named by an approved tag, and no running container proves what the tag stands for.
+    TagNotProved,
     /// A node does not report the image of a container.
     NoImageID,
     /// A node reports an image without a digest.

@@ -143,6 +143,8 @@ pub enum Reason {
     MalformedResume,
     /// A phase has no gate, or the service has no integrity gate.
     Ungated,
+    /// A gate lets images pass by tag before restore, and no `imageDigests` gate proves them before release.
+    TagsNotProved,
     /// The service has steps and no namespace.
     NothingToRestore,
 

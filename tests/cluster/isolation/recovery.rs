@@ -118,7 +118,7 @@ pub async fn claim(name: &str, plan: &RecoveryPlan) {
 
 pub async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(), steps::StepError> {
     let step = StepSpec { name: "start".into(), scale: Some(Default::default()), ..StepSpec::default() };
-    let seals = [(name.to_owned(), Seal { uid: seal.uid().unwrap(), contents: None })].into();
+    let seals = [(name.to_owned(), Seal { uid: seal.uid().unwrap(), ..Seal::default() })].into();
     let context = StepContext { namespaces: vec![name.into()], seals, ..StepContext::default() };
     steps::start(client, &step, &context).await.map(|_| ())
 }

@@ -5,3 +5,4 @@ mod nothing_to_start;
 mod records;
 mod rollouts;
 mod stuck;
+mod tags;

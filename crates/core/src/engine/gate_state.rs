@@ -25,6 +25,8 @@ pub struct GateState {
     pub message: String,
     /// Digest of what was evaluated.
     pub evidence: Option<String>,
+    /// What passes although it is not proved in full. Only of a Pass.
+    pub exceptions: Vec<String>,
     /// Since when the verdict has been the same.
     pub since: Timestamp,
     /// When the state changes without a further answer: the end of `stableFor`, of freshness, or of `unknownDeadline`.
@@ -138,6 +140,7 @@ impl Tracker {
             reason,
             message,
             evidence: None,
+            exceptions: Vec::new(),
             since: self.unsettled_since,
             changes_at: [changes_at, overdue_at].into_iter().filter(|&at| at > now).min(),
         };
@@ -172,6 +175,7 @@ impl Tracker {
                     reason: last.reason.as_str(),
                     message: last.message.clone(),
                     evidence: last.evidence.clone(),
+                    exceptions: last.exceptions.clone(),
                     since,
                     changes_at: Some(stale_at),
                 }
@@ -187,6 +191,7 @@ impl Tracker {
                     _ => last.message.clone(),
                 },
                 evidence: last.evidence.clone(),
+                exceptions: Vec::new(),
                 since: self.failing_since,
                 changes_at: Some(stale_at),
             },
@@ -207,7 +212,8 @@ mod tests {
     }
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
-        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence: Some(evidence.into()) }
+        let evidence = Some(evidence.into());
+        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence, exceptions: Vec::new() }
     }
 
     fn tracker(stable_ms: u64, limit: u32) -> Tracker {

@@ -5,19 +5,21 @@ use crate::api::{Phase, Reason, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::ServiceObservation;
-use super::context::ServiceContext;
+use super::context::{ServiceContext, except};
 use super::next::{Next, time};
 
 /// Combined verdict of the gates of one phase.
 pub(super) struct PhaseGates {
     pub passed: bool,
     pub statuses: Vec<GateStatus>,
+    /// What passes although it is not proved in full.
+    pub exceptions: Vec<String>,
 }
 
 impl ServiceContext<'_> {
     /// Requests the evaluation of a phase's gates and adds their blockers. A gate that counts as failed needs a Decision.
     pub(super) fn ask(&self, next: &mut Next, phase: Phase) -> PhaseGates {
-        let mut statuses = Vec::new();
+        let (mut statuses, mut exceptions) = (Vec::new(), Vec::new());
         let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
         for gate in self.service().gates_of(phase) {
             let name = &gate.spec.name;
@@ -27,6 +29,7 @@ impl ServiceContext<'_> {
                 continue;
             };
             next.wake.extend(state.changes_at);
+            exceptions.extend(state.exceptions.iter().cloned());
             statuses.push(GateStatus {
                 phase,
                 name: name.clone(),
@@ -59,7 +62,7 @@ impl ServiceContext<'_> {
         if next.status.decision.is_some() {
             keep(&mut next.status.gates, phase, statuses.clone());
         }
-        PhaseGates { passed, statuses }
+        PhaseGates { passed, statuses, exceptions }
     }
 }
 
@@ -71,8 +74,18 @@ pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase:
         && gates.all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass))
 }
 
+impl PhaseGates {
+    /// Records the verdicts and the exceptions of a phase that is passed.
+    pub(super) fn record(self, next: &mut Next, phase: Phase) {
+        keep(&mut next.status.gates, phase, self.statuses);
+        for exception in &self.exceptions {
+            except(next, &crate::api::conditions::shorten(exception, 600));
+        }
+    }
+}
+
 /// Replaces the entries of one phase.
-pub(super) fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
+fn keep(gates: &mut Vec<GateStatus>, phase: Phase, statuses: Vec<GateStatus>) {
     gates.retain(|gate| gate.phase != phase);
     gates.extend(statuses);
 }

@@ -8,7 +8,7 @@ use super::context::{ServiceContext, enforced, except};
 use super::decisions::{self, loosened};
 use super::inspection::is_cleared;
 use super::next::{Next, missing_quarantine, phases, time};
-use super::phase_gates::{keep, passes};
+use super::phase_gates::passes;
 use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, holds, isolated_again};
@@ -105,7 +105,7 @@ impl ServiceContext<'_> {
             self.wait_for_group(next, Stage::PreChecks, Phase::BeforeRestore);
         }
         if asked.passed && all && self.unit.go {
-            keep(&mut next.status.gates, Phase::BeforeRestore, asked.statuses);
+            asked.record(next, Phase::BeforeRestore);
             let not_started = self.of.inspection.iter().flat_map(|found| &found.not_started);
             not_started.for_each(|workload| except(next, workload));
             if self.service().namespaces.is_empty() {
@@ -183,7 +183,7 @@ impl ServiceContext<'_> {
             return;
         }
         if self.all_releasable() {
-            keep(&mut next.status.gates, Phase::BeforeRelease, asked.statuses);
+            asked.record(next, Phase::BeforeRelease);
             next.status.stage = Stage::Reconnecting;
         } else {
             self.wait_for_group(next, Stage::PostChecks, Phase::BeforeRelease);

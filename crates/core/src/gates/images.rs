@@ -1,79 +1,161 @@
-//! Image names: those that workloads specify, those that Pods run, and the list of approved digests.
+//! Image names: those that workloads specify, those that Pods run, and the list of approved images.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Volume};
+use serde::Serialize;
 
-/// Approved digests, each `sha256:` and 64 hexadecimal digits in lower case.
-pub type Approved = BTreeSet<String>;
+mod in_use;
+mod node_images;
+mod reference;
 
-/// Why a list of approved digests cannot be used.
+pub use in_use::{ImageInUse, ImagesInUse, in_use, nodes_in_doubt};
+pub use node_images::NodeImages;
+pub use reference::{is_digest, pinned, running, tagged};
+
+/// The approved images.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Approved {
+    /// Every digest of the list.
+    digests: BTreeSet<String>,
+    /// The digests that each tag may stand for, by the full name `registry/repository:tag`.
+    tags: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Why a list of approved images cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ListError {
-    /// It contains an entry that is not a digest, with its position.
+    /// It contains an invalid entry, with its position.
     Malformed(String),
     /// It is empty.
     Empty,
 }
 
-/// Returns whether the text is `sha256:` and 64 lower-case hexadecimal digits.
-pub fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+impl Approved {
+    /// Returns whether the list has this digest, under whatever name.
+    #[must_use]
+    pub fn contains(&self, digest: &str) -> bool {
+        self.digests.contains(digest)
+    }
+
+    /// Returns the digests that a tag may stand for. `None`: the list does not name the tag. `tag`: as [`tagged`] returns it.
+    #[must_use]
+    pub fn of_tag(&self, tag: &str) -> Option<&BTreeSet<String>> {
+        self.tags.get(tag)
+    }
+
+    fn from_entries(entries: Vec<Entry>) -> Result<Self, ListError> {
+        let mut approved = Self::default();
+        // An entry without a name says which digests are one image, whatever tags stand for it.
+        let mut unnamed: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            approved.digests.extend(entry.digests.iter().cloned());
+            match &entry.tag {
+                Some(tag) => {
+                    approved.tags.entry(tag.clone()).or_default().extend(entry.digests.iter().cloned());
+                }
+                None => {
+                    for digest in &entry.digests {
+                        unnamed.entry(digest.clone()).or_default().push(index);
+                    }
+                }
+            }
+        }
+        for digests in approved.tags.values_mut() {
+            let same = digests.iter().filter_map(|digest| unnamed.get(digest)).flatten();
+            let same: BTreeSet<usize> = same.copied().collect();
+            digests.extend(
+                same.into_iter().filter_map(|index| entries.get(index)).flat_map(|e| e.digests.clone()),
+            );
+        }
+        if approved.digests.is_empty() { Err(ListError::Empty) } else { Ok(approved) }
+    }
+}
+
+/// One entry of a list: the digests of one image, and the tag that stands for it.
+struct Entry {
+    tag: Option<String>,
+    digests: BTreeSet<String>,
+}
+
+impl Entry {
+    /// Parses `[NAME:TAG] sha256:… [sha256:…]`, or `NAME:TAG@sha256:… [sha256:…]`. `None`: the text is blank.
+    fn parse(text: &str) -> Result<Option<Self>, String> {
+        let mut words = text.split_whitespace();
+        let Some(first) = words.next() else { return Ok(None) };
+        let mut digests = BTreeSet::new();
+        let tag = if is_digest(first) {
+            digests.insert(first.to_owned());
+            None
+        } else if first.starts_with("sha256:") {
+            return Err(format!("'{first}' is no sha256 digest"));
+        } else {
+            let (name, digest) =
+                first.split_once('@').map_or((first, None), |(name, digest)| (name, Some(digest)));
+            let tag =
+                tagged(name).ok_or_else(|| format!("'{name}' is neither a sha256 digest nor an image"))?;
+            if let Some(digest) = digest {
+                if !is_digest(digest) {
+                    return Err(format!("'{digest}' is no sha256 digest"));
+                }
+                digests.insert(digest.to_owned());
+            }
+            // `NAME@sha256:…` names no tag, not even `latest`.
+            (digest.is_none() || reference::has_tag(name)).then_some(tag)
+        };
+        for word in words {
+            if !is_digest(word) {
+                return Err(format!("'{word}' is no sha256 digest"));
+            }
+            digests.insert(word.to_owned());
+        }
+        if digests.is_empty() {
+            return Err(format!("no sha256 digest follows '{first}'"));
+        }
+        Ok(Some(Self { tag, digests }))
+    }
 }
 
 /// Parses the list in a gate's spec.
-pub fn inline(digests: &[String]) -> Result<Approved, ListError> {
-    if let Some((index, digest)) = digests.iter().enumerate().find(|(_, digest)| !is_digest(digest)) {
-        return Err(ListError::Malformed(format!("approved[{index}]: '{digest}' is no sha256 digest")));
+pub fn inline(approved: &[String]) -> Result<Approved, ListError> {
+    let mut entries = Vec::new();
+    for (index, text) in approved.iter().enumerate() {
+        let entry = Entry::parse(text)
+            .and_then(|entry| entry.ok_or_else(|| "it is blank".to_owned()))
+            .map_err(|why| ListError::Malformed(format!("approved[{index}]: {why}")))?;
+        entries.push(entry);
     }
-    some(digests.iter().cloned().collect())
+    Approved::from_entries(entries)
 }
 
-/// Parses the list in a ConfigMap: every value holds digests, one per line; `#` begins a comment.
+/// Parses the list in a ConfigMap: every value holds entries, one per line; `#` begins a comment.
 pub fn from_config_map(config_map: &ConfigMap) -> Result<Approved, ListError> {
     if let Some(key) = config_map.binary_data.iter().flat_map(BTreeMap::keys).next() {
         return Err(ListError::Malformed(format!("key {key} is binary")));
     }
-    let mut approved = Approved::new();
+    let mut entries = Vec::new();
     for (key, value) in config_map.data.iter().flatten() {
         for (index, line) in value.lines().enumerate() {
-            let digest = line.split('#').next().unwrap_or_default().trim();
-            if digest.is_empty() {
-                continue;
-            }
-            if !is_digest(digest) {
+            let text = line.split('#').next().unwrap_or_default();
+            let entry = Entry::parse(text).map_err(|why| {
                 let line = index + 1;
-                return Err(ListError::Malformed(format!(
-                    "key {key}, line {line}: '{digest}' is no sha256 digest"
-                )));
-            }
-            approved.insert(digest.to_owned());
+                ListError::Malformed(format!("key {key}, line {line}: {why}"))
+            })?;
+            entries.extend(entry);
         }
     }
-    some(approved)
-}
-
-fn some(approved: Approved) -> Result<Approved, ListError> {
-    if approved.is_empty() { Err(ListError::Empty) } else { Ok(approved) }
-}
-
-/// Returns the digest that pins an image: `repository[:tag]@sha256:…`. `None`: it is named by tag only, which may change its meaning.
-pub fn pinned(image: &str) -> Option<&str> {
-    let (repository, digest) = image.rsplit_once('@')?;
-    (!repository.is_empty() && is_digest(digest)).then_some(digest)
-}
-
-/// Returns the digest in an image ID of the runtime: `repository@sha256:…` or `sha256:…`, with or without `docker-pullable://`.
-pub fn running(image_id: &str) -> Option<&str> {
-    let id = image_id.split_once("://").map_or(image_id, |(_, id)| id);
-    let digest = id.rsplit_once('@').map_or(id, |(_, digest)| digest);
-    is_digest(digest).then_some(digest)
+    Approved::from_entries(entries)
 }
 
 /// Returns every image in a Pod's spec, with the container that names it.
 pub fn specified(spec: &PodSpec) -> Vec<(String, String)> {
+    let mut images = containers(spec);
+    images.extend(volumes(spec));
+    images
+}
+
+/// Returns the image of every container in a Pod's spec, with `container NAME`.
+pub fn containers(spec: &PodSpec) -> Vec<(String, String)> {
     let image = |image: &Option<String>| image.clone().unwrap_or_default();
     let mut images: Vec<(String, String)> = Vec::new();
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
@@ -82,13 +164,12 @@ pub fn specified(spec: &PodSpec) -> Vec<(String, String)> {
     for container in spec.ephemeral_containers.iter().flatten() {
         images.push((format!("container {}", container.name), image(&container.image)));
     }
-    images.extend(volumes(spec));
     images
 }
 
 /// Returns every image that a Pod mounts as a volume. No status reports the digest that was mounted.
 pub fn volumes(spec: &PodSpec) -> Vec<(String, String)> {
-    let image = |volume: &k8s_openapi::api::core::v1::Volume| {
+    let image = |volume: &Volume| {
         let source = volume.image.as_ref()?;
         Some((format!("volume {}", volume.name), source.reference.clone().unwrap_or_default()))
     };

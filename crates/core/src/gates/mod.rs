@@ -12,7 +12,7 @@ mod evidence;
 mod finding;
 pub mod http;
 pub mod image_digests;
-mod images;
+pub mod images;
 pub mod inventory;
 mod kstatus;
 mod pods;
@@ -64,22 +64,42 @@ pub struct Answer {
     pub message: String,
     /// Digest of what was evaluated: UIDs, the fields read, and the requirements.
     pub evidence: Option<String>,
+    /// What passes although it is not proved in full. Each ends in the service's exceptions once the phase is passed. Few, and short.
+    pub exceptions: Vec<String>,
 }
 
 impl Answer {
     /// Returns a Pass, with the evidence.
     pub fn pass(reason: GateReason, message: impl Into<String>, evidence: String) -> Self {
-        Self { verdict: Verdict::Pass, reason, message: message.into(), evidence: Some(evidence) }
+        Self {
+            verdict: Verdict::Pass,
+            reason,
+            message: message.into(),
+            evidence: Some(evidence),
+            exceptions: Vec::new(),
+        }
     }
 
     /// Returns a Fail, with the evidence.
     pub fn fail(reason: GateReason, message: impl Into<String>, evidence: String) -> Self {
-        Self { verdict: Verdict::Fail, reason, message: message.into(), evidence: Some(evidence) }
+        Self {
+            verdict: Verdict::Fail,
+            reason,
+            message: message.into(),
+            evidence: Some(evidence),
+            exceptions: Vec::new(),
+        }
     }
 
     /// Returns an Unknown.
     pub fn unknown(reason: GateReason, message: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unknown, reason, message: message.into(), evidence: None }
+        Self {
+            verdict: Verdict::Unknown,
+            reason,
+            message: message.into(),
+            evidence: None,
+            exceptions: Vec::new(),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::Phase;
 use crate::api::quarantine::Contents;
 
@@ -10,6 +12,8 @@ use crate::api::quarantine::Contents;
 pub struct Seal {
     /// UID of the Quarantine. Records of other sealings are ignored.
     pub uid: String,
+    /// When the Quarantine was created, by the API server's clock. `None`: not known.
+    pub created_at: Option<Timestamp>,
     /// What the namespace contained when it was isolated. `None`: not known.
     pub contents: Option<Contents>,
 }
@@ -44,7 +48,7 @@ mod tests {
     fn absence_is_explained_only_by_what_was_never_there() {
         let of = |contents: Option<(i32, i32)>| -> BTreeMap<String, Seal> {
             let contents = contents.map(|(workloads, unmanaged_pods)| Contents { workloads, unmanaged_pods });
-            [("a".to_owned(), Seal { uid: "seal".into(), contents })].into()
+            [("a".to_owned(), Seal { uid: "seal".into(), contents, ..Seal::default() })].into()
         };
         let missing = |seals: &BTreeMap<String, Seal>, phase| missing(seals, "a", phase).is_some();
         for (contents, before_restore, later) in [

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Gate, Plan, Problem, ServiceId, graph};
+use crate::api::gate::ImageTags;
 use crate::api::{Class, GATE_TYPES, Phase, Reason, protected_namespace};
 use crate::steps;
 
@@ -121,6 +122,7 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
             }
         }
     }
+    problems.extend(unproved_tags(service));
     if service.ungated.is_none() {
         let mut lacks = Vec::new();
         for phase in [Phase::BeforeRestore, Phase::BeforeRelease] {
@@ -142,6 +144,24 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Returns the problem of a gate that lets tags pass before restore, while nothing proves them before release.
+fn unproved_tags(service: &super::Service) -> Option<Problem> {
+    let of = |phase: Phase| {
+        service.gates_of(phase).filter_map(|gate| Some((&gate.spec.name, gate.spec.image_digests.as_ref()?)))
+    };
+    let (gate, _) =
+        of(Phase::BeforeRestore).find(|(_, images)| images.tags == ImageTags::ProveWhenRunning)?;
+    if of(Phase::BeforeRelease).next().is_some() {
+        return None;
+    }
+    let message = format!(
+        "gate '{gate}' of {} lets images pass by tag before restore, and no beforeRelease gate asks imageDigests, which would prove \
+         them: add one, or take 'tags: ProveWhenRunning' away",
+        service.name
+    );
+    Some(Problem::new(Reason::TagsNotProved, gate, message))
 }
 
 fn step_problems(service: &super::Service) -> Vec<Problem> {

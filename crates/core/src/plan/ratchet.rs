@@ -230,7 +230,7 @@ pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
 fn weaker(before: &GateRequirement, after: &GateRequirement) -> impl Iterator<Item = String> {
     let GateRequirement { asks, stable_for, interval, timeout, failure_limit } = before;
     let shown = |millis: u64| Duration(StdDuration::from_millis(millis)).to_string();
-    let changed = (*asks != after.asks).then(|| "asks something else".to_owned());
+    let changed = change(asks, &after.asks);
     let longer = |what: &str, before: u64, after: u64| {
         (after > before).then(|| format!("{what} {} instead of {}", shown(after), shown(before)))
     };
@@ -241,6 +241,27 @@ fn weaker(before: &GateRequirement, after: &GateRequirement) -> impl Iterator<It
     let interval = longer("is asked every", *interval, after.interval);
     let timeout = longer("may take", *timeout, after.timeout);
     [changed, stable, limit, interval, timeout].into_iter().flatten()
+}
+
+/// Returns how a gate's question became weaker. Any difference counts, except that images may no longer pass by tag.
+fn change(before: &Value, after: &Value) -> Option<String> {
+    if before == after {
+        return None;
+    }
+    let without_tags = |asks: &Value| {
+        let mut asks = asks.clone();
+        if let Some(Value::Object(images)) = asks.get_mut("imageDigests") {
+            images.remove("tags");
+        }
+        asks
+    };
+    let tags = |asks: &Value| asks.get("imageDigests").and_then(|images| images.get("tags")).cloned();
+    if without_tags(before) != without_tags(after) {
+        Some("asks something else".to_owned())
+    } else {
+        // Absent is Forbid.
+        tags(after).map(|_| "lets images pass by tag".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -46,6 +46,16 @@ fn every_change_that_is_no_tightening_names_what_is_lost() {
             "beforeRestore gate 'images' asks something else",
         ),
         (
+            IMAGES.replace("imageDigests: {", "imageDigests: {tags: ProveWhenRunning, "),
+            same.clone(),
+            "beforeRestore gate 'images' lets images pass by tag",
+        ),
+        (
+            IMAGES.replace("approved}}", "evil}}, tags: ProveWhenRunning"),
+            same.clone(),
+            "beforeRestore gate 'images' asks something else",
+        ),
+        (
             IMAGES.replace("5m", "1s"),
             same.clone(),
             "beforeRestore gate 'images' passes after 1s instead of 5m",
@@ -97,6 +107,19 @@ fn every_change_that_is_no_tightening_names_what_is_lost() {
         let now = required(&web(&gate, &fields), "web");
         assert_eq!(loosenings(&before, &now), [expected], "{fields}");
     }
+}
+
+#[test]
+fn forbidding_tags_again_is_no_loosening() {
+    let of = |tags: &str| {
+        let gate = IMAGES.replace("imageDigests: {", &format!("imageDigests: {{{tags}"));
+        required(&web(&gate, DEPENDS), "web")
+    };
+    let (absent, forbid, prove) = (of(""), of("tags: Forbid, "), of("tags: ProveWhenRunning, "));
+    assert_eq!(absent, forbid, "Forbid is the default");
+    assert_eq!(loosenings(&prove, &absent), [""; 0]);
+    assert_eq!(loosenings(&prove, &prove), [""; 0]);
+    assert_eq!(loosenings(&absent, &prove), ["beforeRestore gate 'images' lets images pass by tag"]);
 }
 
 #[test]

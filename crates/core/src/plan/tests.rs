@@ -249,6 +249,29 @@ fn a_service_without_gates_says_what_it_lacks() {
 }
 
 #[test]
+fn tags_that_pass_before_restore_must_be_proved_before_release() {
+    let images = |name: &str, tags: &str| {
+        format!("{{name: {name}, imageDigests: {{approvedFrom: {{configMap: {{name: list}}}}{tags}}}}}")
+    };
+    let prove = images("own", ", tags: ProveWhenRunning");
+    for (restore, release, ungated, is_problem) in [
+        (images("own", ""), String::new(), "", false),
+        (prove.clone(), String::new(), "", true),
+        (prove.clone(), String::new(), ", ungated: {reason: a cache}", true),
+        (prove.clone(), "{name: login, http: {url: 'http://login'}}".to_owned(), "", true),
+        (prove.clone(), images("running", ""), "", false),
+        (prove.clone(), prove.clone(), "", false),
+        (images("own", ""), prove.clone(), "", false),
+    ] {
+        let gates = format!("{{beforeRestore: [{restore}], beforeRelease: [{release}]}}");
+        let plan = plan(&format!("- {{name: a, gates: {gates}{ungated}}}"));
+        let found: Vec<_> = problems(&plan, "a").iter().map(|problem| problem.reason).collect();
+        let expected = if is_problem { vec![Reason::TagsNotProved] } else { Vec::new() };
+        assert_eq!(found, expected, "{gates}");
+    }
+}
+
+#[test]
 fn group_is_one_unit_with_all_members_dependencies() {
     let plan = plan(
         "- {name: a}\n- {name: b}\n- {name: x, together: g, dependsOn: [a, y]}\n- {name: y, together: g, dependsOn: [b]}\n- \

@@ -25,7 +25,7 @@ fn wanted(name: &str, missed_run: MissedRun) -> Resume {
 }
 
 fn judged(named: &[Resume], cronjobs: Vec<CronJob>, jobs: Vec<Job>) -> Vec<ResumeObservation> {
-    let seals = [("library".to_owned(), Seal { uid: SEAL.to_owned(), contents: None })].into();
+    let seals = [("library".to_owned(), Seal { uid: SEAL.to_owned(), ..Seal::default() })].into();
     judge(named, &found(cronjobs, jobs), &seals, NOW.parse().unwrap())
 }
 

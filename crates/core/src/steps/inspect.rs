@@ -144,7 +144,7 @@ mod tests {
             ],
             ..Lists::default()
         };
-        let seal = |uid: &str| Seal { uid: uid.to_owned(), contents: None };
+        let seal = |uid: &str| Seal { uid: uid.to_owned(), ..Seal::default() };
         let found = inspect(&plan.services[0], Some(&seal("seal")), lists());
         assert_eq!(
             found.rollouts,

@@ -94,7 +94,7 @@ mod tests {
 
     fn sealed(namespace: &str, contents: Option<(i32, i32)>) -> Seal {
         let contents = contents.map(|(workloads, unmanaged_pods)| Contents { workloads, unmanaged_pods });
-        Seal { uid: format!("seal-of-{namespace}"), contents }
+        Seal { uid: format!("seal-of-{namespace}"), contents, ..Seal::default() }
     }
 
     fn context() -> StepContext {

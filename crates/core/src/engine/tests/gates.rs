@@ -1,8 +1,10 @@
 //! What gates let through, and what they hold.
 
+use super::look_at;
 use super::story::{Story, plan, plan_with, story};
-use crate::api::conditions::{NEEDS_DECISION, READY, RECONCILING, STALLED};
+use crate::api::conditions::{NEEDS_DECISION, READY, RECONCILING, RECOVERED, STALLED};
 use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::plan::GateKey;
 
 /// I2 and I3, for both phases.
 #[test]
@@ -127,4 +129,30 @@ fn gate_that_no_longer_passes_keeps_the_service_sealed() {
         );
         assert_eq!(s.steps_begun("db"), 0);
     }
+}
+
+#[test]
+fn exceptions_of_gates_that_passed_end_in_the_recovery() {
+    let mut s = story("- {name: db}");
+    let key = GateKey { phase: Phase::BeforeRelease, name: "up".into() };
+    s.says("db", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(s.stage("db"), Stage::PostChecks);
+    let mut state = s.seen("db").gates[&key].clone();
+    state.exceptions = vec!["Deployment db/db, container c: by tag".to_owned(), "x".repeat(700)];
+    s.seen("db").gates.insert(key.clone(), state.clone());
+    let held = look_at(&s.world.plan, &s.world.seen, 0);
+    assert_eq!((held.status.stage, held.status.exceptions.len()), (Stage::PostChecks, 0), "not passed yet");
+    (state.verdict, state.unsettled) = (Verdict::Pass, None);
+    s.seen("db").gates.insert(key, state.clone());
+    let passed = look_at(&s.world.plan, &s.world.seen, 0);
+    assert_eq!(passed.status.stage, Stage::Reconnecting);
+    assert_eq!(passed.status.exceptions[0], state.exceptions[0]);
+    assert!((590..=600).contains(&passed.status.exceptions[1].len()), "bounded as in the schema");
+    // They stay with the attempt, and it ends with them.
+    s.seen("db").status.exceptions = passed.status.exceptions;
+    s.says("db", Phase::BeforeRelease, Verdict::Pass);
+    s.run(60);
+    assert_eq!(s.condition("db", RECOVERED).1, "WithExceptions");
+    assert!(s.condition("db", RECOVERED).2.contains("by tag"));
 }

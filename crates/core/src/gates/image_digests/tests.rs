@@ -34,8 +34,14 @@ fn question(phase: Phase) -> Question {
     }
 }
 
+fn list(entries: &[String], tags: ImageTags) -> ImagePolicy {
+    let spec = ImageDigestsSpec { approved: Some(entries.to_vec()), approved_from: None, tags };
+    policy(&spec, "recovery", None).unwrap()
+}
+
 fn asked(phase: Phase, inventory: &Inventory) -> Answer {
-    judge(&Approved::from([digest('a')]), &question(phase), inventory)
+    let policy = list(&[digest('a')], ImageTags::Forbid);
+    judge(&policy, &question(phase), inventory, &NodeImages::default())
 }
 
 fn meta(name: &str) -> Value {
@@ -170,13 +176,16 @@ fn running_images_are_judged_after_restore_only() {
     for (statuses, verdict, reason) in [
         (json!([status("app", &good())]), Pass, "Approved"),
         (json!([status("app", &digest('a'))]), Pass, "Approved"),
-        (json!([status("app", &bad())]), Fail, "RunningImageNotApproved"),
+        (json!([status("app", &bad())]), Unknown, "UnresolvedDigest"),
+        (json!([status("app", &"b".repeat(64))]), Unknown, "UnresolvedDigest"),
+        (json!([status("app", &"a".repeat(64))]), Pass, "Approved"),
+        (json!([status("app", &"b".repeat(63))]), Unknown, "MalformedImageID"),
         (json!([status("app", "")]), Unknown, "NoImageID"),
         (json!([status("app", "registry/app:1")]), Unknown, "MalformedImageID"),
         (json!([]), Unknown, "InProgress"),
         (json!(null), Unknown, "InProgress"),
         (waiting(""), Unknown, "InProgress"),
-        (waiting(&bad()), Fail, "RunningImageNotApproved"),
+        (waiting(&bad()), Unknown, "UnresolvedDigest"),
         (other(&good()), Pass, "Approved"),
         (other(&bad()), Fail, "RunningImageNotApproved"),
         (other(""), Unknown, "NoImageID"),
@@ -312,7 +321,12 @@ fn nothing_found_is_unknown_and_names_where() {
         assert!(answer.message.contains("namespace library"), "{}", answer.message);
     }
     let external = Question { namespaces: Vec::new(), ..question(Phase::BeforeRestore) };
-    let answer = judge(&Approved::from([digest('a')]), &external, &Inventory::default());
+    let answer = judge(
+        &list(&[digest('a')], ImageTags::Forbid),
+        &external,
+        &Inventory::default(),
+        &NodeImages::default(),
+    );
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Unknown, "NothingFound"));
 }
 
@@ -323,13 +337,15 @@ fn evidence_changes_with_uids_images_what_runs_and_the_list() {
         object["metadata"]["uid"] = json!(uid);
         Inventory { pods: vec![parsed(object)], ..Default::default() }
     };
-    let evidence = |list: &[char], inventory: &Inventory| {
-        let approved = list.iter().map(|letter| digest(*letter)).collect();
-        judge(&approved, &question(Phase::Continuous), inventory).evidence.unwrap()
+    let evidence = |letters: &[char], inventory: &Inventory| {
+        let entries: Vec<String> = letters.iter().map(|letter| digest(*letter)).collect();
+        let policy = list(&entries, ImageTags::Forbid);
+        judge(&policy, &question(Phase::Continuous), inventory, &NodeImages::default()).evidence.unwrap()
     };
     let first = evidence(&['a'], &inventory(&good(), "1"));
     assert_eq!(first, evidence(&['a'], &inventory(&good(), "1")));
     assert_ne!(first, evidence(&['a'], &inventory(&good(), "2")));
-    assert_ne!(first, evidence(&['a'], &inventory(&bad(), "1")));
-    assert_ne!(first, evidence(&['a', 'b'], &inventory(&good(), "1")));
+    let both = evidence(&['a', 'b'], &inventory(&good(), "1"));
+    assert_ne!(both, evidence(&['a', 'b'], &inventory(&bad(), "1")));
+    assert_ne!(first, both);
 }

@@ -19,7 +19,7 @@ fn question(phase: Phase) -> Question {
         namespaces: vec!["library".into()],
         phase,
         spec: GateSpec::default(),
-        seals: [("library".to_owned(), Seal { uid: SEAL.to_owned(), contents: None })].into(),
+        seals: [("library".to_owned(), Seal { uid: SEAL.to_owned(), ..Seal::default() })].into(),
         started: vec![ScaleSpec::default()],
         accepted_rollouts: Vec::new(),
     }
@@ -111,7 +111,7 @@ fn nothing_to_run_passes_only_if_nothing_ran() {
     let with = |contents: Option<(i32, i32)>, inventory: &Inventory| {
         let contents = contents.map(|(workloads, unmanaged_pods)| Contents { workloads, unmanaged_pods });
         let mut question = question(Phase::BeforeRelease);
-        question.seals.insert("library".into(), Seal { uid: SEAL.into(), contents });
+        question.seals.insert("library".into(), Seal { uid: SEAL.into(), contents, ..Seal::default() });
         judge(&WorkloadsSpec::default(), &question, inventory)
     };
     let cron_jobs = Inventory {

@@ -85,6 +85,7 @@ impl World<'_> {
             },
             message: format!("{} says {verdict:?}", key.name),
             evidence: None,
+            exceptions: Vec::new(),
         };
         tracker.record(answer, now);
         let (state, again) = (tracker.state(now), tracker.next_ask(now));
