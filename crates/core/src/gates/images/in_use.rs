@@ -38,8 +38,11 @@ impl ImageInUse {
     }
 }
 
-/// Key of an image, with who runs it.
-type Users = BTreeMap<(Option<String>, Vec<String>), BTreeSet<String>>;
+/// Name and digests of an image.
+type Key = (Option<String>, Vec<String>);
+
+/// Who runs each image.
+type Users = BTreeMap<Key, BTreeSet<String>>;
 
 /// Returns the images that these Pods run, as their statuses report them.
 #[must_use]
@@ -100,7 +103,7 @@ fn resolve(
     image: &str,
     image_id: Option<&str>,
     nodes: &NodeImages,
-) -> Result<((Option<String>, Vec<String>), Option<String>), String> {
+) -> Result<(Key, Option<String>), String> {
     let runs = image_id.and_then(running);
     if let Some(digest) = pinned(image) {
         let name = image.split('@').next().filter(|name| reference::has_tag(name)).and_then(tagged);
