@@ -126,8 +126,7 @@ pub async fn unmark(client: &Client, namespace: &str, known: &[ServiceAccount]) 
         let Some(patch) = cleanup::account(&account.metadata) else { continue };
         let name = account.name_any();
         let patch = Patch::Merge(patch);
-        call_opt(work.what("unmark", &name), work.accounts.patch_metadata(&name, &manager(), &patch))
-            .await?;
+        call_opt(work.what("unmark", &name), work.accounts.patch_metadata(&name, &manager(), &patch)).await?;
     }
     Ok(())
 }

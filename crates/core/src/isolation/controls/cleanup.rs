@@ -113,6 +113,15 @@ pub fn workload(workload: &Workload) -> Option<Value> {
     patch(&workload.meta, &changes, &Changes::new())
 }
 
+/// Returns the merge patch that removes our record and field managers from an object that was just started, given its metadata. `None`:
+/// there is nothing to do.
+#[must_use]
+pub fn started(meta: &ObjectMeta) -> Option<Value> {
+    let is_there = |key: &&str| meta.annotations.as_ref().is_some_and(|all| all.contains_key(*key));
+    let changes = RECORD.into_iter().filter(is_there).map(|key| (key, None)).collect();
+    patch(meta, &changes, &Changes::new())
+}
+
 /// Returns the merge patch for a ReplicaSet of a Deployment. The Deployment's controller copies annotations to it, and never removes
 /// them, so that they are removed whatever its replicas.
 #[must_use]
