@@ -19,6 +19,7 @@ mod fence;
 pub mod follow;
 mod probe;
 mod quarantine;
+mod release;
 mod simulate;
 mod status;
 mod test_fence;
@@ -49,6 +50,8 @@ enum Command {
     Check(check::Args),
     /// Isolate namespaces now, as yourself, operator or not. 0: all namespaces isolated and verified; 1: some are not.
     Quarantine(quarantine::Args),
+    /// Release namespaces that were isolated by mistake, and start what ran. 0: released, and started if asked for; 1: not all.
+    Release(release::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
     /// List, get and verify what was captured before anything was stopped.
@@ -87,6 +90,7 @@ impl Cli {
             Command::Access(args) => access::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
+            Command::Release(args) => release::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Evidence(args) => evidence::run(&args),
             Command::Crds(args) => crds::run(&args),
@@ -168,9 +172,17 @@ mod tests {
     fn help_teaches_and_shows_examples() {
         let mut root = command(OsStr::new("resurgam")).term_width(110);
         root.build();
-        for name in
-            ["access", "check", "completion", "evidence", "fence", "quarantine", "simulate", "version"]
-        {
+        for name in [
+            "access",
+            "check",
+            "completion",
+            "evidence",
+            "fence",
+            "quarantine",
+            "release",
+            "simulate",
+            "version",
+        ] {
             let help = root.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("help_{name}"), help.to_string());
         }

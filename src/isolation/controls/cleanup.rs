@@ -18,7 +18,7 @@ use crate::api::field_manager;
 use crate::calls::{IoError, call_opt, each};
 
 pub use resurgam_core::isolation::controls::cleanup::{
-    account, awaits_start, is_left, managers, rollout, rollouts, workload,
+    account, awaits_start, is_left, managers, rollout, rollouts, started, workload,
 };
 
 /// Workloads written at a time.
