@@ -54,6 +54,7 @@ pub struct Start {
 
 /// A workload, CronJob or Job that is not started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Held {
     /// Kind and name.
     pub what: String,

@@ -1,5 +1,7 @@
 //! Starts what was stopped in a released namespace, as the caller, and removes its records.
 
+use std::time::{Duration, Instant};
+
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -13,12 +15,15 @@ use serde::Serialize;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::controls::cleanup;
+use crate::isolation::policies::FENCES;
 use crate::isolation::workloads::{self, Kind};
 
 /// Objects started at a time.
 const PARALLEL: usize = 8;
 /// Attempts to remove the record of an object that its controller changes.
 const ATTEMPTS: usize = 5;
+/// How long a fence may refuse writes after the release.
+const FENCE_LINGERS: Duration = Duration::from_secs(5);
 
 /// Result of starting a namespace.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -98,9 +103,27 @@ async fn start_one(client: &Client, namespace: &str, start: &Start) -> Result<Op
     let params =
         PatchParams { field_manager: Some(field_manager::STEP.to_owned()), ..PatchParams::default() };
     let what = format!("start {}", start.what);
-    let started = call(what, api.patch_metadata(&start.name, &params, &Patch::Merge(&start.patch))).await?;
+    let patch = Patch::Merge(&start.patch);
+    let began = Instant::now();
+    let started = loop {
+        match call(what.clone(), api.patch_metadata(&start.name, &params, &patch)).await {
+            Ok(started) => break started,
+            // An API server takes a moment to learn that the namespace is open.
+            Err(error) if is_fenced(&error) && began.elapsed() < FENCE_LINGERS => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let left = clean_up(&api, &params, start, started.metadata).await.err();
     Ok(left.map(|error| format!("{} is started, but its record is left: {error}", start.what)))
+}
+
+/// Returns whether one of our fences refused the write.
+fn is_fenced(error: &IoError) -> bool {
+    error.status().is_some_and(|status| {
+        status.is_forbidden() && FENCES.iter().any(|fence| status.message.contains(fence))
+    })
 }
 
 async fn clean_up(
