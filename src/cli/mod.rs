@@ -20,6 +20,7 @@ pub mod follow;
 mod images;
 mod probe;
 mod quarantine;
+mod release;
 mod simulate;
 mod status;
 mod test_fence;
@@ -50,6 +51,8 @@ enum Command {
     Check(check::Args),
     /// Isolate namespaces now, as yourself, operator or not. 0: all namespaces isolated and verified; 1: some are not.
     Quarantine(quarantine::Args),
+    /// Release namespaces that were isolated by mistake, and start what ran. 0: released, and started if asked for; 1: not all.
+    Release(release::Args),
     /// The operator: watches plans and recovers what they name. One replica leads, by a Lease.
     Controller(controller::Args),
     /// List, get and verify what was captured before anything was stopped.
@@ -91,6 +94,7 @@ impl Cli {
             Command::Access(args) => access::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
+            Command::Release(args) => release::run(&args),
             Command::Controller(args) => controller::run(&args),
             Command::Evidence(args) => evidence::run(&args),
             Command::Images(args) => images::run(&args),
@@ -191,6 +195,7 @@ mod tests {
             "fence",
             "images",
             "quarantine",
+            "release",
             "simulate",
             "version",
         ] {

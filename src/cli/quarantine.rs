@@ -118,7 +118,7 @@ enum Level {
 }
 
 /// Validates the length, as the Quarantine does.
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     match text.trim().chars().count() {
         0 => Err("say why".to_owned()),
         1..=512 => Ok(text.trim().to_owned()),
@@ -234,7 +234,7 @@ fn spec(args: &Args) -> QuarantineSpec {
 }
 
 /// Returns whether the Lease has a holder and has not expired.
-fn is_held(lease: &Lease, now: Timestamp) -> bool {
+pub(super) fn is_held(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
     let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());

@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ObjectMeta;
 
-use crate::api::{RECORDED_ANNOTATION, SEAL_ANNOTATION};
+use crate::api::{
+    RECORDED_ANNOTATION, RELEASED_ANNOTATION, ROLLOUT_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION,
+};
 use resurgam_core::isolation::controls::pods::MIRROR_ANNOTATION;
 
 /// An object that can be reduced.
@@ -25,7 +27,14 @@ pub(crate) trait Reduce {
 /// Returns the used metadata. The resourceVersion is dropped, so that objects compare equal if no used field changed.
 fn metadata(meta: ObjectMeta) -> ObjectMeta {
     let annotations = meta.annotations.map(|mut annotations| {
-        let read = [SEAL_ANNOTATION, RECORDED_ANNOTATION, MIRROR_ANNOTATION];
+        let read = [
+            SEAL_ANNOTATION,
+            RECORDED_ANNOTATION,
+            WHEN_SCALED_ANNOTATION,
+            RELEASED_ANNOTATION,
+            ROLLOUT_ANNOTATION,
+            MIRROR_ANNOTATION,
+        ];
         annotations.retain(|key, _| read.contains(&key.as_str()));
         annotations
     });

@@ -14,6 +14,7 @@ mod examples;
 mod faults;
 mod gates;
 mod gitops;
+mod inventory;
 mod isolation;
 mod large_plan;
 mod opt_in;

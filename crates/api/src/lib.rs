@@ -54,6 +54,12 @@ pub const WHEN_SCALED_ANNOTATION: &str = "resurgam.dev/when-scaled";
 pub const ROLLOUT_ANNOTATION: &str = "resurgam.dev/rollout";
 /// Annotation on a stopped workload: UID of the Quarantine that stopped it. Records of another Quarantine are ignored.
 pub const SEAL_ANNOTATION: &str = "resurgam.dev/seal";
+/// Annotation on a workload that is still stopped in a released namespace: people start it. If it runs, its record no longer counts.
+pub const RELEASED_ANNOTATION: &str = "resurgam.dev/released";
+/// Annotation on a Quarantine that is about to be deleted: why its namespace is released.
+pub const RELEASE_REASON_ANNOTATION: &str = "resurgam.dev/release-reason";
+/// Annotation on a Quarantine that is about to be deleted: who releases its namespace, by their own account.
+pub const RELEASED_BY_ANNOTATION: &str = "resurgam.dev/released-by";
 /// Annotation on a GitOps object that was suspended: digest of the evidence captured before. Annotations of an earlier sealing are
 /// ignored.
 pub const EVIDENCE_ANNOTATION: &str = "resurgam.dev/evidence";
@@ -74,6 +80,8 @@ pub mod field_manager {
     pub const FENCE: &str = "resurgam-fence";
     /// Objects that a step writes with the plan's account.
     pub const STEP: &str = "resurgam-step";
+    /// All of them.
+    pub const ALL: [&str; 5] = [PLAN, CLAIM, ISOLATION, FENCE, STEP];
 }
 
 /// Isolation level of a namespace, from the tightest to the loosest. A later variant is looser.

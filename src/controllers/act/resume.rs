@@ -18,6 +18,7 @@ use crate::api::{Reason, ServiceKey};
 use crate::calls::{IoError, call};
 use crate::clock;
 use crate::engine::ResumeObservation;
+use crate::isolation::controls::cleanup;
 use crate::isolation::workloads::list_kind;
 use crate::resume::{self, ResumeKey, SuspendedObject};
 
@@ -120,6 +121,10 @@ where
     let params =
         PatchParams { field_manager: Some(field_manager::STEP.to_owned()), ..PatchParams::default() };
     let what = format!("resume {} {namespace}/{name}", K::kind(&()));
-    call(what, api.patch_metadata(name, &params, &Patch::Merge(object.resume()))).await?;
+    let resumed = call(what, api.patch_metadata(name, &params, &Patch::Merge(object.resume()))).await?;
+    // The namespace is released, and a retry would find nothing to resume.
+    if let Err(error) = cleanup::remove_managers(&api, &resumed.metadata).await {
+        tracing::warn!(%error, "resumed, but its field managers are left");
+    }
     Ok(())
 }

@@ -60,6 +60,10 @@ pub(super) struct Memory {
     pub(super) failures: u32,
     /// The Event was published that a deleted Quarantine stays isolated, and why.
     pub(super) is_retention_reported: bool,
+    /// The namespace is open, and its last cleanup did not finish.
+    pub(super) is_cleanup_due: bool,
+    /// The namespace is open, and people have yet to start a workload of it.
+    pub(super) awaits_start: bool,
 }
 
 /// A successful verification of the fence.
@@ -214,6 +218,12 @@ impl Context {
     pub(super) fn level(&self, name: &str) -> Option<Isolation> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.get(name).and_then(|memory| memory.level)
+    }
+
+    /// Returns whether people have yet to start a workload of this released namespace.
+    pub(super) fn awaits_start(&self, name: &str) -> bool {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(name).is_some_and(|memory| memory.awaits_start)
     }
 
     pub(super) async fn publish_event(

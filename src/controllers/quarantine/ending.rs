@@ -11,7 +11,7 @@ use kube::{Api, CustomResourceExt, ResourceExt};
 
 use super::writes::set_finalizers;
 use super::{Context, PassError, pass};
-use crate::api::{Isolation, Quarantine};
+use crate::api::{Isolation, Quarantine, RELEASE_REASON_ANNOTATION, RELEASED_BY_ANNOTATION};
 use crate::calls::call_opt;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::ending::{CrdState, DeletionMeaning, deletion_meaning};
@@ -69,14 +69,39 @@ pub(super) async fn release(context: &Context, quarantine: &Quarantine) -> Resul
         let uid = quarantine.uid().unwrap_or_default();
         identity::complete(&context.client, &name, &uid).await?;
         let namespace = pass::restore(context, &namespace, &uid).await?;
-        context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
+        let namespace = context.lists.mark(&namespace, &quarantine.spec, Isolation::Open).await?;
+        clean_up(context, quarantine, &namespace).await;
     } else {
         context.lists.set(&name, Isolation::Open).await?;
     }
-    let note = "network policies are restored and the namespace is open; workloads stay at zero, with a record of what they were";
-    context.publish_event(quarantine, EventType::Normal, "Released", note.to_owned()).await;
+    context.publish_event(quarantine, EventType::Normal, "Released", released(quarantine)).await;
     set_finalizers(context, quarantine, &finalizers).await?;
     context.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
     context.update_network_demand();
     Ok(Action::await_change())
+}
+
+/// Returns the note of the Event: who released the namespace and why, if they recorded it.
+fn released(quarantine: &Quarantine) -> String {
+    let annotation = |key| quarantine.annotations().get(key).map(String::as_str);
+    let by = annotation(RELEASED_BY_ANNOTATION).map(|by| format!(" by {by}")).unwrap_or_default();
+    let reason = annotation(RELEASE_REASON_ANNOTATION).map(|why| format!(": {why}")).unwrap_or_default();
+    format!(
+        "released{by}{reason}. Network policies are restored and the namespace is open; stopped workloads stay stopped, with a record \
+         of what they were: resurgam release {} --start starts them",
+        quarantine.name_any()
+    )
+}
+
+/// Removes what isolating left on the objects of the namespace. A failure does not keep the Quarantine, and so is reported at once.
+async fn clean_up(context: &Context, quarantine: &Quarantine, namespace: &Namespace) {
+    if let Err(error) = pass::clean_up(context, namespace).await {
+        let name = namespace.name_any();
+        let note = format!(
+            "namespace {name} is released, but records (annotations resurgam.dev/*) or field managers of workloads are left: {error}. \
+             They change nothing; resurgam release {name} --start removes those of workloads that run"
+        );
+        tracing::warn!("{note}");
+        context.publish_event(quarantine, EventType::Warning, "CleanupFailed", note).await;
+    }
 }

@@ -28,12 +28,14 @@ use crate::isolation::pass::{Pass, PassFailure};
 use crate::isolation::probe::{self, ProbeReport};
 use crate::isolation::status;
 use crate::isolation::target::{self, NextAction};
+pub(super) use cleanup::clean_up;
 pub(super) use confirm::confirm;
 pub(super) use network::restore;
 
 /// How long a decision that rests on live reads is valid. A loosening that takes longer is decided again before it goes on.
 const DECISION_STANDS: Duration = Duration::from_secs(1);
 
+mod cleanup;
 mod confirm;
 mod network;
 mod tighten;
@@ -114,6 +116,13 @@ pub(super) async fn run(
             != (status.isolation, conditions::find(&status.conditions, conditions::READY).map(state_of));
     if is_held && has_changed && outcome.is_ok() {
         return Ok(Action::requeue(Duration::ZERO));
+    }
+    if outcome.is_ok()
+        && pass.target.level == Isolation::Open
+        && pass.in_place.fenced
+        && let Some(again) = cleanup::clean_up_later(context, &work.namespace).await
+    {
+        return Ok(Action::requeue(again));
     }
     outcome
 }

@@ -112,15 +112,22 @@ impl ChangeFilter {
             }
             // The contents of a ConfigMap do not affect isolation.
             Kind::ConfigMap => Vec::new(),
-            Kind::Pod
-            | Kind::Deployment
+            Kind::Pod | Kind::ServiceAccount => self.at_level(&change.namespace, is_sealed),
+            Kind::Deployment
             | Kind::StatefulSet
             | Kind::DaemonSet
             | Kind::ReplicaSet
             | Kind::ReplicationController
             | Kind::Job
-            | Kind::CronJob
-            | Kind::ServiceAccount => self.at_level(&change.namespace, is_sealed),
+            | Kind::CronJob => {
+                // In a released namespace, the record of a workload is removed once somebody has started it.
+                let is_woken = if self.context.awaits_start(&change.namespace) {
+                    |level| matches!(level, Isolation::Sealed | Isolation::Open)
+                } else {
+                    is_sealed
+                };
+                self.at_level(&change.namespace, is_woken)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use super::cleanup;
 use crate::api::{SEALED_LABEL, field_manager};
 use crate::calls::{IoError, call, call_opt, list_all};
 use crate::isolation::records::{Kind, Record, RecordError};
@@ -111,19 +112,21 @@ pub async fn complete(client: &Client, namespace: &str, seal: &str) -> Result<()
     Ok(record.forget(pages).await?)
 }
 
-/// Removes our mark from these accounts of a released namespace.
+/// Removes our mark and field managers from the accounts of a released namespace. `known`: the accounts, from the cluster cache, so that
+/// nothing is read where none is marked.
 ///
 /// # Errors
 /// The API server refused, or did not answer. The next call continues.
-pub async fn unmark(client: &Client, namespace: &str, accounts: &[ServiceAccount]) -> Result<(), IoError> {
+pub async fn unmark(client: &Client, namespace: &str, known: &[ServiceAccount]) -> Result<(), IoError> {
+    if !known.iter().any(|account| account.labels().contains_key(SEALED_LABEL)) {
+        return Ok(());
+    }
     let work = AccountWriter::new(client, namespace);
-    for account in accounts {
-        if account.labels().contains_key(SEALED_LABEL) {
-            let patch = Patch::Merge(json!({"metadata": {"labels": {SEALED_LABEL: null}}}));
-            let name = account.name_any();
-            call_opt(work.what("unmark", &name), work.accounts.patch_metadata(&name, &manager(), &patch))
-                .await?;
-        }
+    for account in list(client, namespace).await? {
+        let Some(patch) = cleanup::account(&account.metadata) else { continue };
+        let name = account.name_any();
+        let patch = Patch::Merge(patch);
+        call_opt(work.what("unmark", &name), work.accounts.patch_metadata(&name, &manager(), &patch)).await?;
     }
     Ok(())
 }

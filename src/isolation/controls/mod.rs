@@ -1,6 +1,7 @@
 //! Isolation controls, one file each. Each observes, enforces (tightens) and restores independently: the controller reports a failure and
 //! goes on with the next control.
 
+pub mod cleanup;
 pub mod identity;
 pub mod label;
 pub mod legacy;

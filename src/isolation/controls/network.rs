@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 
+use super::cleanup;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt, each, list_all};
 use crate::isolation::failure::is_too_large;
@@ -293,10 +294,18 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
     let params =
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
     let there = list(client, namespace, Before::Open).await?;
+    let mut written: Vec<NetworkPolicy> = Vec::new();
     for policy in there.iter().filter(|policy| !is_ours(policy)) {
-        let Some(patch) = change(policy, true) else { continue };
+        let Some(mut patch) = change(policy, true) else {
+            // An earlier call may have ended in between.
+            written.push(policy.clone());
+            continue;
+        };
+        if let Some(managers) = cleanup::managers(&policy.metadata) {
+            patch["metadata"]["managedFields"] = managers["metadata"]["managedFields"].clone();
+        }
         let what = format!("restore NetworkPolicy {namespace}/{}", policy.name_any());
-        call_opt(what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await?;
+        written.extend(call_opt(what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await?);
     }
     let record = Record { client, kind: Kind::Network, namespace, seal: uid };
     let pages = record.pages().await?;
@@ -305,12 +314,18 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
             continue;
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
-        call(format!("restore NetworkPolicy {namespace}/{name}"), api.create(&params, &recorded.policy))
-            .await?;
+        let what = format!("restore NetworkPolicy {namespace}/{name}");
+        written.push(call(what, api.create(&params, &recorded.policy)).await?);
     }
     for policy in there.iter().filter(|policy| is_ours(policy)) {
         remove(&api, policy).await?;
     }
     record.forget(pages).await?;
+    // A restored value is managed by us again.
+    for policy in &written {
+        if let Err(error) = cleanup::remove_managers(&api, &policy.metadata).await {
+            tracing::warn!(%error, "policy restored, but its field managers are left");
+        }
+    }
     Ok(())
 }

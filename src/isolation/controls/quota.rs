@@ -5,6 +5,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
+use super::cleanup;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
 
@@ -37,14 +38,22 @@ pub async fn restore(client: &Client, namespace: &str) -> Result<(), IoError> {
     for quota in call(what, api.list(&ListParams::default())).await?.items {
         let Some(patch) = restoring(&quota) else { continue };
         let name = quota.name_any();
-        write(&api, format!("restore ResourceQuota {namespace}/{name}"), &name, patch).await?;
+        let what = format!("restore ResourceQuota {namespace}/{name}");
+        let Some(restored) = write(&api, what, &name, patch).await? else { continue };
+        if let Err(error) = cleanup::remove_managers(&api, &restored.metadata).await {
+            tracing::warn!(%error, "quota restored, but its field managers are left");
+        }
     }
     Ok(())
 }
 
-async fn write(api: &Api<ResourceQuota>, what: String, name: &str, patch: Value) -> Result<(), IoError> {
+async fn write(
+    api: &Api<ResourceQuota>,
+    what: String,
+    name: &str,
+    patch: Value,
+) -> Result<Option<ResourceQuota>, IoError> {
     let params =
         PatchParams { field_manager: Some(field_manager::ISOLATION.to_owned()), ..PatchParams::default() };
-    call_opt(what, api.patch(name, &params, &Patch::Merge(patch))).await?;
-    Ok(())
+    call_opt(what, api.patch(name, &params, &Patch::Merge(patch))).await
 }

@@ -64,6 +64,19 @@ async fn operator_stops_only_workloads_of_isolated_namespaces() {
     deployments(isolated).patch("web", &dry, &stop).await.unwrap();
     refused("a stop elsewhere", WORKLOAD_LIMIT, deployments(open).patch("web", &dry, &stop).await);
     refused("another image", WORKLOAD_LIMIT, deployments(isolated).patch("web", &dry, &change).await);
+    // Our annotations come off once a namespace is open, and nothing else changes with them.
+    let change = |metadata: Value| Patch::Merge(json!({"metadata": metadata}));
+    let mark = json!({"resurgam.dev/released": "true"});
+    deployments(open).patch("web", &dry, &change(json!({"annotations": mark}))).await.unwrap();
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "u"});
+    for (what, also) in [
+        ("annotations", json!({"annotations": {"resurgam.dev/released": "true", "team": "other"}})),
+        ("labels", json!({"annotations": mark, "labels": {"team": "other"}})),
+        ("finalizers", json!({"annotations": mark, "finalizers": ["example.org/keep"]})),
+        ("ownerReferences", json!({"annotations": mark, "ownerReferences": [owner]})),
+    ] {
+        refused(what, WORKLOAD_LIMIT, deployments(open).patch("web", &dry, &change(also)).await);
+    }
 
     let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
     for (name, is_refused) in [(isolated, false), (open, true)] {

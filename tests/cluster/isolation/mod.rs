@@ -18,6 +18,7 @@ mod pods;
 mod quotas;
 mod races;
 mod recovery;
+mod release;
 mod room;
 mod s3;
 mod snapshots;

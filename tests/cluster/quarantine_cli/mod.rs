@@ -5,6 +5,7 @@ mod alone;
 mod break_glass;
 mod check;
 mod preflight;
+mod release;
 mod status;
 mod support;
 

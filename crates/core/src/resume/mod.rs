@@ -46,7 +46,7 @@ impl SuspendedObject {
         }
     }
 
-    fn is_suspended(&self) -> bool {
+    pub(crate) fn is_suspended(&self) -> bool {
         let suspend = match self {
             Self::CronJob(object) => object.spec.as_ref().and_then(|spec| spec.suspend),
             Self::Job(object) => object.spec.as_ref().and_then(|spec| spec.suspend),
@@ -54,7 +54,7 @@ impl SuspendedObject {
         suspend == Some(true)
     }
 
-    fn key(&self) -> ResumeKey {
+    pub(crate) fn key(&self) -> ResumeKey {
         let kind = match self {
             Self::CronJob(_) => ResumeKind::CronJob,
             Self::Job(_) => ResumeKind::Job,
@@ -157,7 +157,10 @@ fn was_running(object: &SuspendedObject, seal: Option<&str>) -> bool {
 }
 
 /// Returns what starts when the object is resumed, as a message, whether that is a missed run, and when that changes.
-fn forecast(object: &SuspendedObject, now: Timestamp) -> Result<(String, bool, Option<Timestamp>), String> {
+pub(crate) fn forecast(
+    object: &SuspendedObject,
+    now: Timestamp,
+) -> Result<(String, bool, Option<Timestamp>), String> {
     let cronjob = match object {
         SuspendedObject::Job(_) => return Ok(("starts at once".to_owned(), false, None)),
         SuspendedObject::CronJob(object) => object,
@@ -180,7 +183,8 @@ fn forecast(object: &SuspendedObject, now: Timestamp) -> Result<(String, bool, O
     })
 }
 
-fn by_hand((kind, namespace, name): &ResumeKey) -> String {
+/// Returns the command by which people resume an object.
+pub(crate) fn by_hand((kind, namespace, name): &ResumeKey) -> String {
     let kind = kind.as_str().to_lowercase();
     format!(r#"kubectl -n {namespace} patch {kind} {name} -p '{{"spec":{{"suspend":false}}}}'"#)
 }

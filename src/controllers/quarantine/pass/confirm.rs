@@ -11,11 +11,12 @@ use kube::runtime::controller::Action;
 
 use super::super::Context;
 use super::PassRun;
+use super::cleanup::remember_awaiting;
 use crate::api::quarantine::Contents;
 use crate::api::{Isolation, Quarantine, SEALED_LABEL};
 use crate::clock;
 use crate::cluster_cache::{Entry, Kinds, STALE_AFTER};
-use crate::isolation::controls::{pod_security, pods};
+use crate::isolation::controls::{cleanup, pod_security, pods};
 use crate::isolation::network::{self, CleanRoomAccess, is_neutralised, is_ours};
 use crate::isolation::pass::Pass;
 use crate::isolation::target::Target;
@@ -98,9 +99,13 @@ impl PassRun<'_> {
         let kinds = self.context.cache.kinds();
         let policies = readable(kinds.network_policies.within(self.name))?;
         let accounts = accounts_cached(self.context, self.name)?;
+        let inventory = inventory(kinds, self.name)?;
+        remember_awaiting(self.context, self.name, &inventory);
         let is_left = policies.iter().any(|policy| is_ours(policy) || is_neutralised(policy))
             || accounts.iter().any(|account| account.labels().contains_key(SEALED_LABEL))
-            || pod_security::change(&self.namespace, true).is_some();
+            || pod_security::change(&self.namespace, true).is_some()
+            || self.context.remember(self.name, |memory| memory.is_cleanup_due)
+            || cleanup::is_anything_left(&inventory);
         pass.in_place.network = true;
         (!is_left).then_some(())
     }
@@ -186,7 +191,7 @@ fn is_on_node_network(pod: &Pod) -> bool {
 }
 
 /// Returns the workloads of a namespace that start pods.
-fn inventory(kinds: &Kinds, namespace: &str) -> Option<Inventory> {
+pub(super) fn inventory(kinds: &Kinds, namespace: &str) -> Option<Inventory> {
     let lists = Lists {
         deployments: readable(kinds.deployments.within(namespace))?,
         statefulsets: readable(kinds.stateful_sets.within(namespace))?,

@@ -1,5 +1,6 @@
 //! The controls, one file each: what a control writes, and whether an observation shows it in place.
 
+pub mod cleanup;
 pub mod identity;
 pub mod label;
 pub mod list;

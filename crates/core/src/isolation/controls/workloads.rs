@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::rollouts::RolloutRecord;
 use super::{pods, rollouts};
 use crate::api::quarantine::Contents;
-use crate::api::{RECORDED_ANNOTATION, ROLLOUT_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION};
+use crate::api::{
+    RECORDED_ANNOTATION, RELEASED_ANNOTATION, ROLLOUT_ANNOTATION, SEAL_ANNOTATION, WHEN_SCALED_ANNOTATION,
+};
 
 /// Node label that no node has. A DaemonSet that selects it runs nowhere.
 pub const NOWHERE: &str = "resurgam.dev/nowhere";
@@ -138,28 +140,34 @@ impl Workload {
     }
 
     /// Returns the merge patch that stops the workload and records its state. `None`: it is stopped and recorded. A record of this seal
-    /// is never overwritten.
+    /// is never overwritten, unless the workload was released and runs again: its state may have changed since. A released workload that
+    /// nobody has started keeps its record, whatever its seal.
     #[must_use]
     pub fn stop(&self, seal: &str) -> Option<Value> {
-        let recorded =
-            self.meta.annotations.as_ref().and_then(|a| a.get(SEAL_ANNOTATION)).map(String::as_str)
-                == Some(seal);
-        if (recorded || self.is_full()) && self.is_stopped() && !self.drops_claims {
+        let annotation = |key| self.meta.annotations.as_ref().and_then(|a| a.get(key)).map(String::as_str);
+        let released = annotation(RELEASED_ANNOTATION).is_some();
+        let recorded = annotation(SEAL_ANNOTATION) == Some(seal) && (!released || self.is_stopped());
+        if (recorded || self.is_full()) && self.is_stopped() && !self.drops_claims && !released {
             return None;
         }
         let mut patch = self.halt();
         let mut annotations = serde_json::Map::new();
         if !recorded {
-            annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(self.was()));
+            let keeps = released && self.is_stopped() && annotation(RECORDED_ANNOTATION).is_some();
+            if !keeps {
+                annotations.insert(RECORDED_ANNOTATION.to_owned(), json!(self.was()));
+                if annotation(WHEN_SCALED_ANNOTATION).is_some() {
+                    annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
+                }
+                if self.rollout.is_some() || annotation(ROLLOUT_ANNOTATION).is_some() {
+                    let record = self.rollout.as_ref().map(|rollout| json!(rollout).to_string());
+                    annotations.insert(ROLLOUT_ANNOTATION.to_owned(), json!(record));
+                }
+            }
             annotations.insert(SEAL_ANNOTATION.to_owned(), json!(seal));
-            let has = |key: &str| self.meta.annotations.as_ref().is_some_and(|a| a.contains_key(key));
-            if has(WHEN_SCALED_ANNOTATION) {
-                annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), Value::Null);
-            }
-            if self.rollout.is_some() || has(ROLLOUT_ANNOTATION) {
-                let record = self.rollout.as_ref().map(|rollout| json!(rollout).to_string());
-                annotations.insert(ROLLOUT_ANNOTATION.to_owned(), json!(record));
-            }
+        }
+        if released {
+            annotations.insert(RELEASED_ANNOTATION.to_owned(), Value::Null);
         }
         if self.drops_claims {
             annotations.insert(WHEN_SCALED_ANNOTATION.to_owned(), json!("Delete"));

@@ -70,6 +70,27 @@ fn the_patch_that_stops_has_a_precondition_on_what_it_recorded() {
 }
 
 #[test]
+fn released_workload_that_runs_is_recorded_anew() {
+    let released = |mut workload: Workload| {
+        workload.meta.annotations.get_or_insert_default().insert(RELEASED_ANNOTATION.into(), "true".into());
+        workload
+    };
+    let record = |workload: &Workload, seal: &str| recorded_replicas(&workload.meta, seal);
+    let is_marked =
+        |workload: &Workload| workload.meta.annotations.as_ref().unwrap().contains_key(RELEASED_ANNOTATION);
+    for seal in ["seal", "another"] {
+        let runs = released(workload(Kind::Deployment, Shape::Replicas(5), Some(("2", "seal"))));
+        let sealed = after(runs.clone(), &runs.stop(seal).unwrap());
+        assert_eq!((record(&sealed, seal), is_marked(&sealed)), (Some(5), false), "{seal}");
+        // Nobody has started it: what ran before the first sealing is what it is to be started at.
+        let stopped = released(workload(Kind::Deployment, Shape::Replicas(0), Some(("2", "seal"))));
+        let sealed = after(stopped.clone(), &stopped.stop(seal).unwrap());
+        assert_eq!((record(&sealed, seal), is_marked(&sealed)), (Some(2), false), "{seal}");
+        assert_eq!(sealed.stop(seal), None, "once is enough");
+    }
+}
+
+#[test]
 fn jobs_and_cronjobs_are_suspended_and_not_resumed() {
     let stopped = {
         let running = workload(Kind::CronJob, Shape::Suspend(false), None);
