@@ -350,7 +350,7 @@ async fn a_step_says_what_its_account_may_not() {
 
     namespace("archive-empty").await;
     let error = scale(&account, "archive-empty", &sealed).await.unwrap_err().to_string();
-    assert_eq!(error, "namespace archive-empty holds no workload to scale");
+    assert_eq!(error, "no workload in namespace archive-empty");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn estate(case: &'static str) -> Bench {
 
 fn sound(bench: &Bench, endpoint: &Endpoint) -> Value {
     let mut late = bench.service("late", &[]);
-    late["gates"] = json!({"beforeRelease": [{"name": "answers", "http": {"url": endpoint.url()}, "interval": "500ms", "failureLimit": 1}]});
+    late["gates"] = json!({"beforeRelease": [{"name": "answers", "http": {"url": endpoint.url()}, "interval": "500ms", "failureLimit": 1, "startupGrace": "0s"}]});
     bench.plan("plan", json!([bench.service("base", &[]), late, bench.service("front", &["base"])]))
 }
 

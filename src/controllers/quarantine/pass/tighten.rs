@@ -70,11 +70,11 @@ impl PassRun<'_> {
             self.verify_fence(pass).await;
         }
         self.read_back_network(pass, written).await;
+        // Sealing reads it live.
+        pass.contents = super::confirm::contents_cached(self.context, self.name);
         if !pass.in_place.captured && !self.capture_evidence(pass).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
-        // Sealing reads it live.
-        pass.contents = super::confirm::contents_cached(self.context, self.name);
         let may_stop = pass.in_place.captured || self.quarantine.spec.capture == CaptureMode::BestEffort;
         if pass.target.level == Isolation::Sealed && may_stop {
             let _permit = self.context.limits.acquire(NextAction::Stop).await;
@@ -364,13 +364,15 @@ impl PassRun<'_> {
                 found.iter().filter(is_lost).map(ResourceExt::name_any).take(UNMANAGED).collect();
             pass.contents = Some(inventory.contents(&found));
         }
+        let news = self.unannounced(pass);
+        self.record_contents(pass).await;
         let ended = pods::end(&client, self.name, &found).await;
         let written = !matches!(ended, Ok(0));
         if let Err(error) = ended {
             self.report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
                 .await;
         }
-        self.announce_unmanaged(pass).await;
+        self.announce_unmanaged(&news).await;
         let found = if written { pods::list(&client, self.name).await } else { Ok(found) };
         let found = match found {
             Ok(found) => found,
@@ -390,10 +392,29 @@ impl PassRun<'_> {
         self.observation.pods = Some(found);
     }
 
-    /// Publishes an Event that names each deleted pod that no workload will recreate, once.
-    async fn announce_unmanaged(&self, pass: &Pass) {
+    /// Records what is about to be deleted, unless the status has it: no later pass can find it. A failed write delays nothing.
+    async fn record_contents(&mut self, pass: &mut Pass) {
+        let status = self.quarantine.status.clone().unwrap_or_default();
+        let known = status.contents.unwrap_or_default();
+        let is_known = pass.contents.is_none_or(|now| status.contents.is_some() && known.max(now) == known)
+            && pass.unmanaged.iter().all(|pod| status.unmanaged_pods.contains(pod));
+        if is_known {
+            return;
+        }
+        self.update_in_place(pass);
+        if let Err(error) = self.record(pass).await {
+            tracing::warn!(%error, "what the namespace contained is not recorded; stopping it all the same");
+        }
+    }
+
+    /// Returns the pods that no workload recreates and that the status does not name yet.
+    fn unannounced(&self, pass: &Pass) -> Vec<String> {
         let known = self.quarantine.status.as_ref().map_or(&[][..], |status| &status.unmanaged_pods);
-        let news: Vec<_> = pass.unmanaged.iter().filter(|name| !known.contains(name)).cloned().collect();
+        pass.unmanaged.iter().filter(|name| !known.contains(name)).cloned().collect()
+    }
+
+    /// Publishes an Event that names each deleted pod that no workload will recreate, once.
+    async fn announce_unmanaged(&self, news: &[String]) {
         if !news.is_empty() {
             let note =
                 format!("captured, then deleted: pods that no workload will bring back: {}", news.join(", "));

@@ -75,7 +75,7 @@ impl PassRun<'_> {
 
     /// Writes the status as observed so far. If another writer changed the Quarantine since it was read, such as a claimant, writes it
     /// over the latest version and returns `false`.
-    async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
+    pub(super) async fn record(&mut self, pass: &Pass) -> Result<bool, PassError> {
         let known = self.context.cluster_state();
         let status = status::after(&self.quarantine, pass, &known, clock::now());
         let conflict = match write(self.context, &self.quarantine, status).await {
