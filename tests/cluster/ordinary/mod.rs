@@ -1,5 +1,6 @@
 //! Ordinary estates come back as they were, or the status says why not.
 
+mod applications;
 mod estate;
 mod nothing_to_start;
 mod records;
