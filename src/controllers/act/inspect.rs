@@ -22,12 +22,9 @@ impl Act {
         let mut found = Inspection::default();
         for namespace in &service.namespaces {
             let lists = read(&self.context.client, service, namespace).await?;
-            let Inspection { host_access, rollouts, not_started } =
-                inspect(service, seals.get(namespace), lists);
-            found.host_access.extend(host_access);
-            found.rollouts.extend(rollouts);
-            found.not_started.extend(not_started);
+            found.add(inspect(service, seals.get(namespace), lists));
         }
+        found.conclude(service);
         let mut state = self.running.state();
         let held = state.services.entry(service.name.clone()).or_default();
         held.inspection = Some((attempt, self.plan.generation, found));
@@ -35,7 +32,7 @@ impl Act {
     }
 }
 
-/// Lists what a namespace may start: CronJobs and Jobs only if the plan resumes any.
+/// Lists what a namespace may start: CronJobs and Jobs only if the plan resumes any, CronJobs also if there is nothing else.
 async fn read(client: &Client, service: &Service, namespace: &str) -> Result<Lists, IoError> {
     let (deployments, statefulsets, daemonsets, replicasets, controllers) = futures::try_join!(
         list_kind::<Deployment>(client, namespace),
@@ -46,7 +43,8 @@ async fn read(client: &Client, service: &Service, namespace: &str) -> Result<Lis
     )?;
     let resumes =
         |kind: ResumeKind| service.resume.iter().any(|r| r.kind == kind && r.namespace == namespace);
-    let cronjobs = match resumes(ResumeKind::CronJob) {
+    let is_empty = deployments.is_empty() && statefulsets.is_empty() && daemonsets.is_empty();
+    let cronjobs = match resumes(ResumeKind::CronJob) || is_empty {
         true => list_kind::<CronJob>(client, namespace).await?,
         false => Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use crate::api::Reason;
 use crate::api::conditions::shorten;
-use crate::plan::{Plan, ServiceId};
+use crate::plan::{Plan, Service, ServiceId};
 
 use super::context::{ServiceContext, digest};
 use super::decisions;
@@ -18,6 +18,28 @@ pub struct Inspection {
     pub rollouts: Vec<Rollout>,
     /// Workloads that ran and that no step starts.
     pub not_started: Vec<String>,
+    /// Number of workloads that were read, CronJobs included.
+    pub workloads: usize,
+}
+
+impl Inspection {
+    /// Adds what was read of another namespace of the service.
+    pub fn add(&mut self, other: Self) {
+        let Self { host_access, rollouts, not_started, workloads } = other;
+        self.host_access.extend(host_access);
+        self.rollouts.extend(rollouts);
+        self.not_started.extend(not_started);
+        self.workloads += workloads;
+    }
+
+    /// Adds that nothing was there to start, once all namespaces were read. It may have been destroyed before the isolation: a plan that
+    /// starts nothing on purpose says so by an empty list of steps.
+    pub fn conclude(&mut self, service: &Service) {
+        if self.workloads == 0 && service.scaling_steps().next().is_some() {
+            let places = service.namespaces.join(", ");
+            self.not_started.push(format!("nothing was there to start in namespaces [{places}]"));
+        }
+    }
 }
 
 /// A rollout that cannot be restored.

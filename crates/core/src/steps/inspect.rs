@@ -22,7 +22,9 @@ pub fn inspect(service: &Service, seal: Option<&Seal>, lists: Lists) -> Inspecti
     let mut found = Inspection { host_access: host_access(service, &lists), ..Inspection::default() };
     let seal = seal.map_or("", |seal| seal.uid.as_str());
     let mended = mended(&lists, seal);
-    for workload in Inventory::from(lists).workloads {
+    let workloads = Inventory::from(lists).workloads;
+    found.workloads = workloads.iter().filter(|workload| workload.kind != Kind::Job).count();
+    for workload in workloads {
         let meta = &workload.meta;
         if service.scaling_steps().any(|step| selects(&step.match_labels, meta)) {
             let rollout = match workload.is_stopped() {
@@ -154,6 +156,10 @@ mod tests {
             found.not_started,
             ["Deployment shop/web is not started: no step selects it; it had 3 replicas"]
         );
+        assert_eq!(found.workloads, 3);
+        let mut nothing = inspect(&plan.services[0], None, Lists::default());
+        nothing.conclude(&plan.services[0]);
+        assert_eq!(nothing.not_started, ["nothing was there to start in namespaces [shop]"]);
         let other = inspect(&plan.services[0], Some(&seal("another")), lists());
         assert_eq!((other.rollouts.len(), other.not_started.len()), (0, 0), "records of another sealing");
     }
