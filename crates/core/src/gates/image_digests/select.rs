@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodTemplateSpec};
 use kube::Resource;
@@ -11,8 +10,7 @@ use super::super::inventory::{Inventory, ObjectRef, is_live};
 use super::super::{Question, images};
 use super::ImagePolicy;
 use crate::api::Phase;
-use crate::isolation::controls::workloads::{has_not_ended, recorded_replicas};
-use crate::steps::scale::has_controller;
+use crate::isolation::controls::workloads::has_not_ended;
 
 /// One image of an object.
 pub(super) struct Image {
@@ -52,7 +50,7 @@ impl Image {
 
 /// Returns the images to check in a phase, in order.
 pub(super) fn select(policy: &ImagePolicy, question: &Question, inventory: &Inventory) -> Vec<Image> {
-    let mut images = specified(question, inventory);
+    let mut images = specified(inventory);
     if question.phase != Phase::BeforeRestore {
         images.extend(inventory.pods.iter().filter(|pod| is_live(pod)).flat_map(running));
         // What ended before is history. Of what has run since, such as the Job of a step, nothing else tells what a tag stood for.
@@ -96,7 +94,7 @@ fn template<K: Resource<DynamicType = ()>>(
 }
 
 /// Returns the specified images: those of every workload, and of every Pod that no listed workload owns.
-fn specified(question: &Question, inventory: &Inventory) -> Vec<Image> {
+fn specified(inventory: &Inventory) -> Vec<Image> {
     let of = |template: &PodTemplateSpec| template.spec.clone();
     let of_job = |spec: &JobSpec| of(&spec.template);
     let owners = inventory.owners();
@@ -125,9 +123,8 @@ fn specified(question: &Question, inventory: &Inventory) -> Vec<Image> {
             object.status.as_ref().is_none_or(|status| status.desired_number_scheduled > 0),
         );
     }
-    // ReplicaSets of a Deployment are its history, and so are old ones of another controller.
-    let is_current = |set: &&ReplicaSet| !owners.has_owner_of(*set) && !is_old_revision(question, set);
-    for object in inventory.replica_sets.iter().filter(is_current) {
+    // ReplicaSets of a Deployment are its history. Any client may write another owner, so that one at zero counts, too.
+    for object in inventory.replica_sets.iter().filter(|object| !owners.has_owner_of(*object)) {
         let spec = object.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(of);
         let runs = object.spec.as_ref().is_none_or(|spec| spec.replicas != Some(0));
         template(&mut images, object, spec.as_ref(), runs);
@@ -160,14 +157,6 @@ fn specified(question: &Question, inventory: &Inventory) -> Vec<Image> {
         }
     }
     images
-}
-
-/// Returns whether a ReplicaSet is an old revision of a controller of another kind: at zero, and at zero when it was stopped.
-fn is_old_revision(question: &Question, set: &ReplicaSet) -> bool {
-    let meta = &set.metadata;
-    let seal = meta.namespace.as_ref().and_then(|namespace| question.seals.get(namespace));
-    let was = seal.and_then(|seal| recorded_replicas(meta, &seal.uid)).unwrap_or(0);
-    has_controller(meta) && was == 0 && set.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
 }
 
 /// Returns the running images of a Pod: of each container in its spec, and of each that its node reports.
