@@ -94,7 +94,11 @@ impl GateRunner {
     ///
     /// # Errors
     /// An Unknown: it cannot be read, or the gate cannot use it.
-    pub(crate) async fn check_inputs(&self, account: &Account, question: &Question) -> Result<(), crate::gates::Answer> {
+    pub(crate) async fn check_inputs(
+        &self,
+        account: &Account,
+        question: &Question,
+    ) -> Result<(), crate::gates::Answer> {
         self.asker.check_inputs(account, question).await
     }
 

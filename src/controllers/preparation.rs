@@ -106,7 +106,10 @@ pub(super) fn update(context: &Arc<Context>, running: &Arc<Running>, plan: &Arc<
     }
     let access = Access::from_plan(plan);
     let before = state.preparation.take().map(|task| std::mem::take(&mut *lock(&task.shared.rights)));
-    let shared = Arc::new(Shared { rights: Mutex::new(rights(&access, before.unwrap_or_default())), ..Shared::default() });
+    let shared = Arc::new(Shared {
+        rights: Mutex::new(rights(&access, before.unwrap_or_default())),
+        ..Shared::default()
+    });
     let inputs = inputs(plan);
     let wake = Arc::new(Notify::new());
     let namespaces = plan.services.iter().flat_map(|service| &service.namespaces).cloned();
@@ -124,7 +127,8 @@ pub(super) fn update(context: &Arc<Context>, running: &Arc<Running>, plan: &Arc<
     };
     let span = tracing::error_span!(parent: None, "preparation", plan = %running.key);
     let task = tokio::spawn(checking.run(wake.clone()).instrument(span));
-    state.preparation = Some(PreparationTask { plan: plan.clone(), handle: task.abort_handle(), wake, shared });
+    state.preparation =
+        Some(PreparationTask { plan: plan.clone(), handle: task.abort_handle(), wake, shared });
 }
 
 /// Returns the rights to review. Granted ones keep the reviews of `before`; all others are reviewed at once.
@@ -261,9 +265,8 @@ impl Checking {
         let rights = lock(&self.shared.rights);
         let intervals = self.intervals(&rights);
         let is_due = |(_, reviewed): &(usize, &Reviewed)| intervals.left(reviewed, now).is_zero();
-        let copy = |(index, reviewed): (usize, &Reviewed)| {
-            (index, reviewed.user.clone(), reviewed.right.clone())
-        };
+        let copy =
+            |(index, reviewed): (usize, &Reviewed)| (index, reviewed.user.clone(), reviewed.right.clone());
         rights.iter().enumerate().filter(is_due).map(copy).collect()
     }
 

@@ -171,7 +171,9 @@ impl Asker {
         let checked = gate.check_inputs(Context { asker: self, reads, question });
         match tokio::time::timeout(DEFAULT_TIMEOUT, checked).await {
             Ok(result) => result,
-            Err(_) => Err(Answer::unknown(GateReason::TimedOut, format!("{} did not answer", gate.subject()))),
+            Err(_) => {
+                Err(Answer::unknown(GateReason::TimedOut, format!("{} did not answer", gate.subject())))
+            }
         }
     }
 

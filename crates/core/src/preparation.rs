@@ -104,7 +104,8 @@ pub fn judge(account: &str, facts: &[Fact]) -> Judgement {
         let message = joined(&head, unknown_parts(account, &unknown), ". Asked again within a minute");
         return Judgement { state: State::Unknown, reason: Reason::PreparationUnknown, message };
     }
-    let message = format!("all {} things that the plan needs exist, rights of {account} included", facts.len());
+    let message =
+        format!("all {} things that the plan needs exist, rights of {account} included", facts.len());
     Judgement { state: State::True, reason: Reason::Prepared, message }
 }
 

@@ -9,11 +9,7 @@ fn fact(need: Need, answer: Answer) -> Fact {
 }
 
 fn right(verb: &str, object: &str, namespace: Option<&str>) -> Need {
-    Need::Right {
-        verb: verb.to_owned(),
-        object: object.to_owned(),
-        namespace: namespace.map(str::to_owned),
-    }
+    Need::Right { verb: verb.to_owned(), object: object.to_owned(), namespace: namespace.map(str::to_owned) }
 }
 
 fn namespace(name: &str, service: &str) -> Need {
@@ -33,7 +29,11 @@ fn each_gap_is_named() {
     let unusable = Answer::Unusable("ConfigMap recovery/approved approves no digest at all".to_owned());
     for (need, answer, says) in [
         (Need::Account, Answer::Missing, "ServiceAccount recovery/nobody does not exist"),
-        (Need::Impersonation, Answer::Missing, "the operator may not impersonate ServiceAccount recovery/nobody"),
+        (
+            Need::Impersonation,
+            Answer::Missing,
+            "the operator may not impersonate ServiceAccount recovery/nobody",
+        ),
         (Need::Incident("nov".into()), Answer::Missing, "Incident nov does not exist"),
         (namespace("web", "web"), Answer::Missing, "namespace web does not exist"),
         (namespace("db", "web"), Answer::Missing, "namespace db (service web) does not exist"),

@@ -2,6 +2,7 @@
 
 mod estate;
 mod nothing_to_start;
+mod prepared;
 mod records;
 mod rollouts;
 mod stuck;

@@ -146,8 +146,20 @@ mod tests {
             (json!([]), "first", "other", json!(null), Some("the reason \"other\" is not recorded")),
             (json!([]), "second", "b", second.clone(), None),
             (second.clone(), "second", "b", json!(null), None),
-            (second, "third", "c", json!([{"name": "second", "reason": "b"}, {"name": "third", "reason": "c"}]), None),
-            (json!(many), "second", "b", json!(null), Some("Incident second and its reason are not recorded")),
+            (
+                second,
+                "third",
+                "c",
+                json!([{"name": "second", "reason": "b"}, {"name": "third", "reason": "c"}]),
+                None,
+            ),
+            (
+                json!(many),
+                "second",
+                "b",
+                json!(null),
+                Some("Incident second and its reason are not recorded"),
+            ),
         ] {
             let mut spec = serde_json::to_value(wished("first", "a")).unwrap();
             spec["furtherIncidents"] = further;

@@ -27,8 +27,7 @@ fn marks(
     let incidents = (!incidents.is_empty()).then(|| joined(&incidents, ", "));
     let further = spec.further_incidents.iter().map(|further| further.reason.as_str());
     let reasons: Vec<String> = std::iter::once(spec.reason.as_str()).chain(further).map(line).collect();
-    let annotations =
-        [(REASON_ANNOTATION, Some(joined(&reasons, "; "))), (INCIDENT_ANNOTATION, incidents)];
+    let annotations = [(REASON_ANNOTATION, Some(joined(&reasons, "; "))), (INCIDENT_ANNOTATION, incidents)];
     let mut annotations: BTreeMap<_, _> =
         annotations.map(|(key, value)| (key, value.filter(|_| label.is_some()))).into();
     if label.is_none() {
