@@ -197,13 +197,7 @@ async fn begin(args: &Args, client: &Client) -> Result<Report> {
     );
     let resolved = targets::resolve(&meant, &all?.items).map_err(anyhow::Error::msg)?;
     if incident.is_err_and(|error| error.is_not_served()) {
-        show(
-            args,
-            &format!(
-                "Incident {} does not exist. Its name is recorded on the Quarantines regardless.\n",
-                args.incident
-            ),
-        );
+        show(args, &format!("Incident {} does not exist; recording its name anyway.\n", args.incident));
     }
     let mut accepted = args.accept_risk.clone();
     accepted.sort_unstable();

@@ -222,22 +222,23 @@ impl Checking {
             let (Some(context), Some(running)) = (self.context.upgrade(), self.running.upgrade()) else {
                 return;
             };
-            self.review(&context).await;
+            let is_complete = self.review(&context).await;
             let judgement = self.check(&context, &running).await;
             let before = lock(&self.shared.judgement).replace(judgement.clone());
             if before.as_ref() != Some(&judgement) {
                 running.wake_for_status();
             }
             drop((context, running));
+            let pause = if is_complete { self.pause(Instant::now()) } else { MISSING_FOR };
             tokio::select! {
-                () = tokio::time::sleep(self.pause(Instant::now())) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = wake.notified() => tokio::time::sleep(DEBOUNCE).await,
             }
         }
     }
 
-    /// Reviews the rights that are due. Stops at the first review that fails.
-    async fn review(&self, context: &Context) {
+    /// Reviews the rights that are due. Stops at the first review that fails, and returns whether there was none.
+    async fn review(&self, context: &Context) -> bool {
         let due = self.due(Instant::now());
         let reviews = due.into_iter().map(|(index, user, right)| async move {
             let Ok(_slot) = context.review_slots.0.acquire().await else { return None };
@@ -255,9 +256,10 @@ impl Checking {
                 reviewed.last = Some((asked, granted));
             }
             if has_failed {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Returns the rights whose review has expired.

@@ -153,7 +153,10 @@ impl<'a> NamespaceIsolation<'a> {
     fn note_unrecorded(&mut self, quarantine: Option<&Quarantine>) {
         let wished = &self.request.spec;
         if let Some(quarantine) = quarantine {
-            self.outcome.notes.extend(unrecorded(&quarantine.spec, wished));
+            // One that is being released is a problem of its own.
+            if quarantine.metadata.deletion_timestamp.is_none() {
+                self.outcome.notes.extend(unrecorded(&quarantine.spec, wished));
+            }
             return;
         }
         let annotations = self.namespace.as_ref().map(ResourceExt::annotations);
