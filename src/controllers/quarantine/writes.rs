@@ -51,7 +51,8 @@ pub(super) async fn announce(
     after: &QuarantineStatus,
     drift: Vec<String>,
 ) {
-    if !drift.is_empty() {
+    // What follows from a change of the spec, such as a further incident in the annotations, is no drift.
+    if !drift.is_empty() && before.observed_generation == after.observed_generation {
         let note = format!("drift repaired: {}", drift.join(", "));
         context.publish_event(quarantine, EventType::Warning, "DriftPutBack", note).await;
     }

@@ -54,6 +54,11 @@ async fn second_incident_is_recorded_and_named_by_the_fence() {
         })
     };
     until(announced).await;
+    let drifted = |event: &kube::api::DynamicObject| {
+        event.data["reason"] == "DriftPutBack" && event.data["regarding"]["name"] == "second"
+    };
+    let all = events.list(&ListParams::default()).await.unwrap();
+    assert!(!all.iter().any(drifted), "nobody changed anything but by the spec");
     let incidents = quarantines.get("second").await.unwrap().status.unwrap().incidents;
     assert_eq!(incidents, ["inc1", "inc2"]);
     let status = resurgam(cluster.kubeconfig(Identity::Responder), &["status"]).await;
