@@ -17,6 +17,7 @@ pub mod heartbeats;
 pub mod isolation;
 pub mod leader;
 pub mod resume;
+pub(crate) mod reviews;
 pub mod status;
 pub mod steps;
 mod tls;

@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use crate::calls::{IoError, call};
+use crate::reviews;
 
 /// A fact, or why it could not be read.
 pub type Fact<T> = Result<T, String>;
@@ -83,24 +84,9 @@ pub(super) async fn account_may(
     (namespace, account): (&str, &str),
     attributes: ResourceAttributes,
 ) -> Fact<bool> {
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(attributes),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    };
     let what = format!("ask for the rights of account {namespace}/{account}");
-    let answer =
-        call(what, reviews.create(&PostParams::default(), &review)).await.map_err(|error| why(&error))?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
+    let answer = reviews::account_may(client, (namespace, account), attributes, what).await;
+    answer.map_err(|error| why(&error))
 }
 
 /// Returns a verb on a resource for [`account_may`].

@@ -5,16 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::ManifestFormat;
 use crate::access::{self, Access, Answer, CheckQuestion, Comparison, Manifest, Right};
-use crate::calls::{call, call_opt};
+use crate::calls::call_opt;
 use crate::plan::Plan;
+use crate::reviews;
 use crate::simulate::load;
 
 mod report;
@@ -188,25 +187,10 @@ async fn ask(client: &Client, access: &Access, question: &CheckQuestion) -> Answ
 }
 
 async fn may(client: &Client, user: &str, right: &Right) -> Answer {
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let namespace = user.split(':').nth(2).unwrap_or_default();
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(user.to_owned()),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(right.attributes()),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    };
+    let mut parts = user.split(':').skip(2);
+    let account = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let what = format!("ask whether {user} may {right}");
-    let answer =
-        call(what, reviews.create(&PostParams::default(), &review)).await.map_err(|e| e.to_string())?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
+    reviews::account_may(client, account, right.attributes(), what).await.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

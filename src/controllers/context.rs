@@ -5,6 +5,7 @@ use kube::{Client, Config};
 use super::events::Events;
 use super::gate_tasks::GateRunner;
 use super::health_cache::HealthCache;
+use super::preparation::ReviewSlots;
 use super::process::Process;
 use super::running::State;
 use super::stores::{Stores, Wakeups};
@@ -19,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) gate_runner: GateRunner,
     /// Wakes gates and steps when objects in the cluster cache change.
     pub(crate) wakeups: Wakeups,
+    /// Limits reviews of rights that plans will need.
+    pub(crate) review_slots: ReviewSlots,
     /// Metrics, heartbeats and shutdown signal of the process.
     pub(crate) process: Process,
     /// The configuration that `client` was created from.

@@ -90,6 +90,18 @@ impl GateRunner {
         Self { asker: Arc::new(asker), cache, wakeups, slots, metrics }
     }
 
+    /// Reads and parses what a gate is configured with, as an account. It does not evaluate the gate.
+    ///
+    /// # Errors
+    /// An Unknown: it cannot be read, or the gate cannot use it.
+    pub(crate) async fn check_inputs(
+        &self,
+        account: &Account,
+        question: &Question,
+    ) -> Result<(), crate::gates::Answer> {
+        self.asker.check_inputs(account, question).await
+    }
+
     /// Starts evaluating, with log lines in `span`. `tell` is woken when the result differs from the previous one.
     pub(crate) fn begin(
         &self,

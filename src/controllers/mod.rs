@@ -17,6 +17,7 @@ mod dependencies;
 mod events;
 mod gate_tasks;
 mod observe;
+mod preparation;
 mod running;
 mod step_tasks;
 mod stores;

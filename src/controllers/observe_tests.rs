@@ -29,6 +29,8 @@ fn stores(records: &[serde_json::Value]) -> Stores {
         incidents: reflector::store().0,
         decisions: reflector::store().0,
         accounts: Arc::new(crate::cluster_cache::KindCache::new("serviceaccounts")),
+        namespaces: Arc::new(crate::cluster_cache::KindCache::new("namespaces")),
+        config_maps: Arc::new(crate::cluster_cache::KindCache::new("configmaps")),
         accepted: reflector::store().0,
     }
 }

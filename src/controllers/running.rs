@@ -11,6 +11,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::gate_tasks::GateTask;
+use super::preparation::PreparationTask;
 use super::step_tasks::StepTask;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
@@ -82,6 +83,8 @@ pub(crate) struct State {
     pub(crate) accepted_read: BTreeMap<String, (Option<String>, AcceptedState)>,
     /// Observations and decisions of the last reconciliation. `None`: there was none, or it failed.
     pub(crate) view: Option<View>,
+    /// Task that checks whether everything exists that the plan will need.
+    pub(crate) preparation: Option<PreparationTask>,
     /// A write of the plan's status is running.
     pub(crate) status_busy: bool,
     /// This process's last write of the plan's status, until the watch has caught up (I6). Prevents a second write.

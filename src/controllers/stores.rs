@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -18,7 +18,7 @@ use super::accepted;
 use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
 pub(crate) use crate::cluster_cache::Guarded;
 use crate::cluster_cache::{
-    Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, Notice,
+    Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, Notice, Version,
 };
 use crate::gates::Interest;
 
@@ -31,6 +31,8 @@ pub(crate) struct Stores {
     pub(crate) incidents: Store<Guarded<Incident>>,
     pub(crate) decisions: Store<Guarded<Decision>>,
     pub(crate) accounts: Arc<KindCache<ServiceAccount>>,
+    pub(crate) namespaces: Arc<KindCache<Namespace>>,
+    pub(crate) config_maps: Arc<KindCache<Version>>,
     /// Records of accepted requirements.
     pub(crate) accepted: Store<ConfigMap>,
 }
@@ -81,6 +83,8 @@ impl Stores {
                 namespace: text(meta.namespace.as_ref()),
             }),
             accounts: cache.kinds().service_accounts.clone(),
+            namespaces: cache.kinds().namespaces.clone(),
+            config_maps: cache.kinds().config_maps.clone(),
             accepted: {
                 let (store, writer) = reflector::store();
                 let stream = watcher(
@@ -219,8 +223,8 @@ fn interest(change: CacheChange) -> Option<Interest> {
     match kind {
         Kind::Pod => Some(Interest::Pods { namespace }),
         Kind::ConfigMap => Some(Interest::ConfigMap { namespace, name }),
+        Kind::Namespace => Some(Interest::Namespace { name }),
         Kind::ServiceAccount
-        | Kind::Namespace
         | Kind::NetworkPolicy
         | Kind::IsolationList
         | Kind::Quarantine

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
-use resurgam_core::gates::image_digests::{judge, nodes_to_ask, policy};
+use resurgam_core::gates::image_digests::{ImagePolicy, judge, nodes_to_ask, policy};
 use resurgam_core::gates::images::NodeImages;
 
 use super::{Answer, Context, Gate, Interest, Question, inventory};
@@ -36,19 +36,16 @@ impl Gate for ImageDigestsSpec {
         true
     }
 
+    fn check_inputs<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {
+        async move { image_policy(self, context).await.map(drop) }.boxed()
+    }
+
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
             let Context { reads, question, .. } = context;
-            let namespace = &question.plan_namespace;
-            let list = async {
-                match &self.approved_from {
-                    Some(from) => reads.config_map(namespace, &from.config_map.name).await,
-                    None => Ok(None),
-                }
-            };
             // Read concurrently, so that a live inventory is shared with gates evaluated at the same time.
-            let (list, inventory) = futures::join!(list, reads.inventory(&question.namespaces));
-            let policy = list.and_then(|list| policy(self, namespace, list.as_deref()));
+            let (policy, inventory) =
+                futures::join!(image_policy(self, context), reads.inventory(&question.namespaces));
             match policy.and_then(|policy| Ok((policy, inventory?))) {
                 Ok((policy, inventory)) => {
                     let asked = nodes_to_ask(&policy, question, &inventory);
@@ -60,6 +57,16 @@ impl Gate for ImageDigestsSpec {
         }
         .boxed()
     }
+}
+
+/// Reads and parses the gate's list of approved images.
+async fn image_policy(spec: &ImageDigestsSpec, context: Context<'_>) -> Result<ImagePolicy, Answer> {
+    let namespace = &context.question.plan_namespace;
+    let list = match &spec.approved_from {
+        Some(from) => context.reads.config_map(namespace, &from.config_map.name).await?,
+        None => None,
+    };
+    policy(spec, namespace, list.as_deref())
 }
 
 /// Reads the images of these nodes, as far as the plan's account may. A plan needs no right to that: it can list all digests instead.

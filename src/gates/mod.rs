@@ -54,6 +54,10 @@ trait Gate: Sync {
     fn is_cached(&self) -> bool {
         false
     }
+    /// Reads and parses what the gate is configured with, such as a list of approved images, without evaluating the gate.
+    fn check_inputs<'a>(&'a self, _: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {
+        std::future::ready(Ok(())).boxed()
+    }
     /// Reads, then judges.
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
 }
@@ -83,6 +87,11 @@ pub enum Interest {
     ConfigMap {
         /// Where.
         namespace: String,
+        /// Which.
+        name: String,
+    },
+    /// One namespace.
+    Namespace {
         /// Which.
         name: String,
     },
@@ -150,6 +159,22 @@ impl Asker {
         let gate = gatherer(&question.spec).filter(|gate| gate.is_cached())?;
         let reads = Reads { shared: &self.shared, account, cache: Some(cache) };
         Some(self.ask_at(gate, question, reads).await)
+    }
+
+    /// Reads and parses what a gate is configured with, as an account. It does not evaluate the gate.
+    ///
+    /// # Errors
+    /// An Unknown: it cannot be read, or the gate cannot use it.
+    pub async fn check_inputs(&self, account: &Account, question: &Question) -> Result<(), Answer> {
+        let Some(gate) = gatherer(&question.spec) else { return Ok(()) };
+        let reads = Reads { shared: &self.shared, account, cache: None };
+        let checked = gate.check_inputs(Context { asker: self, reads, question });
+        match tokio::time::timeout(DEFAULT_TIMEOUT, checked).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(Answer::unknown(GateReason::TimedOut, format!("{} did not answer", gate.subject())))
+            }
+        }
     }
 
     async fn ask_at(&self, gate: &dyn Gate, question: &Question, reads: Reads<'_>) -> Answer {

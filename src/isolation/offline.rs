@@ -17,9 +17,9 @@ use super::network::{self, Before, NetworkError, PolicyObservation};
 use super::other_policies::{self, PolicyReader};
 use super::policies::FENCES;
 use super::probe::ProbeResult;
-use super::tighten::{Tightening, change, recovery_under_way};
+use super::tighten::{Tightening, change, recovery_under_way, unrecorded};
 use super::verify_as_caller;
-use crate::api::{ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
+use crate::api::{INCIDENT_ANNOTATION, ISOLATION_LABEL, Isolation, Quarantine, QuarantineSpec, conditions};
 use crate::calls::{IoError, call, call_opt};
 
 /// How long the fence is probed. New policies take a moment to take effect, labels some milliseconds.
@@ -125,6 +125,7 @@ impl<'a> NamespaceIsolation<'a> {
                 self.name
             ));
         }
+        self.note_unrecorded(quarantine.as_ref());
         if label_before.is_some() {
             self.fenced_by_others = true;
         } else if let Some(namespace) = self.namespace.take() {
@@ -146,6 +147,29 @@ impl<'a> NamespaceIsolation<'a> {
         self.outcome.contained = is_fenced && self.outcome.problems.len() == problems;
         self.outcome.isolated = self.outcome.problems.is_empty();
         self.outcome
+    }
+
+    /// Reports an incident or a reason that is not written anywhere.
+    fn note_unrecorded(&mut self, quarantine: Option<&Quarantine>) {
+        let wished = &self.request.spec;
+        if let Some(quarantine) = quarantine {
+            // One that is being released is a problem of its own.
+            if quarantine.metadata.deletion_timestamp.is_none() {
+                self.outcome.notes.extend(unrecorded(&quarantine.spec, wished));
+            }
+            return;
+        }
+        let annotations = self.namespace.as_ref().map(ResourceExt::annotations);
+        let recorded = annotations.and_then(|all| all.get(INCIDENT_ANNOTATION));
+        if let (Some(_), Some(incident)) = (self.label_before(), &wished.incident_ref)
+            && recorded != Some(&incident.name)
+        {
+            self.outcome.notes.push(format!(
+                "Incident {} and its reason are not recorded: without a Quarantine, the namespace keeps what it was isolated for first ({})",
+                incident.name,
+                recorded.map_or("no incident", String::as_str)
+            ));
+        }
     }
 
     fn label_before(&self) -> Option<&str> {

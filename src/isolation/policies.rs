@@ -14,7 +14,7 @@ use super::controls::list;
 use crate::api::{MANAGED_BY_LABEL, OPERATOR_NAMESPACE, RECORDS_NAMESPACE};
 
 /// Version of the policies, increased by each release that changes one. An operator does not modify policies of a newer version.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 /// Annotation with [`VERSION`] on policies and bindings.
 pub const VERSION_ANNOTATION: &str = "resurgam.dev/policy-version";
 const SOURCES: [&str; 14] = [

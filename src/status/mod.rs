@@ -5,7 +5,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use crate::api::conditions::{NEEDS_DECISION, ORPHANED, READY, STALLED, find, is_true};
+use crate::api::conditions::{NEEDS_DECISION, ORPHANED, PREPARED, READY, STALLED, find, is_true};
 use crate::api::recovery_plan::Blocker;
 use crate::api::service_recovery::{Block, ResumeStatus};
 use crate::api::{Action, Quarantine, Reason, RecoveryPlan, ServiceRecovery};
@@ -34,6 +34,8 @@ pub struct PlanView {
     pub reason: String,
     /// Message of its `Ready` condition.
     pub message: String,
+    /// Whether everything exists that the plan will need, by its `Prepared` condition.
+    pub prepared: Option<PreparedView>,
     /// Number of services.
     pub total: i32,
     /// Number of recovered services.
@@ -54,6 +56,16 @@ pub struct PlanView {
     pub blocked_by: Vec<Blocker>,
     /// Its services, by tier and name.
     pub services: Vec<ServiceView>,
+}
+
+/// A `Prepared` condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreparedView {
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Everything that is missing.
+    pub message: String,
 }
 
 /// One service.
@@ -249,6 +261,8 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
         ready: ready.map_or("Unknown", |c| &c.status).to_owned(),
         reason: ready.map_or("NotTakenUp", |c| &c.reason).to_owned(),
         message: ready.map_or("no operator has looked at it yet", |c| &c.message).to_owned(),
+        prepared: find(&status.conditions, PREPARED)
+            .map(|c| PreparedView { status: c.status.clone(), message: c.message.clone() }),
         total: status.total,
         recovered: status.recovered,
         running: status.running,

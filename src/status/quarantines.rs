@@ -1,5 +1,7 @@
 //! View of the Quarantines that fail, and why. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -27,6 +29,8 @@ pub struct QuarantinesView {
     pub ready: usize,
     /// Failing Quarantines, by namespace.
     pub failing: Vec<QuarantineView>,
+    /// Namespaces that are isolated for more than one incident, and these incidents.
+    pub several_incidents: BTreeMap<String, Vec<String>>,
     /// Why they could not be listed.
     pub unreadable: Option<String>,
 }
@@ -77,6 +81,10 @@ impl QuarantinesView {
             view.open += usize::from(enforced == Some(Isolation::Open));
             view.ready += usize::from(status.is_some_and(|status| is_true(&status.conditions, READY)));
             view.failing.extend(failing(object, now));
+            let incidents = object.0.as_ref().map(|quarantine| quarantine.spec.incidents());
+            if let Some(incidents) = incidents.ok().filter(|incidents| incidents.len() > 1) {
+                view.several_incidents.insert(object.name_any(), incidents);
+            }
         }
         view.failing.sort_by(|a, b| a.namespace.cmp(&b.namespace));
         view

@@ -7,9 +7,9 @@ use anstyle::{AnsiColor, Style};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
-use crate::api::Action;
 use crate::api::Duration;
 use crate::api::conditions::shorten;
+use crate::api::{Action, Reason};
 use crate::text::count;
 
 const BOLD: Style = Style::new().bold();
@@ -101,6 +101,13 @@ fn quarantines(page: &mut String, view: &QuarantinesView) {
         }
     }
     line!(page, "{DIM}Isolation: {} · Quarantines: {}{DIM:#}", levels.join(", "), parts.join(", "));
+    for (namespace, incidents) in view.several_incidents.iter().take(SHOWN.0) {
+        line!(page, "{DIM}{namespace} is isolated for several incidents: {}{DIM:#}", incidents.join(", "));
+    }
+    let more = view.several_incidents.len().saturating_sub(SHOWN.0);
+    if more > 0 {
+        line!(page, "{DIM}and {more} more namespaces are{DIM:#}");
+    }
 }
 
 fn operator(page: &mut String, operator: &OperatorView, now: Timestamp) {
@@ -144,6 +151,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
     if plan.stalled || (plan.services.is_empty() && !plan.message.is_empty()) {
         line!(page, "{}", shorten(&plan.message, 600));
     }
+    prepared(page, plan);
     for service in plan.services.iter().filter(|s| s.decision.is_some()) {
         decision(page, plan, service, now);
     }
@@ -194,6 +202,19 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             details.join("; ")
         );
     }
+}
+
+/// Renders whether a Dormant plan is prepared, and what an armed plan lacks until it is recovered.
+fn prepared(page: &mut String, plan: &PlanView) {
+    let Some(prepared) = &plan.prepared else { return };
+    let is_dormant = plan.reason == Reason::Dormant.as_str();
+    let (style, word) = match prepared.status.as_str() {
+        "True" if is_dormant => (GOOD, "Prepared"),
+        "False" if plan.ready != "True" || is_dormant => (BAD, "Not prepared"),
+        "Unknown" if is_dormant => (BUSY, "Not known whether it is prepared"),
+        _ => return,
+    };
+    line!(page, "{style}{word}{style:#}: {}", prepared.message);
 }
 
 /// Maximum number of blocked services on a page.

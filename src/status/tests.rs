@@ -293,3 +293,39 @@ fn a_quarantine_that_fails_or_fails_no_more_is_a_line() {
     let lines = [changes(Some(&good), &bad), changes(Some(&bad), &good)].concat();
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+#[test]
+fn dormant_plan_says_what_it_lacks_and_armed_plan_until_recovered() {
+    let lacks = "1 missing: ServiceAccount recovery/nobody does not exist";
+    for (ready, reason, prepared, shown) in [
+        ("True", "Dormant", Some("True"), "\nPrepared: "),
+        ("True", "Dormant", Some("False"), "\nNot prepared: "),
+        ("True", "Dormant", Some("Unknown"), "\nNot known whether it is prepared: "),
+        ("True", "Dormant", None, ""),
+        ("Unknown", "Progressing", Some("False"), "\nNot prepared: "),
+        ("Unknown", "Progressing", Some("True"), ""),
+        ("True", "Recovered", Some("False"), ""),
+    ] {
+        let mut plan = plan();
+        let mut conditions = vec![condition("Ready", ready, reason, "")];
+        conditions.extend(prepared.map(|status| condition("Prepared", status, "NotPrepared", lacks)));
+        let status = plan.status.as_mut().unwrap();
+        status.conditions = serde_json::from_value(json!(conditions)).unwrap();
+        let view = View::from_objects(&[plan], &[], Ok(&[]), Some(&lease(85)), at(90));
+        let page = page(&view, 90);
+        assert_eq!(page.contains(lacks), !shown.is_empty(), "{page}");
+        assert!(page.contains(shown), "{page}");
+    }
+}
+
+#[test]
+fn namespace_isolated_for_several_incidents_is_shown() {
+    let quarantine: DeserializeGuard<Quarantine> = DeserializeGuard(Ok(serde_json::from_value(json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "web"},
+        "spec": {"reason": "breach", "incidentRef": {"name": "nov"}, "furtherIncidents": [{"name": "dec", "reason": "again"}]},
+    }))
+    .unwrap()));
+    let view = View::from_objects(&[], &[], Ok(&[quarantine]), Some(&lease(85)), at(90));
+    let page = page(&view, 90);
+    assert!(page.contains("web is isolated for several incidents: nov, dec"), "{page}");
+}

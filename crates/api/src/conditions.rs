@@ -17,6 +17,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// The plan no longer names this service; the object is kept as history.
 pub const ORPHANED: &str = "Orphaned";
+/// Everything that the plan will need exists: its account, rights, namespaces and lists. It blocks nothing, and `Ready` ignores it.
+pub const PREPARED: &str = "Prepared";
 /// The admission policies are as the operator wrote them.
 pub const FENCE_INTACT: &str = "FenceIntact";
 
@@ -58,7 +60,7 @@ impl From<bool> for State {
 }
 
 /// Maximum length of a condition's message in bytes. The API server allows 32 KiB, more than a person reads.
-const MESSAGE_LIMIT: usize = 1024;
+pub const MESSAGE_LIMIT: usize = 1024;
 
 /// Sets one condition. `lastTransitionTime` changes only with the status, as Kubernetes conventions require.
 pub fn set(

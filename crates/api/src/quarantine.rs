@@ -44,6 +44,12 @@ pub struct QuarantineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_ref: Option<ObjectName>,
 
+    /// Incidents for which the namespace was isolated again while it was isolated already, in that order. Adding one needs no further
+    /// right; changing or removing one needs the verb `release`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub further_incidents: Vec<FurtherIncident>,
+
     /// Isolates the namespace at this level, regardless of what a recovery requests, even a completed one. Setting or
     /// tightening it needs no further right; easing or removing it needs the verb `release`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +58,30 @@ pub struct QuarantineSpec {
     /// Whether missing evidence blocks sealing. It never blocks containment.
     #[serde(default)]
     pub capture: CaptureMode,
+}
+
+/// A further incident that a Quarantine belongs to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FurtherIncident {
+    /// Name of the Incident.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Why the namespace is isolated for it, too.
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: String,
+}
+
+impl QuarantineSpec {
+    /// Maximum number of further incidents.
+    pub const FURTHER_INCIDENTS: usize = 16;
+
+    /// Returns the names of all incidents, the first one first.
+    #[must_use]
+    pub fn incidents(&self) -> Vec<String> {
+        let first = self.incident_ref.iter().map(|incident| &incident.name);
+        first.chain(self.further_incidents.iter().map(|further| &further.name)).cloned().collect()
+    }
 }
 
 /// Whether missing evidence blocks sealing.
@@ -95,6 +125,11 @@ pub struct QuarantineStatus {
     /// Isolation level that is enforced now. Absent: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+
+    /// Incidents that the Quarantine belongs to, as enforced: the write fence names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 17), inner(length(max = 253)))]
+    pub incidents: Vec<String>,
 
     /// Number of controls that were tested and hold, of all controls, such as `2/4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

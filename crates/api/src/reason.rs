@@ -151,6 +151,12 @@ pub enum Reason {
     // States of services and plans.
     /// The plan names no Incident.
     Dormant,
+    /// Everything that the plan will need exists.
+    Prepared,
+    /// Something that the plan will need is missing.
+    NotPrepared,
+    /// The operator cannot determine whether everything exists that the plan will need.
+    PreparationUnknown,
     /// Not all services are recovered yet.
     Progressing,
     /// A service needs a Decision.

@@ -28,6 +28,7 @@ use super::{DnsLabel, Duration, ObjectName, Phase, Reason, StepSpec};
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.running"),
     printcolumn(name = "Needs decision", type_ = "integer", json_path = ".status.needsDecision"),
     printcolumn(name = "Blocked by", type_ = "string", json_path = ".status.blockedBy[0].name"),
+    printcolumn(name = "Prepared", type_ = "string", json_path = ".status.conditions[?(@.type==\"Prepared\")].status", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = kube::core::Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("a plan's name is a DNS label of at most 63 characters")
@@ -347,7 +348,7 @@ pub struct RecoveryPlanStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_at: Option<Time>,
 
-    /// `Ready`, `Recovered`, `Reconciling`, `Stalled`.
+    /// `Ready`, `Recovered`, `Reconciling`, `Stalled`, and `Prepared`: whether everything exists that the plan will need.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

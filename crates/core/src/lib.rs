@@ -9,6 +9,7 @@ pub mod gates;
 pub mod isolation;
 pub mod plan;
 pub mod preflight;
+pub mod preparation;
 pub mod release;
 pub mod resume;
 pub mod simulate;

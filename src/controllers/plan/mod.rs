@@ -19,6 +19,7 @@ use super::events::Events;
 use super::gate_tasks::GateRunner;
 use super::health_cache::HealthCache;
 use super::metrics::PlanState;
+use super::preparation::ReviewSlots;
 use super::process::Process;
 use super::running::{self, PlanKey, Running, State};
 use super::stores::{self, Change, Stores, Wakeups};
@@ -84,6 +85,7 @@ pub async fn run(
         events: Events::start(client.clone(), &mut tasks),
         gate_runner: GateRunner::new(asker, cache, wakeups.clone(), process.metrics.clone()),
         wakeups,
+        review_slots: ReviewSlots::default(),
         client,
         stores,
         process,

@@ -14,7 +14,7 @@ use super::super::gate_tasks::Binding;
 use super::super::metrics::Controller;
 use super::super::running::Running;
 use super::super::view::View;
-use super::super::{observe, step_tasks};
+use super::super::{observe, preparation, step_tasks};
 use super::{Plans, status};
 use crate::api::{Phase, ServiceRecoveryStatus};
 use crate::clock;
@@ -68,6 +68,7 @@ fn reconcile(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Inst
     if all {
         *last_whole = Some(began);
     }
+    preparation::update(context, running, &plan, all);
     let decided = View::observe_and_decide(&context.stores, &plan, &mut running.state(), &changes, now);
     context.health.publish(&plan, &decided.services);
     let mut wake_at = decided.wake_at;

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
+use resurgam_core::preparation;
 use serde_json::json;
 use tracing::Instrument;
 
@@ -35,6 +36,8 @@ pub(super) fn write(
     state.own_status.take_if(|(own, _)| running::at_least_as_new(&object.metadata, own));
     let own = state.own_status.as_ref().map(|(_, status)| status.clone());
     let before = own.or_else(|| object.status.clone()).unwrap_or_default();
+    let judgement = state.preparation.as_ref().and_then(|task| task.judgement(plan));
+    preparation::put(&mut status, &before, judgement.as_ref(), now);
     engine::keep_times(&mut status, &before);
     if status == before {
         return None;

@@ -51,9 +51,18 @@ pub(super) async fn announce(
     after: &QuarantineStatus,
     drift: Vec<String>,
 ) {
-    if !drift.is_empty() {
+    // What follows from a change of the spec, such as a further incident in the annotations, is no drift.
+    if !drift.is_empty() && before.observed_generation == after.observed_generation {
         let note = format!("drift repaired: {}", drift.join(", "));
         context.publish_event(quarantine, EventType::Warning, "DriftPutBack", note).await;
+    }
+    // What the namespace was isolated for first is no further incident.
+    let is_new = |incident: &&String| !before.incidents.is_empty() && !before.incidents.contains(incident);
+    for incident in after.incidents.iter().filter(is_new) {
+        let reason = quarantine.spec.further_incidents.iter().find(|further| further.name == *incident);
+        let reason = reason.map_or("not given", |further| &further.reason);
+        let note = format!("isolated for Incident {incident}, too: {reason}");
+        context.publish_event(quarantine, EventType::Normal, "IncidentAdded", note).await;
     }
     let ready = conditions::find(&after.conditions, conditions::READY);
     let old = conditions::find(&before.conditions, conditions::READY);

@@ -3,6 +3,7 @@
 mod applications;
 mod estate;
 mod nothing_to_start;
+mod prepared;
 mod records;
 mod rollouts;
 mod stuck;

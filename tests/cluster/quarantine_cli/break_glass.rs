@@ -86,7 +86,7 @@ async fn break_the_fence(cluster: &ControlPlane) {
 }
 
 /// A policy's change shows in nothing but what it does.
-async fn until(is: impl AsyncFn() -> bool) {
+pub(super) async fn until(is: impl AsyncFn() -> bool) {
     let tried = async {
         while !is().await {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -4,6 +4,7 @@
 mod alone;
 mod break_glass;
 mod check;
+mod further_incident;
 mod preflight;
 mod release;
 mod status;

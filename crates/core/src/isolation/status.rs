@@ -94,6 +94,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     QuarantineStatus {
         observed_generation: generation,
         isolation,
+        incidents: quarantine.spec.incidents(),
         tested: Some(format!("{tested}/{required}")),
         overruled: overruled.filter(|claim| old.claimed_by.as_ref() == Some(claim)),
         claimed_by: old.claimed_by,

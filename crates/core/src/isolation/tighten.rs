@@ -3,6 +3,7 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use crate::api::quarantine::FurtherIncident;
 use crate::api::{Isolation, Quarantine, QuarantineLevel, QuarantineSpec};
 
 /// Change to an existing Quarantine.
@@ -36,11 +37,43 @@ pub fn change(quarantine: &Quarantine, wished: &QuarantineSpec) -> Tightening {
         spec["hold"] = json!(level);
         said.push(format!("held at {} whatever its recovery asks for", Isolation::from(level).as_str()));
     }
+    if let Some(further) = further_incident(&quarantine.spec, wished) {
+        let all: Vec<_> = quarantine.spec.further_incidents.iter().chain([&further]).collect();
+        spec["furtherIncidents"] = json!(all);
+        said.push(format!("Incident {} recorded", further.name));
+    }
     if said.is_empty() {
         return Tightening::None;
     }
     let metadata = json!({"resourceVersion": quarantine.resource_version(), "uid": quarantine.uid()});
     Tightening::Tighten(json!({"metadata": metadata, "spec": spec}), said.join(", "))
+}
+
+/// Returns the entry for the wished incident, if the Quarantine does not name it yet and has room for it.
+fn further_incident(spec: &QuarantineSpec, wished: &QuarantineSpec) -> Option<FurtherIncident> {
+    let name = &wished.incident_ref.as_ref()?.name;
+    let has_room = spec.further_incidents.len() < QuarantineSpec::FURTHER_INCIDENTS;
+    let is_new = !spec.incidents().contains(name);
+    (is_new && has_room).then(|| FurtherIncident { name: name.clone(), reason: wished.reason.clone() })
+}
+
+/// Returns what of the wished incident and reason a Quarantine does not record, as a message.
+#[must_use]
+pub fn unrecorded(spec: &QuarantineSpec, wished: &QuarantineSpec) -> Option<String> {
+    let name = &wished.incident_ref.as_ref()?.name;
+    let first = spec.incident_ref.as_ref().filter(|first| first.name == *name).map(|_| &spec.reason);
+    let further = spec.further_incidents.iter().find(|further| further.name == *name).map(|of| &of.reason);
+    match first.or(further) {
+        Some(reason) if *reason == wished.reason => None,
+        Some(reason) => Some(format!(
+            "the reason \"{}\" is not recorded: Incident {name} is recorded with the reason \"{reason}\"",
+            wished.reason
+        )),
+        None => Some(format!(
+            "Incident {name} and its reason are not recorded: the Quarantine names {} further incidents already",
+            spec.further_incidents.len()
+        )),
+    }
 }
 
 /// Returns the recovery that will open the Quarantine later, if there is one.
@@ -97,6 +130,54 @@ mod tests {
                 Tightening::Terminating => panic!("it is not on its way out"),
             };
             assert_eq!(found, expected, "{spec:?} {hold:?} {enforced:?} {wished:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_incident_is_recorded_once_and_the_first_one_stays() {
+        let wished = |incident: &str, reason: &str| -> QuarantineSpec {
+            serde_json::from_value(json!({"reason": reason, "incidentRef": {"name": incident}})).unwrap()
+        };
+        let second = json!([{"name": "second", "reason": "b"}]);
+        let many: Vec<_> = (0..16).map(|n| json!({"name": format!("i{n}"), "reason": "r"})).collect();
+        // Recorded further incidents, wished incident and reason: what is written, and what is not recorded after that.
+        for (further, incident, reason, written, left) in [
+            (json!([]), "first", "a", json!(null), None),
+            (json!([]), "first", "other", json!(null), Some("the reason \"other\" is not recorded")),
+            (json!([]), "second", "b", second.clone(), None),
+            (second.clone(), "second", "b", json!(null), None),
+            (
+                second,
+                "third",
+                "c",
+                json!([{"name": "second", "reason": "b"}, {"name": "third", "reason": "c"}]),
+                None,
+            ),
+            (
+                json!(many),
+                "second",
+                "b",
+                json!(null),
+                Some("Incident second and its reason are not recorded"),
+            ),
+        ] {
+            let mut spec = serde_json::to_value(wished("first", "a")).unwrap();
+            spec["furtherIncidents"] = further;
+            let mut quarantine = Quarantine::new("a", serde_json::from_value(spec).unwrap());
+            let wished = wished(incident, reason);
+            let found = match change(&quarantine, &wished) {
+                Tightening::Tighten(patch, _) => patch["spec"].clone(),
+                Tightening::None => json!({}),
+                Tightening::Terminating => panic!("it is not on its way out"),
+            };
+            assert_eq!(found["furtherIncidents"], written, "{incident}");
+            if !written.is_null() {
+                quarantine.spec.further_incidents = serde_json::from_value(written).unwrap();
+            }
+            assert_eq!(quarantine.spec.incident_ref.as_ref().unwrap().name, "first");
+            let said = unrecorded(&quarantine.spec, &wished);
+            assert_eq!(said.is_some(), left.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().starts_with(left.unwrap_or_default()));
         }
     }
 

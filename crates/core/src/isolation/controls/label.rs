@@ -13,6 +13,9 @@ use crate::api::{
 /// Maximum size of an object's annotations in bytes, as the API server enforces it.
 const ANNOTATIONS_LIMIT: usize = 256 << 10;
 
+/// Size beyond which no further incident or reason is named, in bytes. The API server drops a fence's message of more than 5 KiB.
+const MARK_LIMIT: usize = 1024;
+
 /// Returns the label and annotations that a namespace needs at a level. `None`: the key must be absent.
 fn marks(
     namespace: &Namespace,
@@ -20,10 +23,11 @@ fn marks(
     level: Isolation,
 ) -> (Option<&'static str>, BTreeMap<&'static str, Option<String>>) {
     let label = level.label();
-    let incident = spec.incident_ref.as_ref().map(|incident| incident.name.clone());
-    // The fence's message contains these values and must be a single line.
-    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let annotations = [(REASON_ANNOTATION, Some(line(&spec.reason))), (INCIDENT_ANNOTATION, incident)];
+    let incidents = spec.incidents();
+    let incidents = (!incidents.is_empty()).then(|| joined(&incidents, ", "));
+    let further = spec.further_incidents.iter().map(|further| further.reason.as_str());
+    let reasons: Vec<String> = std::iter::once(spec.reason.as_str()).chain(further).map(line).collect();
+    let annotations = [(REASON_ANNOTATION, Some(joined(&reasons, "; "))), (INCIDENT_ANNOTATION, incidents)];
     let mut annotations: BTreeMap<_, _> =
         annotations.map(|(key, value)| (key, value.filter(|_| label.is_some()))).into();
     if label.is_none() {
@@ -34,6 +38,23 @@ fn marks(
         annotations.values_mut().for_each(|value| *value = None);
     }
     (label, annotations)
+}
+
+/// Returns the text as a single line, as the fence's message contains it.
+fn line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Joins the first texts, as many as fit, and says how many more there are. The first one is never left out.
+fn joined(all: &[String], separator: &str) -> String {
+    let mut joined = String::new();
+    for (index, text) in all.iter().enumerate() {
+        if index > 0 && joined.len() + separator.len() + text.len() > MARK_LIMIT {
+            return format!("{joined}{separator}and {} more", all.len() - index);
+        }
+        joined = if index == 0 { text.clone() } else { format!("{joined}{separator}{text}") };
+    }
+    joined
 }
 
 /// Returns whether these annotations fit beside the namespace's others.
@@ -104,6 +125,26 @@ mod tests {
         ] {
             assert!(!is_labelled(&drifted, &spec, level), "{level:?}: {:?}", drifted.metadata);
         }
+    }
+
+    #[test]
+    fn every_incident_and_reason_is_named_as_far_as_they_fit() {
+        let of = |further: Vec<Value>| -> QuarantineSpec {
+            let incident = json!({"name": "nov"});
+            read(json!({"reason": "breach", "incidentRef": incident, "furtherIncidents": further}))
+        };
+        let marked = |spec: &QuarantineSpec| {
+            let patch = patch(&namespace(None, &[]), spec, Isolation::Sealed);
+            let of = |key: &str| patch["metadata"]["annotations"][key].as_str().unwrap().to_owned();
+            (of(INCIDENT_ANNOTATION), of(REASON_ANNOTATION))
+        };
+        let two = of(vec![json!({"name": "dec", "reason": "another\nintruder"})]);
+        assert_eq!(marked(&two), ("nov, dec".to_owned(), "breach; another intruder".to_owned()));
+        let many = (0..16).map(|n| json!({"name": format!("dec-{n}"), "reason": "x".repeat(512)}));
+        let (incidents, reasons) = marked(&of(many.collect()));
+        assert!(incidents.ends_with("dec-14, dec-15"), "{incidents}");
+        assert!(reasons.starts_with("breach; x") && reasons.ends_with("x; and 15 more"), "{reasons}");
+        assert!(reasons.len() < 2 * MARK_LIMIT);
     }
 
     #[test]

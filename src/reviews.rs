@@ -1,0 +1,35 @@
+//! Reviews of other users' rights. The caller needs the right to create SubjectAccessReviews.
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use crate::calls::{IoError, call};
+
+/// Returns whether a service account has a right, by its user name and its three groups.
+///
+/// # Errors
+/// The review failed, with `what`.
+pub(crate) async fn account_may(
+    client: &Client,
+    (namespace, account): (&str, &str),
+    attributes: ResourceAttributes,
+    what: String,
+) -> Result<bool, IoError> {
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
