@@ -48,6 +48,11 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     unmanaged_pods.sort();
     unmanaged_pods.dedup();
     unmanaged_pods.truncate(UNMANAGED);
+    let before = if stale { None } else { old.lost_token_secrets };
+    let lost_token_secrets = match &pass.lost_token_secrets {
+        Some(lost) => Some(before.unwrap_or_default().and(lost)),
+        None => before,
+    };
     let was_open = matches!(old.isolation, None | Some(Isolation::Open));
     let contents = match old.contents {
         // What was there before the namespace was open does not count for this sealing.
@@ -102,6 +107,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
         deliverers,
         contents,
         unmanaged_pods,
+        lost_token_secrets,
         conditions,
     }
 }
