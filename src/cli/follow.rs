@@ -3,9 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::Result;
+use anstream::{AutoStream, ColorChoice};
+use anyhow::{Result, anyhow};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -18,6 +20,9 @@ use crate::api::{OPERATOR_NAMESPACE, Quarantine, RecoveryPlan, ServiceRecovery};
 use crate::calls::{IoError, call, call_opt};
 use crate::leader::LEASE;
 use crate::status::{View, changes, render};
+use frame::frame;
+
+mod frame;
 
 /// Minimum time between two frames.
 const FRAME: Duration = Duration::from_millis(150);
@@ -44,7 +49,7 @@ impl Default for Scope {
 /// Reads the view once.
 ///
 /// # Errors
-/// The API server cannot be reached.
+/// The API server cannot be reached, or the caller lacks a right, which the error names.
 pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
     let everything = ListParams::default();
     let (plans, records) = apis(client, scope);
@@ -55,7 +60,8 @@ pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
         call("list ServiceRecoveries", records.list(&everything)),
         async { readable(call("list Quarantines", quarantines.list(&everything)).await) },
         call_opt("read the operator's Lease", leases.get(LEASE)),
-    )?;
+    )
+    .map_err(explained)?;
     let wanted = |plan: &RecoveryPlan| scope.plan.is_none() || scope.plan == plan.metadata.name;
     let plans: Vec<RecoveryPlan> = plans.items.into_iter().filter(wanted).collect();
     let quarantines = quarantines.map(|list| {
@@ -64,6 +70,54 @@ pub async fn look(client: &Client, scope: &Scope) -> Result<View> {
     });
     let quarantines = quarantines.as_deref().map_err(String::as_str);
     Ok(View::from_objects(&plans, &records.items, quarantines, lease.as_ref(), Timestamp::now()))
+}
+
+/// Returns an error in one sentence. If the caller lacks a right, it names the right and who grants it.
+fn explained(error: IoError) -> anyhow::Error {
+    let denied = error.status().filter(|status| status.code == 403).map(|status| status.message.clone());
+    match (denied, &error) {
+        (Some(message), IoError::Api { what, .. }) => {
+            // The API server names the object first, then the user and the right.
+            let right = message.split_once("is forbidden: ").map_or(message.as_str(), |(_, right)| right);
+            anyhow!(
+                "{what}: {right}; a cluster administrator grants it, as the ClusterRole resurgam-responder does"
+            )
+        }
+        _ if error.is_not_served() => {
+            anyhow!("{error}; a cluster administrator installs the kinds: resurgam crds")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Returns why there is nothing to show: a namespace or a plan that does not exist. `None`: there is a plan, or nobody asked for one.
+///
+/// # Errors
+/// The API server cannot be reached.
+pub async fn missing(client: &Client, scope: &Scope, view: &View) -> Result<Option<String>> {
+    if !view.plans.is_empty() {
+        return Ok(None);
+    }
+    if let Some(namespace) = &scope.namespace {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        match call(format!("read namespace {namespace}"), namespaces.get_metadata(namespace)).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {
+                return Ok(Some(format!("there is no namespace {namespace} (kubectl get namespaces)")));
+            }
+            // Who may only see plans is not told whether the namespace exists.
+            Err(error) if error.is_denied() => {}
+            Err(error) => return Err(explained(error)),
+        }
+    }
+    Ok(scope.plan.as_ref().map(|plan| match &scope.namespace {
+        Some(namespace) => {
+            format!(
+                "there is no RecoveryPlan {plan} in namespace {namespace} (kubectl get rplan -n {namespace})"
+            )
+        }
+        None => format!("there is no RecoveryPlan {plan} in any namespace (kubectl get rplan -A)"),
+    }))
 }
 
 /// A caller who may not list Quarantines still sees plans, and what is missing.
@@ -155,19 +209,17 @@ pub async fn follow(
     }
 }
 
-/// Redraws the page over the previous one, cut to the terminal's height. Returns the number of lines.
+/// Draws the page over the previous one of this many rows, cut to the terminal's height. Returns the number of rows.
 fn draw(view: &View, before: usize) -> Result<usize> {
     let (width, height) = super::terminal();
-    let page = render(view, Timestamp::now(), width);
-    let lines: Vec<&str> = page.lines().take(height.saturating_sub(2).max(5)).collect();
-    let mut out = anstream::stdout();
-    if before > 0 {
-        write!(out, "\x1b[{before}A")?;
+    let mut page = render(view, Timestamp::now(), width);
+    let mut out = std::io::stdout().lock();
+    // The frame itself is made of escape sequences, which must reach the terminal even where colours must not.
+    if AutoStream::choice(&out) == ColorChoice::Never {
+        page = anstream::adapter::strip_str(&page).to_string();
     }
-    for line in &lines {
-        writeln!(out, "\x1b[2K{line}")?;
-    }
-    write!(out, "\x1b[J")?;
+    let (bytes, rows) = frame(&page, before, width, height);
+    out.write_all(bytes.as_bytes())?;
     out.flush()?;
-    Ok(lines.len())
+    Ok(rows)
 }

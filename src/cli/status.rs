@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::jiff::Timestamp;
 
 use super::Output;
-use super::follow::{Scope, follow, look};
+use super::follow::{Scope, follow, look, missing};
 use crate::api::OPERATOR_NAMESPACE;
 use crate::status::{View, render};
 
@@ -45,19 +45,19 @@ async fn show(args: &Args) -> Result<ExitCode> {
         namespace: args.namespace.clone(),
         lease_namespace: args.lease_namespace.clone(),
     };
+    let first = look(&client, &scope).await?;
+    if let Some(missing) = missing(&client, &scope, &first).await? {
+        anyhow::bail!(missing);
+    }
     let view = if args.watch {
         follow(&client, &scope, args.output, None, |view| {
             !view.plans.is_empty() && view.plans.iter().all(|plan| plan.ready == "True")
         })
         .await?
     } else {
-        let view = look(&client, &scope).await?;
-        print(args, &view)?;
-        view
+        print(args, &first)?;
+        first
     };
-    if let Some(plan) = args.plan.as_ref().filter(|_| view.plans.is_empty()) {
-        anyhow::bail!("there is no RecoveryPlan {plan} here");
-    }
     Ok(match &view.quarantines.unreadable {
         _ if view.needs_a_person() => ExitCode::FAILURE,
         Some(_) => ExitCode::from(2),

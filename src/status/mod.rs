@@ -5,20 +5,25 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use crate::api::conditions::{NEEDS_DECISION, ORPHANED, PREPARED, READY, STALLED, find, is_true};
-use crate::api::recovery_plan::Blocker;
-use crate::api::service_recovery::{Block, ResumeStatus};
-use crate::api::{Action, Quarantine, Reason, RecoveryPlan, ServiceRecovery};
-use crate::isolation::failure::{Culprit, repeated_culprit};
+use crate::api::conditions::{PREPARED, READY, STALLED, find, is_true};
+use crate::api::recovery_plan::{Blocker, GateOverride};
+use crate::api::{Quarantine, Reason, RecoveryPlan, ServiceRecovery};
 
+mod changes;
+mod left;
 mod quarantines;
+mod remedies;
 mod render;
+mod services;
 
 #[cfg(test)]
 mod tests;
 
+pub use changes::changes;
+pub use left::LeftView;
 pub use quarantines::{ControlView, QuarantineView, QuarantinesView};
-pub use render::{changes, render};
+pub use render::render;
+pub use services::{DecisionView, GateView, HeldUp, ServiceView};
 
 /// One plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,8 +57,12 @@ pub struct PlanView {
     pub started_at: Option<Timestamp>,
     /// When its last service was recovered.
     pub recovered_at: Option<Timestamp>,
+    /// What a person does next about `reason`, if the plan itself has to be changed.
+    pub next: Option<String>,
     /// Root blockers.
     pub blocked_by: Vec<Blocker>,
+    /// Services whose gates differ from the plan's defaults.
+    pub gate_overrides: Vec<GateOverride>,
     /// Its services, by tier and name.
     pub services: Vec<ServiceView>,
 }
@@ -66,107 +75,6 @@ pub struct PreparedView {
     pub status: String,
     /// Everything that is missing.
     pub message: String,
-}
-
-/// One service.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceView {
-    /// Its name.
-    pub name: String,
-    /// Its tier.
-    pub tier: Option<i32>,
-    /// Its stage.
-    pub stage: String,
-    /// Number of the attempt.
-    pub attempt: i64,
-    /// The loosest isolation enforced.
-    pub isolation: Option<String>,
-    /// What it waits for.
-    pub waiting_for: Option<String>,
-    /// Whether it is recovered and its continuous gates pass.
-    pub ready: bool,
-    /// The plan no longer names it: its recovery stops, and its isolation is kept.
-    pub orphaned: bool,
-    /// The required Decision, and how to make it.
-    pub decision: Option<DecisionView>,
-    /// A block that does not clear by itself, and needs no Decision.
-    pub held_up: Option<HeldUp>,
-    /// Exceptions that were accepted.
-    pub exceptions: Vec<String>,
-    /// Egress exceptions of its clean room.
-    pub holes: Vec<String>,
-    /// CronJobs and Jobs that isolating suspended.
-    pub resumes: Vec<ResumeStatus>,
-}
-
-/// A block that a person has to clear.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldUp {
-    /// Reason of the block.
-    pub reason: String,
-    /// The culprit: a namespace, a gate, a step, a webhook.
-    pub name: String,
-    /// The cause, and who can clear it.
-    pub message: String,
-}
-
-impl HeldUp {
-    /// Returns the first block that a person has to clear, by its reason, or by a culprit named in its message.
-    fn from_blocks(blocks: &[Block]) -> Option<Self> {
-        blocks.iter().find_map(|block| {
-            let Block { reason, name, message } = block;
-            let culprit = repeated_culprit(message);
-            // A Quarantine in progress is not Ready either. A failing one is listed with the Quarantines.
-            if culprit.is_none() && (*reason == Reason::QuarantineNotReady || reason.clears_by_itself()) {
-                return None;
-            }
-            // The block of a dependency is reported with that dependency.
-            if matches!(reason, Reason::Dependency | Reason::WaitingForGroup) {
-                return None;
-            }
-            let message = culprit.map_or_else(|| message.clone(), |culprit| refused(&culprit, message));
-            Some(Self { reason: reason.as_str().to_owned(), name: name.clone(), message })
-        })
-    }
-}
-
-/// Returns the culprit, who can clear it, and the API server's message.
-fn refused(culprit: &Culprit, message: &str) -> String {
-    let who = match culprit {
-        Culprit::Webhook(name) => format!(
-            "webhook {name} refuses what is waited for, or does not answer. The webhook's administrator repairs it, or a recovery lead \
-             removes it (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
-        ),
-        Culprit::Quota(name) => {
-            format!("ResourceQuota {name} leaves no room for what is waited for. A recovery lead raises it")
-        }
-        Culprit::Policy(name) => format!(
-            "ValidatingAdmissionPolicy {name} refuses what is waited for. Its author has to add an exemption (kubectl get \
-             validatingadmissionpolicy {name})"
-        ),
-        Culprit::Rights | Culprit::ApiServer => return message.to_owned(),
-    };
-    format!("{who}: {message}")
-}
-
-/// A required Decision.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DecisionView {
-    /// One word.
-    pub reason: String,
-    /// Complete message.
-    pub message: String,
-    /// The actions of Decisions that clear it.
-    pub actions: Vec<Action>,
-    /// What a Decision must repeat in `decidedOn`.
-    pub digest: String,
-    /// Whether a Decision clears it. Otherwise, only what the message says does.
-    pub by_decision: bool,
-    /// Since when.
-    pub since: Timestamp,
 }
 
 /// State of the operator.
@@ -196,6 +104,8 @@ pub struct View {
     pub quarantines: QuarantinesView,
     /// The plans, by namespace and name.
     pub plans: Vec<PlanView>,
+    /// What is left for people, by namespace.
+    pub left: Vec<LeftView>,
 }
 
 impl View {
@@ -217,12 +127,16 @@ impl View {
         lease: Option<&Lease>,
         now: Timestamp,
     ) -> Self {
+        let shown: Vec<&ServiceRecovery> =
+            records.iter().filter(|record| plans.iter().any(|plan| is_of(record, plan))).collect();
+        let left = left::left(&shown, quarantines.ok());
         let mut plans: Vec<PlanView> = plans.iter().map(|plan| plan_view(plan, records)).collect();
         plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Self {
             operator: operator_view(lease, now),
             quarantines: QuarantinesView::from_objects(quarantines, now),
             plans,
+            left,
         }
     }
 }
@@ -241,14 +155,20 @@ pub(crate) fn operator_view(lease: Option<&Lease>, now: Timestamp) -> OperatorVi
     }
 }
 
+/// Returns whether a service belongs to this plan.
+fn is_of(record: &ServiceRecovery, plan: &RecoveryPlan) -> bool {
+    record.metadata.namespace == plan.metadata.namespace
+        && Some(&record.spec.plan_ref.name) == plan.metadata.name.as_ref()
+}
+
 fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
     let status = plan.status.clone().unwrap_or_default();
     let ready = find(&status.conditions, READY);
     let name = plan.metadata.name.clone().unwrap_or_default();
     let mut services: Vec<ServiceView> = records
         .iter()
-        .filter(|r| r.metadata.namespace == plan.metadata.namespace && r.spec.plan_ref.name == name)
-        .map(service_view)
+        .filter(|record| is_of(record, plan))
+        .map(|record| ServiceView::from_record(record, plan))
         .collect();
     // A plan that is not armed does not act, so nothing blocks it.
     if ready.is_some_and(|ready| ready.reason == Reason::Dormant.as_str()) {
@@ -271,44 +191,32 @@ fn plan_view(plan: &RecoveryPlan, records: &[ServiceRecovery]) -> PlanView {
         stalled: is_true(&status.conditions, STALLED),
         started_at: status.started_at.map(|t| t.0),
         recovered_at: status.recovered_at.map(|t| t.0),
+        next: ready.filter(|ready| ready.status == "False").and_then(|ready| plan_next(plan, &ready.reason)),
         blocked_by: status.blocked_by,
+        gate_overrides: status.gate_overrides,
         services,
         name,
     }
 }
 
-fn service_view(record: &ServiceRecovery) -> ServiceView {
-    let status = record.status.clone().unwrap_or_default();
-    let message = find(&status.conditions, NEEDS_DECISION).map_or_else(String::new, |c| c.message.clone());
-    let orphan = find(&status.conditions, ORPHANED).filter(|c| c.status == "True");
-    let ready = is_true(&status.conditions, READY);
-    let held_up = HeldUp::from_blocks(&status.blocked_by);
-    let held_up = held_up.filter(|_| orphan.is_none() && status.decision.is_none() && !ready);
-    let waiting_for = match orphan {
-        Some(orphan) => Some(format!("{}: {}", orphan.reason, orphan.message)),
-        None => status.waiting_for.clone(),
+/// Returns what to do about the plan itself. Decisions that its services need are reported with them.
+fn plan_next(plan: &RecoveryPlan, reason: &str) -> Option<String> {
+    let reason: Reason = reason.parse().ok()?;
+    let culprit = match reason {
+        Reason::NeedsDecision => return None,
+        Reason::ServiceAccountMissing | Reason::ServiceAccountUnknown => &plan.spec.service_account_name.0,
+        Reason::IncidentMissing | Reason::IncidentUnknown => {
+            plan.spec.incident_ref.as_ref().map_or("", |incident| &incident.name)
+        }
+        _ => "",
     };
-    ServiceView {
-        name: record.spec.service.clone(),
-        tier: record.spec.tier,
-        stage: status.stage.as_str().to_owned(),
-        attempt: status.attempt,
-        isolation: status.isolation.map(|i| i.as_str().to_owned()),
-        waiting_for,
-        ready,
-        orphaned: orphan.is_some(),
-        held_up,
-        // A service that the plan no longer names needs no Decision.
-        decision: status.decision.filter(|_| orphan.is_none()).map(|d| DecisionView {
-            reason: d.reason.as_str().to_owned(),
-            message,
-            by_decision: !d.actions.is_empty(),
-            actions: d.actions,
-            digest: d.digest,
-            since: d.since.0,
-        }),
-        exceptions: status.exceptions,
-        resumes: status.resumes,
-        holes: status.holes.iter().map(|hole| hole.as_str().to_owned()).collect(),
-    }
+    let subject = remedies::Subject {
+        namespace: plan.metadata.namespace.as_deref().unwrap_or_default(),
+        plan: plan.metadata.name.as_deref().unwrap_or_default(),
+        service: "the service",
+        owner: None,
+        culprit,
+        message: "",
+    };
+    Some(subject.next_action(reason, &[]))
 }

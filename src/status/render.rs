@@ -1,15 +1,16 @@
 //! Text of a [`View`]: a page for a terminal, or a line for each change.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 use k8s_openapi::jiff::Timestamp;
 
-use super::{OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
-use crate::api::Duration;
+use super::remedies::sentence;
+use super::{HeldUp, LeftView, OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
 use crate::api::conditions::shorten;
-use crate::api::{Action, Reason};
+use crate::api::recovery_plan::GateChange;
+use crate::api::service_recovery::{ResumeState, Stage};
+use crate::api::{Duration, Reason};
 use crate::text::count;
 
 const BOLD: Style = Style::new().bold();
@@ -36,6 +37,7 @@ pub fn render(view: &View, now: Timestamp, width: usize) -> String {
     if view.plans.is_empty() {
         page.push_str("No RecoveryPlan here.\n\n");
     }
+    left_for_people(&mut page, &view.left);
     quarantines(&mut page, &view.quarantines);
     operator(&mut page, &view.operator, now);
     page
@@ -46,7 +48,7 @@ const SHOWN: (usize, usize) = (10, 3);
 
 fn failing_quarantines(page: &mut String, view: &QuarantinesView, now: Timestamp) {
     if let Some(why) = &view.unreadable {
-        line!(page, "{BAD}Which namespaces are isolated is not known.{BAD:#} {}\n", shorten(why, 400));
+        line!(page, "{BAD}Which namespaces are isolated is not known.{BAD:#} {}\n", brief(why, 400));
     }
     let failing = view.failing.len();
     if failing == 0 {
@@ -74,9 +76,9 @@ fn failing_quarantine(page: &mut String, quarantine: &QuarantineView, now: Times
         level(quarantine.asked, "?"),
         level(quarantine.enforced, "nothing"),
     );
-    line!(page, "  {}", shorten(&quarantine.message, 600));
+    line!(page, "  {}", brief(&quarantine.message, 600));
     for control in quarantine.controls.iter().take(SHOWN.1) {
-        line!(page, "  {}: {}", control.name, shorten(&control.message, 300));
+        line!(page, "  {}: {}", control.name, brief(&control.message, 300));
     }
     if quarantine.controls.len() > SHOWN.1 {
         line!(page, "  and {} more controls", quarantine.controls.len() - SHOWN.1);
@@ -148,14 +150,18 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
         );
         line!(page, "{} {counts}", bar(plan, 20));
     }
-    if plan.stalled || (plan.services.is_empty() && !plan.message.is_empty()) {
-        line!(page, "{}", shorten(&plan.message, 600));
+    if plan.stalled || plan.next.is_some() || (plan.services.is_empty() && !plan.message.is_empty()) {
+        match &plan.next {
+            Some(next) => line!(page, "{}", sentence(&brief(&plan.message, 600), next, 600)),
+            None => line!(page, "{}", brief(&plan.message, 600)),
+        }
     }
     prepared(page, plan);
     for service in plan.services.iter().filter(|s| s.decision.is_some()) {
         decision(page, plan, service, now);
     }
     held_up(page, plan);
+    unhealthy(page, plan);
     if plan.services.is_empty() {
         return;
     }
@@ -176,7 +182,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             "{tier:<4}  {:<longest$}  {style}{stage:<16}{style:#}  {:<9}  {}",
             service.name,
             service.isolation.as_deref().unwrap_or("-"),
-            cut(waiting, room),
+            cut(&brief(waiting, 256), room),
         );
     }
     for service in plan.services.iter().filter(|s| !s.holes.is_empty()) {
@@ -187,7 +193,17 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             service.name
         );
     }
+    resumes(page, plan);
+    exceptions(page, plan);
+}
+
+/// Renders the CronJobs and Jobs that are resumed without a person. The others are left for people.
+fn resumes(page: &mut String, plan: &PlanView) {
     for (service, entry) in plan.services.iter().flat_map(|s| s.resumes.iter().map(move |entry| (s, entry))) {
+        let is_for_people = matches!(entry.state, ResumeState::Suspended | ResumeState::Held);
+        if is_for_people && service.stage == Stage::Recovered.as_str() {
+            continue;
+        }
         let details = [&entry.fires, &entry.message].into_iter().filter(|text| !text.is_empty());
         let details: Vec<&str> = details.map(String::as_str).collect();
         line!(
@@ -199,7 +215,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
             entry.name,
             entry.state.as_str(),
             if details.is_empty() { "" } else { ": " },
-            details.join("; ")
+            brief(&details.join("; "), 800)
         );
     }
 }
@@ -217,17 +233,120 @@ fn prepared(page: &mut String, plan: &PlanView) {
     line!(page, "{style}{word}{style:#}: {}", prepared.message);
 }
 
+/// Maximum number of entries of a list on a page.
+const LISTED: usize = 20;
+
+/// Renders a heading and each entry of a list on a line of its own.
+fn list(page: &mut String, heading: &str, entries: &[String]) {
+    if entries.is_empty() {
+        return;
+    }
+    line!(page, "\n{BOLD}{heading}{BOLD:#}");
+    for entry in entries.iter().take(LISTED) {
+        line!(page, "  {entry}");
+    }
+    if entries.len() > LISTED {
+        line!(page, "  and {} more: resurgam status --output json", entries.len() - LISTED);
+    }
+}
+
+/// Renders what was let pass: accepted exceptions, and gates that differ from the plan's defaults.
+fn exceptions(page: &mut String, plan: &PlanView) {
+    let mut entries = Vec::new();
+    for service in &plan.services {
+        let name = &service.name;
+        entries
+            .extend(service.exceptions.iter().map(|exception| format!("{name}: {}", brief(exception, 600))));
+        let is_said = |rollout: &&String| service.exceptions.iter().any(|e| e.starts_with(rollout.as_str()));
+        let rollouts = service.accepted_rollouts.iter().filter(|rollout| !is_said(rollout));
+        entries.extend(rollouts.map(|rollout| {
+            format!("{name}: {} runs the specified revision, not the one that served", brief(rollout, 300))
+        }));
+    }
+    entries.extend(plan.gate_overrides.iter().map(|of| {
+        let (service, gate, phase) = (&of.service, &of.gate, of.phase.as_str());
+        match of.change {
+            GateChange::Omitted => {
+                format!("{service}: goes without the plan's default gate {gate} ({phase})")
+            }
+            GateChange::Replaced => {
+                format!(
+                    "{service}: has a gate of its own instead of the plan's default gate {gate} ({phase})"
+                )
+            }
+        }
+    }));
+    list(page, "Accepted as exceptions", &entries);
+}
+
+fn left_for_people(page: &mut String, left: &[LeftView]) {
+    let entry =
+        |of: &LeftView| format!("{}: {}", of.object, sentence(&brief(&of.message, 400), &of.next, 400));
+    list(page, "Left for people", &left.iter().map(entry).collect::<Vec<_>>());
+    if !left.is_empty() {
+        page.push('\n');
+    }
+}
+
 /// Maximum number of blocked services on a page.
 const HELD_UP: usize = 10;
 
+/// Renders blocks that a person has to clear. Services with the same block share a line.
 fn held_up(page: &mut String, plan: &PlanView) {
-    let all: Vec<_> = plan.services.iter().filter_map(|s| Some((&s.name, s.held_up.as_ref()?))).collect();
-    for (service, held) in all.iter().take(HELD_UP) {
-        line!(page, "\n{BAD}{service} is held up{BAD:#}: {}: {}", held.reason, held.name);
-        line!(page, "  {}", shorten(&held.message, 700));
+    let mut groups: Vec<(&HeldUp, Vec<&str>)> = Vec::new();
+    for (service, held) in plan.services.iter().filter_map(|s| Some((s.name.as_str(), s.held_up.as_ref()?))) {
+        match groups.iter_mut().find(|(of, _)| *of == held) {
+            Some((_, services)) => services.push(service),
+            None => groups.push((held, vec![service])),
+        }
     }
-    if all.len() > HELD_UP {
-        line!(page, "\nand {} more are held up", all.len() - HELD_UP);
+    for (held, services) in groups.iter().take(HELD_UP) {
+        let verb = if services.len() == 1 { "is" } else { "are" };
+        let what = sentence(&brief(&held.message, 700), &held.next, 700);
+        line!(page, "\n{BAD}{} {verb} held up{BAD:#}: {}: {what}", names(services), held.reason);
+    }
+    if groups.len() > HELD_UP {
+        let more: usize = groups.iter().skip(HELD_UP).map(|(_, services)| services.len()).sum();
+        line!(
+            page,
+            "\nand {} held up for other reasons: resurgam status --output json",
+            count(more, "service")
+        );
+    }
+}
+
+/// Returns the first names, and how many more there are.
+fn names(all: &[&str]) -> String {
+    match all {
+        [one] => (*one).to_owned(),
+        [first, second] => format!("{first} and {second}"),
+        [first, second, third] => format!("{first}, {second} and {third}"),
+        [first, second, rest @ ..] => format!("{first}, {second} and {} more services", rest.len()),
+        [] => String::new(),
+    }
+}
+
+/// Renders the continuous gates that recovered services do not pass, but for those that a required Decision is about.
+fn unhealthy(page: &mut String, plan: &PlanView) {
+    for service in plan.services.iter().filter(|service| !service.unhealthy.is_empty()) {
+        let asked = service.decision.as_ref().map_or("", |decision| decision.message.as_str());
+        let gates: Vec<_> = service
+            .unhealthy
+            .iter()
+            .filter(|gate| gate.message.is_empty() || !asked.contains(&gate.message))
+            .collect();
+        if gates.is_empty() {
+            continue;
+        }
+        line!(
+            page,
+            "\n{BAD}{} is unhealthy{BAD:#}: recovered, and not all of its continuous gates pass",
+            service.name
+        );
+        for gate in gates {
+            let name = if gate.name.is_empty() { String::new() } else { format!("{}: ", gate.name) };
+            line!(page, "  {name}{} {}: {}", gate.verdict, gate.reason, brief(&gate.message, 600));
+        }
     }
 }
 
@@ -260,117 +379,24 @@ fn bar(plan: &PlanView, width: usize) -> String {
 
 fn decision(page: &mut String, plan: &PlanView, service: &ServiceView, now: Timestamp) {
     let Some(decision) = &service.decision else { return };
-    line!(
-        page,
-        "\n{BAD}{} needs a decision{BAD:#}: {} for {}",
-        service.name,
-        decision.reason,
-        ago(decision.since, now)
-    );
-    line!(page, "  {}", shorten(&decision.message, 700));
+    let what = sentence(&brief(&decision.message, 700), &decision.next, 700);
+    line!(page, "\n{BAD}{} needs a decision{BAD:#}: {}: {what}", service.name, decision.reason);
+    let mut details = vec![format!("for {}", ago(decision.since, now))];
     let held = plan.blocked_by.iter().find(|b| b.name == service.name).map_or(0, |b| b.holds);
     if held > 0 {
         let verb = if held == 1 { "waits" } else { "wait" };
-        line!(page, "  {} {verb} for it.", count(usize::try_from(held).unwrap_or(0), "service"));
+        details.push(format!("{} {verb} for it", count(usize::try_from(held).unwrap_or(0), "service")));
     }
-    if !decision.by_decision {
-        return;
+    if decision.by_decision {
+        details.push(format!("decidedOn {}", decision.digest));
     }
-    // An Override does not wait for a repair.
-    let mended = if decision.actions.contains(&Action::Retry) { "Once it is mended, a" } else { "A" };
-    let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
-    line!(
-        page,
-        "  {DIM}{mended} recovery lead writes a Decision: action {}, plan {}, service {},{DIM:#}",
-        actions.join(" or "),
-        plan.name,
-        service.name
-    );
-    line!(page, "  {DIM}decidedOn {}{DIM:#}", decision.digest);
+    line!(page, "  {DIM}{}{DIM:#}", details.join(" · "));
 }
 
-/// Renders a line for each service whose stage changed, for output that is no terminal.
-#[must_use]
-pub fn changes(before: Option<&View>, now: &View) -> Vec<String> {
-    let mut known: BTreeMap<(&str, &str, &str), &ServiceView> = BTreeMap::new();
-    for plan in before.map_or(&[][..], |b| &b.plans) {
-        known.extend(
-            plan.services.iter().map(|s| ((plan.namespace.as_str(), plan.name.as_str(), s.name.as_str()), s)),
-        );
-    }
-    let mut lines = Vec::new();
-    for plan in &now.plans {
-        for service in &plan.services {
-            let old = known.get(&(plan.namespace.as_str(), plan.name.as_str(), service.name.as_str()));
-            let news = match &service.decision {
-                Some(decision)
-                    if old
-                        .is_none_or(|o| o.decision.as_ref().map(|d| &d.digest) != Some(&decision.digest)) =>
-                {
-                    Some(format!(
-                        "needs a decision: {}: {}",
-                        decision.reason,
-                        shorten(&decision.message, 300)
-                    ))
-                }
-                None if service.held_up.is_some() && old.is_none_or(|o| o.held_up != service.held_up) => {
-                    service.held_up.as_ref().map(|held| {
-                        format!("held up: {}: {}: {}", held.reason, held.name, shorten(&held.message, 300))
-                    })
-                }
-                // The initial isolation is no change.
-                _ if old.is_none() && service.stage == "Isolated" && service.attempt == 1 => None,
-                _ if old.is_none_or(|o| (&o.stage, o.attempt) != (&service.stage, service.attempt)) => {
-                    let attempt = if service.attempt > 1 {
-                        format!(" (attempt {})", service.attempt)
-                    } else {
-                        String::new()
-                    };
-                    Some(format!("{}{attempt}", service.stage))
-                }
-                _ => None,
-            };
-            if let Some(news) = news {
-                lines.push(format!(
-                    "{} {}/{} {}: {news}",
-                    plan.name, plan.recovered, plan.total, service.name
-                ));
-            }
-        }
-    }
-    lines.extend(quarantine_changes(before.map(|view| &view.quarantines), &now.quarantines));
-    if before.is_none_or(|b| b.operator != now.operator)
-        && let OperatorView::Silent { .. } = now.operator
-    {
-        lines.push(
-            "the operator is silent: nothing will move until it is back; what is isolated stays isolated"
-                .to_owned(),
-        );
-    }
-    lines
-}
-
-fn quarantine_changes(before: Option<&QuarantinesView>, now: &QuarantinesView) -> Vec<String> {
-    let earlier = before.map_or(&[][..], |view| &view.failing);
-    let mut lines = Vec::new();
-    for quarantine in &now.failing {
-        let QuarantineView { namespace, reason, message, .. } = quarantine;
-        let old = earlier.iter().find(|old| old.namespace == *namespace);
-        if old.is_none_or(|old| (&old.reason, &old.message) != (reason, message)) {
-            lines.push(format!("quarantine {namespace} is failing: {reason}: {}", shorten(message, 300)));
-        }
-    }
-    for old in earlier.iter().filter(|old| now.failing.iter().all(|new| new.namespace != old.namespace)) {
-        if now.unreadable.is_none() {
-            lines.push(format!("quarantine {} is failing no more", old.namespace));
-        }
-    }
-    if let Some(why) = &now.unreadable
-        && before.is_none_or(|view| view.unreadable.is_none())
-    {
-        lines.push(format!("which namespaces are isolated is not known: {}", shorten(why, 300)));
-    }
-    lines
+/// Returns a message without control characters, which could draw over the page, and not longer than this many bytes.
+pub(super) fn brief(text: &str, limit: usize) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    shorten(&plain, limit)
 }
 
 fn ago(from: Timestamp, to: Timestamp) -> String {

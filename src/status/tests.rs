@@ -3,6 +3,9 @@ use serde_json::json;
 
 use super::*;
 
+mod left;
+mod questions;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_763_971_200 + seconds).unwrap()
 }

@@ -168,13 +168,51 @@ pub struct QuarantineStatus {
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub unmanaged_pods: Vec<String>,
 
+    /// Token Secrets of recreated ServiceAccounts, which the cluster deletes with the accounts. Absent: no account was recreated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_token_secrets: Option<LostTokenSecrets>,
+
     /// `Ready`, `Reconciling`, `Stalled`, `FenceIntact`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// What a namespace contained when it was isolated. Each number is the highest since the namespace was last open.
+/// Secrets of type `kubernetes.io/service-account-token` that were lost when their ServiceAccounts were recreated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LostTokenSecrets {
+    /// Names of the Secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub names: Vec<String>,
+    /// Why not all names are known. Empty: all are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub unknown: String,
+}
+
+impl LostTokenSecrets {
+    /// Maximum number of names.
+    const LIMIT: usize = 64;
+
+    /// Adds what was lost later.
+    #[must_use]
+    pub fn and(mut self, later: &Self) -> Self {
+        self.names.extend(later.names.iter().cloned());
+        self.names.sort();
+        self.names.dedup();
+        if self.names.len() > Self::LIMIT {
+            self.names.truncate(Self::LIMIT);
+            "there are more than 64".clone_into(&mut self.unknown);
+        } else if self.unknown.is_empty() {
+            self.unknown.clone_from(&later.unknown);
+        }
+        self
+    }
+}
+
+/// What a namespace contained when it was isolated. Each number is the highest since the Quarantine was created.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Contents {

@@ -4,19 +4,21 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::cleanup;
+use crate::api::conditions::shorten;
+use crate::api::quarantine::LostTokenSecrets;
 use crate::api::{SEALED_LABEL, field_manager};
-use crate::calls::{IoError, call, call_opt, list_all};
+use crate::calls::{IoError, call, call_opt, call_within, list_all};
 use crate::isolation::records::{Kind, Record, RecordError};
 
 pub use resurgam_core::isolation::controls::identity::{
     AccountAction, RecordedAccount, SealMark, actions, completion_patch, entries_by_name, key, recreated,
-    unrecorded,
+    token_secrets_of, unrecorded,
 };
 
 /// Accounts recreated at a time.
@@ -46,6 +48,31 @@ pub async fn list(client: &Client, namespace: &str) -> Result<Vec<ServiceAccount
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     list_all(&format!("list serviceaccounts in namespace {namespace}"), &api, ListParams::default(), PAGE)
         .await
+}
+
+/// How long the list of token Secrets may take: tokens are valid meanwhile.
+const SECRETS_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Returns the token Secrets that recreating these accounts deletes, by their metadata only. Only the first page is read. An error is
+/// part of the answer, as nothing depends on it.
+pub async fn token_secrets(
+    client: &Client,
+    namespace: &str,
+    accounts: &[ServiceAccount],
+    mark: &SealMark,
+) -> LostTokenSecrets {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().fields("type=kubernetes.io/service-account-token").limit(PAGE);
+    let what = format!("list token secrets in namespace {namespace}");
+    let (names, unknown) = match call_within(SECRETS_WITHIN, what, api.list_metadata(&params)).await {
+        Ok(found) => {
+            let is_all = found.metadata.continue_.is_none_or(|token| token.is_empty());
+            let unknown = if is_all { String::new() } else { format!("there are more than {PAGE}") };
+            (token_secrets_of(found.items.iter().map(|secret| &secret.metadata), accounts, mark), unknown)
+        }
+        Err(error) => (Vec::new(), shorten(&error.to_string(), 256)),
+    };
+    LostTokenSecrets { names, unknown }
 }
 
 /// Recreates every account of the namespace without the mark, as far as possible. Returns whether anything was written.

@@ -19,6 +19,16 @@ fn fails(crew: &Crew<'_>, only: String) {
     crew.proxy(0).follow(Schedule { seed: 1, profile });
 }
 
+/// Leaves room for one pod in a namespace: scaled to two, a workload is not current until it is scaled back.
+async fn outgrow(admin: &Client, namespace: &str) {
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one", "namespace": namespace},
+        "spec": {"hard": {"pods": "1"}}});
+    rehearsal::apply(admin, "platform", &[quota]).await.unwrap();
+    let quotas = kind(admin, "v1", "ResourceQuota", Some(namespace));
+    let counts = |quota: &Value| quota["status"]["used"]["pods"] == "1";
+    rehearsal::eventually(&quotas, "one", "it to count", rehearsal::DEADLINE, counts).await.unwrap();
+}
+
 async fn scale(databases: &Api<DynamicObject>, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     databases.patch("postgres", &PatchParams::default(), &patch).await.unwrap();
@@ -40,7 +50,8 @@ async fn late_request_is_refused_once_its_dependency_is_unhealthy() {
         fails(&crew, format!("PATCH /api/v1/namespaces/{web}"));
         trial.service(&web, "to ask to be let out", |r| r["spec"]["isolation"] == "Open").await?;
         crew.proxy(0).strikes(Fault::InternalError).await;
-        scale(&databases, 0).await;
+        outgrow(&admin, &database).await;
+        scale(&databases, 2).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         crew.proxy(0).heal();
         let held = |q: &Value| q["status"].to_string().contains("but what it depends on is not");
@@ -82,7 +93,8 @@ async fn clean_room_survives_an_operator_that_died_unreported() {
         fails(&crew, format!("PATCH /apis/resurgam.dev/v1alpha1/quarantines/{web}/status"));
         crew.proxy(0).strikes(Fault::InternalError).await;
         bears("clean-room").await;
-        scale(&databases, 0).await;
+        outgrow(&admin, &database).await;
+        scale(&databases, 2).await;
         trial.service(&database, "to be unhealthy", |r| condition(r, "Healthy") != "True").await?;
         // The second one comes of a pass that began after that.
         crew.proxy(0).strikes(Fault::InternalError).await;

@@ -87,6 +87,8 @@ async fn token_issued_before_sealing_is_refused_after_it() {
     isolate("known", QuarantineLevel::Sealed).await;
     let sealed = ready("known", Isolation::Sealed).await;
     assert_eq!(control(&sealed, ControlName::Identity), ControlState::Enforced);
+    let lost = sealed.status.as_ref().unwrap().lost_token_secrets.clone().unwrap();
+    assert_eq!((lost.names, lost.unknown.as_str()), (vec!["worker-token".to_owned()], ""));
     for (name, holder) in &holders {
         // An API server remembers for up to 10 s whom it has just taken a token for.
         within("the token of a moment ago to be void", async {

@@ -6,7 +6,7 @@ use control_plane::{ControlPlane, Identity};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use resurgam::api::Quarantine;
+use resurgam::api::{Quarantine, ServiceRecovery};
 use serde_json::{Value, json};
 
 use super::support::{Ran, client, cluster, namespace, resurgam};
@@ -111,4 +111,132 @@ async fn a_failing_quarantine_is_shown_and_is_exit_code_1() {
         ran.out
     );
     assert!(ran.out.contains("status-plans/shown"), "{}", ran.out);
+}
+
+/// Writes the status of a recovered service with exceptions, and of its Quarantine, as an operator would.
+async fn write_recovered(cluster: &ControlPlane) {
+    let operator = client(cluster, Identity::Operator).await;
+    let params = PatchParams::apply("test").force();
+    let at = "2025-11-24T08:00:00Z";
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| json!({"type": type_, "status": status, "reason": reason, "message": message, "lastTransitionTime": at});
+    let service = json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery",
+        "metadata": {"name": "left.status-left-web", "namespace": "status-left"},
+        "spec": {"planRef": {"name": "left", "uid": "u"}, "service": "status-left-web", "namespaces": ["status-left-web"]},
+    });
+    let services: Api<ServiceRecovery> = Api::namespaced(operator.clone(), "status-left");
+    services.patch("left.status-left-web", &params, &Patch::Apply(&service)).await.unwrap();
+    let mut status = service;
+    status.as_object_mut().unwrap().remove("spec");
+    status["status"] = json!({
+        "stage": "Recovered", "isolation": "Open",
+        "exceptions": ["not enforced: status-left-web/Network: accepted by maria (Decision d-1): agreed"],
+        "gates": [{
+            "phase": "Continuous", "name": "up", "verdict": "Fail", "reason": "NotReady", "since": at,
+            "message": "Deployment status-left-web/a: 0 of 1 ready; Deployment status-left-web/b: 0 of 1 ready",
+        }],
+        "resumes": [{
+            "kind": "CronJob", "namespace": "status-left-web", "name": "nightly", "state": "Suspended",
+            "fires": "next at 2025-11-25 02:00 UTC", "message": "the plan does not name it under resume",
+        }],
+        "conditions": [condition("Healthy", "Unknown", "GateFailing", "up: 0 of 1 ready")],
+    });
+    services.patch_status("left.status-left-web", &params, &Patch::Apply(&status)).await.unwrap();
+    let quarantine = json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "status-left-web"},
+        "status": {
+            "isolation": "Open", "conditions": [condition("Ready", "True", "Open", "")],
+            "unmanagedPods": ["debug"], "lostTokenSecrets": {"names": ["ci-token"]},
+            "deliverers": [{"kind": "Kustomization", "namespace": "flux-system", "name": "web", "state": "Suspended"}],
+        },
+    });
+    let quarantines: Api<Quarantine> = Api::all(operator);
+    quarantines.patch_status("status-left-web", &params, &Patch::Apply(quarantine)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_recovery_rests_on_and_left_for_people_is_shown() {
+    let (cluster, _alone) = cluster().await;
+    namespace(cluster, "status-left", "").await;
+    let admin = client(cluster, Identity::PlatformAdministrator).await;
+    let objects = [
+        json!({
+            "apiVersion": "resurgam.dev/v1alpha1", "kind": "RecoveryPlan", "metadata": {"name": "left", "namespace": "status-left"},
+            "spec": {"serviceAccountName": "recovery", "services": [{"name": "status-left-web"}]},
+        }),
+        json!({
+            "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "status-left-web"},
+            "spec": {"reason": "unusual activity", "isolation": "Sealed"},
+        }),
+    ];
+    rehearsal::apply(&admin, "test", &objects).await.unwrap();
+    write_recovered(cluster).await;
+    let responder = cluster.kubeconfig(Identity::Responder);
+    let arguments = ["status", "left", "--namespace", "status-left"];
+    let ran = resurgam(responder, &arguments).await;
+    for line in [
+        "status-left-web is unhealthy: recovered, and not all of its continuous gates pass",
+        "  up: Fail NotReady: Deployment status-left-web/a: 0 of 1 ready; Deployment status-left-web/b: 0 of 1 ready",
+        "Accepted as exceptions",
+        "  status-left-web: not enforced: status-left-web/Network: accepted by maria (Decision d-1): agreed",
+        "Left for people",
+    ] {
+        assert!(ran.out.lines().any(|shown| shown == line), "{line}: {}{}", ran.out, ran.err);
+    }
+    let all = resurgam(responder, &[&arguments[..], &["--output", "json"]].concat()).await.json();
+    let left: Vec<_> =
+        all["left"].as_array().unwrap().iter().map(|of| of["object"].as_str().unwrap()).collect();
+    let objects = [
+        "CronJob status-left-web/nightly",
+        "Kustomization flux-system/web",
+        "Pod status-left-web/debug",
+        "Secret status-left-web/ci-token",
+    ];
+    assert_eq!(left, objects);
+    for object in objects {
+        assert!(ran.out.contains(&format!("  {object}: ")), "{object}: {}", ran.out);
+    }
+    let service = &all["plans"][0]["services"][0];
+    assert_eq!(service["unhealthy"][0]["name"], "up");
+    assert_eq!(service["exceptions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_or_is_forbidden_is_one_line_and_2() {
+    let (cluster, _alone) = cluster().await;
+    namespace(cluster, "status-empty", "").await;
+    let responder = cluster.kubeconfig(Identity::Responder).to_path_buf();
+    let nobody = acting_as(cluster, "status-nobody");
+    for (kubeconfig, arguments, line) in [
+        (
+            &responder,
+            vec!["--namespace", "status-nowhere"],
+            "there is no namespace status-nowhere (kubectl get namespaces)",
+        ),
+        (
+            &responder,
+            vec!["nosuch", "--namespace", "status-empty"],
+            "there is no RecoveryPlan nosuch in namespace status-empty (kubectl get rplan -n status-empty)",
+        ),
+        (
+            &responder,
+            vec!["nosuch"],
+            "there is no RecoveryPlan nosuch in any namespace (kubectl get rplan -A)",
+        ),
+        (
+            &responder,
+            vec!["nosuch", "--watch"],
+            "there is no RecoveryPlan nosuch in any namespace (kubectl get rplan -A)",
+        ),
+        (
+            &nobody.path().to_path_buf(),
+            vec![],
+            "list RecoveryPlans: User \"status-nobody\" cannot list resource \"recoveryplans\" in API group \"resurgam.dev\" at the \
+             cluster scope; a cluster administrator grants it, as the ClusterRole resurgam-responder does",
+        ),
+    ] {
+        let ran = resurgam(kubeconfig, &[&["status"][..], &arguments].concat()).await;
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {}", ran.err);
+        assert_eq!(ran.err, format!("resurgam: {line}\n"), "{arguments:?}");
+    }
 }

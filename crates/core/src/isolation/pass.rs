@@ -13,7 +13,7 @@ use super::verify::network::NetworkVerdict;
 use crate::api::Isolation;
 use crate::api::QuarantineReason;
 use crate::api::conditions::shorten;
-use crate::api::quarantine::{Capture, Contents, ControlName, Deliverer};
+use crate::api::quarantine::{Capture, Contents, ControlName, Deliverer, LostTokenSecrets};
 
 /// Maximum length of a control's message.
 pub const MESSAGE: usize = 512;
@@ -107,6 +107,8 @@ pub struct Pass {
     pub failures: BTreeMap<ControlName, ControlFailure>,
     /// Pods without a controller, as they were found before they were deleted.
     pub unmanaged: Vec<String>,
+    /// Token Secrets of the ServiceAccounts that this pass recreates. `None`: it recreates none.
+    pub lost_token_secrets: Option<LostTokenSecrets>,
     /// What the namespace contains, if it was read.
     pub contents: Option<Contents>,
     /// Network policies as read back.
@@ -135,6 +137,7 @@ impl Pass {
             failure: None,
             failures: BTreeMap::new(),
             unmanaged: Vec::new(),
+            lost_token_secrets: None,
             contents: None,
             network: None,
             fenced_off: false,

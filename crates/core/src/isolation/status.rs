@@ -48,12 +48,15 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
     unmanaged_pods.sort();
     unmanaged_pods.dedup();
     unmanaged_pods.truncate(UNMANAGED);
-    let was_open = matches!(old.isolation, None | Some(Isolation::Open));
-    let contents = match old.contents {
-        // What was there before the namespace was open does not count for this sealing.
-        Some(_) if was_open && isolation != Some(Isolation::Open) => pass.contents,
-        Some(before) => Some(pass.contents.map_or(before, |now| before.max(now))),
-        None => pass.contents,
+    let before = if stale { None } else { old.lost_token_secrets };
+    let lost_token_secrets = match &pass.lost_token_secrets {
+        Some(lost) => Some(before.unwrap_or_default().and(lost)),
+        None => before,
+    };
+    // The highest of all passes: what a pass deletes, the next one does not find.
+    let contents = match (old.contents, pass.contents) {
+        (Some(before), Some(now)) => Some(before.max(now)),
+        (before, now) => before.or(now),
     };
     let overruled = if pass.target.overrules { old.claimed_by.clone() } else { old.overruled };
     let mut conditions = old.conditions;
@@ -103,6 +106,7 @@ pub fn after(quarantine: &Quarantine, pass: &Pass, known: &ClusterState, now: Ti
         deliverers,
         contents,
         unmanaged_pods,
+        lost_token_secrets,
         conditions,
     }
 }

@@ -14,6 +14,9 @@ pub struct History {
     counts: BTreeMap<String, u32>,
 }
 
+/// States that are read from the specification of workloads.
+const SPECIFIED: [&str; 2] = ["replicas", "suspend"];
+
 /// A successful write.
 struct Write {
     revision: u64,
@@ -61,7 +64,10 @@ impl History {
                 // To who asks for metadata alone, the rest is not answered: what was asked for came about.
                 let partial = object["kind"] == "PartialObjectMetadata";
                 let told = if partial { &event["requestObject"] } else { object };
-                writes.extend(states(of("resource"), told).map(|(field, state)| Write {
+                // A write of metadata alone says nothing of the specification.
+                let said = |field: &str| !partial || !told["spec"].is_null() || !SPECIFIED.contains(&field);
+                let states = states(of("resource"), told).filter(|(field, _)| said(field));
+                writes.extend(states.map(|(field, state)| Write {
                     revision,
                     what: format!("{what} {field}"),
                     state,

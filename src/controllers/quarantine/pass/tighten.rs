@@ -16,7 +16,7 @@ use super::super::super::metrics::Controller;
 use super::super::PassError;
 use super::{PassRun, SealMark};
 use crate::api::conditions::{STALLED, find};
-use crate::api::quarantine::{CaptureMode, ControlName};
+use crate::api::quarantine::{CaptureMode, ControlName, LostTokenSecrets};
 use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
 use crate::calls::{call_opt, list_all};
 use crate::isolation::controls::{identity, pods, quota, workloads};
@@ -445,6 +445,16 @@ impl PassRun<'_> {
         if is_over && accounts.iter().all(|account| mark.is_on(&account.metadata)) {
             self.observation.accounts = Some(accounts);
             return;
+        }
+        if !accounts.iter().all(|account| mark.is_on(&account.metadata)) {
+            // Read before, as the cluster deletes them once their accounts are gone. Without a key, the operator may not list Secrets.
+            pass.lost_token_secrets = Some(match &self.context.options.evidence.key {
+                Some(_) => identity::token_secrets(&client, self.name, &accounts, &mark).await,
+                None => LostTokenSecrets {
+                    unknown: "the operator lists Secrets only with --evidence-key".to_owned(),
+                    ..LostTokenSecrets::default()
+                },
+            });
         }
         match identity::renew_listed(&client, self.name, &mark, &accounts).await {
             Ok(is_written) => {

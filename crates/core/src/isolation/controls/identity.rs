@@ -87,6 +87,25 @@ pub fn actions(
     all
 }
 
+/// Annotation of a token Secret: the name of its ServiceAccount.
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
+/// Returns the names of the token Secrets, given by their metadata, of the accounts without the mark, which are recreated.
+pub fn token_secrets_of<'a>(
+    secrets: impl Iterator<Item = &'a ObjectMeta>,
+    accounts: &[ServiceAccount],
+    mark: &SealMark,
+) -> Vec<String> {
+    let is_recreated = |name: &String| {
+        accounts
+            .iter()
+            .any(|account| account.metadata.name.as_ref() == Some(name) && !mark.is_on(&account.metadata))
+    };
+    let account_of = |meta: &'a ObjectMeta| meta.annotations.as_ref()?.get(ACCOUNT_NAME);
+    let lost = secrets.filter(|meta| account_of(meta).is_some_and(is_recreated));
+    lost.filter_map(|meta| meta.name.clone()).collect()
+}
+
 /// Returns the account to create: with the mark, and without the fields that belong to the deleted object.
 #[must_use]
 pub fn recreated(account: &ServiceAccount, mark: &SealMark) -> ServiceAccount {
@@ -201,6 +220,24 @@ mod tests {
             Some(AccountAction::Recreate)
         );
         assert_eq!(of(account("web", "u2", Some(&now)), BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn only_token_secrets_of_recreated_accounts_are_lost() {
+        let now = mark("now");
+        let accounts = [account("web", "u1", None), account("api", "u2", Some(&now))];
+        let secret = |name: &str, of: Option<&str>| ObjectMeta {
+            name: Some(name.into()),
+            annotations: of.map(|of| BTreeMap::from([(ACCOUNT_NAME.to_owned(), of.to_owned())])),
+            ..ObjectMeta::default()
+        };
+        let secrets = [
+            secret("a", Some("web")),
+            secret("b", Some("api")),
+            secret("c", Some("gone")),
+            secret("d", None),
+        ];
+        assert_eq!(token_secrets_of(secrets.iter(), &accounts, &now), ["a"]);
     }
 
     #[test]

@@ -1,3 +1,9 @@
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+
+use super::inventory::is_rollout;
 use super::*;
 
 fn workload(kind: Kind, shape: Shape, record: Option<(&str, &str)>) -> Workload {

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::conditions::{
     FENCE_INTACT, HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, RECONCILING, STALLED, find, is_true,
 };
-use crate::api::quarantine::Capture;
+use crate::api::quarantine::{Capture, LostTokenSecrets};
 use crate::api::{QuarantineLevel, QuarantineSpec};
 use crate::isolation::pass::{ControlFailure, FenceState};
 use crate::isolation::target::{ControlsInPlace, Target};
@@ -265,6 +265,34 @@ fn unmanaged_pods_stay_listed_while_isolated() {
     for level in [Isolation::Sealed, Isolation::CleanRoom, Isolation::Open] {
         assert_eq!(after_pass(&stood, &pass(level, ALL)).unmanaged_pods, ["database-1"], "{level:?}");
     }
+}
+
+#[test]
+fn lost_token_secrets_stay_listed_until_the_next_isolation() {
+    let lost = |names: &[&str], unknown: &str| LostTokenSecrets {
+        names: names.iter().map(|&name| name.to_owned()).collect(),
+        unknown: unknown.to_owned(),
+    };
+    let mut found = pass(Isolation::Sealed, ALL);
+    let mut stood = quarantine(None, true);
+    assert_eq!(after_pass(&stood, &found).lost_token_secrets, None);
+    found.lost_token_secrets = Some(lost(&["worker", "api"], ""));
+    stood.status = Some(after_pass(&stood, &found));
+    assert_eq!(stood.status.as_ref().unwrap().lost_token_secrets, Some(lost(&["api", "worker"], "")));
+    for level in [Isolation::Sealed, Isolation::CleanRoom, Isolation::Open] {
+        let kept = after_pass(&stood, &pass(level, ALL)).lost_token_secrets;
+        assert_eq!(kept, Some(lost(&["api", "worker"], "")), "{level:?}");
+    }
+    found.lost_token_secrets = Some(lost(&["api"], "forbidden"));
+    let more = after_pass(&stood, &found).lost_token_secrets;
+    assert_eq!(more, Some(lost(&["api", "worker"], "forbidden")));
+    let many: Vec<String> = (0..70).map(|n| format!("token-{n:02}")).collect();
+    found.lost_token_secrets = Some(LostTokenSecrets { names: many, unknown: String::new() });
+    let bounded = after_pass(&stood, &found).lost_token_secrets.unwrap();
+    assert_eq!((bounded.names.len(), bounded.unknown.as_str()), (64, "there are more than 64"));
+    stood.status.as_mut().unwrap().isolation = Some(Isolation::Open);
+    let again = pass(Isolation::Contained, ControlsInPlace { captured: false, ..ALL });
+    assert_eq!(after_pass(&stood, &again).lost_token_secrets, None);
 }
 
 #[test]

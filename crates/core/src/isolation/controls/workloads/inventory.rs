@@ -114,7 +114,7 @@ impl Inventory {
 }
 
 /// Returns whether one of these Deployments owns the ReplicaSet. The owner is identified by UID: any client may choose the kind.
-fn is_rollout(set: &ReplicaSet, deployments: &BTreeSet<String>) -> bool {
+pub(super) fn is_rollout(set: &ReplicaSet, deployments: &BTreeSet<String>) -> bool {
     let is_of = |owner: &OwnerReference| owner.controller == Some(true) && deployments.contains(&owner.uid);
     set.owner_references().iter().any(is_of)
 }
