@@ -16,6 +16,7 @@ mod gates;
 mod gitops;
 mod isolation;
 mod large_plan;
+mod oldest;
 mod opt_in;
 mod ordinary;
 mod other_policies;

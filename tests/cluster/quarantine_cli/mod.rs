@@ -6,7 +6,7 @@ mod break_glass;
 mod check;
 mod preflight;
 mod status;
-mod support;
+pub mod support;
 
 use control_plane::{ControlPlane, Identity};
 use k8s_openapi::api::apps::v1::Deployment;
