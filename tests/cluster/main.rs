@@ -17,6 +17,7 @@ mod gitops;
 mod inventory;
 mod isolation;
 mod large_plan;
+mod oldest;
 mod opt_in;
 mod ordinary;
 mod other_policies;

@@ -5,11 +5,11 @@ use anyhow::Result;
 /// Third-party programs that some tests and the demo on a real node need, built from pinned Go modules into the cache.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Each takes 2 to 6 minutes where nothing is cached. A test that needs one says so where it is missing;\n\
+    after_help = "Each takes 2 to 6 minutes where nothing is cached, kubernetes-1.33 about 10. A test that needs one says so where it is missing;\n\
                         with RESURGAM_PARTS=1 that is an error."
 )]
 pub struct Args {
-    /// Programs to build. Default: all.
+    /// Parts to build. Default: all.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(control_plane::parts()))]
     names: Vec<String>,
 }

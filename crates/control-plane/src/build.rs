@@ -14,117 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::Kubernetes;
+use crate::modules::{KUBERNETES, MODULES, Module, OLDEST, PARTS, Program};
 use crate::process::spawn_bound;
-
-/// A pinned Go module, in the folder of that name in `modules/`, with the programs that it builds.
-struct Module {
-    name: &'static str,
-    programs: &'static [Program],
-}
-
-struct Program {
-    /// Usual name of the program.
-    name: &'static str,
-    package: &'static str,
-    /// Name that `go install` gives it.
-    installed: &'static str,
-    /// Needed for a real node only.
-    node: bool,
-}
-
-const MODULES: &[Module] = &[
-    Module {
-        name: "etcd",
-        programs: &[Program {
-            name: "etcd",
-            package: "go.etcd.io/etcd/server/v3",
-            installed: "server",
-            node: false,
-        }],
-    },
-    Module {
-        name: "kwok",
-        programs: &[Program {
-            name: "kwok",
-            package: "sigs.k8s.io/kwok/cmd/kwok",
-            installed: "kwok",
-            node: false,
-        }],
-    },
-    Module {
-        name: "containerd",
-        programs: &[containerd("containerd"), containerd("containerd-shim-runc-v2"), containerd("ctr")],
-    },
-    Module {
-        name: "kubernetes",
-        programs: &[
-            kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-            kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-            kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-            kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-            Program { node: true, ..kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet") },
-            Program { node: true, ..kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy") },
-        ],
-    },
-];
-
-/// Programs that are not part of a control plane. Each is built on demand.
-const PARTS: &[Module] = &[
-    part_of(
-        "snapshotter",
-        &[whole(
-            "snapshot-controller",
-            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
-        )],
-    ),
-    part_of("helm", &[whole("helm", "helm.sh/helm/v4/cmd/helm")]),
-    part_of("registry", &[whole("registry", "github.com/distribution/distribution/v3/cmd/registry")]),
-    part_of(
-        "kube-router",
-        &[whole("kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router")],
-    ),
-    part_of("source-controller", &[whole("source-controller", "github.com/fluxcd/source-controller")]),
-    part_of(
-        "kustomize-controller",
-        &[whole("kustomize-controller", "github.com/fluxcd/kustomize-controller")],
-    ),
-];
-
-const fn part_of(name: &'static str, programs: &'static [Program]) -> Module {
-    Module { name, programs }
-}
-
-const fn whole(name: &'static str, package: &'static str) -> Program {
-    Program { name, package, installed: name, node: false }
-}
-
-const fn kubernetes(name: &'static str, package: &'static str) -> Program {
-    Program { name, package, installed: name, node: false }
-}
-
-const fn containerd(name: &'static str) -> Program {
-    Program { name, package: "github.com/containerd/containerd/v2/cmd/", installed: name, node: true }
-}
-
-impl Program {
-    /// Returns the argument of `go install`: a package, or the folder with one of its name.
-    fn import_path(&self) -> String {
-        if self.package.ends_with('/') {
-            format!("{}{}", self.package, self.name)
-        } else {
-            self.package.to_owned()
-        }
-    }
-}
-
-/// Linker flags with the version: clients cannot parse the server's version without it.
-const FLAGS: &[&str] = &[
-    "-trimpath",
-    "-buildvcs=false",
-    "-ldflags",
-    "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
-     -X k8s.io/component-base/version.gitMinor=37",
-];
 
 const ENVIRONMENT: &[(&str, &str)] =
     &[("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", ""), ("GOWORK", "off")];
@@ -132,38 +24,51 @@ const ENVIRONMENT: &[(&str, &str)] =
 /// Interval of progress messages of a build.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Returns every program by name: from the folder `KUBEBUILDER_ASSETS` if it is there, otherwise from the cache, built first if missing;
-/// including those of a real node if one is wanted. Blocks for minutes with a cold cache, with progress on stderr.
-pub(crate) fn programs(real_node: bool) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
-    find(MODULES, |program| real_node || !program.node)
+/// Returns every program of a control plane by name: from the folder `KUBEBUILDER_ASSETS` if it is there, otherwise from the cache, built
+/// first if missing; including those of a real node if one is wanted. Blocks for minutes with a cold cache, with progress on stderr.
+pub(crate) fn programs(
+    kubernetes: Kubernetes,
+    real_node: bool,
+) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
+    let is_wanted = |module: &&Module| kubernetes == Kubernetes::Newest || module.name != KUBERNETES;
+    let oldest = (kubernetes == Kubernetes::Oldest).then_some(&OLDEST);
+    find(MODULES.iter().filter(is_wanted).chain(oldest), |program| real_node || !program.node)
 }
 
 /// Returns the names of the parts that are built on demand.
 #[must_use]
 pub fn parts() -> Vec<&'static str> {
-    PARTS.iter().flat_map(|module| module.programs).map(|program| program.name).collect()
+    all_parts().map(Module::part).collect()
 }
 
-/// Returns a third-party program that is not part of a control plane, from the same places. Blocks for minutes with a cold cache, with
-/// progress on stderr.
+/// Returns a part that is not in every control plane, from the same places: a third-party program, or the folder of a part of several
+/// programs. Blocks for minutes with a cold cache, with progress on stderr.
 ///
 /// # Errors
 /// There is no part of that name, or the build fails.
 pub fn part(name: &str) -> anyhow::Result<PathBuf> {
-    let found = find(std::slice::from_ref(module_of(name)?), |program| program.name == name)?;
-    found.into_values().next().with_context(|| format!("there is no part {name}"))
+    let module = module_of(name)?;
+    let program = find([module], |_| true)?.into_values().next();
+    let program = program.with_context(|| format!("part {name} has no program"))?;
+    Ok(match module.programs {
+        [_] => program,
+        _ => program.parent().with_context(|| format!("part {name} has no folder"))?.to_owned(),
+    })
 }
 
-/// Returns the program if it is built already, for a test that is skipped without it; the skip is reported on stderr. With
-/// `RESURGAM_PARTS=1`, a missing program is an error.
+/// Returns the part, as [`part`] does, if it is built already, for a test that is skipped without it; the skip is reported on stderr. With
+/// `RESURGAM_PARTS=1`, a missing part is an error.
 ///
 /// # Errors
-/// As [`part`]; or the program is missing and required.
+/// As [`part`]; or the part is missing and required.
 pub fn part_if_built(name: &str) -> anyhow::Result<Option<PathBuf>> {
     let module = module_of(name)?;
-    let program = cache()?.join(format!("{}-{}", module.name, key(module, &go_version()?)?)).join(name);
-    if program.is_file() {
-        return Ok(Some(program));
+    let folder = cache()?.join(format!("{}-{}", module.name, key(module, &go_version()?)?));
+    if missing(&folder, &module.programs.iter().collect::<Vec<_>>()).is_empty() {
+        return Ok(Some(match module.programs {
+            [program] => folder.join(program.name),
+            _ => folder,
+        }));
     }
     let lacks = format!("{name} is not built on this machine (`cargo xtask parts {name}` builds it)");
     ensure!(std::env::var_os("RESURGAM_PARTS").is_none(), "{lacks}");
@@ -185,13 +90,17 @@ pub fn part_source(name: &str) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
+fn all_parts() -> impl Iterator<Item = &'static Module> {
+    PARTS.iter().chain([&OLDEST])
+}
+
 fn module_of(part: &str) -> anyhow::Result<&'static Module> {
-    let module = PARTS.iter().find(|module| module.programs.iter().any(|program| program.name == part));
+    let module = all_parts().find(|module| module.part() == part);
     module.with_context(|| format!("there is no part {part}; there are {}", parts().join(", ")))
 }
 
-fn find(
-    modules: &[Module],
+fn find<'a>(
+    modules: impl IntoIterator<Item = &'a Module>,
     is_needed: impl Fn(&Program) -> bool,
 ) -> anyhow::Result<BTreeMap<&'static str, PathBuf>> {
     let assets =
@@ -200,10 +109,12 @@ fn find(
     let mut go = None;
     let mut announced = false;
     for module in modules {
-        let given = |program: &&Program| assets.as_ref().is_some_and(|a| a.join(program.name).is_file());
+        // A folder of the user has programs of one release, which need not be this one.
+        let assets = assets.as_ref().filter(|_| module.name != OLDEST.name);
+        let given = |program: &&Program| assets.is_some_and(|a| a.join(program.name).is_file());
         let needed = || module.programs.iter().filter(|program| is_needed(program));
         for program in needed().filter(given) {
-            found.extend(assets.as_ref().map(|assets| (program.name, assets.join(program.name))));
+            found.extend(assets.map(|assets| (program.name, assets.join(program.name))));
         }
         let wanted: Vec<&Program> = needed().filter(|program| !given(program)).collect();
         if wanted.is_empty() {
@@ -255,7 +166,11 @@ fn build(module: &Module, folder: &Path, wanted: &[&Program], go: &str) -> anyho
     let start = Instant::now();
 
     let mut command = Command::new("go");
-    command.arg("install").arg("-v").args(FLAGS).args(missing.iter().map(|program| program.import_path()));
+    command
+        .arg("install")
+        .arg("-v")
+        .args(module.flags)
+        .args(missing.iter().map(|program| program.import_path()));
     command.current_dir(&source).envs(ENVIRONMENT.iter().copied()).env("GOBIN", &partial);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     watch(module, command, start)?;
@@ -334,7 +249,7 @@ fn key(module: &Module, go: &str) -> anyhow::Result<String> {
         let path = source(module).join(file);
         add(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
-    FLAGS.iter().for_each(|flag| add(flag.as_bytes()));
+    module.flags.iter().for_each(|flag| add(flag.as_bytes()));
     ENVIRONMENT.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
     add(go.as_bytes());
     add(std::env::consts::ARCH.as_bytes());
@@ -409,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_needed_go_is_read_from_each_module() {
-        for module in MODULES.iter().chain(PARTS) {
+        for module in MODULES.iter().chain(all_parts()) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             assert!(version_numbers(&needed_go(&text).unwrap()) >= vec![1, 21, 0], "{}", module.name);
         }
@@ -417,7 +332,7 @@ mod tests {
 
     #[test]
     fn programs_are_tools_of_their_module_and_keyed_by_go_version() {
-        for module in MODULES.iter().chain(PARTS) {
+        for module in MODULES.iter().chain(all_parts()) {
             let text = fs::read_to_string(source(module).join("go.mod")).unwrap();
             for program in module.programs {
                 assert!(

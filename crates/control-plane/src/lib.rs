@@ -12,6 +12,7 @@ mod client;
 mod components;
 mod identity;
 mod image;
+mod modules;
 mod network;
 mod node;
 mod pki;
@@ -31,6 +32,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use crate::build::{part, part_if_built, part_source, parts};
 pub use crate::identity::Identity;
 pub use crate::image::Image;
+pub use crate::modules::Kubernetes;
 pub use crate::network::enter_private_network;
 pub use crate::node::{NetworkPolicies, build_real_node, real_node_lacks};
 pub use crate::process::{spawn_bound, terminate};
@@ -53,6 +55,8 @@ pub struct Options {
     /// Folder of all files. `None`: a temporary one. An existing folder must be empty or that of an earlier control plane, whose files
     /// are removed.
     pub dir: Option<PathBuf>,
+    /// Release of the API server, the controller manager and the scheduler.
+    pub kubernetes: Kubernetes,
     /// Number of fake nodes.
     pub nodes: usize,
     /// Admission policies that the API server loads from files (KEP-5793), in YAML. `None`: none.
@@ -70,6 +74,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             dir: None,
+            kubernetes: Kubernetes::Newest,
             nodes: 2,
             static_policies: None,
             further_api_servers: Vec::new(),
@@ -107,10 +112,15 @@ impl ControlPlane {
     /// # Errors
     /// It cannot be built, or a component exits or is not ready in time. With the end of that component's log.
     pub async fn start(options: Options) -> anyhow::Result<ControlPlane> {
-        let dir = options.dir;
+        if options.kubernetes == Kubernetes::Oldest {
+            ensure!(!options.real_node, "the oldest Kubernetes is built without the programs of a real node");
+            ensure!(options.static_policies.is_none(), "the oldest Kubernetes loads no policies from files");
+        }
+        let (dir, kubernetes) = (options.dir, options.kubernetes);
         // The folder first: whoever has it already is told so before anything is built.
-        let prepare =
-            move || anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs(options.real_node)?));
+        let prepare = move || {
+            anyhow::Ok((Workdir::take(dir.as_deref())?, build::programs(kubernetes, options.real_node)?))
+        };
         let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
         if options.real_node {
             network::ensure_private()?;
@@ -188,7 +198,9 @@ impl ControlPlane {
     /// None is running there, or it has several API servers or a real node.
     pub async fn attach(dir: &Path) -> anyhow::Result<ControlPlane> {
         let dir = dir.to_owned();
-        let prepare = move || anyhow::Ok((Workdir::of_another_process(&dir)?, build::programs(false)?));
+        let prepare = move || {
+            anyhow::Ok((Workdir::of_another_process(&dir)?, build::programs(Kubernetes::Newest, false)?))
+        };
         let (workdir, programs) = tokio::task::spawn_blocking(prepare).await??;
         let kubeconfigs = Kubeconfigs::new(&workdir);
         let url = kubeconfigs.server(Identity::PlatformAdministrator)?;

@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use rustix::process::getuid;
 use serde_json::json;
 
+use crate::Kubernetes;
 use crate::components::{Rig, flag, free_port_at};
 use crate::identity::Server;
 use crate::image::Image;
@@ -78,7 +79,7 @@ fn program(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// It cannot be built.
 pub fn build_real_node() -> anyhow::Result<()> {
-    crate::build::programs(true).map(drop)
+    crate::build::programs(Kubernetes::Newest, true).map(drop)
 }
 
 /// A running node.

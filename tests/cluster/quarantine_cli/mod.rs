@@ -8,7 +8,7 @@ mod further_incident;
 mod preflight;
 mod release;
 mod status;
-mod support;
+pub mod support;
 
 use control_plane::{ControlPlane, Identity};
 use k8s_openapi::api::apps::v1::Deployment;
