@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     /// States, and reasons that clear without a person.
-    const NO_PERSON: [Reason; 18] = [
+    const NO_PERSON: [Reason; 21] = [
         Reason::WaitingForDependencies,
         Reason::AccountUnknown,
         Reason::Dormant,
@@ -321,6 +321,10 @@ mod tests {
         Reason::PlanReplaced,
         Reason::Other,
         Reason::GateFailing,
+        // The message of `Prepared` names each gap.
+        Reason::Prepared,
+        Reason::NotPrepared,
+        Reason::PreparationUnknown,
     ];
 
     fn has_row(reason: Reason) -> bool {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use control_plane::Identity;
 use fault_proxy::{Fault, Profile, Schedule};
-use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
 use rehearsal::trial::Trial;
 use rehearsal::trial::crew::Crew;
 use rehearsal::{condition, kind, object};
