@@ -93,9 +93,16 @@ fn released(quarantine: &Quarantine) -> String {
     )
 }
 
+/// How long removing what isolating left may delay the end of a Quarantine. Each write may wait for a webhook that does not answer.
+const CLEANUP_WITHIN: Duration = Duration::from_secs(10);
+
 /// Removes what isolating left on the objects of the namespace. A failure does not keep the Quarantine, and so is reported at once.
 async fn clean_up(context: &Context, quarantine: &Quarantine, namespace: &Namespace) {
-    if let Err(error) = pass::clean_up(context, namespace).await {
+    let outcome = match tokio::time::timeout(CLEANUP_WITHIN, pass::clean_up(context, namespace)).await {
+        Ok(outcome) => outcome.map(drop).map_err(|error| error.to_string()),
+        Err(_) => Err(format!("not done within {} s", CLEANUP_WITHIN.as_secs())),
+    };
+    if let Err(error) = outcome {
         let name = namespace.name_any();
         let note = format!(
             "namespace {name} is released, but records (annotations resurgam.dev/*) or field managers of workloads are left: {error}. \
