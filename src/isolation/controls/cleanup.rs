@@ -65,13 +65,23 @@ pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> R
         return Err(error);
     }
     // The controllers of Deployments have copied their annotations to these. Cached versions suffice, as only annotations are removed.
-    let copied: Vec<_> = rollouts(&known)
-        .into_iter()
-        .filter_map(|set| Some((set, rollout(set)?)))
-        .map(|(set, patch)| write(client, set, patch))
-        .collect();
-    written += copied.len();
-    each(PARALLEL, copied).await?;
+    for attempt in 1..=ATTEMPTS {
+        let copied: Vec<_> = rollouts(&known)
+            .into_iter()
+            .filter_map(|set| Some((set, rollout(set)?)))
+            .map(|(set, patch)| write(client, set, patch))
+            .collect();
+        written += copied.len();
+        match each(PARALLEL, copied).await {
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS => {
+                known = list(client, namespace, &[Kind::Deployment, Kind::ReplicaSet].into()).await?;
+            }
+            outcome => {
+                outcome?;
+                break;
+            }
+        }
+    }
     Ok(written)
 }
 
