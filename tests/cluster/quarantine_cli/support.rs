@@ -42,11 +42,17 @@ pub async fn cluster() -> (&'static ControlPlane, MutexGuard<'static, ()>) {
 async fn nobody_leads(cluster: &ControlPlane) {
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     let leases: Api<Lease> = Api::namespaced(admin, "resurgam-system");
-    let Some(lease) = leases.get_opt("resurgam").await.unwrap().and_then(|lease| lease.spec) else { return };
-    let (Some(renewed), Some(seconds)) = (lease.renew_time, lease.lease_duration_seconds) else { return };
-    let left = renewed.0 + SignedDuration::from_secs(seconds.into()) - Timestamp::now();
-    // Nobody renews it any more: that time passes is what is waited for.
-    tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    loop {
+        let lease = leases.get_opt("resurgam").await.unwrap().and_then(|lease| lease.spec);
+        let Some(lease) = lease else { return };
+        let (Some(renewed), Some(seconds)) = (lease.renew_time, lease.lease_duration_seconds) else { return };
+        let left = renewed.0 + SignedDuration::from_secs(seconds.into()) - Timestamp::now();
+        if left <= SignedDuration::ZERO {
+            return;
+        }
+        // An operator that is ending may renew it once more: it is read again.
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    }
 }
 
 /// A cluster of one's own, with the rights, and without the kinds.
