@@ -47,7 +47,7 @@ async fn nobody_leads(cluster: &ControlPlane) {
         let Some(lease) = lease else { return };
         let (Some(renewed), Some(seconds)) = (lease.renew_time, lease.lease_duration_seconds) else { return };
         let left = renewed.0 + SignedDuration::from_secs(seconds.into()) - Timestamp::now();
-        if left <= SignedDuration::ZERO {
+        if Timestamp::now() >= renewed.0 + SignedDuration::from_secs(seconds.into()) {
             return;
         }
         // An operator that is ending may renew it once more: it is read again.
