@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
@@ -236,9 +236,9 @@ fn spec(args: &Args) -> QuarantineSpec {
 /// Returns whether the Lease has a holder and has not expired.
 pub(super) fn is_held(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
-    let valid = i64::from(spec.lease_duration_seconds.unwrap_or(0));
+    let valid = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0).into());
     let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
-    held && spec.renew_time.as_ref().is_some_and(|at| now.duration_since(at.0).as_secs() <= valid)
+    held && spec.renew_time.as_ref().is_some_and(|at| now.duration_since(at.0) < valid)
 }
 
 /// Reports what would stop, and whether the API server would accept the writes.

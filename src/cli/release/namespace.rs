@@ -7,7 +7,7 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
@@ -15,9 +15,10 @@ use resurgam_core::release::{self, Records, ReleaseForecast, ReleaseRead, Starts
 use serde_json::json;
 
 use super::{Args, start};
-use crate::api::{GROUP, Quarantine, RELEASE_REASON_ANNOTATION, RELEASED_BY_ANNOTATION};
+use crate::api::{GROUP, ISOLATION_LABEL, Quarantine, RELEASE_REASON_ANNOTATION, RELEASED_BY_ANNOTATION};
 use crate::calls::{IoError, call, call_opt};
 use crate::clock;
+use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::network::{self, Before};
 use crate::isolation::workloads::{self, list_kind};
 
@@ -133,7 +134,20 @@ impl NamespaceRelease {
         let uid = quarantine.uid().unwrap_or_default();
         let gone = await_condition(api, &self.name, conditions::is_deleted(&uid));
         match tokio::time::timeout(timeout, gone).await {
-            Ok(Ok(_)) => self.released = true,
+            Ok(Ok(_)) => match is_open(client, &self.name).await {
+                Ok(true) => self.released = true,
+                Ok(false) => {
+                    self.refused = Some(format!(
+                        "Quarantine {} is gone, and the namespace still has the label {ISOLATION_LABEL}: see \"Break-glass\" in \
+                         docs/isolation.md",
+                        self.name
+                    ));
+                }
+                Err(error) => {
+                    self.refused =
+                        Some(format!("whether namespace {} is open is not known: {error}", self.name));
+                }
+            },
             Ok(Err(error)) => self.refused = Some(format!("watch Quarantine {}: {error}", self.name)),
             Err(_) => {
                 self.refused = Some(format!(
@@ -156,6 +170,13 @@ impl NamespaceRelease {
         let starts = release::starts(&read, records, false, args.fire_missed_runs, clock::now());
         self.started = Some(start::start(client, &self.name, &read, starts, unrecorded).await);
     }
+}
+
+/// Returns whether a namespace has no isolation label. One that does not exist is open.
+async fn is_open(client: &Client, name: &str) -> Result<bool, IoError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let found = call_opt(format!("get namespace {name}"), namespaces.get_metadata(name)).await?;
+    Ok(found.is_none_or(|found| !found.labels().contains_key(ISOLATION_LABEL)))
 }
 
 /// Reads what a release affects.
@@ -197,6 +218,13 @@ async fn delete(
         let Some(patched) = patched else { return Ok(None) };
         if let Some(why) = release::claim(&patched).filter(|_| !args.even_if_claimed) {
             return Ok(Some(why));
+        }
+        // Without it the object is gone at once, and nobody opens the namespace.
+        if !patched.finalizers().iter().any(|finalizer| finalizer == RELEASE_FINALIZER) {
+            return Ok(Some(format!(
+                "no operator has taken up Quarantine {name} yet, so that its deletion would leave the namespace isolated: run this again \
+                 once kubectl get quar {name} shows what is enforced"
+            )));
         }
         let same = Preconditions { uid: uid.clone(), resource_version: patched.resource_version() };
         let params = DeleteParams::default().preconditions(same);

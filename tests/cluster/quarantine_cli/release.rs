@@ -152,6 +152,17 @@ async fn release_is_refused_in_one_sentence() {
     let quarantines: Api<Quarantine> = Api::all(admin.clone());
     let ran = release(cluster, Identity::RecoveryLead, &["refused", "--yes"]).await;
     assert!(ran.code == 1 && ran.out.contains("no operator holds Lease"), "{}{}", ran.out, ran.err);
+    // One that leads, and has not taken up the Quarantine yet: without its finalizer it would be gone, and the namespace still isolated.
+    let renewed = k8s_openapi::jiff::Timestamp::now();
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "resurgam", "namespace": "resurgam-system"},
+        "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 20, "renewTime": format!("{renewed:.6}")}});
+    let leases = rehearsal::kind(&admin, "coordination.k8s.io/v1", "Lease", Some("resurgam-system"));
+    let params = PatchParams::apply("a-test").force();
+    leases.patch("resurgam", &params, &Patch::Apply(&lease)).await.unwrap();
+    let ran = release(cluster, Identity::RecoveryLead, &["refused", "--yes"]).await;
+    let untaken = "no operator has taken up Quarantine refused yet";
+    assert!(ran.code == 1 && ran.out.contains(untaken), "{}{}", ran.out, ran.err);
+    assert_eq!(quarantines.get("refused").await.unwrap().metadata.deletion_timestamp, None);
     for who in [Identity::Responder, Identity::PlatformAdministrator] {
         let ran = release(cluster, who, &["refused", "--yes"]).await;
         let lines: Vec<_> = ran.out.lines().collect();
