@@ -45,11 +45,9 @@ pub(crate) struct GateRunner {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Binding {
     pub(crate) question: Question,
-    pub(crate) attempt: i64,
     /// Time of the claim. A renewed claim voids verdicts from before it.
     pub(crate) claimed_at: Option<Time>,
     pub(crate) account: String,
-    pub(crate) compromised_since: Option<Timestamp>,
 }
 
 /// Task that evaluates one gate. Dropping it ends the task.

@@ -284,6 +284,10 @@ pub(crate) fn binding(
 ) -> Binding {
     let question = Question {
         plan_namespace: plan.namespace.clone(),
+        plan: plan.name.clone(),
+        service: service.name.clone(),
+        attempt: status.attempt,
+        compromised_since: compromised_since(stores, plan),
         namespaces: service.namespaces.clone(),
         phase: gate.phase,
         spec: gate.spec.clone(),
@@ -291,13 +295,7 @@ pub(crate) fn binding(
         started: service.scaling_steps().cloned().collect(),
         accepted_rollouts: status.accepted_rollouts.clone(),
     };
-    Binding {
-        question,
-        attempt: status.attempt,
-        claimed_at: status.claimed_at.clone(),
-        account: plan.account.clone(),
-        compromised_since: compromised_since(stores, plan),
-    }
+    Binding { question, claimed_at: status.claimed_at.clone(), account: plan.account.clone() }
 }
 
 /// Returns what a step may use of the service that it restores, given the service's status.

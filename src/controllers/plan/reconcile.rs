@@ -172,7 +172,7 @@ fn update_gate_tasks(
                 "gate",
                 plan = %running.key,
                 service = service.name,
-                attempt = binding.attempt,
+                attempt = binding.question.attempt,
                 phase = key.phase.as_str(),
                 gate = key.name
             );

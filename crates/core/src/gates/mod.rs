@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::step::ScaleSpec;
 use crate::api::{GateReason, GateSpec, Phase, Verdict};
 use crate::isolation::Seal;
@@ -23,6 +25,14 @@ pub mod workloads;
 pub struct Question {
     /// Namespace of the plan.
     pub plan_namespace: String,
+    /// Name of the plan.
+    pub plan: String,
+    /// Name of the service.
+    pub service: String,
+    /// Number of the service's current attempt. Names of what a gate creates contain it.
+    pub attempt: i64,
+    /// The earliest time at which the attacker may have been inside, as the plan's Incident says. `None`: not known.
+    pub compromised_since: Option<Timestamp>,
     /// Namespaces of the service. Empty: an external system.
     pub namespaces: Vec<String>,
     /// Phase in which the gate is evaluated.
@@ -43,6 +53,10 @@ impl Question {
     pub fn new(plan_namespace: &str, namespaces: Vec<String>, phase: Phase, spec: GateSpec) -> Self {
         Self {
             plan_namespace: plan_namespace.to_owned(),
+            plan: String::new(),
+            service: String::new(),
+            attempt: 1,
+            compromised_since: None,
             namespaces,
             phase,
             spec,

@@ -23,15 +23,7 @@ fn bad() -> String {
 }
 
 fn question(phase: Phase) -> Question {
-    Question {
-        plan_namespace: "recovery".into(),
-        namespaces: vec!["library".into()],
-        phase,
-        spec: GateSpec::default(),
-        seals: Default::default(),
-        started: Vec::new(),
-        accepted_rollouts: Vec::new(),
-    }
+    Question::new("recovery", vec!["library".into()], phase, GateSpec::default())
 }
 
 fn list(entries: &[String], tags: ImageTags) -> ImagePolicy {

@@ -15,13 +15,9 @@ fn parsed<K: DeserializeOwned>(value: Value) -> K {
 
 fn question(phase: Phase) -> Question {
     Question {
-        plan_namespace: "recovery".into(),
-        namespaces: vec!["library".into()],
-        phase,
-        spec: GateSpec::default(),
         seals: [("library".to_owned(), Seal { uid: SEAL.to_owned(), ..Seal::default() })].into(),
         started: vec![ScaleSpec::default()],
-        accepted_rollouts: Vec::new(),
+        ..Question::new("recovery", vec!["library".into()], phase, GateSpec::default())
     }
 }
 
