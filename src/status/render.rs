@@ -6,12 +6,13 @@ use anstyle::{AnsiColor, Style};
 use k8s_openapi::jiff::Timestamp;
 
 use super::remedies::sentence;
-use super::{HeldUp, LeftView, OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
+use super::{HeldUp, OperatorView, PlanView, QuarantineView, QuarantinesView, ServiceView, View};
 use crate::api::conditions::shorten;
-use crate::api::recovery_plan::GateChange;
 use crate::api::service_recovery::{ResumeState, Stage};
 use crate::api::{Duration, Reason};
 use crate::text::count;
+
+use lists::{exceptions, left_for_people, not_looked_at};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -23,6 +24,9 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 macro_rules! line {
     ($page:expr, $($arguments:tt)*) => {{ let _ = writeln!($page, $($arguments)*); }};
 }
+
+// After the macro that it uses.
+mod lists;
 
 /// Renders a page `width` columns wide, with colours that [`anstream`] removes if there is no terminal.
 #[must_use]
@@ -195,6 +199,7 @@ fn plan_page(page: &mut String, plan: &PlanView, now: Timestamp, width: usize) {
     }
     resumes(page, plan);
     exceptions(page, plan);
+    not_looked_at(page, plan);
 }
 
 /// Renders the CronJobs and Jobs that are resumed without a person. The others are left for people.
@@ -231,61 +236,6 @@ fn prepared(page: &mut String, plan: &PlanView) {
         _ => return,
     };
     line!(page, "{style}{word}{style:#}: {}", prepared.message);
-}
-
-/// Maximum number of entries of a list on a page.
-const LISTED: usize = 20;
-
-/// Renders a heading and each entry of a list on a line of its own.
-fn list(page: &mut String, heading: &str, entries: &[String]) {
-    if entries.is_empty() {
-        return;
-    }
-    line!(page, "\n{BOLD}{heading}{BOLD:#}");
-    for entry in entries.iter().take(LISTED) {
-        line!(page, "  {entry}");
-    }
-    if entries.len() > LISTED {
-        line!(page, "  and {} more: resurgam status --output json", entries.len() - LISTED);
-    }
-}
-
-/// Renders what was let pass: accepted exceptions, and gates that differ from the plan's defaults.
-fn exceptions(page: &mut String, plan: &PlanView) {
-    let mut entries = Vec::new();
-    for service in &plan.services {
-        let name = &service.name;
-        entries
-            .extend(service.exceptions.iter().map(|exception| format!("{name}: {}", brief(exception, 600))));
-        let is_said = |rollout: &&String| service.exceptions.iter().any(|e| e.starts_with(rollout.as_str()));
-        let rollouts = service.accepted_rollouts.iter().filter(|rollout| !is_said(rollout));
-        entries.extend(rollouts.map(|rollout| {
-            format!("{name}: {} runs the specified revision, not the one that served", brief(rollout, 300))
-        }));
-    }
-    entries.extend(plan.gate_overrides.iter().map(|of| {
-        let (service, gate, phase) = (&of.service, &of.gate, of.phase.as_str());
-        match of.change {
-            GateChange::Omitted => {
-                format!("{service}: goes without the plan's default gate {gate} ({phase})")
-            }
-            GateChange::Replaced => {
-                format!(
-                    "{service}: has a gate of its own instead of the plan's default gate {gate} ({phase})"
-                )
-            }
-        }
-    }));
-    list(page, "Accepted as exceptions", &entries);
-}
-
-fn left_for_people(page: &mut String, left: &[LeftView]) {
-    let entry =
-        |of: &LeftView| format!("{}: {}", of.object, sentence(&brief(&of.message, 400), &of.next, 400));
-    list(page, "Left for people", &left.iter().map(entry).collect::<Vec<_>>());
-    if !left.is_empty() {
-        page.push('\n');
-    }
 }
 
 /// Maximum number of blocked services on a page.

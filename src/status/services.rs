@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::remedies::Subject;
 use crate::api::conditions::{HEALTHY, NEEDS_DECISION, ORPHANED, READY, find, is_true};
 use crate::api::service_recovery::{Block, DecisionNeeded, ResumeStatus, ServiceRecoveryStatus, Stage};
-use crate::api::{Action, Phase, Reason, RecoveryPlan, ServiceRecovery, Verdict};
+use crate::api::{Action, AspectStatus, Phase, Reason, RecoveryPlan, ServiceRecovery, Verdict};
 use crate::isolation::failure::repeated_culprit;
 
 /// One service.
@@ -37,6 +37,8 @@ pub struct ServiceView {
     pub unhealthy: Vec<GateView>,
     /// Exceptions that were accepted.
     pub exceptions: Vec<String>,
+    /// What its integrity gates have shown in this attempt, by aspect.
+    pub integrity: Vec<AspectStatus>,
     /// Workloads that come back in another revision than the one that served, as a Decision accepted.
     pub accepted_rollouts: Vec<String>,
     /// Egress exceptions of its clean room.
@@ -130,6 +132,7 @@ impl ServiceView {
             decision,
             unhealthy: if orphan.is_none() { unhealthy(&status) } else { Vec::new() },
             exceptions: status.exceptions,
+            integrity: status.integrity,
             accepted_rollouts: status.accepted_rollouts,
             resumes: status.resumes,
             holes: status.holes.iter().map(|hole| hole.as_str().to_owned()).collect(),

@@ -49,7 +49,13 @@ fn records() -> Vec<ServiceRecovery> {
         record(
             "identity",
             1,
-            &json!({"stage": "Recovered", "isolation": "Open", "conditions": [condition("Ready", "True", "Recovered", "")]}),
+            &json!({
+                "stage": "Recovered", "isolation": "Open", "conditions": [condition("Ready", "True", "Recovered", "")],
+                "integrity": [
+                    {"aspect": "Images", "state": "Proved", "gates": ["images"]},
+                    {"aspect": "Secrets", "state": "NotLookedAt"}, {"aspect": "RBAC", "state": "NotLookedAt"},
+                ],
+            }),
         ),
         record(
             "integration",

@@ -2,7 +2,7 @@
 
 use kube::core::{Message, Rule};
 
-use crate::GateSpec;
+use crate::{Aspect, GateSpec};
 
 /// What a gate proves. A service needs at least one integrity gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct GateType {
     pub class: Class,
     /// Whether the gate reads objects in the service's namespaces. Such a gate cannot be evaluated for an external system.
     pub looks_into_namespaces: bool,
+    /// What of a service the gate proves. Empty for health gates.
+    pub looks_at: fn(&GateSpec) -> Vec<Aspect>,
     is_asked_by: fn(&GateSpec) -> bool,
 }
 
@@ -31,18 +33,21 @@ pub static GATE_TYPES: [GateType; 3] = [
         name: "imageDigests",
         class: Class::Integrity,
         looks_into_namespaces: true,
+        looks_at: |_| vec![Aspect::Images],
         is_asked_by: |gate| gate.image_digests.is_some(),
     },
     GateType {
         name: "workloads",
         class: Class::Health,
         looks_into_namespaces: true,
+        looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.workloads.is_some(),
     },
     GateType {
         name: "http",
         class: Class::Health,
         looks_into_namespaces: false,
+        looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.http.is_some(),
     },
 ];

@@ -7,6 +7,7 @@ use kube::CustomResourceExt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub mod aspect;
 pub mod conditions;
 pub mod decision;
 pub mod duration;
@@ -22,6 +23,7 @@ mod service_key;
 pub mod service_recovery;
 pub mod step;
 
+pub use aspect::{Aspect, AspectState, AspectStatus};
 pub use decision::{Action, Decision, DecisionSpec};
 pub use duration::Duration;
 pub use gate::{GateSpec, Health, Phase, Verdict};

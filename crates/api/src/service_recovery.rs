@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::ControlName;
-use super::{Action, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict, conditions};
+use super::{Action, AspectStatus, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict, conditions};
 
 /// Recovery of one service. Only the operator writes it; its name is `<plan>.<service>`. It is kept as history after its plan is deleted.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -207,6 +207,12 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub gates: Vec<GateStatus>,
 
+    /// What the integrity gates of this attempt have shown, and what none of them looks at. Absent before the attempt begins, and for an
+    /// external system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["aspect"]))]
+    pub integrity: Vec<AspectStatus>,
+
     /// Progress of the steps of this attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -278,6 +284,7 @@ impl Default for ServiceRecoveryStatus {
             blocked_by: Vec::new(),
             decision: None,
             gates: Vec::new(),
+            integrity: Vec::new(),
             steps: Vec::new(),
             resumes: Vec::new(),
             holes: Vec::new(),

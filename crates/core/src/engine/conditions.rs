@@ -9,6 +9,7 @@ use crate::plan::{Plan, ServiceId};
 
 use super::Observation;
 
+use super::integrity;
 use super::next::Next;
 use super::ratchet::is_loosened;
 
@@ -19,6 +20,7 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
         health(plan, observed, id, &next.status);
     next.health = health;
     let status = &mut next.status;
+    status.integrity = integrity::shown(&plan.services[id], status);
     status.observed_generation = of.generation.or(Some(-1));
     // Every service that is decided about is in the plan.
     clear(&mut status.conditions, ORPHANED);

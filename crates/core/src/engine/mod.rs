@@ -28,6 +28,7 @@ mod decide;
 mod decisions;
 mod gate_state;
 mod inspection;
+mod integrity;
 mod interruptions;
 mod memory;
 mod next;

@@ -46,6 +46,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         attempt,
         decision,
         gates,
+        integrity,
         steps,
         resumes,
         holes,
@@ -68,6 +69,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         && *decision == b.decision
         && (decision.is_none() || *blocked_by == b.blocked_by)
         && *gates == b.gates
+        && *integrity == b.integrity
         && *steps == b.steps
         && *resumes == b.resumes
         && *holes == b.holes

@@ -6,6 +6,7 @@ mod deadlines;
 mod gates;
 mod groups;
 mod holds;
+mod integrity;
 pub(crate) mod kstatus;
 mod life;
 mod overrides;
