@@ -99,7 +99,7 @@ const CLEANUP_WITHIN: Duration = Duration::from_secs(10);
 /// Removes what isolating left on the objects of the namespace. A failure does not keep the Quarantine, and so is reported at once.
 async fn clean_up(context: &Context, quarantine: &Quarantine, namespace: &Namespace) {
     let outcome = match tokio::time::timeout(CLEANUP_WITHIN, pass::clean_up(context, namespace)).await {
-        Ok(outcome) => outcome.map(drop).map_err(|error| error.to_string()),
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err(format!("not done within {} s", CLEANUP_WITHIN.as_secs())),
     };
     if let Err(error) = outcome {

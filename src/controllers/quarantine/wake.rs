@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 
 use super::{Context, Guarded};
-use crate::api::{Isolation, OPERATOR_NAMESPACE, ServiceRecovery};
+use crate::api::{Isolation, OPERATOR_NAMESPACE, SEAL_ANNOTATION, ServiceRecovery};
 use crate::cluster_cache::{Change, Kind, Notice};
 use crate::isolation::other_policies::RECHECK;
 use crate::isolation::{egress_exceptions, list};
@@ -120,8 +120,9 @@ impl ChangeFilter {
             | Kind::ReplicationController
             | Kind::Job
             | Kind::CronJob => {
-                // In a released namespace, the record of a workload is removed once somebody has started it.
-                let is_woken = if self.context.awaits_start(&change.namespace) {
+                // In a released namespace, the record of a workload is removed once somebody has started it, and the copy of a removed
+                // record that its Deployment's controller made of an older version of the Deployment.
+                let is_woken = if self.context.awaits_start(&change.namespace) || self.has_copy(&change) {
                     |level| matches!(level, Isolation::Sealed | Isolation::Open)
                 } else {
                     is_sealed
@@ -129,6 +130,15 @@ impl ChangeFilter {
                 self.at_level(&change.namespace, is_woken)
             }
         }
+    }
+
+    /// Returns whether the change is that of a ReplicaSet with a record.
+    fn has_copy(&self, change: &Change) -> bool {
+        let sets = &self.context.cache.kinds().replica_sets;
+        change.kind == Kind::ReplicaSet
+            && sets.get(&change.namespace, &change.name).is_some_and(|set| {
+                set.as_ref().as_ref().is_ok_and(|set| set.annotations().contains_key(SEAL_ANNOTATION))
+            })
     }
 
     fn if_exists(&self, name: &str) -> Option<ObjectRef<Guarded>> {

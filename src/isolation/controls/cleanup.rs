@@ -38,14 +38,14 @@ pub fn is_anything_left(inventory: &Inventory) -> bool {
 }
 
 /// Removes records and field managers from the workloads that run, and marks the records of stopped ones as released. `known`: the
-/// workloads, from the cluster cache; only those kinds on which something is left are read live. Returns how many were written.
+/// workloads, from the cluster cache; only those kinds on which something is left are read live.
 ///
 /// # Errors
 /// The first [`IoError`]. Everything else was done, and the next call continues.
-pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> Result<usize, IoError> {
+pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> Result<(), IoError> {
     let mut known = known.clone();
     let kinds: BTreeSet<Kind> = known.workloads.iter().filter(|w| is_left(w)).map(|w| w.kind).collect();
-    let (mut written, mut failed) = (0_usize, None);
+    let mut failed = None;
     for attempt in 1..=ATTEMPTS {
         let found = list(client, namespace, &kinds).await?.workloads;
         let writes: Vec<_> = found
@@ -53,7 +53,6 @@ pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> R
             .filter_map(|w| Some((w, workload(w)?)))
             .map(|(w, patch)| write(client, w, patch))
             .collect();
-        written += writes.len();
         failed = each(PARALLEL, writes).await.err();
         known.workloads.retain(|workload| !kinds.contains(&workload.kind));
         known.workloads.extend(found.into_iter().filter(awaits_start));
@@ -71,7 +70,6 @@ pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> R
             .filter_map(|set| Some((set, rollout(set)?)))
             .map(|(set, patch)| write(client, set, patch))
             .collect();
-        written += copied.len();
         match each(PARALLEL, copied).await {
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => {
                 known = list(client, namespace, &[Kind::Deployment, Kind::ReplicaSet].into()).await?;
@@ -82,7 +80,7 @@ pub async fn workloads(client: &Client, namespace: &str, known: &Inventory) -> R
             }
         }
     }
-    Ok(written)
+    Ok(())
 }
 
 /// Lists the workloads of these kinds.

@@ -13,14 +13,12 @@ use crate::isolation::workloads::{self, Inventory};
 
 /// How long until a failed cleanup is tried again.
 const RETRY: Duration = Duration::from_secs(60);
-/// How long until the cluster cache is asked whether a cleanup was undone. Controllers may copy annotations from their own caches.
-const CONFIRM: Duration = Duration::from_secs(5);
 
-/// Cleans up a released namespace. Returns when another pass is due, if one is.
+/// Cleans up a released namespace. Returns when another pass is due, if one is. What controllers copy from their own caches later wakes
+/// another pass.
 pub(super) async fn clean_up_later(context: &Context, namespace: &Namespace) -> Option<Duration> {
     match clean_up(context, namespace).await {
-        Ok(0) => None,
-        Ok(_) => Some(CONFIRM),
+        Ok(()) => None,
         Err(error) => {
             let again = RETRY.as_secs();
             tracing::warn!(%error, "namespace released, but not all records and field managers are removed; next attempt in {again} s");
@@ -29,11 +27,11 @@ pub(super) async fn clean_up_later(context: &Context, namespace: &Namespace) -> 
     }
 }
 
-/// Removes records and field managers from the workloads and the namespace. Returns how many objects were written.
+/// Removes records and field managers from the workloads and the namespace.
 ///
 /// # Errors
 /// The first [`IoError`]. Everything else was done, and the next call continues.
-pub(in super::super) async fn clean_up(context: &Context, namespace: &Namespace) -> Result<usize, IoError> {
+pub(in super::super) async fn clean_up(context: &Context, namespace: &Namespace) -> Result<(), IoError> {
     let (client, name) = (&context.client, namespace.name_any());
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let is_retry = context.remember(&name, |memory| std::mem::replace(&mut memory.is_cleanup_due, true));
@@ -48,13 +46,12 @@ pub(in super::super) async fn clean_up(context: &Context, namespace: &Namespace)
         None => workloads::inventory(client, &name).await?,
     };
     remember_awaiting(context, &name, &known);
-    let mut written = 0;
     if cleanup::is_anything_left(&known) {
-        written = cleanup::workloads(client, &name, &known).await?;
+        cleanup::workloads(client, &name, &known).await?;
     }
-    let written = written + usize::from(unmanaged?);
+    unmanaged?;
     context.remember(&name, |memory| memory.is_cleanup_due = false);
-    Ok(written)
+    Ok(())
 }
 
 /// Remembers whether people have yet to start a workload. Its record is removed once it runs.
