@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
-use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
 
 use super::super::super::metrics::Controller;
 use super::super::PassError;
 use super::{PassRun, SealMark};
 use crate::api::conditions::{STALLED, find};
-use crate::api::quarantine::{CaptureMode, ControlName, LostTokenSecrets};
+use crate::api::quarantine::{CaptureMode, ControlName};
 use crate::api::{ISOLATION_LABEL, Isolation, QuarantineReason};
 use crate::calls::{call_opt, list_all};
-use crate::isolation::controls::{identity, pods, quota, workloads};
+use crate::isolation::controls::quota;
 use crate::isolation::failure::{Culprit, culprit, explain, is_quota_exceeded};
 use crate::isolation::label;
 use crate::isolation::list::Listed;
 use crate::isolation::network::{Before, Written};
-use crate::isolation::pass::{ControlFailure, Pass, PassFailure, STALLED_AFTER};
+use crate::isolation::pass::{ControlFailure, Pass, STALLED_AFTER};
 use crate::isolation::preflight::configuration_of;
 use crate::isolation::probe;
 use crate::isolation::retry::control_again_after;
 use crate::isolation::target::{self, NextAction};
 
 mod capture;
+mod stop;
 
 /// How long a pass probes the fence before it goes on without a successful verification.
 const VERIFYING: Duration = Duration::from_secs(1);
@@ -38,8 +38,6 @@ const VERIFYING: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 5;
 /// Page size of lists of webhook configurations.
 const PAGE: u32 = 100;
-/// Maximum number of unmanaged pods named in the status.
-const UNMANAGED: usize = 64;
 
 impl PassRun<'_> {
     /// Enforces every control as far as possible.
@@ -305,187 +303,6 @@ impl PassRun<'_> {
         let stood = self.fenced_before() == Before::Isolated && pass.in_place.fenced;
         if let Err(error) = self.observe_network(pass, None, written.filter(|_| stood)).await {
             self.report_failure(pass, ControlName::Network, QuarantineReason::NetworkFailed, &error).await;
-        }
-    }
-
-    /// Scales workloads to zero. The answers to the writes show the result.
-    async fn stop_workloads(&mut self, pass: &mut Pass) {
-        let client = self.context.client.clone();
-        let seal = self.quarantine.uid().unwrap_or_default();
-        let mut inventory = workloads::inventory(&client, self.name).await;
-        if let Ok(found) = &mut inventory {
-            match workloads::stop(&client, found, &seal).await {
-                // Nothing else can start while the fence holds, and each answer contains the current object.
-                Ok(0) => {}
-                Ok(_) => self.drift.push("workloads".to_owned()),
-                Err(error) => {
-                    self.drift.push("workloads".to_owned());
-                    inventory = workloads::inventory(&client, self.name).await;
-                    self.report_failure(
-                        pass,
-                        ControlName::Workloads,
-                        QuarantineReason::StopFailed,
-                        &error.into(),
-                    )
-                    .await;
-                }
-            }
-        }
-        match inventory {
-            Ok(found) => {
-                // A ReplicaSet that its Deployment does not adopt is stopped once all Deployments are.
-                if found.rollouts.iter().any(|set| !set.is_stopped()) {
-                    self.wake_within(Duration::from_secs(1));
-                }
-                pass.workloads = found.workloads.len();
-                self.observation.inventory = Some(found);
-            }
-            Err(error) => {
-                self.report_failure(pass, ControlName::Workloads, QuarantineReason::StopFailed, &error.into())
-                    .await
-            }
-        }
-    }
-
-    /// Deletes every pod, whatever its owner references say, and reads back the result. The deletion of the last pod wakes the next pass.
-    async fn end_pods(&mut self, pass: &mut Pass) {
-        let client = self.context.client.clone();
-        let found = match pods::list(&client, self.name).await {
-            Ok(found) => found,
-            Err(error) => {
-                return self
-                    .report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
-                    .await;
-            }
-        };
-        if let Some(inventory) = &self.observation.inventory {
-            let is_lost = |pod: &&Pod| inventory.is_lost(pod);
-            pass.unmanaged =
-                found.iter().filter(is_lost).map(ResourceExt::name_any).take(UNMANAGED).collect();
-            pass.contents = Some(inventory.contents(&found));
-        }
-        let news = self.unannounced(pass);
-        self.record_contents(pass).await;
-        let ended = pods::end(&client, self.name, &found).await;
-        let written = !matches!(ended, Ok(0));
-        if let Err(error) = ended {
-            self.report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
-                .await;
-        }
-        self.announce_unmanaged(&news).await;
-        let found = if written { pods::list(&client, self.name).await } else { Ok(found) };
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                return self
-                    .report_failure(pass, ControlName::Workloads, QuarantineReason::PodsFailed, &error.into())
-                    .await;
-            }
-        };
-        pass.alive = found.iter().filter(|pod| pods::is_live(pod)).map(ResourceExt::name_any).collect();
-        let static_pods = found.iter().filter(|pod| pods::is_static(pod) && pods::is_live(pod));
-        let static_pods: Vec<_> = static_pods.map(ResourceExt::name_any).collect();
-        if !static_pods.is_empty() {
-            let message = format!("static pods, which only their nodes can stop: {}", static_pods.join(", "));
-            pass.failure = Some(PassFailure { reason: QuarantineReason::StaticPods, message, stalled: true });
-        }
-        self.observation.pods = Some(found);
-    }
-
-    /// Records what is about to be deleted, unless the status has it: no later pass can find it. A failed write delays nothing.
-    async fn record_contents(&mut self, pass: &mut Pass) {
-        let status = self.quarantine.status.clone().unwrap_or_default();
-        let known = status.contents.unwrap_or_default();
-        let is_known = pass.contents.is_none_or(|now| status.contents.is_some() && known.max(now) == known)
-            && pass.unmanaged.iter().all(|pod| status.unmanaged_pods.contains(pod));
-        if is_known {
-            return;
-        }
-        self.update_in_place(pass);
-        if let Err(error) = self.record(pass).await {
-            tracing::warn!(%error, "what the namespace contained is not recorded; stopping it all the same");
-        }
-    }
-
-    /// Returns the pods that no workload recreates and that the status does not name yet.
-    fn unannounced(&self, pass: &Pass) -> Vec<String> {
-        let known = self.quarantine.status.as_ref().map_or(&[][..], |status| &status.unmanaged_pods);
-        pass.unmanaged.iter().filter(|name| !known.contains(name)).cloned().collect()
-    }
-
-    /// Publishes an Event that names each deleted pod that no workload will recreate, once.
-    async fn announce_unmanaged(&self, news: &[String]) {
-        if !news.is_empty() {
-            let note =
-                format!("captured, then deleted: pods that no workload will bring back: {}", news.join(", "));
-            self.context
-                .publish_event(&self.quarantine, EventType::Warning, "UnmanagedPodsDeleted", note)
-                .await;
-        }
-    }
-
-    /// Recreates ServiceAccounts, which revokes their tokens. Does not wait for pods to end.
-    async fn recreate_accounts(&mut self, pass: &mut Pass) {
-        let (client, mark) = (self.context.client.clone(), self.mark());
-        let accounts = match identity::list(&client, self.name).await {
-            Ok(accounts) => accounts,
-            Err(error) => {
-                return self
-                    .report_failure(
-                        pass,
-                        ControlName::Identity,
-                        QuarantineReason::IdentityFailed,
-                        &error.into(),
-                    )
-                    .await;
-            }
-        };
-        // This process deleted the record of this sealing, so no account is missing.
-        let is_over = self.context.remember(self.name, |memory| memory.renewed.as_ref() == Some(&mark));
-        if is_over && accounts.iter().all(|account| mark.is_on(&account.metadata)) {
-            self.observation.accounts = Some(accounts);
-            return;
-        }
-        if !accounts.iter().all(|account| mark.is_on(&account.metadata)) {
-            // Read before, as the cluster deletes them once their accounts are gone. Without a key, the operator may not list Secrets.
-            pass.lost_token_secrets = Some(match &self.context.options.evidence.key {
-                Some(_) => identity::token_secrets(&client, self.name, &accounts, &mark).await,
-                None => LostTokenSecrets {
-                    unknown: "the operator lists Secrets only with --evidence-key".to_owned(),
-                    ..LostTokenSecrets::default()
-                },
-            });
-        }
-        match identity::renew_listed(&client, self.name, &mark, &accounts).await {
-            Ok(is_written) => {
-                self.context.remember(self.name, |memory| memory.renewed = Some(mark));
-                if !is_written {
-                    self.observation.accounts = Some(accounts);
-                    return;
-                }
-                self.drift.push("service accounts".to_owned());
-            }
-            Err(error) => {
-                self.report_failure(
-                    pass,
-                    ControlName::Identity,
-                    QuarantineReason::IdentityFailed,
-                    &error.into(),
-                )
-                .await
-            }
-        }
-        match identity::list(&client, self.name).await {
-            Ok(accounts) => self.observation.accounts = Some(accounts),
-            Err(error) => {
-                self.report_failure(
-                    pass,
-                    ControlName::Identity,
-                    QuarantineReason::IdentityFailed,
-                    &error.into(),
-                )
-                .await
-            }
         }
     }
 
