@@ -84,7 +84,7 @@ async fn checks_pass(cluster: &ControlPlane) {
 }
 
 async fn status(cluster: &ControlPlane, who: Identity) -> Ran {
-    resurgam(cluster.kubeconfig(who), &["status", "--namespace", "oldest-recovery"]).await
+    resurgam(cluster.kubeconfig(who), &["status"]).await
 }
 
 /// Applies the trial's Quarantine of a namespace at a level, as on-call staff, and waits until it is enforced.
