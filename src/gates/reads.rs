@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, ApiResource, DynamicObject};
 use resurgam_core::gates::inventory::Inventory;
 
 use super::Answer;
@@ -136,6 +136,28 @@ impl Reads<'_> {
         let node = Arc::new(api.get(name).await.map_err(|error| unreadable(&what(), &error))?);
         *kept = Some((read_at, node.clone()));
         Ok(node)
+    }
+
+    /// Returns a Secret, read live as the account: none is cached.
+    pub(super) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Answer> {
+        let api = Api::<Secret>::namespaced(self.account.client.clone(), namespace);
+        let what = || format!("cannot read Secret {namespace}/{name}");
+        api.get_opt(name).await.map_err(|error| unreadable(&what(), &error))
+    }
+
+    /// Returns an object of any kind, read live as the account. `namespace`: `None` for an object of the cluster.
+    pub(super) async fn object(
+        &self,
+        kind: &ApiResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> kube::Result<Option<DynamicObject>> {
+        let client = self.account.client.clone();
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, kind),
+            None => Api::all_with(client, kind),
+        };
+        api.get_opt(name).await
     }
 
     async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, Answer> {
