@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use cel::{Context, Env, ExecutionError, Value};
 use resurgam_core::gates::condition::{Evaluation, EvaluationError, OBJECT_LIMIT};
-use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Stack of the thread that parses and evaluates, in bytes. The library nests 96 levels deep, for which 16 MiB suffice.
 const STACK: usize = 32 << 20;
@@ -44,28 +43,37 @@ pub(super) fn run(_: &Args) -> Result<ExitCode> {
 }
 
 /// Limits this process. Nothing was read before.
+#[cfg(unix)]
 fn limit() -> Result<()> {
-    for (resource, limit) in [
-        (Resource::Core, 0),
-        (Resource::Cpu, PROCESSOR_TIME),
-        (Resource::As, ADDRESS_SPACE),
-        (Resource::Data, MEMORY),
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    for (resource, soft, hard) in [
+        (Resource::Core, 0, 0),
+        // The kernel kills at the hard limit.
+        (Resource::Cpu, PROCESSOR_TIME, PROCESSOR_TIME + 1),
+        (Resource::As, ADDRESS_SPACE, ADDRESS_SPACE),
+        (Resource::Data, MEMORY, MEMORY),
     ] {
-        // The kernel kills one second after the soft limit of processor time.
-        let hard = if resource == Resource::Cpu { limit + 1 } else { limit };
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(hard) })?;
+        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })?;
     }
     // Where memory is short for all, this process goes first. It is not always permitted to say so.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 
+/// Without limits, nothing is evaluated.
+#[cfg(not(unix))]
+fn limit() -> Result<()> {
+    anyhow::bail!("this system has no limits of processes")
+}
+
 fn evaluate(question: Evaluation) -> Result<bool, EvaluationError> {
     let Evaluation { expression, object } = question;
     let env = Arc::new(Env::stdlib());
     let program = env.compile(&expression).map_err(|errors| {
-        let messages: Vec<String> = errors.errors.iter().map(|error| error.msg.clone()).collect();
-        EvaluationError::DoesNotCompile(shorten(&messages.join("; ")))
+        // One mistake has several errors; the first is nearest to it.
+        let message = errors.errors.first().map_or("", |error| error.msg.as_str());
+        let message = if message.contains("Recursion limit") { "it is nested too deeply" } else { message };
+        EvaluationError::DoesNotCompile(shorten(message))
     })?;
     let mut context = Context::with_env(env);
     context.add_variable("object", &object).map_err(|_| {
@@ -90,11 +98,17 @@ fn describe(error: &ExecutionError) -> String {
         ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
             format!("operator {operator} does not apply to these types")
         }
-        ExecutionError::NotSupportedAsMethod { method, .. } => format!("there is no method {method} of that type"),
-        ExecutionError::InvalidArgumentCount { .. } => "a function has the wrong number of arguments".to_owned(),
+        ExecutionError::NotSupportedAsMethod { method, .. } => {
+            format!("there is no method {method} of that type")
+        }
+        ExecutionError::InvalidArgumentCount { .. } => {
+            "a function has the wrong number of arguments".to_owned()
+        }
         ExecutionError::ValuesNotComparable(..) => "two values cannot be compared".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "it divides by zero".to_owned()
+        }
         ExecutionError::Overflow(operator, ..) => format!("operator {operator} overflows"),
         _ => "it has no value".to_owned(),
     }

@@ -17,8 +17,14 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// Maximum length of an answer, in bytes.
 const ANSWER_LIMIT: u64 = 4 << 10;
 
+/// Signals by which processes end that exceed a limit.
+const ABORT: i32 = 6;
+const KILL: i32 = 9;
+const SEGMENTATION: i32 = 11;
+const PROCESSOR_TIME: i32 = 24;
+
 /// Answer of `gate-eval`, as JSON on its standard output.
-pub(crate) type Evaluated = Result<bool, EvaluationError>;
+type Evaluated = Result<bool, EvaluationError>;
 
 /// Starts processes that evaluate expressions.
 pub(super) struct Evaluator {
@@ -40,8 +46,10 @@ impl Evaluator {
 
     /// Evaluates an expression. Dropping the future kills the process.
     pub(super) async fn evaluate(&self, evaluation: &Evaluation) -> Evaluated {
-        let failed = |what: &str, why: &dyn std::fmt::Display| EvaluationError::Evaluator(format!("{what}: {why}"));
-        let input = serde_json::to_vec(evaluation).map_err(|error| failed("the object is no JSON", &error))?;
+        let failed =
+            |what: &str, why: &dyn std::fmt::Display| EvaluationError::Evaluator(format!("{what}: {why}"));
+        let input =
+            serde_json::to_vec(evaluation).map_err(|error| failed("the object is no JSON", &error))?;
         let _slot = self.slots.acquire().await.map_err(|error| failed("no process is free", &error))?;
         let mut child = self.start().map_err(|error| failed("gate-eval cannot be started", &error))?;
         let outcome = tokio::time::timeout(DEADLINE, converse(&mut child, &input)).await;
@@ -55,7 +63,8 @@ impl Evaluator {
         if !status.success() {
             return Err(ending(status));
         }
-        serde_json::from_slice(&answer).map_err(|_| EvaluationError::Evaluator("gate-eval answers no JSON".to_owned()))?
+        serde_json::from_slice(&answer)
+            .map_err(|_| EvaluationError::Evaluator("gate-eval answers no JSON".to_owned()))?
     }
 
     fn start(&self) -> std::io::Result<Child> {
@@ -102,16 +111,23 @@ async fn converse(child: &mut Child, input: &[u8]) -> std::io::Result<(Vec<u8>, 
 
 /// Returns why a process ended without an answer.
 fn ending(status: std::process::ExitStatus) -> EvaluationError {
-    use std::os::unix::process::ExitStatusExt;
-    const ABORT: i32 = 6;
-    const KILL: i32 = 9;
-    const SEGMENTATION: i32 = 11;
-    const PROCESSOR_TIME: i32 = 24;
-    let why = match status.signal() {
+    let why = match signal(status) {
         Some(PROCESSOR_TIME) => "it takes more processor time than it may",
         Some(ABORT | SEGMENTATION) => "it takes more memory than it may, or is nested too deeply",
         Some(KILL) => "it was killed, by the limit of memory or of processor time",
         _ => return EvaluationError::Evaluator(format!("gate-eval ended with {status}")),
     };
     EvaluationError::LimitExceeded(why.to_owned())
+}
+
+/// Returns the signal that ended a process.
+#[cfg(unix)]
+fn signal(status: std::process::ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+/// Returns none: this system has no signals.
+#[cfg(not(unix))]
+fn signal(_: std::process::ExitStatus) -> Option<i32> {
+    None
 }

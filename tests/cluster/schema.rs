@@ -156,7 +156,9 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         ),
         (
             "a condition on a Secret by its resource",
-            condition(json!({"apiVersion": "v1", "kind": "Pod", "resource": "secrets", "name": "db", "cel": "true"})),
+            condition(
+                json!({"apiVersion": "v1", "kind": "Pod", "resource": "secrets", "name": "db", "cel": "true"}),
+            ),
             "no condition looks into a Secret",
         ),
         (
@@ -171,11 +173,17 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         ),
         (
             "a namespace of what is of the cluster",
-            condition(json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "namespace": "a", "name": "a", "cel": "true"})),
+            condition(
+                json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "namespace": "a", "name": "a", "cel": "true"}),
+            ),
             "an object of the cluster has no namespace",
         ),
         ("no Secret", rotated(json!([])), "credentialsRotated.secrets"),
-        ("no key of a Secret", rotated(json!([{"name": "db", "keys": []}])), "credentialsRotated.secrets[0].keys"),
+        (
+            "no key of a Secret",
+            rotated(json!([{"name": "db", "keys": []}])),
+            "credentialsRotated.secrets[0].keys",
+        ),
         (
             "a step that does nothing",
             plan("idle", &json!({"name": "library", "restore": [{"name": "start"}]})),
@@ -242,9 +250,15 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             &json!({"name": "library", "dependsOn": ["host"], "restore": [{"name": "start", "scale": {}}]}),
         ),
         gated(&json!({"name": "up", "workloads": {}, "interval": "200ms"})),
-        condition(json!({"apiVersion": "secrets.example.org/v1beta1", "kind": "Secret", "name": "db", "cel": "object.status.ready"})),
-        condition(json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "name": "node-1.example", "cel": "true"})),
-        rotated(json!([{"name": "db"}, {"name": "tls.web", "namespace": "web", "keys": ["tls.crt", "tls.key"], "capturedAs": "tls"}])),
+        condition(
+            json!({"apiVersion": "secrets.example.org/v1beta1", "kind": "Secret", "name": "db", "cel": "object.status.ready"}),
+        ),
+        condition(
+            json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "name": "node-1.example", "cel": "true"}),
+        ),
+        rotated(
+            json!([{"name": "db"}, {"name": "tls.web", "namespace": "web", "keys": ["tls.crt", "tls.key"], "capturedAs": "tls"}]),
+        ),
         images(json!({"approved": approved})),
         images(json!({"approved": [
             format!("registry.example:5000/team/web:1.4_a {DIGEST}"), format!("web:1@{DIGEST} {DIGEST}"), format!("{DIGEST} {DIGEST}"),

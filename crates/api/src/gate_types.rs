@@ -40,6 +40,7 @@ pub static GATE_TYPES: [GateType; 5] = [
         name: "credentialsRotated",
         class: Class::Integrity,
         looks_into_namespaces: true,
+        looks_at: |_| vec![Aspect::Secrets],
         is_asked_by: |gate| gate.credentials_rotated.is_some(),
     },
     GateType {
@@ -60,6 +61,7 @@ pub static GATE_TYPES: [GateType; 5] = [
         name: "condition",
         class: Class::Health,
         looks_into_namespaces: false,
+        looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.condition.is_some(),
     },
 ];

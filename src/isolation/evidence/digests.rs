@@ -71,7 +71,8 @@ impl Store {
     ) -> Result<String, DigestsError> {
         let unusable = |why: String| DigestsError::Unusable { namespace: namespace.to_owned(), why };
         let sealings = self.sealings(Some(namespace)).await?;
-        let Some(Sealing { index, .. }) = sealings.into_iter().find(|sealing| sealing.digest == capture) else {
+        let Some(Sealing { index, .. }) = sealings.into_iter().find(|sealing| sealing.digest == capture)
+        else {
             return Err(unusable(format!("the evidence store {self} has no index {capture}")));
         };
         if index.namespace != namespace || index.quarantine != quarantine {
@@ -103,7 +104,8 @@ impl Store {
             }
         }
         if secrets.is_empty() {
-            let why = format!("the capture of {} has no digest of a Secret: was --evidence-key set?", index.at);
+            let why =
+                format!("the capture of {} has no digest of a Secret: was --evidence-key set?", index.at);
             return Err(unusable(why));
         }
         if let Some(missing) = only.iter().find(|name| !secrets.contains_key(*name)) {
@@ -136,7 +138,9 @@ impl Store {
         Ok(if actual == digest {
             Ok(bytes)
         } else {
-            Err(format!("manifests {object} were changed: their digest is {actual}, and the index says {digest}"))
+            Err(format!(
+                "manifests {object} were changed: their digest is {actual}, and the index says {digest}"
+            ))
         })
     }
 }

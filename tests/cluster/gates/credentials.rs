@@ -68,7 +68,8 @@ impl Vault {
         let namespace = self.bench.namespace;
         let mode = resurgam::api::quarantine::CaptureMode::BestEffort;
         let subject = Subject { namespace, quarantine: uid, before: None, mode };
-        let kept = capture(&self.bench.administrator, &evidence, subject, Snapshots::default()).await.unwrap();
+        let kept =
+            capture(&self.bench.administrator, &evidence, subject, Snapshots::default()).await.unwrap();
         store.digest_record(namespace, uid, &kept.digest, &[], &key()).await.unwrap()
     }
 
@@ -105,7 +106,8 @@ impl Vault {
 fn certificate(not_before: Timestamp) -> (String, String) {
     let mut params = rcgen::CertificateParams::new(vec!["library.example".to_owned()]).unwrap();
     let days = not_before.as_second().div_euclid(86_400);
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(u64::try_from(days * 86_400).unwrap());
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1)
+        + std::time::Duration::from_secs(u64::try_from(days * 86_400).unwrap());
     let key = rcgen::KeyPair::generate().unwrap();
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
@@ -169,7 +171,9 @@ async fn times_before_the_isolation_disprove_a_new_value() {
     vault.rotate("tls", &[("tls.crt", &backdated)]).await;
     let answer = vault.ask(tls()).await;
     assert_eq!(says(&answer), (Fail, "IssuedBefore"), "{answer:?}");
-    vault.rotate("tls", &[("tls.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")]).await;
+    vault
+        .rotate("tls", &[("tls.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")])
+        .await;
     assert_eq!(says(&vault.ask(tls()).await), (Unknown, "MalformedCredential"));
 
     let api = || json!([{"name": "api"}]);
@@ -227,8 +231,7 @@ async fn every_way_not_to_know_of_a_rotation_is_unknown() {
     vault.secret("late", "Opaque", &[("password", &format!("{CANARY}-late")), ("empty", "")]).await;
     let of_another = vault.capture("22222222-2222-4222-8222-222222222222").await;
     let other_key = {
-        let (record, _) =
-            resurgam_core::gates::credentials_rotated::DigestRecord::parse(&record).unwrap();
+        let (record, _) = resurgam_core::gates::credentials_rotated::DigestRecord::parse(&record).unwrap();
         record.signed(format!("hmac-sha512:{}", "00".repeat(64)))
     };
     for (what, text, reason) in [
@@ -271,7 +274,8 @@ async fn account_needs_exactly_the_rights_that_are_printed() {
     let question = vault.question(json!([{"name": "db"}]));
     let rights: Vec<String> = resurgam::gates::rights(&question).iter().map(ToString::to_string).collect();
     let namespace = "credentials-rights";
-    let expected = ["configmaps/captured", "secrets/db"].map(|of| format!("get {of} in namespace {namespace}"));
+    let expected =
+        ["configmaps/captured", "secrets/db"].map(|of| format!("get {of} in namespace {namespace}"));
     let mut sorted = rights.clone();
     sorted.sort();
     assert_eq!(sorted, expected);

@@ -130,7 +130,9 @@ fn is_secret(group: &str, kind: &str, plural: &str) -> bool {
 fn refused(kind: &str, name: &str) -> Answer {
     Answer::unknown(
         GateReason::SecretRefused,
-        format!("{kind} {name}: no condition looks into a Secret; gate credentialsRotated compares its values"),
+        format!(
+            "{kind} {name}: no condition looks into a Secret; gate credentialsRotated compares its values"
+        ),
     )
 }
 
@@ -141,7 +143,9 @@ fn refused(kind: &str, name: &str) -> Answer {
 pub fn input(target: &Target, object: Option<Value>) -> Result<Value, Answer> {
     let title = target.title();
     let unknown = |reason, message: String| Err(Answer::unknown(reason, format!("{title} {message}")));
-    let Some(mut object) = object else { return unknown(GateReason::ObjectMissing, "does not exist".to_owned()) };
+    let Some(mut object) = object else {
+        return unknown(GateReason::ObjectMissing, "does not exist".to_owned());
+    };
     let (api_version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
     if api_version == Some("v1") && kind.is_some_and(|kind| kind.eq_ignore_ascii_case("Secret")) {
         return Err(refused(&target.resource.kind, &target.name));
@@ -171,12 +175,17 @@ pub fn input(target: &Target, object: Option<Value>) -> Result<Value, Answer> {
     {
         return unknown(
             GateReason::InProgress,
-            format!("is at generation {generation}, and its status of generation {observed}: its controller has not acted yet"),
+            format!(
+                "is at generation {generation}, and its status of generation {observed}: its controller has not acted yet"
+            ),
         );
     }
     let size = object.to_string().len();
     if size > OBJECT_LIMIT {
-        return unknown(GateReason::ObjectTooLarge, format!("has {size} bytes, and at most {OBJECT_LIMIT} are evaluated"));
+        return unknown(
+            GateReason::ObjectTooLarge,
+            format!("has {size} bytes, and at most {OBJECT_LIMIT} are evaluated"),
+        );
     }
     Ok(object)
 }
@@ -214,7 +223,11 @@ pub fn judge(
     } else {
         let cel: String = spec.cel.chars().take(200).collect();
         let dots = if cel.len() < spec.cel.len() { "…" } else { "" };
-        Answer::fail(GateReason::ConditionFalse, format!("{title}: the expression is false: {cel}{dots}"), evidence)
+        Answer::fail(
+            GateReason::ConditionFalse,
+            format!("{title}: the expression is false: {cel}{dots}"),
+            evidence,
+        )
     }
 }
 

@@ -311,7 +311,8 @@ pub fn judge(
     if checked.is_empty() {
         return Answer::unknown(GateReason::NothingFound, "the gate names no Secret");
     }
-    let dated = checked.iter().filter(|c| c.value.is_some_and(|v| matches!(v.issued, Issued::At(..)))).count();
+    let dated =
+        checked.iter().filter(|c| c.value.is_some_and(|v| matches!(v.issued, Issued::At(..)))).count();
     let message = format!(
         "{} values of {} Secrets were changed after the isolation and are none of those captured ({dated} with a date of issue after it)",
         checked.len(),
@@ -320,9 +321,7 @@ pub fn judge(
     Answer::pass(GateReason::Rotated, message, evidence())
 }
 
-fn captured_values(
-    records: &BTreeMap<String, DigestRecord>,
-) -> BTreeMap<&str, (String, &DigestRecord)> {
+fn captured_values(records: &BTreeMap<String, DigestRecord>) -> BTreeMap<&str, (String, &DigestRecord)> {
     let mut all = BTreeMap::new();
     for record in records.values() {
         for (secret, keys) in &record.secrets {

@@ -34,10 +34,14 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Answer>) -> (Verdict, GateReaso
 fn target_is_named_as_manifests_name_it() {
     let target = cnpg();
     assert_eq!(target.title(), "Cluster ledger-db/ledger");
-    assert_eq!((target.resource.plural.as_str(), target.resource.group.as_str()), ("clusters", "postgresql.cnpg.io"));
+    assert_eq!(
+        (target.resource.plural.as_str(), target.resource.group.as_str()),
+        ("clusters", "postgresql.cnpg.io")
+    );
     let of_cluster = ConditionSpec { scope: ObjectScope::Cluster, ..spec("v1", "Node") };
     assert_eq!(super::target(&of_cluster, &[]).unwrap().title(), "Node ledger");
-    let irregular = ConditionSpec { resource: Some("policies-of-ours".to_owned()), ..spec("example.org/v1", "Policy") };
+    let irregular =
+        ConditionSpec { resource: Some("policies-of-ours".to_owned()), ..spec("example.org/v1", "Policy") };
     assert_eq!(super::target(&irregular, &["a".to_owned()]).unwrap().resource.plural, "policies-of-ours");
 }
 
@@ -53,7 +57,11 @@ fn no_spelling_of_a_secret_is_read() {
         ("ConfigMap", Some("Secrets")),
     ] {
         let spec = ConditionSpec { resource: resource.map(str::to_owned), ..spec("v1", kind) };
-        assert_eq!(refusal(target(&spec, &one)), (Verdict::Unknown, GateReason::SecretRefused), "{kind} {resource:?}");
+        assert_eq!(
+            refusal(target(&spec, &one)),
+            (Verdict::Unknown, GateReason::SecretRefused),
+            "{kind} {resource:?}"
+        );
     }
     for kind in ["Secret", "secret"] {
         let secret = json!({"apiVersion": "v1", "kind": kind, "metadata": {"uid": "uid"}});
@@ -98,7 +106,10 @@ fn object_that_says_nothing_about_itself_now_is_unknown() {
         (changed(|object| object["apiVersion"] = json!("v1")), GateReason::Unreadable),
         (changed(|object| object["metadata"] = json!(null)), GateReason::Unreadable),
         (changed(|object| object["metadata"]["uid"] = json!("")), GateReason::Unreadable),
-        (changed(|object| object["metadata"]["deletionTimestamp"] = json!("2026-11-20T00:00:00Z")), GateReason::InProgress),
+        (
+            changed(|object| object["metadata"]["deletionTimestamp"] = json!("2026-11-20T00:00:00Z")),
+            GateReason::InProgress,
+        ),
         (changed(|object| object["status"]["observedGeneration"] = json!(2)), GateReason::InProgress),
         (changed(|object| object["spec"] = json!("x".repeat(OBJECT_LIMIT))), GateReason::ObjectTooLarge),
     ] {
@@ -114,7 +125,8 @@ fn object_that_says_nothing_about_itself_now_is_unknown() {
 #[test]
 fn only_true_passes_and_only_false_fails() {
     let error = |of: fn(String) -> EvaluationError| Err(of("why".to_owned()));
-    let question = Question::new("recovery", vec!["ledger-db".into()], Phase::BeforeRelease, GateSpec::default());
+    let question =
+        Question::new("recovery", vec!["ledger-db".into()], Phase::BeforeRelease, GateSpec::default());
     let spec = spec("postgresql.cnpg.io/v1", "Cluster");
     for (value, verdict, reason) in [
         (Ok(true), Verdict::Pass, GateReason::ConditionHolds),
@@ -134,9 +146,11 @@ fn only_true_passes_and_only_false_fails() {
 
 #[test]
 fn evidence_is_of_the_object_its_generation_and_the_expression() {
-    let question = Question::new("recovery", vec!["ledger-db".into()], Phase::BeforeRelease, GateSpec::default());
+    let question =
+        Question::new("recovery", vec!["ledger-db".into()], Phase::BeforeRelease, GateSpec::default());
     let spec = spec("postgresql.cnpg.io/v1", "Cluster");
-    let of = |spec: &ConditionSpec, object: &Value| judge(spec, &question, &cnpg(), object, Ok(true)).evidence;
+    let of =
+        |spec: &ConditionSpec, object: &Value| judge(spec, &question, &cnpg(), object, Ok(true)).evidence;
     let mut heartbeat = cluster();
     heartbeat["status"]["at"] = json!("later");
     heartbeat["metadata"]["resourceVersion"] = json!("2");

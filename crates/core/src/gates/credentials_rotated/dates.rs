@@ -139,7 +139,10 @@ mod tests {
             (key, "undated"),
             (&spoiled, "it holds a certificate in PEM that cannot be read"),
             (&new[..new.len() / 2], "it holds a certificate in PEM that cannot be read"),
-            ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "it holds a certificate in PEM that cannot be read"),
+            (
+                "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+                "it holds a certificate in PEM that cannot be read",
+            ),
         ] {
             assert_eq!(said(value.as_bytes()), expected, "{value}");
         }

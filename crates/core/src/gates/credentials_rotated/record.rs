@@ -46,7 +46,8 @@ impl DigestRecord {
     /// # Errors
     /// The text is no record. The message has no part of it.
     pub fn parse(text: &str) -> Result<(Self, String), String> {
-        let signed: Signed = serde_json::from_str(text).map_err(|_| "it is no record with a MAC".to_owned())?;
+        let signed: Signed =
+            serde_json::from_str(text).map_err(|_| "it is no record with a MAC".to_owned())?;
         let record: Self = serde_json::from_value(signed.record)
             .map_err(|_| "it lacks a field of a record, or has another one".to_owned())?;
         if record.format != FORMAT {

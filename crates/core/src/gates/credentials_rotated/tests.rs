@@ -27,7 +27,8 @@ fn question() -> Question {
 }
 
 fn record() -> DigestRecord {
-    let keys = |all: &[(&str, &str)]| all.iter().map(|(key, value)| ((*key).to_owned(), digest(value))).collect();
+    let keys =
+        |all: &[(&str, &str)]| all.iter().map(|(key, value)| ((*key).to_owned(), digest(value))).collect();
     DigestRecord {
         format: record::FORMAT.to_owned(),
         namespace: "library".to_owned(),
@@ -54,7 +55,8 @@ fn facts(values: &[(&str, ValueFacts)]) -> SecretFacts {
 
 fn judged(secret: Value, facts: Option<SecretFacts>, question: &Question) -> Answer {
     let spec = spec(json!([secret]));
-    let secrets: Vec<_> = targets(&spec, question).unwrap().into_iter().map(|at| (at, facts.clone())).collect();
+    let secrets: Vec<_> =
+        targets(&spec, question).unwrap().into_iter().map(|at| (at, facts.clone())).collect();
     judge(question, &[("library".to_owned(), record())].into(), &secrets)
 }
 
@@ -116,9 +118,24 @@ fn new_certificate_for_the_old_private_key_is_not_rotated() {
     let tls = |values: &[(&str, ValueFacts)]| Some(SecretFacts { is_tls: true, ..facts(values) });
     let named = || json!({"name": "tls", "keys": ["tls.crt"]});
     for (what, values, verdict, reason) in [
-        ("both", [("tls.crt", certificate.clone()), ("tls.key", value("99"))], Verdict::Pass, GateReason::Rotated),
-        ("old key", [("tls.crt", certificate), ("tls.key", value("05"))], Verdict::Fail, GateReason::CapturedValue),
-        ("none", [("tls.crt", value("98")), ("tls.key", value("99"))], Verdict::Unknown, GateReason::MalformedCredential),
+        (
+            "both",
+            [("tls.crt", certificate.clone()), ("tls.key", value("99"))],
+            Verdict::Pass,
+            GateReason::Rotated,
+        ),
+        (
+            "old key",
+            [("tls.crt", certificate), ("tls.key", value("05"))],
+            Verdict::Fail,
+            GateReason::CapturedValue,
+        ),
+        (
+            "none",
+            [("tls.crt", value("98")), ("tls.key", value("99"))],
+            Verdict::Unknown,
+            GateReason::MalformedCredential,
+        ),
     ] {
         let answer = judged(named(), tls(&values), &question());
         assert_eq!((answer.verdict, answer.reason), (verdict, reason), "{what}: {answer:?}");
@@ -167,10 +184,24 @@ fn record_that_does_not_prove_what_was_captured_is_unknown() {
     for (what, list, question, is_authentic, reason) in [
         ("missing", None, question(), true, GateReason::NothingCaptured),
         ("empty", Some(list(None)), question(), true, GateReason::NothingCaptured),
-        ("of others", Some(ConfigMap { data: Some([("archive".to_owned(), good.clone())].into()), ..ConfigMap::default() }),
-            question(), true, GateReason::NothingCaptured),
+        (
+            "of others",
+            Some(ConfigMap {
+                data: Some([("archive".to_owned(), good.clone())].into()),
+                ..ConfigMap::default()
+            }),
+            question(),
+            true,
+            GateReason::NothingCaptured,
+        ),
         ("no record", Some(list(Some("{}".to_owned()))), question(), true, GateReason::MalformedCapture),
-        ("of another key", Some(list(Some(good.clone()))), question(), false, GateReason::CaptureNotAuthentic),
+        (
+            "of another key",
+            Some(list(Some(good.clone()))),
+            question(),
+            false,
+            GateReason::CaptureNotAuthentic,
+        ),
         ("of another namespace", Some(list(Some(other))), question(), true, GateReason::CaptureNotAuthentic),
         ("of another Quarantine", Some(list(Some(good.clone()))), resealed, true, GateReason::CaptureStale),
         ("of no Quarantine", Some(list(Some(good))), nothing, true, GateReason::CaptureStale),
@@ -202,7 +233,8 @@ fn secret_is_in_one_of_the_namespaces_of_the_service() {
 #[test]
 fn evidence_is_of_the_values_and_what_they_were_compared_with() {
     let of = |value: ValueFacts, question: &Question| {
-        judged(json!({"name": "db", "keys": ["password"]}), Some(facts(&[("password", value)])), question).evidence
+        judged(json!({"name": "db", "keys": ["password"]}), Some(facts(&[("password", value)])), question)
+            .evidence
     };
     let one = of(value("99"), &question());
     assert_eq!(one, of(value("99"), &question()));
