@@ -111,6 +111,9 @@ async fn every_way_not_to_know_what_an_object_says_is_unknown() {
     name.patch("settings", &PatchParams::default(), &release).await.unwrap();
 }
 
+/// From cel-rust's issue 306: repeated four times, earlier versions of the library needed more than 1 GiB to refuse it.
+const BOMB: &str = "!!(!!!!!!(!!!!(((((!!(!!(!!!!((";
+
 /// Expressions that take more than there is, on an object with a large list.
 fn runaways() -> Vec<(&'static str, String)> {
     let over = |depth: usize, inner: &str| {
@@ -128,8 +131,10 @@ fn runaways() -> Vec<(&'static str, String)> {
         ("a string that doubles", format!("size({doubling}) > 0")),
         ("brackets without end", "[".repeat(1024)),
         ("parentheses", format!("{}true{}", "(".repeat(500), ")".repeat(500))),
-        ("a bomb of 125 bytes", "[".repeat(62) + "1" + &"]".repeat(62)),
-        ("a bomb of 156 bytes", "{".repeat(156)),
+        ("a bomb of 125 bytes", BOMB.repeat(4) + "1"),
+        ("a bomb of 156 bytes", BOMB.repeat(5) + "1"),
+        ("a bomb of 1,000 bytes", "!!(".repeat(340)),
+        ("a list of lists", "[".repeat(62) + "1" + &"]".repeat(62)),
         ("ternaries", "true ? ".repeat(140) + "1"),
         ("selections", "object".to_owned() + &".a".repeat(500)),
         ("a field of a string", over(3, "true")),

@@ -286,3 +286,70 @@ async fn account_needs_exactly_the_rights_that_are_printed() {
     assert_eq!(says(&answer), (Unknown, "Forbidden"), "{answer:?}");
     assert!(answer.message.contains("system:serviceaccount:credentials-rights:default"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn printed_record_is_what_the_gate_compares_with() {
+    use resurgam::api::Quarantine;
+    use resurgam::isolation::evidence::{Evidence, Snapshots, Subject, capture};
+    let namespace = "credentials-command";
+    let mut vault = Vault::new(namespace).await;
+    let administrator = vault.bench.administrator.clone();
+    rehearsal::install_kinds(&administrator).await.unwrap();
+    let quarantines: Api<Quarantine> = Api::all(administrator.clone());
+    let quarantine = json!({"metadata": {"name": namespace}, "spec": {"reason": "a test"}});
+    let quarantine = serde_json::from_value(quarantine).unwrap();
+    let quarantine = quarantines.create(&PostParams::default(), &quarantine).await.unwrap();
+    let uid = quarantine.uid().unwrap();
+    vault.secret("db", "Opaque", &[("password", CANARY)]).await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (evidence, file) = (folder.path().join("evidence"), folder.path().join("key"));
+    std::fs::write(&file, [7; 32]).unwrap();
+    let print = async || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_resurgam"));
+        command
+            .args(["evidence", "digests", namespace, "--config-map", "credentials-command/captured"])
+            .arg("--evidence-key")
+            .arg(&file)
+            .arg("--evidence")
+            .arg(&evidence)
+            .env("KUBECONFIG", control_plane().await.kubeconfig(Identity::PlatformAdministrator));
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, error) = print().await;
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("nothing was captured of namespace credentials-command yet"), "{error}");
+
+    let settings = Evidence { key: Some(key()), ..Evidence::new(Store::folder(&evidence)) };
+    let mode = resurgam::api::quarantine::CaptureMode::BestEffort;
+    let subject = Subject { namespace, quarantine: &uid, before: None, mode };
+    let kept = capture(&administrator, &settings, subject, Snapshots::default()).await.unwrap();
+    let status = Patch::Merge(json!({"status": {"capture": kept}}));
+    quarantines.patch_status(namespace, &PatchParams::default(), &status).await.unwrap();
+    let (code, text, error) = print().await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!text.contains(CANARY) && !error.contains(CANARY), "{text}");
+    let printed: Value = serde_yaml::from_str(&text).unwrap();
+    vault.bench.create::<ConfigMap>(json!({"metadata": {"name": "captured"}, "data": printed["data"]})).await;
+
+    vault.isolated_at = quarantine.creation_timestamp().unwrap().0;
+    let asked = async || {
+        let mut question = vault.question(json!([{"name": "db"}]));
+        question.seals.get_mut(namespace).unwrap().uid.clone_from(&uid);
+        vault.asker.ask(&vault.bench.account, &question).await
+    };
+    assert_eq!(says(&asked().await), (Fail, "CapturedValue"));
+    // The times of the API server have seconds: a change within the second of the isolation is not after it.
+    let next = vault.isolated_at + SignedDuration::from_secs(1);
+    within("the second after the isolation", async {
+        while Timestamp::now() < next {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    vault.rotate("db", &[("password", &format!("{CANARY}-new"))]).await;
+    let answer = asked().await;
+    assert_eq!(says(&answer), (Pass, "Rotated"), "{answer:?}");
+}
