@@ -164,3 +164,13 @@ fn evidence_is_of_the_object_its_generation_and_the_expression() {
         assert_ne!(evidence, of(&spec, &cluster()));
     }
 }
+
+#[test]
+fn whatever_an_object_is_it_is_evaluated_or_unknown() {
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(
+        |bytes| match input(&cnpg(), Some(fuzz_input::spoiled(&cluster(), bytes))) {
+            Ok(object) => assert_eq!(object["kind"], "Cluster"),
+            Err(answer) => assert_eq!(answer.verdict, Verdict::Unknown),
+        },
+    );
+}

@@ -242,3 +242,28 @@ fn evidence_is_of_the_values_and_what_they_were_compared_with() {
     assert_ne!(one, of(ValueFacts { changed_at: Some(at("09:01")), ..value("99") }, &question()));
     assert_ne!(one, of(value("99"), &Question { compromised_since: Some(at("08:10")), ..question() }));
 }
+
+#[test]
+fn whatever_a_record_or_a_managed_field_is_it_is_judged() {
+    let question = question();
+    let spec = spec(json!([{"name": "db"}]));
+    let sound = json!({
+        "metadata": {"name": "db", "managedFields": [{"manager": "kubectl", "operation": "Update", "time": "2026-11-20T09:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:password": {}}}}]},
+        "data": {"library": record().signed("mac".to_owned())},
+    });
+    let readable = fuzz_input::Readable::default();
+    bolero::check!().with_iterations(fuzz_input::ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| {
+        let Some(list) = readable.read::<ConfigMap>(fuzz_input::spoiled(&sound, bytes)) else { return };
+        let changed_at =
+            changes::changed_at(list.metadata.managed_fields.as_deref().unwrap_or_default(), "password");
+        let Ok(records) = records(&spec, &question, Some(&list), |_, _| true) else { return };
+        let value = ValueFacts { changed_at, ..value("01") };
+        let secrets: Vec<_> = targets(&spec, &question)
+            .unwrap()
+            .into_iter()
+            .map(|at| (at, Some(facts(&[("password", value.clone())]))))
+            .collect();
+        let _ = judge(&question, &records, &secrets);
+    });
+}
