@@ -169,8 +169,8 @@ fn start_logs(format: LogFormat) {
 
 async fn operate(args: &Args) -> Result<ExitCode> {
     // Checks without the cluster come first: a replica that can never lead must not report ready.
-    let asker = Asker::new(args.http_allow.clone())?;
     let evidence = evidence(args)?;
+    let asker = Asker::new(args.http_allow.clone())?.with_digest_key(evidence.key.clone());
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
     let interval = args.probe_interval;

@@ -19,6 +19,7 @@ use crate::api::Quarantine;
 use crate::calls::list_all;
 use crate::isolation::evidence::{Identities, Location, Object, Store};
 
+mod digests;
 mod report;
 
 /// Page size of a list of Quarantines.
@@ -42,6 +43,10 @@ Examples:
   # One object; and a log in clear, for who holds the identity of an --evidence-recipient.
   resurgam evidence get sha256:9f86d081884c7d65 --evidence ./evidence -o index.json
   resurgam evidence get 2c26b46b68ffc68f --evidence ./evidence --identity key.txt
+
+  # Which values were captured, by keyed digest: for the plan's gate credentialsRotated.
+  resurgam evidence digests library-db --config-map recovery/captured --evidence-key key --evidence s3://evidence/council \
+    | kubectl apply --server-side -f -
 
 Exit status: 0 it is so; 1 something is missing or changed, or is not there; 2 it could not be found out.";
 
@@ -71,6 +76,8 @@ enum Command {
     Get(Get),
     /// Read everything, and compare it with its digests. 0: complete and unchanged; 1: not; 2: unknown.
     Verify(Verify),
+    /// Print the digests of captured Secrets as a ConfigMap, for gate credentialsRotated. Changes nothing.
+    Digests(digests::Digests),
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +123,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             Command::List(list) => self::list(&store, list).await,
             Command::Get(get) => self::get(store, get).await,
             Command::Verify(verify) => self::verify(&store, verify).await,
+            Command::Digests(args) => digests::run(&store, args).await,
         }
     })
 }

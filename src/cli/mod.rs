@@ -17,6 +17,7 @@ mod crds;
 mod evidence;
 mod fence;
 pub mod follow;
+mod gate_eval;
 mod images;
 mod probe;
 mod quarantine;
@@ -74,6 +75,9 @@ enum Command {
     /// Runs in the pods by which the operator tries the cluster's network.
     #[command(hide = true)]
     Probe(probe::Args),
+    /// Evaluates one expression of a `condition` gate, within limits: the operator starts it.
+    #[command(hide = true)]
+    GateEval(gate_eval::Args),
 }
 
 impl Cli {
@@ -105,6 +109,7 @@ impl Cli {
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args),
             Command::Probe(args) => probe::run(&args),
+            Command::GateEval(args) => gate_eval::run(&args),
         };
         result.unwrap_or_else(|error| {
             anstream::eprintln!("resurgam: {}", error_line(error.as_ref()));

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,7 +14,11 @@ pub use resurgam_core::gates::{Answer, Question};
 use crate::access::Right;
 use crate::api::{GateReason, GateSpec};
 use crate::cluster_cache::ClusterCache;
+use crate::isolation::evidence::DigestKey;
 
+mod condition;
+mod credentials_rotated;
+mod evaluator;
 mod http;
 mod image_digests;
 mod inventory;
@@ -34,10 +39,12 @@ const MESSAGE_LIMIT: usize = 512;
 type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
 
 /// The implementation of each of [`GATE_TYPES`](crate::api::GATE_TYPES).
-const GATHERERS: [(&str, Asked); 3] = [
+const GATHERERS: [(&str, Asked); 5] = [
     ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
+    ("credentialsRotated", |spec| spec.credentials_rotated.as_ref().map(|gate| gate as &dyn Gate)),
     ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
     ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
+    ("condition", |spec| spec.condition.as_ref().map(|gate| gate as &dyn Gate)),
 ];
 
 /// The implementation of a gate type, on its part of the spec.
@@ -123,6 +130,8 @@ fn gatherer(spec: &GateSpec) -> Option<&dyn Gate> {
 /// Evaluates gates. Created once and shared.
 pub struct Asker {
     http: http::Prober,
+    evaluator: evaluator::Evaluator,
+    digest_key: Option<DigestKey>,
     shared: SharedReads,
 }
 
@@ -132,7 +141,24 @@ impl Asker {
     /// # Errors
     /// TLS cannot be set up, for instance because the machine has no certificate authorities.
     pub fn new(http_allow: Vec<ipnet::IpNet>) -> Result<Self, AskerError> {
-        Ok(Self { http: http::Prober::new(http_allow)?, shared: SharedReads::default() })
+        Ok(Self {
+            http: http::Prober::new(http_allow)?,
+            evaluator: evaluator::Evaluator::default(),
+            digest_key: None,
+            shared: SharedReads::default(),
+        })
+    }
+
+    /// Sets the key of the digests of captured Secrets. Without one, `credentialsRotated` gates are Unknown.
+    #[must_use]
+    pub fn with_digest_key(self, digest_key: Option<DigestKey>) -> Self {
+        Self { digest_key, ..self }
+    }
+
+    /// Sets the program whose subcommand `gate-eval` evaluates expressions. Default: this process's own.
+    #[must_use]
+    pub fn with_evaluator(self, program: PathBuf) -> Self {
+        Self { evaluator: evaluator::Evaluator::new(program), ..self }
     }
 
     /// Evaluates one gate by live reads as an account, within `spec.timeout` (default 10 s).

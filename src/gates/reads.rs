@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::Status;
 use resurgam_core::gates::inventory::Inventory;
 
 use super::Answer;
@@ -138,12 +139,45 @@ impl Reads<'_> {
         Ok(node)
     }
 
+    /// Returns a Secret, read live as the account: none is cached.
+    pub(super) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Answer> {
+        let api = Api::<Secret>::namespaced(self.account.client.clone(), namespace);
+        let what = || format!("cannot read Secret {namespace}/{name}");
+        api.get_opt(name).await.map_err(|error| unreadable(&what(), &error))
+    }
+
+    /// Returns an object of any kind, read live as the account. `namespace`: `None` for an object of the cluster. That the API server does
+    /// not serve the kind is an error with code 404.
+    pub(super) async fn object(
+        &self,
+        kind: &ApiResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> kube::Result<Option<DynamicObject>> {
+        let client = self.account.client.clone();
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, kind),
+            None => Api::all_with(client, kind),
+        };
+        match api.get(name).await {
+            Ok(object) => Ok(Some(object)),
+            // A version that is not served is NotFound, too, without the object's name.
+            Err(kube::Error::Api(status)) if status.is_not_found() && names(&status, name) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, Answer> {
         let api = Api::<ConfigMap>::namespaced(self.account.client.clone(), namespace);
         let what = || format!("cannot read ConfigMap {namespace}/{name}");
         let found = api.get_opt(name).await.map_err(|error| unreadable(&what(), &error))?;
         Ok(found.map(Arc::new))
     }
+}
+
+/// Returns whether a status is about the object of this name.
+fn names(status: &Status, name: &str) -> bool {
+    status.details.as_ref().is_some_and(|details| details.name == name)
 }
 
 impl SharedReads {

@@ -89,6 +89,11 @@ fn decision(name: &str) -> Value {
 async fn what_one_object_can_say_wrong_is_refused_in_words() {
     let client = client().await;
     let images = |spec: Value| gated(&json!({"name": "images", "imageDigests": spec}));
+    let condition = |spec: Value| gated(&json!({"name": "says", "condition": spec}));
+    let rotated = |secrets: Value| {
+        let from = json!({"configMap": {"name": "captured"}});
+        gated(&json!({"name": "rotated", "credentialsRotated": {"secrets": secrets, "capturedFrom": from}}))
+    };
     let approved = json!([DIGEST]);
     let from = json!({"configMap": {"name": "approved-images"}});
     let cases = [
@@ -138,6 +143,46 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "a digest of another algorithm",
             images(json!({"approved": [DIGEST.replace("sha256", "sha512")]})),
             "sha256:[0-9a-f]{64}",
+        ),
+        (
+            "a condition on a Secret",
+            condition(json!({"apiVersion": "v1", "kind": "Secret", "name": "db", "cel": "true"})),
+            "no condition looks into a Secret",
+        ),
+        (
+            "a condition on a Secret in other letters",
+            condition(json!({"apiVersion": "v1", "kind": "sEcReT", "name": "db", "cel": "true"})),
+            "no condition looks into a Secret",
+        ),
+        (
+            "a condition on a Secret by its resource",
+            condition(
+                json!({"apiVersion": "v1", "kind": "Pod", "resource": "secrets", "name": "db", "cel": "true"}),
+            ),
+            "no condition looks into a Secret",
+        ),
+        (
+            "a path for a name",
+            condition(json!({"apiVersion": "v1", "kind": "Pod", "name": "../secrets/db", "cel": "true"})),
+            "spec.services[0].gates.beforeRestore[0].condition.name",
+        ),
+        (
+            "an expression that is too long",
+            condition(json!({"apiVersion": "v1", "kind": "Pod", "name": "db", "cel": "!".repeat(1025)})),
+            "spec.services[0].gates.beforeRestore[0].condition.cel",
+        ),
+        (
+            "a namespace of what is of the cluster",
+            condition(
+                json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "namespace": "a", "name": "a", "cel": "true"}),
+            ),
+            "an object of the cluster has no namespace",
+        ),
+        ("no Secret", rotated(json!([])), "credentialsRotated.secrets"),
+        (
+            "no key of a Secret",
+            rotated(json!([{"name": "db", "keys": []}])),
+            "credentialsRotated.secrets[0].keys",
         ),
         (
             "a step that does nothing",
@@ -205,6 +250,15 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             &json!({"name": "library", "dependsOn": ["host"], "restore": [{"name": "start", "scale": {}}]}),
         ),
         gated(&json!({"name": "up", "workloads": {}, "interval": "200ms"})),
+        condition(
+            json!({"apiVersion": "secrets.example.org/v1beta1", "kind": "Secret", "name": "db", "cel": "object.status.ready"}),
+        ),
+        condition(
+            json!({"apiVersion": "v1", "kind": "Node", "scope": "Cluster", "name": "node-1.example", "cel": "true"}),
+        ),
+        rotated(
+            json!([{"name": "db"}, {"name": "tls.web", "namespace": "web", "keys": ["tls.crt", "tls.key"], "capturedAs": "tls"}]),
+        ),
         images(json!({"approved": approved})),
         images(json!({"approved": [
             format!("registry.example:5000/team/web:1.4_a {DIGEST}"), format!("web:1@{DIGEST} {DIGEST}"), format!("{DIGEST} {DIGEST}"),

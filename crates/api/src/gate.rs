@@ -111,6 +111,11 @@ pub struct GateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<ImageDigestsSpec>,
 
+    /// Integrity: the values of Secrets are other ones than those that were captured when the namespace was isolated, and were changed
+    /// since. While the service is recovered, a captured value that comes back is a regression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_rotated: Option<CredentialsRotatedSpec>,
+
     /// Health: every workload is up to date and ready. Before release it wants the number of replicas that the steps started; while the
     /// service is recovered, autoscalers and people may change that number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,6 +124,10 @@ pub struct GateSpec {
     /// Health: an HTTP endpoint answers with the expected status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSpec>,
+
+    /// Health: an expression holds for one object. What an object says of itself is no proof of integrity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionSpec>,
 
     /// How long the gate must pass without interruption before it counts as passed. Default: no wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +210,121 @@ impl ImageTags {
 pub struct ApprovedFrom {
     /// ConfigMap in the plan's namespace. Every value holds entries as in `approved`, one per line; `#` begins a comment.
     pub config_map: ObjectName,
+}
+
+/// Secrets that must have been rotated. Times of change, of certificates (`notBefore`) and of JWTs (`iat`, unverified) must be later than
+/// the isolation of the namespace and than `compromisedSince`, and no value may be one that was captured.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CredentialsRotatedSpec {
+    /// The Secrets.
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub secrets: Vec<RotatedSecret>,
+
+    /// Where the digests of the captured values are.
+    pub captured_from: CapturedFrom,
+}
+
+/// One Secret that must have been rotated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotatedSecret {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// One of the service's namespaces. Default: its only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+
+    /// Keys whose values must have been rotated. Default: all keys that the Secret has. The certificate and the private key of a Secret of
+    /// type `kubernetes.io/tls` are checked in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub keys: Option<Vec<String>>,
+
+    /// Name that the Secret had when it was captured. Default: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub captured_as: Option<String>,
+}
+
+/// Object that holds the digests of captured values.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CapturedFrom {
+    /// ConfigMap in the plan's namespace, as `resurgam evidence digests` prints it: one record for each namespace. Each is authenticated by
+    /// the operator's `--evidence-key`.
+    pub config_map: ObjectName,
+}
+
+/// One object, and what must hold for it. The object is read as the plan's account. An object that is missing, is being deleted, or whose
+/// status is of an earlier generation is Unknown. Secrets are not read.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = kube::core::Rule::new(
+        "self.apiVersion != 'v1' || (self.kind.lowerAscii() != 'secret' && (!has(self.resource) || self.resource != 'secrets'))"
+    )
+    .message("no condition looks into a Secret"),
+    validation = kube::core::Rule::new("!has(self.namespace) || !has(self.scope) || self.scope != 'Cluster'")
+        .message("an object of the cluster has no namespace")
+)]
+pub struct ConditionSpec {
+    /// Group and version of the object, such as `postgresql.cnpg.io/v1`; `v1` for the core's.
+    #[schemars(
+        length(min = 2, max = 317),
+        regex(pattern = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9]+((alpha|beta)[0-9]+)?$")
+    )]
+    pub api_version: String,
+
+    /// Kind of the object, such as `Cluster`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+
+    /// Plural name of the kind in the API, such as `clusters`. Needed only where it is not the regular plural of `kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z][-a-z0-9]*$"))]
+    pub resource: Option<String>,
+
+    /// Whether the object is in a namespace. Default: `Namespaced`.
+    #[serde(default, skip_serializing_if = "ObjectScope::is_namespaced")]
+    pub scope: ObjectScope,
+
+    /// Namespace of the object. Default: the service's only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9.:_]*[A-Za-z0-9])?$"))]
+    pub name: String,
+
+    /// Expression in CEL that must be true. `object` is the object, without managed fields. A field that is absent, and every other error,
+    /// is Unknown: `has(object.status.phase) && …` where absence is to fail. There are no functions on times and no regular expressions.
+    #[schemars(length(min = 1, max = 1024))]
+    pub cel: String,
+}
+
+/// Whether objects of a kind are in namespaces.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObjectScope {
+    /// In a namespace.
+    #[default]
+    Namespaced,
+    /// Of the cluster.
+    Cluster,
+}
+
+impl ObjectScope {
+    fn is_namespaced(&self) -> bool {
+        *self == Self::Namespaced
+    }
 }
 
 /// Selection of the workloads that the gate checks.

@@ -59,6 +59,38 @@ pub enum GateReason {
     /// The list of approved digests contains an invalid digest.
     MalformedDigest,
 
+    // `credentialsRotated`.
+    /// All values were changed after the isolation, and none is one that was captured.
+    Rotated,
+    /// A value is one that was captured when the namespace was isolated.
+    CapturedValue,
+    /// A value has not been changed since the isolation or the compromise, whichever is later.
+    NotChanged,
+    /// A certificate or JWT was issued before the isolation or the compromise, whichever is later.
+    IssuedBefore,
+    /// The Secret does not exist.
+    SecretMissing,
+    /// The Secret does not have the key, or has no key at all.
+    KeyMissing,
+    /// The value is empty.
+    ValueEmpty,
+    /// A certificate or JWT cannot be read.
+    MalformedCredential,
+    /// The managed fields of the Secret do not say when the value was changed.
+    ChangeTimeUnknown,
+    /// It is not known when the namespace was isolated, or since when the attacker may have been inside.
+    IsolationTimeUnknown,
+    /// No value was captured for the key, or there is no record of captured values.
+    NothingCaptured,
+    /// The record of captured values is malformed.
+    MalformedCapture,
+    /// The record of captured values was not made with the operator's key, or was changed.
+    CaptureNotAuthentic,
+    /// The record of captured values is of another Quarantine.
+    CaptureStale,
+    /// The operator has no key for digests of Secrets' values.
+    NoDigestKey,
+
     // `workloads`.
     /// Nothing was there to run when the namespace was isolated, and nothing is there now.
     NothingToRun,
@@ -98,6 +130,30 @@ pub enum GateReason {
     CredentialsInUrl,
     /// The endpoint's address is in a range that gates may not connect to.
     AddressRefused,
+
+    // `condition`.
+    /// The expression is true for the object.
+    ConditionHolds,
+    /// The expression is false for the object.
+    ConditionFalse,
+    /// The object does not exist.
+    ObjectMissing,
+    /// The API server does not serve the kind.
+    KindMissing,
+    /// The object is a Secret, which no condition looks into.
+    SecretRefused,
+    /// The object is larger than an expression may look into.
+    ObjectTooLarge,
+    /// The expression is not valid CEL.
+    DoesNotCompile,
+    /// The expression is neither true nor false.
+    NotBoolean,
+    /// The expression fails for the object: a field is absent, or of another type.
+    EvaluationFailed,
+    /// The expression takes more memory or time than it may.
+    LimitExceeded,
+    /// The process that evaluates expressions could not be started, or did not answer.
+    EvaluatorFailed,
 }
 
 impl GateReason {

@@ -28,13 +28,20 @@ pub struct GateType {
 }
 
 /// All gate types, in the order in which messages list them.
-pub static GATE_TYPES: [GateType; 3] = [
+pub static GATE_TYPES: [GateType; 5] = [
     GateType {
         name: "imageDigests",
         class: Class::Integrity,
         looks_into_namespaces: true,
         looks_at: |_| vec![Aspect::Images],
         is_asked_by: |gate| gate.image_digests.is_some(),
+    },
+    GateType {
+        name: "credentialsRotated",
+        class: Class::Integrity,
+        looks_into_namespaces: true,
+        looks_at: |_| vec![Aspect::Secrets],
+        is_asked_by: |gate| gate.credentials_rotated.is_some(),
     },
     GateType {
         name: "workloads",
@@ -49,6 +56,13 @@ pub static GATE_TYPES: [GateType; 3] = [
         looks_into_namespaces: false,
         looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.http.is_some(),
+    },
+    GateType {
+        name: "condition",
+        class: Class::Health,
+        looks_into_namespaces: false,
+        looks_at: |_| Vec::new(),
+        is_asked_by: |gate| gate.condition.is_some(),
     },
 ];
 

@@ -88,6 +88,12 @@ impl Index {
         manifests.chain(logs.flatten()).collect()
     }
 
+    /// Returns the manifests, if they were stored.
+    #[must_use]
+    pub fn manifests(&self) -> Option<&Kept> {
+        self.manifests.as_ref()
+    }
+
     /// Returns the number of listed logs.
     #[must_use]
     pub fn logs(&self) -> usize {

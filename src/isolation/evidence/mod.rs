@@ -13,6 +13,7 @@ use crate::api::quarantine::{Capture, CaptureMode};
 use crate::calls::IoError;
 use manifests::Manifests;
 
+mod digests;
 mod encrypt;
 mod folder;
 mod index;
@@ -26,11 +27,13 @@ mod snapshots;
 mod store;
 mod verify;
 
+pub use digests::DigestsError;
 pub use encrypt::{Identities, Recipient};
 pub use index::{Index, Listed, Sealing};
 pub use proof::{STORE_ANNOTATION, StoreProof, keep_proving, prove};
 pub use read::{Object, ReadError};
 pub use secrets::DigestKey;
+pub(crate) use secrets::LAST_APPLIED;
 pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};
 pub use verify::{Finding, Found, Problem, Verified};

@@ -11,8 +11,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use resurgam_core::gates::credentials_rotated::record::DIGEST_PREFIX;
 use serde_json::{Value, json};
-use sha2::Sha256;
+use sha2::{Sha256, Sha512};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::pages::pages;
@@ -21,8 +22,10 @@ use crate::calls::IoError;
 
 /// Minimum length of the key, so that it cannot be guessed.
 const SHORTEST: usize = 32;
+/// Beginning of the MAC of a record.
+const MAC_PREFIX: &str = "hmac-sha512:";
 /// Annotation in which `kubectl apply` stores the whole object, including values.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The key of the digests.
 #[derive(Clone)]
@@ -57,12 +60,36 @@ impl DigestKey {
     }
 
     /// Returns the digest of a value. Equal values have equal digests, so reused passwords are visible.
-    fn digest(&self, value: &[u8]) -> Option<String> {
+    pub(crate) fn digest(&self, value: &[u8]) -> Option<String> {
         // HMAC accepts keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         mac.update(value);
-        Some(format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())))
+        Some(format!("{DIGEST_PREFIX}{}", hex(&mac.finalize().into_bytes())))
     }
+
+    /// Returns the MAC of a record of digests. It is of another function than [`Self::digest`]: readers of the evidence have the digest of
+    /// whatever a tenant wrote into a Secret, and it must not authenticate a record.
+    pub(crate) fn mac(&self, record: &str) -> Option<String> {
+        let mut mac = Hmac::<Sha512>::new_from_slice(&self.0).ok()?;
+        mac.update(record.as_bytes());
+        Some(format!("{MAC_PREFIX}{}", hex(&mac.finalize().into_bytes())))
+    }
+
+    /// Returns whether a MAC is that of the record.
+    pub(crate) fn is_mac_of(&self, record: &str, mac: &str) -> bool {
+        let digits = mac.strip_prefix(MAC_PREFIX).and_then(unhex);
+        let ours = Hmac::<Sha512>::new_from_slice(&self.0).ok();
+        digits.zip(ours).is_some_and(|(digits, mut ours)| {
+            ours.update(record.as_bytes());
+            ours.verify_slice(&digits).is_ok()
+        })
+    }
+}
+
+/// Returns the bytes that hex digits stand for.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Returns the Secrets of a namespace: metadata, and a digest of each value.
@@ -127,6 +154,26 @@ mod tests {
             DigestKey::new(jefe).unwrap().digest(b"what do ya want for nothing?").unwrap(),
             "hmac-sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
+    }
+
+    #[test]
+    fn mac_is_of_one_record_and_key_and_no_digest_is_one() {
+        let (key, other) = (DigestKey::new(vec![1; 32]).unwrap(), DigestKey::new(vec![2; 32]).unwrap());
+        let mac = key.mac("record").unwrap();
+        assert!(key.is_mac_of("record", &mac));
+        let digest = key.digest(b"record").unwrap();
+        for (key, record, mac) in [
+            (&other, "record", mac.as_str()),
+            (&key, "another", mac.as_str()),
+            (&key, "record", digest.as_str()),
+            (&key, "record", &digest.replace("sha256", "sha512")),
+            (&key, "record", &mac[..mac.len() - 2]),
+            (&key, "record", "hmac-sha512:"),
+            (&key, "record", "hmac-sha512:xyz"),
+            (&key, "record", ""),
+        ] {
+            assert!(!key.is_mac_of(record, mac), "{record} {mac}");
+        }
     }
 
     #[test]

@@ -7,14 +7,20 @@ use sha2::{Digest, Sha256};
 
 /// Returns `sha256:…` of the value as JSON without blanks and with sorted keys, so that anyone with the value can compute it.
 pub fn digest(value: &Value) -> String {
-    let mut text = String::new();
-    canonical(value, &mut text);
+    let text = canonical_text(value);
     let mut digest = "sha256:".to_owned();
     for byte in Sha256::digest(text.as_bytes()) {
         // Writing to a String cannot fail.
         let _ = write!(digest, "{byte:02x}");
     }
     digest
+}
+
+/// Returns the value as JSON without blanks and with sorted keys.
+pub fn canonical_text(value: &Value) -> String {
+    let mut text = String::new();
+    canonical(value, &mut text);
+    text
 }
 
 /// Writes the value with sorted keys. `serde_json` sorts them only if no crate in the build enables `preserve_order`.

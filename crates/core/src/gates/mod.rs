@@ -10,6 +10,8 @@ use crate::api::{GateReason, GateSpec, Phase, Verdict};
 use crate::isolation::Seal;
 
 pub mod addresses;
+pub mod condition;
+pub mod credentials_rotated;
 mod evidence;
 mod finding;
 pub mod http;
