@@ -255,3 +255,5 @@ fn clipped(text: &str, limit: usize) -> String {
 mod registry_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unknown_tests;

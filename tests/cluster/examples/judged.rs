@@ -89,6 +89,8 @@ pub async fn check(cluster: &ControlPlane, client: &Client) {
     let gitops = cluster.client(Identity::GitOps).await.unwrap();
     label(&gitops, "library-web", Some("clean-room")).await;
     let report = judge(cluster);
-    let rules: Vec<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+    let mut rules: Vec<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
+    // On a busy machine the pod's controller makes it more than once.
+    rules.dedup();
     assert_eq!(rules, [Rule::Pods, Rule::Opener, Rule::Order], "{report}");
 }
