@@ -5,6 +5,7 @@
 //! `isolation` and `controllers` are the shell.
 
 pub mod access;
+pub mod baseline;
 pub mod calls;
 pub mod check;
 pub mod cli;

@@ -113,13 +113,15 @@ impl Access {
         (here().map(|(right, _)| right.clone()).collect(), parts.into_iter().collect::<Vec<_>>().join(", "))
     }
 
-    /// Returns what grants the rights on Quarantines.
+    /// Returns what grants cluster-wide rights.
     fn cluster_manifests(&self) -> Vec<Manifest> {
         let (rights, parts) = self.rights_in(None);
         if rights.is_empty() {
             return Vec::new();
         }
-        grant(&format!("On Quarantines, for: {parts}."), None, &self.name(), &rights, &self.subject()).into()
+        let is_quarantine = |right: &Right| right.resource == "quarantines";
+        let on = if rights.iter().all(is_quarantine) { "On Quarantines" } else { "In the whole cluster" };
+        grant(&format!("{on}, for: {parts}."), None, &self.name(), &rights, &self.subject()).into()
     }
 
     /// Returns what grants the rights of some namespaces in all namespaces.

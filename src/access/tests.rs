@@ -282,3 +282,27 @@ fn the_operator_is_asked_about_as_the_account_that_it_runs_as() {
     });
     assert_eq!(operators.count(), 1);
 }
+
+#[test]
+fn a_baseline_gate_lists_everything_and_writes_nothing() {
+    let baseline = json!({"configMaps": [{"name": "approved"}], "publicKeys": ["key"], "secretKeyFrom": {"secret": {"name": "digest-key"}, "key": "key"}});
+    let access = access(
+        json!([{"name": "db", "restore": [], "gates": {"beforeRestore": [{"name": "gate", "baseline": baseline}]}}]),
+    );
+    let all = rights(&access);
+    for right in [
+        "get configmaps/approved in namespace recovery",
+        "get secrets/digest-key in namespace recovery",
+        "get namespaces/db",
+        "list *.* in namespace db",
+        "list clusterroles.rbac.authorization.k8s.io",
+        "list mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    ] {
+        assert!(all.contains(right), "{right}: {all:?}");
+    }
+    // The fence refuses whoever holds every verb on Quarantines: only those that a recovery needs are granted.
+    let verbs: BTreeSet<&str> = access.rights.keys().map(|right| right.verb).collect();
+    assert_eq!(verbs, BTreeSet::from(["get", "list", "recover"]));
+    let text = yaml(&manifests(&[access])).unwrap();
+    assert!(text.contains("# In the whole cluster, for: gate gate, letting out of quarantine."), "{text}");
+}

@@ -17,6 +17,8 @@ use crate::plan::Plan;
 mod captured;
 mod report;
 
+pub(super) use captured::manifests_by_namespace as manifests;
+
 /// Page size of a list of Pods.
 const PAGE: u32 = 500;
 /// Name of the ConfigMap, where the plan names none.

@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::calls::error_line;
 
 mod access;
+mod baseline;
 mod check;
 mod completion;
 mod controller;
@@ -61,6 +62,8 @@ enum Command {
     /// Print what runs, or ran when it was sealed, as entries for the list of approved images. 0: all of it; 1: not all could be
     /// resolved; 2: unknown.
     Images(images::Args),
+    /// Make, sign and compare inventories of what is approved, for gate baseline. 0: it is so; 1: it is not; 2: unknown.
+    Baseline(baseline::Args),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds(crds::Args),
     /// Print the admission policies as manifests, or as static manifests for the API server's own machine.
@@ -102,6 +105,7 @@ impl Cli {
             Command::Controller(args) => controller::run(&args),
             Command::Evidence(args) => evidence::run(&args),
             Command::Images(args) => images::run(&args),
+            Command::Baseline(args) => baseline::run(&args),
             Command::Crds(args) => crds::run(&args),
             Command::Fence(args) => fence::run(&args),
             Command::TestFence(args) => test_fence::run(&args),
@@ -194,6 +198,7 @@ mod tests {
         root.build();
         for name in [
             "access",
+            "baseline",
             "check",
             "completion",
             "evidence",

@@ -19,7 +19,7 @@ use crate::api::{Phase, Verdict};
 use crate::clock;
 use crate::cluster_cache::ClusterCache;
 use crate::engine::{Answer, GateState, Tracker};
-use crate::gates::{Account, Asker, Question, interests};
+use crate::gates::{Account, Asker, Question, interests, is_cached};
 use crate::plan::GatePolicy;
 
 /// Gates evaluated at a time, over all plans, so that a recovery does not overload the API server.
@@ -28,6 +28,8 @@ const ASKED_AT_ONCE: usize = 64;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The same for evaluations by live reads, which cost requests.
 const LIVE_DEBOUNCE: Duration = Duration::from_secs(1);
+/// The same for gates that the cache cannot answer: a `baseline` takes as many lists as there are kinds.
+const UNCACHED_DEBOUNCE: Duration = Duration::from_secs(10);
 /// How long a live Pass is valid at least while the cache agrees. Shorter than the freshness of every gate.
 const LIVE_LASTS: Duration = Duration::from_secs(10);
 
@@ -150,9 +152,14 @@ impl GateLoop {
             let pause = Duration::try_from(pause).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = wake.notified() => tokio::time::sleep_until(asked + DEBOUNCE).await,
+                () = wake.notified() => tokio::time::sleep_until(asked + self.debounce()).await,
             }
         }
+    }
+
+    /// Returns the minimum time between two evaluations.
+    fn debounce(&self) -> Duration {
+        if is_cached(&self.question) { DEBOUNCE } else { UNCACHED_DEBOUNCE.min(self.interval) }
     }
 
     /// Evaluates the gate once. Returns when to evaluate it again unless something wakes it earlier.

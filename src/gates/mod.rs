@@ -16,6 +16,7 @@ use crate::api::{GateReason, GateSpec};
 use crate::cluster_cache::ClusterCache;
 use crate::isolation::evidence::DigestKey;
 
+mod baseline;
 mod condition;
 mod credentials_rotated;
 mod evaluator;
@@ -39,8 +40,9 @@ const MESSAGE_LIMIT: usize = 512;
 type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
 
 /// The implementation of each of [`GATE_TYPES`](crate::api::GATE_TYPES).
-const GATHERERS: [(&str, Asked); 5] = [
+const GATHERERS: [(&str, Asked); 6] = [
     ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
+    ("baseline", |spec| spec.baseline.as_ref().map(|gate| gate as &dyn Gate)),
     ("credentialsRotated", |spec| spec.credentials_rotated.as_ref().map(|gate| gate as &dyn Gate)),
     ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
     ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
@@ -112,6 +114,12 @@ pub fn interests(question: &Question) -> Vec<Interest> {
     interests.sort();
     interests.dedup();
     interests
+}
+
+/// Returns whether the cache can answer the gate.
+#[must_use]
+pub fn is_cached(question: &Question) -> bool {
+    gatherer(&question.spec).is_some_and(Gate::is_cached)
 }
 
 /// Returns the rights of the plan's account that the gate requires. A gate without exactly one type requires none.
@@ -204,7 +212,7 @@ impl Asker {
     }
 
     async fn ask_at(&self, gate: &dyn Gate, question: &Question, reads: Reads<'_>) -> Answer {
-        let timeout = question.spec.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
+        let timeout = crate::plan::GatePolicy::of(&question.spec, question.phase).timeout;
         let answer = async {
             // The async block also catches a panic before the first await.
             gate.ask(Context { asker: self, reads, question }).await

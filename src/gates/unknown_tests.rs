@@ -5,16 +5,20 @@
 //! (`controllers/observe_tests.rs`), stale ones count as Unknown (`engine/gate_state.rs`), panics do (`gates/tests.rs`).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use resurgam_core::baseline::envelope::{Envelope, Signature};
+use resurgam_core::baseline::{Baseline, FORMAT, Marks, Source, observe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::api::{GATE_TYPES, Phase, Verdict};
+use crate::baseline::SigningKey;
 use crate::isolation::Seal;
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -67,8 +71,12 @@ const SERVERS: [Server; 12] = [
 type Sample = fn(SocketAddr) -> Value;
 
 /// A gate of each type, whose inputs the server has.
-const SAMPLES: [(&str, Sample); 5] = [
+const SAMPLES: [(&str, Sample); 6] = [
     ("imageDigests", |_| json!({"approved": [DIGEST]})),
+    (
+        "baseline",
+        |_| json!({"configMaps": [{"name": "signed"}], "publicKeys": [SIGNED.0], "outside": "LeaveOut"}),
+    ),
     (
         "credentialsRotated",
         |_| json!({"secrets": [{"name": "db"}], "capturedFrom": {"configMap": {"name": "captured"}}}),
@@ -80,6 +88,29 @@ const SAMPLES: [(&str, Sample); 5] = [
         |_| json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "db", "cel": "object.status.readyReplicas > 0"}),
     ),
 ];
+
+/// A public key, and a ConfigMap with a baseline that is signed with it. Every server has it, so that what it is compared with is no answer.
+static SIGNED: LazyLock<(String, String)> = LazyLock::new(|| {
+    let object = |kind: &str, name: &str, namespace: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}});
+    let raw = vec![object("Namespace", "shop", ""), object("ConfigMap", "web", "shop")];
+    let baseline = Baseline {
+        baseline: FORMAT.to_owned(),
+        captured_at: Time(Timestamp::UNIX_EPOCH),
+        source: Source::Manifests,
+        namespaces: vec!["shop".to_owned()],
+        secret_key: None,
+        outside: false,
+        kinds: Vec::new(),
+        objects: observe(raw, &Marks::default()).objects,
+    };
+    let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap();
+    let mut envelope = Envelope::new(serde_json::to_vec(&baseline).unwrap());
+    let sig = k8s_openapi::ByteString(key.sign(&envelope.signed_bytes()).unwrap());
+    envelope.signatures.push(Signature { keyid: key.public().id(), sig });
+    let envelope = serde_json::to_string(&envelope).unwrap();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "signed"}, "data": {"baseline": envelope}});
+    (key.public().to_pem(), map.to_string())
+});
 
 async fn serve(server: Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -105,6 +136,7 @@ async fn answer(server: Server, mut stream: TcpStream) {
     let is_list =
         path.split('?').next().is_some_and(|path| path.ends_with('s') && !path.ends_with("/captured"));
     let (code, body) = match server {
+        _ if path.ends_with("/configmaps/signed") => (200, SIGNED.1.clone()),
         Server::Missing if is_list => (
             200,
             json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []})
@@ -124,7 +156,8 @@ async fn answer(server: Server, mut stream: TcpStream) {
         Server::Closes => return,
         Server::Silent => return futures::future::pending().await,
     };
-    let length = if server == Server::Short { body.len() + 10 } else { body.len() };
+    let is_short = server == Server::Short && !path.ends_with("/configmaps/signed");
+    let length = if is_short { body.len() + 10 } else { body.len() };
     let head = format!(
         "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
     );

@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+mod baseline;
 mod condition;
 mod credentials;
 mod recovers;

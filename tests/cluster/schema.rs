@@ -96,6 +96,11 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
     };
     let approved = json!([DIGEST]);
     let from = json!({"configMap": {"name": "approved-images"}});
+    let baseline = |maps: Value, keys: Value| {
+        gated(&json!({"name": "approved", "baseline": {"configMaps": maps, "publicKeys": keys}}))
+    };
+    let maps = json!([{"name": "shop-baseline"}]);
+    let key = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", "A".repeat(60));
     let cases = [
         (
             "a name that is too long",
@@ -185,6 +190,21 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "credentialsRotated.secrets[0].keys",
         ),
         (
+            "a baseline without a ConfigMap",
+            baseline(json!([]), json!([key])),
+            "spec.services[0].gates.beforeRestore[0].baseline.configMaps",
+        ),
+        (
+            "a baseline that nobody signs",
+            baseline(maps.clone(), json!([])),
+            "spec.services[0].gates.beforeRestore[0].baseline.publicKeys",
+        ),
+        (
+            "a private key",
+            baseline(maps.clone(), json!([key.replace("PUBLIC", "PRIVATE")])),
+            "spec.services[0].gates.beforeRestore[0].baseline.publicKeys[0]",
+        ),
+        (
             "a step that does nothing",
             plan("idle", &json!({"name": "library", "restore": [{"name": "start"}]})),
             "a step does exactly one of: scale",
@@ -259,6 +279,7 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         rotated(
             json!([{"name": "db"}, {"name": "tls.web", "namespace": "web", "keys": ["tls.crt", "tls.key"], "capturedAs": "tls"}]),
         ),
+        baseline(maps, json!([key])),
         images(json!({"approved": approved})),
         images(json!({"approved": [
             format!("registry.example:5000/team/web:1.4_a {DIGEST}"), format!("web:1@{DIGEST} {DIGEST}"), format!("{DIGEST} {DIGEST}"),

@@ -111,6 +111,11 @@ pub struct GateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<ImageDigestsSpec>,
 
+    /// Integrity: every object in the service's namespaces, and what reaches into them, is as a signed inventory has it: nothing added,
+    /// changed or missing. Default `interval`: 30s before the release, 5m after it; default `timeout`: 1m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineSpec>,
+
     /// Integrity: the values of Secrets are other ones than those that were captured when the namespace was isolated, and were changed
     /// since. While the service is recovered, a captured value that comes back is a regression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,11 +138,12 @@ pub struct GateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_for: Option<Duration>,
 
-    /// Longest time between two evaluations. The gate is also evaluated at once when an object that it reads changes. Default: 10s.
+    /// Longest time between two evaluations. The gate is also evaluated at once when an object that it reads changes. Default: 10s,
+    /// unless the type says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
 
-    /// Longest time an evaluation may take. The verdict is Unknown after it. Default: 10s.
+    /// Longest time an evaluation may take. The verdict is Unknown after it. Default: 10s, unless the type says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 
@@ -210,6 +216,105 @@ impl ImageTags {
 pub struct ApprovedFrom {
     /// ConfigMap in the plan's namespace. Every value holds entries as in `approved`, one per line; `#` begins a comment.
     pub config_map: ObjectName,
+}
+
+/// A signed inventory of what was approved, as `resurgam baseline` makes it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BaselineSpec {
+    /// ConfigMaps in the plan's namespace that hold the inventory under the key `baseline`, compressed or not. Of several, each holds the
+    /// next part.
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub config_maps: Vec<ObjectName>,
+    /// Public keys of those who approve an inventory: ed25519 or ECDSA P-256, as PEM (`BEGIN PUBLIC KEY`).
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 64, max = 512), regex(pattern = "^\\s*-----BEGIN PUBLIC KEY-----[A-Za-z0-9+/=\\s]+-----END PUBLIC KEY-----\\s*$")),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub public_keys: Vec<String>,
+    /// How many of the keys must have signed it. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
+    pub signatures: Option<u32>,
+    /// Key of the digests of Secrets' values. Default: the names of the values are compared, and not the values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_from: Option<SecretKeyFrom>,
+    /// Whether what reaches in from outside is compared, too: ClusterRoleBindings, the roles that bindings name, webhooks. Default: `Compare`.
+    #[serde(default, skip_serializing_if = "Outside::is_compare")]
+    pub outside: Outside,
+    /// Whether the inventory may have been captured from the cluster after the compromise began. Default: `Forbid`.
+    #[serde(default, skip_serializing_if = "AfterCompromise::is_forbid")]
+    pub after_compromise: AfterCompromise,
+    /// What is left out of the comparison. Each entry is a gap: name it as narrowly as possible.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ignore: Vec<BaselineIgnore>,
+}
+
+/// A value in a Secret in the plan's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyFrom {
+    /// Name of the Secret.
+    pub secret: ObjectName,
+    /// Name of the value: at least 32 random bytes.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Whether what reaches into namespaces from outside is compared with a baseline.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outside {
+    /// It is. An inventory without it proves nothing.
+    #[default]
+    Compare,
+    /// It is not. The status of the service says so.
+    LeaveOut,
+}
+
+impl Outside {
+    fn is_compare(&self) -> bool {
+        *self == Self::Compare
+    }
+}
+
+/// Whether an inventory may have been captured from the cluster after the compromise began.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterCompromise {
+    /// It proves nothing: it may hold what the attacker wrote.
+    #[default]
+    Forbid,
+    /// Those who signed it have reviewed it. The service ends `WithExceptions`.
+    Reviewed,
+}
+
+impl AfterCompromise {
+    fn is_forbid(&self) -> bool {
+        *self == Self::Forbid
+    }
+}
+
+/// Objects, or fields of objects, that are left out of the comparison with a baseline.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BaselineIgnore {
+    /// Kind of the objects.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Namespace of the objects; a `*` at its end stands for anything. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Name of the objects; a `*` at its end stands for anything. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// Paths of fields, as messages of the gate name them: `spec.template.spec.containers[istio-proxy]`. A `*` at the end of a name stands
+    /// for anything. Default: the whole object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub fields: Vec<String>,
 }
 
 /// Secrets that must have been rotated. Times of change, of certificates (`notBefore`) and of JWTs (`iat`, unverified) must be later than

@@ -59,6 +59,26 @@ pub enum GateReason {
     /// The list of approved digests contains an invalid digest.
     MalformedDigest,
 
+    // `baseline`.
+    /// Every object is as the baseline has it.
+    MatchesBaseline,
+    /// An object was added, changed or removed since.
+    DiffersFromBaseline,
+    /// A ConfigMap of the baseline does not exist, or holds nothing.
+    BaselineMissing,
+    /// The baseline is truncated, malformed, or of another format.
+    BaselineMalformed,
+    /// Too few of the plan's public keys have signed the baseline.
+    SignatureInvalid,
+    /// The baseline was captured from the cluster after the compromise began.
+    CapturedAfterCompromise,
+    /// The baseline has nothing of a namespace of the service.
+    NotInBaseline,
+    /// The key of Secrets' digests is missing, too short, or not the one that the baseline was made with.
+    SecretKeyInvalid,
+    /// There are more objects than a baseline can have.
+    TooManyObjects,
+
     // `credentialsRotated`.
     /// All values were changed after the isolation, and none is one that was captured.
     Rotated,

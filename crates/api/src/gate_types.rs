@@ -2,6 +2,7 @@
 
 use kube::core::{Message, Rule};
 
+use crate::gate::{BaselineSpec, Outside};
 use crate::{Aspect, GateSpec};
 
 /// What a gate proves. A service needs at least one integrity gate.
@@ -28,13 +29,20 @@ pub struct GateType {
 }
 
 /// All gate types, in the order in which messages list them.
-pub static GATE_TYPES: [GateType; 5] = [
+pub static GATE_TYPES: [GateType; 6] = [
     GateType {
         name: "imageDigests",
         class: Class::Integrity,
         looks_into_namespaces: true,
         looks_at: |_| vec![Aspect::Images],
         is_asked_by: |gate| gate.image_digests.is_some(),
+    },
+    GateType {
+        name: "baseline",
+        class: Class::Integrity,
+        looks_into_namespaces: true,
+        looks_at: |gate| gate.baseline.as_ref().map_or_else(Vec::new, aspects_of_baseline),
+        is_asked_by: |gate| gate.baseline.is_some(),
     },
     GateType {
         name: "credentialsRotated",
@@ -65,6 +73,18 @@ pub static GATE_TYPES: [GateType; 5] = [
         is_asked_by: |gate| gate.condition.is_some(),
     },
 ];
+
+/// Images are compared by name only: which ones run, gate `imageDigests` proves.
+fn aspects_of_baseline(spec: &BaselineSpec) -> Vec<Aspect> {
+    let mut aspects = vec![Aspect::PodTemplates, Aspect::Configuration];
+    if spec.secret_key_from.is_some() {
+        aspects.push(Aspect::Secrets);
+    }
+    if spec.outside == Outside::Compare {
+        aspects.extend([Aspect::Rbac, Aspect::Webhooks]);
+    }
+    aspects
+}
 
 /// Fields of `GateSpec` that every type has.
 pub const COMMON_FIELDS: [&str; 7] =

@@ -4,6 +4,7 @@
 //! Pure: the crate's manifest has no client, no async runtime, no TLS and no clock, so that the compiler enforces it. Time and
 //! observations are arguments.
 
+pub mod baseline;
 pub mod engine;
 pub mod gates;
 pub mod isolation;

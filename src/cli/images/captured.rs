@@ -51,6 +51,35 @@ pub(super) async fn pods(store: &Store, namespaces: &BTreeSet<String>) -> Result
     Ok(captured)
 }
 
+/// Returns the objects of the last sealing of each namespace. No namespaces: of all.
+///
+/// # Errors
+/// The last sealing of a namespace cannot be read, or was changed.
+pub(crate) async fn manifests_by_namespace(
+    store: &Store,
+    namespaces: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Vec<Value>>> {
+    let mut last: BTreeMap<String, Sealing> = BTreeMap::new();
+    for sealing in store.sealings(None).await? {
+        let namespace = sealing.object.namespace.clone();
+        if namespaces.is_empty() || namespaces.contains(&namespace) {
+            last.insert(namespace, sealing);
+        }
+    }
+    let mut captured = BTreeMap::new();
+    for (namespace, sealing) in last {
+        let objects = store.objects(Some(&namespace)).await?;
+        let Value::Object(mut found) = manifests(store, &sealing, &objects).await? else {
+            bail!("namespace {namespace}: the manifests are malformed");
+        };
+        let Some(Value::Array(objects)) = found.remove("objects") else {
+            bail!("namespace {namespace}: the manifests have no objects");
+        };
+        captured.insert(namespace, objects);
+    }
+    Ok(captured)
+}
+
 impl Captured {
     /// Adds the Pods among a namespace's objects. Returns whether there are any.
     fn add(&mut self, namespace: &str, manifests: Value) -> bool {

@@ -33,7 +33,7 @@ pub use index::{Index, Listed, Sealing};
 pub use proof::{STORE_ANNOTATION, StoreProof, keep_proving, prove};
 pub use read::{Object, ReadError};
 pub use secrets::DigestKey;
-pub(crate) use secrets::LAST_APPLIED;
+pub(crate) use secrets::{LAST_APPLIED, digested};
 pub use snapshots::{Snapshots, snapshot};
 pub use store::{Kept, Location, Store, StoreError};
 pub use verify::{Finding, Found, Problem, Verified};

@@ -99,19 +99,30 @@ pub(super) async fn list(client: &Client, namespace: &str, key: &DigestKey) -> R
     pages("secrets", |params: ListParams| async move {
         let page = api.list(&params).await?;
         let next = page.metadata.continue_.clone();
-        let digested = |secret: Secret| described(secret.metadata, &digests(key, secret.data));
-        Ok((page.items.into_iter().map(digested).collect(), next))
+        Ok((page.items.into_iter().map(|secret| digested(secret, Some(key))).collect(), next))
     })
     .await
 }
 
+/// Returns a Secret without its values: metadata, type, and a digest of each value, or null without a key.
+pub(crate) fn digested(secret: Secret, key: Option<&DigestKey>) -> Value {
+    let mut object = described(secret.metadata, &digests(key, secret.data));
+    if let Some(kind) = secret.type_ {
+        object["type"] = json!(kind);
+    }
+    if secret.immutable == Some(true) {
+        object["immutable"] = json!(true);
+    }
+    object
+}
+
 fn digests(
-    key: &DigestKey,
+    key: Option<&DigestKey>,
     data: Option<BTreeMap<String, k8s_openapi::ByteString>>,
 ) -> BTreeMap<String, Option<String>> {
     let data = data.unwrap_or_default().into_iter();
     data.map(|(name, mut value)| {
-        let digest = key.digest(&value.0);
+        let digest = key.and_then(|key| key.digest(&value.0));
         value.0.zeroize();
         (name, digest)
     })
@@ -143,7 +154,7 @@ mod tests {
     #[test]
     fn digest_distinguishes_values_only_with_the_key() {
         let key = |byte| DigestKey::new(vec![byte; 32]).unwrap();
-        let of = |key: &DigestKey, value| digests(key, secret(value).data)["password"].clone().unwrap();
+        let of = |key: &DigestKey, value| digests(Some(key), secret(value).data)["password"].clone().unwrap();
         assert_eq!(of(&key(1), "hunter2"), of(&key(1), "hunter2"));
         assert_ne!(of(&key(1), "hunter2"), of(&key(1), "hunter3"));
         assert_ne!(of(&key(1), "hunter2"), of(&key(2), "hunter2"));

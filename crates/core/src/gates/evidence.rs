@@ -7,9 +7,13 @@ use sha2::{Digest, Sha256};
 
 /// Returns `sha256:…` of the value as JSON without blanks and with sorted keys, so that anyone with the value can compute it.
 pub fn digest(value: &Value) -> String {
-    let text = canonical_text(value);
+    digest_of_bytes(canonical_text(value).as_bytes())
+}
+
+/// Returns `sha256:…` of the bytes.
+pub fn digest_of_bytes(bytes: &[u8]) -> String {
     let mut digest = "sha256:".to_owned();
-    for byte in Sha256::digest(text.as_bytes()) {
+    for byte in Sha256::digest(bytes) {
         // Writing to a String cannot fail.
         let _ = write!(digest, "{byte:02x}");
     }

@@ -158,11 +158,17 @@ impl GatePolicy {
         let or = |given: Option<crate::api::Duration>, seconds| {
             given.map_or(StdDuration::from_secs(seconds), |d| d.0)
         };
+        // A baseline takes as many lists as there are kinds.
+        let (interval, timeout) = match (spec.baseline.is_some(), phase) {
+            (false, _) => (10, 10),
+            (true, Phase::Continuous) => (5 * 60, 60),
+            (true, Phase::BeforeRestore | Phase::BeforeRelease) => (30, 60),
+        };
         Self {
             stable_for: or(spec.stable_for, 0),
             // Evaluating a gate without a pause would be a load test.
-            interval: or(spec.interval, 10).max(StdDuration::from_millis(100)),
-            timeout: or(spec.timeout, 10).max(StdDuration::from_millis(100)),
+            interval: or(spec.interval, interval).max(StdDuration::from_millis(100)),
+            timeout: or(spec.timeout, timeout).max(StdDuration::from_millis(100)),
             failure_limit: spec.failure_limit.unwrap_or(3).max(1),
             startup_grace: if warms_up { or(spec.startup_grace, 5 * 60) } else { StdDuration::ZERO },
             unknown_deadline: or(spec.unknown_deadline, 15 * 60),

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 /// Label that Pod Security admission reads.
 pub const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
 /// Annotation on the namespace with the level that it enforced before, or [`NOTHING`].
-const BEFORE_ANNOTATION: &str = "resurgam.dev/pod-security";
-const NOTHING: &str = "none";
+pub(crate) const BEFORE_ANNOTATION: &str = "resurgam.dev/pod-security";
+/// Value of [`BEFORE_ANNOTATION`] where the namespace enforced no level.
+pub(crate) const NOTHING: &str = "none";
 
 /// Returns whether the namespace enforces the level of a clean room. `privileged`: a person has accepted host access.
 #[must_use]
