@@ -95,7 +95,9 @@ async fn play(args: &Args) -> Result<FinishedDemo> {
     rehearsal::install(&cluster).await?;
     note(&format!("audit log: {}", cluster.audit_log().display()));
 
-    scene("Three boroughs share a cluster. An attacker was here: two images are not what their names say");
+    scene(
+        "Three boroughs share a cluster. An attacker was here: two images are not what their names say, and payroll pays into another bank",
+    );
     let objects = boroughs::lay_down(&cluster, true).await?;
     note(&format!("{objects} objects laid down, everything runs"));
 
@@ -122,18 +124,18 @@ async fn play(args: &Args) -> Result<FinishedDemo> {
         .await
         .context("the recovery did not come to where people are needed")??;
 
-    scene("Two services need a person; what depends on them waits, everybody else is back");
+    scene("Three services need a person; what depends on them waits, everybody else is back");
     let lead = cluster.client(Identity::RecoveryLead).await?;
     let asked = decisions_needed(&lead, boroughs::NAMESPACE).await?;
     for asked in &asked {
         quote(&asked.service, &format!("{}: {}", asked.reason, asked.message));
     }
-    ensure!(!asked.is_empty(), "nobody asked for a person, although two images are not approved");
+    ensure!(!asked.is_empty(), "nobody asked for a person, although the attacker changed three services");
 
-    scene("The recovery lead puts the approved images back, and decides: retry");
+    scene("The recovery lead puts back what was approved, deletes what was planted, and decides: retry");
     boroughs::repair(&cluster).await?;
     for asked in &asked {
-        let why = "the image was replaced by the approved build";
+        let why = "what was approved is back";
         rehearsal::retry(&lead, boroughs::NAMESPACE, boroughs::PLAN, &asked.service, why).await?;
         quote(&asked.service, "Decision written: Retry");
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::estate::Estate;
@@ -17,8 +18,14 @@ const AT: &str = "examples/three-boroughs";
 pub const NAMESPACE: &str = "recovery";
 /// Name of the plan.
 pub const PLAN: &str = "three-boroughs";
-/// Services with tampered images: they fail once, and are retried after the repair.
-pub const TAMPERED: [&str; 2] = ["integration", "rbkc-parking"];
+/// Services that the attacker changed: two images, and in payroll what image digests do not show. They fail once, and are retried after
+/// the repair.
+pub const TAMPERED: [&str; 3] = ["integration", "payroll", "rbkc-parking"];
+/// What the attacker added to payroll: API version, kind, namespace and name.
+const PLANTED: [[&str; 4]; 2] = [
+    ["rbac.authorization.k8s.io/v1", "RoleBinding", "shared-payroll", "month-end-support"],
+    ["batch/v1", "CronJob", "shared-payroll", "month-end"],
+];
 
 /// Deploys the estate as the attack left it, with RBAC and lists from before the day, and waits until it runs.
 ///
@@ -32,13 +39,13 @@ pub async fn lay_down(cluster: &ControlPlane, tampered: bool) -> Result<usize> {
         let same = |a: &Value, b: &Value| {
             ["/kind", "/metadata/name", "/metadata/namespace"].iter().all(|at| a.pointer(at) == b.pointer(at))
         };
-        for bad in read(&format!("{AT}/tampered"))? {
+        for bad in [read(&format!("{AT}/tampered"))?, read(&format!("{AT}/planted"))?].concat() {
             estate.retain(|good| !same(good, &bad));
             estate.push(bad);
         }
     }
     apply(&admin, "platform", &estate).await?;
-    for file in ["access.yaml", "people.yaml", "approved-images.yaml"] {
+    for file in ["access.yaml", "people.yaml", "approved-images.yaml", "payroll-baseline.yaml"] {
         apply(&admin, "platform", &read(&format!("{AT}/{file}"))?).await?;
     }
     for workload in &estate {
@@ -103,13 +110,20 @@ pub async fn arm(cluster: &ControlPlane, endpoint: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Restores the approved versions as the recovery lead, with the verb `repair`.
+/// Restores the approved versions and deletes what was planted as the recovery lead, with the verb `repair`.
 ///
 /// # Errors
 /// The API server refused something.
 pub async fn repair(cluster: &ControlPlane) -> Result<()> {
     let lead = cluster.client(Identity::RecoveryLead).await?;
-    apply(&lead, "repair", &read(&format!("{AT}/repair"))?).await
+    apply(&lead, "repair", &read(&format!("{AT}/repair"))?).await?;
+    for [version, kind_, namespace, name] in PLANTED {
+        let api = kind(&lead, version, kind_, Some(namespace));
+        api.delete(name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("delete {kind_} {namespace}/{name}"))?;
+    }
+    Ok(())
 }
 
 /// Acts as the recovery lead: waits until the tampered services need a decision, restores the approved versions, and retries them,
@@ -130,21 +144,28 @@ pub async fn lead(cluster: &ControlPlane) -> Result<()> {
     }
     repair(cluster).await?;
     for service in TAMPERED {
-        retry(&client, NAMESPACE, PLAN, service, "the approved image is back").await?;
+        retry(&client, NAMESPACE, PLAN, service, "what was approved is back").await?;
     }
     Ok(())
 }
 
-/// Returns the estate as it should be after the recovery: with approved images, and with Jobs and CronJobs suspended.
+/// Returns the estate as it should be after the recovery: with approved images, without what was planted, and with Jobs and CronJobs
+/// suspended.
 ///
 /// # Errors
 /// A repair concerns an object that does not exist, or was not tampered with.
 pub fn as_it_should_be(mut estate: Estate) -> Result<Estate> {
+    for [_, kind_, namespace, name] in PLANTED {
+        estate.remove(&format!("{kind_} {namespace}/{name}"));
+    }
     for repaired in read(&format!("{AT}/repair"))? {
         let at = |field| text(&repaired, field);
         let key = format!("{} {}/{}", at("/kind"), at("/metadata/namespace"), at("/metadata/name"));
         let tampered = estate.get_mut(&key).with_context(|| format!("{key} is not there"))?;
         let image = &repaired["spec"]["template"]["spec"]["containers"][0]["image"];
+        if image.is_null() {
+            continue;
+        }
         ensure!(tampered["images"] != json!([image]), "{key} was not tampered with");
         tampered["images"] = json!([image]);
     }

@@ -21,7 +21,7 @@ use crate::plan::Plan;
 /// Arguments of `resurgam baseline capture`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Of this namespace (repeatable).
+    /// Of this namespace (repeatable). With --from-manifests: only of these; objects that name no namespace go into the first.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Vec<String>,
 
@@ -33,10 +33,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX", conflicts_with = "from_manifests")]
     from_evidence: Option<Location>,
 
-    /// Of rendered manifests: a file, or all .yaml, .yml and .json files below a folder. Objects without a namespace go into the first
-    /// --namespace.
+    /// Of rendered manifests (repeatable): a file, or all .yaml, .yml and .json files below a folder.
     #[arg(long, value_name = "DIR|FILE", requires = "scratch")]
-    from_manifests: Option<PathBuf>,
+    from_manifests: Vec<PathBuf>,
 
     /// Namespace in which manifests are created as a trial (dry run), so that the API server fills in its defaults. It should be empty,
     /// and in a cluster that nobody has compromised.
@@ -71,17 +70,18 @@ pub(super) async fn run(args: &Args) -> Result<ExitCode> {
         namespaces
             .extend(Plan::from_object(&plan).services.into_iter().flat_map(|service| service.namespaces));
     }
-    let baseline = match (&args.from_evidence, &args.from_manifests, &client) {
-        (Some(location), _, _) => from_evidence(location, namespaces, key.as_ref()).await?,
-        (None, Some(path), Some(client)) => {
-            let scratch = args.scratch.as_deref().unwrap_or_default();
-            let first = args.namespace.first().map(String::as_str);
-            manifests::capture(client, path, scratch, first, key.as_ref()).await?
-        }
-        (None, None, Some(client)) => {
+    let baseline = match (&args.from_evidence, &client) {
+        (Some(location), _) => from_evidence(location, namespaces, key.as_ref()).await?,
+        (None, Some(client)) if args.from_manifests.is_empty() => {
             from_cluster(client, namespaces, key.as_ref(), !args.no_outside).await?
         }
-        (None, _, None) => bail!("no cluster is configured"),
+        (None, Some(client)) => {
+            let scratch = args.scratch.as_deref().unwrap_or_default();
+            let first = args.namespace.first().map(String::as_str);
+            let only = manifests::Only { namespaces, first };
+            manifests::capture(client, &args.from_manifests, scratch, &only, key.as_ref()).await?
+        }
+        (None, None) => bail!("no cluster is configured"),
     };
     let mut text = serde_json::to_string_pretty(&baseline)?;
     text.push('\n');

@@ -16,17 +16,32 @@ use crate::baseline::gather::without_values;
 use crate::calls::call;
 use crate::isolation::evidence::DigestKey;
 
-/// Returns the inventory of manifests. `first`: namespace of objects that name none.
+/// Whose manifests are wanted.
+pub(super) struct Only<'a> {
+    /// Namespaces. Empty: all.
+    pub(super) namespaces: BTreeSet<String>,
+    /// Namespace of objects that name none.
+    pub(super) first: Option<&'a str>,
+}
+
+impl Only<'_> {
+    fn holds(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+}
+
+/// Returns the inventory of manifests.
 pub(super) async fn capture(
     client: &Client,
-    path: &Path,
+    paths: &[PathBuf],
     scratch: &str,
-    first: Option<&str>,
+    only: &Only<'_>,
     key: Option<&DigestKey>,
 ) -> Result<Baseline> {
     let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
     let (mut raw, mut namespaces) = (Vec::new(), BTreeSet::new());
-    for mut manifest in read(path)? {
+    let manifests = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    for mut manifest in manifests.into_iter().flatten() {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let kind = manifest["kind"].as_str().unwrap_or_default().to_owned();
         let what = format!("{kind} {name}");
@@ -38,11 +53,17 @@ pub(super) async fn capture(
         }
         let is_namespaced = can.scope == Scope::Namespaced;
         if is_namespaced {
-            let of = manifest["metadata"]["namespace"].as_str().or(first).map(str::to_owned);
+            let of = manifest["metadata"]["namespace"].as_str().or(only.first).map(str::to_owned);
             let Some(of) = of else { bail!("{what} names no namespace: give one with --namespace") };
+            if !only.holds(&of) {
+                continue;
+            }
             namespaces.insert(of.clone());
             manifest["metadata"]["namespace"] = json!(of);
         } else if resource.kind == "Namespace" && resource.group.is_empty() {
+            if !only.holds(&name) {
+                continue;
+            }
             namespaces.insert(name.clone());
         } else if !reach::KINDS.contains(&(resource.group.as_str(), resource.plural.as_str())) {
             continue;

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::ConfigMap;
 use resurgam_core::baseline::Baseline;
 use resurgam_core::baseline::envelope::{Envelope, Signature};
+use serde::Deserialize;
 
 use crate::baseline::{PublicKey, SigningKey, packed};
 
@@ -29,7 +31,7 @@ pub(super) struct SignArgs {
 /// Arguments of `resurgam baseline verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// The signed inventory. `-`: standard input.
+    /// The signed inventory, or its ConfigMaps. `-`: standard input.
     file: PathBuf,
     /// Public key (repeatable). All of them must have signed it.
     #[arg(long, value_name = "PUB.pem", required = true)]
@@ -48,7 +50,7 @@ pub(super) fn sign(args: &SignArgs) -> Result<ExitCode> {
     let (named, text) = crate::cli::read(&args.file)?;
     let pem = zeroize::Zeroizing::new(crate::cli::read(&args.key)?.1);
     let key = SigningKey::from_pem(&pem).with_context(|| format!("--key {}", args.key.display()))?;
-    let mut envelope = match Envelope::parse(text.as_bytes()) {
+    let mut envelope = match envelope(&text) {
         Ok(envelope) => envelope,
         Err(_) => Envelope::new(text.into_bytes()),
     };
@@ -77,10 +79,22 @@ pub(super) fn sign(args: &SignArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Parses a signed inventory: the envelope itself, or the ConfigMaps that hold it, in order.
+fn envelope(text: &str) -> Result<Envelope> {
+    let maps: Option<Vec<ConfigMap>> = serde_yaml::Deserializer::from_str(text)
+        .map(|document| ConfigMap::deserialize(document).ok().filter(|map| packed::part(map).is_some()))
+        .collect();
+    let Some(maps) = maps.filter(|maps| !maps.is_empty()) else {
+        return Ok(Envelope::parse(text.as_bytes())?);
+    };
+    let bytes = maps.iter().filter_map(packed::part).flatten().copied().collect();
+    Ok(Envelope::parse(&packed::unpacked(bytes).map_err(anyhow::Error::msg)?)?)
+}
+
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode> {
     let (named, text) = crate::cli::read(&args.file)?;
     let keys = read_keys(&args.key)?;
-    let envelope = Envelope::parse(text.as_bytes()).with_context(|| named.clone())?;
+    let envelope = envelope(&text).with_context(|| named.clone())?;
     match envelope.open(&keys, keys.len(), PublicKey::verifies) {
         Ok(payload) => {
             let baseline = Baseline::parse(payload).map_err(|why| anyhow::anyhow!("{named}: {why}"))?;
@@ -118,7 +132,7 @@ pub(super) fn read_inventory(path: &Path, keys: &[PathBuf]) -> Result<Baseline> 
     let (named, text) = crate::cli::read(path)?;
     let keys = read_keys(keys)?;
     let malformed = |why| anyhow::anyhow!("{named}: {why}");
-    match Envelope::parse(text.as_bytes()) {
+    match envelope(&text) {
         Ok(envelope) if keys.is_empty() => {
             anstream::eprintln!("{named}: no signature was verified; --key names a public key");
             Baseline::parse(&envelope.payload.0).map_err(malformed)

@@ -87,4 +87,11 @@ fn config_maps_hold_what_the_gate_reads() {
     let part = crate::baseline::packed::part(&map).unwrap().to_vec();
     let envelope = crate::baseline::packed::unpacked(part).unwrap();
     assert!(resurgam_core::baseline::envelope::Envelope::parse(&envelope).is_ok());
+    // The command reads them, too.
+    let public = crate::baseline::SigningKey::from_pem(&std::fs::read_to_string(path("one")).unwrap());
+    std::fs::write(path("one.pub"), public.unwrap().public().to_pem()).unwrap();
+    let public = text(path("one.pub"));
+    for line in [&["verify", &maps, "--key", &public][..], &["diff", &maps, &file]] {
+        assert_eq!(resurgam(line), format!("{:?}", ExitCode::SUCCESS), "{line:?}");
+    }
 }

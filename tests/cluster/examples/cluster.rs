@@ -75,6 +75,8 @@ async fn every_example_applies_becomes_ready_and_can_be_judged() {
         }
     }
 
+    payrolls_baseline_is_of_its_manifests(&cluster).await;
+
     // The attacker's images, and the repair: as an additional manager it changes the image and nothing else.
     let (tampered, repairs) = (read("three-boroughs/tampered"), read("three-boroughs/repair"));
     for (bad, repair) in tampered.iter().zip(&repairs) {
@@ -95,4 +97,37 @@ async fn every_example_applies_becomes_ready_and_can_be_judged() {
     }
     judged::check(&cluster, &client).await;
     cluster.stop().await.unwrap();
+}
+
+/// The committed baseline of payroll is what its manifests say, and signed with the key in the plan. Who changes them captures and signs
+/// again, with a new key: examples/three-boroughs/README.md, "More than images".
+async fn payrolls_baseline_is_of_its_manifests(cluster: &ControlPlane) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let example = |name: &str| {
+        crate::examples::manifests::folder().join("three-boroughs").join(name).display().to_string()
+    };
+    let baseline = async |line: &[&str]| {
+        let ran = tokio::process::Command::new(env!("CARGO_BIN_EXE_resurgam"))
+            .arg("baseline")
+            .args(line)
+            .env("KUBECONFIG", cluster.kubeconfig(Identity::PlatformAdministrator))
+            .output()
+            .await
+            .unwrap();
+        let told = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(ran.status.success(), "resurgam baseline {}: {}", line.join(" "), told.concat());
+    };
+    let plan = read("three-boroughs/plan.yaml").remove(0).value;
+    let services = plan["spec"]["services"].as_array().unwrap();
+    let payroll = services.iter().find(|service| service["name"] == "payroll").unwrap();
+    let key = payroll["gates"]["beforeRestore"][0]["baseline"]["publicKeys"][0].as_str().unwrap();
+    std::fs::write(at("key.pub"), key).unwrap();
+    let (committed, key, captured) = (example("payroll-baseline.yaml"), at("key.pub"), at("payroll.json"));
+    let [namespaces, access, estate] = ["namespaces.yaml", "access.yaml", "estate"].map(example);
+    let mut line =
+        vec!["capture", "--namespace", "shared-payroll", "--scratch", "default", "--output", &captured];
+    line.extend(["--from-manifests", &namespaces, "--from-manifests", &access, "--from-manifests", &estate]);
+    baseline(&line).await;
+    baseline(&["diff", &committed, &captured, "--key", &key]).await;
 }

@@ -183,6 +183,7 @@ pub fn three_boroughs() -> Vec<Manifest> {
         "access.yaml",
         "people.yaml",
         "approved-images.yaml",
+        "payroll-baseline.yaml",
         "quarantines.yaml",
         "incident.yaml",
         "plan.yaml",
