@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Url, redirect, retry};
 use resurgam_core::gates::addresses::refusal;
 use resurgam_core::gates::http::{EndpointError, judge};
@@ -67,7 +68,7 @@ impl AskerError {
     }
 }
 
-/// Sends the requests of `http` gates.
+/// Sends the requests of gates to endpoints outside the API server.
 pub struct Prober {
     client: Client,
     allow: Arc<[IpNet]>,
@@ -92,6 +93,23 @@ impl Prober {
         Ok(Self { client, allow })
     }
 
+    /// Returns the URL of a store if gates may request it.
+    pub(super) fn checked(&self, url: &str) -> Result<Url, EndpointError> {
+        checked(url, &self.allow)
+    }
+
+    /// Returns status and headers that a HEAD request is answered with. The caller checks the URL, and sets the deadline.
+    pub(super) async fn head(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+    ) -> Result<(u16, HeaderMap), EndpointError> {
+        match self.client.head(url.clone()).headers(headers).send().await {
+            Ok(response) => Ok((response.status().as_u16(), response.headers().clone())),
+            Err(error) => Err(request_failure(url, &error.without_url())),
+        }
+    }
+
     /// Returns the endpoint's status. The caller sets the deadline.
     async fn probe(&self, url: &str) -> Result<u16, EndpointError> {
         let url = checked(url, &self.allow)?;
@@ -102,7 +120,7 @@ impl Prober {
     }
 }
 
-fn endpoint_error(reason: GateReason, message: impl Into<String>) -> EndpointError {
+pub(super) fn endpoint_error(reason: GateReason, message: impl Into<String>) -> EndpointError {
     EndpointError { reason, message: message.into() }
 }
 

@@ -16,13 +16,17 @@ use crate::api::{GateReason, GateSpec};
 use crate::cluster_cache::ClusterCache;
 use crate::isolation::evidence::DigestKey;
 
+mod backup_before;
 mod baseline;
+mod bucket;
 mod condition;
 mod credentials_rotated;
+mod dynamic;
 mod evaluator;
 mod http;
 mod image_digests;
 mod inventory;
+mod job_result;
 mod permission;
 mod reads;
 mod workloads;
@@ -40,10 +44,12 @@ const MESSAGE_LIMIT: usize = 512;
 type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
 
 /// The implementation of each of [`GATE_TYPES`](crate::api::GATE_TYPES).
-const GATHERERS: [(&str, Asked); 6] = [
+const GATHERERS: [(&str, Asked); 8] = [
     ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
     ("baseline", |spec| spec.baseline.as_ref().map(|gate| gate as &dyn Gate)),
     ("credentialsRotated", |spec| spec.credentials_rotated.as_ref().map(|gate| gate as &dyn Gate)),
+    ("backupBefore", |spec| spec.backup_before.as_ref().map(|gate| gate as &dyn Gate)),
+    ("jobResult", |spec| spec.job_result.as_ref().map(|gate| gate as &dyn Gate)),
     ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
     ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
     ("condition", |spec| spec.condition.as_ref().map(|gate| gate as &dyn Gate)),

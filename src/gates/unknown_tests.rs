@@ -70,8 +70,8 @@ const SERVERS: [Server; 12] = [
 /// Returns a gate of a type, given the address of the server.
 type Sample = fn(SocketAddr) -> Value;
 
-/// A gate of each type, whose inputs the server has.
-const SAMPLES: [(&str, Sample); 6] = [
+/// Gates of each type, whose inputs the server has.
+const SAMPLES: [(&str, Sample); 10] = [
     ("imageDigests", |_| json!({"approved": [DIGEST]})),
     (
         "baseline",
@@ -81,6 +81,16 @@ const SAMPLES: [(&str, Sample); 6] = [
         "credentialsRotated",
         |_| json!({"secrets": [{"name": "db"}], "capturedFrom": {"configMap": {"name": "captured"}}}),
     ),
+    (
+        "backupBefore",
+        |server| json!({"objects": {"bucket": "council", "endpoint": format!("http://{server}"), "keys": [{"key": "db"}]}}),
+    ),
+    ("backupBefore", |_| json!({"volumeSnapshot": {"name": "db"}})),
+    ("backupBefore", |_| json!({"velero": {"backup": "nightly"}})),
+    ("jobResult", |_| {
+        json!({"inspectionNamespace": "inspection", "looksAt": ["Volumes"],
+            "pod": {"containers": [{"name": "scan", "image": format!("scanner@{DIGEST}")}]}})
+    }),
     ("workloads", |_| json!({})),
     ("http", |server| json!({"url": format!("http://{server}/")})),
     (
@@ -194,7 +204,6 @@ async fn no_type_of_gate_passes_on_what_is_no_answer() {
     let lacking: Vec<&str> =
         GATE_TYPES.iter().map(|of| of.name).filter(|name| SAMPLES.iter().all(|(of, _)| of != name)).collect();
     assert!(lacking.is_empty(), "src/gates/unknown_tests.rs has no sample of {lacking:?}");
-    assert_eq!(SAMPLES.len(), GATE_TYPES.len(), "a sample is of no type");
 
     let asker = Arc::new(Asker::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap());
     let mut cases = Vec::new();

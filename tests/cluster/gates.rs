@@ -30,9 +30,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+mod backup_before;
 mod baseline;
 mod condition;
 mod credentials;
+mod job_result;
 mod recovers;
 
 const GOOD: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

@@ -119,6 +119,31 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         ),
         ("a gate without a question", gated(&json!({"name": "up"})), "a gate asks exactly one of"),
         (
+            "two recovery points",
+            gated(
+                &json!({"name": "backup", "backupBefore": {"velero": {"backup": "a"}, "volumeSnapshot": {"name": "a"}}}),
+            ),
+            "name exactly one of objects, volumeSnapshot, velero",
+        ),
+        (
+            "a recovery point of no object",
+            gated(&json!({"name": "backup", "backupBefore": {"objects": {"bucket": "council", "keys": []}}})),
+            "spec.services[0].gates.beforeRestore[0].backupBefore.objects.keys",
+        ),
+        (
+            "an endpoint with a path",
+            gated(&json!({"name": "backup", "backupBefore": {"objects": {
+                "bucket": "council", "endpoint": "https://s3.example/path", "keys": [{"key": "db"}]}}})),
+            "spec.services[0].gates.beforeRestore[0].backupBefore.objects.endpoint",
+        ),
+        (
+            "a program that says not what it looks at",
+            gated(
+                &json!({"name": "scan", "jobResult": {"inspectionNamespace": "inspection", "looksAt": [], "pod": {"containers": []}}}),
+            ),
+            "spec.services[0].gates.beforeRestore[0].jobResult.looksAt",
+        ),
+        (
             "two lists of images",
             images(json!({"approved": approved, "approvedFrom": from})),
             "name exactly one of approved, approvedFrom",
@@ -285,6 +310,11 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             format!("registry.example:5000/team/web:1.4_a {DIGEST}"), format!("web:1@{DIGEST} {DIGEST}"), format!("{DIGEST} {DIGEST}"),
         ]})),
         images(json!({"approvedFrom": from, "tags": "ProveWhenRunning"})),
+        gated(&json!({"name": "backup", "backupBefore": {"olderBy": "6h", "objects": {
+            "bucket": "council", "endpoint": "https://s3.example:9000", "region": "eu-west-2",
+            "credentialsFrom": {"secret": {"name": "store"}},
+            "keys": [{"key": "nightly/db.tar", "versionId": "v1", "size": 7, "sha256": "0".repeat(64)}],
+        }}})),
         images(json!({"approvedFrom": from, "tags": "Forbid"})),
         images(json!({"approvedFrom": from})),
         plan("holed", &json!({"name": "library", "cleanRoom": {"allowEgress": ["DNS", "APIServer"]}})),
@@ -369,4 +399,39 @@ async fn kubectl_answers_on_call_staff_at_a_glance() {
         shown.push_str(&format!("{kind}: {}\n", header.join(" | ")));
     }
     insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn every_recipe_of_a_gate_is_accepted() {
+    let client = client().await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gates");
+    let mut recipes = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let gate: Value =
+            serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let parsed: resurgam::api::GateSpec = serde_json::from_value(gate.clone()).unwrap();
+        // What the schema does not say of a pod, the gate does.
+        if let Some(spec) = &parsed.job_result {
+            let question = resurgam::gates::Question::new(
+                "recovery",
+                vec!["library".into()],
+                resurgam::api::Phase::BeforeRestore,
+                parsed.clone(),
+            );
+            let job = resurgam_core::gates::job_result::job(spec, &question);
+            let job = job.unwrap_or_else(|answer| panic!("{}: {}", path.display(), answer.message));
+            let jobs: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client.clone(), "default");
+            let params = PostParams { dry_run: true, ..PostParams::default() };
+            let mut dry = job;
+            dry.metadata.namespace = Some("default".into());
+            jobs.create(&params, &dry).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        create(&client, &gated(&gate), true)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        recipes += 1;
+    }
+    assert!(recipes >= 7, "{recipes} recipes");
 }

@@ -8,6 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, ObjectName};
 
+mod backup_before;
+mod job_result;
+
+pub use backup_before::{
+    BackupBeforeSpec, BackupObject, BackupObjects, BackupSnapshot, CredentialsFrom, VeleroBackup,
+};
+pub use job_result::{InspectedVolume, JobResultSpec, SnapshotOf};
+
 /// Verdict of a gate. `Unknown` never loosens and never tightens isolation.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -120,6 +128,14 @@ pub struct GateSpec {
     /// since. While the service is recovered, a captured value that comes back is a regression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_rotated: Option<CredentialsRotatedSpec>,
+
+    /// Integrity: the recovery point is complete, and older than the compromise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_before: Option<BackupBeforeSpec>,
+
+    /// Integrity: a program that looks at what the plan says finds nothing. It is not asked while a service is recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_result: Option<JobResultSpec>,
 
     /// Health: every workload is up to date and ready. Before release it wants the number of replicas that the steps started; while the
     /// service is recovered, autoscalers and people may change that number.

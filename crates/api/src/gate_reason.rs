@@ -111,6 +111,62 @@ pub enum GateReason {
     /// The operator has no key for digests of Secrets' values.
     NoDigestKey,
 
+    // `backupBefore`.
+    /// The recovery point is complete, and older than the compromise.
+    BackupOlder,
+    /// The recovery point is not older than the compromise.
+    BackupTooNew,
+    /// An object of the recovery point is empty.
+    BackupEmpty,
+    /// An object of the recovery point has another size or digest than the plan states.
+    BackupDiffers,
+    /// The backup did not complete.
+    BackupFailed,
+    /// The content that the VolumeSnapshot names belongs to another VolumeSnapshot.
+    BackupMismatch,
+    /// It is not known since when the attacker may have been inside.
+    NoCompromiseTime,
+    /// The recovery point, or a part of it, does not exist.
+    BackupMissing,
+    /// The recovery point is not complete yet.
+    BackupNotReady,
+    /// Nobody states when the recovery point was made, or the statement is malformed.
+    BackupTimeUnknown,
+    /// An object was uploaded in parts, and it is not known when the upload ended.
+    UploadEndUnknown,
+    /// The time of the recovery point was written after the compromise began.
+    RecordedLate,
+    /// The store does not state the digest of an object.
+    ChecksumUnknown,
+    /// The Secret with the store's credentials does not exist, or lacks a value.
+    CredentialsMissing,
+    /// The store refuses to say anything about an object.
+    StoreRefused,
+    /// The store answers with an error, or with something else than was asked for.
+    StoreError,
+
+    // `jobResult`.
+    /// The program found nothing.
+    NothingDetected,
+    /// The program found something.
+    Detected,
+    /// The inspection namespace is not isolated as such.
+    NotIsolated,
+    /// The program ended with an exit code that says neither.
+    NoResult,
+    /// The program found nothing, and did not say what it looked at.
+    ResultEmpty,
+    /// The program's pod was gone before its result was read.
+    PodGone,
+    /// The program did not end within its deadline.
+    JobDeadline,
+    /// The Job or its pod is not what the gate asks for.
+    JobDiffers,
+    /// No snapshot of a volume was taken when its namespace was sealed.
+    SnapshotMissing,
+    /// The snapshot of a volume is not ready to use.
+    SnapshotNotReady,
+
     // `workloads`.
     /// Nothing was there to run when the namespace was isolated, and nothing is there now.
     NothingToRun,

@@ -29,7 +29,7 @@ pub struct GateType {
 }
 
 /// All gate types, in the order in which messages list them.
-pub static GATE_TYPES: [GateType; 6] = [
+pub static GATE_TYPES: [GateType; 8] = [
     GateType {
         name: "imageDigests",
         class: Class::Integrity,
@@ -50,6 +50,20 @@ pub static GATE_TYPES: [GateType; 6] = [
         looks_into_namespaces: true,
         looks_at: |_| vec![Aspect::Secrets],
         is_asked_by: |gate| gate.credentials_rotated.is_some(),
+    },
+    GateType {
+        name: "backupBefore",
+        class: Class::Integrity,
+        looks_into_namespaces: false,
+        looks_at: |_| vec![Aspect::Backups],
+        is_asked_by: |gate| gate.backup_before.is_some(),
+    },
+    GateType {
+        name: "jobResult",
+        class: Class::Integrity,
+        looks_into_namespaces: false,
+        looks_at: |gate| gate.job_result.iter().flat_map(|spec| spec.looks_at.clone()).collect(),
+        is_asked_by: |gate| gate.job_result.is_some(),
     },
     GateType {
         name: "workloads",

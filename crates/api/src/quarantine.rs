@@ -28,9 +28,15 @@ use super::{Isolation, ObjectName, ServiceKey};
     printcolumn(name = "Claimed by", type_ = "string", json_path = ".status.claimedBy.display"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = kube::core::Rule::new("!self.metadata.name.startsWith('kube-')")
-        .message("kube-* namespaces are never quarantined: the cluster itself runs there")
+        .message("kube-* namespaces are never quarantined: the cluster itself runs there"),
+    validation = kube::core::Rule::new("(has(self.spec.inspection) && self.spec.inspection) == (has(oldSelf.spec.inspection) && oldSelf.spec.inspection)")
+        .message("a namespace becomes one for inspections when its Quarantine is created, and stays one")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = kube::core::Rule::new("!has(self.inspection) || !self.inspection || self.isolation == 'Sealed'")
+        .message("an inspection namespace is sealed first: isolation: Sealed")
+)]
 pub struct QuarantineSpec {
     /// Isolation level: `Contained` leaves processes running, `Sealed` captures evidence and then stops them.
     #[serde(default)]
@@ -58,6 +64,11 @@ pub struct QuarantineSpec {
     /// Whether missing evidence blocks sealing. It never blocks containment.
     #[serde(default)]
     pub capture: CaptureMode,
+
+    /// Whether gates run programs in the namespace that look at evidence. Nothing ran in it when it was isolated; once it is sealed and Ready
+    /// it becomes a clean room that reaches no other namespace. No plan recovers it. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inspection: bool,
 }
 
 /// A further incident that a Quarantine belongs to.

@@ -5,6 +5,7 @@ mod deliverers;
 mod evidence;
 mod guard;
 mod identity;
+mod inspection;
 mod interrupted;
 mod limits;
 mod lists;

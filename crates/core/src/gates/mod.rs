@@ -10,6 +10,7 @@ use crate::api::{GateReason, GateSpec, Phase, Verdict};
 use crate::isolation::Seal;
 
 pub mod addresses;
+pub mod backup_before;
 pub mod baseline;
 pub mod condition;
 pub mod credentials_rotated;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod image_digests;
 pub mod images;
 pub mod inventory;
+pub mod job_result;
 mod kstatus;
 mod pods;
 pub mod workloads;

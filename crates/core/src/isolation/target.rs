@@ -5,7 +5,7 @@
 
 use kube::ResourceExt;
 
-use crate::api::quarantine::ControlName;
+use crate::api::quarantine::{Contents, ControlName};
 use crate::api::service_recovery::AcceptedControl;
 use crate::api::{
     Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
@@ -102,6 +102,10 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     let own = Isolation::from(quarantine.spec.isolation);
     let enforced = status.isolation;
     let Some(claim) = &status.claimed_by else {
+        let is_let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
+        if quarantine.spec.inspection && !is_let_in {
+            return inspection(quarantine);
+        }
         // Without a claim the spec applies, except to a level that only a recovery can reach. A lost claim seals nothing.
         let level = match enforced {
             Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
@@ -115,6 +119,9 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
         Some(level @ (Isolation::Sealed | Isolation::Contained)) => level.min(own),
     };
+    if quarantine.spec.inspection {
+        return Target::held(as_is, format!("{} asks for an inspection namespace", claim.display_name()));
+    }
     let (recovery, asked) = match matching(&quarantine.name_any(), claim, recovery) {
         Ok(recovery) => (recovery, recovery.spec.isolation),
         Err(why) => return Target::held(as_is, why),
@@ -159,6 +166,29 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         }
         (Some(Isolation::CleanRoom), Isolation::Open) if ready => Target::plain(asked, reachable),
         (_, Isolation::Open) => held(as_is, "Open: only a clean room that is Ready opens"),
+    }
+}
+
+/// Returns the target of a sealed inspection namespace. It becomes a clean room that reaches nobody, once it is Ready and nothing ran in
+/// it when it was isolated.
+fn inspection(quarantine: &Quarantine) -> Target {
+    let status = quarantine.status.as_ref();
+    let is_ready = status.is_some_and(|status| {
+        status.isolation == Some(Isolation::Sealed)
+            && conditions::is_true(&status.conditions, conditions::READY)
+    });
+    match status.and_then(|status| status.contents) {
+        Some(Contents { workloads: 0, unmanaged_pods: 0 }) if is_ready => {
+            Target::plain(Isolation::CleanRoom, Vec::new())
+        }
+        Some(Contents { workloads: 0, unmanaged_pods: 0 }) | None => Target::held(
+            Isolation::Sealed,
+            "it becomes an inspection namespace once it is sealed, if nothing ran in it".to_owned(),
+        ),
+        Some(_) => Target::held(
+            Isolation::Sealed,
+            "it becomes no inspection namespace, as something ran in it when it was isolated".to_owned(),
+        ),
     }
 }
 

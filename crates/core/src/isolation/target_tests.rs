@@ -375,3 +375,31 @@ fn acceptance_covers_exactly_one_control_in_one_namespace() {
         }
     }
 }
+
+#[test]
+fn inspection_namespace_is_a_clean_room_once_sealed() {
+    use crate::api::quarantine::Contents;
+    let level = |enforced, ready, contents, claimed, hold| {
+        let mut quarantine = quarantine(QuarantineLevel::Sealed, enforced, ready, claimed);
+        quarantine.spec.inspection = true;
+        quarantine.spec.hold = hold;
+        quarantine.status.as_mut().unwrap().contents = contents;
+        let target = target(&quarantine, Some(&recovery(Some(Open))), PlanState::Allows);
+        assert!(target.level != CleanRoom || target.reachable.is_empty());
+        (target.level, target.held.is_some())
+    };
+    let empty = Some(Contents::default());
+    let filled = Some(Contents { workloads: 1, unmanaged_pods: 0 });
+    assert_eq!(level(None, false, None, false, None), (Sealed, true));
+    assert_eq!(level(Some(Contained), true, empty, false, None), (Sealed, true), "it is not sealed");
+    assert_eq!(level(Some(Sealed), false, empty, false, None), (Sealed, true), "it is not Ready");
+    assert_eq!(level(Some(Sealed), true, None, false, None), (Sealed, true), "nobody knows what was in it");
+    assert_eq!(level(Some(Sealed), true, filled, false, None), (Sealed, true));
+    assert_eq!(level(Some(Sealed), true, empty, false, None), (CleanRoom, false));
+    assert_eq!(level(Some(CleanRoom), true, empty, false, None), (CleanRoom, false));
+    // A hold overrules it, and no plan takes it over.
+    assert_eq!(level(Some(CleanRoom), true, empty, false, Some(QuarantineLevel::Sealed)), (Sealed, true));
+    for enforced in [Some(Sealed), Some(CleanRoom)] {
+        assert_eq!(level(enforced, true, empty, true, None), (enforced.unwrap(), true));
+    }
+}
