@@ -29,12 +29,12 @@ use super::{Isolation, ObjectName, ServiceKey};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = kube::core::Rule::new("!self.metadata.name.startsWith('kube-')")
         .message("kube-* namespaces are never quarantined: the cluster itself runs there"),
-    validation = kube::core::Rule::new("(has(self.spec.inspection) && self.spec.inspection) == (has(oldSelf.spec.inspection) && oldSelf.spec.inspection)")
+    validation = kube::core::Rule::new("(has(self.spec.purpose) ? self.spec.purpose : 'Isolation') == (has(oldSelf.spec.purpose) ? oldSelf.spec.purpose : 'Isolation')")
         .message("a namespace becomes one for inspections when its Quarantine is created, and stays one")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = kube::core::Rule::new("!has(self.inspection) || !self.inspection || self.isolation == 'Sealed'")
+    validation = kube::core::Rule::new("!has(self.purpose) || self.purpose != 'Inspection' || self.isolation == 'Sealed'")
         .message("an inspection namespace is sealed first: isolation: Sealed")
 )]
 pub struct QuarantineSpec {
@@ -65,10 +65,26 @@ pub struct QuarantineSpec {
     #[serde(default)]
     pub capture: CaptureMode,
 
-    /// Whether gates run programs in the namespace that look at evidence. Nothing ran in it when it was isolated; once it is sealed and Ready
-    /// it becomes a clean room that reaches no other namespace. No plan recovers it. Default: false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub inspection: bool,
+    /// What the namespace is isolated for. Fixed when the Quarantine is created. Default: `Isolation`.
+    #[serde(default, skip_serializing_if = "Purpose::is_isolation")]
+    pub purpose: Purpose,
+}
+
+/// What a namespace is isolated for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It belongs to a service that may be compromised.
+    #[default]
+    Isolation,
+    /// Gates run programs in it that look at evidence. Nothing ran in it when it was isolated; once it is sealed and Ready it becomes a
+    /// clean room that reaches no other namespace. No plan recovers it.
+    Inspection,
+}
+
+impl Purpose {
+    fn is_isolation(&self) -> bool {
+        *self == Self::Isolation
+    }
 }
 
 /// A further incident that a Quarantine belongs to.

@@ -304,7 +304,7 @@ fn examples_grant_no_wildcard_but_to_list_and_recover_all() {
         for role in manifests.iter().filter(|m| m.kind().ends_with("Role")) {
             for rule in rules(role) {
                 // A baseline has to see whatever kind was planted. Nothing else may be done to everything.
-                let only_lists = rule["verbs"] == json!(["list"]) && role.kind() == "Role";
+                let only_lists = rule["verbs"] == serde_json::json!(["list"]) && role.kind() == "Role";
                 assert!(only_lists || !rule.to_string().contains("\"*\""), "{role}: {rule}");
                 if rule["verbs"].to_string().contains("\"recover\"") {
                     let names = rule["resourceNames"].as_array().cloned().unwrap_or_default();

@@ -59,7 +59,7 @@ async fn quarantine(bench: &Bench, level: &str) {
     let api: Api<Quarantine> = Api::all(bench.administrator.clone());
     let head = json!({"apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": bench.namespace}});
     let mut object = head.clone();
-    object["spec"] = json!({"isolation": "Sealed", "inspection": true, "reason": "a test"});
+    object["spec"] = json!({"isolation": "Sealed", "purpose": "Inspection", "reason": "a test"});
     let params = PatchParams::apply("test").force();
     let generation =
         api.patch(bench.namespace, &params, &Patch::Apply(&object)).await.unwrap().metadata.generation;

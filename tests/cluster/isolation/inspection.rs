@@ -7,6 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use resurgam::api::gate::JobResultSpec;
+use resurgam::api::quarantine::Purpose;
 use resurgam::api::{
     DnsLabel, GateSpec, Isolation, Phase, Quarantine, QuarantineLevel, QuarantineSpec, Verdict,
 };
@@ -61,7 +62,7 @@ async fn isolate_for_inspection(name: &str) {
     let spec = QuarantineSpec {
         isolation: QuarantineLevel::Sealed,
         reason: "evidence is looked at here".into(),
-        inspection: true,
+        purpose: Purpose::Inspection,
         ..QuarantineSpec::default()
     };
     api.create(&PostParams::default(), &Quarantine::new(name, spec)).await.unwrap();
@@ -140,13 +141,14 @@ async fn namespace_in_which_anything_ran_inspects_nothing() {
     namespace("inspected-never").await;
     isolate("inspected-never", QuarantineLevel::Sealed).await;
     let quarantines: Api<Quarantine> = Api::all(client(Identity::Responder).await);
-    for (name, inspection) in [("inspected-never", true), ("inspected-before", false)] {
-        let patch = json!({"spec": {"inspection": inspection}});
+    for (name, purpose) in [("inspected-never", "Inspection"), ("inspected-before", "Isolation")] {
+        let patch = json!({"spec": {"purpose": purpose}});
         let outcome = quarantines.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         let error = outcome.unwrap_err().to_string();
         assert!(error.contains("when its Quarantine is created"), "{error}");
     }
-    let spec = QuarantineSpec { reason: "a test".into(), inspection: true, ..QuarantineSpec::default() };
+    let spec =
+        QuarantineSpec { reason: "a test".into(), purpose: Purpose::Inspection, ..QuarantineSpec::default() };
     let contained = Quarantine::new("inspected-contained", spec);
     let error = quarantines.create(&PostParams::default(), &contained).await.unwrap_err().to_string();
     assert!(error.contains("an inspection namespace is sealed first"), "{error}");

@@ -14,7 +14,7 @@ use crate::{Aspect, DnsLabel, Duration};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JobResultSpec {
-    /// Namespace in which the program runs. Its Quarantine has `inspection: true` and is Ready: no network, and nobody writes there but
+    /// Namespace in which the program runs. Its Quarantine has `purpose: Inspection` and is Ready: no network, and nobody writes there but
     /// the plan's account and the cluster's controllers.
     pub inspection_namespace: DnsLabel,
     /// What of the service the program looks at. That is shown as proved when the gate passes, so name no more than it does.

@@ -5,7 +5,7 @@
 
 use kube::ResourceExt;
 
-use crate::api::quarantine::{Contents, ControlName};
+use crate::api::quarantine::{Contents, ControlName, Purpose};
 use crate::api::service_recovery::AcceptedControl;
 use crate::api::{
     Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
@@ -103,7 +103,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     let enforced = status.isolation;
     let Some(claim) = &status.claimed_by else {
         let is_let_in = matches!(enforced, Some(Isolation::CleanRoom | Isolation::Open));
-        if quarantine.spec.inspection && !is_let_in {
+        if quarantine.spec.purpose == Purpose::Inspection && !is_let_in {
             return inspection(quarantine);
         }
         // Without a claim the spec applies, except to a level that only a recovery can reach. A lost claim seals nothing.
@@ -119,7 +119,7 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
         Some(level @ (Isolation::CleanRoom | Isolation::Open)) => level,
         Some(level @ (Isolation::Sealed | Isolation::Contained)) => level.min(own),
     };
-    if quarantine.spec.inspection {
+    if quarantine.spec.purpose == Purpose::Inspection {
         return Target::held(as_is, format!("{} asks for an inspection namespace", claim.display_name()));
     }
     let (recovery, asked) = match matching(&quarantine.name_any(), claim, recovery) {

@@ -378,10 +378,10 @@ fn acceptance_covers_exactly_one_control_in_one_namespace() {
 
 #[test]
 fn inspection_namespace_is_a_clean_room_once_sealed() {
-    use crate::api::quarantine::Contents;
+    use crate::api::quarantine::{Contents, Purpose};
     let level = |enforced, ready, contents, claimed, hold| {
         let mut quarantine = quarantine(QuarantineLevel::Sealed, enforced, ready, claimed);
-        quarantine.spec.inspection = true;
+        quarantine.spec.purpose = Purpose::Inspection;
         quarantine.spec.hold = hold;
         quarantine.status.as_mut().unwrap().contents = contents;
         let target = target(&quarantine, Some(&recovery(Some(Open))), PlanState::Allows);

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 
-use crate::api::quarantine::{ControlName, ControlState};
+use crate::api::quarantine::{ControlName, ControlState, Purpose};
 use crate::api::{GateReason, Isolation, Quarantine, conditions};
 use crate::gates::{Answer, Question};
 
@@ -22,14 +22,14 @@ pub fn not_isolated(namespace: &str, question: &Question, quarantine: Option<&Qu
     }
     let Some(quarantine) = quarantine.filter(|quarantine| quarantine.name_any() == namespace) else {
         return unknown(format!(
-            "it has no Quarantine. Who is on call creates Quarantine {namespace} with isolation: Sealed and inspection: true"
+            "it has no Quarantine. Who is on call creates Quarantine {namespace} with isolation: Sealed and purpose: Inspection"
         ));
     };
     if quarantine.metadata.deletion_timestamp.is_some() {
         return unknown("its Quarantine is being deleted".to_owned());
     }
-    if !quarantine.spec.inspection {
-        return unknown("its Quarantine does not say inspection: true".to_owned());
+    if quarantine.spec.purpose != Purpose::Inspection {
+        return unknown("its Quarantine does not say purpose: Inspection".to_owned());
     }
     let Some(status) = &quarantine.status else {
         return unknown("no operator has taken up its Quarantine yet".to_owned());

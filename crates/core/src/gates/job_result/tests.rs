@@ -265,7 +265,7 @@ fn pod_that_is_no_inspection_is_malformed() {
 fn nothing_is_inspected_where_the_namespace_is_not_isolated_for_it() {
     let good = json!({
         "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "inspection", "generation": 1},
-        "spec": {"isolation": "Sealed", "inspection": true, "reason": "a test"},
+        "spec": {"isolation": "Sealed", "purpose": "Inspection", "reason": "a test"},
         "status": {
             "observedGeneration": 1, "isolation": "CleanRoom",
             "controls": [{"name": "Network", "state": "Tested"}],
