@@ -281,7 +281,7 @@ fn nothing_is_inspected_where_the_namespace_is_not_isolated_for_it() {
         json!({"metadata": {"name": "other"}}),
         json!({"metadata": {"deletionTimestamp": "2025-11-24T03:00:00Z"}}),
         json!({"metadata": {"generation": 2}}),
-        json!({"spec": {"inspection": false}}),
+        json!({"spec": {"purpose": "Isolation"}}),
         json!({"status": null}),
         json!({"status": {"isolation": null}}),
         json!({"status": {"isolation": "Sealed"}}),
