@@ -31,17 +31,14 @@ async fn service_whose_expression_runs_away_asks_a_person() {
     let doubling = (0..28).fold("'xxxxxxxx'".to_owned(), |inner, _| format!("[{inner}].map(s, s + s)[0]"));
     bench.apply(&plan(&bench, &format!("size({doubling}) > 0"))).await;
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some(bench.case));
-    let is_asked = |o: &Value| field(o, "/status/decision/reason") == "GateUnknown";
-    let record = eventually(&records, "plan.web", "a person to be asked", rehearsal::DEADLINE, is_asked)
-        .await
-        .unwrap();
-    let gates = record["status"]["gates"].as_array().unwrap();
-    let says = gates.iter().find(|gate| gate["name"] == "says").unwrap();
-    assert_eq!(
-        (says["verdict"].as_str(), says["reason"].as_str()),
-        (Some("Unknown"), Some("LimitExceeded")),
-        "{says}"
-    );
+    // Whoever is asked for a rollout that takes long sees in the end what does not end.
+    let is_asked = |o: &Value| {
+        let gates = field(o, "/status/gates").as_array();
+        let says = gates.and_then(|gates| gates.iter().find(|gate| gate["name"] == "says"));
+        field(o, "/status/decision/reason") == "GateUnknown"
+            && says.is_some_and(|says| says["verdict"] == "Unknown" && says["reason"] == "LimitExceeded")
+    };
+    eventually(&records, "plan.web", "a person to be asked", rehearsal::DEADLINE, is_asked).await.unwrap();
     let namespaces = kind(&bench.admin, "v1", "Namespace", None);
     let namespace = rehearsal::object(&namespaces, &bench.namespace("web")).await.unwrap();
     assert_eq!(rehearsal::text(&namespace, "/metadata/labels/resurgam.dev~1isolation"), "clean-room");
