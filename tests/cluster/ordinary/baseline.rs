@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use control_plane::Identity;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::{condition, eventually, kind};
 use serde_json::{Value, json};
 
@@ -31,6 +31,9 @@ async fn run(arguments: &[&str]) -> (String, bool) {
     (text, failed)
 }
 
+/// Value of a Secret.
+const CANARY: &str = "canary-aeB9ohx4";
+
 fn objects() -> Vec<Value> {
     let mut nightly = template("nightly");
     nightly["spec"]["restartPolicy"] = json!("Never");
@@ -49,6 +52,7 @@ fn objects() -> Vec<Value> {
             json!({"spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": nightly}}}}),
         ),
         named("v1", "ConfigMap", "settings", json!({"data": {"mode": "live"}})),
+        named("v1", "Secret", "database", json!({"stringData": {"password": CANARY}})),
         named("v1", "ServiceAccount", "web", json!({})),
         named(
             "v1",
@@ -99,6 +103,9 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
     let settings = kind(&bench.admin, "v1", "ConfigMap", Some(&evil));
     let tampered = |mode: &str| Patch::Merge(json!({"data": {"mode": mode}}));
     settings.patch("settings", &PatchParams::default(), &tampered("debug")).await.unwrap();
+    let secrets = kind(&bench.admin, "v1", "Secret", Some(&evil));
+    let planted = Patch::Merge(json!({"stringData": {"more": format!("{CANARY}-more")}}));
+    secrets.patch("database", &PatchParams::default(), &planted).await.unwrap();
 
     bench.isolate(&["web", "evil"]).await;
     // What was captured when it was isolated, the tampering included.
@@ -126,6 +133,7 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
     let asks = estate.asks("evil", "GateFailed").await;
     let told = asks["status"].to_string();
     assert!(told.contains(&format!("ConfigMap {evil}/settings: data.mode has another value")), "{told}");
+    assert!(told.contains(&format!("Secret {evil}/database")), "{told}");
     bench.stays_sealed("evil").await;
 
     // What is planted after the release shows.
@@ -137,4 +145,42 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
             && object["status"].to_string().contains("data.mode has another value")
     };
     eventually(&records, "plan.web", "the tampering to show", rehearsal::DEADLINE, unhealthy).await.unwrap();
+    no_secret_is_told(&bench.admin).await;
+}
+
+/// Looks for values of Secrets in all that the operator tells and keeps: its log, Events, objects of its kinds, and the evidence.
+async fn no_secret_is_told(admin: &kube::Client) {
+    let cluster = cluster().await;
+    let log = std::fs::read_to_string(cluster.dir().join("operator.log")).unwrap();
+    let mut told = vec![("the log".to_owned(), log)];
+    for (version, of) in [
+        ("v1", "Event"),
+        ("events.k8s.io/v1", "Event"),
+        (KINDS, "RecoveryPlan"),
+        (KINDS, "ServiceRecovery"),
+        (KINDS, "Quarantine"),
+    ] {
+        let list = kind(admin, version, of, None).list(&ListParams::default()).await.unwrap();
+        assert!(!list.items.is_empty(), "no {of}");
+        told.push((format!("a {of}"), serde_json::to_string(&list.items).unwrap()));
+    }
+    let mut folders = vec![cluster.dir().join("evidence")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                told.push((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+    }
+    assert!(told.len() > 6, "nothing was captured");
+    // In base64, what follows the canary changes its last character.
+    let encoded = serde_json::to_value(k8s_openapi::ByteString(CANARY.into())).unwrap();
+    let encoded = &encoded.as_str().unwrap()[..16];
+    for (place, text) in told {
+        assert!(!text.contains(CANARY) && !text.contains(encoded), "the value of a Secret is in {place}");
+    }
 }

@@ -74,6 +74,12 @@ impl Images {
     }
 }
 
+/// Returns the folder of the programs of this machine's newest PostgreSQL.
+#[must_use]
+pub fn programs() -> Option<PathBuf> {
+    postgres().map(|folder| folder.join("bin"))
+}
+
 /// Returns the folder of the newest PostgreSQL.
 fn postgres() -> Option<PathBuf> {
     let version = |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok();
