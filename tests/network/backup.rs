@@ -75,11 +75,13 @@ fn one_flipped_bit_in_a_base_backup_is_detected() {
 }
 
 async fn judged(cluster: &ControlPlane, backups: &Backups) {
-    let images = [&backups.intact, &backups.flipped].map(|backup| cluster.import_image(&image(backup)).unwrap());
+    let images =
+        [&backups.intact, &backups.flipped].map(|backup| cluster.import_image(&image(backup)).unwrap());
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     rehearsal::apply(&admin, "platform", &documents(RIGHTS).unwrap()).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), INSPECTION);
-    let made = kube::runtime::wait::await_condition(accounts, "default", |of: Option<&ServiceAccount>| of.is_some());
+    let made =
+        kube::runtime::wait::await_condition(accounts, "default", |of: Option<&ServiceAccount>| of.is_some());
     tokio::time::timeout(PATIENCE, made).await.unwrap().unwrap();
     let responder = cluster.client(Identity::Responder).await.unwrap();
     let quarantine = json!({
@@ -96,7 +98,10 @@ async fn judged(cluster: &ControlPlane, backups: &Backups) {
     let [intact, flipped] = images;
     let answer = ask(&asker, &account, gate(&intact, &backups.manifest)).await;
     assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Pass, "NothingDetected"), "{answer:?}");
-    assert!(answer.message.contains(&format!("{} files are as the manifest says", backups.files)), "{answer:?}");
+    assert!(
+        answer.message.contains(&format!("{} files are as the manifest says", backups.files)),
+        "{answer:?}"
+    );
     assert!(answer.exceptions.is_empty(), "its log was read: {answer:?}");
 
     let answer = ask(&asker, &account, gate(&flipped, &backups.manifest)).await;
@@ -171,7 +176,9 @@ impl Backups {
         let programs = rehearsal::library::programs().unwrap();
         let postgres = |program: &str| {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(programs.join(program));
+            command
+                .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+                .arg(programs.join(program));
             command.current_dir(folder).env("PGHOST", &socket).env("PGUSER", "library");
             command
         };

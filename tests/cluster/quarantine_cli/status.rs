@@ -233,12 +233,12 @@ async fn what_does_not_exist_or_is_forbidden_is_one_line_and_2() {
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {}", ran.err);
         assert_eq!(ran.err, format!("resurgam: {line}\n"), "{arguments:?}");
     }
-    // Several kinds are listed at the same time: whichever is refused first is named.
+    // Several kinds are read at the same time: whichever is refused first is named.
     let ran = resurgam(nobody.path(), &["status"]).await;
     assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count()), (2, "", 1), "{}", ran.err);
     for words in [
-        "resurgam: list ",
-        "User \"status-nobody\" cannot list resource",
+        "resurgam: ",
+        "User \"status-nobody\" cannot ",
         "a cluster administrator grants it, as the ClusterRole resurgam-responder does",
     ] {
         assert!(ran.err.contains(words), "{words}: {}", ran.err);
