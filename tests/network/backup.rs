@@ -119,7 +119,7 @@ async fn judged(cluster: &ControlPlane, backups: &Backups) {
 fn gate(image: &str, manifest: &str) -> GateSpec {
     let mut gate: Value = serde_yaml::from_str(RECIPE).unwrap();
     let job = gate["jobResult"].as_object_mut().unwrap();
-    job.remove("volumes").expect("the recipe takes the backup from a snapshot");
+    assert!(job.remove("volumes").is_some(), "the recipe takes the backup from a snapshot");
     job["inspectionNamespace"] = json!(INSPECTION);
     let container = &mut job["pod"]["containers"][0];
     container["image"] = json!(image);
@@ -140,7 +140,7 @@ async fn ask(asker: &Asker, account: &Account, gate: GateSpec) -> resurgam::engi
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, answered).await.expect("the Job to end")
+    tokio::time::timeout(PATIENCE, answered).await.unwrap()
 }
 
 async fn account(cluster: &ControlPlane) -> Account {
