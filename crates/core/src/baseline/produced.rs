@@ -10,25 +10,7 @@ use serde_json::{Value, json};
 use super::compare::{Change, Difference};
 use super::content::{Marks, is_empty, normalised, template_metadata};
 use super::{Object, group_of, isolated, pods, text};
-
-/// Group and kind.
-type GroupKind = (&'static str, &'static str);
-
-/// Kinds with the kinds whose controllers produce them.
-const MAKERS: [(GroupKind, &[GroupKind]); 3] = [
-    (("apps", "ReplicaSet"), &[("apps", "Deployment")]),
-    (("batch", "Job"), &[("batch", "CronJob")]),
-    (
-        ("", "Pod"),
-        &[
-            ("apps", "ReplicaSet"),
-            ("apps", "StatefulSet"),
-            ("apps", "DaemonSet"),
-            ("batch", "Job"),
-            ("", "ReplicationController"),
-        ],
-    ),
-];
+use crate::gates::inventory::MAKES;
 
 /// What is there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,7 +85,7 @@ fn is_claim(object: &Value, sets: &[&Value]) -> bool {
 /// Returns the object that controls this one, if it is there under that UID, name and namespace, and its controller produces such objects.
 fn owner<'a>(object: &Value, by_uid: &HashMap<&str, &'a Value>) -> Option<&'a Value> {
     let own = (group_of(text(object, "/apiVersion")), text(object, "/kind"));
-    let (_, makers) = MAKERS.iter().find(|(of, _)| *of == own)?;
+    let (_, makers) = MAKES.iter().find(|(of, _)| *of == own)?;
     let references = object.pointer("/metadata/ownerReferences")?.as_array()?;
     let reference = references.iter().find(|of| of.get("controller") == Some(&Value::Bool(true)))?;
     let owner = *by_uid.get(text(reference, "/uid"))?;

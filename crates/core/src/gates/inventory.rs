@@ -117,10 +117,10 @@ struct Owner<'a> {
 }
 
 /// Group and kind.
-type GroupKind = (&'static str, &'static str);
+pub(crate) type GroupKind = (&'static str, &'static str);
 
 /// Built-in kinds with the kinds that may own them.
-const MAKES: [(GroupKind, &[GroupKind]); 3] = [
+pub(crate) const MAKES: [(GroupKind, &[GroupKind]); 3] = [
     (("apps", "ReplicaSet"), &[("apps", "Deployment")]),
     (("batch", "Job"), &[("batch", "CronJob")]),
     (
