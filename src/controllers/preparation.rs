@@ -192,11 +192,14 @@ struct Input {
 /// Returns the inputs of a plan's gates, each ConfigMap once.
 fn inputs(plan: &Plan) -> Vec<Input> {
     let mut inputs: Vec<Input> = Vec::new();
-    for gate in plan.services.iter().flat_map(|service| &service.gates) {
+    let gates =
+        plan.services.iter().flat_map(|service| service.gates.iter().map(move |gate| (service, gate)));
+    for (service, gate) in gates {
         if inputs.iter().any(|known| known.question.spec == gate.spec) {
             continue;
         }
-        let question = Question::new(&plan.namespace, Vec::new(), gate.phase, gate.spec.clone());
+        let question =
+            Question::new(&plan.namespace, service.namespaces.clone(), gate.phase, gate.spec.clone());
         let config_map = gates::interests(&question).into_iter().find_map(|interest| match interest {
             Interest::ConfigMap { namespace, name } => Some((namespace, name)),
             Interest::Workloads { .. } | Interest::Pods { .. } | Interest::Namespace { .. } => None,

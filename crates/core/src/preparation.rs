@@ -92,7 +92,7 @@ pub fn judge(account: &str, facts: &[Fact]) -> Judgement {
     let unknown: Vec<&Fact> = facts.iter().filter(|fact| matches!(fact.answer, Answer::Unknown(_))).collect();
     if !gaps.is_empty() {
         let mut parts = gap_parts(account, &gaps);
-        parts.extend(unknown_parts(account, &unknown));
+        parts.extend(unknown_parts("not determined: ", account, &unknown));
         let head = format!("{} missing: ", gaps.len());
         let needs_rights = gaps.iter().any(|fact| is_right(&fact.need));
         let who = if needs_rights { RIGHTS_MISSING } else { OBJECTS_MISSING };
@@ -101,7 +101,7 @@ pub fn judge(account: &str, facts: &[Fact]) -> Judgement {
     }
     if !unknown.is_empty() || facts.is_empty() {
         let head = format!("{} of {} not determined: ", unknown.len(), facts.len());
-        let message = joined(&head, unknown_parts(account, &unknown), ". Asked again within a minute");
+        let message = joined(&head, unknown_parts("", account, &unknown), ". Asked again within a minute");
         return Judgement { state: State::Unknown, reason: Reason::PreparationUnknown, message };
     }
     let message =
@@ -204,15 +204,15 @@ fn gap_parts(account: &str, gaps: &[&Fact]) -> Vec<Part> {
     parts
 }
 
-/// Describes what could not be determined, once for each cause.
-fn unknown_parts(account: &str, unknown: &[&Fact]) -> Vec<Part> {
+/// Describes what could not be determined, once for each cause, each after `prefix`.
+fn unknown_parts(prefix: &str, account: &str, unknown: &[&Fact]) -> Vec<Part> {
     let mut causes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for fact in unknown {
         let Answer::Unknown(why) = &fact.answer else { continue };
         causes.entry(shorten(why, CAUSE_LIMIT)).or_default().push(subject(account, &fact.need));
     }
     let part = |(why, subjects): (String, Vec<String>)| {
-        (format!("not determined: {} ({why})", few(&subjects)), subjects.len())
+        (format!("{prefix}{} ({why})", few(&subjects)), subjects.len())
     };
     causes.into_iter().map(part).collect()
 }

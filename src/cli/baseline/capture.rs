@@ -174,16 +174,18 @@ async fn from_evidence(
     if captured.is_empty() {
         bail!("--from-evidence {location}: nothing was captured");
     }
-    let (mut raw, mut found) = (Vec::new(), Vec::new());
-    for (namespace, objects) in captured {
+    let (mut raw, mut found, mut marks) = (Vec::new(), Vec::new(), Marks::default());
+    for (namespace, (quarantine, objects)) in captured {
+        // The network is cut before anything is captured.
+        marks.seals.insert(namespace.clone(), quarantine);
+        marks.isolated.insert(namespace.clone());
         found.push(namespace);
         raw.extend(objects.into_iter().filter(is_comparable));
     }
     if let Some(missing) = namespaces.iter().find(|namespace| !found.contains(namespace)) {
         bail!("--from-evidence {location}: nothing was captured of namespace {missing}");
     }
-    // Captured before anything was stopped: there are no records of this sealing.
-    let Observed { objects, .. } = observe(raw, &Marks::default());
+    let Observed { objects, .. } = observe(raw, &marks);
     let kinds = manifests::kinds(&objects);
     Ok(baseline(Source::Evidence, found, objects, kinds, key, false))
 }

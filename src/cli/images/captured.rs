@@ -58,7 +58,7 @@ pub(super) async fn pods(store: &Store, namespaces: &BTreeSet<String>) -> Result
 pub(crate) async fn manifests_by_namespace(
     store: &Store,
     namespaces: &BTreeSet<String>,
-) -> Result<BTreeMap<String, Vec<Value>>> {
+) -> Result<BTreeMap<String, (String, Vec<Value>)>> {
     let mut last: BTreeMap<String, Sealing> = BTreeMap::new();
     for sealing in store.sealings(None).await? {
         let namespace = sealing.object.namespace.clone();
@@ -75,7 +75,7 @@ pub(crate) async fn manifests_by_namespace(
         let Some(Value::Array(objects)) = found.remove("objects") else {
             bail!("namespace {namespace}: the manifests have no objects");
         };
-        captured.insert(namespace, objects);
+        captured.insert(namespace, (sealing.index.quarantine, objects));
     }
     Ok(captured)
 }

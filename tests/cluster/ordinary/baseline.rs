@@ -116,6 +116,7 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
     let expected =
         format!("~ ConfigMap {evil}/settings\n    data.mode\n      was 'live'\n      is  'debug'\n");
     assert!(differs && found.starts_with(&expected), "{found}");
+    assert!(!found.contains("NetworkPolicy"), "what isolating wrote before the capture counts: {found}");
 
     let mut plan = estate.plan(json!([bench.service("web", &[]), bench.service("evil", &[])]));
     let gate = json!({"name": "approved", "interval": "1s", "failureLimit": 1,

@@ -51,12 +51,16 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
                 .iter()
                 .find(|b| b.reason == decision.reason)
                 .map_or_else(String::new, |b| format!("{}: {}", b.name, b.message));
-            let who = plan.services[id].owner.as_deref().unwrap_or("a recovery lead");
+            let owner = plan.services[id].owner.as_deref();
+            let owner = owner.map_or_else(String::new, |owner| format!("; the service's owner is {owner}"));
             let message = if decision.actions.is_empty() {
                 what.clone()
             } else {
                 let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
-                format!("{what}. {who} can clear it with a Decision: {}", actions.join(" or "))
+                format!(
+                    "{what}. A recovery lead can clear it with a Decision: {}{owner}",
+                    actions.join(" or ")
+                )
             };
             put(NEEDS_DECISION, State::True, decision.reason.as_str(), &message);
             put(READY, State::False, decision.reason.as_str(), &what);
