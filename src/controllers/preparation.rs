@@ -404,9 +404,20 @@ fn presence<T: PartialEq>(cache: &KindCache<T>, namespace: &str, name: &str) -> 
 fn input_answer(checked: Result<(), gates::Answer>) -> Answer {
     match checked {
         Ok(()) => Answer::Met,
-        Err(gates::Answer { reason: GateReason::ListMissing, .. }) => Answer::Missing,
+        Err(gates::Answer { reason: GateReason::ListMissing | GateReason::BaselineMissing, .. }) => {
+            Answer::Missing
+        }
         Err(gates::Answer {
-            reason: GateReason::ListEmpty | GateReason::MalformedDigest | GateReason::Malformed,
+            reason:
+                GateReason::ListEmpty
+                | GateReason::MalformedDigest
+                | GateReason::Malformed
+                | GateReason::NotApplicable
+                | GateReason::BaselineMalformed
+                | GateReason::SignatureInvalid
+                | GateReason::NotInBaseline
+                | GateReason::CapturedAfterCompromise
+                | GateReason::SecretKeyInvalid,
             message,
             ..
         }) => Answer::Unusable(message),

@@ -71,6 +71,12 @@ impl Gate for JobResultSpec {
         rights
     }
 
+    fn check_inputs<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {
+        let question = context.question;
+        let checked = not_applicable(question.phase).map_or_else(|| job(self, question).map(drop), Err);
+        std::future::ready(checked).boxed()
+    }
+
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {
         async move {
             if let Some(unknown) = not_applicable(context.question.phase) {

@@ -200,3 +200,18 @@ fn whatever_objects_say_of_themselves_every_gate_answers() {
         },
     );
 }
+
+#[tokio::test]
+async fn program_that_could_never_run_is_known_before_the_day() {
+    let asker = Asker::new(Vec::new()).unwrap();
+    let check = async |image: &str, phase| {
+        let pod = json!({"containers": [{"name": "scan", "image": image}]});
+        let spec = json!({"name": "scan", "jobResult": {"inspectionNamespace": "inspection", "looksAt": ["Volumes"], "pod": pod}});
+        let question = Question { phase, ..question(serde_json::from_value(spec).unwrap()) };
+        asker.check_inputs(&nobody(), &question).await.err().map(|unknown| unknown.reason)
+    };
+    let pinned = format!("registry.example/scan@sha256:{}", "a".repeat(64));
+    assert_eq!(check(&pinned, Phase::BeforeRestore).await, None);
+    assert_eq!(check("scan:1", Phase::BeforeRestore).await, Some(GateReason::Malformed));
+    assert_eq!(check(&pinned, Phase::Continuous).await, Some(GateReason::NotApplicable));
+}
