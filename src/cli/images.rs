@@ -122,6 +122,10 @@ async fn list(args: &Args) -> Result<ExitCode> {
     match args.output {
         Format::Text => anstream::print!("{}", report::text(&found)),
         Format::Json => anstream::println!("{}", serde_json::to_string_pretty(&found)?),
+        // An empty list approves nothing, and would replace one that does.
+        Format::Configmap if found.images.is_empty() => {
+            anstream::eprintln!("no image with a digest was found: no ConfigMap is printed");
+        }
         Format::Configmap => {
             let (namespace, name) = &scope.config_map;
             anstream::print!("{}", report::config_map(&found, namespace.as_deref(), name));

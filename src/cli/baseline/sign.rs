@@ -85,6 +85,9 @@ fn envelope(text: &str) -> Result<Envelope> {
         .map(|document| ConfigMap::deserialize(document).ok().filter(|map| packed::part(map).is_some()))
         .collect();
     let Some(maps) = maps.filter(|maps| !maps.is_empty()) else {
+        if Baseline::parse(text.as_bytes()).is_ok() {
+            bail!("it is not signed: resurgam baseline sign");
+        }
         return Ok(Envelope::parse(text.as_bytes())?);
     };
     let bytes = maps.iter().filter_map(packed::part).flatten().copied().collect();
