@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use resurgam_core::baseline::envelope::{Envelope, Signature};
 use resurgam_core::baseline::{Baseline, FORMAT, Marks, Source, observe};
+use resurgam_core::gates::credentials_rotated::record::{self, DigestRecord};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,7 @@ use super::*;
 use crate::api::{GATE_TYPES, Phase, Verdict};
 use crate::baseline::SigningKey;
 use crate::isolation::Seal;
+use crate::isolation::evidence::DigestKey;
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -103,7 +105,7 @@ const SAMPLES: [(&str, Sample); 10] = [
     ),
 ];
 
-/// A public key, and a ConfigMap with a baseline that is signed with it. Every server has it, so that what it is compared with is no answer.
+/// A public key, and a ConfigMap with a baseline that is signed with it.
 static SIGNED: LazyLock<(String, String)> = LazyLock::new(|| {
     let object = |kind: &str, name: &str, namespace: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}});
     let raw = vec![object("Namespace", "shop", ""), object("ConfigMap", "web", "shop")];
@@ -126,6 +128,51 @@ static SIGNED: LazyLock<(String, String)> = LazyLock::new(|| {
     (key.public().to_pem(), map.to_string())
 });
 
+/// Key of the digests of captured Secrets.
+fn digest_key() -> DigestKey {
+    DigestKey::new(vec![7; 32]).unwrap()
+}
+
+/// A ConfigMap with an authentic record of captured values.
+static CAPTURED: LazyLock<String> = LazyLock::new(|| {
+    let digest = digest_key().digest(b"old").unwrap();
+    let record = DigestRecord {
+        format: record::FORMAT.to_owned(),
+        namespace: "shop".to_owned(),
+        quarantine: "seal".to_owned(),
+        capture: DIGEST.to_owned(),
+        at: "2025-11-24T00:00:00Z".to_owned(),
+        secrets: [("db".to_owned(), [("password".to_owned(), digest)].into())].into(),
+    };
+    let mac = digest_key().mac(&record.text()).unwrap();
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "captured"}, "data": {"shop": record.signed(mac)}})
+        .to_string()
+});
+
+/// An inspection namespace as it has to be.
+static INSPECTION: LazyLock<String> = LazyLock::new(|| {
+    json!({
+        "apiVersion": "resurgam.dev/v1alpha1", "kind": "Quarantine", "metadata": {"name": "inspection", "generation": 1},
+        "spec": {"isolation": "Sealed", "purpose": "Inspection", "reason": "a test"},
+        "status": {
+            "observedGeneration": 1, "isolation": "CleanRoom", "controls": [{"name": "Network", "state": "Tested"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "CleanRoom", "message": "", "lastTransitionTime": "2025-11-24T00:00:00Z"}],
+        },
+    })
+    .to_string()
+});
+
+/// Returns what every server has: what a gate is configured with is an answer, so that what it judges is none.
+fn configured(path: &str) -> Option<String> {
+    let path = path.split('?').next().unwrap_or_default();
+    match path.rsplit('/').next() {
+        Some("signed") => Some(SIGNED.1.clone()),
+        Some("captured") => Some(CAPTURED.clone()),
+        Some("inspection") if path.contains("/quarantines/") => Some(INSPECTION.clone()),
+        _ => None,
+    }
+}
+
 async fn serve(server: Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -147,10 +194,11 @@ async fn answer(server: Server, mut stream: TcpStream) {
         (code, body.to_string())
     };
     // The last part of the path is an object's name, unless it is a plural.
-    let is_list =
-        path.split('?').next().is_some_and(|path| path.ends_with('s') && !path.ends_with("/captured"));
+    let is_list = path.split('?').next().is_some_and(|path| path.ends_with('s'));
+    let configured = configured(&path);
+    let is_short = server == Server::Short && configured.is_none();
     let (code, body) = match server {
-        _ if path.ends_with("/configmaps/signed") => (200, SIGNED.1.clone()),
+        _ if configured.is_some() => (200, configured.unwrap_or_default()),
         Server::Missing if is_list => (
             200,
             json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []})
@@ -170,7 +218,6 @@ async fn answer(server: Server, mut stream: TcpStream) {
         Server::Closes => return,
         Server::Silent => return futures::future::pending().await,
     };
-    let is_short = server == Server::Short && !path.ends_with("/configmaps/signed");
     let length = if is_short { body.len() + 10 } else { body.len() };
     let head = format!(
         "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
@@ -209,7 +256,8 @@ async fn no_type_of_gate_passes_on_what_is_no_answer() {
         GATE_TYPES.iter().map(|of| of.name).filter(|name| SAMPLES.iter().all(|(of, _)| of != name)).collect();
     assert!(lacking.is_empty(), "src/gates/unknown_tests.rs has no sample of {lacking:?}");
 
-    let asker = &Asker::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
+    let asker =
+        &Asker::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap().with_digest_key(Some(digest_key()));
     let mut cases = Vec::new();
     for server in SERVERS {
         let address = serve(server).await;
@@ -228,8 +276,9 @@ async fn no_type_of_gate_passes_on_what_is_no_answer() {
         }
     }
     let answers: Vec<_> = stream::iter(cases).buffer_unordered(AT_ONCE).collect().await;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut told) = (Vec::new(), Vec::new());
     for (kind, server, phase, answer) in answers {
+        told.push((kind, answer.reason));
         let wanted = match () {
             () if is_expected(kind, server) => Verdict::Pass,
             () if is_an_answer(kind, server) => Verdict::Fail,
@@ -240,4 +289,12 @@ async fn no_type_of_gate_passes_on_what_is_no_answer() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Nobody stops at what it is configured with.
+    for (kind, reason) in
+        [("credentialsRotated", "SecretMissing"), ("jobResult", "ApiError"), ("baseline", "Forbidden")]
+    {
+        let reasons: Vec<_> =
+            told.iter().filter(|(of, _)| *of == kind).map(|(_, reason)| reason.as_str()).collect();
+        assert!(reasons.contains(&reason), "{kind}: {reasons:?}");
+    }
 }

@@ -73,6 +73,8 @@ pub struct AspectStatus {
 pub enum AspectState {
     /// All verdicts of the gates that look at it are Pass.
     Proved,
+    /// The same, and one of them proves a part only: the rest is among the service's exceptions.
+    ProvedWithExceptions,
     /// A gate that looks at it has not passed, or not yet.
     NotProved,
     /// No gate looks at it.

@@ -39,6 +39,24 @@ impl Verdict {
     }
 }
 
+/// How much of what a gate stands for its Pass proves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// All of it.
+    #[default]
+    Full,
+    /// The rest is let pass as an exception.
+    Partial,
+}
+
+impl Proof {
+    /// Returns whether nothing is let pass.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
 /// Health of a service's continuous gates, as this process has observed it since it became leader. A recorded verdict does not count: a
 /// former leader may have written it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use kube::core::{Message, Rule};
 
 use crate::gate::{BaselineSpec, Outside};
-use crate::{Aspect, GateSpec};
+use crate::{Aspect, GateSpec, Phase};
 
 /// What a gate proves. A service needs at least one integrity gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,20 @@ pub struct GateType {
     pub class: Class,
     /// Whether the gate reads objects in the service's namespaces. Such a gate cannot be evaluated for an external system.
     pub looks_into_namespaces: bool,
+    /// Default `interval` and `timeout` in a phase, in seconds.
+    pub pace: fn(Phase) -> (u64, u64),
     /// What of a service the gate proves. Empty for health gates.
     pub looks_at: fn(&GateSpec) -> Vec<Aspect>,
     is_asked_by: fn(&GateSpec) -> bool,
 }
+
+/// Default `interval` and `timeout` of most types.
+fn usual(_: Phase) -> (u64, u64) {
+    USUAL_PACE
+}
+
+/// Default `interval` and `timeout` of most types, in seconds.
+pub const USUAL_PACE: (u64, u64) = (10, 10);
 
 /// All gate types, in the order in which messages list them.
 pub static GATE_TYPES: [GateType; 8] = [
@@ -34,6 +44,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "imageDigests",
         class: Class::Integrity,
         looks_into_namespaces: true,
+        pace: usual,
         looks_at: |_| vec![Aspect::Images],
         is_asked_by: |gate| gate.image_digests.is_some(),
     },
@@ -41,6 +52,8 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "baseline",
         class: Class::Integrity,
         looks_into_namespaces: true,
+        // It takes as many lists as there are kinds.
+        pace: |phase| if phase == Phase::Continuous { (5 * 60, 60) } else { (30, 60) },
         looks_at: |gate| gate.baseline.as_ref().map_or_else(Vec::new, aspects_of_baseline),
         is_asked_by: |gate| gate.baseline.is_some(),
     },
@@ -48,6 +61,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "credentialsRotated",
         class: Class::Integrity,
         looks_into_namespaces: true,
+        pace: usual,
         looks_at: |_| vec![Aspect::Secrets],
         is_asked_by: |gate| gate.credentials_rotated.is_some(),
     },
@@ -55,6 +69,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "backupBefore",
         class: Class::Integrity,
         looks_into_namespaces: false,
+        pace: usual,
         looks_at: |_| vec![Aspect::Backups],
         is_asked_by: |gate| gate.backup_before.is_some(),
     },
@@ -62,6 +77,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "jobResult",
         class: Class::Integrity,
         looks_into_namespaces: false,
+        pace: usual,
         looks_at: |gate| gate.job_result.iter().flat_map(|spec| spec.looks_at.clone()).collect(),
         is_asked_by: |gate| gate.job_result.is_some(),
     },
@@ -69,6 +85,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "workloads",
         class: Class::Health,
         looks_into_namespaces: true,
+        pace: usual,
         looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.workloads.is_some(),
     },
@@ -76,6 +93,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "http",
         class: Class::Health,
         looks_into_namespaces: false,
+        pace: usual,
         looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.http.is_some(),
     },
@@ -83,6 +101,7 @@ pub static GATE_TYPES: [GateType; 8] = [
         name: "condition",
         class: Class::Health,
         looks_into_namespaces: false,
+        pace: usual,
         looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.condition.is_some(),
     },

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::ControlName;
-use super::{Action, AspectStatus, ClusterService, DnsLabel, Isolation, Phase, Reason, Verdict, conditions};
+use super::{
+    Action, AspectStatus, ClusterService, DnsLabel, Isolation, Phase, Proof, Reason, Verdict, conditions,
+};
 
 /// Recovery of one service. Only the operator writes it; its name is `<plan>.<service>`. It is kept as history after its plan is deleted.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -354,6 +356,9 @@ pub struct GateStatus {
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub message: String,
+    /// How much a Pass proves. Default: `Full`.
+    #[serde(default, skip_serializing_if = "Proof::is_full")]
+    pub proof: Proof,
     /// Digest of what was evaluated: UIDs, the fields read, and the requirements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]

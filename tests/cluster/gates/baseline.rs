@@ -193,7 +193,9 @@ fn key_from(secret: &str) -> SecretKeyFrom {
 
 fn question(spec: &BaselineSpec, phase: Phase) -> Question {
     let gate = GateSpec { name: "approved".into(), baseline: Some(spec.clone()), ..GateSpec::default() };
-    Question::new("baseline-plan", vec![SHOP.to_owned()], phase, gate)
+    // Later than the capture, which is of now.
+    let compromised_since = Some("2099-01-01T00:00:00Z".parse().unwrap());
+    Question { compromised_since, ..Question::new("baseline-plan", vec![SHOP.to_owned()], phase, gate) }
 }
 
 /// One test for all that shares the estate: each tampering has it for itself.
@@ -315,6 +317,8 @@ async fn every_way_to_unknown(bench: &Bench) {
     let early = |question: &mut Question| {
         question.compromised_since = Some("2025-11-17T00:00:00Z".parse().unwrap());
     };
+    let answer = ask(&|question| question.compromised_since = None, &bench.spec).await;
+    assert_eq!(says(&answer), (Verdict::Unknown, "NoCompromiseTime"), "{answer:?}");
     let answer = ask(&early, &bench.spec).await;
     assert_eq!(says(&answer), (Verdict::Unknown, "CapturedAfterCompromise"), "{answer:?}");
     let answer = ask(&early, &with(|spec| spec.after_compromise = AfterCompromise::Reviewed)).await;

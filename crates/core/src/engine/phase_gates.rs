@@ -1,7 +1,7 @@
 //! Combined verdict of the gates of one phase.
 
 use crate::api::service_recovery::GateStatus;
-use crate::api::{Phase, Reason, Verdict};
+use crate::api::{Phase, Proof, Reason, Verdict};
 use crate::plan::{Plan, ServiceId};
 
 use super::ServiceObservation;
@@ -36,6 +36,7 @@ impl ServiceContext<'_> {
                 verdict: state.verdict,
                 reason: crate::api::conditions::shorten(state.reason, 64),
                 message: crate::api::conditions::shorten(&state.message, 512),
+                proof: if state.exceptions.is_empty() { Proof::Full } else { Proof::Partial },
                 evidence: state.evidence.clone(),
                 since: time(state.since),
             });

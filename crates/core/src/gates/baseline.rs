@@ -115,6 +115,11 @@ pub fn judge(
     if let Some(unknown) = inapplicable(spec, question, baseline) {
         return unknown;
     }
+    // Before the day there is no Incident; whoever judges has one, or does not know whether the inventory is the attacker's.
+    if baseline.source.is_as_found() && question.compromised_since.is_none() {
+        let message = "the plan names no Incident that can be read, so nobody says whether the baseline was captured before the compromise";
+        return Answer::unknown(GateReason::NoCompromiseTime, message);
+    }
     let ignore = match IgnoreList::parse(&spec.ignore) {
         Ok(ignore) => ignore,
         Err(why) => return Answer::unknown(GateReason::Malformed, why),

@@ -265,6 +265,7 @@ fn gates(spec: &ServiceSpec, defaults: Option<&GatesSpec>, external: bool) -> (V
             phase,
             key: GateKey { phase, name: spec.name.clone() },
             policy: GatePolicy::of(spec, phase),
+            looks_at: spec.gate_type().map_or_else(Vec::new, |of| (of.looks_at)(spec)),
             spec: spec.clone(),
         };
         all.into_iter().chain(own).map(gate).collect()

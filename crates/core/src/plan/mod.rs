@@ -11,7 +11,9 @@ use crate::api::recovery_plan::GateOverride;
 use crate::api::recovery_plan::MissedRun;
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
-use crate::api::{Class, ClusterService, GateSpec, Phase, Reason, ServiceKey, StepPhase, StepSpec};
+use crate::api::{
+    Aspect, Class, ClusterService, GateSpec, Phase, Reason, ServiceKey, StepPhase, StepSpec, USUAL_PACE,
+};
 
 mod checks;
 mod compile;
@@ -121,6 +123,8 @@ pub struct Gate {
     pub spec: GateSpec,
     /// How often and how strictly it is evaluated.
     pub policy: GatePolicy,
+    /// What of the service it proves.
+    pub looks_at: Vec<Aspect>,
 }
 
 /// Key of a gate in its service.
@@ -158,12 +162,7 @@ impl GatePolicy {
         let or = |given: Option<crate::api::Duration>, seconds| {
             given.map_or(StdDuration::from_secs(seconds), |d| d.0)
         };
-        // A baseline takes as many lists as there are kinds.
-        let (interval, timeout) = match (spec.baseline.is_some(), phase) {
-            (false, _) => (10, 10),
-            (true, Phase::Continuous) => (5 * 60, 60),
-            (true, Phase::BeforeRestore | Phase::BeforeRelease) => (30, 60),
-        };
+        let (interval, timeout) = spec.gate_type().map_or(USUAL_PACE, |of| (of.pace)(phase));
         Self {
             stable_for: or(spec.stable_for, 0),
             // Evaluating a gate without a pause would be a load test.

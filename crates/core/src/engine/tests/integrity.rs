@@ -39,3 +39,16 @@ fn external_system_has_no_aspect_to_look_at() {
     s.run(60);
     assert_eq!(s.status("dns").integrity, []);
 }
+
+#[test]
+fn pass_by_exception_is_not_shown_as_a_full_proof() {
+    use crate::api::Proof;
+    let mut s = story("- {name: db}");
+    s.run(60);
+    let service = &s.world.plan.services[s.id("db")];
+    let mut status = s.status("db").clone();
+    let images = |status: &_| crate::engine::integrity::shown(service, status)[0].state;
+    assert_eq!(images(&status), AspectState::Proved);
+    status.gates.iter_mut().find(|gate| gate.name == "images").unwrap().proof = Proof::Partial;
+    assert_eq!(images(&status), AspectState::ProvedWithExceptions);
+}

@@ -32,6 +32,7 @@ fn question(spec: &BaselineSpec, phase: Phase) -> Question {
     let gate = GateSpec { name: "approved".into(), baseline: Some(spec.clone()), ..GateSpec::default() };
     let mut question = Question::new("recovery", vec!["shop".into()], phase, gate);
     question.seals.insert("shop".into(), Seal { uid: "seal".into(), ..Seal::default() });
+    question.compromised_since = Some("2026-06-01T00:00:00Z".parse().unwrap());
     question
 }
 
@@ -94,6 +95,8 @@ fn every_way_to_unknown_is_unknown() {
             GateReason::NotInBaseline,
         ),
         (&bad_list, raw(), none(), GateReason::Malformed),
+        // Nobody says whether the attacker was inside already.
+        (&spec, raw(), Box::new(|question| question.compromised_since = None), GateReason::NoCompromiseTime),
         (&spec, raw(), Box::new(since("2026-03-01T00:00:00Z")), GateReason::CapturedAfterCompromise),
         // The time was moved back.
         (&spec, raw(), Box::new(since("2025-01-01T00:00:00Z")), GateReason::CapturedAfterCompromise),

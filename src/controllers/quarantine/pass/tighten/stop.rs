@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
+use super::super::super::PassError;
 use super::PassRun;
 use crate::api::QuarantineReason;
 use crate::api::quarantine::{ControlName, LostTokenSecrets};
@@ -138,14 +139,7 @@ impl PassRun<'_> {
         let accounts = match identity::list(&client, self.name).await {
             Ok(accounts) => accounts,
             Err(error) => {
-                return self
-                    .report_failure(
-                        pass,
-                        ControlName::Identity,
-                        QuarantineReason::IdentityFailed,
-                        &error.into(),
-                    )
-                    .await;
+                return self.identity_failed(pass, &error.into()).await;
             }
         };
         // This process deleted the record of this sealing, so no account is missing.
@@ -173,27 +167,15 @@ impl PassRun<'_> {
                 }
                 self.drift.push("service accounts".to_owned());
             }
-            Err(error) => {
-                self.report_failure(
-                    pass,
-                    ControlName::Identity,
-                    QuarantineReason::IdentityFailed,
-                    &error.into(),
-                )
-                .await
-            }
+            Err(error) => self.identity_failed(pass, &error.into()).await,
         }
         match identity::list(&client, self.name).await {
             Ok(accounts) => self.observation.accounts = Some(accounts),
-            Err(error) => {
-                self.report_failure(
-                    pass,
-                    ControlName::Identity,
-                    QuarantineReason::IdentityFailed,
-                    &error.into(),
-                )
-                .await
-            }
+            Err(error) => self.identity_failed(pass, &error.into()).await,
         }
+    }
+
+    async fn identity_failed(&mut self, pass: &mut Pass, error: &PassError) {
+        self.report_failure(pass, ControlName::Identity, QuarantineReason::IdentityFailed, error).await;
     }
 }
