@@ -73,23 +73,23 @@ async fn quarantine(bench: &Bench, level: &str) {
     api.patch_status(bench.namespace, &params, &Patch::Apply(&object)).await.unwrap();
 }
 
-/// Lets the account read the Quarantine, which is of the cluster.
-async fn grant(bench: &Bench) {
-    let head = |kind: &str| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
-            "metadata": {"name": format!("{}-quarantine", bench.namespace)}})
-    };
-    let mut role = head("ClusterRole");
-    role["rules"] = json!([{"apiGroups": ["resurgam.dev"], "resources": ["quarantines"], "verbs": ["get"]}]);
-    let mut binding = head("ClusterRoleBinding");
-    binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
-        "name": format!("{}-quarantine", bench.namespace)});
+/// Lets the account do something to objects of the cluster.
+async fn grant_in_cluster(bench: &Bench, what: &str, rules: Value) {
+    let name = format!("{}-{what}", bench.namespace);
+    let head = |kind: &str| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+    let (mut role, mut binding) = (head("ClusterRole"), head("ClusterRoleBinding"));
+    role["rules"] = rules;
+    binding["roleRef"] =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
     binding["subjects"] =
         json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": bench.namespace}]);
-    let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(bench.administrator.clone());
-    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-    let bindings: Api<k8s_openapi::api::rbac::v1::ClusterRoleBinding> = Api::all(bench.administrator.clone());
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    rehearsal::apply(&bench.administrator, "platform", &[role, binding]).await.unwrap();
+}
+
+/// Lets the account read the Quarantine, which is of the cluster.
+async fn grant(bench: &Bench) {
+    let rules = json!([{"apiGroups": ["resurgam.dev"], "resources": ["quarantines"], "verbs": ["get"]}]);
+    grant_in_cluster(bench, "quarantine", rules).await;
 }
 
 /// Asks until the answer is another than that the Job runs.
@@ -241,24 +241,11 @@ async fn nothing_is_created_outside_an_inspection_namespace() {
 
 /// What a plan's account is granted for volumes, here in all namespaces.
 async fn grant_volumes(bench: &Bench) {
-    let head = |kind: &str| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
-            "metadata": {"name": format!("{}-volumes", bench.namespace)}})
-    };
-    let mut role = head("ClusterRole");
-    role["rules"] = json!([
+    let rules = json!([
         {"apiGroups": [SNAPSHOTS], "resources": ["volumesnapshots", "volumesnapshotcontents"], "verbs": ["get", "list", "create"]},
         {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "create"]},
     ]);
-    let mut binding = head("ClusterRoleBinding");
-    binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
-        "name": format!("{}-volumes", bench.namespace)});
-    binding["subjects"] =
-        json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": bench.namespace}]);
-    let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(bench.administrator.clone());
-    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-    let bindings: Api<k8s_openapi::api::rbac::v1::ClusterRoleBinding> = Api::all(bench.administrator.clone());
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    grant_in_cluster(bench, "volumes", rules).await;
 }
 
 /// The driver is a stand-in: a volume that this test makes for the claim, as a provisioner would of the snapshot that it names.
