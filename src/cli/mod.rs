@@ -15,6 +15,7 @@ mod check;
 mod completion;
 mod controller;
 mod crds;
+mod decide;
 mod evidence;
 mod fence;
 pub mod follow;
@@ -49,6 +50,8 @@ enum Command {
     /// Show what is recovered, what is next, what blocks it, and which Quarantines fail. 0: no action needed; 1: action
     /// needed; 2: unknown.
     Status(status::Args),
+    /// Decide what the operator asks about a service, or hold or abort it, as yourself. 0: it took effect; 1: not yet; 2: refused.
+    Decide(decide::Args),
     /// Check whether isolating and recovering would work on this cluster. 0: they would; 1: they would not; 2: unknown.
     Check(check::Args),
     /// Isolate namespaces now, as yourself, operator or not. 0: all namespaces isolated and verified; 1: some are not.
@@ -100,6 +103,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run(&args),
             Command::Access(args) => access::run(&args),
             Command::Status(args) => status::run(&args),
+            Command::Decide(args) => decide::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Release(args) => release::run(&args),
             Command::Controller(args) => controller::run(&args),

@@ -268,6 +268,7 @@ pub(crate) fn decisions(
                 action: spec.action,
                 reason: spec.reason.clone(),
                 decided_on: spec.decided_on.clone(),
+                group: spec.group.clone(),
             });
         }
     }
@@ -311,6 +312,7 @@ pub(crate) fn step_context(
         service: service.name.clone(),
         step: step.name.clone(),
         attempt: status.attempt,
+        retries: status.steps.iter().find(|of| of.name == step.name).map_or(0, |of| of.retries),
         claimed_at: status.claimed_at.as_ref().map(|at| at.0),
         namespaces: service.namespaces.clone(),
         seals: seals(stores, service),
@@ -356,7 +358,7 @@ pub(crate) fn is_tightening(isolation: Isolation) -> bool {
 }
 
 /// Returns the incident's cut-off, to which verdicts are bound.
-fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
+pub(crate) fn compromised_since(stores: &Stores, plan: &Plan) -> Option<Timestamp> {
     let object = stores.incidents.get(&ObjectRef::new(plan.incident.as_deref()?))?;
     Some(object.0.as_ref().ok()?.spec.compromised_since.0)
 }

@@ -143,6 +143,7 @@ fn unreadable_service_recovery_blocks_and_is_kept() {
     );
     let (incident, account) = (Presence::Present, Presence::Present);
     let observation = Observation {
+        compromised_since: None,
         now: Timestamp::now(),
         incident,
         account,

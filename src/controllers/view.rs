@@ -38,6 +38,7 @@ impl View {
         let mut view = before.unwrap_or_else(|| Self::begin(plan, now));
         view.observation.now = now;
         view.observation.incident = observe::incident(stores, plan);
+        view.observation.compromised_since = observe::compromised_since(stores, plan);
         view.observation.account = observe::account(stores, plan);
         let concerned: BTreeSet<ServiceId> = if is_new || changes.all {
             (0..plan.services.len()).collect()
@@ -73,7 +74,13 @@ impl View {
             plan.services.iter().map(|_| crate::engine::ServiceObservation::default()).collect();
         let unknown = || crate::engine::Presence::Unknown(String::new());
         Self {
-            observation: Observation { now, incident: unknown(), account: unknown(), services },
+            observation: Observation {
+                now,
+                incident: unknown(),
+                compromised_since: None,
+                account: unknown(),
+                services,
+            },
             engine: Engine::new(plan.clone()),
             versions: vec![None; plan.services.len()],
             gate_deadlines: vec![None; plan.services.len()],

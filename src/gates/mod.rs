@@ -16,6 +16,7 @@ use crate::api::{GateReason, GateSpec};
 use crate::cluster_cache::ClusterCache;
 use crate::isolation::evidence::DigestKey;
 
+mod approval;
 mod backup_before;
 mod baseline;
 mod bucket;
@@ -44,7 +45,7 @@ const MESSAGE_LIMIT: usize = 512;
 type Asked = fn(&GateSpec) -> Option<&dyn Gate>;
 
 /// The implementation of each of [`GATE_TYPES`](crate::api::GATE_TYPES).
-const GATHERERS: [(&str, Asked); 8] = [
+const GATHERERS: [(&str, Asked); 9] = [
     ("imageDigests", |spec| spec.image_digests.as_ref().map(|gate| gate as &dyn Gate)),
     ("baseline", |spec| spec.baseline.as_ref().map(|gate| gate as &dyn Gate)),
     ("credentialsRotated", |spec| spec.credentials_rotated.as_ref().map(|gate| gate as &dyn Gate)),
@@ -53,6 +54,7 @@ const GATHERERS: [(&str, Asked); 8] = [
     ("workloads", |spec| spec.workloads.as_ref().map(|gate| gate as &dyn Gate)),
     ("http", |spec| spec.http.as_ref().map(|gate| gate as &dyn Gate)),
     ("condition", |spec| spec.condition.as_ref().map(|gate| gate as &dyn Gate)),
+    ("approval", |spec| spec.approval.as_ref().map(|gate| gate as &dyn Gate)),
 ];
 
 /// The implementation of a gate type, on its part of the spec.

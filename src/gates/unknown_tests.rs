@@ -77,7 +77,7 @@ const AT_ONCE: usize = 40;
 type Sample = fn(SocketAddr) -> Value;
 
 /// Gates of each type, whose inputs the server has.
-const SAMPLES: [(&str, Sample); 10] = [
+const SAMPLES: [(&str, Sample); 11] = [
     ("imageDigests", |_| json!({"approved": [DIGEST]})),
     (
         "baseline",
@@ -103,6 +103,7 @@ const SAMPLES: [(&str, Sample); 10] = [
         "condition",
         |_| json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "db", "cel": "object.status.readyReplicas > 0"}),
     ),
+    ("approval", |_| json!({"parties": [{"name": "rbkc", "group": "rbkc-leads"}]})),
 ];
 
 /// A public key, and a ConfigMap with a baseline that is signed with it.

@@ -8,15 +8,20 @@ use crate::isolation::failure::{Culprit, repeated_culprit};
 /// (the plan's) and `culprit`; `mender`, who repairs what the message names; and each action of a Decision.
 const TABLE: &[(Reason, &str)] = &[
     // Reasons to ask for a Decision.
-    (Reason::GateFailed, "{owner} mends what the gate names; then a recovery lead writes {Retry}"),
+    (
+        Reason::GateFailed,
+        "{owner} mends what the gate names; then a recovery lead starts over: {Retry}; or goes on although it fails, as an exception: \
+         {AcceptException}",
+    ),
     (
         Reason::StepFailed,
-        "{owner} mends what failed, or a platform engineer corrects the step in the plan; then a recovery lead writes {Retry}",
+        "{owner} mends what failed, or a platform engineer corrects the step in the plan; then a recovery lead starts over: {Retry}; or goes \
+         on without the step, as an exception: {Skip}",
     ),
     (
         Reason::StepDenied,
         "a platform engineer grants the right (resurgam access PLAN.yaml --check prints the manifest), and it goes on by itself; or a \
-         recovery lead begins a new attempt with {Retry}",
+         recovery lead begins a new attempt with {Retry}, or goes on without the step, as an exception, with {Skip}",
     ),
     (
         Reason::DeadlineExceeded,
@@ -25,7 +30,7 @@ const TABLE: &[(Reason, &str)] = &[
     (
         Reason::RolloutNotRestorable,
         "a recovery lead accepts the specified revision, as an exception, with {Override}; or {owner} specifies the revision that served, \
-         and a recovery lead writes {Retry}",
+         and a recovery lead starts over: {Retry}",
     ),
     (
         Reason::GateUnknown,
@@ -34,7 +39,7 @@ const TABLE: &[(Reason, &str)] = &[
     (
         Reason::Regressed,
         "{owner} mends what the gate names, and the question ends by itself; or a recovery lead isolates the service and begins a new \
-         attempt with {Retry}",
+         attempt with {Retry}, or lets dependents go on, as an exception, with {AcceptException}",
     ),
     (
         Reason::Held,
@@ -59,8 +64,23 @@ const TABLE: &[(Reason, &str)] = &[
     ),
     (
         Reason::HostAccess,
-        "{owner} mends the workload, and a recovery lead writes {Retry}; or a platform engineer lists cleanRoom.hostAccess in the plan, and \
+        "{owner} mends the workload, and a recovery lead starts over: {Retry}; or a platform engineer lists cleanRoom.hostAccess in the plan, and \
          a recovery lead accepts that with {AcceptLoosening}",
+    ),
+    (
+        Reason::StepOverrunning,
+        "whoever runs what the step waits for repairs it, and it goes on by itself; or a recovery lead goes on without the step, as an \
+         exception, with {Skip}; or isolates the service, which ends what runs: resurgam decide {service} abort --reason TEXT -n {namespace}",
+    ),
+    (
+        Reason::ApprovalNeeded,
+        "those whom the message names approve it with {Approve}, where it says so in the name of their group (--group); or refuse it with \
+         {Reject}",
+    ),
+    (Reason::OnHold, "a recovery lead lets it go on with {Unhold}"),
+    (
+        Reason::Superseded,
+        "a recovery lead proves it again, through isolation, with {Retry}; or keeps what was proved, as an exception, with {AcceptException}",
     ),
     (Reason::StepsChanged, "a recovery lead has the steps of the present plan carried out with {Retry}"),
     // Blockers that a person has to clear.
@@ -200,8 +220,8 @@ impl Subject<'_> {
         let row = TABLE.iter().find(|(of, _)| *of == reason).map_or(OTHERWISE, |(_, text)| text);
         let mut text = self.fill(row);
         for action in actions {
-            if !text.contains(&format!("action {}", action.as_str())) {
-                text = format!("{text}; or a recovery lead writes {}", self.decision(*action));
+            if !text.contains(&self.decision(*action)) {
+                text = format!("{text}; or a recovery lead decides: {}", self.decision(*action));
             }
         }
         text
@@ -233,18 +253,17 @@ impl Subject<'_> {
             "culprit" => self.culprit.to_owned(),
             "mender" => repeated_culprit(self.message)
                 .map_or_else(|| "whoever runs what the message names repairs it".to_owned(), |c| mender(&c)),
-            "Retry" => self.decision(Action::Retry),
-            "Override" => self.decision(Action::Override),
-            "AcceptLoosening" => self.decision(Action::AcceptLoosening),
-            _ => return None,
+            name => self.decision(*Action::all().iter().find(|action| action.as_str() == name)?),
         })
     }
 
-    /// Returns a Decision in words, with the right that it needs.
+    /// Returns the command that makes a Decision, with the right that it needs.
     fn decision(&self, action: Action) -> String {
-        let Self { plan, namespace, .. } = self;
-        let (name, verb) = (action.as_str(), action.verb());
-        format!("a Decision with action {name} (verb {verb} on recoveryplans/{plan}, namespace {namespace})")
+        let Self { plan, namespace, service, .. } = self;
+        let verb = action.verb();
+        format!(
+            "resurgam decide {service} {verb} --reason TEXT -n {namespace} (verb {verb} on recoveryplans/{plan})"
+        )
     }
 
     /// Returns what is wrong, with the culprit's name before a message that does not begin with it.
@@ -302,7 +321,7 @@ mod tests {
     use super::*;
 
     /// States, and reasons that clear without a person.
-    const NO_PERSON: [Reason; 21] = [
+    const NO_PERSON: [Reason; 23] = [
         Reason::WaitingForDependencies,
         Reason::AccountUnknown,
         Reason::Dormant,
@@ -319,6 +338,8 @@ mod tests {
         Reason::Stale,
         Reason::NotInPlan,
         Reason::PlanReplaced,
+        Reason::Aborted,
+        Reason::Contained,
         Reason::Other,
         Reason::GateFailing,
         // The message of `Prepared` names each gap.
@@ -356,11 +377,11 @@ mod tests {
     #[test]
     fn an_action_that_is_offered_is_always_named() {
         let text = subject("x", "").next_action(Reason::Held, &[Action::Override]);
-        assert!(
-            text.ends_with("with action Override (verb override on recoveryplans/p, namespace recovery)")
-        );
+        assert!(text.ends_with(
+            "resurgam decide web override --reason TEXT -n recovery (verb override on recoveryplans/p)"
+        ));
         let text = subject("x", "").next_action(Reason::GateFailed, &[Action::Retry]);
-        assert_eq!(text.matches("action Retry").count(), 1, "{text}");
+        assert_eq!(text.matches("decide web retry").count(), 1, "{text}");
         assert!(
             subject("x", "")
                 .next_action(Reason::Other, &[])

@@ -8,13 +8,14 @@ use kube::Client;
 pub use resurgam_core::steps::{StepContext, StepProblem};
 
 use crate::access::Right;
-use crate::api::step::{JobStepSpec, ScaleSpec};
+use crate::api::step::{JobStepSpec, ManualSpec, ScaleSpec};
 use crate::api::{StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
 
 mod job;
+mod manual;
 mod scale;
 
 /// Why a step failed, with the object.
@@ -56,6 +57,7 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
     spec.action().map(|action| match action {
         StepAction::Scale(spec) => spec as &dyn Step,
         StepAction::Job(spec) => spec,
+        StepAction::Manual(spec) => spec,
     })
 }
 

@@ -144,6 +144,11 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "spec.services[0].gates.beforeRestore[0].jobResult.looksAt",
         ),
         (
+            "an approval by nobody",
+            gated(&json!({"name": "councils", "approval": {"parties": []}})),
+            "spec.services[0].gates.beforeRestore[0].approval.parties",
+        ),
+        (
             "two lists of images",
             images(json!({"approved": approved, "approvedFrom": from})),
             "name exactly one of approved, approvedFrom",

@@ -47,10 +47,16 @@ pub struct DecisionSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
 
-    /// Digest of the state that the person decided on: `status.decision.digest` of the ServiceRecovery. Once the state has changed, the
-    /// Decision has no effect.
+    /// Digest of the state that the person decided on: `status.decision.digest` of the ServiceRecovery, or `status.standingOrders.digest` for
+    /// `Hold` and `Abort`, which answer no question. Once the state has changed, the Decision has no effect.
     #[schemars(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub decided_on: String,
+
+    /// Group of the creator in whose name an `Approve` is given. An admission policy guarantees that the creator is in it. It counts for
+    /// the parties that name this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: Option<String>,
 }
 
 /// Action of a Decision. Each is a separate RBAC verb on `recoveryplans`.
@@ -75,9 +81,29 @@ pub enum Action {
     Override,
     /// Accepts that the plan requires less than was last accepted: exactly what was shown. The service ends as `WithExceptions`.
     AcceptLoosening,
+    /// Accepts that a gate fails, or that what was proved is superseded: exactly what was shown. The service ends as `WithExceptions`.
+    AcceptException,
+    /// Goes on without a step that failed or overruns. The service ends as `WithExceptions`.
+    Skip,
+    /// Gives an approval that a gate or a manual step asks for.
+    Approve,
+    /// Refuses an approval: what was approved so far is void, and the service keeps waiting.
+    Reject,
+    /// Keeps the service where it is: nothing of it is started or loosened until `Unhold`. Answers no question.
+    Hold,
+    /// Ends a `Hold`.
+    Unhold,
+    /// Isolates the service again, ends its attempt, and holds it. Answers no question.
+    Abort,
 }
 
 impl Action {
+    /// Returns all actions.
+    #[must_use]
+    pub const fn all() -> &'static [Self] {
+        Self::VARIANTS
+    }
+
     /// Returns the name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -91,6 +117,19 @@ impl Action {
             Self::Retry => "retry",
             Self::Override => "override",
             Self::AcceptLoosening => "acceptloosening",
+            Self::AcceptException => "acceptexception",
+            Self::Skip => "skip",
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Hold => "hold",
+            Self::Unhold => "unhold",
+            Self::Abort => "abort",
         }
+    }
+
+    /// Returns whether the action answers no question: it is possible at any time.
+    #[must_use]
+    pub const fn is_standing_order(self) -> bool {
+        matches!(self, Self::Hold | Self::Abort)
     }
 }

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, ObjectName};
 
+mod approval;
 mod backup_before;
 mod job_result;
 
+pub use approval::{ApprovalParty, ApprovalSpec};
 pub use backup_before::{
     BackupBeforeSpec, BackupObject, BackupObjects, BackupSnapshot, CredentialsFrom, VeleroBackup,
 };
@@ -167,6 +169,10 @@ pub struct GateSpec {
     /// Health: an expression holds for one object. What an object says of itself is no proof of integrity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<ConditionSpec>,
+
+    /// People agree, by Decisions. They are asked once all other gates of the phase pass. It is not asked while a service is recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalSpec>,
 
     /// How long the gate must pass without interruption before it counts as passed. Default: no wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,6 +32,12 @@ pub enum GateReason {
     /// What the gate evaluates is still rolling out.
     InProgress,
 
+    // `approval`.
+    /// Everybody who has to agree has approved.
+    PeopleApproved,
+    /// Somebody who has to agree has not approved.
+    AwaitsApproval,
+
     // `imageDigests`.
     /// No image was there when the namespace was isolated, and none is there now.
     NothingToCheck,

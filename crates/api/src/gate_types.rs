@@ -12,6 +12,8 @@ pub enum Class {
     Health,
     /// The service is what was approved.
     Integrity,
+    /// People agree.
+    Approval,
 }
 
 /// One type of gate.
@@ -39,7 +41,7 @@ fn usual(_: Phase) -> (u64, u64) {
 pub const USUAL_PACE: (u64, u64) = (10, 10);
 
 /// All gate types, in the order in which messages list them.
-pub static GATE_TYPES: [GateType; 8] = [
+pub static GATE_TYPES: [GateType; 9] = [
     GateType {
         name: "imageDigests",
         class: Class::Integrity,
@@ -104,6 +106,14 @@ pub static GATE_TYPES: [GateType; 8] = [
         pace: usual,
         looks_at: |_| Vec::new(),
         is_asked_by: |gate| gate.condition.is_some(),
+    },
+    GateType {
+        name: "approval",
+        class: Class::Approval,
+        looks_into_namespaces: false,
+        pace: usual,
+        looks_at: |_| Vec::new(),
+        is_asked_by: |gate| gate.approval.is_some(),
     },
 ];
 

@@ -109,6 +109,14 @@ pub enum Reason {
     DeadlineExceeded,
     /// The plan's account lacks a right that a step requires. The step is still tried.
     StepDenied,
+    /// A step runs for longer than its `timeout`. It is still followed, and never started a second time.
+    StepOverrunning,
+    /// A gate or a manual step needs approvals.
+    ApprovalNeeded,
+    /// A Decision keeps the service where it is.
+    OnHold,
+    /// The Incident's `compromisedSince` is earlier than the one that the service was proved for.
+    Superseded,
 
     // Problems of a plan.
     /// A service depends on one that is not in the plan.
@@ -183,6 +191,10 @@ pub enum Reason {
     NotInPlan,
     /// The attempt ended because another plan of the same name replaced its plan.
     PlanReplaced,
+    /// A Decision isolates the service again.
+    Aborted,
+    /// A continuous gate failed, and the plan says `onRegression: Contain`: the service is isolated again.
+    Contained,
     /// A reason that this version does not know.
     Other,
 }

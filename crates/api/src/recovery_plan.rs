@@ -164,6 +164,16 @@ pub struct ServiceSpec {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub depends_on: Vec<DnsLabel>,
 
+    /// Services that this one waits for, but goes on without if they are held up: they, or what they wait for, need a person. It then ends
+    /// as `WithExceptions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub optional_dependencies: Vec<DnsLabel>,
+
+    /// Whether the plan counts as recovered without this service.
+    #[serde(default)]
+    pub impact: Impact,
+
     /// Gates of this service, in addition to the plan's defaults. A gate with the name of a default gate of the same phase replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gates: Option<GatesSpec>,
@@ -288,12 +298,25 @@ pub struct Ungated {
     pub reason: String,
 }
 
+/// Whether the plan counts as recovered without a service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Impact {
+    /// The plan is recovered only with it.
+    #[default]
+    Essential,
+    /// The plan is recovered without it, `WithExceptions`.
+    Optional,
+}
+
 /// What happens when a continuous gate of a recovered service fails.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRegression {
     /// The service stays open, its dependents wait, and a person decides.
     #[default]
     Hold,
+    /// The service is isolated again at `Contained`, and starts its next attempt: at most once an hour, and only if a gate that passed in
+    /// this attempt, asking the same, fails. Otherwise as `Hold`.
+    Contain,
 }
 
 /// Progress of the plan: counts and the main blockers. The ServiceRecovery of each service has the details.

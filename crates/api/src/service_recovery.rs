@@ -252,6 +252,33 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 64), inner(length(max = 600)))]
     pub accepted_rollouts: Vec<String>,
 
+    /// Failed gates that a Decision accepted in this attempt. Each is accepted only as long as it fails for the same finding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub accepted_gates: Vec<AcceptedGate>,
+
+    /// What a Decision that answers no question (`Hold`, `Abort`) refers to, and the hold in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing_orders: Option<StandingOrders>,
+
+    /// The service is being isolated again, before anything else. Absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolating: Option<Isolating>,
+
+    /// When `onRegression: Contain` last isolated the service by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contained_at: Option<Time>,
+
+    /// `compromisedSince` of the Incident that this attempt's gates were evaluated for. If the Incident's is earlier now, what they proved is
+    /// superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromised_since: Option<Time>,
+
+    /// Name of the service at the root of its wait, which is its own if it needs a person itself. Absent: nothing but turns is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub held_up_by: Option<String>,
+
     /// Since when what the service tries has failed. Absent: nothing fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Time>,
@@ -294,6 +321,12 @@ impl Default for ServiceRecoveryStatus {
             exceptions: Vec::new(),
             accepted: Vec::new(),
             accepted_rollouts: Vec::new(),
+            accepted_gates: Vec::new(),
+            standing_orders: None,
+            isolating: None,
+            contained_at: None,
+            compromised_since: None,
+            held_up_by: None,
             failing_since: None,
             claimed_at: None,
             recovered_at: None,
@@ -334,6 +367,67 @@ pub struct DecisionNeeded {
     #[schemars(length(max = 8))]
     pub actions: Vec<Action>,
     /// Since when a decision has been needed.
+    pub since: Time,
+}
+
+/// A failed gate that a person accepted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedGate {
+    /// Name of the gate.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Digest of what it found. With another finding the gate fails again.
+    #[schemars(length(max = 71))]
+    pub finding: String,
+}
+
+/// What Decisions that answer no question refer to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StandingOrders {
+    /// Digest that a `Hold` or an `Abort` repeats in `decidedOn`. It changes with each that took effect, so that none takes effect twice.
+    #[schemars(length(equal = 71))]
+    pub digest: String,
+    /// Number of such Decisions that took effect.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub number: i64,
+    /// The hold in force. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+}
+
+/// A person's order to keep a service where it is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldStatus {
+    /// Who ordered it.
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// Name of the Decision.
+    #[schemars(length(max = 253))]
+    pub decision: String,
+    /// Why.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
+}
+
+/// Isolation that is requested before anything else.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolating {
+    /// Requested level.
+    pub level: Isolation,
+    /// `Aborted` or `Contained`.
+    #[schemars(length(max = 64))]
+    pub reason: Reason,
+    /// Why, and on whose Decision.
+    #[schemars(length(max = 600))]
+    pub message: String,
+    /// Since when.
     pub since: Time,
 }
 
@@ -380,6 +474,21 @@ pub struct StepStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
+    /// How often it has been started again after it failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: i32,
+    /// When it was last started. Written before it acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// Earliest time at which it is started again, after it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// State of a step. `Running` is written before the step acts; for the first step, when the restore of its service begins.
@@ -393,6 +502,16 @@ pub enum StepState {
     Done,
     /// Denied or failed.
     Failed,
+    /// A person decided to go on without it.
+    Skipped,
+}
+
+impl StepState {
+    /// Returns whether the next step may start.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Skipped)
+    }
 }
 
 /// A CronJob or Job that isolation suspended.

@@ -20,6 +20,7 @@ impl Act {
         attempt: i64,
         dependencies: &[ServiceKey],
     ) -> Result<(), ActError> {
+        self.forget_failure(index);
         futures::try_join!(
             self.plan_is_current(),
             self.requirements_are_accepted(),
@@ -63,5 +64,14 @@ impl Act {
         };
         held.steps.insert(index, progress);
         Ok(())
+    }
+
+    /// Forgets that a step failed which starts again: if it cannot be started, it would count as failed once more.
+    fn forget_failure(&self, index: usize) {
+        let mut state = self.running.state();
+        let held = state.services.entry(self.service().name.clone()).or_default();
+        if matches!(held.steps.get(&index), Some(StepProgress::Failed(_))) {
+            held.steps.remove(&index);
+        }
     }
 }

@@ -158,7 +158,8 @@ fn update_gate_tasks(
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
         .iter()
-        .filter(|gate| ask.contains(&gate.phase))
+        // Approvals are Decisions, which the engine counts.
+        .filter(|gate| ask.contains(&gate.phase) && gate.spec.approval.is_none())
         .map(|gate| {
             let binding = observe::binding(&context.stores, plan, service, gate, status);
             (gate.key.clone(), (binding, gate.policy))

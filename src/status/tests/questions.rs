@@ -16,7 +16,7 @@ const QUESTIONS: &[(Case, &[&str])] = &[
             "images",
             "Deployment shared-integration/message-hub: image registry.example/message-hub@sha256:54e2… is not on the approved list",
         ),
-        &["Retry"],
+        &["Retry", "AcceptException"],
     ),
     (
         (
@@ -26,7 +26,7 @@ const QUESTIONS: &[(Case, &[&str])] = &[
             "restore",
             "Job housing/restore-1 failed: BackoffLimitExceeded: pod restore-1-x7k2p exited with 3",
         ),
-        &["Retry"],
+        &["Retry", "Skip"],
     ),
     (
         (
@@ -38,7 +38,7 @@ const QUESTIONS: &[(Case, &[&str])] = &[
           resource \"deployments/scale\" in API group \"apps\" in the namespace \"parking\". It has failed since 2025-11-24T08:00:00Z, and is tried \
           again",
         ),
-        &["Retry"],
+        &["Retry", "Skip"],
     ),
     (
         (
@@ -80,7 +80,7 @@ const QUESTIONS: &[(Case, &[&str])] = &[
             "up",
             "up: Deployment identity/keycloak: 0 of 2 ready (CrashLoopBackOff: pod keycloak-5d9c-x2x1k); Deployment identity/ldap: 0 of 1 ready",
         ),
-        &["Retry"],
+        &["Retry", "AcceptException"],
     ),
     (
         (
@@ -163,6 +163,46 @@ const QUESTIONS: &[(Case, &[&str])] = &[
           the plan and accept that",
         ),
         &["Retry"],
+    ),
+    (
+        (
+            "housing",
+            "",
+            "StepOverrunning",
+            "load",
+            "it runs since 2025-11-24T08:00:00Z, longer than its timeout of 2h, and is not started again: Job step-load-1-5d3c: 1 of its pods runs",
+        ),
+        &["Skip"],
+    ),
+    (
+        (
+            "social-care",
+            "",
+            "ApprovalNeeded",
+            "councils",
+            "approved by ana (Decision social-care-approve-1); still needs 1 of party wcc (group wcc-leads)",
+        ),
+        &["Approve", "Reject", "Retry"],
+    ),
+    (
+        (
+            "parking",
+            "",
+            "OnHold",
+            "parking",
+            "on hold by jo since 2025-11-24T08:00:00Z (Decision parking-hold-1): the supplier is still inside",
+        ),
+        &["Unhold"],
+    ),
+    (
+        (
+            "databases",
+            "",
+            "Superseded",
+            "databases",
+            "compromisedSince is now 2025-10-01T00:00:00Z, and what was proved of it was proved for 2025-11-01T00:00:00Z",
+        ),
+        &["Retry", "AcceptException"],
     ),
     (
         ("planning", "", "StepsChanged", "planning", "the plan's steps changed while they were carried out"),
@@ -339,7 +379,8 @@ fn one_line_says_what_to_do_next_in_each_case_that_asks_a_person() {
             assert!(line.contains(part), "{reason}: {part} is missing: {line}");
         }
         for action in *actions {
-            assert!(line.contains(&format!("a Decision with action {action} ")), "{reason}: {line}");
+            let verb = action.to_lowercase();
+            assert!(line.contains(&format!("resurgam decide {service} {verb} ")), "{reason}: {line}");
         }
     }
     let unasked: Vec<_> = remedies::reasons()

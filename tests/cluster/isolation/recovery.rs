@@ -365,6 +365,7 @@ async fn a_decision_is_made_in_ones_own_name_by_who_may() {
             service: "decided".into(),
             reason: "the approved image is back".into(),
             decided_on: format!("sha256:{}", "0".repeat(64)),
+            group: None,
         };
         Decision::new(&format!("retry-{by}").replace(':', "-"), spec)
     };

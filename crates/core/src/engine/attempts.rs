@@ -66,6 +66,10 @@ pub(super) fn next_attempt(
     next.decision = None;
     next.accepted.clear();
     next.accepted_rollouts.clear();
+    next.accepted_gates.clear();
+    next.isolating = None;
+    next.compromised_since = None;
+    next.held_up_by = None;
     next.failing_since = None;
     next.exceptions.clear();
     next.claimed_at = None;

@@ -11,7 +11,9 @@ use super::Observation;
 
 use super::integrity;
 use super::next::Next;
+use super::phase_gates::is_accepted_failure;
 use super::ratchet::is_loosened;
+use super::superseded::is_superseded;
 
 /// Sets all conditions.
 pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: &mut Next) {
@@ -32,6 +34,7 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
 
     let closed = status.decision.as_ref().map(|d| d.reason);
     let closed = closed.filter(|reason| [Reason::Held, Reason::IsolatedAgain].contains(reason));
+    let closed = status.isolating.as_ref().map(|isolating| isolating.reason).or(closed);
     let open = status.stage == Stage::Recovered && closed.is_none();
     let recovered_reason = match (open, status.exceptions.is_empty()) {
         (true, true) => Reason::Recovered.as_str(),
@@ -57,10 +60,11 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
                 what.clone()
             } else {
                 let actions: Vec<&str> = decision.actions.iter().map(|action| action.as_str()).collect();
-                format!(
-                    "{what}. A recovery lead can clear it with a Decision: {}{owner}",
-                    actions.join(" or ")
-                )
+                let who = match decision.reason {
+                    Reason::ApprovalNeeded => "They decide by a Decision",
+                    _ => "A recovery lead can clear it with a Decision",
+                };
+                format!("{what}. {who}: {}{owner}", actions.join(" or "))
             };
             put(NEEDS_DECISION, State::True, decision.reason.as_str(), &message);
             put(READY, State::False, decision.reason.as_str(), &what);
@@ -135,6 +139,14 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
         let why = "the plan requires less of it than was last accepted, so its gates prove less";
         return told(State::Unknown, Health::Unhealthy, Reason::Loosened.as_str(), why.to_owned());
     }
+    if is_superseded(observed, &observed.services[id]) {
+        let why = "compromisedSince is earlier now than what its gates were evaluated for";
+        return told(State::Unknown, Health::Unhealthy, Reason::Superseded.as_str(), why.to_owned());
+    }
+    if status.isolating.is_some() {
+        let why = "it is being isolated again".to_owned();
+        return told(State::Unknown, Health::Unhealthy, Reason::NotRecovered.as_str(), why);
+    }
     // A verdict takes precedence over a missing one.
     let (mut unhealthy, mut unknown) = (None, None);
     for gate in plan.services[id].gates_of(Phase::Continuous) {
@@ -148,6 +160,7 @@ fn health(plan: &Plan, observed: &Observation, id: ServiceId, status: &ServiceRe
         let message = format!("{name}: {}", state.message);
         match (state.verdict, state.unsettled) {
             (Verdict::Pass, _) => {}
+            (Verdict::Fail, _) if is_accepted_failure(&observed.services[id], gate) => {}
             (Verdict::Fail, _) if state.failed => {
                 return told(State::False, Health::Unhealthy, Reason::GateFailed.as_str(), message);
             }

@@ -53,10 +53,6 @@ impl ServiceContext<'_> {
         message: &str,
         evidence: Option<&str>,
     ) {
-        next.block(reason, culprit, message);
-        if next.status.decision.is_some() {
-            return;
-        }
         let what = (
             &self.plan.uid,
             &self.service().name,
@@ -67,6 +63,22 @@ impl ServiceContext<'_> {
             evidence,
         );
         let digest = digest(&what);
+        self.publish(next, reason, culprit, message, digest);
+    }
+
+    /// Publishes a question with a digest of its own.
+    pub(super) fn publish(
+        &self,
+        next: &mut Next,
+        reason: Reason,
+        culprit: &str,
+        message: &str,
+        digest: String,
+    ) {
+        next.block(reason, culprit, message);
+        if next.status.decision.is_some() {
+            return;
+        }
         let since = match &self.of.status.decision {
             Some(before) if before.digest == digest => before.since.clone(),
             _ => time(self.observed.now),

@@ -117,6 +117,9 @@ impl ServiceContext<'_> {
 
     /// Returns whether the service would go on if nothing failed.
     fn is_its_turn(&self) -> bool {
+        if self.of.status.isolating.is_some() {
+            return true;
+        }
         let may_begin = !self.plan.suspend || self.of.status.stage > Stage::Isolated;
         self.unit.unmet.is_empty() && may_begin && is_armed(self.plan, self.observed)
     }
@@ -128,7 +131,8 @@ impl ServiceContext<'_> {
 
     /// Asks a person, and still tries.
     fn ask_while_trying(&self, next: &mut Next, reason: Reason, culprit: &str, message: &str) {
-        if next.status.decision.is_some() || next.status.stage == Stage::Recovered {
+        let is_left_alone = next.status.stage == Stage::Recovered && next.status.isolating.is_none();
+        if next.status.decision.is_some() || is_left_alone {
             return;
         }
         let effect = next.effect.take();

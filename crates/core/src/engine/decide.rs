@@ -62,6 +62,7 @@ pub fn decide(plan: &Plan, seen: &Observation) -> Decided {
 struct Memory {
     now: Timestamp,
     incident: Presence,
+    compromised_since: Option<Timestamp>,
     account: Presence,
     services: Vec<ServiceMemory>,
     /// Of each service, what it was decided on, and up to where its changes were followed.
@@ -84,7 +85,10 @@ fn look(plan: &Plan, seen: &Observation, memory: &mut Option<Memory>) -> Decided
         return Decided { services: Vec::new(), plan: summary::dormant(plan, seen), wake_at: None };
     }
     let before = memory.take().filter(|before| {
-        before.incident == seen.incident && before.account == seen.account && before.now <= seen.now
+        before.incident == seen.incident
+            && before.compromised_since == seen.compromised_since
+            && before.account == seen.account
+            && before.now <= seen.now
     });
     let mut pass = Pass::new(plan, seen, before);
     pass.observe();
@@ -149,6 +153,7 @@ impl<'a> Pass<'a> {
         let mut memory = before.unwrap_or_else(|| Memory {
             now: seen.now,
             incident: seen.incident.clone(),
+            compromised_since: seen.compromised_since,
             account: seen.account.clone(),
             services: (0..plan.services.len())
                 .map(|id| ServiceMemory {
@@ -332,7 +337,8 @@ impl<'a> Pass<'a> {
     /// Counts a service as it will be.
     fn count(&mut self, id: ServiceId, next: &ServiceRecoveryStatus) {
         let waits_for_none = self.memory.views[self.plan.services[id].unit].unmet.is_empty();
-        let now = Tally::new(&self.seen.services[id].status, next, waits_for_none);
+        let now =
+            Tally::new(&self.seen.services[id].status, next, waits_for_none, self.plan.services[id].impact);
         let before = std::mem::replace(&mut self.memory.tallies[id], now);
         self.memory.totals.replace(&before, &self.memory.tallies[id]);
     }
@@ -341,19 +347,27 @@ impl<'a> Pass<'a> {
 /// Takes one service as far as one look allows, and says what is wrong with it and around it.
 fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Next {
     let of = &seen.services[id];
+    let context = ServiceContext { plan, observed: seen, unit: &units[plan.services[id].unit], id, of };
     let mut next = if let Some(adopted) = adopt(of, seen.now) {
         adopted
+    } else if let Some(ordered) = decisions::orders::take(plan, id, of, seen.now) {
+        ordered
+    } else if let Some(isolating) = &of.status.isolating {
+        context.isolate_again(isolating)
     } else if let Some(begun) = decisions::end_attempt(of, seen.now) {
         begun
     } else {
         let mut next = advance(plan, seen, units, id);
-        let unit = &units[plan.services[id].unit];
-        ServiceContext { plan, observed: seen, unit, id, of }.follow_deadline(&mut next);
+        context.follow_deadline(&mut next);
+        decisions::answer(&context, &mut next);
         room::follow(plan, seen, id, &mut next);
         quarantines::make(plan, seen, id, &mut next);
         resumes::resume(plan, seen, units, id, &mut next);
         next
     };
+    if of.exists && of.other_plan.is_none() {
+        decisions::orders::publish(plan, id, &mut next);
+    }
     blocks::add_external_blocks(plan, seen, units, id, &mut next);
     next
 }

@@ -15,6 +15,8 @@ pub struct GateState {
     pub verdict: Verdict,
     /// Whether it has failed `failureLimit` times in a row.
     pub failed: bool,
+    /// Whether it has passed since it is evaluated as it asks now.
+    pub has_passed: bool,
     /// Whether it has been Unknown for longer than `stableFor` plus `unknownDeadline`.
     pub is_overdue: bool,
     /// Why the verdict is Unknown although the gate's last answer is another, or there is none.
@@ -40,6 +42,7 @@ pub struct Tracker {
     last: Option<(Answer, Timestamp)>,
     passing_since: Option<Timestamp>,
     fails: u32,
+    has_passed: bool,
     /// Whether it has failed since it last passed.
     is_failing: bool,
     failing_since: Timestamp,
@@ -62,6 +65,7 @@ impl Tracker {
             last: None,
             passing_since: None,
             fails: 0,
+            has_passed: false,
             is_failing: false,
             failing_since: now,
             counted_at: now,
@@ -107,7 +111,9 @@ impl Tracker {
             }
         }
         self.last = Some((answer, now));
-        if self.state(now).verdict != Verdict::Unknown {
+        let verdict = self.state(now).verdict;
+        self.has_passed |= verdict == Verdict::Pass;
+        if verdict != Verdict::Unknown {
             self.unsettled_since = now;
         }
     }
@@ -136,6 +142,7 @@ impl Tracker {
             verdict: Verdict::Unknown,
             unsettled,
             failed: false,
+            has_passed: self.has_passed,
             is_overdue: now >= overdue_at,
             reason,
             message,
@@ -171,6 +178,7 @@ impl Tracker {
                     verdict: Verdict::Pass,
                     unsettled: None,
                     failed: false,
+                    has_passed: true,
                     is_overdue: false,
                     reason: last.reason.as_str(),
                     message: last.message.clone(),
@@ -184,6 +192,7 @@ impl Tracker {
                 verdict: Verdict::Fail,
                 unsettled: None,
                 failed: self.fails >= self.policy.failure_limit,
+                has_passed: self.has_passed,
                 is_overdue: false,
                 reason: last.reason.as_str(),
                 message: match self.counts_from() {

@@ -36,6 +36,8 @@ pub(super) struct Standing {
     pub is_reachable: bool,
     /// Its stage is `Recovered`.
     pub is_recovered: bool,
+    /// It, or what it waits for, needs a person, as far as is recorded.
+    pub is_held_up: bool,
 }
 
 /// When each service is decided again at the latest.

@@ -19,6 +19,7 @@ use crate::api::{
 use crate::plan::ServiceId;
 use crate::plan::ratchet::{Requirements, Scope};
 
+mod approvals;
 mod attempts;
 mod blocks;
 mod conditions;
@@ -30,6 +31,7 @@ mod gate_state;
 mod inspection;
 mod integrity;
 mod interruptions;
+mod isolating;
 mod memory;
 mod next;
 mod phase_gates;
@@ -42,6 +44,7 @@ mod slots;
 mod stages;
 mod steps;
 mod summary;
+mod superseded;
 mod write;
 
 #[cfg(test)]
@@ -62,6 +65,8 @@ pub struct Observation {
     pub now: Timestamp,
     /// The incident that the plan names, if any.
     pub incident: Presence,
+    /// `compromisedSince` of that incident.
+    pub compromised_since: Option<Timestamp>,
     /// The plan's ServiceAccount.
     pub account: Presence,
     /// One observation per service, in the plan's order.
@@ -302,6 +307,8 @@ pub struct DecisionObservation {
     pub reason: String,
     /// Digest of the state that was decided on.
     pub decided_on: String,
+    /// Group of its author in whose name it was made.
+    pub group: Option<String>,
 }
 
 /// Result of a decision about a plan.

@@ -1,11 +1,12 @@
 //! Combined verdict of the gates of one phase.
 
 use crate::api::service_recovery::GateStatus;
-use crate::api::{Phase, Proof, Reason, Verdict};
-use crate::plan::{Plan, ServiceId};
+use crate::api::{GateReason, Phase, Proof, Reason, Verdict};
+use crate::plan::{Gate, Plan, ServiceId};
 
 use super::ServiceObservation;
-use super::context::{ServiceContext, except};
+use super::approvals::{self, Approvable};
+use super::context::{ServiceContext, digest, except};
 use super::next::{Next, time};
 
 /// Combined verdict of the gates of one phase.
@@ -21,7 +22,7 @@ impl ServiceContext<'_> {
     pub(super) fn ask(&self, next: &mut Next, phase: Phase) -> PhaseGates {
         let (mut statuses, mut exceptions) = (Vec::new(), Vec::new());
         let mut passed = self.service().ungated.is_some() || self.service().gates_of(phase).next().is_some();
-        for gate in self.service().gates_of(phase) {
+        for gate in self.service().gates_of(phase).filter(|gate| gate.spec.approval.is_none()) {
             let name = &gate.spec.name;
             let Some(state) = self.of.gates.get(&gate.key) else {
                 passed = false;
@@ -42,6 +43,7 @@ impl ServiceContext<'_> {
             });
             match state.verdict {
                 Verdict::Pass => {}
+                Verdict::Fail if is_accepted_failure(self.of, gate) => {}
                 Verdict::Fail if state.failed => {
                     passed = false;
                     self.need(next, Reason::GateFailed, name, &state.message, state.evidence.as_deref());
@@ -60,11 +62,78 @@ impl ServiceContext<'_> {
                 }
             }
         }
+        for gate in self.service().gates_of(phase) {
+            if let Some(status) = self.ask_people(next, gate, passed) {
+                passed &= status.verdict == Verdict::Pass;
+                statuses.push(status);
+            }
+        }
         if next.status.decision.is_some() {
             keep(&mut next.status.gates, phase, statuses.clone());
         }
         PhaseGates { passed, statuses, exceptions }
     }
+
+    /// Asks for the approvals of a gate `approval`, once everything else passes: people decide on what they can see. `None`: a gate of
+    /// another type.
+    fn ask_people(&self, next: &mut Next, gate: &Gate, others_pass: bool) -> Option<GateStatus> {
+        let asked = approvable(gate)?;
+        let (phase, name) = (gate.phase, &gate.spec.name);
+        let approvals = approvals::judge(self.plan, self.id, self.of, asked);
+        let (verdict, reason) = match approvals.missing.is_empty() {
+            true => (Verdict::Pass, GateReason::PeopleApproved),
+            false => (Verdict::Unknown, GateReason::AwaitsApproval),
+        };
+        let message = approvals.to_string();
+        if !approvals.missing.is_empty() && others_pass {
+            self.publish(next, Reason::ApprovalNeeded, name, &message, approvals.digest.clone());
+        } else if !approvals.missing.is_empty() {
+            next.block(Reason::GateUnknown, name, "people are asked once all other gates pass");
+        }
+        let before = self.of.status.gates.iter().find(|of| (of.phase, &of.name) == (phase, name));
+        let since = before.filter(|before| before.verdict == verdict).map(|before| before.since.clone());
+        Some(GateStatus {
+            phase,
+            name: name.clone(),
+            verdict,
+            reason: reason.as_str().to_owned(),
+            message: crate::api::conditions::shorten(&message, 512),
+            proof: Proof::Full,
+            evidence: Some(approvals.digest),
+            since: since.unwrap_or_else(|| time(self.observed.now)),
+        })
+    }
+}
+
+/// Returns who has to approve, for a gate `approval`.
+fn approvable(gate: &Gate) -> Option<Approvable<'_>> {
+    let spec = gate.spec.approval.as_ref()?;
+    Some(Approvable {
+        what: (gate.phase.as_str(), &gate.spec.name),
+        parties: &spec.parties,
+        distinct: spec.distinct,
+    })
+}
+
+/// Returns the digest of what a failed gate found: its evidence, or what it says if it has none.
+pub(super) fn finding(evidence: Option<&str>, message: &str) -> String {
+    evidence.map_or_else(|| digest(&crate::api::conditions::shorten(message, 512)), str::to_owned)
+}
+
+/// Returns whether a gate fails for exactly what a person accepted.
+pub(super) fn is_accepted_failure(of: &ServiceObservation, gate: &Gate) -> bool {
+    of.status.accepted_gates.iter().filter(|accepted| accepted.name == gate.spec.name).any(|accepted| {
+        of.gates.get(&gate.key).is_some_and(|state| {
+            state.verdict == Verdict::Fail
+                && finding(state.evidence.as_deref(), &state.message) == accepted.finding
+        })
+    })
+}
+
+/// Returns whether a gate passes now, or fails as a person accepted.
+pub(super) fn holds_now(of: &ServiceObservation, gate: &Gate) -> bool {
+    of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass)
+        || is_accepted_failure(of, gate)
 }
 
 /// Returns whether all gates of a phase pass now. Without any gate it does not pass, unless the plan says `ungated`.
@@ -72,7 +141,10 @@ pub(super) fn passes(plan: &Plan, of: &ServiceObservation, id: ServiceId, phase:
     let service = &plan.services[id];
     let mut gates = service.gates_of(phase).peekable();
     (gates.peek().is_some() || service.ungated.is_some())
-        && gates.all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass))
+        && gates.all(|gate| match approvable(gate) {
+            Some(asked) => approvals::judge(plan, id, of, asked).missing.is_empty(),
+            None => holds_now(of, gate),
+        })
 }
 
 impl PhaseGates {

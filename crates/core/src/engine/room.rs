@@ -38,7 +38,10 @@ pub(super) fn is_reachable(observed: &Observation, id: ServiceId) -> bool {
     of.status.stage == Stage::Recovered
         && of.other_plan.is_none()
         // A loosened plan neither closes its services nor disconnects their dependents.
-        && of.status.decision.as_ref().is_none_or(|decision| decision.reason == Reason::Loosened)
+        && of.status.isolating.is_none()
+        && of.status.decision.as_ref().is_none_or(|decision| {
+            matches!(decision.reason, Reason::Loosened | Reason::OnHold | Reason::Superseded)
+        })
         && isolated_again(of).is_none()
 }
 

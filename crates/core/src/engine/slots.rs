@@ -3,14 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::api::{Health, Isolation, Phase, Stage, Verdict};
+use crate::api::{Health, Isolation, Phase, Stage};
 use crate::plan::loosening::{Allowance, Dependency, allowance};
 use crate::plan::{Plan, ServiceId, UnitId};
 
 use super::deadlines;
 use super::memory::Standing;
+use super::phase_gates::holds_now;
 use super::ratchet::is_loosened;
 use super::room::is_reachable;
+use super::superseded::is_superseded;
 use super::{ClaimState, Observation, Presence, QuarantineState, ServiceObservation};
 
 /// One unit as it stands.
@@ -33,10 +35,12 @@ pub(super) fn satisfies_dependents(plan: &Plan, seen: &Observation, id: ServiceI
 fn dependency<'a>(plan: &'a Plan, seen: &'a Observation, id: ServiceId) -> Dependency<'a> {
     let (service, of) = (&plan.services[id], &seen.services[id]);
     // Gates that were loosened say less than what its dependents rely on.
-    let counts = of.other_plan.is_none() && isolated_again(of).is_none() && !is_loosened(plan, seen, id);
-    let passes = service
-        .gates_of(Phase::Continuous)
-        .all(|gate| of.gates.get(&gate.key).is_some_and(|state| state.verdict == Verdict::Pass));
+    let counts = of.other_plan.is_none()
+        && of.status.isolating.is_none()
+        && isolated_again(of).is_none()
+        && !is_loosened(plan, seen, id)
+        && !is_superseded(seen, of);
+    let passes = service.gates_of(Phase::Continuous).all(|gate| holds_now(of, gate));
     Dependency {
         service: &service.name,
         record: Some(&of.status).filter(|_| counts),
@@ -118,6 +122,7 @@ pub(super) fn standing(plan: &Plan, seen: &Observation, id: ServiceId) -> Standi
         satisfies: satisfies_dependents(plan, seen, id),
         is_reachable: is_reachable(seen, id),
         is_recovered: seen.services[id].status.stage == Stage::Recovered,
+        is_held_up: seen.services[id].status.held_up_by.is_some(),
     }
 }
 
@@ -129,7 +134,11 @@ pub(super) fn unit_state(
     id: UnitId,
 ) -> (UnitState, UnitView) {
     let unit = &plan.units[id];
-    let unmet: Vec<ServiceId> = unit.dependencies.iter().copied().filter(|&d| !satisfies(d)).collect();
+    // One that is held up is not waited for where the plan goes on without it.
+    let is_given_up =
+        |d: &ServiceId| unit.optional.contains(d) && seen.services[*d].status.held_up_by.is_some();
+    let unmet: Vec<ServiceId> =
+        unit.dependencies.iter().copied().filter(|d| !satisfies(*d) && !is_given_up(d)).collect();
     let members = || unit.members.iter().map(|&m| &seen.services[m]);
     let active = members().any(is_active);
     let begins = members().any(|m| m.status.stage == Stage::Isolated);

@@ -5,13 +5,13 @@ use crate::api::{Isolation, Phase, Reason, Stage, StepPhase};
 use crate::plan::{Plan, ServiceId};
 
 use super::context::{ServiceContext, enforced, except};
-use super::decisions::{self, loosened};
+use super::decisions::loosened;
 use super::inspection::is_cleared;
 use super::next::{Next, missing_quarantine, phases, time};
-use super::phase_gates::passes;
+use super::phase_gates::{is_accepted_failure, passes};
 use super::ratchet::{self, Ratchet};
 use super::room;
-use super::slots::{UnitView, holds, isolated_again};
+use super::slots::{UnitView, holds, isolated_again, satisfies_dependents};
 use super::steps::{PhaseSteps, pending};
 use super::{ClaimState, Effect, Observation, QuarantineObservation, QuarantineState, ServiceObservation};
 
@@ -36,10 +36,11 @@ pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], i
     if context.record_requirements(&mut next)
         || context.is_held(&mut next)
         || context.has_lost_claim(&mut next)
+        || context.is_on_hold(&mut next)
         || context.is_loosened(&mut next)
+        || context.is_superseded(&mut next)
         || context.has_lacking_control(&mut next)
     {
-        decisions::answer(&context, &mut next);
         return next;
     }
     match of.status.stage {
@@ -85,9 +86,21 @@ impl ServiceContext<'_> {
         if found(self.of).all(mine) {
             next.status.stage = Stage::PreChecks;
             next.status.claimed_at = Some(time(self.observed.now));
+            next.status.compromised_since = self.observed.compromised_since.map(time);
+            self.note_missing_dependencies(next);
             next.ask = phases(Stage::PreChecks).to_vec();
         } else {
             self.effect(next, Effect::Claim { attempt });
+        }
+    }
+
+    /// Lists the optional dependencies that the service goes on without.
+    fn note_missing_dependencies(&self, next: &mut Next) {
+        let unit = &self.plan.units[self.service().unit];
+        for &id in unit.optional.iter().filter(|&&id| !satisfies_dependents(self.plan, self.observed, id)) {
+            let by = self.observed.services[id].status.held_up_by.as_deref().unwrap_or_default();
+            let name = &self.plan.services[id].name;
+            except(next, &format!("started without {name}, which was held up by {by}"));
         }
     }
 
@@ -113,7 +126,7 @@ impl ServiceContext<'_> {
             } else {
                 next.status.stage = Stage::Restoring;
                 // The first step's intent is written with the stage, which saves a write.
-                next.status.steps = pending(&self.service().steps);
+                next.status.steps = pending(&self.service().steps, self.observed.now);
             }
             next.ask = phases(next.status.stage).to_vec();
         }
@@ -245,7 +258,13 @@ impl ServiceContext<'_> {
             let name = &gate.spec.name;
             let Some(state) = self.of.gates.get(&gate.key) else { continue };
             next.wake.extend(state.changes_at);
+            if state.failed && is_accepted_failure(self.of, gate) {
+                continue;
+            }
             if state.failed {
+                if self.contains(next, gate, state) {
+                    return;
+                }
                 let message = format!("continuous gate '{name}' fails: {}", state.message);
                 self.need(next, Reason::Regressed, name, &message, None);
             } else if state.is_overdue {
@@ -285,7 +304,7 @@ impl ServiceContext<'_> {
         }
     }
 
-    fn asking(&self, isolation: Isolation) -> Effect {
+    pub(super) fn asking(&self, isolation: Isolation) -> Effect {
         let dependencies = self.plan.dependency_keys(self.id);
         let reachable = if isolation == Isolation::CleanRoom {
             room::wanted(self.plan, self.observed, self.id).reachable

@@ -1,14 +1,23 @@
 //! Steps: in order, one at a time, each with its intent written before it starts. A running step is observed; it takes as long as it
 //! needs, and only its dependents wait for it.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::{StepState, StepStatus};
+use crate::api::step::ManualSpec;
 use crate::api::{Reason, StepPhase, StepSpec};
 use crate::plan::ServiceId;
 
+use super::approvals::{self, Approvable};
 use super::context::ServiceContext;
-use super::next::Next;
+use super::next::{Next, time};
 use super::{Effect, StepProgress};
+
+/// Default pause before a failed step is started again by itself.
+const BACKOFF: Duration = Duration::from_secs(30);
 
 /// Maximum length of a step's message, in characters.
 const MESSAGE_LIMIT: usize = 512;
@@ -40,10 +49,11 @@ impl ServiceContext<'_> {
                 && let Some(progress) = self.of.steps.get(&index)
             {
                 follow(step, progress);
+                retry(step, &steps[index], self.observed.now);
             }
         }
         let is_left =
-            |(step, status): (&StepSpec, &StepStatus)| step.phase == phase && status.state != StepState::Done;
+            |(step, status): (&StepSpec, &StepStatus)| step.phase == phase && !status.state.is_over();
         let Some(index) = steps.iter().zip(&next.status.steps).position(is_left) else {
             return PhaseSteps::Succeeded;
         };
@@ -52,6 +62,10 @@ impl ServiceContext<'_> {
     }
 
     fn run_step(&self, next: &mut Next, index: usize) {
+        if let Some(manual) = &self.service().steps[index].manual {
+            self.run_manual(next, index, manual);
+            return;
+        }
         let step = next.status.steps[index].clone();
         let start = Effect::Step {
             index,
@@ -64,7 +78,9 @@ impl ServiceContext<'_> {
             (StepState::Running, Some(StepProgress::Running(_) | StepProgress::Unobserved { .. })) => {
                 next.observe_step = Some(index);
                 let message = if step.message.is_empty() { "it runs" } else { &step.message };
-                next.block(Reason::StepRunning, &step.name, message);
+                if !self.overruns(next, index, message) {
+                    next.block(Reason::StepRunning, &step.name, message);
+                }
             }
             (StepState::Running, Some(StepProgress::Retry { message, at, .. })) => {
                 next.block(Reason::StepPending, &step.name, message.clone());
@@ -75,11 +91,55 @@ impl ServiceContext<'_> {
             }
             // Recorded as running but not started by this process: start it again, which is idempotent.
             (StepState::Running, _) if self.unit.go => self.effect(next, start),
+            (StepState::Pending, _) if step.retry_at.as_ref().is_some_and(|at| at.0 > self.observed.now) => {
+                next.block(Reason::StepPending, &step.name, step.message.clone());
+                next.wake.extend(step.retry_at.map(|at| at.0));
+            }
             (StepState::Pending, _) if self.unit.go => {
-                next.status.steps[index].state = StepState::Running;
+                let starting = &mut next.status.steps[index];
+                starting.state = StepState::Running;
+                starting.started_at = Some(time(self.observed.now));
+                starting.retry_at = None;
                 self.effect(next, start);
             }
-            (StepState::Pending | StepState::Running | StepState::Done, _) => {}
+            (StepState::Pending | StepState::Running | StepState::Done | StepState::Skipped, _) => {}
+        }
+    }
+
+    /// Asks a person about a step that runs for too long. It is still followed, and goes on by itself once it ends.
+    fn overruns(&self, next: &mut Next, index: usize, message: &str) -> bool {
+        let timeout = self.service().steps[index].timeout;
+        let started_at = next.status.steps[index].started_at.as_ref().map(|at| at.0);
+        let (Some(timeout), Some(started_at)) = (timeout, started_at) else { return false };
+        let due = after(started_at, timeout.0);
+        if due > self.observed.now {
+            next.wake.push(due);
+            return false;
+        }
+        let name = next.status.steps[index].name.clone();
+        let message = format!(
+            "it runs since {started_at}, longer than its timeout of {timeout}, and is not started again: {message}. Skip goes on without it; \
+             Abort isolates the service, which ends what runs"
+        );
+        self.need(next, Reason::StepOverrunning, &name, &message, None);
+        true
+    }
+
+    /// Waits for people to do something, and to approve that it is done.
+    fn run_manual(&self, next: &mut Next, index: usize, manual: &ManualSpec) {
+        let name = self.service().steps[index].name.clone();
+        let asked = Approvable { what: ("step", &name), parties: &manual.parties, distinct: true };
+        let approvals = approvals::judge(self.plan, self.id, self.of, asked);
+        let step = &mut next.status.steps[index];
+        if step.state == StepState::Pending {
+            step.started_at = Some(time(self.observed.now));
+        }
+        let is_approved = approvals.missing.is_empty();
+        step.state = if is_approved { StepState::Done } else { StepState::Running };
+        step.message = shorten(&approvals.to_string(), MESSAGE_LIMIT);
+        if !is_approved {
+            let message = format!("{}: {approvals}", manual.instructions);
+            self.publish(next, Reason::ApprovalNeeded, &name, &message, approvals.digest);
         }
     }
 
@@ -89,7 +149,7 @@ impl ServiceContext<'_> {
             (&self.plan.services[other].steps, &self.observed.services[other].status.steps);
         let mut in_clean_room =
             steps.iter().zip(statuses).filter(|(step, _)| step.phase == StepPhase::CleanRoom);
-        statuses.len() == steps.len() && in_clean_room.all(|(_, status)| status.state == StepState::Done)
+        statuses.len() == steps.len() && in_clean_room.all(|(_, status)| status.state.is_over())
     }
 }
 
@@ -106,18 +166,41 @@ fn follow(step: &mut StepStatus, progress: &StepProgress) {
     step.message = shorten(message, MESSAGE_LIMIT);
 }
 
+/// Starts a failed step again by itself, after a pause that doubles each time, if the plan says so.
+fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) {
+    if step.state != StepState::Failed || step.retries >= spec.retries.unwrap_or(0) {
+        return;
+    }
+    let pause = spec.backoff.map_or(BACKOFF, |backoff| backoff.0);
+    let pause = pause.saturating_mul(2u32.saturating_pow(u32::try_from(step.retries).unwrap_or(0)));
+    step.state = StepState::Pending;
+    step.retries += 1;
+    let at = after(now, pause);
+    step.retry_at = Some(time(at));
+    step.message = shorten(&format!("failed, and starts again at {at}: {}", step.message), MESSAGE_LIMIT);
+}
+
+/// Returns `at` plus a duration, or the latest representable time.
+fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
+}
+
 /// Returns the initial status of a service's steps. The intent of the first is written with it if it runs before the release, which saves
 /// a write.
-pub(super) fn pending(steps: &[StepSpec]) -> Vec<StepStatus> {
+pub(super) fn pending(steps: &[StepSpec], now: Timestamp) -> Vec<StepStatus> {
     let pending = |step: &StepSpec| StepStatus {
         name: step.name.clone(),
         state: StepState::Pending,
         message: String::new(),
+        retries: 0,
+        started_at: None,
+        retry_at: None,
     };
     let mut pending: Vec<StepStatus> = steps.iter().map(pending).collect();
     let first = steps.iter().position(|step| step.phase == StepPhase::CleanRoom);
     if let Some(first) = first {
         pending[first].state = StepState::Running;
+        pending[first].started_at = Some(time(now));
     }
     pending
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::conditions::{
     HEALTHY, READY, RECONCILING, RECOVERED, STALLED, State, clear, find, is_true, set, shorten,
 };
-use crate::api::recovery_plan::{Blocker, GateOverride};
+use crate::api::recovery_plan::{Blocker, GateOverride, Impact};
 use crate::api::{Reason, RecoveryPlanStatus, ServiceRecoveryStatus, Stage};
 use crate::plan::{Plan, ServiceId};
 
@@ -68,6 +68,8 @@ pub(super) struct Tally {
     has_exceptions: bool,
     first_claim: Option<Time>,
     recovered_at: Option<Time>,
+    /// The plan is not recovered without it.
+    is_essential: bool,
 }
 
 impl Tally {
@@ -76,6 +78,7 @@ impl Tally {
         before: &ServiceRecoveryStatus,
         status: &ServiceRecoveryStatus,
         waits_for_none: bool,
+        impact: Impact,
     ) -> Self {
         let holds = |type_: &str| is_true(&before.conditions, type_) && is_true(&status.conditions, type_);
         let needs_decision = status.decision.is_some();
@@ -89,6 +92,7 @@ impl Tally {
             has_exceptions: !status.exceptions.is_empty(),
             first_claim: first_claim(status),
             recovered_at: status.recovered_at.clone(),
+            is_essential: impact == Impact::Essential,
         }
     }
 }
@@ -102,6 +106,7 @@ pub(super) struct Totals {
     recovered_and_need_decision: usize,
     running: usize,
     with_exceptions: usize,
+    essential_and_missing: usize,
 }
 
 impl Totals {
@@ -116,6 +121,7 @@ impl Totals {
         change(&mut self.recovered_and_need_decision, |of| of.is_recovered && of.needs_decision);
         change(&mut self.running, |of| of.is_running);
         change(&mut self.with_exceptions, |of| of.has_exceptions);
+        change(&mut self.essential_and_missing, |of| of.is_essential && !of.is_recovered);
     }
 }
 
@@ -136,6 +142,7 @@ pub(super) fn plan_status(
         recovered_and_need_decision: open_and_human,
         running,
         with_exceptions: exceptions,
+        essential_and_missing,
     } = totals;
     let started_at = tallies.iter().filter_map(|of| of.first_claim.as_ref()).min_by_key(|at| at.0);
     let recovered_at = tallies.iter().filter_map(|of| of.recovered_at.as_ref()).max_by_key(|at| at.0);
@@ -151,10 +158,11 @@ pub(super) fn plan_status(
         blocked_by: blockers(plan, services),
         gate_overrides: gate_overrides(plan),
         started_at: started_at.cloned(),
-        recovered_at: recovered_at.filter(|_| recovered == total).cloned(),
+        recovered_at: recovered_at.filter(|_| essential_and_missing == 0).cloned(),
         conditions: Vec::new(),
     };
-    let all = recovered == total;
+    // Without an essential service nothing is recovered; a plan of optional ones is once any of them is.
+    let all = recovered == total || (essential_and_missing == 0 && recovered > 0);
     let progress = format!(
         "{recovered}/{total} services recovered, {running} running, {waiting} waiting, {human} need a decision"
     );
@@ -162,7 +170,7 @@ pub(super) fn plan_status(
     let mut put = |type_: &str, state: State, reason: Reason, message: &str| {
         set(conditions, type_, state, reason.as_str(), message, plan.generation, seen.now);
     };
-    let done = if exceptions > 0 { Reason::WithExceptions } else { Reason::Recovered };
+    let done = if exceptions > 0 || recovered < total { Reason::WithExceptions } else { Reason::Recovered };
     put(RECOVERED, all.into(), if all { done } else { Reason::Progressing }, &progress);
 
     let incident = plan.incident.as_deref().unwrap_or_default();
@@ -189,7 +197,7 @@ pub(super) fn plan_status(
             put(READY, State::False, reason, &message);
             put(STALLED, State::True, reason, &message);
         }
-        None if all && healthy == total => put(READY, State::True, done, &progress),
+        None if all && healthy == recovered && human == 0 => put(READY, State::True, done, &progress),
         None => {
             if human > 0 {
                 put(READY, State::False, Reason::NeedsDecision, &human_reason());

@@ -54,6 +54,12 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         exceptions,
         accepted,
         accepted_rollouts,
+        accepted_gates,
+        standing_orders,
+        isolating,
+        contained_at,
+        compromised_since,
+        held_up_by,
         failing_since,
         claimed_at,
         recovered_at,
@@ -77,6 +83,12 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         && *exceptions == b.exceptions
         && *accepted == b.accepted
         && *accepted_rollouts == b.accepted_rollouts
+        && *accepted_gates == b.accepted_gates
+        && *standing_orders == b.standing_orders
+        && *isolating == b.isolating
+        && *contained_at == b.contained_at
+        && *compromised_since == b.compromised_since
+        && held_up_by.is_some() == b.held_up_by.is_some()
         && *failing_since == b.failing_since
         && *claimed_at == b.claimed_at
         && *recovered_at == b.recovered_at

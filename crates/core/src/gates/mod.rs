@@ -10,6 +10,7 @@ use crate::api::{GateReason, GateSpec, Phase, Verdict};
 use crate::isolation::Seal;
 
 pub mod addresses;
+pub mod approval;
 pub mod backup_before;
 pub mod baseline;
 pub mod condition;

@@ -115,6 +115,13 @@ fn gate_problems(service: &super::Service) -> Vec<Problem> {
                 let message = format!("{name} has two {} gates named '{}'", phase.as_str(), gate.spec.name);
                 problems.push(Problem::new(Reason::DuplicateGate, &gate.spec.name, message));
             }
+            if phase == Phase::Continuous && gate.spec.approval.is_some() {
+                let message = format!(
+                    "gate '{}' of {name} asks people continuously: put the approval under beforeRestore or beforeRelease",
+                    gate.spec.name
+                );
+                problems.push(Problem::new(Reason::MalformedGate, &gate.spec.name, message));
+            }
             if gate.spec.gate_type().is_none() {
                 let message =
                     format!("gate '{}' of {name} does not ask exactly one question", gate.spec.name);

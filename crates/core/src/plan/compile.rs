@@ -68,9 +68,15 @@ impl Plan {
     fn resolve_edges(&mut self, spec: &RecoveryPlanSpec) {
         let tiers: BTreeSet<i32> = spec.services.iter().filter_map(|s| s.tier).collect();
         for (id, stated) in spec.services.iter().enumerate() {
-            let mut wanted = BTreeSet::new();
-            for dependency in &stated.depends_on {
+            let (mut wanted, mut optional) = (BTreeSet::new(), BTreeSet::new());
+            let required = stated.depends_on.iter().map(|name| (name, false));
+            for (dependency, is_optional) in
+                required.chain(stated.optional_dependencies.iter().map(|name| (name, true)))
+            {
                 match self.index.get(&dependency.0) {
+                    Some(&found) if is_optional => {
+                        optional.insert(found);
+                    }
                     Some(&found) => {
                         wanted.insert(found);
                     }
@@ -92,18 +98,27 @@ impl Plan {
                     None => self.services[id].problems.push(checks::no_tier(&stated.name)),
                 }
             }
+            // Who names a service in both lists requires it.
+            optional.retain(|found| !wanted.contains(found));
+            wanted.extend(&optional);
             if wanted.remove(&id) {
                 self.services[id].problems.push(checks::itself(&stated.name));
             }
             let unit = self.services[id].unit;
             let (inner, outer): (Vec<ServiceId>, Vec<ServiceId>) =
                 wanted.into_iter().partition(|&s| self.services[s].unit == unit);
+            self.services[id].optional = outer.iter().copied().filter(|s| optional.contains(s)).collect();
             self.services[id].dependencies = outer;
             self.services[id].steps_after = inner;
         }
         for unit in &mut self.units {
             let union: BTreeSet<ServiceId> =
                 unit.members.iter().flat_map(|&m| self.services[m].dependencies.iter().copied()).collect();
+            let is_required = |id: &ServiceId| {
+                let mut members = unit.members.iter().map(|&member| &self.services[member]);
+                members.any(|member| member.dependencies.contains(id) && !member.optional.contains(id))
+            };
+            unit.optional = union.iter().copied().filter(|id| !is_required(id)).collect();
             unit.dependencies = union.into_iter().collect();
         }
     }
@@ -190,6 +205,9 @@ fn service(spec: &ServiceSpec, defaults: Option<&Defaults>) -> Service {
             .and_then(|room| room.host_access.as_ref())
             .map(|access| access.reason.clone()),
         ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
+        impact: spec.impact,
+        on_regression: spec.on_regression,
+        optional: Vec::new(),
         requirements: Arc::default(),
         resume,
         problems,
@@ -273,7 +291,9 @@ fn gates(spec: &ServiceSpec, defaults: Option<&GatesSpec>, external: bool) -> (V
     let (before_restore, before_release, mut continuous) =
         (of(Phase::BeforeRestore), of(Phase::BeforeRelease), of(Phase::Continuous));
     if continuous.is_empty() {
-        continuous = before_release.iter().cloned().map(continuously).collect();
+        // People agree once.
+        let asked_again = before_release.iter().filter(|gate| gate.spec.approval.is_none());
+        continuous = asked_again.cloned().map(continuously).collect();
     }
     ([before_restore, before_release, continuous].concat(), overrides)
 }
@@ -300,6 +320,7 @@ fn fold(specs: &[ServiceSpec], services: &mut [Service]) -> Vec<Unit> {
                 group: group.map(str::to_owned),
                 members: Vec::new(),
                 dependencies: Vec::new(),
+                optional: Vec::new(),
                 dependents: Vec::new(),
                 tier: spec.tier,
                 height: 0,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crate::api::recovery_plan::GateOverride;
-use crate::api::recovery_plan::MissedRun;
+use crate::api::recovery_plan::{Impact, MissedRun, OnRegression};
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
 use crate::api::{
@@ -95,6 +95,12 @@ pub struct Service {
     pub ungated: Option<String>,
     /// Everything that the plan requires of it, for comparison with the accepted requirements.
     pub requirements: Arc<ratchet::Requirements>,
+    /// Whether the plan counts as recovered without it.
+    pub impact: Impact,
+    /// What happens when a continuous gate fails.
+    pub on_regression: OnRegression,
+    /// Dependencies that it goes on without if they are held up: a part of `dependencies`.
+    pub optional: Vec<ServiceId>,
     /// Problems. A service with any does not start.
     pub problems: Vec<Problem>,
 }
@@ -190,6 +196,8 @@ pub struct Unit {
     pub members: Vec<ServiceId>,
     /// Dependencies outside the unit: the union over its members.
     pub dependencies: Vec<ServiceId>,
+    /// Those of the dependencies that no member requires.
+    pub optional: Vec<ServiceId>,
     /// Units that depend on it.
     pub dependents: Vec<UnitId>,
     /// Tier, to break ties. Units without one come last.
@@ -248,10 +256,17 @@ impl Plan {
         }
     }
 
-    /// Returns the keys of a service's dependencies ([`Plan::dependencies_of`]).
+    /// Returns the dependencies that a service does not go on without.
+    #[must_use]
+    pub fn required_dependencies(&self, service: ServiceId) -> Vec<ServiceId> {
+        let Unit { dependencies, optional, .. } = &self.units[self.services[service].unit];
+        dependencies.iter().copied().filter(|id| !optional.contains(id)).collect()
+    }
+
+    /// Returns the keys of a service's required dependencies. Each is read live before the service is loosened.
     #[must_use]
     pub fn dependency_keys(&self, service: ServiceId) -> Vec<ServiceKey> {
-        self.units[self.services[service].unit].dependencies.iter().map(|&id| self.key(id)).collect()
+        self.required_dependencies(service).into_iter().map(|id| self.key(id)).collect()
     }
 
     /// Returns the name of a unit: that of its group, or of its service.

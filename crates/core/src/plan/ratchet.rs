@@ -115,7 +115,7 @@ impl Requirements {
             incident: plan.incident.clone().unwrap_or_default(),
             plan_namespace: plan.namespace.clone(),
             gates: service.gates.iter().map(|gate| (key(gate), GateRequirement::of(gate))).collect(),
-            depends_on: scopes(&plan.dependencies_of(id)),
+            depends_on: scopes(&plan.required_dependencies(id)),
             steps_after: scopes(&service.steps_after),
             together: scopes(&plan.units[service.unit].members),
             ungated: service.ungated.clone(),

@@ -107,6 +107,7 @@ impl<'a> World<'a> {
         let seen = Observation {
             now,
             incident: Presence::Present,
+            compromised_since: None,
             account: Presence::Present,
             services: services.collect(),
         };

@@ -54,9 +54,11 @@ pub fn name(context: &StepContext) -> String {
 /// Returns the digest of what the Job is created for. Nobody knows the time of the claim before it; comparing it with the Job's own
 /// creation would compare two clocks.
 fn made_for(context: &StepContext) -> String {
-    let StepContext { plan_uid, service, step, attempt, claimed_at, .. } = context;
+    let StepContext { plan_uid, service, step, attempt, retries, claimed_at, .. } = context;
     let claimed_at = claimed_at.map(Timestamp::as_second);
-    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}/{claimed_at:?}"));
+    // The first start has the name that earlier versions gave it.
+    let again = if *retries > 0 { format!("/{retries}") } else { String::new() };
+    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}/{claimed_at:?}{again}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -153,6 +155,7 @@ mod tests {
             names(|c| c.attempt = 3),
             names(|c| c.claimed_at = Some("2026-11-30T10:00:01Z".parse().unwrap())),
             names(|c| c.step = "export".to_owned()),
+            names(|c| c.retries = 1),
         ];
         assert!(!others.contains(&own), "{others:?}");
         assert!(names(|c| c.step = "x".repeat(63)).len() <= 58, "a pod's suffix has room");

@@ -10,6 +10,7 @@ use crate::isolation::controls::workloads::NotRecorded;
 
 pub mod inspect;
 pub mod job;
+pub mod manual;
 pub mod scale;
 
 /// Input of a step.
@@ -23,6 +24,8 @@ pub struct StepContext {
     pub step: String,
     /// Number of the attempt.
     pub attempt: i64,
+    /// How often the step has been started again in this attempt after it failed.
+    pub retries: i32,
     /// When this attempt claimed the service's namespaces. Part of the names of what the step creates.
     pub claimed_at: Option<Timestamp>,
     /// Namespaces of the service.
@@ -49,5 +52,6 @@ pub fn problem(step: &StepSpec, namespaces: &[String]) -> Option<String> {
         None => Some("does not do exactly one thing that this version knows".to_owned()),
         Some(StepAction::Scale(_)) => None,
         Some(StepAction::Job(job)) => job::problem(job, namespaces),
+        Some(StepAction::Manual(manual)) => manual::problem(manual),
     }
 }

@@ -9,14 +9,29 @@ use super::context::ServiceContext;
 use super::next::Next;
 use super::{DecisionObservation, ServiceObservation};
 
+mod accept_exception;
 mod accept_loosening;
+mod approve;
+pub(super) mod orders;
 mod override_control;
 mod retry;
+mod skip;
 
 pub(super) use accept_loosening::loosened;
 
-/// All actions.
-const TABLE: [Row; 3] = [retry::ROW, override_control::ROW, accept_loosening::ROW];
+/// All actions. Messages offer them in this order.
+const TABLE: [Row; 10] = [
+    approve::APPROVE,
+    approve::REJECT,
+    retry::ROW,
+    override_control::ROW,
+    accept_loosening::ROW,
+    accept_exception::ROW,
+    skip::ROW,
+    orders::HOLD,
+    orders::UNHOLD,
+    orders::ABORT,
+];
 
 /// Effect of the Decisions of one action.
 struct Row {
@@ -32,6 +47,10 @@ enum Takes {
     OnTheRecord(fn(&ServiceObservation, Reason, &DecisionObservation, Timestamp) -> Next),
     /// After this pass has published the same question again: the attempt continues.
     OnTheQuestion(fn(&ServiceContext<'_>, &mut Next, &DecisionObservation)),
+    /// Before anything else is decided, without a question: the service is held, and what this does comes on top.
+    AtAnyTime(fn(&mut Next, &DecisionObservation, Timestamp)),
+    /// What asks counts the Decisions itself.
+    ByCounting,
 }
 
 /// Returns the actions that answer a question with this reason.

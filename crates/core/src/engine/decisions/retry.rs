@@ -11,7 +11,11 @@ use super::{DecisionObservation, Row, Takes};
 
 pub(super) const ROW: Row = Row {
     action: Action::Retry,
-    answers: |reason| !matches!(reason, Reason::ControlNotEnforced | Reason::Loosened | Reason::Held),
+    answers: |reason| {
+        // A step that overruns still works: the next attempt would start it beside itself.
+        let has_another_answer = matches!(reason, Reason::OnHold | Reason::StepOverrunning);
+        !has_another_answer && !matches!(reason, Reason::ControlNotEnforced | Reason::Loosened | Reason::Held)
+    },
     takes: Takes::OnTheRecord(begin),
 };
 

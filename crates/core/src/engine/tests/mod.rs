@@ -1,15 +1,19 @@
 //! Every transition of a service's life, as stories in virtual time and as single looks.
 
+mod approvals;
 mod attempts;
 mod counts;
 mod deadlines;
+mod exceptions;
 mod gates;
 mod groups;
 mod holds;
 mod integrity;
 pub(crate) mod kstatus;
 mod life;
+mod orders;
 mod overrides;
+mod policy;
 mod quarantines;
 mod ratchet;
 mod regressions;

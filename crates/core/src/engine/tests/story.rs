@@ -178,7 +178,29 @@ impl Story {
             action,
             reason: "put back the approved version".to_owned(),
             decided_on: digest.to_owned(),
+            group: None,
         });
+    }
+
+    /// A person decides on what a service asks now.
+    pub(super) fn answers(&mut self, service: &str, action: Action) {
+        let question = self.status(service).decision.clone().unwrap();
+        assert!(question.actions.contains(&action), "{action:?} is not offered: {question:?}");
+        self.decide(service, action, &question.digest);
+    }
+
+    /// A person orders something that answers no question.
+    pub(super) fn orders(&mut self, service: &str, action: Action) {
+        let digest = self.status(service).standing_orders.as_ref().unwrap().digest.clone();
+        self.decide(service, action, &digest);
+    }
+
+    /// Somebody of this group approves what a service asks now.
+    pub(super) fn approves(&mut self, service: &str, by: &str, group: &str) {
+        self.answers(service, Action::Approve);
+        let decision = self.seen(service).decisions.last_mut().unwrap();
+        decision.by = by.to_owned();
+        decision.group = Some(group.to_owned());
     }
 
     /// The effects that took place for a service, in order, but for what is only put on record.

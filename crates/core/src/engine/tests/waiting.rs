@@ -208,6 +208,7 @@ fn observed(change: impl FnOnce(&mut ServiceObservation)) -> Observation {
     Observation {
         now,
         incident: Presence::Present,
+        compromised_since: None,
         account: Presence::Present,
         services: [of].into_iter().collect(),
     }

@@ -24,7 +24,14 @@ fn retry_all(world: &mut World<'_>) {
         let decided_on = needed.digest.clone();
         let name = format!("d{}", of.decisions.len());
         let (by, reason) = ("wren".into(), "try again".into());
-        of.decisions.push(DecisionObservation { name, by, action: Action::Retry, reason, decided_on });
+        of.decisions.push(DecisionObservation {
+            name,
+            by,
+            action: Action::Retry,
+            reason,
+            decided_on,
+            group: None,
+        });
     }
 }
 

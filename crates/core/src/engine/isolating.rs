@@ -1,0 +1,103 @@
+//! Isolating a service again: on a Decision `Abort`, or by `onRegression: Contain`. It comes before everything else, and waits for no slot,
+//! dependency, or other decision.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::shorten;
+use crate::api::recovery_plan::OnRegression;
+use crate::api::service_recovery::Isolating;
+use crate::api::{Isolation, Reason};
+use crate::plan::Gate;
+
+use super::attempts::next_attempt;
+use super::context::ServiceContext;
+use super::next::{Next, missing_quarantine, time};
+use super::{ClaimState, GateState, QuarantineState};
+
+/// A service is isolated by itself at most once in this time.
+const CONTAIN_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+/// Returns whether a level lets anything in or out.
+fn is_open(found: &QuarantineState) -> bool {
+    found.isolation.is_some_and(|level| level >= Isolation::CleanRoom)
+}
+
+impl ServiceContext<'_> {
+    /// Isolates the service, and ends its attempt once every namespace is isolated.
+    pub(super) fn isolate_again(&self, isolating: &Isolating) -> Next {
+        let mut next = Next::unchanged(self.of);
+        next.ask.clear();
+        next.blocks.clear();
+        next.status.isolation = self.of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max();
+        next.status.decision = None;
+        let mine = ClaimState::Mine { attempt: self.of.status.attempt };
+        let mut waits = false;
+        for q in &self.of.quarantines {
+            match &q.found {
+                // Nothing isolates that namespace now, and this attempt can change nothing about it.
+                None => next.block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
+                Some(found) if !is_open(found) => {}
+                Some(found) if found.claim != mine => {
+                    let message = format!(
+                        "namespace {0} is not claimed for this attempt: isolate it by spec.hold of its Quarantine, with \
+                         resurgam quarantine {0}",
+                        q.namespace
+                    );
+                    next.block(Reason::ClaimLost, &q.namespace, message);
+                }
+                Some(found) => {
+                    waits = true;
+                    let message = format!(
+                        "{} is on its way to {}: {}",
+                        q.namespace,
+                        isolating.level.as_str(),
+                        found.message
+                    );
+                    next.block(Reason::Isolation, &q.namespace, message);
+                }
+            }
+        }
+        if !waits {
+            return Next::begun(self.isolated_again(isolating));
+        }
+        if self.asked() != Some(isolating.level) {
+            self.effect(&mut next, self.asking(isolating.level));
+        }
+        self.follow_deadline(&mut next);
+        next
+    }
+
+    fn isolated_again(&self, isolating: &Isolating) -> crate::api::ServiceRecoveryStatus {
+        let mut next = next_attempt(&self.of.status, self.observed.now, isolating.reason, &isolating.message);
+        next.isolating = None;
+        next
+    }
+
+    /// Starts to isolate a service whose continuous gate fails, if the plan says so. Not if the gate has never passed as it asks now, as
+    /// that is no change of the service; and not again within an hour, as that would not be a remedy.
+    pub(super) fn contains(&self, next: &mut Next, gate: &Gate, state: &GateState) -> bool {
+        let now = self.observed.now;
+        if self.service().on_regression != OnRegression::Contain
+            || !state.has_passed
+            || self.service().namespaces.is_empty()
+            || self.of.status.contained_at.as_ref().is_some_and(|at| next_containment(at.0) > now)
+        {
+            return false;
+        }
+        let message = format!("continuous gate '{}' fails: {}", gate.spec.name, state.message);
+        next.status.isolating = Some(Isolating {
+            level: Isolation::Contained,
+            reason: Reason::Contained,
+            message: shorten(&message, 600),
+            since: time(now),
+        });
+        next.status.contained_at = Some(time(now));
+        next.ask.clear();
+        true
+    }
+}
+
+/// Returns when a service may be isolated by itself again.
+fn next_containment(last: Timestamp) -> Timestamp {
+    last.checked_add(CONTAIN_EVERY).unwrap_or(Timestamp::MAX)
+}
