@@ -19,8 +19,8 @@ pub(crate) enum Change {
     Service { name: String, record: Option<Box<Record>> },
     /// A Quarantine. `None`: deleted.
     Quarantine { name: String, quarantine: Option<Box<Quarantine>> },
-    /// A person decided to retry a service of the plan.
-    Retry { service: String, decided_on: String },
+    /// A person made a Decision about a service of the plan.
+    Decision { service: String, action: String, decided_on: String },
     /// A workload.
     Workload { namespace: String, key: String, workload: Box<Workload> },
     /// Any other object in a service's namespace that the plan's account wrote or deleted.
@@ -53,6 +53,14 @@ pub(crate) struct Record {
     pub resuming: Vec<String>,
     /// Digest of the question that needs a decision.
     pub asks_person: Option<String>,
+    /// Digest that the next Decision without a question refers to.
+    pub orders: Option<String>,
+    /// Why the service is being isolated again, if it is.
+    pub isolating: Option<String>,
+    /// When a regression last isolated it.
+    pub contained_at: Option<Timestamp>,
+    /// Failed gates that a person accepted.
+    pub accepted_gates: Vec<String>,
 }
 
 impl Record {
@@ -266,10 +274,9 @@ pub(crate) fn change_of(
         "decisions" if created => {
             expect("Decision")?;
             let spec = |key: &str| text_at(body, &format!("/spec/{key}")).unwrap_or_default().to_owned();
-            let ours = spec("plan") == plan.name && spec("action") == "Retry";
-            let service = spec("service");
-            let retry = Change::Retry { service: service.clone(), decided_on: spec("decidedOn") };
-            (ours && plan.services.contains_key(&service)).then_some(retry)
+            let ours = spec("plan") == plan.name && plan.services.contains_key(&spec("service"));
+            let (action, decided_on) = (spec("action"), spec("decidedOn"));
+            ours.then(|| Change::Decision { service: spec("service"), action, decided_on })
         }
         "recoveryplans" if deletes || (object.namespace == plan.namespace && name == plan.name) => {
             let uid = text_at(body, "/metadata/uid").or_else(|| text_at(body, "/details/uid"));
@@ -339,6 +346,12 @@ fn record(body: &Value) -> Result<Record, String> {
             .collect(),
         resuming: list(body, "/status/resumes").filter(|r| named("Resuming", r)).map(resuming).collect(),
         asks_person: text_at(body, "/status/decision/digest").map(str::to_owned),
+        orders: text_at(body, "/status/standingOrders/digest").map(str::to_owned),
+        isolating: text_at(body, "/status/isolating/reason").map(str::to_owned),
+        contained_at: text_at(body, "/status/containedAt").map(time).transpose()?,
+        accepted_gates: list(body, "/status/acceptedGates")
+            .filter_map(|gate| text_at(gate, "/name").map(str::to_owned))
+            .collect(),
     })
 }
 

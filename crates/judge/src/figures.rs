@@ -173,7 +173,7 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
                     times.waiting_since.get_or_insert(at);
                 }
             }
-            Change::Retry { service, .. } => {
+            Change::Decision { service, action, .. } if action != "Hold" && action != "Abort" => {
                 let times = services.entry(service).or_default();
                 answered(times, at);
                 times.answered = true;
@@ -185,7 +185,8 @@ fn times<'a>(plan: &Plan, log: &'a Log) -> BTreeMap<&'a str, Times> {
             | Change::Workload { .. }
             | Change::Restored { .. }
             | Change::Carried { .. }
-            | Change::Plan { .. } => {}
+            | Change::Plan { .. }
+            | Change::Decision { .. } => {}
         }
     }
     services

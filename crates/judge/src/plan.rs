@@ -33,6 +33,8 @@ pub(crate) struct Service {
     pub gates: Vec<Gate>,
     /// Whether it may have no gates.
     pub ungated: bool,
+    /// Whether it isolates itself when a continuous gate fails.
+    pub contains: bool,
     depends_on: Vec<String>,
     tier: Option<i64>,
 }
@@ -129,6 +131,7 @@ fn service(name: &str, item: &Value, defaults: Option<&Value>) -> Result<Service
         namespaces,
         gates,
         ungated: item.get("ungated").is_some(),
+        contains: text_of(item, "onRegression") == Some("Contain"),
         // A group may have a service's name. The blank, which no name contains, distinguishes the two.
         node: text_of(item, "together").map_or_else(|| name.to_owned(), |group| format!("group {group}")),
         depends_on: texts(item, "dependsOn", name)?.unwrap_or_default(),

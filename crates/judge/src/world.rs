@@ -21,8 +21,8 @@ pub(crate) struct World {
     pub gone_plans: BTreeSet<String>,
     /// UID of the current plan.
     pub plan_uid: String,
-    /// Retries that people decided: service, and digest of the question.
-    pub retries: BTreeSet<(String, String)>,
+    /// Decisions that people made: service, action, and digest of what they were about.
+    pub decisions: BTreeSet<(String, String, String)>,
     /// Whether a namespace of the plan has been isolated.
     pub ever_isolated: bool,
 }
@@ -195,8 +195,8 @@ impl World {
                     self.quarantines.insert(name.clone(), (**now).clone());
                 }
             }
-            Change::Retry { service, decided_on } => {
-                self.retries.insert((service.clone(), decided_on.clone()));
+            Change::Decision { service, action, decided_on } => {
+                self.decisions.insert((service.clone(), action.clone(), decided_on.clone()));
             }
             Change::Plan { uid, there: true } => self.plan_uid.clone_from(uid),
             Change::Plan { uid, there: false } => {

@@ -82,6 +82,15 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-responder",
+        "Hold and Abort: tests/cluster/opt_in/decisions.rs",
+        &[
+            "create decisions.resurgam.dev",
+            "hold recoveryplans.resurgam.dev",
+            "abort recoveryplans.resurgam.dev",
+        ],
+    ),
+    (
+        "resurgam-responder",
         "what is there already is tightened: tests/cluster/quarantine_cli",
         &[
             "update networkpolicies.networking.k8s.io",

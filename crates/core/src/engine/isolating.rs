@@ -12,6 +12,7 @@ use crate::plan::Gate;
 use super::attempts::next_attempt;
 use super::context::ServiceContext;
 use super::next::{Next, missing_quarantine, time};
+use super::stages::loosest;
 use super::{ClaimState, GateState, QuarantineState};
 
 /// A service is isolated by itself at most once in this time.
@@ -28,7 +29,7 @@ impl ServiceContext<'_> {
         let mut next = Next::unchanged(self.of);
         next.ask.clear();
         next.blocks.clear();
-        next.status.isolation = self.of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max();
+        next.status.isolation = loosest(self.of);
         next.status.decision = None;
         let mine = ClaimState::Mine { attempt: self.of.status.attempt };
         let mut waits = false;
@@ -69,7 +70,7 @@ impl ServiceContext<'_> {
 
     fn isolated_again(&self, isolating: &Isolating) -> crate::api::ServiceRecoveryStatus {
         let mut next = next_attempt(&self.of.status, self.observed.now, isolating.reason, &isolating.message);
-        next.isolating = None;
+        next.isolation = loosest(self.of);
         next
     }
 

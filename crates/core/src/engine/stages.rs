@@ -55,7 +55,7 @@ pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], i
 }
 
 /// Returns the loosest isolation that the service's Quarantines enforce.
-fn loosest(of: &ServiceObservation) -> Option<Isolation> {
+pub(super) fn loosest(of: &ServiceObservation) -> Option<Isolation> {
     of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max()
 }
 

@@ -10,7 +10,9 @@
 //!   (its own aside) before Open;
 //! - **claim**: a service leaves `Isolated` only with each of its Quarantines claimed for that attempt; a claim moves to
 //!   another plan only when the first is gone;
-//! - **attempt**: the next one begins by a Retry that somebody decided on just that matter, or because the plan was made anew.
+//! - **attempt**: the next one begins by a Retry that somebody decided on just that matter, because the plan was made anew, or because
+//!   the service was isolated again: by an Abort on just its standing orders, or by itself where the plan says so, at most once an hour;
+//! - **exception**: a failed gate is let pass only by an AcceptException on just that question.
 //!
 //! What it does not: writes outside of the API server (evidence is kept in a store of its own), and whether a deletion that
 //! nobody answered took effect, as long as nothing shows it, or whether what was taken away and made again without an answer is
@@ -26,6 +28,8 @@ use crate::unanswered::Outcome;
 
 /// Prefix of objects that the operator creates in a namespace and deletes again.
 const OWN: &str = "resurgam-";
+/// A service isolates itself at most once in this time, in seconds.
+const CONTAIN_EVERY_S: i64 = 3600;
 
 #[derive(Default)]
 pub(super) struct Once {
@@ -66,6 +70,7 @@ impl Rule for Once {
             Change::Service { name, record: Some(record) } if now.by_operator() => {
                 if let Some(service) = now.plan.services.get(name) {
                     attempt(now, name, service, record, &mut problems);
+                    exceptional(now, name, service, record, &mut problems);
                 }
             }
             Change::Quarantine { name, quarantine: Some(quarantine) } => {
@@ -159,6 +164,45 @@ fn may_be_back(now: &WriteContext<'_>, wanted: &str) -> bool {
     })
 }
 
+/// Returns whether somebody made this Decision on just that matter.
+fn decided(now: &WriteContext<'_>, name: &str, action: &str, digest: Option<&String>) -> bool {
+    digest.is_some_and(|digest| {
+        now.world.decisions.contains(&(name.to_owned(), action.to_owned(), digest.clone()))
+    })
+}
+
+/// Checks that a service is isolated again, and that a failed gate is let pass, by a Decision or by the plan's own policy only.
+fn exceptional(
+    now: &WriteContext<'_>,
+    name: &str,
+    service: &Service,
+    record: &Record,
+    problems: &mut Vec<String>,
+) {
+    let Some(before) = now.world.record(name) else { return };
+    match (before.isolating.as_deref(), record.isolating.as_deref()) {
+        (None, Some("Aborted")) if !decided(now, name, "Abort", before.orders.as_ref()) => {
+            problems.push(format!("{name} is aborted, and nobody decided so"));
+        }
+        (None, Some("Contained")) => {
+            if !service.contains {
+                problems.push(format!("{name} isolates itself, and the plan does not say so"));
+            }
+            let last = before.contained_at.zip(record.contained_at);
+            if last.is_some_and(|(last, now)| now.duration_since(last).as_secs() < CONTAIN_EVERY_S) {
+                problems.push(format!("{name} isolates itself twice within an hour"));
+            }
+        }
+        _ => {}
+    }
+    let is_new = |gate: &&String| !before.accepted_gates.contains(gate);
+    if let Some(gate) = record.accepted_gates.iter().find(is_new)
+        && !decided(now, name, "AcceptException", before.asks_person.as_ref())
+    {
+        problems.push(format!("gate {gate} of {name} is accepted although it fails, and nobody decided so"));
+    }
+}
+
 fn attempt(
     now: &WriteContext<'_>,
     name: &str,
@@ -168,10 +212,10 @@ fn attempt(
 ) {
     let before = now.world.record(name);
     if let Some(before) = before.filter(|before| before.attempt != record.attempt && before.attempt != 0) {
-        let decided = |digest: &String| now.world.retries.contains(&(name.to_owned(), digest.clone()));
-        let by_decision = before.asks_person.as_ref().is_some_and(decided);
+        let by_decision = decided(now, name, "Retry", before.asks_person.as_ref());
         let made_anew = now.world.plan_uid != before.plan_uid;
-        if record.attempt != before.attempt + 1 || !(by_decision || made_anew) {
+        let is_isolated_again = before.isolating.is_some();
+        if record.attempt != before.attempt + 1 || !(by_decision || made_anew || is_isolated_again) {
             problems.push(format!(
                 "{name} goes from attempt {} to {} without a Retry that was decided on what it asked",
                 before.attempt, record.attempt

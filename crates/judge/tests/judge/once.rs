@@ -3,7 +3,7 @@
 use judge::Rule;
 use serde_json::{Value, json};
 
-use crate::maker::{ACCOUNT, ADMIN, LEAD, Maker, OPERATOR, reference};
+use crate::maker::{ACCOUNT, ADMIN, LEAD, Maker, OPERATOR, PLAN, reference, time};
 
 /// In the clean room, before its step.
 fn entered() -> Maker {
@@ -203,6 +203,42 @@ fn a_plan_of_another_namespace_that_is_gone_has_left_its_claim() {
         log.messages(),
         "I5 once: the claim on apart moves from elsewhere/second/x to elsewhere/third/x, whose plan was not gone\n"
     );
+}
+
+#[test]
+fn isolated_again_by_an_abort_or_by_the_plans_own_policy_only() {
+    let isolated = |reason: &str, plan: &str, between: fn(&mut Maker)| {
+        let mut log = Maker::sealed();
+        let orders = json!({"digest": "sha256:orders", "number": 0});
+        log.at(10_000).begin("dns", 1).status("orders", "dns", |s| s["standingOrders"] = orders.clone());
+        between(&mut log);
+        log.status("isolating", "dns", |s| {
+            s["isolating"] = json!({"reason": reason, "level": "Sealed"});
+            if reason == "Contained" {
+                s["containedAt"] = json!(time(20_000));
+            }
+        });
+        log.status("next", "dns", |s| *s = json!({"attempt": 2, "stage": "Isolated"}));
+        let report = log.judge_with(plan, &judge::Options::default()).unwrap();
+        report.violations.iter().map(|of| format!("{of}\n")).collect::<String>()
+    };
+    fn abort(log: &mut Maker, digest: &str) {
+        log.write("abort", LEAD, "decisions/recovery/d", |o| {
+            o["spec"] = json!({"action": "Abort", "plan": "p", "service": "dns", "decidedOn": digest});
+        });
+    }
+    let contains = PLAN.replace("{name: dns,", "{name: dns, onRegression: Contain,");
+    let nobody = |found: String| assert!(found.contains("dns is aborted, and nobody decided so"), "{found}");
+    assert_eq!(isolated("Aborted", PLAN, |log| abort(log, "sha256:orders")), "");
+    nobody(isolated("Aborted", PLAN, |log| abort(log, "sha256:other")));
+    nobody(isolated("Aborted", PLAN, |_| {}));
+    assert_eq!(isolated("Contained", &contains, |_| {}), "");
+    let unasked = isolated("Contained", PLAN, |_| {});
+    assert!(unasked.contains("dns isolates itself, and the plan does not say so"), "{unasked}");
+    let twice = isolated("Contained", &contains, |log| {
+        log.status("earlier", "dns", |s| s["containedAt"] = json!(time(15_000)));
+    });
+    assert!(twice.contains("dns isolates itself twice within an hour"), "{twice}");
 }
 
 #[test]
