@@ -220,7 +220,7 @@ fn isolated_again_by_an_abort_or_by_the_plans_own_policy_only() {
         });
         log.status("next", "dns", |s| *s = json!({"attempt": 2, "stage": "Isolated"}));
         let report = log.judge_with(plan, &judge::Options::default()).unwrap();
-        report.violations.iter().map(|of| format!("{of}\n")).collect::<String>()
+        report.violations.iter().map(|of| format!("{}\n", of.message)).collect::<String>()
     };
     fn abort(log: &mut Maker, digest: &str) {
         log.write("abort", LEAD, "decisions/recovery/d", |o| {
