@@ -163,6 +163,7 @@ fn room(spec: &ServiceRecoverySpec) -> Room {
     Room {
         reachable: spec.reachable.iter().map(|namespace| namespace.0.clone()).collect(),
         allow_egress: spec.allow_egress.clone(),
+        allow_egress_to: spec.allow_egress_to.clone(),
         pod_security: spec.pod_security,
     }
 }

@@ -264,6 +264,22 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "spec.services[0].cleanRoom.allowEgress[0]",
         ),
         (
+            "a hole to the whole Internet",
+            plan(
+                "holed",
+                &json!({"name": "library", "cleanRoom": {"allowEgressTo": [{"cidr": "0.0.0.0/0", "ports": [443]}]}}),
+            ),
+            "cidr is no larger than a /8",
+        ),
+        (
+            "a hole that is no network",
+            plan(
+                "holed",
+                &json!({"name": "library", "cleanRoom": {"allowEgressTo": [{"cidr": "192.0.2.7/24", "ports": [443]}]}}),
+            ),
+            "cidr is a network in CIDR notation",
+        ),
+        (
             "a dependency on another plan",
             plan("far", &json!({"name": "library", "dependsOn": ["rbkc/legacy/host"]})),
             "spec.services[0].dependsOn[0]",

@@ -252,10 +252,45 @@ pub struct CleanRoomSpec {
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
 
+    /// Addresses outside the cluster that the pods may connect to, such as the store that a dump is loaded from. Each is an egress
+    /// exception, by which an intruder can send data out, and is reported in the Quarantine's status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress_to: Vec<EgressBlock>,
+
     /// States explicitly that the pods need what Pod Security `baseline` forbids, such as the host's network or files. It takes effect
     /// after a person has accepted it by a Decision `AcceptLoosening`. Default: such pods are denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_access: Option<HostAccess>,
+}
+
+/// Addresses and TCP ports that a clean room may connect to.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = kube::core::Rule::new("isCIDR(self.cidr) && cidr(self.cidr).masked() == cidr(self.cidr)")
+        .message("cidr is a network in CIDR notation, such as 192.0.2.7/32"),
+    validation = kube::core::Rule::new("!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() >= 8")
+        .message("cidr is no larger than a /8: anything more is the whole Internet")
+)]
+pub struct EgressBlock {
+    /// The network, such as `192.0.2.7/32`.
+    #[schemars(length(min = 3, max = 49))]
+    pub cidr: String,
+    /// The TCP ports.
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(range(min = 1, max = 65535)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub ports: Vec<i32>,
+}
+
+impl std::fmt::Display for EgressBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        write!(f, "port {} of {}", ports.join(", "), self.cidr)
+    }
 }
 
 /// Why the service's pods need what Pod Security `baseline` forbids.

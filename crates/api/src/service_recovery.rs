@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::ControlName;
+use super::recovery_plan::EgressBlock;
 use super::{
     Action, AspectStatus, ClusterService, DnsLabel, Isolation, Phase, Proof, Reason, Verdict, conditions,
 };
@@ -60,6 +61,10 @@ pub struct ServiceRecoverySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_egress: Vec<ClusterService>,
+    /// Addresses outside the cluster that the clean room may connect to, as the plan allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allow_egress_to: Vec<EgressBlock>,
     /// Pod Security Standard of the clean room. `Privileged` only if the plan sets `hostAccess` and a person has accepted it.
     #[serde(default)]
     pub pod_security: PodSecurity,

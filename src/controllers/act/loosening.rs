@@ -48,6 +48,10 @@ impl Act {
                 Isolation::CleanRoom => self.service().allow_egress.clone(),
                 Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
             },
+            allow_egress_to: match isolation {
+                Isolation::CleanRoom => self.service().allow_egress_to.clone(),
+                Isolation::Sealed | Isolation::Contained | Isolation::Open => Vec::new(),
+            },
             // Accepted with the requirements that were just read.
             pod_security: match isolation {
                 Isolation::CleanRoom => pod_security(self.service()),
@@ -75,6 +79,7 @@ impl Act {
         let reachable: Vec<DnsLabel> = room.reachable.iter().cloned().map(DnsLabel).collect();
         let loosens = reachable.iter().any(|namespace| !before.reachable.contains(namespace))
             || room.allow_egress.iter().any(|service| !before.allow_egress.contains(service))
+            || room.allow_egress_to.iter().any(|block| !before.allow_egress_to.contains(block))
             || room.pod_security > before.pod_security;
         if loosens {
             futures::try_join!(
@@ -85,7 +90,15 @@ impl Act {
             )?;
         }
         let (allow_egress, pod_security) = (room.allow_egress.clone(), room.pod_security);
-        self.write_spec(ServiceRecoverySpec { reachable, allow_egress, pod_security, ..before }).await
+        let allow_egress_to = room.allow_egress_to.clone();
+        self.write_spec(ServiceRecoverySpec {
+            reachable,
+            allow_egress,
+            allow_egress_to,
+            pod_security,
+            ..before
+        })
+        .await
     }
 
     /// Reads live whether the plan is still the one that was decided on. A gate or dependency may have been added, and a watch may have
@@ -199,6 +212,7 @@ mod tests {
             isolation: Some(Isolation::CleanRoom),
             reachable: Vec::new(),
             allow_egress: Vec::new(),
+            allow_egress_to: Vec::new(),
             pod_security: PodSecurity::Baseline,
             accepted: Vec::new(),
         };

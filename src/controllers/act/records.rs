@@ -70,6 +70,7 @@ impl Act {
             isolation: before.and_then(|s| s.isolation),
             reachable: before.map_or_else(Vec::new, |s| s.reachable.clone()),
             allow_egress: before.map_or_else(Vec::new, |s| s.allow_egress.clone()),
+            allow_egress_to: before.map_or_else(Vec::new, |s| s.allow_egress_to.clone()),
             pod_security: before.map_or_else(PodSecurity::default, |s| s.pod_security),
             accepted: before.map_or_else(Vec::new, |s| s.accepted.clone()),
         };

@@ -94,6 +94,7 @@ pub async fn ask(name: &str, plan: &RecoveryPlan, isolation: Option<Isolation>, 
         isolation,
         reachable: vec![DnsLabel("shared-dns".into())],
         allow_egress: Vec::new(),
+        allow_egress_to: Vec::new(),
         pod_security: resurgam::api::PodSecurity::Baseline,
         accepted: Vec::new(),
     };

@@ -34,13 +34,20 @@ async fn clean_room(name: &str) -> RecoveryPlan {
 
 /// Says, as the operator, what else the clean room is to talk to.
 async fn follow(name: &str, reachable: &[&str], egress: &[ClusterService]) {
+    follow_with(name, reachable, &json!({"allowEgress": egress})).await;
+}
+
+/// The same, by these fields of the spec.
+async fn follow_with(name: &str, reachable: &[&str], fields: &Value) {
     let recoveries: Api<ServiceRecovery> = api(&client(Identity::Operator).await, &format!("{name}-plan"));
     let name = format!("council.{name}");
     let mut recovery = recoveries.get(&name).await.unwrap();
     recovery.metadata.managed_fields = None;
     let mut spec = serde_json::to_value(&recovery.spec).unwrap();
     spec["reachable"] = json!(reachable);
-    spec["allowEgress"] = json!(egress);
+    for (key, value) in fields.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
     let patch = json!({
         "apiVersion": "resurgam.dev/v1alpha1", "kind": "ServiceRecovery",
         "metadata": {"name": name, "resourceVersion": recovery.metadata.resource_version}, "spec": spec,
@@ -134,4 +141,30 @@ ports: [{name: https, port: 6443, protocol: TCP}]
     let of = DeleteParams::default();
     Api::<Service>::namespaced(administrator.clone(), "kube-system").delete("kube-dns", &of).await.unwrap();
     Api::<EndpointSlice>::namespaced(administrator, "default").delete("kubernetes", &of).await.unwrap();
+}
+
+#[tokio::test]
+async fn address_outside_the_cluster_is_let_through_at_its_port() {
+    let _running = controller().await;
+    clean_room("archive").await;
+    follow_with(
+        "archive",
+        &["archive"],
+        &json!({"allowEgressTo": [{"cidr": "192.0.2.7/32", "ports": [5432]}]}),
+    )
+    .await;
+    let spec =
+        room_is("archive", "with one hole", |spec| spec["egress"].as_array().unwrap().len() == 2).await;
+    assert_eq!(
+        spec["egress"][1],
+        json!({"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 5432, "protocol": "TCP"}]})
+    );
+    let is_told = |quarantine: &resurgam::api::Quarantine| {
+        let controls = quarantine.status.clone().unwrap_or_default().controls;
+        let network = controls.into_iter().find(|c| c.name == ControlName::Network);
+        network.is_some_and(|network| network.message.contains("port 5432 of 192.0.2.7/32"))
+    };
+    until("archive", "told of it", is_told).await;
+    follow_with("archive", &["archive"], &json!({"allowEgressTo": []})).await;
+    room_is("archive", "closed", |spec| spec["egress"].as_array().unwrap().len() == 1).await;
 }

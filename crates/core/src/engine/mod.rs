@@ -11,6 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::quarantine::ControlName;
+use crate::api::recovery_plan::EgressBlock;
 use crate::api::service_recovery::ResumeStatus;
 use crate::api::{
     Action, ClusterService, Health, Isolation, Phase, PodSecurity, Reason, RecoveryPlanStatus, ServiceKey,
@@ -139,6 +140,8 @@ pub struct Room {
     pub reachable: Vec<String>,
     /// Cluster services, sorted.
     pub allow_egress: Vec<ClusterService>,
+    /// Addresses outside the cluster, sorted.
+    pub allow_egress_to: Vec<EgressBlock>,
     /// Pod Security Standard of its pods.
     pub pod_security: PodSecurity,
 }

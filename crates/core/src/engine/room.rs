@@ -22,6 +22,7 @@ pub(super) fn wanted(plan: &Plan, observed: &Observation, id: ServiceId) -> Room
     Room {
         reachable,
         allow_egress: plan.services[id].allow_egress.clone(),
+        allow_egress_to: plan.services[id].allow_egress_to.clone(),
         pod_security: pod_security(&plan.services[id]),
     }
 }
@@ -92,6 +93,12 @@ fn both(a: &Room, b: &Room) -> Room {
             .iter()
             .filter(|service| b.allow_egress.contains(service))
             .copied()
+            .collect(),
+        allow_egress_to: a
+            .allow_egress_to
+            .iter()
+            .filter(|block| b.allow_egress_to.contains(block))
+            .cloned()
             .collect(),
         pod_security: a.pod_security.min(b.pod_security),
     }

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::api_servers;
 use super::controls::network::pods_of;
 use crate::api::ClusterService;
+use crate::api::recovery_plan::EgressBlock;
 
 /// Namespace of the cluster's DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
@@ -29,8 +30,8 @@ const ADDRESSES: usize = 32;
 /// One egress exception.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EgressException {
-    /// Cluster service that the plan allows.
-    pub service: ClusterService,
+    /// What the plan allows: a cluster service, or addresses outside the cluster.
+    pub name: String,
     /// Egress rule. `None`: the service was not found, and is not allowed.
     pub rule: Option<NetworkPolicyEgressRule>,
     /// Destination, or what was not found, as a message.
@@ -39,7 +40,7 @@ pub struct EgressException {
 
 impl fmt::Display for EgressException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.service.as_str();
+        let name = &self.name;
         match self.rule {
             Some(_) => write!(f, "Hole, by the plan's cleanRoom: {name}, to {}", self.words),
             None => write!(f, "{name} is not let through, though the plan asks for it: {}", self.words),
@@ -50,11 +51,11 @@ impl fmt::Display for EgressException {
 /// Returns the exception for the cluster's DNS: to its pods and, if deployed, to the cache on the node.
 #[must_use]
 pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
-    let service = ClusterService::Dns;
+    let name = ClusterService::Dns.as_str().to_owned();
     let (key, value) = DNS_LABEL;
     if services.is_empty() {
         let words = format!("namespace {DNS_NAMESPACE} has no Service labelled {key}={value}");
-        return EgressException { service, rule: None, words };
+        return EgressException { name, rule: None, words };
     }
     let mut to = vec![pods_of(vec![DNS_NAMESPACE.to_owned()], Some(DNS_LABEL))];
     let mut words = format!("port 53 of pods labelled {key}={value} in {DNS_NAMESPACE}");
@@ -68,7 +69,7 @@ pub fn dns(services: &[Service], cache: Option<&DaemonSet>) -> EgressException {
     }
     let ports = ["UDP", "TCP"].map(|protocol| port(protocol, 53));
     EgressException {
-        service,
+        name,
         rule: Some(NetworkPolicyEgressRule { to: Some(to), ports: Some(ports.into()) }),
         words,
     }
@@ -97,14 +98,14 @@ fn listening(cache: &DaemonSet) -> Vec<IpAddr> {
 /// Returns the exception for the API server: to the addresses in its EndpointSlices.
 #[must_use]
 pub fn api_server(slices: &[EndpointSlice]) -> EgressException {
-    let service = ClusterService::ApiServer;
+    let name = ClusterService::ApiServer.as_str().to_owned();
     // A rule without ports would allow all ports.
     let found = api_servers::addresses(slices);
     let addresses: BTreeSet<IpAddr> = found.iter().map(SocketAddr::ip).collect();
     let ports: BTreeSet<i32> = found.iter().map(|at| at.port().into()).collect();
     if found.is_empty() {
         let words = "no EndpointSlice of default/kubernetes names an address and a port".to_owned();
-        return EgressException { service, rule: None, words };
+        return EgressException { name, rule: None, words };
     }
     let numbers = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let words = format!("port {numbers} of {}", joined(&addresses));
@@ -112,7 +113,25 @@ pub fn api_server(slices: &[EndpointSlice]) -> EgressException {
         to: Some(addresses.iter().take(ADDRESSES).map(one).collect()),
         ports: Some(ports.iter().map(|&number| port("TCP", number)).collect()),
     };
-    EgressException { service, rule: Some(rule), words }
+    EgressException { name, rule: Some(rule), words }
+}
+
+/// Returns the exception for addresses outside the cluster.
+#[must_use]
+pub fn block(of: &EgressBlock) -> EgressException {
+    let ip_block = Some(IPBlock { cidr: of.cidr.clone(), except: None });
+    // A rule without ports would allow all ports.
+    let rule = (!of.ports.is_empty()).then(|| NetworkPolicyEgressRule {
+        to: Some(vec![NetworkPolicyPeer { ip_block, ..NetworkPolicyPeer::default() }]),
+        ports: Some(of.ports.iter().map(|&number| port("TCP", number)).collect()),
+    });
+    EgressException { name: "an address".to_owned(), rule, words: of.to_string() }
+}
+
+/// Returns the egress rules for addresses outside the cluster.
+#[must_use]
+pub fn rules(of: &[EgressBlock]) -> Vec<NetworkPolicyEgressRule> {
+    of.iter().filter_map(|of| block(of).rule).collect()
 }
 
 fn one(address: &IpAddr) -> NetworkPolicyPeer {

@@ -6,6 +6,7 @@
 use kube::ResourceExt;
 
 use crate::api::quarantine::{Contents, ControlName, Purpose};
+use crate::api::recovery_plan::EgressBlock;
 use crate::api::service_recovery::AcceptedControl;
 use crate::api::{
     Claim, ClusterService, Isolation, PodSecurity, Quarantine, ServiceRecovery, conditions,
@@ -21,6 +22,8 @@ pub struct Target {
     pub reachable: Vec<String>,
     /// Cluster services that a clean room may connect to.
     pub allow_egress: Vec<ClusterService>,
+    /// Addresses outside the cluster that a clean room may connect to.
+    pub allow_egress_to: Vec<EgressBlock>,
     /// Whether a person has accepted host access of its pods.
     pub privileged: bool,
     /// Why the claimant does not get the requested level, as a message.
@@ -31,7 +34,15 @@ pub struct Target {
 
 impl Target {
     fn plain(level: Isolation, reachable: Vec<String>) -> Self {
-        Self { level, reachable, allow_egress: Vec::new(), privileged: false, held: None, overrules: false }
+        Self {
+            level,
+            reachable,
+            allow_egress: Vec::new(),
+            allow_egress_to: Vec::new(),
+            privileged: false,
+            held: None,
+            overrules: false,
+        }
     }
 
     fn held(level: Isolation, why: String) -> Self {
@@ -75,6 +86,7 @@ pub fn target(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan:
     // A claimant whose request is not granted gets no connections and no egress exceptions.
     if target.level == Isolation::CleanRoom && !target.reachable.is_empty() {
         target.allow_egress = recovery.map(|r| r.spec.allow_egress.clone()).unwrap_or_default();
+        target.allow_egress_to = recovery.map(|r| r.spec.allow_egress_to.clone()).unwrap_or_default();
         target.privileged = recovery.is_some_and(|r| r.spec.pod_security == PodSecurity::Privileged);
     }
     target

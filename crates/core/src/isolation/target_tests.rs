@@ -42,6 +42,7 @@ fn recovery(asked: Option<Isolation>) -> ServiceRecovery {
             isolation: asked,
             reachable: vec![DnsLabel("shared-dns".into())],
             allow_egress: vec![ClusterService::Dns],
+            allow_egress_to: Vec::new(),
             pod_security: crate::api::PodSecurity::Baseline,
             accepted: Vec::new(),
         },

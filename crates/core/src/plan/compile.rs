@@ -199,6 +199,13 @@ fn service(spec: &ServiceSpec, defaults: Option<&Defaults>) -> Service {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
+        allow_egress_to: spec
+            .clean_room
+            .iter()
+            .flat_map(|r| r.allow_egress_to.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         host_access: spec
             .clean_room
             .as_ref()

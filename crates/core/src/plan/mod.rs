@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use crate::api::recovery_plan::GateOverride;
-use crate::api::recovery_plan::{Impact, MissedRun, OnRegression};
+use crate::api::recovery_plan::{EgressBlock, Impact, MissedRun, OnRegression};
 use crate::api::service_recovery::ResumeKind;
 use crate::api::step::ScaleSpec;
 use crate::api::{
@@ -89,6 +89,8 @@ pub struct Service {
     pub resume: Vec<Resume>,
     /// Cluster services that its clean room may connect to, sorted.
     pub allow_egress: Vec<ClusterService>,
+    /// Addresses that its clean room may connect to, sorted.
+    pub allow_egress_to: Vec<EgressBlock>,
     /// Why its pods may use what Pod Security `baseline` forbids, if the plan permits it.
     pub host_access: Option<String>,
     /// Why it has no gates in some phase, if the plan permits it.

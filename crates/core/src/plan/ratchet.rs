@@ -39,6 +39,9 @@ pub struct Requirements {
     pub ungated: Option<String>,
     /// Egress exceptions of the clean room.
     pub allow_egress: BTreeSet<ClusterService>,
+    /// Addresses that the clean room may connect to, as messages. Absent in records of versions that did not know them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub allow_egress_to: BTreeSet<String>,
     /// Why its pods may use what Pod Security `baseline` forbids, if the plan permits it.
     pub host_access: Option<String>,
     /// Objects to resume by `kind namespace/name`, and whether a missed run starts at once.
@@ -120,6 +123,7 @@ impl Requirements {
             together: scopes(&plan.units[service.unit].members),
             ungated: service.ungated.clone(),
             allow_egress: service.allow_egress.iter().copied().collect(),
+            allow_egress_to: service.allow_egress_to.iter().map(ToString::to_string).collect(),
             host_access: service.host_access.clone(),
             resume: service.resume.iter().map(resume).collect(),
         }
@@ -168,6 +172,7 @@ pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
         together,
         ungated,
         allow_egress,
+        allow_egress_to,
         host_access,
         resume,
     } = accepted;
@@ -213,6 +218,8 @@ pub fn loosenings(accepted: &Requirements, now: &Requirements) -> Vec<String> {
     }
     let added = now.allow_egress.difference(allow_egress);
     lost.extend(added.map(|service| format!("its clean room may connect to {}", service.as_str())));
+    let added = now.allow_egress_to.difference(allow_egress_to);
+    lost.extend(added.map(|block| format!("its clean room may connect to {block}")));
     if let Some(reason) = now.host_access.as_ref().filter(|reason| host_access.as_ref() != Some(reason)) {
         lost.push(format!("its pods may use what Pod Security baseline forbids: {reason}"));
     }

@@ -235,8 +235,9 @@ fn requirements() -> impl Strategy<Value = Requirements> {
     );
     let reason = || prop::option::of("[a-b]");
     let resume = prop::collection::btree_map("[a-c]", any::<bool>(), 0..3);
-    (gates, names(), names(), names(), (reason(), reason()), egress, resume).prop_map(
-        |(gates, depends_on, steps_after, together, (ungated, host_access), allow_egress, resume)| {
+    (gates, names(), names(), names(), (reason(), reason()), (egress, names()), resume).prop_map(
+        |(gates, depends_on, steps_after, together, (ungated, host_access), egress, resume)| {
+            let (allow_egress, allow_egress_to) = egress;
             Requirements {
                 version: VERSION,
                 incident: "nov".to_owned(),
@@ -247,6 +248,7 @@ fn requirements() -> impl Strategy<Value = Requirements> {
                 together,
                 ungated,
                 allow_egress,
+                allow_egress_to,
                 host_access,
                 resume,
             }

@@ -21,7 +21,7 @@ use crate::isolation::network::{self, CleanRoomAccess, is_neutralised, is_ours};
 use crate::isolation::pass::Pass;
 use crate::isolation::target::Target;
 use crate::isolation::workloads::{Inventory, Lists};
-use crate::isolation::{label, other_policies, status};
+use crate::isolation::{egress_exceptions, label, other_policies, status};
 
 /// Maximum age of cached network policies of other APIs. They are read every [`other_policies::RECHECK`], and a change wakes all
 /// Quarantines.
@@ -73,9 +73,11 @@ impl PassRun<'_> {
                 if !pod_security::is_enforced(&self.namespace, pass.target.privileged) {
                     return None;
                 }
+                let blocks = pass.target.allow_egress_to.iter();
+                pass.egress_exceptions = blocks.map(egress_exceptions::block).collect();
                 let room = CleanRoomAccess {
                     reachable: pass.target.reachable.clone(),
-                    egress_exceptions: Vec::new(),
+                    egress_exceptions: egress_exceptions::rules(&pass.target.allow_egress_to),
                 };
                 self.network_cached(pass, Some(&room)).await?;
             }

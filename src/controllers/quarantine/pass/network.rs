@@ -35,6 +35,7 @@ impl PassRun<'_> {
             pass.in_place.network = true;
         } else {
             pass.egress_exceptions = egress_exceptions::find(client, &pass.target.allow_egress).await?;
+            pass.egress_exceptions.extend(pass.target.allow_egress_to.iter().map(egress_exceptions::block));
             let exceptions = pass.egress_exceptions.iter().filter_map(|exception| exception.rule.clone());
             let room = CleanRoomAccess {
                 reachable: pass.target.reachable.clone(),

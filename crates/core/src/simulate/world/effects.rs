@@ -146,6 +146,7 @@ impl World<'_> {
                     Isolation::CleanRoom => Room {
                         reachable: reachable.clone(),
                         allow_egress,
+                        allow_egress_to: self.plan.services[id].allow_egress_to.clone(),
                         pod_security: pod_security(&self.plan.services[id]),
                     },
                     Isolation::Sealed | Isolation::Contained | Isolation::Open => Room::default(),
