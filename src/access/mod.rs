@@ -51,9 +51,19 @@ impl Access {
         for namespace in &service.namespaces {
             self.add("letting out of quarantine", [Right::on_quarantine("recover", Some(namespace))]);
         }
+        // RBAC cannot limit `create` by name, which it does not know yet.
         if plan.creates_quarantines && !service.namespaces.is_empty() {
-            // RBAC cannot limit `create` by name, which it does not know yet.
             self.add("quarantinePolicy: Create", [Right::on_quarantine("create", None)]);
+        }
+        if !service.replaces.is_empty() {
+            let create = Right {
+                group: String::new(),
+                resource: "namespaces".to_owned(),
+                verb: "create",
+                namespace: None,
+                name: None,
+            };
+            self.add("replaces", [Right::on_quarantine("create", None), create]);
         }
         for gate in &service.gates {
             let question =

@@ -13,7 +13,7 @@ use super::stores::Stores;
 use crate::api::conditions::{HOST_NETWORK_PODS, NETWORK_NOT_ENFORCED, READY, find};
 use crate::api::quarantine::ControlName;
 use crate::api::{
-    Claim, Decision, Isolation, Quarantine, Reason, ServiceRecovery, ServiceRecoverySpec,
+    Claim, Decision, Isolation, Quarantine, QuarantineReason, Reason, ServiceRecovery, ServiceRecoverySpec,
     ServiceRecoveryStatus, Stage, StepSpec, service_recovery_name,
 };
 use crate::engine::{
@@ -129,6 +129,11 @@ fn service_observation(
             .iter()
             .map(|n| quarantine(stores, plan, service, n, held.claimed.get(n), status.stage))
             .collect(),
+        originals: service
+            .replaces
+            .iter()
+            .map(|n| quarantine(stores, plan, service, n, None, status.stage))
+            .collect(),
         gates: held
             .gates
             .iter()
@@ -210,6 +215,8 @@ fn found(stores: &Stores, plan: &Plan, service: &Service, quarantine: &Quarantin
         claim: claim(stores, plan, service, status.claimed_by.as_ref()),
         hold: quarantine.spec.hold.map(Isolation::from),
         overruled: status.overruled.is_some() && status.overruled == status.claimed_by,
+        is_namespace_missing: current
+            && ready.is_some_and(|c| c.reason == QuarantineReason::NamespaceMissing.as_str()),
         unmanaged_pods: status.unmanaged_pods,
     }
 }

@@ -66,7 +66,7 @@ impl View {
     fn begin(plan: &Arc<Plan>, now: Timestamp) -> Self {
         let mut by_namespace: HashMap<String, Vec<ServiceId>> = HashMap::new();
         for (id, service) in plan.services.iter().enumerate() {
-            for namespace in &service.namespaces {
+            for namespace in service.namespaces.iter().chain(&service.replaces) {
                 by_namespace.entry(namespace.clone()).or_default().push(id);
             }
         }

@@ -106,6 +106,16 @@ const TABLE: &[(Reason, &str)] = &[
         "as the Quarantine's conditions say, and it goes on by itself: kubectl describe quarantine {culprit}",
     ),
     (
+        Reason::OriginalNotIsolated,
+        "who is on call isolates it, and it goes on by itself: resurgam quarantine {culprit} --isolation sealed --incident INCIDENT --reason \
+         TEXT",
+    ),
+    (
+        Reason::NamespaceNotGranted,
+        "a platform engineer grants the plan's account create on namespaces (resurgam access PLAN.yaml --check prints the manifest), and it \
+         goes on by itself; or who may creates it: kubectl create namespace NAMESPACE",
+    ),
+    (
         Reason::ClaimedByAnother,
         "whoever leads the recovery decides which plan recovers {culprit}; the other plan is deleted, which changes no isolation, and it goes \
          on by itself",
@@ -158,6 +168,10 @@ const TABLE: &[(Reason, &str)] = &[
     (
         Reason::GroupTiersDiffer,
         "a platform engineer gives all services of the group the same tier in the plan",
+    ),
+    (
+        Reason::ReplacesRecovered,
+        "a platform engineer removes the namespace from replaces of {service}, or from the service that recovers it, in the plan",
     ),
     (Reason::NamespaceShared, "a platform engineer leaves the namespace to one service of the plan"),
     (

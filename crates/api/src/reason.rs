@@ -61,6 +61,10 @@ pub enum Reason {
     QuarantineMissing,
     /// The Quarantine is not Ready.
     QuarantineNotReady,
+    /// The original that the service is rebuilt beside is not isolated.
+    OriginalNotIsolated,
+    /// The plan's ServiceAccount may not create the namespace.
+    NamespaceNotGranted,
     /// Another plan or service has claimed the namespace.
     ClaimedByAnother,
     /// The plan's ServiceAccount lacks the verb `recover` on the Quarantine.
@@ -129,6 +133,8 @@ pub enum Reason {
     GroupTiersDiffer,
     /// Two services have the same namespace.
     NamespaceShared,
+    /// A service is to be rebuilt beside a namespace that a service of the plan recovers.
+    ReplacesRecovered,
     /// The namespace is protected: it is never isolated.
     ProtectedNamespace,
     /// Two services have the same name.

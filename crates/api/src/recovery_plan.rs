@@ -159,6 +159,12 @@ pub struct ServiceSpec {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub namespaces: Option<Vec<DnsLabel>>,
 
+    /// Namespaces of the original, which stays isolated as it is: the service is rebuilt beside it, in `namespaces`. Those of them that do
+    /// not exist are created as the plan's account, each isolated by its Quarantine before it exists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub replaces: Vec<DnsLabel>,
+
     /// Services that must be recovered and healthy before this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]

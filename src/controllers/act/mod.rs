@@ -130,6 +130,7 @@ impl Act {
             Some(Effect::Accept { records }) => self.accept(records).await,
             Some(Effect::Inspect { attempt }) => self.inspect(*attempt).await,
             Some(Effect::Quarantine { namespaces }) => self.quarantine(namespaces).await,
+            Some(Effect::CreateNamespaces { namespaces }) => self.create_namespaces(namespaces).await,
             Some(Effect::Claim { attempt }) => self.claim(*attempt).await,
             Some(Effect::Ask { isolation, attempt, reachable, dependencies }) => {
                 self.request_isolation(*isolation, *attempt, reachable, dependencies).await

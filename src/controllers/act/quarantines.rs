@@ -1,5 +1,7 @@
 //! Creates Quarantines that the plan opts into, and claims the Quarantines of a service.
 
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
@@ -55,6 +57,36 @@ impl Act {
         let mut status = self.record.as_ref().and_then(|record| record.status.clone()).unwrap_or_default();
         status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
         self.write_status(&status).await
+    }
+
+    /// Creates namespaces as the plan's account, subject to its RBAC. Each is on the isolation lists before it exists.
+    pub(super) async fn create_namespaces(&mut self, namespaces: &[String]) -> Result<(), ActError> {
+        let client = self.running.state().account.as_ref().map(|(_, client)| client.clone());
+        let Some(client) = client else {
+            return Err(refused(Reason::Conflict, "the plan's account is not known yet".to_owned()));
+        };
+        let all: Api<Namespace> = Api::all(client);
+        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
+        for name in namespaces {
+            let wanted = Namespace {
+                metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+                ..Namespace::default()
+            };
+            match call(format!("create namespace {name}"), all.create(&params, &wanted)).await {
+                Ok(_) => {}
+                Err(error) if error.status().is_some_and(Status::is_already_exists) => {}
+                Err(error) if error.status().is_some_and(|status| status.code == 403) => {
+                    let message = format!(
+                        "{user} may not create namespace {name}: bind it to a ClusterRole with {{apiGroups: [''], resources: [namespaces], \
+                         verbs: [create]}}, or create it yourself ({error})"
+                    );
+                    return Err(refused(Reason::NamespaceNotGranted, message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Claims the Quarantine of each namespace, in order. Each is written only over the observed version: another write since, such as a

@@ -319,7 +319,7 @@ impl Plans {
         }
         let plan = Arc::new(Plan::from_object(object));
         let mut plans_by_namespace = lock(&self.plans_by_namespace);
-        for namespace in plan.services.iter().flat_map(|s| &s.namespaces) {
+        for namespace in plan.services.iter().flat_map(|s| s.namespaces.iter().chain(&s.replaces)) {
             plans_by_namespace.entry(namespace.clone()).or_default().insert(key.clone());
         }
         drop(plans_by_namespace);

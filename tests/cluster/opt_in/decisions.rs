@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::bad_input::bench::{Bench, KINDS, cluster, incident};
 use crate::quarantine_cli::support::{Ran, resurgam};
 
-/// `resurgam decide ARGUMENTS`, by a kubeconfig.
+/// `resurgam decide ARGUMENTS`, by a kubeconfig. Other tests restart the operator: what is to be decided on is waited for before.
 async fn decide(who: &Path, bench: &Bench, arguments: &[&str]) -> Ran {
     let all = [&["decide"], arguments, &["-n", bench.case, "--yes", "--timeout", "60s"]].concat();
     resurgam(who, &all).await
@@ -143,6 +143,8 @@ async fn approval_counts_people_by_their_own_groups() {
         .says("plan", "db", "ApprovalNeeded", &["rejected by bo", "the ledger is a day short", "rbkc", "wcc"])
         .await;
     decided(&bo, &bench, &["db", "approve", "--group", "wcc-leads", "--reason", "it is there now"]).await;
+    // Nobody is asked while an operator that has just begun to lead asks the other gates.
+    bench.says("plan", "db", "ApprovalNeeded", &["approved by bo", "still needs 1 of party rbkc"]).await;
     decided(&ana, &bench, &["db", "approve", "--group", "rbkc-leads", "--reason", "seen again"]).await;
     let found = bench.recovers("plan", "db").await;
     assert_eq!(exceptions(&found), "");

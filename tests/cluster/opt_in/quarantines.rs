@@ -4,7 +4,7 @@ use kube::api::DeleteParams;
 use rehearsal::{kind, object, text};
 use serde_json::{Value, json};
 
-use crate::bad_input::bench::{Bench, KINDS, cluster, role};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, cluster, role};
 
 /// The right to make Quarantines, for the account of one case.
 fn may_create(case: &str) -> [Value; 2] {
@@ -99,4 +99,59 @@ async fn what_a_lead_lets_out_is_not_isolated_again_behind_their_back() {
         .await
         .unwrap();
     bench.says("plan", "late", "Dependency", &["stuck"]).await;
+}
+
+#[tokio::test]
+async fn service_is_rebuilt_beside_its_sealed_original() {
+    let bench = Bench::with("rebuilt", &["shop"], |manifests| {
+        manifests.extend(may_create("rebuilt"));
+        let rules = json!([
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
+            {"apiGroups": ["", "apps", "batch"], "resources": ["pods", "replicationcontrollers", "deployments", "statefulsets", "daemonsets", "replicasets", "cronjobs", "jobs"], "verbs": ["create", "get", "list", "watch"]},
+        ]);
+        manifests.push(role("ClusterRole", "rebuilt-restore-new", "", &rules));
+        manifests.push(role(
+            "ClusterRole",
+            "rebuilt-recover-new",
+            "",
+            &json!([{"apiGroups": ["resurgam.dev"], "resources": ["quarantines"], "resourceNames": ["rebuilt-new"], "verbs": ["recover"]}]),
+        ));
+        for name in ["rebuilt-restore-new", "rebuilt-recover-new"] {
+            manifests.push(json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": "recovery", "namespace": "rebuilt"}],
+            }));
+        }
+    })
+    .await;
+    let job = json!({"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "main", "image": format!("registry.example/web:1@{DIGEST}")}]}}});
+    let plan = bench.plan(
+        "plan",
+        json!([{
+            "name": "shop", "namespaces": ["rebuilt-new"], "replaces": ["rebuilt-shop"],
+            "restore": [{"name": "load", "job": {"spec": job}}],
+        }]),
+    );
+    bench.apply(&plan).await;
+    bench.recovers("plan", "shop").await;
+    bench.stays_sealed("shop").await;
+    assert_eq!(makers("rebuilt-new").await, ["system:serviceaccount:rebuilt:recovery"]);
+    // By the audit log, the namespace was never there without isolation before it was opened.
+    let log = std::fs::read_to_string(cluster().await.audit_log()).unwrap();
+    let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains("rebuilt-new"));
+    let events: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = |is: &dyn Fn(&Value) -> bool| events.iter().position(is).unwrap();
+    let done =
+        |e: &Value| e["stage"] == "ResponseComplete" && e["responseStatus"]["code"].as_u64() < Some(300);
+    let listed = at(&|e| {
+        done(e)
+            && text(e, "/objectRef/name").starts_with("resurgam-guard")
+            && e["verb"] == "patch"
+            && !text(e, "/requestURI").contains("dryRun")
+    });
+    let created = at(&|e| done(e) && e["verb"] == "create" && e["objectRef"]["resource"] == "namespaces");
+    assert!(listed < created, "{listed} {created}");
+    bench.judged(&plan).await;
 }

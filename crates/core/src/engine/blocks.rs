@@ -121,7 +121,7 @@ fn external_blocks(
         for q in &of.quarantines {
             match &q.found {
                 None if quarantines::is_to_be_made(plan, observed, id, q) => {}
-                None if quarantines::was_released(plan, &of.status, q) => {
+                None if quarantines::was_released(plan, id, &of.status, q) => {
                     block(Reason::QuarantineReleased, &q.namespace, quarantines::released(&q.namespace));
                 }
                 None => block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
@@ -145,6 +145,9 @@ fn external_blocks(
         if plan.suspend && unit.unmet.is_empty() {
             block(Reason::Suspended, &plan.name, "the plan is suspended: it starts nothing new".to_owned());
         }
+    }
+    if let Some(original) = quarantines::open_original(of) {
+        block(Reason::OriginalNotIsolated, original, quarantines::not_isolated(original));
     }
     if unit.wants_slot && !unit.go {
         let message = format!("{} units are under way, as many as maxParallel allows", plan.max_parallel);

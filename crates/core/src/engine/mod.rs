@@ -102,6 +102,8 @@ pub struct ServiceObservation {
     pub room: Room,
     /// The Quarantine of each of its namespaces, in their order.
     pub quarantines: Vec<QuarantineObservation>,
+    /// The Quarantine of each namespace of the original that it is rebuilt beside, in their order.
+    pub originals: Vec<QuarantineObservation>,
     /// State of the gates that have been evaluated in this attempt.
     pub gates: BTreeMap<GateKey, GateState>,
     /// Progress of the steps that this process has started in this attempt.
@@ -234,6 +236,8 @@ pub struct QuarantineState {
     pub hold: Option<Isolation>,
     /// Whether a hold has overruled the claim: this attempt gets nothing looser, even after the hold is removed.
     pub overruled: bool,
+    /// Whether its namespace does not exist. It is on the isolation lists already.
+    pub is_namespace_missing: bool,
     /// Pods that were stopped and that no workload recreates.
     pub unmanaged_pods: Vec<String>,
 }
@@ -370,6 +374,11 @@ pub enum Effect {
         /// Namespaces without a Quarantine, in their order.
         namespaces: Vec<String>,
     },
+    /// Create these namespaces with the plan's account. Each has a Quarantine, and is on the isolation lists.
+    CreateNamespaces {
+        /// Namespaces that do not exist, in their order.
+        namespaces: Vec<String>,
+    },
     /// Claim the Quarantines of all namespaces, in their order.
     Claim {
         /// The attempt.
@@ -425,6 +434,7 @@ impl Effect {
             Self::Accept { .. } => "Accept",
             Self::Inspect { .. } => "Inspect",
             Self::Quarantine { .. } => "Quarantine",
+            Self::CreateNamespaces { .. } => "CreateNamespaces",
             Self::Claim { .. } => "Claim",
             Self::Ask { .. } => "Ask",
             Self::Follow { .. } => "Follow",

@@ -6,14 +6,14 @@
 
 use super::next::Next;
 use super::slots::is_armed;
-use super::{Effect, Observation, QuarantineObservation};
-use crate::api::{DnsLabel, ServiceRecoveryStatus, Stage, protected_namespace};
+use super::{Effect, Observation, QuarantineObservation, ServiceObservation};
+use crate::api::{DnsLabel, Isolation, ServiceRecoveryStatus, Stage, protected_namespace};
 use crate::plan::{Plan, ServiceId};
 
 /// Records existing Quarantines and creates missing ones. This precedes everything else: isolation waits for no dependency, no slot and
 /// no correction of the plan.
 pub(super) fn make(plan: &Plan, observed: &Observation, id: ServiceId, next: &mut Next) {
-    if !plan.creates_quarantines {
+    if !plan.services[id].creates_quarantines(plan) {
         return;
     }
     let of = &observed.services[id];
@@ -25,9 +25,13 @@ pub(super) fn make(plan: &Plan, observed: &Observation, id: ServiceId, next: &mu
     }
     let missing = of.quarantines.iter().filter(|q| is_to_be_made(plan, observed, id, q));
     let namespaces: Vec<String> = missing.map(|q| q.namespace.clone()).collect();
-    if namespaces.is_empty() {
-        return;
-    }
+    let effect = match namespaces.is_empty() {
+        false => Effect::Quarantine { namespaces },
+        true => match missing_namespaces(plan, observed, id) {
+            namespaces if namespaces.is_empty() => return,
+            namespaces => Effect::CreateNamespaces { namespaces },
+        },
+    };
     if let Some(refused) = &of.refused {
         next.block(refused.reason, &plan.services[id].name, refused.message.clone());
         next.wake.push(refused.again_at);
@@ -35,7 +39,39 @@ pub(super) fn make(plan: &Plan, observed: &Observation, id: ServiceId, next: &mu
             return;
         }
     }
-    next.effect = Some(Effect::Quarantine { namespaces });
+    next.effect = Some(effect);
+}
+
+/// Returns the namespaces to create for a service that is rebuilt beside its original. Their Quarantines exist, so that they are isolated
+/// before they exist.
+fn missing_namespaces(plan: &Plan, observed: &Observation, id: ServiceId) -> Vec<String> {
+    let of = &observed.services[id];
+    if plan.services[id].replaces.is_empty()
+        || !is_armed(plan, observed)
+        || of.status.stage != Stage::Isolated
+    {
+        return Vec::new();
+    }
+    let is_missing =
+        |q: &&QuarantineObservation| q.found.as_ref().is_some_and(|found| found.is_namespace_missing);
+    of.quarantines.iter().filter(is_missing).map(|q| q.namespace.clone()).collect()
+}
+
+/// Returns the first namespace of the original that nothing isolates. The service is rebuilt beside a sealed original only.
+pub(super) fn open_original(of: &ServiceObservation) -> Option<&str> {
+    let is_isolated = |q: &QuarantineObservation| {
+        q.found
+            .as_ref()
+            .is_some_and(|found| found.isolation.is_some_and(|level| level < Isolation::CleanRoom))
+    };
+    of.originals.iter().find(|q| !is_isolated(q)).map(|q| q.namespace.as_str())
+}
+
+/// Returns the message about an original that nothing isolates.
+pub(super) fn not_isolated(namespace: &str) -> String {
+    format!(
+        "namespace {namespace}, the original that it is rebuilt beside, is not isolated: on-call staff isolate it"
+    )
 }
 
 /// Returns whether the plan may create this Quarantine now.
@@ -46,17 +82,22 @@ pub(super) fn is_to_be_made(
     q: &QuarantineObservation,
 ) -> bool {
     let status = &observed.services[id].status;
-    plan.creates_quarantines
+    plan.services[id].creates_quarantines(plan)
         && is_armed(plan, observed)
         && status.stage == Stage::Isolated
         && !q.exists
-        && !was_released(plan, status, q)
+        && !was_released(plan, id, status, q)
         && protected_namespace(&q.namespace).is_none()
 }
 
 /// Returns whether a Quarantine existed in this attempt and was deleted since.
-pub(super) fn was_released(plan: &Plan, status: &ServiceRecoveryStatus, q: &QuarantineObservation) -> bool {
-    plan.creates_quarantines && status.quarantined.iter().any(|name| name.0 == q.namespace)
+pub(super) fn was_released(
+    plan: &Plan,
+    id: ServiceId,
+    status: &ServiceRecoveryStatus,
+    q: &QuarantineObservation,
+) -> bool {
+    plan.services[id].creates_quarantines(plan) && status.quarantined.iter().any(|name| name.0 == q.namespace)
 }
 
 /// Returns the message about a deleted Quarantine.

@@ -10,6 +10,7 @@ use crate::plan::{Plan, ServiceId, UnitId};
 use super::deadlines;
 use super::memory::Standing;
 use super::phase_gates::holds_now;
+use super::quarantines::open_original;
 use super::ratchet::is_loosened;
 use super::room::is_reachable;
 use super::superseded::is_superseded;
@@ -88,14 +89,15 @@ pub(super) fn holds(service: &ServiceObservation, namespace: &str, found: &Quara
 
 /// Could this member be claimed, as far as its Quarantines go?
 pub(super) fn is_claimable(service: &ServiceObservation) -> bool {
-    service.quarantines.iter().all(|q| {
-        q.found.as_ref().is_some_and(|found| {
-            holds(service, &q.namespace, found)
-                && found.hold.is_none()
-                && found.isolation.is_some()
-                && !matches!(found.claim, ClaimState::Other { .. })
+    open_original(service).is_none()
+        && service.quarantines.iter().all(|q| {
+            q.found.as_ref().is_some_and(|found| {
+                holds(service, &q.namespace, found)
+                    && found.hold.is_none()
+                    && found.isolation.is_some()
+                    && !matches!(found.claim, ClaimState::Other { .. })
+            })
         })
-    })
 }
 
 /// Who keeps a slot. `false` comes first, and the first field that differs decides.

@@ -9,6 +9,7 @@ use super::decisions::loosened;
 use super::inspection::is_cleared;
 use super::next::{Next, missing_quarantine, phases, time};
 use super::phase_gates::{is_accepted_failure, passes};
+use super::quarantines::open_original;
 use super::ratchet::{self, Ratchet};
 use super::room;
 use super::slots::{UnitView, holds, isolated_again, satisfies_dependents};
@@ -41,6 +42,11 @@ pub(super) fn advance(plan: &Plan, observed: &Observation, units: &[UnitView], i
         || context.is_superseded(&mut next)
         || context.has_lacking_control(&mut next)
     {
+        return next;
+    }
+    if of.status.stage != Stage::Recovered && open_original(of).is_some() {
+        // Nothing of it is started or loosened until the original is isolated; what it waits for is said with the other blockers.
+        next.ask.clear();
         return next;
     }
     match of.status.stage {

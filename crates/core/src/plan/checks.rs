@@ -84,7 +84,15 @@ pub(super) fn services(plan: &mut Plan) {
             );
         }
     }
+    let recovered: BTreeSet<&String> = plan.services.iter().flat_map(|service| &service.namespaces).collect();
     for (id, service) in plan.services.iter().enumerate() {
+        for original in service.replaces.iter().filter(|original| recovered.contains(original)) {
+            let message = format!(
+                "{} is to be rebuilt beside namespace {original}, which a service of the plan recovers: the original stays isolated",
+                service.name
+            );
+            found.push((id, Problem::new(Reason::ReplacesRecovered, original, message)));
+        }
         if plan.index.get(&service.name) != Some(&id) {
             let message = format!("the plan has more than one service named {}", service.name);
             found.push((id, Problem::new(Reason::DuplicateService, &service.name, message)));

@@ -214,6 +214,7 @@ fn service(spec: &ServiceSpec, defaults: Option<&Defaults>) -> Service {
         ungated: spec.ungated.as_ref().map(|u| u.reason.clone()),
         impact: spec.impact,
         on_regression: spec.on_regression,
+        replaces: spec.replaces.iter().map(|n| n.0.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
         optional: Vec::new(),
         requirements: Arc::default(),
         resume,

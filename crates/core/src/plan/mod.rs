@@ -101,6 +101,8 @@ pub struct Service {
     pub impact: Impact,
     /// What happens when a continuous gate fails.
     pub on_regression: OnRegression,
+    /// Namespaces of the original that it is rebuilt beside, sorted.
+    pub replaces: Vec<String>,
     /// Dependencies that it goes on without if they are held up: a part of `dependencies`.
     pub optional: Vec<ServiceId>,
     /// Problems. A service with any does not start.
@@ -296,6 +298,12 @@ impl Service {
             .iter()
             .filter(|step| step.phase == StepPhase::CleanRoom)
             .filter_map(|step| step.scale.as_ref())
+    }
+
+    /// Returns whether the plan creates missing Quarantines of the service: always where it is rebuilt in namespaces that may not exist.
+    #[must_use]
+    pub fn creates_quarantines(&self, plan: &Plan) -> bool {
+        plan.creates_quarantines || !self.replaces.is_empty()
     }
 
     /// Returns the gates of one phase.

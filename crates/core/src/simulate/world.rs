@@ -79,6 +79,7 @@ fn contained() -> QuarantineState {
         isolation: Some(Isolation::Contained),
         hold: None,
         overruled: false,
+        is_namespace_missing: false,
         unmanaged_pods: Vec::new(),
         ready: true,
         message: String::new(),
@@ -100,8 +101,14 @@ impl<'a> World<'a> {
             exists,
             found: exists.then(contained),
         };
+        let isolated = |namespace: &String| QuarantineObservation {
+            namespace: namespace.clone(),
+            exists: true,
+            found: Some(contained()),
+        };
         let services = plan.services.iter().map(|service| ServiceObservation {
             quarantines: service.namespaces.iter().map(quarantine).collect(),
+            originals: service.replaces.iter().map(isolated).collect(),
             ..ServiceObservation::default()
         });
         let seen = Observation {

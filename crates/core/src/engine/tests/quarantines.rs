@@ -148,3 +148,49 @@ fn pods_that_nothing_brings_back_are_exceptions_of_the_recovery() {
     assert_eq!(s.status("db").exceptions, [expected]);
     assert_eq!(s.condition("db", crate::api::conditions::RECOVERED).1, "WithExceptions");
 }
+
+#[test]
+fn service_is_rebuilt_in_a_namespace_that_is_isolated_before_it_exists() {
+    let services = "- {name: shop, namespaces: [shop-new], replaces: [shop]}";
+    let mut s = Story::of(plan_with("incidentRef: {name: nov}", services));
+    let mut without = Story::of(plan_with("incidentRef: {name: nov}", services));
+    release(&mut without, "shop");
+    without.run(5);
+    assert_eq!(made(&without, "shop"), [["shop-new".to_owned()]], "its Quarantine first");
+    let missing = s.quarantine("shop");
+    (missing.isolation, missing.ready, missing.is_namespace_missing) = (None, false, true);
+    s.run(60);
+    let effects = s.done("shop");
+    let created = Effect::CreateNamespaces { namespaces: vec!["shop-new".to_owned()] };
+    assert!(effects.contains(&created), "{effects:?}");
+    assert_eq!(s.stage("shop"), Stage::Recovered);
+    let original = s.seen("shop").originals[0].found.as_ref().unwrap().isolation;
+    assert_eq!(original, Some(Isolation::Contained), "nobody touches the original");
+}
+
+#[test]
+fn nothing_is_rebuilt_while_the_original_is_not_isolated() {
+    let services = "- {name: shop, namespaces: [shop-new], replaces: [shop]}";
+    let mut s = Story::of(plan_with("incidentRef: {name: nov}", services));
+    s.seen("shop").originals[0].found.as_mut().unwrap().isolation = Some(Isolation::Open);
+    s.run(60);
+    assert_eq!(
+        (s.stage("shop"), s.blocks("shop")),
+        (Stage::Isolated, vec!["OriginalNotIsolated: shop".to_owned()])
+    );
+    s.seen("shop").originals[0].found.as_mut().unwrap().isolation = Some(Isolation::Sealed);
+    s.says("shop", Phase::BeforeRelease, Verdict::Unknown);
+    s.run(60);
+    assert_eq!(s.stage("shop"), Stage::PostChecks);
+    // Somebody lets the original out: the copy is not opened beside it.
+    s.seen("shop").originals[0].found = None;
+    s.says("shop", Phase::BeforeRelease, Verdict::Pass);
+    s.run(60);
+    assert_eq!((s.stage("shop"), s.isolation("shop")), (Stage::PostChecks, Isolation::CleanRoom));
+}
+
+#[test]
+fn original_that_a_service_recovers_is_a_problem_of_the_plan() {
+    let plan = plan_with(CREATE, "- {name: shop}\n- {name: new, namespaces: [shop-new], replaces: [shop]}");
+    assert_eq!(plan.services[1].problems[0].reason, Reason::ReplacesRecovered);
+}

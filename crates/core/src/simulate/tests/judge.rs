@@ -95,6 +95,7 @@ impl Judge<'_> {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
             Effect::Step { .. } | Effect::Resume { .. } => None,
             Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
+            Effect::CreateNamespaces { .. } => return,
             // What comes in anew stands by what is written, when it takes place.
             Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
             Effect::Accept { .. } | Effect::Inspect { .. } => return,
@@ -149,7 +150,7 @@ impl Judge<'_> {
             }
             Effect::Resume { .. } => self.carries(id, id),
             Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
-            Effect::Accept { .. } | Effect::Inspect { .. } => {}
+            Effect::Accept { .. } | Effect::Inspect { .. } | Effect::CreateNamespaces { .. } => {}
         }
     }
 

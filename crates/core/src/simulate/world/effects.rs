@@ -33,7 +33,9 @@ impl World<'_> {
     pub(super) fn begin(&mut self, id: ServiceId, effect: Effect) {
         self.seen.services[id].refused = None;
         match effect {
-            Effect::Quarantine { .. } => self.schedule(Takes::Isolation, id, Pending::Apply { id, effect }),
+            Effect::Quarantine { .. } | Effect::CreateNamespaces { .. } => {
+                self.schedule(Takes::Isolation, id, Pending::Apply { id, effect })
+            }
             Effect::Claim { .. } => self.schedule(Takes::Claim, id, Pending::Apply { id, effect }),
             Effect::Adopt
             | Effect::Ask { .. }
@@ -90,6 +92,14 @@ impl World<'_> {
                     q.found = Some(contained());
                 }
                 of.status.quarantined.extend(namespaces.iter().cloned().map(DnsLabel));
+            }
+            Effect::CreateNamespaces { namespaces } => {
+                for q in of.quarantines.iter_mut().filter(|q| namespaces.contains(&q.namespace)) {
+                    if let Some(found) = &mut q.found {
+                        (found.is_namespace_missing, found.ready) = (false, true);
+                        found.isolation = Some(Isolation::Contained);
+                    }
+                }
             }
             Effect::Claim { attempt } => {
                 let other =
