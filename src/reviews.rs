@@ -33,3 +33,26 @@ pub(crate) async fn account_may(
     let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
+
+/// Returns whether every member of a group has a right by the group alone.
+///
+/// # Errors
+/// The review failed, with `what`.
+pub(crate) async fn group_may(
+    client: &Client,
+    group: &str,
+    attributes: ResourceAttributes,
+    what: String,
+) -> Result<bool, IoError> {
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            groups: Some(vec![group.to_owned(), "system:authenticated".to_owned()]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}

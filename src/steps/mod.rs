@@ -5,6 +5,7 @@
 
 use futures::future::BoxFuture;
 use kube::Client;
+use kube::core::ApiResource;
 pub use resurgam_core::steps::{StepContext, StepProblem};
 
 use crate::access::Right;
@@ -38,6 +39,10 @@ trait Step: Sync {
     fn rights(&self, context: &StepContext) -> Vec<Right>;
     /// Returns the objects whose changes wake its observer.
     fn interests(&self, context: &StepContext) -> Vec<Interest>;
+    /// Returns the kinds that the step uses and that a cluster may lack.
+    fn kinds(&self) -> Vec<ApiResource> {
+        Vec::new()
+    }
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
         &'a self,
@@ -65,6 +70,12 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
 #[must_use]
 pub fn rights(spec: &StepSpec, context: &StepContext) -> Vec<Right> {
     step(spec).map_or_else(Vec::new, |step| step.rights(context))
+}
+
+/// Returns the kinds that a step uses and that a cluster may lack.
+#[must_use]
+pub fn kinds(spec: &StepSpec) -> Vec<ApiResource> {
+    step(spec).map_or_else(Vec::new, Step::kinds)
 }
 
 /// Returns the objects whose changes wake a step's observer.

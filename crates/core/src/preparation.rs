@@ -35,6 +35,22 @@ pub enum Need {
         /// What it names, such as `ConfigMap recovery/approved-images`.
         input: String,
     },
+    /// A kind that a step uses, with its version.
+    Kind {
+        /// The kind.
+        kind: String,
+        /// The step.
+        step: String,
+    },
+    /// That people of a group may approve.
+    Approver {
+        /// The party.
+        party: String,
+        /// Its group.
+        group: String,
+        /// What asks them, such as `gate councils`.
+        of: String,
+    },
     /// A right of the account.
     Right {
         /// The verb.
@@ -166,6 +182,13 @@ fn gap_parts(account: &str, gaps: &[&Fact]) -> Vec<Part> {
                 parts.push((format!("the operator may not impersonate ServiceAccount {account}"), 1));
             }
             Need::Incident(name) => parts.push((format!("Incident {name} does not exist"), 1)),
+            Need::Kind { kind, step } => {
+                parts.push((format!("the cluster has no kind {kind}, which step {step} uses"), 1));
+            }
+            Need::Approver { party, group, of } => {
+                let bind = "bind it to ClusterRole resurgam-approver";
+                parts.push((format!("group {group} of party {party} may not approve ({of}): {bind}"), 1));
+            }
             Need::GateInput { gate, input } => {
                 let how = match &fact.answer {
                     Answer::Unusable(why) => shorten(why, CAUSE_LIMIT),
@@ -224,6 +247,8 @@ fn subject(account: &str, need: &Need) -> String {
         Need::Incident(name) => format!("Incident {name}"),
         Need::Namespace { name, .. } => format!("namespace {name}"),
         Need::GateInput { input, .. } => input.clone(),
+        Need::Kind { kind, .. } => format!("kind {kind}"),
+        Need::Approver { group, .. } => format!("whether group {group} may approve"),
         Need::Right { verb, object, namespace: Some(namespace) } => format!("{verb} {object} in {namespace}"),
         Need::Right { verb, object, namespace: None } => format!("{verb} {object}"),
         Need::ExplicitGrant { object } => format!("a grant on {object}"),

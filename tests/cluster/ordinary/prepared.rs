@@ -122,3 +122,24 @@ async fn armed_plan_says_what_it_lacks_and_goes_on() {
     says(&bench, "other", "False", &[gone], &[]).await;
     bench.recovers("other", "web").await;
 }
+
+#[tokio::test]
+async fn party_that_may_not_approve_is_a_gap_before_the_day() {
+    let bench = Bench::open("prepared-people", &["web"], |_| {}).await;
+    let mut web = bench.service("web", &[]);
+    web["gates"] = json!({"beforeRelease": [{"name": "councils", "approval": {"parties": [{"name": "wcc", "group": "wcc-leads"}]}}]});
+    let mut plan = bench.plan("plan", json!([web]));
+    plan["spec"].as_object_mut().unwrap().remove("incidentRef");
+    bench.apply(&plan).await;
+    let gap = "group wcc-leads of party wcc may not approve (gate councils): bind it to ClusterRole resurgam-approver";
+    is_sound_and_dormant(&says(&bench, "plan", "False", &[gap], &[]).await);
+    let bound = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "approvers", "namespace": "prepared-people"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "resurgam-approver"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "wcc-leads"}],
+    });
+    rehearsal::apply(&bench.admin, "platform", &[bound]).await.unwrap();
+    // Roles are not watched: it is asked again after 30 s.
+    says(&bench, "plan", "False", &[], &[gap]).await;
+}

@@ -9,22 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
 use resurgam_core::preparation::{Answer, Fact, Judgement, Need, judge};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
-use super::context::{Context, account_user};
+use self::inputs::{Input, inputs};
+use self::others::{Other, others};
+use super::context::Context;
 use super::observe;
 use super::running::Running;
 use crate::access::{Access, CheckQuestion, Right};
-use crate::api::{GateReason, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE};
+use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE};
 use crate::cluster_cache::{KindCache, STALE_AFTER};
 use crate::engine::Presence;
-use crate::gates::{self, Account, Interest, Question};
+use crate::gates::Interest;
 use crate::plan::Plan;
 use crate::reviews;
+
+mod inputs;
+mod others;
 
 /// Reviews of rights that are asked at a time, for all plans.
 const PARALLEL: usize = 4;
@@ -124,6 +128,7 @@ pub(super) fn update(context: &Arc<Context>, running: &Arc<Running>, plan: &Arc<
         plan: plan.clone(),
         shared: shared.clone(),
         inputs,
+        others: others(plan),
     };
     let span = tracing::error_span!(parent: None, "preparation", plan = %running.key);
     let task = tokio::spawn(checking.run(wake.clone()).instrument(span));
@@ -180,43 +185,13 @@ impl Reviewed {
     }
 }
 
-/// Something that a gate is configured with.
-struct Input {
-    question: Question,
-    /// Namespace and name of the ConfigMap that it names.
-    config_map: Option<(String, String)>,
-    /// The resourceVersion that was read, when, and the result.
-    last: Option<(Option<String>, Instant, Answer)>,
-}
-
-/// Returns the inputs of a plan's gates, each ConfigMap once.
-fn inputs(plan: &Plan) -> Vec<Input> {
-    let mut inputs: Vec<Input> = Vec::new();
-    let gates =
-        plan.services.iter().flat_map(|service| service.gates.iter().map(move |gate| (service, gate)));
-    for (service, gate) in gates {
-        if inputs.iter().any(|known| known.question.spec == gate.spec) {
-            continue;
-        }
-        let question =
-            Question::new(&plan.namespace, service.namespaces.clone(), gate.phase, gate.spec.clone());
-        let config_map = gates::interests(&question).into_iter().find_map(|interest| match interest {
-            Interest::ConfigMap { namespace, name } => Some((namespace, name)),
-            Interest::Workloads { .. } | Interest::Pods { .. } | Interest::Namespace { .. } => None,
-        });
-        if config_map.is_none() || inputs.iter().all(|known| known.config_map != config_map) {
-            inputs.push(Input { question, config_map, last: None });
-        }
-    }
-    inputs
-}
-
 struct Checking {
     context: Weak<Context>,
     running: Weak<Running>,
     plan: Arc<Plan>,
     shared: Arc<Shared>,
     inputs: Vec<Input>,
+    others: Vec<Other>,
 }
 
 impl Checking {
@@ -298,7 +273,13 @@ impl Checking {
             let interval = if *answer == Answer::Met { intervals.granted } else { MISSING_FOR };
             (*read + interval).saturating_duration_since(now)
         });
-        rights.chain(inputs).min().unwrap_or(GRANTED_FOR).clamp(Duration::from_secs(1), GRANTED_FOR)
+        let others = self.others.iter().map(|other| other.left(intervals.granted, now));
+        rights
+            .chain(inputs)
+            .chain(others)
+            .min()
+            .unwrap_or(GRANTED_FOR)
+            .clamp(Duration::from_secs(1), GRANTED_FOR)
     }
 
     /// Judges what the caches, the reviews and the gates' inputs say.
@@ -317,65 +298,17 @@ impl Checking {
             facts.push(Fact { need: Need::Incident(incident.clone()), answer });
         }
         for service in &plan.services {
-            facts.extend(service.namespaces.iter().map(|name| Fact {
+            // Those that the service is rebuilt in are created on the day.
+            let names = service.namespaces.iter().filter(|_| service.replaces.is_empty());
+            facts.extend(names.map(|name| Fact {
                 need: Need::Namespace { name: name.clone(), service: service.name.clone() },
                 answer: presence(&stores.namespaces, "", name),
             }));
         }
         facts.extend(self.check_inputs(context, running, account == Answer::Met).await);
+        facts.extend(self.check_others(context).await);
         facts.extend(lock(&self.shared.rights).iter().map(Reviewed::fact));
         judge(&format!("{}/{}", plan.namespace, plan.account), &facts)
-    }
-
-    /// Reads the inputs that have changed, as the account. One that the account may not read is no fact: the missing right is.
-    async fn check_inputs(&mut self, context: &Context, running: &Running, has_account: bool) -> Vec<Fact> {
-        let client = context.account_client(&self.plan, &mut running.state());
-        let user = account_user(&self.plan.namespace, &self.plan.account);
-        let account = client.map(|client| Account { user, client });
-        let granted_for = self.intervals(&lock(&self.shared.rights)).granted;
-        let mut facts = Vec::new();
-        for input in &mut self.inputs {
-            let mut version = None;
-            if let Some((namespace, name)) = &input.config_map {
-                let gate = input.question.spec.name.clone();
-                let need = Need::GateInput { gate, input: format!("ConfigMap {namespace}/{name}") };
-                let answer = presence(&context.stores.config_maps, namespace, name);
-                if answer != Answer::Met {
-                    input.last = None;
-                    facts.push(Fact { need, answer });
-                    continue;
-                }
-                let wanted = Right::get::<ConfigMap>(namespace, name);
-                let may = |right: &Reviewed| {
-                    right.is_granted() && (right.right == wanted || right.right.verb == "impersonate")
-                };
-                if !has_account || lock(&self.shared.rights).iter().filter(|right| may(right)).count() < 2 {
-                    continue;
-                }
-                let cached = context.stores.config_maps.get(namespace, name);
-                version = cached.and_then(|entry| entry.as_ref().as_ref().ok().and_then(|v| v.0.clone()));
-            }
-            let Some(account) = &account else { continue };
-            let is_current = input.last.as_ref().is_some_and(|(of, at, answer)| {
-                let interval = if *answer == Answer::Met { granted_for } else { MISSING_FOR };
-                *of == version && at.elapsed() < interval
-            });
-            if !is_current {
-                let checked = context.gate_runner.check_inputs(account, &input.question).await;
-                input.last = Some((version, Instant::now(), input_answer(checked)));
-            }
-            let Some((_, _, answer)) = &input.last else { continue };
-            if input.config_map.is_some() || *answer != Answer::Met {
-                let gate = input.question.spec.name.clone();
-                let named = input.config_map.as_ref();
-                let named = named.map_or_else(
-                    || "its own list".to_owned(),
-                    |(namespace, name)| format!("ConfigMap {namespace}/{name}"),
-                );
-                facts.push(Fact { need: Need::GateInput { gate, input: named }, answer: answer.clone() });
-            }
-        }
-        facts
     }
 }
 
@@ -399,28 +332,4 @@ fn presence<T: PartialEq>(cache: &KindCache<T>, namespace: &str, name: &str) -> 
         return Answer::Unknown(format!("the operator's watch of {} is broken", stale.resource));
     }
     if cache.get(namespace, name).is_some() { Answer::Met } else { Answer::Missing }
-}
-
-fn input_answer(checked: Result<(), gates::Answer>) -> Answer {
-    match checked {
-        Ok(()) => Answer::Met,
-        Err(gates::Answer { reason: GateReason::ListMissing | GateReason::BaselineMissing, .. }) => {
-            Answer::Missing
-        }
-        Err(gates::Answer {
-            reason:
-                GateReason::ListEmpty
-                | GateReason::MalformedDigest
-                | GateReason::Malformed
-                | GateReason::NotApplicable
-                | GateReason::BaselineMalformed
-                | GateReason::SignatureInvalid
-                | GateReason::NotInBaseline
-                | GateReason::CapturedAfterCompromise
-                | GateReason::SecretKeyInvalid,
-            message,
-            ..
-        }) => Answer::Unusable(message),
-        Err(gates::Answer { message, .. }) => Answer::Unknown(message),
-    }
 }

@@ -1,0 +1,119 @@
+//! What else a plan needs: kinds that its steps use, and groups whose people have to approve.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use kube::core::ApiResource;
+use resurgam_core::preparation::{Answer, Fact, Need};
+
+use super::super::context::Context;
+use super::{Checking, MISSING_FOR, lock};
+use crate::api::gate::ApprovalParty;
+use crate::api::{Action, GROUP};
+use crate::calls::call_opt;
+use crate::plan::Plan;
+use crate::{reviews, steps};
+
+/// Something that is asked of the API server at intervals.
+pub(super) struct Other {
+    what: What,
+    last: Option<(Instant, Answer)>,
+}
+
+enum What {
+    /// A kind that a step uses.
+    Kind { step: String, kind: ApiResource },
+    /// A party of an approval.
+    Approver { of: String, party: ApprovalParty },
+}
+
+impl Other {
+    /// Returns how long its answer still counts.
+    pub(super) fn left(&self, granted_for: Duration, now: Instant) -> Duration {
+        let Some((at, answer)) = &self.last else { return Duration::ZERO };
+        let interval = if *answer == Answer::Met { granted_for } else { MISSING_FOR };
+        (*at + interval).saturating_duration_since(now)
+    }
+
+    fn need(&self) -> Need {
+        match &self.what {
+            What::Kind { step, kind } => {
+                Need::Kind { kind: format!("{} ({})", kind.kind, kind.api_version), step: step.clone() }
+            }
+            What::Approver { of, party } => {
+                Need::Approver { party: party.name.clone(), group: party.group.clone(), of: of.clone() }
+            }
+        }
+    }
+}
+
+/// Returns what else a plan needs, each once.
+pub(super) fn others(plan: &Plan) -> Vec<Other> {
+    let mut others: Vec<Other> = Vec::new();
+    let mut add = |what: What| {
+        let other = Other { what, last: None };
+        let need = other.need();
+        if others.iter().all(|known| known.need() != need) {
+            others.push(other);
+        }
+    };
+    for service in &plan.services {
+        for step in &service.steps {
+            let name = || step.name.clone();
+            steps::kinds(step).into_iter().for_each(|kind| add(What::Kind { step: name(), kind }));
+            let parties = step.manual.iter().flat_map(|manual| manual.parties.clone());
+            parties.for_each(|party| add(What::Approver { of: format!("step {}", step.name), party }));
+        }
+        for gate in &service.gates {
+            let parties = gate.spec.approval.iter().flat_map(|approval| approval.parties.clone());
+            parties.for_each(|party| add(What::Approver { of: format!("gate {}", gate.spec.name), party }));
+        }
+    }
+    others
+}
+
+impl Checking {
+    /// Asks for what has not been answered lately.
+    pub(super) async fn check_others(&mut self, context: &Context) -> Vec<Fact> {
+        let granted_for = self.intervals(&lock(&self.shared.rights)).granted;
+        let mut facts = Vec::new();
+        for other in &mut self.others {
+            if other.left(granted_for, Instant::now()).is_zero() {
+                let answer = ask(context, &self.plan, &other.what).await;
+                other.last = Some((Instant::now(), answer));
+            }
+            let Some((_, answer)) = &other.last else { continue };
+            facts.push(Fact { need: other.need(), answer: answer.clone() });
+        }
+        facts
+    }
+}
+
+async fn ask(context: &Context, plan: &Plan, what: &What) -> Answer {
+    match what {
+        What::Kind { kind, .. } => {
+            let listed = context.client.list_api_group_resources(&kind.api_version);
+            match call_opt(format!("list the kinds of {}", kind.api_version), listed).await {
+                Ok(Some(listed)) if listed.resources.iter().any(|of| of.name == kind.plural) => Answer::Met,
+                Ok(_) => Answer::Missing,
+                Err(error) => Answer::Unknown(error.to_string()),
+            }
+        }
+        What::Approver { party, .. } => {
+            let attributes = ResourceAttributes {
+                group: Some(GROUP.to_owned()),
+                resource: Some("recoveryplans".to_owned()),
+                namespace: Some(plan.namespace.clone()),
+                name: Some(plan.name.clone()),
+                verb: Some(Action::Approve.verb().to_owned()),
+                ..ResourceAttributes::default()
+            };
+            let what = format!("ask whether group {} may approve", party.group);
+            match reviews::group_may(&context.client, &party.group, attributes, what).await {
+                Ok(true) => Answer::Met,
+                Ok(false) => Answer::Missing,
+                Err(error) => Answer::Unknown(error.to_string()),
+            }
+        }
+    }
+}
