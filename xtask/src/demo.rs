@@ -13,6 +13,7 @@ use resurgam::cli::follow::{Scope, follow};
 use resurgam::status::View;
 
 mod attacks;
+mod bad_day;
 mod node;
 mod say;
 
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Play a library with a real database on a real node instead. Needs root.
     #[arg(long)]
     node: bool,
+    /// Play a day on which almost nothing goes as planned instead: examples/bad-day.
+    #[arg(long, conflicts_with = "node")]
+    bad_day: bool,
 }
 
 /// Time limit of the recovery, including people's actions.
@@ -43,6 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let play = async {
             match &parts {
                 Some(parts) => node::play(args, parts).await,
+                None if args.bad_day => bad_day::play(args).await,
                 None => play(args).await,
             }
         };

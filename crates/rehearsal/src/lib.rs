@@ -2,6 +2,7 @@
 //! as a process of its own. The demo and the tests use it. It shares no code with the operator and observes the cluster through the API
 //! server only.
 
+pub mod bad_day;
 mod chart;
 mod endpoint;
 pub mod estate;

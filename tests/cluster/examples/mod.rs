@@ -1,5 +1,6 @@
 //! What `examples/` promises: it fits together, and a real API server takes it.
 
+mod bad_day;
 mod cluster;
 mod judged;
 mod manifests;

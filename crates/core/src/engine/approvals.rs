@@ -29,7 +29,7 @@ pub(super) struct Approvals {
 impl fmt::Display for Approvals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(rejected) = &self.rejected {
-            write!(f, "{rejected}. ")?;
+            write!(f, "{rejected}; ")?;
         }
         match (self.missing.as_slice(), self.given.as_slice()) {
             ([], given) => write!(f, "approved by {}", given.join(", ")),

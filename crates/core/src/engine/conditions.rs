@@ -49,11 +49,13 @@ pub(super) fn set_all(plan: &Plan, observed: &Observation, id: ServiceId, next: 
     let first = status.blocked_by.first();
     match &status.decision {
         Some(decision) => {
-            let what = status
-                .blocked_by
-                .iter()
-                .find(|b| b.reason == decision.reason)
-                .map_or_else(String::new, |b| format!("{}: {}", b.name, b.message));
+            let what = status.blocked_by.iter().find(|b| b.reason == decision.reason).map_or_else(
+                String::new,
+                |b| match b.message.starts_with(&b.name) {
+                    true => b.message.clone(),
+                    false => format!("{}: {}", b.name, b.message),
+                },
+            );
             let owner = plan.services[id].owner.as_deref();
             let owner = owner.map_or_else(String::new, |owner| format!("; the service's owner is {owner}"));
             let message = if decision.actions.is_empty() {
