@@ -8,6 +8,7 @@ use clap::Parser;
 mod cluster;
 mod crds;
 mod demo;
+mod failures;
 mod faults;
 mod image;
 mod judge;
@@ -31,6 +32,8 @@ enum Command {
     Image(image::Args),
     /// Run recoveries with faults between operator and API server, chosen by seeds.
     Chaos(faults::ChaosArgs),
+    /// Recover hundreds of services of which one in ten fails at random, and judge the run.
+    Failures(failures::Args),
     /// Run recoveries for hours, with crashes, lost leaders and partitions.
     Soak(faults::SoakArgs),
     UpgradeFrom(upgrade_from::Args),
@@ -46,6 +49,7 @@ fn main() -> Result<ExitCode> {
         Command::Cluster(args) => cluster::run(args)?,
         Command::Demo(args) => return demo::run(&args),
         Command::Chaos(args) => return faults::chaos_runs(&args),
+        Command::Failures(args) => return failures::run(&args),
         Command::Soak(args) => return faults::soak(&args),
         Command::Saboteur(args) => return saboteur::run(&args),
         Command::UpgradeFrom(args) => return upgrade_from::run(&args),

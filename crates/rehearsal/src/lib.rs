@@ -10,6 +10,7 @@ mod helm;
 mod idle;
 pub mod library;
 mod manifests;
+pub mod many;
 mod operator;
 mod people;
 mod random;

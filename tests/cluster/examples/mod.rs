@@ -2,6 +2,7 @@
 
 mod bad_day;
 mod cluster;
+mod failures;
 mod judged;
 mod manifests;
 
