@@ -125,3 +125,15 @@ fn all_plans_of_a_file_are_read_and_other_kinds_passed_over() {
     let names: Vec<_> = load(&text).unwrap().into_iter().filter_map(|p| p.metadata.name).collect();
     assert_eq!(names, ["council", "second"]);
 }
+
+#[test]
+fn people_who_have_to_approve_do_not_stop_a_simulation() {
+    let approval = "approval: {parties: [{name: rbkc, group: rbkc-leads}]}";
+    let manual = "restore: [{name: link, manual: {instructions: plug it in}}]";
+    let service = format!(
+        "{{name: libraries, tier: 6, dependsOn: [identity], {manual}, gates: {{beforeRelease: [{{name: people, {approval}}}]}}}}"
+    );
+    let report = report(&with(COUNCIL, "{name: libraries, tier: 6, dependsOn: [identity]}", &service));
+    let text = text(&report, 100);
+    assert!(text.contains("libraries") && !text.contains("never"), "{text}");
+}
