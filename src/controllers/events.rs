@@ -46,7 +46,7 @@ impl Events {
         let _ = self.0.try_send((event, regarding));
     }
 
-    /// Publishes a service's new stage, attempt, or need of a Decision.
+    /// Publishes a service's new stage, attempt, need of a Decision, exception, or that it is isolated again.
     pub(crate) fn stage_changed(
         &self,
         object: &ServiceRecovery,
@@ -59,6 +59,16 @@ impl Events {
             let note =
                 find(&now.conditions, crate::api::conditions::NEEDS_DECISION).map_or("", |c| &c.message);
             self.publish(object.object_ref(&()), EventType::Warning, decision.reason.as_str(), note);
+        }
+        if let Some(isolating) = &now.isolating
+            && before.is_none_or(|before| before.isolating.is_none())
+        {
+            let reason = isolating.reason.as_str();
+            self.publish(object.object_ref(&()), EventType::Warning, reason, &isolating.message);
+        }
+        let is_new = |exception: &&String| before.is_none_or(|before| !before.exceptions.contains(exception));
+        for exception in now.exceptions.iter().filter(is_new) {
+            self.publish(object.object_ref(&()), EventType::Warning, "Exception", exception);
         }
         let stood = before.map(|b| (b.stage, b.attempt));
         if stood != Some((now.stage, now.attempt)) {

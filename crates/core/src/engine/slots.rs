@@ -136,9 +136,11 @@ pub(super) fn unit_state(
     id: UnitId,
 ) -> (UnitState, UnitView) {
     let unit = &plan.units[id];
-    // One that is held up is not waited for where the plan goes on without it.
-    let is_given_up =
-        |d: &ServiceId| unit.optional.contains(d) && seen.services[*d].status.held_up_by.is_some();
+    // One that is held up is not waited for where the plan goes on without it, nor is one without which the unit has begun.
+    let has_begun = unit.members.iter().any(|&m| seen.services[m].status.stage != Stage::Isolated);
+    let is_given_up = |d: &ServiceId| {
+        unit.optional.contains(d) && (has_begun || seen.services[*d].status.held_up_by.is_some())
+    };
     let unmet: Vec<ServiceId> =
         unit.dependencies.iter().copied().filter(|d| !satisfies(*d) && !is_given_up(d)).collect();
     let members = || unit.members.iter().map(|&m| &seen.services[m]);

@@ -197,11 +197,11 @@ pub(super) fn plan_status(
             put(READY, State::False, reason, &message);
             put(STALLED, State::True, reason, &message);
         }
-        None if all && healthy == recovered && human == 0 => put(READY, State::True, done, &progress),
+        None if recovered == total && healthy == total => put(READY, State::True, done, &progress),
         None => {
             if human > 0 {
                 put(READY, State::False, Reason::NeedsDecision, &human_reason());
-            } else if all {
+            } else if recovered == total {
                 put(
                     READY,
                     State::Unknown,

@@ -16,6 +16,21 @@ fn optional_dependency_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
+fn unit_that_began_without_an_optional_dependency_is_not_held_back_by_it() {
+    let mut story = story("- {name: dns}\n- {name: web, optionalDependencies: [dns]}");
+    story.says("dns", Phase::BeforeRestore, Verdict::Fail);
+    story.says("web", Phase::BeforeRelease, Verdict::Unknown);
+    story.run(120);
+    assert_eq!(story.stage("web"), Stage::PostChecks);
+    // The optional one begins anew, and is held up no more.
+    story.says("dns", Phase::BeforeRestore, Verdict::Unknown);
+    story.retry("dns");
+    story.says("web", Phase::BeforeRelease, Verdict::Pass);
+    story.run(60);
+    assert_eq!((story.stage("dns"), story.stage("web")), (Stage::PreChecks, Stage::Recovered));
+}
+
+#[test]
 fn what_holds_up_an_optional_dependency_counts_through_the_chain() {
     let mut story =
         story("- {name: net}\n- {name: dns, dependsOn: [net]}\n- {name: web, optionalDependencies: [dns]}");
@@ -53,6 +68,12 @@ fn plan_is_recovered_without_an_optional_service() {
     assert_eq!(story.plan_condition("Recovered"), ("True", "WithExceptions"));
     assert_eq!(story.needs("stats"), Some("GateFailed"), "a person is still asked");
     assert_eq!(story.plan_condition("Ready"), ("False", "NeedsDecision"));
+    // While an optional one is on its way, the plan is recovered, and not at rest yet.
+    story.says("stats", Phase::BeforeRestore, Verdict::Unknown);
+    story.retry("stats");
+    story.run(20);
+    assert_eq!(story.plan_condition("Recovered"), ("True", "WithExceptions"));
+    assert_eq!(story.plan_condition("Ready"), ("Unknown", "Progressing"));
 }
 
 #[test]
