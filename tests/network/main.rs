@@ -7,6 +7,7 @@
 
 mod backup;
 mod library;
+mod restore;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ impl Images {
         };
 
         let mut database = of("localhost/postgres:1");
-        for program in ["initdb", "pg_isready", "postgres", "psql"] {
+        for program in ["initdb", "pg_dump", "pg_isready", "postgres", "psql"] {
             database = database.with(programs.join(program));
         }
         for entry in std::fs::read_dir(postgres.join("lib"))? {
@@ -72,6 +72,15 @@ impl Images {
             programs,
         })
     }
+}
+
+/// Builds the image of PostgreSQL and imports it on the real node. Returns its name with digest, and the folder of its programs in it.
+///
+/// # Errors
+/// This machine lacks something, or the image cannot be imported.
+pub fn postgres_image(cluster: &ControlPlane) -> Result<(String, PathBuf)> {
+    let images = Images::import(cluster)?;
+    Ok((images.postgres, images.programs))
 }
 
 /// Returns the folder of the programs of this machine's newest PostgreSQL.

@@ -19,7 +19,7 @@ use crate::wait::{DEADLINE, condition, eventually, field, is_running, kind, text
 use crate::{apply, documents};
 use images::Images;
 
-pub use images::{lacks, programs};
+pub use images::{lacks, postgres_image, programs};
 pub use story::{BaselineState, IsolatedSince};
 pub use visits::{Visit, Visits, opened_at};
 
