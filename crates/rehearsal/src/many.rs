@@ -107,7 +107,9 @@ impl Many {
         };
         self.each(runs).await?;
         tell(format!("{} services run", self.services.len()));
-        let operator = Operator::start(cluster, &OperatorOptions::within(cluster, binary))?;
+        // Nobody starts it again if it loses its lease on a busy machine.
+        let options = OperatorOptions { lease_seconds: 60, ..OperatorOptions::within(cluster, binary) };
+        let operator = Operator::start(cluster, &options)?;
         apply(&cluster.client(Identity::Responder).await?, "on-call", &self.quarantines()).await?;
         let quarantines = kind(&admin, KINDS, "Quarantine", None);
         let isolated = |id: usize| {
