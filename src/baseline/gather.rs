@@ -20,7 +20,7 @@ use crate::isolation::evidence::{DigestKey, digested};
 /// Page size of a list. An object may be as large as a tenant can make it.
 const PAGE: u32 = 250;
 /// Lists read at a time.
-const PARALLEL: usize = 8;
+pub const PARALLEL: usize = 8;
 
 /// Objects as they were read, without Secrets' values.
 #[derive(Debug, Default)]
@@ -60,12 +60,47 @@ pub struct Request<'a> {
     pub ignore: &'a IgnoreList,
 }
 
-/// One list.
+/// A kind that is read.
 #[derive(Clone, Debug)]
-struct List {
-    kind: ApiResource,
-    /// `None`: objects of the cluster.
-    namespace: Option<String>,
+pub struct Kind {
+    /// The kind, in the version in which it is read.
+    pub resource: ApiResource,
+    /// Whether its objects are in namespaces.
+    pub is_namespaced: bool,
+    /// Whether the API server can watch it.
+    pub is_watchable: bool,
+}
+
+impl Kind {
+    /// Returns the kind of namespaces, of which each is read by name.
+    #[must_use]
+    pub fn namespaces() -> Self {
+        Self { resource: ApiResource::erase::<Namespace>(&()), is_namespaced: false, is_watchable: true }
+    }
+
+    /// Returns its name, as an inventory has it.
+    #[must_use]
+    pub fn to_ref(&self) -> KindRef {
+        let ApiResource { group, plural, version, kind, .. } = self.resource.clone();
+        KindRef { group, plural, version, kind }
+    }
+}
+
+/// How many more objects may be read.
+#[derive(Debug)]
+pub struct Room(AtomicUsize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(AtomicUsize::new(MAX_OBJECTS))
+    }
+}
+
+impl Room {
+    fn take(&self, count: usize, kind: &str) -> Result<(), GatherError> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count));
+        taken.map(drop).map_err(|_| GatherError::TooMany(kind.to_owned()))
+    }
 }
 
 /// Reads everything.
@@ -73,47 +108,56 @@ struct List {
 /// # Errors
 /// [`GatherError`] of the first list that fails: an inventory with a gap would hide what is in it.
 pub async fn gather(client: &Client, request: &Request<'_>) -> Result<Gathered, GatherError> {
-    let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
-    let mut lists = Vec::new();
-    let mut kinds = Vec::new();
-    for group in discovery.groups() {
-        for (kind, can) in group.resources_by_stability() {
-            let kind = in_version(group, kind, request.versions);
-            if request.ignore.leaves_out_kind(&kind.kind) {
-                continue;
+    let all = kinds(client, request).await?;
+    let mut lists: Vec<(ApiResource, Option<String>)> = Vec::new();
+    for kind in &all {
+        match kind.is_namespaced {
+            true => {
+                lists.extend(request.namespaces.iter().map(|of| (kind.resource.clone(), Some(of.clone()))))
             }
-            match can.scope {
-                Scope::Namespaced if is_read(&kind, &can) => {
-                    kinds.push(KindRef {
-                        group: kind.group.clone(),
-                        plural: kind.plural.clone(),
-                        version: kind.version.clone(),
-                        kind: kind.kind.clone(),
-                    });
-                    let places = request.namespaces.iter().cloned().map(Some);
-                    lists.extend(places.map(|namespace| List { kind: kind.clone(), namespace }));
-                }
-                Scope::Cluster if request.outside && reaches_in(&kind) => {
-                    lists.push(List { kind, namespace: None });
-                }
-                Scope::Namespaced | Scope::Cluster => {}
-            }
+            false => lists.push((kind.resource.clone(), None)),
         }
     }
-    kinds.sort();
-    let room = AtomicUsize::new(MAX_OBJECTS);
+    let room = &Room::default();
     let objects: Vec<Vec<Value>> = stream::iter(lists)
-        .map(|list| read(client, list, request.key, &room))
+        .map(|(kind, place)| async move { list(client, &kind, place.as_deref(), request.key, room).await })
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await?;
     let mut objects = objects.concat();
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    for namespace in request.namespaces {
-        let itself = call(format!("get namespace {namespace}"), namespaces.get(namespace)).await?;
-        objects.push(value("Namespace", itself)?);
+    for name in request.namespaces {
+        objects.push(namespace(client, name).await?);
     }
+    let kinds = all.iter().filter(|kind| kind.is_namespaced).map(Kind::to_ref).collect();
     Ok(Gathered { objects, kinds })
+}
+
+/// Returns the kinds that are read, sorted: namespaced ones, and those of the cluster that may reach in.
+///
+/// # Errors
+/// The API server does not say what it serves.
+pub async fn kinds(client: &Client, request: &Request<'_>) -> Result<Vec<Kind>, GatherError> {
+    let discovery = call("discover kinds", Discovery::new(client.clone()).run_aggregated()).await?;
+    let mut kinds = Vec::new();
+    for group in discovery.groups() {
+        for (kind, can) in group.resources_by_stability() {
+            let resource = in_version(group, kind, request.versions);
+            let is_wanted = match can.scope {
+                Scope::Namespaced => is_read(&resource, &can),
+                Scope::Cluster => request.outside && reaches_in(&resource),
+            };
+            if is_wanted && !request.ignore.leaves_out_kind(&resource.kind) {
+                let is_namespaced = can.scope == Scope::Namespaced;
+                kinds.push(Kind {
+                    resource,
+                    is_namespaced,
+                    is_watchable: can.supports_operation(verbs::WATCH),
+                });
+            }
+        }
+    }
+    kinds.sort_by_key(Kind::to_ref);
+    Ok(kinds)
 }
 
 /// Returns the kind in the version of an inventory, if that is still served.
@@ -132,13 +176,17 @@ fn reaches_in(kind: &ApiResource) -> bool {
     reach::KINDS.contains(&(kind.group.as_str(), kind.plural.as_str()))
 }
 
-async fn read(
+/// Lists all objects of a kind, in a namespace or in the cluster.
+///
+/// # Errors
+/// [`GatherError`]: there is a gap.
+pub async fn list(
     client: &Client,
-    list: List,
+    kind: &ApiResource,
+    namespace: Option<&str>,
     key: Option<&DigestKey>,
-    room: &AtomicUsize,
+    room: &Room,
 ) -> Result<Vec<Value>, GatherError> {
-    let List { kind, namespace } = &list;
     let dot = if kind.group.is_empty() { "" } else { "." };
     let mut what = format!("list {}{dot}{}", kind.plural, kind.group);
     if let Some(namespace) = namespace {
@@ -164,6 +212,16 @@ async fn read(
     objects.collect()
 }
 
+/// Reads a namespace itself.
+///
+/// # Errors
+/// [`GatherError`]: it cannot be read.
+pub async fn namespace(client: &Client, name: &str) -> Result<Value, GatherError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let itself = call(format!("get namespace {name}"), namespaces.get(name)).await?;
+    value("Namespace", itself)
+}
+
 /// Returns an object as JSON, with its type and without what no comparison needs.
 fn value(kind: &str, object: impl serde::Serialize) -> Result<Value, GatherError> {
     let mut value = serde_json::to_value(object)
@@ -172,7 +230,7 @@ fn value(kind: &str, object: impl serde::Serialize) -> Result<Value, GatherError
     Ok(value)
 }
 
-async fn pages<K>(what: &str, api: &Api<K>, room: &AtomicUsize, kind: &str) -> Result<Vec<K>, GatherError>
+async fn pages<K>(what: &str, api: &Api<K>, room: &Room, kind: &str) -> Result<Vec<K>, GatherError>
 where
     K: Clone + DeserializeOwned + Debug,
 {
@@ -180,9 +238,7 @@ where
     let mut all = Vec::new();
     loop {
         let page = call(what, api.list(&params)).await?;
-        let count = page.items.len();
-        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count))
-            .map_err(|_| GatherError::TooMany(kind.to_owned()))?;
+        room.take(page.items.len(), kind)?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),

@@ -6,7 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Kind;
 
 /// Maximum number of unread changes. A slower subscriber gets [`Notice::Missed`].
-const BEHIND: usize = 4096;
+pub(super) const BEHIND: usize = 4096;
 
 /// A change of a cached object.
 #[derive(Clone, Debug, PartialEq, Eq)]

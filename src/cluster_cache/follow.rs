@@ -37,18 +37,20 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a list or a watch failed.
 #[derive(Debug, thiserror::Error)]
-enum WatchError {
+pub(super) enum WatchError {
     #[error("{0}")]
     Api(#[from] kube::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Unanswered(Duration),
     #[error("the watch did not end in time; the connection is considered dead")]
     Silent,
+    #[error("a list without a version")]
+    NoVersion,
 }
 
 impl WatchError {
     /// Returns whether the API server no longer has the version from which to resume.
-    fn is_expired(&self) -> bool {
+    pub(super) fn is_expired(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 410)
     }
 }

@@ -12,6 +12,10 @@ use kube::Client;
 use tokio::task::JoinSet;
 
 use crate::api::{Quarantine, ServiceRecovery};
+use change_log::MetadataSubscribers;
+pub(crate) use change_log::{
+    ChangeLog, ChangeMark, KindName, MetadataChange, MetadataChanges, MetadataNotice,
+};
 use changes::Subscribers;
 pub(crate) use changes::{Change, Changes, Notice};
 use follow::{Follower, Source};
@@ -20,9 +24,11 @@ pub(crate) use reduce::Reduce;
 use sources::IsolationList;
 pub(crate) use store::{Guarded, StoreCache};
 
+mod change_log;
 mod changes;
 mod follow;
 mod kind;
+mod metadata;
 mod reduce;
 mod sources;
 mod store;
@@ -80,12 +86,19 @@ pub(crate) struct Version(pub(crate) Option<String>);
 #[derive(Clone, Debug)]
 pub struct ClusterCache(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
+    client: Client,
     kinds: Kinds,
     subscribers: Subscribers,
+    metadata_subscribers: MetadataSubscribers,
     /// Dropping it ends the watches.
     _watches: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("kinds", &self.kinds).finish_non_exhaustive()
+    }
 }
 
 /// The cache of each kind.
@@ -132,7 +145,13 @@ impl ClusterCache {
             quarantines: follow::<Quarantine>(client, all, watching),
             service_recoveries: follow::<ServiceRecovery>(client, all, watching),
         };
-        Self(Arc::new(Shared { kinds, subscribers, _watches: Mutex::new(watches) }))
+        Self(Arc::new(Shared {
+            client: client.clone(),
+            kinds,
+            subscribers,
+            metadata_subscribers: MetadataSubscribers::default(),
+            _watches: Mutex::new(watches),
+        }))
     }
 
     /// Returns the cache of each kind.
@@ -143,6 +162,16 @@ impl ClusterCache {
     /// Subscribes to all further changes. A change is published after the cache contains it.
     pub(crate) fn subscribe(&self) -> Changes {
         self.0.subscribers.add()
+    }
+
+    /// Starts a log of changes of any kind. It watches what it is told to follow.
+    pub(crate) fn start_change_log(&self) -> ChangeLog {
+        ChangeLog::new(&self.0.client, self.0.metadata_subscribers.clone())
+    }
+
+    /// Subscribes to all further changes in logs of changes.
+    pub(crate) fn subscribe_to_change_logs(&self) -> MetadataChanges {
+        self.0.metadata_subscribers.add()
     }
 
     /// Waits until every kind was read for the first time.

@@ -19,7 +19,7 @@ use crate::api::{Phase, Verdict};
 use crate::clock;
 use crate::cluster_cache::ClusterCache;
 use crate::engine::{Answer, GateState, Tracker};
-use crate::gates::{Account, Asker, Question, interests, is_cached};
+use crate::gates::{Account, Asker, Cached, KeptReads, Question, cached, interests};
 use crate::plan::GatePolicy;
 
 /// Gates evaluated at a time, over all plans, so that a recovery does not overload the API server.
@@ -28,8 +28,12 @@ const ASKED_AT_ONCE: usize = 64;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The same for evaluations by live reads, which cost requests.
 const LIVE_DEBOUNCE: Duration = Duration::from_secs(1);
-/// The same for gates that the cache cannot answer: a `baseline` takes as many lists as there are kinds.
+/// The same for gates that the cache cannot answer.
 const UNCACHED_DEBOUNCE: Duration = Duration::from_secs(10);
+/// The same for gates that read what has changed, as a multiple of what the last evaluation took: from [`LIVE_DEBOUNCE`] to the interval.
+const KEPT_DEBOUNCE: u32 = 10;
+/// How long what such a gate has read counts without another evaluation, which reviews what the account may still read.
+const REVIEWED_AFTER: Duration = Duration::from_secs(50);
 /// How long a live Pass is valid at least while the cache agrees. Shorter than the freshness of every gate.
 const LIVE_LASTS: Duration = Duration::from_secs(10);
 
@@ -59,6 +63,8 @@ pub(crate) struct GateTask {
     handle: AbortHandle,
     /// Keeps the wake-up alive, which the index holds weakly.
     _wake: Arc<Notify>,
+    /// Keeps what the gate has read, and the watches that tell what has changed.
+    _kept: Option<Arc<KeptReads>>,
 }
 
 impl Drop for GateTask {
@@ -75,7 +81,7 @@ impl GateTask {
         let mut tracker = Tracker::new(policy, now);
         tracker.record(answer, now);
         let handle = tokio::spawn(std::future::ready(())).abort_handle();
-        Self { binding, tracker: Arc::new(Mutex::new(tracker)), handle, _wake: Arc::default() }
+        Self { binding, tracker: Arc::new(Mutex::new(tracker)), handle, _wake: Arc::default(), _kept: None }
     }
 
     /// Returns the gate's state.
@@ -102,6 +108,11 @@ impl GateRunner {
         self.asker.check_inputs(account, question).await
     }
 
+    /// Keeps what some gate reads, if that is of use to it, for as long as what is returned lives.
+    pub(crate) fn keep_reads(&self, question: &Question) -> Option<Arc<KeptReads>> {
+        (cached(&question.spec) == Cached::Kept).then(|| self.asker.keep_reads(&self.cache))
+    }
+
     /// Starts evaluating, with log lines in `span`. `tell` is woken when the result differs from the previous one.
     pub(crate) fn begin(
         &self,
@@ -113,6 +124,7 @@ impl GateRunner {
     ) -> GateTask {
         let wake = Arc::new(Notify::new());
         self.wakeups.register(interests(&binding.question), &wake);
+        let kept = self.keep_reads(&binding.question);
         let tracker = Arc::new(Mutex::new(Tracker::new(policy, clock::now())));
         let asking = GateLoop {
             runner: self.clone(),
@@ -124,7 +136,7 @@ impl GateRunner {
             live: None,
         };
         let task = tokio::spawn(asking.run(wake.clone()).instrument(span));
-        GateTask { binding, tracker, handle: task.abort_handle(), _wake: wake }
+        GateTask { binding, tracker, handle: task.abort_handle(), _wake: wake, _kept: kept }
     }
 }
 
@@ -147,19 +159,24 @@ impl GateLoop {
             let Ok(slot) = self.runner.slots.clone().acquire_owned().await else { return };
             let asked = tokio::time::Instant::now();
             let next = self.evaluate().await;
+            let took = asked.elapsed();
             drop(slot);
             let pause = next.duration_since(clock::now());
             let pause = Duration::try_from(pause).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = wake.notified() => tokio::time::sleep_until(asked + self.debounce()).await,
+                () = wake.notified() => tokio::time::sleep_until(asked + self.debounce(took)).await,
             }
         }
     }
 
-    /// Returns the minimum time between two evaluations.
-    fn debounce(&self) -> Duration {
-        if is_cached(&self.question) { DEBOUNCE } else { UNCACHED_DEBOUNCE.min(self.interval) }
+    /// Returns the minimum time between two evaluations. `took`: the time that the last one took.
+    fn debounce(&self, took: Duration) -> Duration {
+        match cached(&self.question.spec) {
+            Cached::Whole => DEBOUNCE,
+            Cached::Kept => (took * KEPT_DEBOUNCE).max(LIVE_DEBOUNCE).min(self.interval),
+            Cached::No => UNCACHED_DEBOUNCE.min(self.interval),
+        }
     }
 
     /// Evaluates the gate once. Returns when to evaluate it again unless something wakes it earlier.
@@ -169,6 +186,7 @@ impl GateLoop {
             self.runner.asker.ask_cached(&self.runner.cache, &self.account, &self.question).await
         else {
             let answer = self.runner.asker.ask(&self.account, &self.question).await;
+            self.live = Some(clock::now());
             return self.record(answer, began);
         };
         let now = clock::now();
@@ -177,7 +195,13 @@ impl GateLoop {
             usage(self.question.phase, &tracker, &cached, (self.interval, self.live), now)
         };
         match use_of_it {
-            Usage::Counts => self.record(cached, began),
+            Usage::Counts => {
+                let next = self.record(cached, began);
+                match crate::gates::cached(&self.question.spec) {
+                    Cached::Kept => next.min(after(clock::now(), REVIEWED_AFTER)),
+                    Cached::Whole | Cached::No => next,
+                }
+            }
             Usage::IsKnown { until } | Usage::AskLiveLater { at: until } => until,
             Usage::AskLive => {
                 let answer = self.runner.asker.ask(&self.account, &self.question).await;

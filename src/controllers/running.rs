@@ -16,6 +16,7 @@ use super::step_tasks::StepTask;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedState, GateKey, Inspection, Refusal, ResumeObservation, StepProgress};
+use crate::gates::KeptReads;
 use crate::plan::Plan;
 
 /// Namespace and name of a plan.
@@ -85,6 +86,8 @@ pub(crate) struct State {
     pub(crate) view: Option<View>,
     /// Task that checks whether everything exists that the plan will need.
     pub(crate) preparation: Option<PreparationTask>,
+    /// What its gates have read, kept between two phases as well. `None`: no gate has asked yet, or none reads anything that is kept.
+    pub(crate) kept_reads: Option<Arc<KeptReads>>,
     /// A write of the plan's status is running.
     pub(crate) status_busy: bool,
     /// This process's last write of the plan's status, until the watch has caught up (I6). Prevents a second write.

@@ -18,7 +18,8 @@ use super::accepted;
 use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
 pub(crate) use crate::cluster_cache::Guarded;
 use crate::cluster_cache::{
-    Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, Notice, Version,
+    Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, MetadataChange,
+    MetadataChanges, MetadataNotice, Notice, Version,
 };
 use crate::gates::Interest;
 
@@ -214,6 +215,32 @@ impl Wakeups {
                 Notice::Missed => self.wake_all(),
             }
         }
+    }
+
+    /// Wakes gates on changes of whatever baselines compare, until the future is dropped.
+    pub(crate) async fn follow_change_logs(self, mut changes: MetadataChanges) {
+        while let Some(notice) = changes.next().await {
+            match notice {
+                MetadataNotice::Changed(MetadataChange { namespace: Some(namespace), .. }) => {
+                    let interest = match namespace.as_str() {
+                        "" => Interest::Outside,
+                        _ => Interest::Anything { namespace },
+                    };
+                    self.wake(&interest);
+                }
+                MetadataNotice::Changed(MetadataChange { namespace: None, .. }) => self.wake_compared(),
+                MetadataNotice::Missed => self.wake_all(),
+            }
+        }
+    }
+
+    /// Wakes gates that compare whatever there is.
+    fn wake_compared(&self) {
+        let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let compares =
+            |interest: &Interest| matches!(interest, Interest::Anything { .. } | Interest::Outside);
+        let all = index.iter().filter(|(interest, _)| compares(interest)).flat_map(|(_, list)| list);
+        all.filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
     }
 }
 

@@ -7,16 +7,23 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use resurgam_core::baseline::ignore::IgnoreList;
-use resurgam_core::baseline::{observe, reach};
+use resurgam_core::baseline::reach;
 use resurgam_core::gates::baseline::{Approved, approved, inapplicable, judge, marks};
 
-use super::{Answer, Context, Gate, Interest, Question, inventory};
+use sha2::{Digest, Sha256};
+
+use super::kept_reads::{Judged, Sha};
+use super::{Answer, Cached, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
 use crate::api::gate::{BaselineSpec, Outside, SecretKeyFrom};
 use crate::api::{GateReason, Verdict};
-use crate::baseline::gather::{GatherError, Request, fingerprint, gather};
+use crate::baseline::gather::{GatherError, Request, fingerprint};
 use crate::baseline::{PublicKey, packed};
 use crate::isolation::evidence::DigestKey;
+
+mod read;
+
+use read::{Lists, Reading};
 
 /// How long after a Fail everything is read once more.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -27,11 +34,14 @@ impl Gate for BaselineSpec {
             namespace: question.plan_namespace.clone(),
             name: map.name.clone(),
         });
-        let namespaces = question.namespaces.iter().flat_map(|namespace| {
-            let namespace = namespace.clone();
-            [Interest::Workloads { namespace: namespace.clone() }, Interest::Namespace { name: namespace }]
-        });
-        maps.chain(namespaces).collect()
+        let namespaces =
+            question.namespaces.iter().map(|namespace| Interest::Anything { namespace: namespace.clone() });
+        // What reaches in, and what the account may read, for a gate that compares nothing outside.
+        maps.chain(namespaces).chain([Interest::Outside]).collect()
+    }
+
+    fn cached(&self) -> Cached {
+        Cached::Kept
     }
 
     fn rights(&self, question: &Question) -> Vec<Right> {
@@ -69,8 +79,8 @@ impl Gate for BaselineSpec {
 
     fn check_inputs<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {
         async move {
-            let approved = read_approved(self, context).await?;
-            digest_key(self, context, &approved).await?;
+            let approved = open(self, context.question, &read_packed(self, context).await?)?;
+            digest_key(self, context, approved.baseline.secret_key.as_ref()).await?;
             inapplicable(self, context.question, &approved.baseline).map_or(Ok(()), Err)
         }
         .boxed()
@@ -83,41 +93,80 @@ impl Gate for BaselineSpec {
 
 async fn answer(spec: &BaselineSpec, context: Context<'_>) -> Result<Answer, Answer> {
     let question = context.question;
-    let approved = read_approved(spec, context).await?;
-    // Nothing is listed for an inventory that proves nothing.
-    if let Some(unknown) = inapplicable(spec, question, &approved.baseline) {
-        return Ok(unknown);
-    }
-    let key = digest_key(spec, context, &approved).await?;
+    let packed = read_packed(spec, context).await?;
+    let digest: Sha = Sha256::digest(&packed).into();
+    // What was judged last tells what the inventory needs, so that it is parsed only if something has changed.
+    let kept = context.kept.filter(|_| context.reads.cache.is_some());
+    let last = kept.and_then(|kept| kept.judged(question, &digest));
+    let mut approved = None;
+    let (versions, made_with) = match &last {
+        Some(last) => (last.versions.clone(), last.secret_key.clone()),
+        None => {
+            let opened = open(spec, question, &packed)?;
+            // Nothing is listed for an inventory that proves nothing.
+            if let Some(unknown) = inapplicable(spec, question, &opened.baseline) {
+                return Ok(unknown);
+            }
+            let of = (opened.baseline.kinds.clone(), opened.baseline.secret_key.clone());
+            approved = Some(opened);
+            of
+        }
+    };
+    let key = digest_key(spec, context, made_with.as_ref()).await?;
     let ignore =
         IgnoreList::parse(&spec.ignore).map_err(|why| Answer::unknown(GateReason::Malformed, why))?;
-    let request = Request {
-        namespaces: &question.namespaces,
-        versions: &approved.baseline.kinds,
-        key: key.as_ref(),
-        outside: spec.outside == Outside::Compare,
-        ignore: &ignore,
+    let lists = Lists {
+        account: context.reads.account,
+        kept: context.kept,
+        uses_kept: kept.is_some(),
+        request: Request {
+            namespaces: &question.namespaces,
+            versions: &versions,
+            key: key.as_ref(),
+            outside: spec.outside == Outside::Compare,
+            ignore: &ignore,
+        },
     };
-    let judged = || async {
-        let found = gather(&context.reads.account.client, &request).await.map_err(|error| unread(&error))?;
-        if let Some(kind) = approved.baseline.unserved(&found.kinds, &ignore) {
+    let fingerprint = || key.as_ref().and_then(fingerprint);
+    let mut reading = lists.read(fingerprint()).await?;
+    if let Some(last) = last.filter(|last| last.content == reading.digest()) {
+        return Ok(last.answer);
+    }
+    let approved = match approved {
+        Some(approved) => approved,
+        None => open(spec, question, &packed)?,
+    };
+    drop(packed);
+    let judged = |reading: &Reading| {
+        if let Some(kind) = approved.baseline.unserved(&reading.kinds, &ignore) {
             let why = format!("the API server does not serve kind {kind}, of which the baseline has objects");
             return Err(Answer::unknown(GateReason::ApiError, why));
         }
-        let observed = observe(found.objects, &marks(question));
+        let observed = reading.observed(&marks(question))?;
         Ok(judge(spec, question, &approved, observed, key.is_some()))
     };
-    let answer = judged().await?;
-    if answer.verdict != Verdict::Fail {
-        return Ok(answer);
+    let mut answer = judged(&reading)?;
+    if answer.verdict == Verdict::Fail {
+        // Lists are of different moments: a controller may have been between two writes.
+        tokio::time::sleep(AGAIN_AFTER).await;
+        reading = lists.read(fingerprint()).await?;
+        answer = judged(&reading)?;
     }
-    // Lists are of different moments: a controller may have been between two writes.
-    tokio::time::sleep(AGAIN_AFTER).await;
-    judged().await
+    if let Some(kept) = context.kept {
+        kept.keep_answer(Judged {
+            question: question.clone(),
+            inventory: digest,
+            versions: versions.clone(),
+            secret_key: made_with,
+            content: reading.digest(),
+            answer: answer.clone(),
+        });
+    }
+    Ok(answer)
 }
 
-/// Reads the inventory, and verifies its signatures.
-async fn read_approved(spec: &BaselineSpec, context: Context<'_>) -> Result<Approved, Answer> {
+/// Reads the inventory as the ConfigMaps hold it.
+async fn read_packed(spec: &BaselineSpec, context: Context<'_>) -> Result<Vec<u8>, Answer> {
     let namespace = &context.question.plan_namespace;
     let mut bytes = Vec::new();
     for map in &spec.config_maps {
@@ -130,9 +179,15 @@ async fn read_approved(spec: &BaselineSpec, context: Context<'_>) -> Result<Appr
         let part = packed::part(&read).ok_or_else(|| missing("has no value 'baseline'"))?;
         bytes.extend_from_slice(part);
     }
+    Ok(bytes)
+}
+
+/// Opens the inventory, and verifies its signatures.
+fn open(spec: &BaselineSpec, question: &Question, bytes: &[u8]) -> Result<Approved, Answer> {
+    let namespace = &question.plan_namespace;
     let name = spec.config_maps.first().map_or("", |map| map.name.as_str());
     let what = format!("baseline in ConfigMap {namespace}/{name}");
-    let envelope = packed::unpacked(bytes)
+    let envelope = packed::unpacked(bytes.to_vec())
         .map_err(|why| Answer::unknown(GateReason::BaselineMalformed, format!("{what}: {why}")))?;
     let keys: Result<Vec<PublicKey>, _> =
         spec.public_keys.iter().map(|pem| PublicKey::from_pem(pem)).collect();
@@ -141,13 +196,14 @@ async fn read_approved(spec: &BaselineSpec, context: Context<'_>) -> Result<Appr
     approved(spec, &what, &envelope, &keys, PublicKey::verifies)
 }
 
-/// Reads the key of Secrets' digests. `None`: the plan names none, or the inventory has no digests.
+/// Reads the key of Secrets' digests. `None`: the plan names none, or the inventory has no digests. `made_with`: fingerprint of the key that
+/// the inventory was made with.
 async fn digest_key(
     spec: &BaselineSpec,
     context: Context<'_>,
-    approved: &Approved,
+    made_with: Option<&String>,
 ) -> Result<Option<DigestKey>, Answer> {
-    let (Some(from), Some(made_with)) = (&spec.secret_key_from, &approved.baseline.secret_key) else {
+    let (Some(from), Some(made_with)) = (&spec.secret_key_from, made_with) else {
         return Ok(None);
     };
     let SecretKeyFrom { secret, key: name } = from;

@@ -46,7 +46,7 @@ fn right(target: &Target) -> Right {
 }
 
 async fn evaluate(spec: &ConditionSpec, context: Context<'_>) -> Result<Answer, Answer> {
-    let Context { asker, reads, question } = context;
+    let Context { asker, reads, question, .. } = context;
     let target = target(spec, &question.namespaces)?;
     let read = reads.object(&target.resource, target.namespace.as_deref(), &target.name).await;
     let object = read.map_err(|error| unread(&target, &error))?;

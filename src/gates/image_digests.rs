@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use resurgam_core::gates::image_digests::{ImagePolicy, judge, nodes_to_ask, policy};
 use resurgam_core::gates::images::NodeImages;
 
-use super::{Answer, Context, Gate, Interest, Question, inventory};
+use super::{Answer, Cached, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
 use crate::api::gate::ImageDigestsSpec;
 
@@ -32,8 +32,8 @@ impl Gate for ImageDigestsSpec {
         inventory::rights(&question.namespaces).into_iter().chain(list).collect()
     }
 
-    fn is_cached(&self) -> bool {
-        true
+    fn cached(&self) -> Cached {
+        Cached::Whole
     }
 
     fn check_inputs<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {

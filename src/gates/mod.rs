@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -28,11 +29,13 @@ mod http;
 mod image_digests;
 mod inventory;
 mod job_result;
+mod kept_reads;
 mod permission;
 mod reads;
 mod workloads;
 
 pub use http::AskerError;
+pub use kept_reads::KeptReads;
 pub use reads::Account;
 use reads::{Reads, SharedReads};
 
@@ -67,9 +70,9 @@ trait Gate: Sync {
     fn subject(&self) -> String {
         "the API server".to_owned()
     }
-    /// Returns whether everything that the gate reads is in the cache.
-    fn is_cached(&self) -> bool {
-        false
+    /// Returns what an evaluation on the cache can go by.
+    fn cached(&self) -> Cached {
+        Cached::No
     }
     /// Reads and parses what the gate is configured with, such as a list of approved images, without evaluating the gate.
     fn check_inputs<'a>(&'a self, _: Context<'a>) -> BoxFuture<'a, Result<(), Answer>> {
@@ -79,11 +82,24 @@ trait Gate: Sync {
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer>;
 }
 
+/// What an evaluation on the cache can go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cached {
+    /// Nothing: the gate takes live reads.
+    No,
+    /// Everything that the gate reads is in the cache. It costs no request.
+    Whole,
+    /// What was read before and has not changed since. It costs requests for what has changed, and a few besides.
+    Kept,
+}
+
 /// What a gate needs for its answer.
 #[derive(Clone, Copy)]
 struct Context<'a> {
     asker: &'a Asker,
     reads: Reads<'a>,
+    /// What `baseline` gates have read, if that is kept.
+    kept: Option<&'a KeptReads>,
     question: &'a Question,
 }
 
@@ -112,6 +128,13 @@ pub enum Interest {
         /// Which.
         name: String,
     },
+    /// Objects of any kind that baselines compare, the namespace itself included.
+    Anything {
+        /// Where.
+        namespace: String,
+    },
+    /// Objects of the cluster that may reach into namespaces.
+    Outside,
 }
 
 /// Returns the objects whose changes may alter the answer, sorted. HTTP endpoints cannot be watched, so such a gate is evaluated at its
@@ -124,10 +147,10 @@ pub fn interests(question: &Question) -> Vec<Interest> {
     interests
 }
 
-/// Returns whether the cache can answer the gate.
+/// Returns what an evaluation of the gate on the cache can go by.
 #[must_use]
-pub fn is_cached(question: &Question) -> bool {
-    gatherer(&question.spec).is_some_and(Gate::is_cached)
+pub(crate) fn cached(spec: &GateSpec) -> Cached {
+    gatherer(spec).map_or(Cached::No, Gate::cached)
 }
 
 /// Returns the rights of the plan's account that the gate requires. A gate without exactly one type requires none.
@@ -149,6 +172,7 @@ pub struct Asker {
     evaluator: evaluator::Evaluator,
     digest_key: Option<DigestKey>,
     shared: SharedReads,
+    kept: Mutex<Weak<KeptReads>>,
 }
 
 impl Asker {
@@ -162,6 +186,7 @@ impl Asker {
             evaluator: evaluator::Evaluator::default(),
             digest_key: None,
             shared: SharedReads::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -175,6 +200,23 @@ impl Asker {
     #[must_use]
     pub fn with_evaluator(self, program: PathBuf) -> Self {
         Self { evaluator: evaluator::Evaluator::new(program), ..self }
+    }
+
+    /// Keeps what `baseline` gates read for as long as what is returned lives, so that [`Asker::ask_cached`] reads only what has changed
+    /// since. All who ask for it share it.
+    #[must_use]
+    pub fn keep_reads(&self, cache: &ClusterCache) -> Arc<KeptReads> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept.upgrade() {
+            return kept;
+        }
+        let new = Arc::new(KeptReads::new(cache.start_change_log()));
+        *kept = Arc::downgrade(&new);
+        new
+    }
+
+    fn kept(&self) -> Option<Arc<KeptReads>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Evaluates one gate by live reads as an account, within `spec.timeout` (default 10 s).
@@ -191,14 +233,21 @@ impl Asker {
     }
 
     /// Evaluates one gate on the cache, after verifying that the account may read the same objects. `None`: the gate reads something that
-    /// is not cached.
+    /// is not cached, or nothing is kept yet of what it reads.
     pub async fn ask_cached(
         &self,
         cache: &ClusterCache,
         account: &Account,
         question: &Question,
     ) -> Option<Answer> {
-        let gate = gatherer(&question.spec).filter(|gate| gate.is_cached())?;
+        let gate = gatherer(&question.spec)?;
+        match gate.cached() {
+            Cached::No => return None,
+            Cached::Whole => {}
+            Cached::Kept => {
+                self.kept().filter(|kept| kept.has(&account.user, &question.namespaces)).map(drop)?
+            }
+        }
         let reads = Reads { shared: &self.shared, account, cache: Some(cache) };
         Some(self.ask_at(gate, question, reads).await)
     }
@@ -210,7 +259,7 @@ impl Asker {
     pub async fn check_inputs(&self, account: &Account, question: &Question) -> Result<(), Answer> {
         let Some(gate) = gatherer(&question.spec) else { return Ok(()) };
         let reads = Reads { shared: &self.shared, account, cache: None };
-        let checked = gate.check_inputs(Context { asker: self, reads, question });
+        let checked = gate.check_inputs(Context { asker: self, reads, kept: None, question });
         match tokio::time::timeout(DEFAULT_TIMEOUT, checked).await {
             Ok(result) => result,
             Err(_) => {
@@ -221,9 +270,10 @@ impl Asker {
 
     async fn ask_at(&self, gate: &dyn Gate, question: &Question, reads: Reads<'_>) -> Answer {
         let timeout = crate::plan::GatePolicy::of(&question.spec, question.phase).timeout;
+        let kept = self.kept();
         let answer = async {
             // The async block also catches a panic before the first await.
-            gate.ask(Context { asker: self, reads, question }).await
+            gate.ask(Context { asker: self, reads, kept: kept.as_deref(), question }).await
         };
         guarded(timeout, || gate.subject(), answer).await
     }

@@ -97,7 +97,8 @@ fn grants(rule: &ResourceRule, right: &Right) -> bool {
         && rule.resources.as_ref().is_some_and(|resources| has(resources, &right.resource))
 }
 
-async fn may(account: &Account, right: &Right) -> kube::Result<bool> {
+/// Reviews one right of the account, as the account.
+pub(super) async fn may(account: &Account, right: &Right) -> kube::Result<bool> {
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {

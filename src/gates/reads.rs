@@ -98,8 +98,8 @@ impl Reads<'_> {
         name: &str,
     ) -> Result<Option<Arc<ConfigMap>>, Answer> {
         let Some(cache) = self.cache else { return self.get_config_map(namespace, name).await };
-        let _ = tokio::time::timeout(READY_WITHIN, cache.ready()).await;
         let kind = &cache.kinds().config_maps;
+        let _ = tokio::time::timeout(READY_WITHIN, kind.confirmation().ready()).await;
         kind.is_fresh(STALE_AFTER).map_err(|stale| inventory::stale(&stale))?;
         let kept = self.shared.kept_config_map([self.account.user.clone(), namespace.into(), name.into()]);
         let mut kept = kept.lock().await;

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use resurgam_core::gates::workloads::{judge, not_applicable};
 
-use super::{Answer, Context, Gate, Interest, Question, inventory};
+use super::{Answer, Cached, Context, Gate, Interest, Question, inventory};
 use crate::access::Right;
 use crate::api::gate::WorkloadsSpec;
 
@@ -23,8 +23,8 @@ impl Gate for WorkloadsSpec {
         }
     }
 
-    fn is_cached(&self) -> bool {
-        true
+    fn cached(&self) -> Cached {
+        Cached::Whole
     }
 
     fn ask<'a>(&'a self, context: Context<'a>) -> BoxFuture<'a, Answer> {

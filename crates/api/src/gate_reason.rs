@@ -29,7 +29,7 @@ pub enum GateReason {
     Unreadable,
     /// There is nothing to evaluate.
     NothingFound,
-    /// What the gate evaluates is still rolling out.
+    /// What the gate evaluates is still rolling out, or changes each time it is read.
     InProgress,
 
     // `approval`.

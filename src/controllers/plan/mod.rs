@@ -76,6 +76,7 @@ pub async fn run(
     });
     let wakeups = Wakeups::default();
     tasks.spawn(wakeups.clone().follow(cache.subscribe()));
+    tasks.spawn(wakeups.clone().follow_change_logs(cache.subscribe_to_change_logs()));
     let stop = process.stop.clone();
     tokio::select! {
         ready = heart.beat_during(stores.ready()) => ready?,

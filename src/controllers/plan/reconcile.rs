@@ -19,7 +19,7 @@ use super::{Plans, status};
 use crate::api::{Phase, ServiceRecoveryStatus};
 use crate::clock;
 use crate::engine::GateKey;
-use crate::gates::Account;
+use crate::gates::{Account, Cached};
 use crate::plan::{Plan, ServiceId};
 
 /// Resync interval of a plan, in case a watch missed a change.
@@ -154,6 +154,11 @@ fn update_gate_tasks(
     let mut state = running.state();
     let Some(client) = context.account_client(plan, &mut state) else { return };
     let account = Account { user: account_user(&plan.namespace, &plan.account), client };
+    let mut gates = plan.services.iter().flat_map(|service| &service.gates);
+    if !gates.any(|gate| crate::gates::cached(&gate.spec) == Cached::Kept) {
+        state.kept_reads = None;
+    }
+    let mut kept_reads = state.kept_reads.take();
     let held = state.services.entry(service.name.clone()).or_default();
     let wanted: BTreeMap<GateKey, (Binding, crate::plan::GatePolicy)> = service
         .gates
@@ -167,6 +172,7 @@ fn update_gate_tasks(
         .collect();
     held.gates.retain(|key, task| wanted.get(key).is_some_and(|(binding, _)| *binding == task.binding));
     for (key, (binding, policy)) in wanted {
+        kept_reads = kept_reads.or_else(|| context.gate_runner.keep_reads(&binding.question));
         held.gates.entry(key).or_insert_with_key(|key| {
             let span = tracing::error_span!(
                 parent: None,
@@ -180,4 +186,5 @@ fn update_gate_tasks(
             context.gate_runner.begin(account.clone(), binding, policy, running.waker(&service.name), span)
         });
     }
+    state.kept_reads = kept_reads;
 }

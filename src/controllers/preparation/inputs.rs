@@ -35,7 +35,11 @@ pub(super) fn inputs(plan: &Plan) -> Vec<Input> {
             Question::new(&plan.namespace, service.namespaces.clone(), gate.phase, gate.spec.clone());
         let config_map = gates::interests(&question).into_iter().find_map(|interest| match interest {
             Interest::ConfigMap { namespace, name } => Some((namespace, name)),
-            Interest::Workloads { .. } | Interest::Pods { .. } | Interest::Namespace { .. } => None,
+            Interest::Workloads { .. }
+            | Interest::Pods { .. }
+            | Interest::Namespace { .. }
+            | Interest::Anything { .. }
+            | Interest::Outside => None,
         });
         if config_map.is_none() || inputs.iter().all(|known| known.config_map != config_map) {
             inputs.push(Input { question, config_map, last: None });

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::says;
 
 mod estate;
+mod kept;
 mod planted;
 
 use estate::{CANARY, OTHER, SHOP};
@@ -42,13 +43,7 @@ impl Bench {
         let cluster = cluster().await;
         let administrator = cluster.client(Identity::PlatformAdministrator).await.unwrap();
         let user = "system:serviceaccount:baseline-plan:recovery".to_owned();
-        let path = cluster.kubeconfig(Identity::PlatformAdministrator);
-        let mut kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
-        for named in &mut kubeconfig.auth_infos {
-            named.auth_info.as_mut().unwrap().impersonate = Some(user.clone());
-        }
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
-        let account = Account { client: Client::try_from(config).unwrap(), user };
+        let account = Account { client: acting_as(&user).await, user };
         let mut bench = Self {
             administrator,
             account,
@@ -117,20 +112,12 @@ impl Bench {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Runs `resurgam baseline`, and returns what it wrote and whether it succeeded.
     async fn resurgam(&self, arguments: &[&str]) -> (String, bool) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_resurgam"));
-        command.env("KUBECONFIG", cluster().await.kubeconfig(Identity::PlatformAdministrator));
-        command.arg("baseline").args(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (text(&output.stdout) + &text(&output.stderr), output.status.success())
+        resurgam(arguments).await
     }
 
     async fn done(&self, arguments: &[&str]) -> String {
-        let (text, success) = self.resurgam(arguments).await;
-        assert!(success, "{arguments:?}: {text}");
-        text
+        done(arguments).await
     }
 
     /// Captures and signs, and gives the gate what it reads.
@@ -181,6 +168,33 @@ impl Bench {
         let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await;
         assert!(ended.is_ok(), "{after}: {last:?}");
     }
+}
+
+/// Returns a client that acts as this user.
+async fn acting_as(user: &str) -> Client {
+    let path = cluster().await.kubeconfig(Identity::PlatformAdministrator);
+    let mut kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
+    for named in &mut kubeconfig.auth_infos {
+        named.auth_info.as_mut().unwrap().impersonate = Some(user.to_owned());
+    }
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Runs `resurgam baseline`, and returns what it wrote and whether it succeeded.
+async fn resurgam(arguments: &[&str]) -> (String, bool) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_resurgam"));
+    command.env("KUBECONFIG", cluster().await.kubeconfig(Identity::PlatformAdministrator));
+    command.arg("baseline").args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout) + &text(&output.stderr), output.status.success())
+}
+
+async fn done(arguments: &[&str]) -> String {
+    let (text, success) = resurgam(arguments).await;
+    assert!(success, "{arguments:?}: {text}");
+    text
 }
 
 fn name(name: &str) -> ObjectName {

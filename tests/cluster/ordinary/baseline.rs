@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use control_plane::Identity;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use rehearsal::{condition, eventually, kind};
 use serde_json::{Value, json};
 
@@ -31,6 +31,8 @@ async fn run(arguments: &[&str]) -> (String, bool) {
     (text, failed)
 }
 
+/// Less than the time between two evaluations without a change.
+const WOKEN_WITHIN: std::time::Duration = std::time::Duration::from_secs(25);
 /// Value of a Secret.
 const CANARY: &str = "canary-aeB9ohx4";
 
@@ -121,7 +123,10 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
     let mut plan = estate.plan(json!([bench.service("web", &[]), bench.service("evil", &[])]));
     let gate = json!({"name": "approved", "interval": "1s", "failureLimit": 1,
         "baseline": {"configMaps": [{"name": "baseline"}], "publicKeys": [public], "outside": "LeaveOut"}});
-    for phase in ["beforeRestore", "beforeRelease", "continuous"] {
+    // After the release, changes wake the gate.
+    let mut seldom = gate.clone();
+    seldom["interval"] = json!("1h");
+    for (phase, gate) in [("beforeRestore", &gate), ("beforeRelease", &gate), ("continuous", &seldom)] {
         plan["spec"]["defaults"]["gates"][phase].as_array_mut().unwrap().push(gate.clone());
     }
     bench.apply(&plan).await;
@@ -137,15 +142,26 @@ async fn a_baseline_passes_in_every_phase_and_names_what_was_planted() {
     assert!(told.contains(&format!("Secret {evil}/database")), "{told}");
     bench.stays_sealed("evil").await;
 
-    // What is planted after the release shows.
+    // What is planted after the release shows, of kinds that no other gate looks at as well.
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some(CASE));
+    let shows = async |what: &str| {
+        let unhealthy = |object: &Value| {
+            condition(object, "Healthy") == "False" && object["status"].to_string().contains(what)
+        };
+        eventually(&records, "plan.web", what, rehearsal::DEADLINE, unhealthy).await.unwrap();
+    };
+    let bindings = kind(&bench.admin, "rbac.authorization.k8s.io/v1", "RoleBinding", Some(&web));
+    let planted = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "backdoor"},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    let at = std::time::Instant::now();
+    bindings.create(&PostParams::default(), &serde_json::from_value(planted).unwrap()).await.unwrap();
+    shows(&format!("RoleBinding {web}/backdoor: it is not in the baseline")).await;
+    let took = at.elapsed();
+    assert!(took < WOKEN_WITHIN, "found by pace after {took:?}, not by the change");
     let settings = kind(&bench.admin, "v1", "ConfigMap", Some(&web));
     settings.patch("settings", &PatchParams::default(), &tampered("debug")).await.unwrap();
-    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some(CASE));
-    let unhealthy = |object: &Value| {
-        condition(object, "Healthy") == "False"
-            && object["status"].to_string().contains("data.mode has another value")
-    };
-    eventually(&records, "plan.web", "the tampering to show", rehearsal::DEADLINE, unhealthy).await.unwrap();
+    shows("data.mode has another value").await;
     no_secret_is_told(&bench.admin).await;
 }
 

@@ -63,7 +63,21 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     (
         "resurgam-operator",
         "where a key for digests is configured: tests/cluster/isolation/evidence.rs",
-        &["list secrets"],
+        &["list secrets", "watch secrets"],
+    ),
+    (
+        "resurgam-operator",
+        "where a plan has a baseline: tests/cluster/ordinary/baseline.rs",
+        &[
+            "watch limitranges",
+            "watch persistentvolumeclaims",
+            "watch podtemplates",
+            "watch resourcequotas",
+            "watch *.autoscaling",
+            "watch *.policy",
+            "watch *.resource.k8s.io",
+            "watch *.storage.k8s.io",
+        ],
     ),
     (
         "resurgam-operator",

@@ -45,14 +45,24 @@ pub struct Marks {
 /// Removes what no comparison needs from an object as it was read, so that it takes less memory.
 pub fn trim(object: &mut Value) {
     if let Some(meta) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
-        meta.remove("managedFields");
+        for field in ["managedFields", "resourceVersion", "generation", "selfLink"] {
+            meta.remove(field);
+        }
         if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     }
-    let keeps = matches!(text(object, "/kind"), "Job" | "Pod");
-    if !keeps && let Some(fields) = object.as_object_mut() {
+    // Whether a Job or a pod has ended.
+    let kept = match text(object, "/kind") {
+        "Job" => "conditions",
+        "Pod" => "phase",
+        _ => "",
+    };
+    let Some(fields) = object.as_object_mut() else { return };
+    if kept.is_empty() {
         fields.remove("status");
+    } else if let Some(status) = fields.get_mut("status").and_then(Value::as_object_mut) {
+        status.retain(|field, _| field == kept);
     }
 }
 

@@ -21,6 +21,25 @@ pub struct Observed {
     pub drift: Vec<Difference>,
 }
 
+impl Observed {
+    /// Returns what is there in several places, each of which was observed by itself: no object is produced from one elsewhere.
+    #[must_use]
+    pub fn merged(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.objects.extend(part.objects);
+            all.drift.extend(part.drift);
+        }
+        all.sort();
+        all
+    }
+
+    fn sort(&mut self) {
+        self.objects.sort_by_key(Object::key);
+        self.drift.sort_by(|a, b| a.object.cmp(&b.object));
+    }
+}
+
 /// Returns what is there, from objects as they were read.
 #[must_use]
 pub fn observe(mut raw: Vec<Value>, marks: &Marks) -> Observed {
@@ -46,8 +65,7 @@ pub fn observe(mut raw: Vec<Value>, marks: &Marks) -> Observed {
             _ => found.objects.extend(normalised(object, marks)),
         }
     }
-    found.objects.sort_by_key(Object::key);
-    found.drift.sort_by(|a, b| a.object.cmp(&b.object));
+    found.sort();
     found
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A kind, in one version.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KindRef {
     /// API group; empty for the core's.
