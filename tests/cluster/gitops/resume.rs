@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use control_plane::{ControlPlane, Identity, Options};
 use kube::Client;
+use kube::api::{Patch, PatchParams};
 use rehearsal::trial::Trial;
 use rehearsal::{DEADLINE, Operator, OperatorOptions, apply, condition, eventually, kind, object, text};
 use resurgam::steps::{self, StepContext};
@@ -172,7 +173,7 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     says(&trial, "StepRunning", &words).await;
     let after = object(&deliveries, "handback").await.unwrap();
     assert_eq!(after["metadata"], before["metadata"], "it is asked for once");
-    let _kustomize = start(&stage.cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
+    let kustomize = start(&stage.cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
     trial.recovered().await.unwrap();
     let done = object(&deliveries, "handback").await.unwrap();
     assert_eq!(done["status"]["lastHandledReconcileAt"], before.pointer(REQUESTED_AT).unwrap().clone());
@@ -190,4 +191,18 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
         format!("GitRepository flux-system/estate has revision {approved}, and the plan approves {none}");
     says(&trial, "StepFailed", &[&has]).await;
     assert!(suspended(&object(&deliveries, "other").await.unwrap()), "Flux stays where it was");
+
+    // Nor is one that comes before Flux has applied the approved one.
+    drop(kustomize);
+    apply(&admin, "platform", &[delivery("moves", true)]).await.unwrap();
+    grant(&admin, "moves", FLUX, &flux_rules()).await;
+    let trial = stage.isolated("moves").await;
+    stage.recover(&trial, &by("moves", &approved)).await;
+    says(&trial, "StepRunning", &["Kustomization flux-system/moves has not handled the request yet"]).await;
+    git.push("routes.yaml", &routes.replace("upstream: db", "upstream: evil"));
+    let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "now"}}});
+    let sources = kind(&admin, "source.toolkit.fluxcd.io/v1", "GitRepository", Some(FLUX));
+    sources.patch("estate", &PatchParams::default(), &Patch::Merge(now)).await.unwrap();
+    let moved = format!("has now revision main@sha1:{}, and the plan approves {approved}", git.commit());
+    says(&trial, "StepFailed", &[&moved]).await;
 }
