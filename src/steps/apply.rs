@@ -1,6 +1,7 @@
 //! Step `apply`: reads manifests from ConfigMaps, and applies them server-side with a field manager of the step's own.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -95,8 +96,8 @@ fn key(manifest: &Manifest) -> (String, String) {
 async fn kinds(client: &Client, manifests: &Manifests) -> Result<Kinds, StepError> {
     let mut kinds = Kinds::new();
     for manifest in &manifests.objects {
-        if !kinds.contains_key(&key(manifest)) {
-            kinds.insert(key(manifest), served(client, manifest).await?);
+        if let Entry::Vacant(entry) = kinds.entry(key(manifest)) {
+            entry.insert(served(client, manifest).await?);
         }
     }
     Ok(kinds)

@@ -7,7 +7,7 @@ use resurgam_core::engine::StepProgress;
 use serde_json::{Value, json};
 
 use super::apply::{extended, granted};
-use crate::bad_input::bench::{Bench, DIGEST, restart_operator};
+use crate::bad_input::bench::{Bench, DIGEST};
 
 /// A Deployment whose pods run where a node has this label.
 fn slow(case: &str, label: &str) -> Value {
@@ -36,22 +36,42 @@ fn to_read(group: &str, resource: &str) -> Value {
     json!([{"apiGroups": [group], "resources": [resource], "verbs": ["get"]}])
 }
 
-#[tokio::test]
-async fn waiting_survives_the_operator_and_ends_with_the_object() {
-    let label = "resurgam.example/waits";
-    let bench = Bench::with("waits", &["db", "web"], |all| all.push(slow("waits", label))).await;
-    let plan = plan(&bench, &json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "slow"}));
-    bench.apply(&plan).await;
-    bench.says("plan", "db", "StepRunning", &["is-up", "Deployment waits-db/slow: 0 of 1"]).await;
-    restart_operator().await;
-    bench.says("plan", "db", "StepRunning", &["is-up", "Deployment waits-db/slow: 0 of 1"]).await;
-    let nodes = kind(&bench.admin, "v1", "Node", None);
-    let node = nodes.list(&ListParams::default()).await.unwrap().items.remove(0).metadata.name.unwrap();
-    let patch = json!({"metadata": {"labels": {label: "true"}}});
-    nodes.patch(&node, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    bench.recovers("plan", "db").await;
-    bench.recovers("plan", "web").await;
-    bench.judged(&plan).await;
+/// A step that waits for a Deployment whose pods find no node.
+pub struct Interrupted {
+    bench: Bench,
+    plan: Value,
+}
+
+impl Interrupted {
+    const LABEL: &str = "resurgam.example/waits";
+
+    /// Waits until the step waits.
+    pub async fn new() -> Self {
+        let bench = Bench::with("waits", &["db", "web"], |all| all.push(slow("waits", Self::LABEL))).await;
+        let plan = plan(&bench, &json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "slow"}));
+        bench.apply(&plan).await;
+        let waiting = Self { bench, plan };
+        waiting.waits().await;
+        waiting
+    }
+
+    async fn waits(&self) {
+        let words = ["is-up", "Deployment waits-db/slow: 0 of 1"];
+        self.bench.says("plan", "db", "StepRunning", &words).await;
+    }
+
+    /// Whoever leads now waits, too, until a node fits.
+    pub async fn goes_on(self) {
+        self.waits().await;
+        let Self { bench, plan } = self;
+        let nodes = kind(&bench.admin, "v1", "Node", None);
+        let node = nodes.list(&ListParams::default()).await.unwrap().items.remove(0).metadata.name.unwrap();
+        let patch = json!({"metadata": {"labels": {Self::LABEL: "true"}}});
+        nodes.patch(&node, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        bench.recovers("plan", "db").await;
+        bench.recovers("plan", "web").await;
+        bench.judged(&plan).await;
+    }
 }
 
 #[tokio::test]
