@@ -72,6 +72,8 @@ impl Access {
         }
         for step in &service.steps {
             let context = StepContext {
+                plan_namespace: plan.namespace.clone(),
+                plan: plan.name.clone(),
                 step: step.name.clone(),
                 namespaces: service.namespaces.clone(),
                 ..StepContext::default()

@@ -66,9 +66,54 @@ fn gates_and_steps_require_their_rights() {
         (
             "digests elsewhere",
             gate("continuous", images),
-            lists("db", true).into_iter().chain([list]).collect(),
+            lists("db", true).into_iter().chain([list.clone()]).collect(),
         ),
         ("scale", scale(json!([{"name": "start", "scale": {}}])), &lists("db", false) | &patches),
+        (
+            "apply",
+            scale(json!([{"name": "configure", "apply": {"configMaps": [{"name": "manifests"}]}}])),
+            ["get configmaps/manifests in namespace recovery".to_owned()].into(),
+        ),
+        (
+            "wait",
+            scale(
+                json!([{"name": "up", "wait": {"apiVersion": "example.org/v1", "kind": "Database", "name": "db"}}]),
+            ),
+            ["get databases.example.org/db in namespace db".to_owned()].into(),
+        ),
+        (
+            "pinImages",
+            scale(
+                json!([{"name": "pin", "pinImages": {"approvedFrom": {"configMap": {"name": "approved"}}}}]),
+            ),
+            KINDS[..6]
+                .iter()
+                .flat_map(|kind| ["list", "patch"].map(|verb| format!("{verb} {kind} in namespace db")))
+                .chain([list.clone()])
+                .collect(),
+        ),
+        (
+            "Flux",
+            scale(json!([{"name": "back", "phase": "AfterRelease", "resume": {"flux": {
+                "kind": "Kustomization", "namespace": "flux-system", "name": "shop", "revision": "sha1:0"}}}])),
+            [
+                "get kustomizations.kustomize.toolkit.fluxcd.io/shop in namespace flux-system",
+                "patch kustomizations.kustomize.toolkit.fluxcd.io/shop in namespace flux-system",
+                "get gitrepositories.source.toolkit.fluxcd.io in namespace flux-system",
+                "get ocirepositories.source.toolkit.fluxcd.io in namespace flux-system",
+                "get buckets.source.toolkit.fluxcd.io in namespace flux-system",
+            ]
+            .map(str::to_owned)
+            .into(),
+        ),
+        (
+            "Argo CD",
+            scale(json!([{"name": "back", "phase": "AfterRelease", "resume": {"argocd": {
+                "namespace": "argocd", "name": "shop", "revision": "0"}}}])),
+            ["get", "patch"]
+                .map(|verb| format!("{verb} applications.argoproj.io/shop in namespace argocd"))
+                .into(),
+        ),
         ("no step", scale(json!([])), BTreeSet::new()),
         ("the default step", json!([{"name": "db"}]), &lists("db", false) | &patches),
         (

@@ -316,6 +316,8 @@ pub(crate) fn step_context(
     status: &ServiceRecoveryStatus,
 ) -> StepContext {
     StepContext {
+        plan_namespace: plan.namespace.clone(),
+        plan: plan.name.clone(),
         plan_uid: plan.uid.clone(),
         service: service.name.clone(),
         step: step.name.clone(),

@@ -17,8 +17,6 @@ use crate::engine::StepProgress;
 use crate::plan::{Plan, ServiceId};
 use crate::steps::{self, StepContext};
 
-/// Resync interval of a step, in case a watch missed a change.
-const RESYNC: Duration = Duration::from_secs(60);
 /// Pause before a failed observation is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
@@ -94,7 +92,7 @@ impl StepLoop {
             let (progress, pause) = match steps::observe(&self.client, &self.step, &self.of).await {
                 Ok(progress) => {
                     unobserved_since = None;
-                    (progress, RESYNC)
+                    (progress, steps::interval(&self.step))
                 }
                 // The step's progress is unknown. It is neither started again nor given up.
                 Err(error) => {

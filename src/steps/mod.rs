@@ -3,21 +3,34 @@
 //! A step is started and then observed until it ends. Starting a step again changes nothing, since the names of what it creates are
 //! derived from plan, service, attempt and step.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::core::ApiResource;
 pub use resurgam_core::steps::{StepContext, StepProblem};
 
 use crate::access::Right;
-use crate::api::step::{JobStepSpec, ManualSpec, ScaleSpec};
+use crate::api::step::{
+    ApplySpec, JobStepSpec, ManualSpec, PinImagesSpec, ResumeStepSpec, ScaleSpec, WaitSpec,
+};
 use crate::api::{StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
 
+mod apply;
 mod job;
 mod manual;
+mod pin_images;
+mod resume;
 mod scale;
+mod wait;
+
+/// Interval at which a step is observed whose objects are watched. It covers a change that a watch missed.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Interval at which a step is observed whose objects are not watched.
+const POLL: Duration = Duration::from_secs(5);
 
 /// Why a step failed, with the object.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +41,36 @@ pub enum StepError {
     /// The step can never succeed.
     #[error(transparent)]
     Problem(#[from] StepProblem),
+    /// Something else has to end before the step can start: it is tried again.
+    #[error("{0}")]
+    Waiting(String),
     /// The step has no action that this version knows.
     #[error("step {0} names no action that this version knows")]
     Unknown(String),
+}
+
+impl StepError {
+    /// Returns whether the step is to be started again: `Some(true)` if the account lacks a right, which a person grants.
+    pub(crate) fn is_tried_again(&self) -> Option<bool> {
+        match self {
+            Self::Io(error) if error.is_denied() => Some(true),
+            Self::Io(error) if error.is_transient() => Some(false),
+            Self::Waiting(_) => Some(false),
+            Self::Io(_) | Self::Problem(_) | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Returns the error of a read. A kind that is not served is named, with what is missing.
+fn not_served(error: IoError, title: &str, resource: &ApiResource) -> StepError {
+    if !error.is_not_served() {
+        return error.into();
+    }
+    let ApiResource { plural, api_version, .. } = resource;
+    StepProblem::Unusable(format!(
+        "{title}: the API server does not serve {plural} in {api_version}: install its CRD"
+    ))
+    .into()
 }
 
 /// The implementation of a step, on its part of the spec.
@@ -42,6 +82,10 @@ trait Step: Sync {
     /// Returns the kinds that the step uses and that a cluster may lack.
     fn kinds(&self) -> Vec<ApiResource> {
         Vec::new()
+    }
+    /// Returns the longest time between two observations.
+    fn interval(&self) -> Duration {
+        RESYNC
     }
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
@@ -63,6 +107,10 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
         StepAction::Scale(spec) => spec as &dyn Step,
         StepAction::Job(spec) => spec,
         StepAction::Manual(spec) => spec,
+        StepAction::Apply(spec) => spec,
+        StepAction::Wait(spec) => spec,
+        StepAction::PinImages(spec) => spec,
+        StepAction::Resume(spec) => spec,
     })
 }
 
@@ -82,6 +130,12 @@ pub fn kinds(spec: &StepSpec) -> Vec<ApiResource> {
 #[must_use]
 pub fn interests(spec: &StepSpec, context: &StepContext) -> Vec<Interest> {
     step(spec).map_or_else(Vec::new, |step| step.interests(context))
+}
+
+/// Returns the longest time between two observations of a step.
+#[must_use]
+pub fn interval(spec: &StepSpec) -> Duration {
+    step(spec).map_or(RESYNC, Step::interval)
 }
 
 /// Starts a step. `client` impersonates the plan's account.

@@ -55,6 +55,7 @@ fn every_step_is_in_all_its_places() {
         let problem = resurgam_core::steps::problem(&example, &namespaces);
         want(problem.is_none(), action, "an example in docs/steps.md that works");
         let context = StepContext {
+            plan_namespace: "recovery".to_owned(),
             step: example.name.clone(),
             namespaces: namespaces.into(),
             ..StepContext::default()

@@ -63,6 +63,12 @@ async fn refused_change(client: &Client, object: &Value, patch: &Value) -> Strin
     }
 }
 
+/// A plan whose only service is restored by one step that does this.
+fn does(mut step: Value) -> Value {
+    step["name"] = json!("step");
+    plan("steps", &json!({"name": "library", "restore": [step]}))
+}
+
 fn plan(name: &str, service: &Value) -> Value {
     json!({
         "apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": name},
@@ -238,6 +244,49 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
             "a step that does nothing",
             plan("idle", &json!({"name": "library", "restore": [{"name": "start"}]})),
             "a step does exactly one of: scale",
+        ),
+        (
+            "a step that does two things",
+            does(json!({"scale": {}, "apply": {"configMaps": [{"name": "m"}]}})),
+            "a step does exactly one of: scale",
+        ),
+        (
+            "manifests from nowhere",
+            does(json!({"apply": {"configMaps": []}})),
+            "spec.services[0].restore[0].apply.configMaps",
+        ),
+        (
+            "manifests of no digest",
+            does(json!({"apply": {"configMaps": [{"name": "m"}], "digest": "latest"}})),
+            "spec.services[0].restore[0].apply.digest",
+        ),
+        (
+            "a step that waits for a Secret",
+            does(json!({"wait": {"apiVersion": "v1", "kind": "Secret", "name": "db"}})),
+            "no step waits for a Secret",
+        ),
+        (
+            "images pinned by two lists",
+            does(json!({"pinImages": {"approved": [DIGEST], "approvedFrom": from}})),
+            "name exactly one of approved, approvedFrom",
+        ),
+        (
+            "GitOps in the clean room",
+            does(
+                json!({"resume": {"argocd": {"namespace": "argocd", "name": "a", "revision": "0".repeat(40)}}}),
+            ),
+            "resume hands an open namespace back: it needs phase AfterRelease",
+        ),
+        (
+            "GitOps by nothing",
+            does(json!({"phase": "AfterRelease", "resume": {}})),
+            "name exactly one of flux, argocd",
+        ),
+        (
+            "GitOps at a branch",
+            does(json!({"phase": "AfterRelease", "resume": {"flux": {
+                "kind": "Kustomization", "namespace": "flux-system", "name": "a", "revision": "main"}}})),
+            "spec.services[0].restore[0].resume.flux.revision",
         ),
         (
             "a policy that is none",

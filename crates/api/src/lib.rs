@@ -82,7 +82,9 @@ pub mod field_manager {
     pub const FENCE: &str = "resurgam-fence";
     /// Objects that a step writes with the plan's account.
     pub const STEP: &str = "resurgam-step";
-    /// All of them.
+    /// Begins the field manager of a step `apply`. Each such step has one of its own, so that it gives up what it applies no more.
+    pub const APPLY_PREFIX: &str = "resurgam-apply";
+    /// All of them, but those of steps `apply`.
     pub const ALL: [&str; 5] = [PLAN, CLAIM, ISOLATION, FENCE, STEP];
 }
 

@@ -7,13 +7,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::gate::ApprovalParty;
-use super::{DnsLabel, Duration};
+use super::gate::{ApprovalParty, ApprovedFrom};
+use super::{DnsLabel, Duration, ObjectName};
 
 /// One step: a name and exactly one action. Steps run in order, with the plan's ServiceAccount.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = kube::core::Rule::new("[has(self.scale), has(self.job), has(self.manual)].filter(x, x).size() == 1").message("a step does exactly one of: scale, job, manual"))]
+#[x_kube(
+    validation = kube::core::Rule::new(
+        "[has(self.scale), has(self.job), has(self.manual), has(self.apply), has(self.wait), has(self.pinImages), has(self.resume)].filter(x, x).size() == 1"
+    )
+    .message("a step does exactly one of: scale, job, manual, apply, wait, pinImages, resume"),
+    validation = kube::core::Rule::new("!has(self.resume) || self.phase == 'AfterRelease'")
+        .message("resume hands an open namespace back: it needs phase AfterRelease")
+)]
 pub struct StepSpec {
     /// Name, unique in the service.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -40,6 +47,18 @@ pub struct StepSpec {
     /// Waits for people to do something outside the cluster, and to approve that it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manual: Option<ManualSpec>,
+    /// Applies manifests server-side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply: Option<ApplySpec>,
+    /// Waits until an object is current, or a condition of it is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<WaitSpec>,
+    /// Pins the images of the service's workloads to approved digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_images: Option<PinImagesSpec>,
+    /// Hands the service back to GitOps, at an approved revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumeStepSpec>,
 }
 
 /// Phase of a service's recovery in which a step runs.
@@ -63,6 +82,14 @@ pub enum StepAction<'a> {
     Job(&'a JobStepSpec),
     /// Waits for people.
     Manual(&'a ManualSpec),
+    /// Applies manifests server-side.
+    Apply(&'a ApplySpec),
+    /// Waits for an object.
+    Wait(&'a WaitSpec),
+    /// Pins images.
+    PinImages(&'a PinImagesSpec),
+    /// Hands the service back to GitOps.
+    Resume(&'a ResumeStepSpec),
 }
 
 impl StepSpec {
@@ -70,11 +97,28 @@ impl StepSpec {
     #[must_use]
     pub fn action(&self) -> Option<StepAction<'_>> {
         // Destructured in full, so that a new field does not compile before it is listed here.
-        let Self { name: _, phase: _, timeout: _, retries: _, backoff: _, scale, job, manual } = self;
+        let Self {
+            name: _,
+            phase: _,
+            timeout: _,
+            retries: _,
+            backoff: _,
+            scale,
+            job,
+            manual,
+            apply,
+            wait,
+            pin_images,
+            resume,
+        } = self;
         let actions = [
             scale.as_ref().map(StepAction::Scale),
             job.as_ref().map(StepAction::Job),
             manual.as_ref().map(StepAction::Manual),
+            apply.as_ref().map(StepAction::Apply),
+            wait.as_ref().map(StepAction::Wait),
+            pin_images.as_ref().map(StepAction::PinImages),
+            resume.as_ref().map(StepAction::Resume),
         ];
         let mut actions = actions.into_iter().flatten();
         let action = actions.next();
@@ -90,6 +134,10 @@ impl StepAction<'_> {
             Self::Scale(_) => "scale",
             Self::Job(_) => "job",
             Self::Manual(_) => "manual",
+            Self::Apply(_) => "apply",
+            Self::Wait(_) => "wait",
+            Self::PinImages(_) => "pinImages",
+            Self::Resume(_) => "resume",
         }
     }
 }
@@ -133,6 +181,136 @@ pub struct ManualSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub parties: Vec<ApprovalParty>,
+}
+
+/// Applies manifests server-side, with a field manager of the step's own. It prunes nothing, and takes no field from another manager.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplySpec {
+    /// ConfigMaps in the plan's namespace, in this order. All their values are read, in the order of their keys; each holds one or more
+    /// YAML documents. Together at most 1 MiB and 200 objects.
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub config_maps: Vec<ObjectName>,
+    /// Digest that the manifests must have, as the step's message states it. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 71, max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub digest: Option<String>,
+}
+
+/// Waits until one object is current, as kstatus defines it, or until a condition of it is true. An object that is missing is waited for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = kube::core::Rule::new(
+        "self.apiVersion != 'v1' || (self.kind.lowerAscii() != 'secret' && (!has(self.resource) || self.resource != 'secrets'))"
+    )
+    .message("no step waits for a Secret")
+)]
+pub struct WaitSpec {
+    /// Group and version of the object, such as `postgresql.cnpg.io/v1`; `v1` for the core's.
+    #[schemars(
+        length(min = 2, max = 317),
+        regex(pattern = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9]+((alpha|beta)[0-9]+)?$")
+    )]
+    pub api_version: String,
+    /// Kind of the object, such as `Cluster`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Plural name of the kind in the API, such as `clusters`. Needed only where it is not the regular plural of `kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z][-a-z0-9]*$"))]
+    pub resource: Option<String>,
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9.:_]*[A-Za-z0-9])?$"))]
+    pub name: String,
+    /// One of the service's namespaces. Optional if the service has one namespace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<DnsLabel>,
+    /// Type of the condition in `status.conditions` that must be `True`. Default: the object must be current by kstatus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 316), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?$"))]
+    pub condition: Option<String>,
+}
+
+/// Pins the images of the service's workloads: each tag is replaced by the approved digest. An image without one fails the step.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = kube::core::Rule::new("has(self.approved) != has(self.approvedFrom)")
+        .message("name exactly one of approved, approvedFrom")
+)]
+pub struct PinImagesSpec {
+    /// The approved images, as gate `imageDigests` has them. `NAME:TAG sha256:…` pins the tag to the first digest of the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 256),
+        inner(
+            length(min = 71, max = 1024),
+            regex(pattern = "^([A-Za-z0-9][A-Za-z0-9._/:-]*[@ ])?sha256:[0-9a-f]{64}( sha256:[0-9a-f]{64})*$")
+        ),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub approved: Option<Vec<String>>,
+    /// An object that holds the approved images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_from: Option<ApprovedFrom>,
+}
+
+/// Hands a released service back to GitOps, and follows the controller until it has applied the approved revision.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = kube::core::Rule::new("has(self.flux) != has(self.argocd)").message("name exactly one of flux, argocd"))]
+pub struct ResumeStepSpec {
+    /// An object of Flux to resume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flux: Option<FluxResume>,
+    /// An Application of Argo CD to sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argocd: Option<ArgoCdResume>,
+}
+
+/// An object of Flux.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FluxResume {
+    /// Kind of the object.
+    pub kind: FluxKind,
+    /// Namespace of the object.
+    pub namespace: DnsLabel,
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Approved revision of its source, as Flux writes it: `main@sha1:…`, or `sha1:…` or `sha256:…` whatever the branch or tag.
+    #[schemars(
+        length(min = 45, max = 512),
+        regex(pattern = "^([^@ ]+@)?(sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})$")
+    )]
+    pub revision: String,
+}
+
+/// Kind of an object of Flux.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FluxKind {
+    /// `kustomize.toolkit.fluxcd.io/v1`
+    #[default]
+    Kustomization,
+}
+
+/// An Application of Argo CD.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ArgoCdResume {
+    /// Namespace of the Application.
+    pub namespace: DnsLabel,
+    /// Name of the Application.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Approved revision: a whole commit hash.
+    #[schemars(length(min = 40, max = 64), regex(pattern = "^([0-9a-f]{40}|[0-9a-f]{64})$"))]
+    pub revision: String,
 }
 
 fn job_spec(_: &mut SchemaGenerator) -> Schema {

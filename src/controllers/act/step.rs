@@ -7,7 +7,7 @@ use super::{AGAIN_AFTER, Act, ActError, refused};
 use crate::api::{Reason, ServiceKey};
 use crate::clock;
 use crate::engine::StepProgress;
-use crate::steps::{self, StepError};
+use crate::steps;
 
 /// Pause before a step is tried again whose account lacks a right: no watch reports a grant.
 const DENIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
@@ -50,17 +50,19 @@ impl Act {
         }
         let progress = match started {
             Ok(progress) => progress,
-            Err(StepError::Io(error)) if error.is_transient() || error.is_denied() => {
-                let (now, denied) = (clock::now(), error.is_denied());
-                let at =
-                    now.checked_add(if denied { DENIED_AGAIN_AFTER } else { AGAIN_AFTER }).unwrap_or(now);
-                let since = match held.steps.get(&index) {
-                    Some(StepProgress::Retry { since, .. }) => *since,
-                    _ => now,
-                };
-                StepProgress::Retry { message: error.to_string(), at, since, denied }
-            }
-            Err(error) => StepProgress::Failed(error.to_string()),
+            Err(error) => match error.is_tried_again() {
+                Some(denied) => {
+                    let now = clock::now();
+                    let at =
+                        now.checked_add(if denied { DENIED_AGAIN_AFTER } else { AGAIN_AFTER }).unwrap_or(now);
+                    let since = match held.steps.get(&index) {
+                        Some(StepProgress::Retry { since, .. }) => *since,
+                        _ => now,
+                    };
+                    StepProgress::Retry { message: error.to_string(), at, since, denied }
+                }
+                None => StepProgress::Failed(error.to_string()),
+            },
         };
         held.steps.insert(index, progress);
         Ok(())

@@ -54,6 +54,16 @@ impl Server {
         &self.url
     }
 
+    /// Changes a file, and serves the commit with that.
+    pub fn push(&self, name: &str, text: &str) {
+        let estate = self.folder.path().join("work");
+        std::fs::write(estate.join(name), text).unwrap();
+        git(&estate, &["add", "."]);
+        let author = ["-c", "user.name=platform", "-c", "user.email=platform@example.org"];
+        git(&estate, &[&author[..], &["commit", "--quiet", "--message", "estate: change it"]].concat());
+        git(&estate, &["push", "--quiet", "../estate.git", "main"]);
+    }
+
     /// What is checked out of it, as the commit that everybody is given.
     pub fn commit(&self) -> String {
         git(&self.folder.path().join("work"), &["rev-parse", "HEAD"])

@@ -1,6 +1,8 @@
 //! A plan and its Quarantines are delivered by Flux, as it is: the real source-controller and kustomize-controller.
 
+mod argocd;
 mod git;
+mod resume;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -49,6 +51,18 @@ fn start(cluster: &ControlPlane, program: &Path, arguments: &[String]) -> Contro
         .stdout(Stdio::null())
         .stderr(log);
     Controller(control_plane::spawn_bound(command).unwrap())
+}
+
+/// Starts the source-controller, which keeps what it fetches in a folder.
+fn start_source(cluster: &ControlPlane, program: &Path, storage: &Path) -> Controller {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let at = format!("127.0.0.1:{port}");
+    let arguments = [
+        format!("--storage-path={}", storage.display()),
+        format!("--storage-addr={at}"),
+        format!("--storage-adv-addr={at}"),
+    ];
+    start(cluster, program, &arguments)
 }
 
 /// Makes Flux's kinds known, as their modules have them.
@@ -117,17 +131,7 @@ async fn flux_delivers_a_plan_and_waits_until_it_has_recovered() {
     ])
     .await;
     let storage = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let at = format!("127.0.0.1:{port}");
-    let _source = start(
-        &cluster,
-        &source_controller,
-        &[
-            format!("--storage-path={}", storage.path().display()),
-            format!("--storage-addr={at}"),
-            format!("--storage-adv-addr={at}"),
-        ],
-    );
+    let _source = start_source(&cluster, &source_controller, storage.path());
     let _kustomize = start(&cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
     let repository = json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": {"name": "estate", "namespace": FLUX},

@@ -4,6 +4,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::{eventually, field, kind, text};
 use serde_json::{Value, json};
 
+use super::{apply, pin_images, wait};
 use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, restart_operator, role};
 
 /// A Job's spec. It runs where a node has this label, and ends well there.
@@ -79,8 +80,12 @@ async fn jobs_run_in_the_clean_room_and_after_release() {
     assert_eq!(report.steps, 4, "{report}");
 }
 
+/// One restart for all steps, as each leaves requests without an answer that other tests' logs then have.
 #[tokio::test]
-async fn running_job_survives_the_operator_and_is_created_once() {
+async fn steps_survive_the_operator_and_are_done_once() {
+    let others = async {
+        tokio::join!(apply::Interrupted::new(), pin_images::Interrupted::new(), wait::Interrupted::new())
+    };
     let bench = bench("steplong").await;
     let label = "resurgam.example/steplong";
     let plan = plan(
@@ -91,6 +96,7 @@ async fn running_job_survives_the_operator_and_is_created_once() {
     let record = bench.says("plan", "db", "StepRunning", &["load", "of its pods run"]).await;
     assert_eq!(step(&record, 1).0, "Running");
     let before = jobs(&bench).await;
+    let (applying, pinning, waiting) = others.await;
     restart_operator().await;
     // Whoever leads now looks at it again.
     let nodes = kind(&bench.admin, "v1", "Node", None);
@@ -101,6 +107,7 @@ async fn running_job_survives_the_operator_and_is_created_once() {
     bench.recovers("plan", "web").await;
     assert_eq!((jobs(&bench).await, before.len()), (before, 1));
     bench.judged(&plan).await;
+    tokio::join!(applying.goes_on(), pinning.goes_on(), waiting.goes_on());
 }
 
 #[tokio::test]

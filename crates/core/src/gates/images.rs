@@ -20,6 +20,9 @@ pub struct Approved {
     digests: BTreeSet<String>,
     /// The digests that each tag may stand for, by the full name `registry/repository:tag`.
     tags: BTreeMap<String, BTreeSet<String>>,
+    /// The first digest of each entry that names a tag, by that name. No part of a verdict.
+    #[serde(skip)]
+    first: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Why a list of approved images cannot be used.
@@ -44,6 +47,12 @@ impl Approved {
         self.tags.get(tag)
     }
 
+    /// Returns the first digest of each entry that names a tag, which is what the tag is to be replaced by. More than one: entries disagree.
+    #[must_use]
+    pub fn first_of_tag(&self, tag: &str) -> Option<&BTreeSet<String>> {
+        self.first.get(tag)
+    }
+
     fn from_entries(entries: Vec<Entry>) -> Result<Self, ListError> {
         let mut approved = Self::default();
         // An entry without a name says which digests are one image, whatever tags stand for it.
@@ -52,6 +61,7 @@ impl Approved {
             approved.digests.extend(entry.digests.iter().cloned());
             match &entry.tag {
                 Some(tag) => {
+                    approved.first.entry(tag.clone()).or_default().insert(entry.first.clone());
                     approved.tags.entry(tag.clone()).or_default().extend(entry.digests.iter().cloned());
                 }
                 None => {
@@ -75,6 +85,8 @@ impl Approved {
 /// One entry of a list: the digests of one image, and the tag that stands for it.
 struct Entry {
     tag: Option<String>,
+    /// The digest that was written first.
+    first: String,
     digests: BTreeSet<String>,
 }
 
@@ -83,9 +95,10 @@ impl Entry {
     fn parse(text: &str) -> Result<Option<Self>, String> {
         let mut words = text.split_whitespace();
         let Some(first) = words.next() else { return Ok(None) };
-        let mut digests = BTreeSet::new();
+        let (mut digests, mut written) = (BTreeSet::new(), None);
         let tag = if is_digest(first) {
             digests.insert(first.to_owned());
+            written = Some(first.to_owned());
             None
         } else if first.starts_with("sha256:") {
             return Err(format!("'{first}' is no sha256 digest"));
@@ -99,6 +112,7 @@ impl Entry {
                     return Err(format!("'{digest}' is no sha256 digest"));
                 }
                 digests.insert(digest.to_owned());
+                written = Some(digest.to_owned());
             }
             // `NAME@sha256:…` names no tag, not even `latest`.
             (digest.is_none() || reference::has_tag(name)).then_some(tag)
@@ -108,11 +122,10 @@ impl Entry {
                 return Err(format!("'{word}' is no sha256 digest"));
             }
             digests.insert(word.to_owned());
+            written.get_or_insert_with(|| word.to_owned());
         }
-        if digests.is_empty() {
-            return Err(format!("no sha256 digest follows '{first}'"));
-        }
-        Ok(Some(Self { tag, digests }))
+        let written = written.ok_or_else(|| format!("no sha256 digest follows '{first}'"))?;
+        Ok(Some(Self { tag, first: written, digests }))
     }
 }
 

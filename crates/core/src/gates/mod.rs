@@ -15,14 +15,14 @@ pub mod backup_before;
 pub mod baseline;
 pub mod condition;
 pub mod credentials_rotated;
-mod evidence;
+pub(crate) mod evidence;
 mod finding;
 pub mod http;
 pub mod image_digests;
 pub mod images;
 pub mod inventory;
 pub mod job_result;
-mod kstatus;
+pub(crate) mod kstatus;
 mod pods;
 pub mod workloads;
 

@@ -2,10 +2,8 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
-use super::{StepContext, StepProblem};
+use super::{StepContext, StepProblem, namespace_of};
 use crate::api::step::JobStepSpec;
 use crate::engine::StepProgress;
 
@@ -30,17 +28,7 @@ pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<Strin
 /// # Errors
 /// The service does not have it, or the step names none and the service has several.
 pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<&'a str, StepProblem> {
-    match (&spec.namespace, namespaces) {
-        (Some(named), _) if namespaces.contains(&named.0) => Ok(&named.0),
-        (Some(named), _) => {
-            Err(StepProblem::Unusable(format!("names namespace {}, which is none of the service's", named.0)))
-        }
-        (None, [only]) => Ok(only),
-        (None, _) => {
-            let all = namespaces.join(", ");
-            Err(StepProblem::Unusable(format!("must name the namespace of its Job: one of {all}")))
-        }
-    }
+    namespace_of(spec.namespace.as_ref(), namespaces, "Job")
 }
 
 /// Returns the Job's name. It is the same for each start within one attempt, and differs between attempts.
@@ -48,18 +36,7 @@ pub fn namespace<'a>(spec: &'a JobStepSpec, namespaces: &'a [String]) -> Result<
 pub fn name(context: &StepContext) -> String {
     // Not `resurgam-`: that prefix belongs to the operator's own objects in an isolated namespace.
     let step: String = context.step.chars().take(NAME_LIMIT).collect();
-    format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &made_for(context)[..8])
-}
-
-/// Returns the digest of what the Job is created for. Nobody knows the time of the claim before it; comparing it with the Job's own
-/// creation would compare two clocks.
-fn made_for(context: &StepContext) -> String {
-    let StepContext { plan_uid, service, step, attempt, retries, claimed_at, .. } = context;
-    let claimed_at = claimed_at.map(Timestamp::as_second);
-    // The first start has the name that earlier versions gave it.
-    let again = if *retries > 0 { format!("/{retries}") } else { String::new() };
-    let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}/{claimed_at:?}{again}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("step-{}-{}-{}", step.trim_end_matches('-'), context.attempt, &context.digest()[..8])
 }
 
 /// Returns the Job to create.
@@ -74,7 +51,7 @@ pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProb
         name: Some(name(context)),
         namespace: Some(namespace.to_owned()),
         labels: Some([(STEP_LABEL.to_owned(), context.step.clone())].into()),
-        annotations: Some([(MADE_FOR_ANNOTATION.to_owned(), made_for(context))].into()),
+        annotations: Some([(MADE_FOR_ANNOTATION.to_owned(), context.digest())].into()),
         ..ObjectMeta::default()
     };
     Ok(Job { metadata, spec: Some(parsed), status: None })
@@ -88,7 +65,7 @@ pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
         return StepProgress::Failed(format!("Job {name} was deleted before it ended"));
     };
     let annotations = job.metadata.annotations.as_ref();
-    let is_made_for_it = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION)) == Some(&made_for(context));
+    let is_made_for_it = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION)) == Some(&context.digest());
     if !is_made_for_it || context.claimed_at.is_none() {
         return StepProgress::Failed(format!(
             "Job {name} is there, and not created by this attempt: delete it"

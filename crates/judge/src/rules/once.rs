@@ -3,7 +3,7 @@
 //! What the log proves of what the operator, and the plan's account, did:
 //! - **intent**: a step writes, whatever it writes, only while one is written as Running: in a clean room while its service is
 //!   Restoring, or in the open while it is Reconnecting; a CronJob or Job is resumed only once that is written as Resuming;
-//! - **once**: within one attempt each workload is changed by steps, and each job resumed, at most once;
+//! - **once**: within one attempt each workload is changed by each step, and each job resumed, at most once;
 //! - **record**: what is stopped bears what it was like and by whose seal, in the same write; no record of a seal is ever
 //!   written over with another under the same seal;
 //! - **nothing lost**: service accounts that the operator deleted are there again before the clean room, network policies
@@ -34,8 +34,8 @@ const CONTAIN_EVERY_S: i64 = 3600;
 #[derive(Default)]
 pub(super) struct Once {
     workloads: BTreeMap<String, Workload>,
-    /// Workloads written by a step: the attempt, and the resulting generation.
-    acted: BTreeMap<(String, u64), u64>,
+    /// Workloads written by a step: the attempt, which steps were running, and the resulting generation.
+    acted: BTreeMap<(String, u64, Vec<String>), u64>,
     /// Objects that the operator deleted and that do not exist again yet, by namespace.
     taken: BTreeMap<String, BTreeSet<String>>,
 }
@@ -127,7 +127,7 @@ impl Once {
         }
         // A write without a change leaves the generation unchanged.
         let Some(generation) = generation else { return };
-        match self.acted.insert((key.to_owned(), record.attempt), generation) {
+        match self.acted.insert((key.to_owned(), record.attempt, record.running), generation) {
             Some(before) if before != generation => {
                 problems.push(format!("{key} is changed twice in attempt {} of {name}", record.attempt));
             }

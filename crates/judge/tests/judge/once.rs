@@ -92,6 +92,19 @@ fn step_repeated_after_a_crash_changes_nothing() {
 }
 
 #[test]
+fn another_step_may_change_the_workload_once_more() {
+    let mut log = entered();
+    scale(&mut log, 2);
+    log.status("goes on", "dns", |status| {
+        status["steps"] = json!([{"name": "start", "state": "Done"}, {"name": "pin", "state": "Running"}]);
+    });
+    scale(&mut log, 3);
+    assert_eq!(log.messages(), "");
+    scale(&mut log, 4);
+    assert_eq!(log.messages(), "I5 once: deployments/dns/app is changed twice in attempt 1 of dns\n");
+}
+
+#[test]
 fn stopped_workload_has_a_record_that_is_never_overwritten() {
     let mut log = Maker::sealed();
     log.change("stop dns", |event| {

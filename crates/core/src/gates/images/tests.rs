@@ -105,8 +105,30 @@ fn names_are_completed_as_container_runtimes_do() {
 fn approved(digests: &[&String], tags: &[(&str, &[&String])]) -> Approved {
     let set = |digests: &[&String]| digests.iter().map(|digest| (*digest).clone()).collect::<BTreeSet<_>>();
     Approved {
+        // What a tag is replaced by is another test's.
+        first: BTreeMap::new(),
         digests: set(digests),
         tags: tags.iter().map(|(tag, digests)| ((*tag).to_owned(), set(digests))).collect(),
+    }
+}
+
+/// A list without what its tags are replaced by.
+fn listed(list: Result<Approved, ListError>) -> Result<Approved, ListError> {
+    list.map(|list| Approved { first: BTreeMap::new(), ..list })
+}
+
+#[test]
+fn tag_is_replaced_by_the_first_digest_of_each_entry() {
+    let (a, b, c) = (digest('a'), digest('b'), digest('c'));
+    for (text, expected) in [
+        (format!("x:1 {b} {a}"), vec![&b]),
+        (format!("x:1@{b} {a}\n{b} {c}"), vec![&b]),
+        (format!("x:1 {b}\nx:1 {a} {c}"), vec![&a, &b]),
+        (format!("y:1 {b}\n{a}"), vec![]),
+    ] {
+        let list = from_config_map(&config_map(&json!({"web": text}))).unwrap();
+        let first: Vec<&String> = list.first_of_tag("docker.io/library/x:1").into_iter().flatten().collect();
+        assert_eq!(first, expected, "{text}");
     }
 }
 
@@ -114,7 +136,7 @@ fn approved(digests: &[&String], tags: &[(&str, &[&String])]) -> Approved {
 fn every_value_of_the_list_counts_and_comments_do_not() {
     let (a, b, c) = (digest('a'), digest('b'), digest('c'));
     let data = json!({"web": format!("# the web\n{a}  # nginx\n\n  {b}\r\n"), "db": c});
-    assert_eq!(from_config_map(&config_map(&data)), Ok(approved(&[&a, &b, &c], &[])));
+    assert_eq!(listed(from_config_map(&config_map(&data))), Ok(approved(&[&a, &b, &c], &[])));
 }
 
 #[test]
@@ -140,10 +162,14 @@ fn an_entry_names_a_tag_and_the_digests_of_one_image() {
             approved(&[&a, &b, &c], &[(X, &[&a, &b]), ("docker.io/library/y:1", &[&b, &c])]),
         ),
     ] {
-        assert_eq!(from_config_map(&config_map(&json!({"web": text}))), Ok(expected.clone()), "{text}");
+        assert_eq!(
+            listed(from_config_map(&config_map(&json!({"web": text})))),
+            Ok(expected.clone()),
+            "{text}"
+        );
         let entries: Vec<String> =
             text.lines().map(|line| line.split('#').next().unwrap_or_default().to_owned()).collect();
-        assert_eq!(inline(&entries), Ok(expected), "{text}");
+        assert_eq!(listed(inline(&entries)), Ok(expected), "{text}");
     }
 }
 

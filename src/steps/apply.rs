@@ -1,0 +1,203 @@
+//! Step `apply`: reads manifests from ConfigMaps, and applies them server-side with a field manager of the step's own.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use kube::{Api, Client, ResourceExt};
+use resurgam_core::steps::StepProblem;
+use resurgam_core::steps::apply::{
+    Conflict, Manifest, Manifests, applied, conflict, is_malformed, judge, manager, manifests,
+};
+
+use super::{ApplySpec, Step, StepContext, StepError};
+use crate::access::Right;
+use crate::calls::{IoError, call, call_opt};
+use crate::engine::StepProgress;
+use crate::gates::Interest;
+
+impl Step for ApplySpec {
+    /// What the manifests hold is not known from the plan: rights to `get`, `create` and `patch` their kinds are granted by hand.
+    fn rights(&self, context: &StepContext) -> Vec<Right> {
+        let right =
+            |map: &crate::api::ObjectName| Right::get::<ConfigMap>(&context.plan_namespace, &map.name);
+        self.config_maps.iter().map(right).collect()
+    }
+
+    fn interests(&self, _context: &StepContext) -> Vec<Interest> {
+        Vec::new()
+    }
+
+    /// Everything is read and checked before anything is written. Applying again changes nothing.
+    fn start<'a>(
+        &'a self,
+        client: &'a Client,
+        context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
+        async move {
+            let manifests = read(self, client, context).await?;
+            let kinds = kinds(client, &manifests).await?;
+            let manager = manager(context);
+            for manifest in &manifests.objects {
+                let api = api(client, &kinds, manifest)?;
+                if let Err(conflict) = apply(&api, manifest, &manager).await? {
+                    return Ok(StepProgress::Failed(conflict));
+                }
+            }
+            Ok(StepProgress::Running(applied(&manifests)))
+        }
+        .boxed()
+    }
+
+    /// The step has succeeded once everything that it applied is read back.
+    fn observe<'a>(
+        &'a self,
+        client: &'a Client,
+        context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
+        async move {
+            let manifests = read(self, client, context).await?;
+            let kinds = kinds(client, &manifests).await?;
+            let mut found = Vec::new();
+            for manifest in &manifests.objects {
+                let api = api(client, &kinds, manifest)?;
+                found.push(call_opt(format!("read {}", manifest.title()), api.get(&manifest.name)).await?);
+            }
+            Ok(judge(&manifests, &found, context))
+        }
+        .boxed()
+    }
+}
+
+/// Reads the manifests.
+async fn read(spec: &ApplySpec, client: &Client, context: &StepContext) -> Result<Manifests, StepError> {
+    let namespace = &context.plan_namespace;
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut maps = Vec::new();
+    for map in &spec.config_maps {
+        maps.push(call_opt(format!("read ConfigMap {namespace}/{}", map.name), api.get(&map.name)).await?);
+    }
+    Ok(manifests(spec, context, &maps)?)
+}
+
+/// Kinds as the API server serves them.
+type Kinds = BTreeMap<(String, String), ApiResource>;
+
+fn key(manifest: &Manifest) -> (String, String) {
+    (manifest.kind.api_version(), manifest.kind.kind.clone())
+}
+
+/// Returns the resource of every kind among the manifests, each asked for once.
+async fn kinds(client: &Client, manifests: &Manifests) -> Result<Kinds, StepError> {
+    let mut kinds = Kinds::new();
+    for manifest in &manifests.objects {
+        if let Entry::Vacant(entry) = kinds.entry(key(manifest)) {
+            entry.insert(served(client, manifest).await?);
+        }
+    }
+    Ok(kinds)
+}
+
+/// Returns the resource of a manifest's kind, which must be one of objects in namespaces.
+async fn served(client: &Client, manifest: &Manifest) -> Result<ApiResource, StepError> {
+    let GroupVersionKind { kind, .. } = &manifest.kind;
+    let api_version = manifest.kind.api_version();
+    let missing = || {
+        StepProblem::Unusable(format!(
+            "{}: the API server does not serve kind {kind} in {api_version}: install its CRD",
+            manifest.title()
+        ))
+    };
+    match call(format!("ask for kind {kind} in {api_version}"), pinned_kind(client, &manifest.kind)).await {
+        Ok((resource, capabilities)) if capabilities.scope == Scope::Namespaced => Ok(resource),
+        Ok(_) => {
+            let message = format!(
+                "{}: a {kind} is of the whole cluster, and a step changes its service only",
+                manifest.title()
+            );
+            Err(StepProblem::Unusable(message).into())
+        }
+        Err(IoError::Api { source, .. }) if matches!(*source, kube::Error::Discovery(_)) => {
+            Err(missing().into())
+        }
+        Err(error) if error.is_not_served() => Err(missing().into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn api(client: &Client, kinds: &Kinds, manifest: &Manifest) -> Result<Api<DynamicObject>, StepError> {
+    // Every manifest's kind was asked for.
+    let resource = kinds.get(&key(manifest));
+    let resource =
+        resource.ok_or_else(|| StepProblem::Unusable(format!("{} is of no kind", manifest.title())))?;
+    Ok(Api::namespaced_with(client.clone(), &manifest.namespace, resource))
+}
+
+/// Applies one object. `Err` in `Ok`: the step fails, as it says.
+async fn apply(
+    api: &Api<DynamicObject>,
+    manifest: &Manifest,
+    manager: &str,
+) -> Result<Result<(), String>, StepError> {
+    let params = PatchParams::apply(manager).validation_strict();
+    match attempt(api, manifest, &params, None).await? {
+        Outcome::Applied => return Ok(Ok(())),
+        Outcome::Refused(message) => return Ok(Err(message)),
+        Outcome::OwnFields => {}
+    }
+    // Fields are taken over from one version of the object only, of which it is known that nobody else's are among them.
+    let title = manifest.title();
+    let found = call_opt(format!("read {title}"), api.get(&manifest.name)).await?;
+    let version = found.and_then(|found| found.resource_version());
+    let version = version.ok_or_else(|| StepError::Waiting(format!("{title} was deleted meanwhile")))?;
+    match attempt(api, manifest, &params, Some(&version)).await? {
+        Outcome::Applied => return Ok(Ok(())),
+        Outcome::Refused(message) => return Ok(Err(message)),
+        Outcome::OwnFields => {}
+    }
+    match attempt(api, manifest, &params.force(), Some(&version)).await? {
+        Outcome::Applied => Ok(Ok(())),
+        Outcome::Refused(message) => Ok(Err(message)),
+        Outcome::OwnFields => Err(StepError::Waiting(format!("{title}: its fields change hands"))),
+    }
+}
+
+/// What became of one apply.
+enum Outcome {
+    Applied,
+    /// Every field in the way is this program's.
+    OwnFields,
+    /// It cannot be applied, as it says.
+    Refused(String),
+}
+
+/// Applies one object once, in this version if one is given.
+async fn attempt(
+    api: &Api<DynamicObject>,
+    manifest: &Manifest,
+    params: &PatchParams,
+    version: Option<&str>,
+) -> Result<Outcome, StepError> {
+    let title = manifest.title();
+    let mut body = manifest.body.clone();
+    if let Some(version) = version {
+        body["metadata"]["resourceVersion"] = version.into();
+    }
+    let patch = Patch::Apply(&body);
+    let error = match call(format!("apply {title}"), api.patch(&manifest.name, params, &patch)).await {
+        Ok(_) => return Ok(Outcome::Applied),
+        Err(error) => error,
+    };
+    let Some(status) = error.status() else { return Err(error.into()) };
+    match conflict(&title, status) {
+        Some(Conflict::Own) => Ok(Outcome::OwnFields),
+        Some(Conflict::Others(message)) => Ok(Outcome::Refused(message)),
+        None if is_malformed(status) => Ok(Outcome::Refused(error.to_string())),
+        None => Err(error.into()),
+    }
+}
