@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use rehearsal::{condition, eventually, field, kind, text};
 use serde_json::{Value, json};
 
-use crate::bad_input::bench::{Bench, KINDS, cluster, incident};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, cluster, incident, role};
 use crate::quarantine_cli::support::{Ran, resurgam};
 
 /// `resurgam decide ARGUMENTS`, by a kubeconfig. Other tests restart the operator: what is to be decided on is waited for before.
@@ -251,4 +251,38 @@ async fn compromise_that_began_earlier_supersedes_what_was_proved() {
     decided(&as_lead().await, &bench, &["db", "acceptexception", "--reason", "the images are of 2024"]).await;
     let found = bench.recovers("plan", "db").await;
     assert!(exceptions(&found).contains("proved for a later compromisedSince"), "{found}");
+}
+
+#[tokio::test]
+async fn step_that_overruns_asks_is_started_once_and_can_be_skipped() {
+    let bench = Bench::with("overruns", &["db"], |manifests| {
+        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]}]);
+        manifests.push(role("ClusterRole", "overruns-jobs", "", &rules));
+        let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": "overruns"}]);
+        manifests.push(binding("ClusterRole", "overruns-jobs", "overruns-db", &account));
+    })
+    .await;
+    let mut db = bench.service("db", &[]);
+    let job = json!({"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never",
+        "nodeSelector": {"resurgam.example/none": "true"},
+        "containers": [{"name": "main", "image": format!("registry.example/web:1@{DIGEST}")}]}}});
+    db["restore"] =
+        json!([{"name": "load", "timeout": "2s", "job": {"spec": job}}, {"name": "start", "scale": {}}]);
+    let plan = bench.plan("plan", json!([db]));
+    bench.apply(&plan).await;
+    bench.says("plan", "db", "StepOverrunning", &["load", "longer than its timeout of 2s"]).await;
+    let lead = as_lead().await;
+    let refused = decide(&lead, &bench, &["db", "retry", "--reason", "again"]).await;
+    assert!(
+        refused.err.contains("Retry does not answer StepOverrunning: possible are Skip"),
+        "{}",
+        refused.err
+    );
+    decided(&lead, &bench, &["db", "skip", "--reason", "the dump is loaded by hand"]).await;
+    let found = bench.recovers("plan", "db").await;
+    assert!(exceptions(&found).contains("step 'load' was skipped, while it still ran"), "{found}");
+    let jobs = kind(&bench.admin, "batch/v1", "Job", Some("overruns-db"));
+    let jobs = jobs.list(&kube::api::ListParams::default()).await.unwrap();
+    assert_eq!(jobs.items.len(), 1, "it is never started a second time");
+    bench.judged(&plan).await;
 }
