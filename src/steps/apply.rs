@@ -49,7 +49,9 @@ impl Step for ApplySpec {
                     return Ok(StepProgress::Failed(conflict));
                 }
             }
-            Ok(StepProgress::Running(applied(&manifests)))
+            let message = applied(&manifests);
+            tracing::info!(message);
+            Ok(StepProgress::Running(message))
         }
         .boxed()
     }

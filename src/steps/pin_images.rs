@@ -63,7 +63,9 @@ impl Step for PinImagesSpec {
             for pin in &pins {
                 write(client, pin).await?;
             }
-            Ok(StepProgress::Running(changed(&pins)))
+            let message = changed(&pins);
+            tracing::info!(message);
+            Ok(StepProgress::Running(message))
         }
         .boxed()
     }
