@@ -31,12 +31,14 @@ impl ServiceContext<'_> {
         next.status.isolation = self.of.quarantines.iter().filter_map(|q| q.found.as_ref()?.isolation).max();
         next.status.decision = None;
         let mine = ClaimState::Mine { attempt: self.of.status.attempt };
+        // What is asked for and not enforced yet would come later.
+        let is_to_open = self.asked().is_some_and(|asked| asked >= Isolation::CleanRoom);
         let mut waits = false;
         for q in &self.of.quarantines {
             match &q.found {
                 // Nothing isolates that namespace now, and this attempt can change nothing about it.
                 None => next.block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
-                Some(found) if !is_open(found) => {}
+                Some(found) if !is_open(found) && !(is_to_open && found.claim == mine) => {}
                 Some(found) if found.claim != mine => {
                     let message = format!(
                         "namespace {0} is not claimed for this attempt: isolate it by spec.hold of its Quarantine, with \
