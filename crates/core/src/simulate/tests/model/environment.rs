@@ -4,16 +4,15 @@ use stateright::{Model as Explorable, Property};
 
 use super::judge::{Invariant, Judge};
 use super::quarantine::enforcement;
-use super::shell::{Model, NOW, allows, days_ago, steps_on_their_way};
-use super::state::{Goes, Local, Op, Says, Services, State, Witness};
-use crate::api::service_recovery::StepState;
-use crate::api::{Action, Health, Isolation, Reason, Stage, Verdict};
+use super::service::refusal;
+use super::shell::{Model, NOW, allows, steps_on_their_way};
+use super::state::{Goes, Local, Op, Says, Services, State};
+use crate::api::{Action, Isolation, Reason, Stage, Verdict};
 use crate::engine::{
-    AcceptedState, Asked, ClaimState, DecisionObservation, Effect, GateState, QuarantineState, Refusal, Room,
-    ServiceObservation, StepProgress, pod_security,
+    Effect, GateState, Refusal, ServiceObservation, StepProgress,
 };
 use crate::plan::loosening::Allowance;
-use crate::plan::{GateKey, Plan, ServiceId};
+use crate::plan::{Gate, GateKey, ServiceId};
 
 /// What an exploration has to come to, at least once.
 pub(super) const RECOVERS: &str = "everything recovers";
@@ -73,8 +72,19 @@ impl Act {
     }
 }
 
+impl Act {
+    /// Returns the service that goes on by this, if one does: by itself, as soon as it can.
+    fn goes_on(&self) -> Option<ServiceId> {
+        match self {
+            Self::Written(id) | Self::Done(id) | Self::Enforced(id) => Some(*id),
+            Self::Answers(id, _, Says::Pass) | Self::Step(id, _, Goes::Succeeds) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// All that a person decides on, and what an order of theirs would refer to.
-fn decidable(of: &ServiceObservation) -> impl Iterator<Item = (Action, &str)> {
+pub(super) fn decidable(of: &ServiceObservation) -> impl Iterator<Item = (Action, &str)> {
     let question = of.status.decision.iter();
     let answers = question.flat_map(|asked| asked.actions.iter().map(|&action| (action, asked.digest.as_str())));
     let orders = of.status.standing_orders.iter().flat_map(|orders| {
@@ -113,10 +123,6 @@ fn says(state: &GateState) -> Says {
     }
 }
 
-fn refusal(reason: Reason, days: i64) -> Refusal {
-    Refusal { reason, message: "refused".to_owned(), again_at: NOW, since: Some(days_ago(days)) }
-}
-
 impl Explorable for Model {
     type State = State;
     type Action = Act;
@@ -125,7 +131,7 @@ impl Explorable for Model {
         let plan = &self.plans[0].plan;
         let first = Services::new(plan.services.iter().map(Local::first));
         let (services, broken) = self.look(first, 0, false);
-        let mut state = State { services, plan: 0, has_moved: false, left: self.adversities, broken };
+        let mut state = State { services, plan: 0, has_moved: false, left: self.adversities, unsettled: 0, broken };
         // The first requirements are accepted without anybody: in which order says nothing.
         for id in 0..plan.services.len() {
             state = self.next_state(&state, Act::Written(id)).unwrap();
@@ -140,42 +146,20 @@ impl Explorable for Model {
             return;
         }
         let services = self.services(state);
-        let plan = self.plan(state);
-        for (id, local) in services.iter().enumerate() {
-            let Local { of, op, ask, witness, .. } = local;
-            match op {
-                Some(Op { write: Some(_), .. }) => actions.extend([Act::Written(id), Act::Conflicts(id)]),
-                Some(Op { write: None, .. }) => actions.extend([Act::Done(id), Act::Refused(id)]),
-                None => {}
+        let goes_on: Vec<Vec<Act>> = (0..services.len()).map(|id| self.goes_on(state, &services, id)).collect();
+        if state.left > 0 || self.in_every_order {
+            actions.extend(goes_on.into_iter().flatten());
+        } else {
+            let is_free = |(id, _): &(ServiceId, &Vec<Act>)| state.unsettled & (1 << id) != 0;
+            actions.extend(goes_on.iter().enumerate().filter(is_free).flat_map(|(_, acts)| acts.iter().cloned()));
+            if actions.is_empty() {
+                actions.extend(goes_on.into_iter().find(|acts| !acts.is_empty()).into_iter().flatten());
             }
-            if enforcement(plan, &services, id).is_some() {
-                actions.push(Act::Enforced(id));
-            }
-            for gate in plan.services[id].gates.iter().filter(|gate| ask.contains(&gate.phase)) {
-                if gate.spec.approval.is_some() {
-                    continue;
-                }
-                let now = of.gates.get(&gate.key).map(says);
-                let has_accepted = witness.has_accepted(gate);
-                let may = |next: &Says| now != Some(*next) && (*next != Says::FailsOtherwise || has_accepted);
-                let next = [Says::Pass, Says::Fail, Says::FailsOtherwise, Says::Unknown];
-                actions.extend(next.into_iter().filter(may).map(|next| Act::Answers(id, gate.key.clone(), next)));
-            }
-            for index in steps_on_their_way(of) {
-                let is_seen = matches!(of.steps.get(&index), Some(StepProgress::Running(_)));
-                actions.push(Act::Step(id, index, Goes::Succeeds));
-                if is_seen {
-                    actions.extend([Goes::Fails, Goes::Pauses, Goes::Unseen].map(|goes| Act::Step(id, index, goes)));
-                }
-            }
-            actions.extend(decidable(of).map(|(action, _)| match action {
-                Action::Hold | Action::Abort => Act::Orders(id, action),
-                _ => Act::Decides(id, action),
-            }));
-            for found in of.quarantines.iter().filter_map(|q| q.found.as_ref()) {
-                actions.push(if found.hold.is_some() { Act::Releases(id) } else { Act::Holds(id) });
+            if !actions.is_empty() {
+                return;
             }
         }
+        (0..services.len()).for_each(|id| self.may_happen(state, &services, id, actions));
         actions.push(Act::Crashes);
         if state.plan == 0 {
             actions.extend((1..self.plans.len()).map(|to| Act::Amended(u8::try_from(to).unwrap())));
@@ -190,6 +174,12 @@ impl Explorable for Model {
         let mut services = self.services(state);
         let (mut plan, mut has_moved) = (state.plan, state.has_moved);
         let left = state.left - u8::from(act.is_adverse(&services));
+        let unsettled = match act.goes_on() {
+            _ if left > 0 || self.in_every_order => 0,
+            Some(id) => state.unsettled & !(1 << id),
+            None if state.left > 0 => u8::MAX,
+            None => state.unsettled,
+        };
         let mut broken = 0;
         let stated = &self.plans[usize::from(plan)];
         match act {
@@ -223,7 +213,11 @@ impl Explorable for Model {
                 let conflict = Refusal { since: Some(NOW), ..refusal(Reason::Conflict, 0) };
                 services[id].ends(Some(conflict));
             }
-            Act::Refused(id) => services[id].ends(Some(refusal(Reason::ApiServer, 9))),
+            Act::Refused(id) => {
+                let effect = services[id].op.clone()?.effect?;
+                services[id].forgets_failure(&effect);
+                services[id].ends(Some(refusal(Reason::ApiServer, 9)));
+            }
             Act::Crashes => (0..services.len()).for_each(|id| services[id].crashes()),
             Act::Amended(to) => {
                 plan = to;
@@ -235,7 +229,7 @@ impl Explorable for Model {
             }
         }
         let (services, broken_then) = self.look(services, plan, has_moved);
-        Some(State { services, plan, has_moved, left, broken: broken | broken_then })
+        Some(State { services, plan, has_moved, left, unsettled, broken: broken | broken_then })
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -267,6 +261,61 @@ impl Model {
         self.store.services(&state.services)
     }
 
+    /// How a service can go on: what comes sooner or later.
+    fn goes_on(&self, state: &State, services: &Services, id: ServiceId) -> Vec<Act> {
+        let plan = self.plan(state);
+        let Local { of, op, .. } = &services[id];
+        let mut acts = Vec::new();
+        match op {
+            Some(Op { write: Some(_), .. }) => acts.push(Act::Written(id)),
+            Some(Op { write: None, .. }) => acts.push(Act::Done(id)),
+            None => {}
+        }
+        if enforcement(plan, services, id).is_some() {
+            acts.push(Act::Enforced(id));
+        }
+        let silent = self.asked(state, services, id).filter(|gate| !of.gates.contains_key(&gate.key));
+        acts.extend(silent.map(|gate| Act::Answers(id, gate.key.clone(), Says::Pass)));
+        acts.extend(steps_on_their_way(of).map(|index| Act::Step(id, index, Goes::Succeeds)));
+        acts
+    }
+
+    /// What people may do to a service, and what may go wrong with it.
+    fn may_happen(&self, state: &State, services: &Services, id: ServiceId, actions: &mut Vec<Act>) {
+        let Local { of, op, witness, .. } = &services[id];
+        match op {
+            Some(Op { write: Some(_), .. }) => actions.push(Act::Conflicts(id)),
+            Some(Op { write: None, .. }) => actions.push(Act::Refused(id)),
+            None => {}
+        }
+        for gate in self.asked(state, services, id) {
+            let now = of.gates.get(&gate.key).map(says);
+            let turns = [Says::Fail, Says::Unknown].into_iter().chain(now.map(|_| Says::Pass));
+            // Another failure than the first only says more once the first was accepted.
+            let other = witness.has_accepted(gate).then_some(Says::FailsOtherwise);
+            let turns = turns.chain(other).filter(|next| now != Some(*next));
+            actions.extend(turns.map(|next| Act::Answers(id, gate.key.clone(), next)));
+        }
+        for index in steps_on_their_way(of) {
+            if matches!(of.steps.get(&index), Some(StepProgress::Running(_))) {
+                actions.extend([Goes::Fails, Goes::Pauses, Goes::Unseen].map(|goes| Act::Step(id, index, goes)));
+            }
+        }
+        actions.extend(decidable(of).map(|(action, _)| match action {
+            Action::Hold | Action::Abort => Act::Orders(id, action),
+            _ => Act::Decides(id, action),
+        }));
+        for found in of.quarantines.iter().filter_map(|q| q.found.as_ref()) {
+            actions.push(if found.hold.is_some() { Act::Releases(id) } else { Act::Holds(id) });
+        }
+    }
+
+    /// The gates of a service that are evaluated. Approvals are not: people decide about them.
+    fn asked<'a>(&'a self, state: &State, services: &'a Services, id: ServiceId) -> impl Iterator<Item = &'a Gate> {
+        let gates = self.plans[usize::from(state.plan)].plan.services[id].gates.iter();
+        gates.filter(move |gate| gate.spec.approval.is_none() && services[id].ask.contains(&gate.phase))
+    }
+
     /// Why an effect does not take place: by what the shell reads live.
     fn refusal_of(&self, effect: &Effect, services: &Services, id: ServiceId, is_old: bool) -> Option<Reason> {
         let of = &services[id].of;
@@ -293,173 +342,5 @@ impl Model {
         let plan = &self.plans[0].plan;
         let on = dependencies.iter().map(|key| plan.index[&key.service]);
         (reads && allows(services, on) != Allowance::Allowed).then_some(Reason::DependencyNotRecovered)
-    }
-}
-
-impl Local {
-    /// A service whose ServiceRecovery is to be made, in a namespace that is contained.
-    fn first(service: &crate::plan::Service) -> Self {
-        let contained = QuarantineState {
-            isolation: Some(Isolation::Contained),
-            ready: true,
-            message: String::new(),
-            unready_since: None,
-            lacking: None,
-            claim: ClaimState::Free,
-            hold: None,
-            overruled: false,
-            unmanaged_pods: Vec::new(),
-        };
-        let quarantine = |namespace: &String| crate::engine::QuarantineObservation {
-            namespace: namespace.clone(),
-            exists: true,
-            found: Some(contained.clone()),
-        };
-        let of = ServiceObservation {
-            exists: true,
-            generation: Some(1),
-            quarantines: service.namespaces.iter().map(quarantine).collect(),
-            // Texts that only inform are not written: they decide nothing.
-            written_at: Some(NOW),
-            ..ServiceObservation::default()
-        };
-        Self { of, ask: Vec::new(), health: Health::default(), op: None, witness: Witness::default() }
-    }
-
-    /// What was under way has ended.
-    fn ends(&mut self, refused: Option<Refusal>) {
-        self.of.refused = refused;
-        self.op = None;
-        self.of.busy = false;
-    }
-
-    fn is_written(&mut self) {
-        let Some(Op { write: Some(status), effect, plan }) = self.op.take() else { return };
-        let of = &mut self.of;
-        if status.attempt != of.status.attempt {
-            of.gates.clear();
-            of.steps.clear();
-            of.inspection = None;
-            self.witness = Witness { is_aborted: self.witness.is_aborted, ..Witness::default() };
-        }
-        self.witness.is_aborted |= status.isolating.as_ref().is_some_and(|of| of.reason == Reason::Aborted);
-        self.witness.started.retain(|&index| {
-            // A recorded failure permits another start.
-            !status.steps.get(index).is_some_and(|step| matches!(step.state, StepState::Failed | StepState::Pending))
-        });
-        of.status = *status;
-        of.busy = effect.is_some();
-        self.op = effect.map(|effect| Op { write: None, effect: Some(effect), plan });
-    }
-
-    fn takes_place(&mut self, plan: &Plan, id: ServiceId, effect: Effect, refused: Option<Reason>) {
-        if let Some(reason) = refused {
-            self.ends(Some(refusal(reason, 0)));
-            return;
-        }
-        self.ends(None);
-        let of = &mut self.of;
-        match effect {
-            Effect::Accept { records } => {
-                let scopes = plan.scopes(id);
-                of.accepted.resize(scopes.len(), AcceptedState::Missing);
-                for (scope, seen) in scopes.iter().zip(&mut of.accepted) {
-                    if let Some(new) = records.iter().find(|new| new.scope == *scope) {
-                        let record = new.record.clone();
-                        *seen = AcceptedState::Record { revision: "1".to_owned(), record };
-                    }
-                }
-            }
-            Effect::Inspect { .. } => drop(of.inspection.get_or_insert_default()),
-            Effect::Claim { attempt } => {
-                for found in of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
-                    found.claim = ClaimState::Mine { attempt };
-                    // It was of another claim.
-                    found.overruled = false;
-                }
-            }
-            Effect::Ask { isolation, attempt, reachable, .. } => {
-                of.asked = Some(Asked { isolation, attempt });
-                let allow_egress = plan.services[id].allow_egress.clone();
-                of.room = match isolation {
-                    Isolation::CleanRoom => {
-                        Room { reachable, allow_egress, pod_security: pod_security(&plan.services[id]) }
-                    }
-                    Isolation::Sealed | Isolation::Contained | Isolation::Open => Room::default(),
-                };
-            }
-            Effect::Follow { room, .. } => of.room = room,
-            Effect::Step { index, .. } => {
-                of.steps.insert(index, StepProgress::Running(String::new()));
-                self.witness.started.push(index);
-            }
-            Effect::Adopt | Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Resume { .. } => {
-                unreachable!("no plan of the model has this effect: {effect:?}")
-            }
-        }
-    }
-
-    fn step_goes(&mut self, index: usize, goes: Goes) {
-        let message = "told".to_owned();
-        let progress = match goes {
-            Goes::Succeeds => StepProgress::Succeeded,
-            Goes::Fails => StepProgress::Failed(message),
-            Goes::Pauses => StepProgress::Retry { message, at: NOW, since: NOW, denied: false },
-            Goes::Unseen => StepProgress::Unobserved { message, since: days_ago(9) },
-        };
-        if goes == Goes::Pauses {
-            self.witness.started.retain(|&started| started != index);
-        }
-        self.of.steps.insert(index, progress);
-    }
-
-    fn is_decided(&mut self, action: Action) {
-        let digest = decidable(&self.of).find(|(of, _)| *of == action).map(|(_, digest)| digest.to_owned());
-        let Some(decided_on) = digest else { return };
-        match action {
-            Action::AcceptException => {
-                let failing = self.of.gates.iter().filter(|(_, state)| state.verdict == Verdict::Fail);
-                self.witness.accepted = failing.map(|(key, _)| key.clone()).collect();
-            }
-            Action::Approve => drop(self.witness.approved.insert(self.asks_about())),
-            Action::Reject => drop(self.witness.approved.remove(&self.asks_about())),
-            Action::Unhold => self.witness.is_aborted = false,
-            _ => {}
-        }
-        self.of.decisions.push(DecisionObservation {
-            name: format!("d{}", self.of.decisions.len()),
-            by: "wren".to_owned(),
-            action,
-            reason: "told".to_owned(),
-            decided_on,
-            group: Some("leads".to_owned()),
-        });
-    }
-
-    /// The gate or the step that people are asked about.
-    fn asks_about(&self) -> String {
-        let status = &self.of.status;
-        let reason = status.decision.as_ref().map(|question| question.reason);
-        let block = status.blocked_by.iter().find(|block| Some(block.reason) == reason);
-        block.map(|block| block.name.clone()).unwrap_or_default()
-    }
-
-    fn is_held(&mut self, level: Option<Isolation>) {
-        for found in self.of.quarantines.iter_mut().filter_map(|q| q.found.as_mut()) {
-            found.hold = level;
-            found.ready = false;
-        }
-    }
-
-    /// All that the operator has in memory is lost; what is recorded stays.
-    fn crashes(&mut self) {
-        self.ends(None);
-        self.of.gates.clear();
-        self.of.steps.clear();
-        self.of.inspection = None;
-        self.ask.clear();
-        self.health = Health::default();
-        // It may be started again: the effect has the same name.
-        self.witness.started.clear();
     }
 }

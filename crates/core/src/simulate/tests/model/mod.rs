@@ -6,18 +6,22 @@
 //! `compromisedSince` moves, on-call holds a Quarantine, a person makes any Decision that is offered, or orders `Hold` or `Abort`. After
 //! each the engine decides about everything from nothing, as after each event in the operator; what it decides is then under way.
 //!
-//! Progress and people's answers are free; each adversity takes one of a few, so that the states are finitely many, and all of them are
-//! explored. Time stands still: what time would bring (a gate that is overdue, an effect that has failed for too long) is an adversity.
-//! States with the same observation are one state, whatever led to them.
+//! Progress and people's answers are free; of adversities only so many come, so that the states are finitely many, and all of them are
+//! explored. In the tests, one comes, at any moment; after it each service takes one more step in any order, and then they go on one after
+//! another, while people decide in every way. `cargo xtask model` explores more adversities, in every order.
+//!
+//! Left out: Quarantines that are missing, deleted or not enforced, resumed CronJobs, adoption, a plan that is replaced, time (it stands
+//! still: a gate that is overdue or an effect that has failed for too long is an adversity), and messages of the API server that are lost.
 
 mod environment;
 mod judge;
 mod plans;
 mod quarantine;
+mod service;
 mod shell;
 mod state;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model as _};
 
@@ -37,12 +41,32 @@ struct Explored {
     broken: Vec<(&'static str, String)>,
 }
 
-fn explore(model: Model, depth: Option<usize>) -> Explored {
+/// Where an exploration ends.
+struct Limits {
+    depth: Option<usize>,
+    time: Option<Duration>,
+    threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { depth: None, time: None, threads: 1 }
+    }
+}
+
+/// How many events from the beginning five services are explored in the tests.
+const FIVE_DEPTH: usize = 12;
+
+/// Explores, and prints how many states there are.
+fn explore(model: Model, limits: &Limits) -> Explored {
     let began = Instant::now();
     let name = model.name.clone();
-    let mut checker = model.checker().finish_when(HasDiscoveries::AnyFailures);
-    if let Some(depth) = depth {
+    let mut checker = model.checker().finish_when(HasDiscoveries::AnyFailures).threads(limits.threads);
+    if let Some(depth) = limits.depth {
         checker = checker.target_max_depth(depth);
+    }
+    if let Some(time) = limits.time {
+        checker = checker.timeout(time);
     }
     let checker = checker.spawn_bfs().join();
     let mut broken: Vec<(&'static str, String)> = Vec::new();
@@ -54,67 +78,85 @@ fn explore(model: Model, depth: Option<usize>) -> Explored {
         }
         broken.push((property, checker.model().told(&path.into_vec())));
     }
-    let (states, depth) = (checker.unique_state_count(), checker.max_depth());
-    let services = checker.model().store.len();
+    let seconds = began.elapsed().as_secs_f64();
+    let is_whole = limits.depth.is_none() && limits.time.is_none_or(|time| began.elapsed() < time);
     eprintln!(
-        "{name}: {states} states ({} transitions, {services} states of single services), depth {depth}, in {:.1} s",
+        "{name}: {} states, {} transitions, depth {}, {}, in {seconds:.1} s",
+        checker.unique_state_count(),
         checker.state_count(),
-        began.elapsed().as_secs_f64()
+        checker.max_depth(),
+        if is_whole { "all" } else { "not all" },
     );
     Explored { recovers, broken }
 }
 
-/// Explores an example wholly, or to a depth; panics with the shortest way to the first state that breaks an invariant.
-fn keeps_all_invariants(example: Example, adversities: u8, depth: Option<usize>) {
-    let explored = explore(Model::new(example, adversities), depth);
+/// Panics with the shortest way to the first state that breaks an invariant.
+fn assert_sound(explored: &Explored) {
     let told: Vec<String> = explored.broken.iter().map(|(what, way)| format!("{what}\n{way}")).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
-    assert!(explored.recovers || depth.is_some(), "nothing was explored");
+}
+
+/// Explores an example wholly, with one adversity.
+fn keeps_all_invariants(example: Example) {
+    let explored = explore(Model::new(example, 1), &Limits::default());
+    assert_sound(&explored);
+    assert!(explored.recovers, "nothing was explored");
 }
 
 #[test]
 fn chain_keeps_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::chain(), adversities(1), None);
+    keeps_all_invariants(plans::chain());
 }
 
 #[test]
 fn fork_keeps_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::fork(), adversities(1), None);
+    keeps_all_invariants(plans::fork());
 }
 
 #[test]
 fn join_keeps_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::join(), adversities(1), None);
+    keeps_all_invariants(plans::join());
 }
 
 #[test]
 fn together_keeps_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::together(), adversities(1), None);
+    keeps_all_invariants(plans::together());
 }
 
 #[test]
 fn optional_keeps_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::optional(), adversities(1), None);
+    keeps_all_invariants(plans::optional());
 }
 
 #[test]
 fn people_keep_all_invariants_in_every_state() {
-    keeps_all_invariants(plans::people(), adversities(1), None);
+    keeps_all_invariants(plans::people());
 }
 
 #[test]
 fn five_services_keep_all_invariants_to_a_depth() {
-    let depth = std::env::var("DEPTH").map_or(12, |n| n.parse().unwrap());
-    keeps_all_invariants(plans::five(), adversities(1), Some(depth));
+    let limits = Limits { depth: Some(FIVE_DEPTH), ..Limits::default() };
+    assert_sound(&explore(Model::new(plans::five(), 1), &limits));
 }
 
-fn adversities(at_least: u8) -> u8 {
-    std::env::var("ADV").map_or(at_least, |n| n.parse().unwrap())
+#[test]
+#[ignore = "as long as you like: cargo xtask model"]
+fn explores_as_far_as_told() {
+    let told = |name: &str| std::env::var(format!("RESURGAM_MODEL_{name}")).ok()?.parse::<u64>().ok();
+    let adversities = u8::try_from(told("ADVERSITIES").unwrap_or(2)).unwrap();
+    let limits = Limits {
+        depth: told("DEPTH").map(|depth| usize::try_from(depth).unwrap()),
+        time: told("MINUTES").map(|minutes| Duration::from_secs(60 * minutes)),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    for example in plans::of_size(told("SERVICES").unwrap_or(3)) {
+        assert_sound(&explore(Model::new(example, adversities).in_every_order(), &limits));
+    }
 }
 
 /// Explores two services under an engine that is altered, and returns what that breaks.
 fn broken_by(distort: shell::Distort) -> Vec<&'static str> {
-    let explored = explore(Model::new(plans::pair(), 1).distorted(distort), None);
+    let explored = explore(Model::new(plans::pair(), 1).distorted(distort), &Limits::default());
     explored.broken.iter().map(|(what, _)| *what).collect()
 }
 

@@ -90,3 +90,12 @@ pub(super) fn five() -> Example {
     let plans = ["- {name: web, dependsOn: [api, dns]}", "- {name: web, dependsOn: [api]}"];
     example("five", "maxParallel: 2", &plans.map(|web| format!("{services}{web}")))
 }
+
+/// All plans of so many services.
+pub(super) fn of_size(services: u64) -> Vec<Example> {
+    match services {
+        2 => vec![pair(), people()],
+        3 => vec![chain(), fork(), join(), together(), optional()],
+        _ => vec![five()],
+    }
+}

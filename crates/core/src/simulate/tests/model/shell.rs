@@ -32,6 +32,9 @@ pub(super) struct Model {
     pub store: Store,
     pub plans: Vec<Stated>,
     pub adversities: u8,
+    /// Explore every order of what happens even after the last adversity. Otherwise, each service takes one more step in any order; then
+    /// they go on one after another, and people decide where nothing goes on by itself.
+    pub in_every_order: bool,
     distort: Option<Distort>,
     /// What the engine makes of a state, by the services, the plan, and whether `compromisedSince` has moved.
     looks: Mutex<HashMap<Seen, (Vec<u32>, u16)>>,
@@ -46,9 +49,14 @@ impl Model {
             store: Store::default(),
             plans: example.plans,
             adversities,
+            in_every_order: false,
             distort: None,
             looks: Mutex::default(),
         }
+    }
+
+    pub(super) fn in_every_order(self) -> Self {
+        Self { in_every_order: true, ..self }
     }
 
     pub(super) fn distorted(self, distort: Distort) -> Self {

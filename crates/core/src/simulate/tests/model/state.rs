@@ -58,6 +58,8 @@ pub(super) struct State {
     pub has_moved: bool,
     /// How many adversities may still come.
     pub left: u8,
+    /// Services that may still go on in any order, as bits: see [`super::shell::Model::in_every_order`].
+    pub unsettled: u8,
     /// Invariants that the transition into this state breaks, as bits of [`super::judge::Invariant`].
     pub broken: u16,
 }
@@ -144,10 +146,6 @@ impl Store {
         kept.all.push(local.clone());
         kept.by_sketch.entry(sketch).or_default().push(number);
         number
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.kept.read().unwrap().all.len()
     }
 }
 
