@@ -47,7 +47,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Unoptimised, the engine takes five times as long.
     test.args(["test", "--package", "resurgam-core", "--lib"]);
     test.args(["--config", "profile.dev.package.resurgam-core.opt-level=2"]);
-    test.args(["simulate::tests::model::explores_as_far_as_told", "--", "--exact", "--ignored", "--nocapture"]);
+    test.args([
+        "simulate::tests::model::explores_as_far_as_told",
+        "--",
+        "--exact",
+        "--ignored",
+        "--nocapture",
+    ]);
     test.env("RESURGAM_MODEL_SERVICES", args.services.to_string());
     test.env("RESURGAM_MODEL_ADVERSITIES", args.adversities.to_string());
     let limits = [

@@ -43,8 +43,10 @@ impl ServiceContext<'_> {
                 ClaimState::Free | ClaimState::Other { .. } => None,
             };
             // What is asked for and not enforced yet would come later.
-            let is_to_open =
-                self.of.asked.is_some_and(|of| Some(of.attempt) == claim && of.isolation >= Isolation::CleanRoom);
+            let is_to_open = self
+                .of
+                .asked
+                .is_some_and(|of| Some(of.attempt) == claim && of.isolation >= Isolation::CleanRoom);
             if !is_open(found) && !is_to_open {
                 continue;
             }

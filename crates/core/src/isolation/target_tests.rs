@@ -233,8 +233,14 @@ fn stopped_service_gets_nothing_looser() {
     let orders = StandingOrders { hold: Some(hold), ..Default::default() };
     let stops = [
         ("attempt 2 has ended", ServiceRecoveryStatus { attempt: 3, ..goes_on.clone() }),
-        ("it is being isolated again", ServiceRecoveryStatus { isolating: Some(isolating), ..goes_on.clone() }),
-        ("on hold by wren (Decision d1)", ServiceRecoveryStatus { standing_orders: Some(orders), ..goes_on.clone() }),
+        (
+            "it is being isolated again",
+            ServiceRecoveryStatus { isolating: Some(isolating), ..goes_on.clone() },
+        ),
+        (
+            "on hold by wren (Decision d1)",
+            ServiceRecoveryStatus { standing_orders: Some(orders), ..goes_on.clone() },
+        ),
     ];
     for (enforced, asked) in [(Sealed, CleanRoom), (CleanRoom, Open)] {
         let q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);

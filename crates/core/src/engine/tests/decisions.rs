@@ -124,7 +124,8 @@ const CASES: &[Case] = &[
         arrange: || {
             let mut story = says(Phase::BeforeRestore, Verdict::Unknown, 20);
             let rollout = Rollout { workload: "Deployment web/web".into(), message: "1 of 2".into() };
-            story.seen("web").inspection = Some(Inspection { rollouts: vec![rollout], ..Inspection::default() });
+            story.seen("web").inspection =
+                Some(Inspection { rollouts: vec![rollout], ..Inspection::default() });
             story.says("web", Phase::BeforeRestore, Verdict::Pass);
             story.run(20);
             story
@@ -166,7 +167,9 @@ const CASES: &[Case] = &[
         stage: Stage::PostChecks,
         asked: Some("ApprovalNeeded"),
         arrange: || {
-            let mut story = story("- {name: web, gates: {beforeRelease: [{name: councils, approval: {parties: [{name: council, group: leads}]}}]}}");
+            let mut story = story(
+                "- {name: web, gates: {beforeRelease: [{name: councils, approval: {parties: [{name: council, group: leads}]}}]}}",
+            );
             story.run(20);
             story
         },
@@ -225,9 +228,11 @@ fn outcome(mut story: Story) -> String {
     story.run(120);
     let isolation = story.isolation("web");
     let status = story.status("web");
-    let mut told = vec![format!("{} in attempt {}, {}", status.stage.as_str(), status.attempt, isolation.as_str())];
+    let mut told =
+        vec![format!("{} in attempt {}, {}", status.stage.as_str(), status.attempt, isolation.as_str())];
     told.extend(story.needs("web").map(|reason| format!("asked {reason}")));
-    let steps: Vec<String> = status.steps.iter().map(|step| format!("{} {:?}", step.name, step.state)).collect();
+    let steps: Vec<String> =
+        status.steps.iter().map(|step| format!("{} {:?}", step.name, step.state)).collect();
     told.extend((!steps.is_empty()).then(|| steps.join(" ")));
     // What it asks is what it waits for.
     let held = status.standing_orders.as_ref().is_some_and(|orders| orders.hold.is_some());

@@ -121,6 +121,21 @@ fn abort_of_what_nobody_claimed_says_that_it_is_open() {
 }
 
 #[test]
+fn held_recovered_member_is_named_by_those_who_wait_for_it() {
+    let mut story = story("- {name: db, together: core}\n- {name: dns, together: core}");
+    story.says("dns", Phase::BeforeRelease, Verdict::Unknown);
+    story.run(30);
+    story.seen("db").status.stage = Stage::Recovered;
+    story.quarantine("db").isolation = Some(Isolation::Open);
+    story.run(10);
+    story.orders("db", Action::Hold);
+    story.run(30);
+    assert_eq!((story.stage("db"), story.needs("db")), (Stage::Recovered, Some("OnHold")));
+    assert!(story.blocks("dns").contains(&"WaitingForGroup: db".to_owned()), "{:?}", story.blocks("dns"));
+    assert_eq!(story.status("dns").held_up_by.as_deref(), Some("db"));
+}
+
+#[test]
 fn gates_of_a_recovered_service_are_asked_while_it_is_held() {
     let mut story = story("- {name: db}");
     story.run(60);

@@ -70,7 +70,8 @@ fn decide_anything(world: &mut World<'_>, draws: &mut impl Iterator<Item = u8>) 
 fn settle_all(world: &mut World<'_>) {
     for of in world.seen.services.iter_mut() {
         let Some(needed) = &of.status.decision else { continue };
-        let action = [Action::Unhold, Action::Retry].into_iter().find(|action| needed.actions.contains(action));
+        let action =
+            [Action::Unhold, Action::Retry].into_iter().find(|action| needed.actions.contains(action));
         let Some(action) = action.or(needed.actions.first().copied()) else { continue };
         of.decisions.push(decision(of, action, needed.digest.clone()));
     }

@@ -94,16 +94,14 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
     let delays = prop::collection::vec(0_u16..4_000, 8..64);
     let flaky = prop::collection::vec(prop::bool::weighted(0.1), 10);
     let people = prop::collection::vec(any::<u8>(), 8..64);
-    (plan(), changes, delays, flaky, people).prop_map(
-        |(spec, changes, delays, flaky, people)| {
-            let mut verdicts: BTreeMap<(usize, Phase), Vec<(u32, Verdict)>> = BTreeMap::new();
-            for (service, phase, at, verdict) in changes {
-                verdicts.entry((service, phase)).or_default().push((at, verdict));
-            }
-            verdicts.values_mut().for_each(|changes| changes.sort_by_key(|(at, _)| *at));
-            Case { spec, verdicts, delays, flaky, people }
-        },
-    )
+    (plan(), changes, delays, flaky, people).prop_map(|(spec, changes, delays, flaky, people)| {
+        let mut verdicts: BTreeMap<(usize, Phase), Vec<(u32, Verdict)>> = BTreeMap::new();
+        for (service, phase, at, verdict) in changes {
+            verdicts.entry((service, phase)).or_default().push((at, verdict));
+        }
+        verdicts.values_mut().for_each(|changes| changes.sort_by_key(|(at, _)| *at));
+        Case { spec, verdicts, delays, flaky, people }
+    })
 }
 
 impl Case {

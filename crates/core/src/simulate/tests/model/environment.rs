@@ -8,9 +8,7 @@ use super::service::refusal;
 use super::shell::{Model, NOW, allows, steps_on_their_way};
 use super::state::{Goes, Local, Op, Says, Services, State};
 use crate::api::{Action, Isolation, Reason, Stage, Verdict};
-use crate::engine::{
-    Effect, GateState, Refusal, ServiceObservation, StepProgress,
-};
+use crate::engine::{Effect, GateState, Refusal, ServiceObservation, StepProgress};
 use crate::plan::loosening::Allowance;
 use crate::plan::{Gate, GateKey, ServiceId};
 
@@ -86,10 +84,13 @@ impl Act {
 /// All that a person decides on, and what an order of theirs would refer to.
 pub(super) fn decidable(of: &ServiceObservation) -> impl Iterator<Item = (Action, &str)> {
     let question = of.status.decision.iter();
-    let answers = question.flat_map(|asked| asked.actions.iter().map(|&action| (action, asked.digest.as_str())));
-    let orders = of.status.standing_orders.iter().flat_map(|orders| {
-        [Action::Hold, Action::Abort].map(|action| (action, orders.digest.as_str()))
-    });
+    let answers =
+        question.flat_map(|asked| asked.actions.iter().map(|&action| (action, asked.digest.as_str())));
+    let orders = of
+        .status
+        .standing_orders
+        .iter()
+        .flat_map(|orders| [Action::Hold, Action::Abort].map(|action| (action, orders.digest.as_str())));
     let is_new = |&(action, digest): &(Action, &str)| {
         !of.decisions.iter().any(|made| made.action == action && made.decided_on == digest)
     };
@@ -131,7 +132,8 @@ impl Explorable for Model {
         let plan = &self.plans[0].plan;
         let first = Services::new(plan.services.iter().map(Local::first));
         let (services, broken) = self.look(first, 0, false);
-        let mut state = State { services, plan: 0, has_moved: false, left: self.adversities, unsettled: 0, broken };
+        let mut state =
+            State { services, plan: 0, has_moved: false, left: self.adversities, unsettled: 0, broken };
         // The first requirements are accepted without anybody: in which order says nothing.
         for id in 0..plan.services.len() {
             state = self.next_state(&state, Act::Written(id)).unwrap();
@@ -146,12 +148,15 @@ impl Explorable for Model {
             return;
         }
         let services = self.services(state);
-        let goes_on: Vec<Vec<Act>> = (0..services.len()).map(|id| self.goes_on(state, &services, id)).collect();
+        let goes_on: Vec<Vec<Act>> =
+            (0..services.len()).map(|id| self.goes_on(state, &services, id)).collect();
         if state.left > 0 || self.in_every_order {
             actions.extend(goes_on.into_iter().flatten());
         } else {
             let is_free = |(id, _): &(ServiceId, &Vec<Act>)| state.unsettled & (1 << id) != 0;
-            actions.extend(goes_on.iter().enumerate().filter(is_free).flat_map(|(_, acts)| acts.iter().cloned()));
+            actions.extend(
+                goes_on.iter().enumerate().filter(is_free).flat_map(|(_, acts)| acts.iter().cloned()),
+            );
             if actions.is_empty() {
                 actions.extend(goes_on.into_iter().find(|acts| !acts.is_empty()).into_iter().flatten());
             }
@@ -298,7 +303,8 @@ impl Model {
         }
         for index in steps_on_their_way(of) {
             if matches!(of.steps.get(&index), Some(StepProgress::Running(_))) {
-                actions.extend([Goes::Fails, Goes::Pauses, Goes::Unseen].map(|goes| Act::Step(id, index, goes)));
+                actions
+                    .extend([Goes::Fails, Goes::Pauses, Goes::Unseen].map(|goes| Act::Step(id, index, goes)));
             }
         }
         actions.extend(decidable(of).map(|(action, _)| match action {
@@ -311,20 +317,32 @@ impl Model {
     }
 
     /// The gates of a service that are evaluated. Approvals are not: people decide about them.
-    fn asked<'a>(&'a self, state: &State, services: &'a Services, id: ServiceId) -> impl Iterator<Item = &'a Gate> {
+    fn asked<'a>(
+        &'a self,
+        state: &State,
+        services: &'a Services,
+        id: ServiceId,
+    ) -> impl Iterator<Item = &'a Gate> {
         let gates = self.plans[usize::from(state.plan)].plan.services[id].gates.iter();
         gates.filter(move |gate| gate.spec.approval.is_none() && services[id].ask.contains(&gate.phase))
     }
 
     /// Why an effect does not take place: by what the shell reads live.
-    fn refusal_of(&self, effect: &Effect, services: &Services, id: ServiceId, is_old: bool) -> Option<Reason> {
+    fn refusal_of(
+        &self,
+        effect: &Effect,
+        services: &Services,
+        id: ServiceId,
+        is_old: bool,
+    ) -> Option<Reason> {
         let of = &services[id].of;
         let reads = match effect {
             Effect::Ask { isolation, .. } => *isolation >= Isolation::CleanRoom,
             Effect::Follow { dependencies, .. } => !dependencies.is_empty(),
             Effect::Step { .. } | Effect::Resume { .. } => true,
             Effect::Claim { .. } => {
-                let is_held = of.quarantines.iter().filter_map(|q| q.found.as_ref()).any(|found| found.hold.is_some());
+                let is_held =
+                    of.quarantines.iter().filter_map(|q| q.found.as_ref()).any(|found| found.hold.is_some());
                 return is_held.then_some(Reason::Held);
             }
             _ => false,

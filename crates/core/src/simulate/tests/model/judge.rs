@@ -1,7 +1,7 @@
 //! The invariants of DESIGN §4, judged by what is observed and by what the [`Witness`] saw, and not by anything that the engine concludes.
 
-use super::plans::Stated;
 use super::super::random::needs;
+use super::plans::Stated;
 use super::state::{Local, Says, Services, Witness};
 use crate::api::service_recovery::StepState;
 use crate::api::{Isolation, Phase, Stage, StepPhase, Verdict};
@@ -28,15 +28,8 @@ pub(super) enum Invariant {
 }
 
 impl Invariant {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Order,
-        Self::Gates,
-        Self::Unknown,
-        Self::Monotone,
-        Self::Once,
-        Self::Orders,
-        Self::Reported,
-    ];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Order, Self::Gates, Self::Unknown, Self::Monotone, Self::Once, Self::Orders, Self::Reported];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -112,7 +105,8 @@ impl Judge<'_> {
             StepPhase::CleanRoom => Isolation::CleanRoom,
             StepPhase::AfterRelease => Isolation::Open,
         };
-        let found = self.of(id).quarantines.iter().map(|q| q.found.as_ref().and_then(|found| found.isolation));
+        let found =
+            self.of(id).quarantines.iter().map(|q| q.found.as_ref().and_then(|found| found.isolation));
         found.into_iter().all(|isolation| isolation == Some(place))
     }
 
@@ -141,7 +135,9 @@ impl Judge<'_> {
         for &mate in &plan.units[plan.services[id].unit].members {
             let of = self.of(mate);
             let is_through = of.status.stage == Stage::Recovered
-                || of.asked.is_some_and(|asked| asked.attempt == of.status.attempt && asked.isolation >= level);
+                || of
+                    .asked
+                    .is_some_and(|asked| asked.attempt == of.status.attempt && asked.isolation >= level);
             if mate != id && is_through {
                 continue;
             }
@@ -190,7 +186,8 @@ impl Judge<'_> {
         if !self.dependencies_stand(id) {
             broken |= Invariant::Order.bit();
         }
-        let is_of_this_attempt = of.asked.is_some_and(|asked| asked.attempt == of.status.attempt && asked.isolation >= level);
+        let is_of_this_attempt =
+            of.asked.is_some_and(|asked| asked.attempt == of.status.attempt && asked.isolation >= level);
         if !is_of_this_attempt {
             broken |= Invariant::Monotone.bit();
         }

@@ -165,7 +165,8 @@ fn engine_that_opens_on_unknown_gates_is_found() {
     let broken = broken_by(|_, seen, decided| {
         for of in &mut decided.services {
             let observed = &seen.services[of.service];
-            let is_sealed = observed.quarantines[0].found.as_ref().unwrap().isolation == Some(Isolation::Sealed);
+            let is_sealed =
+                observed.quarantines[0].found.as_ref().unwrap().isolation == Some(Isolation::Sealed);
             let waits = of.effect.is_none() && of.write.is_none() && !observed.busy;
             if waits && is_sealed && observed.status.stage == Stage::Restoring {
                 of.effect = Some(Effect::Ask {
@@ -177,7 +178,10 @@ fn engine_that_opens_on_unknown_gates_is_found() {
             }
         }
     });
-    assert!(broken.contains(&Invariant::Gates.name()) || broken.contains(&Invariant::Unknown.name()), "{broken:?}");
+    assert!(
+        broken.contains(&Invariant::Gates.name()) || broken.contains(&Invariant::Unknown.name()),
+        "{broken:?}"
+    );
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub(super) fn join() -> Example {
 }
 
 pub(super) fn together() -> Example {
-    let services = "- {name: db, together: core}\n- {name: dns, together: core}\n- {name: web, dependsOn: [db]}";
+    let services =
+        "- {name: db, together: core}\n- {name: dns, together: core}\n- {name: web, dependsOn: [db]}";
     example("together", "", &[services])
 }
 

@@ -43,7 +43,8 @@ pub(super) fn enforcement(plan: &Plan, services: &Services, id: ServiceId) -> Op
     };
     let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
     set(&mut status.conditions, READY, State::from(found.ready), "Test", "", None, now);
-    let mut object = Quarantine::new(&quarantine.namespace, QuarantineSpec { hold, ..QuarantineSpec::default() });
+    let mut object =
+        Quarantine::new(&quarantine.namespace, QuarantineSpec { hold, ..QuarantineSpec::default() });
     object.status = Some(status);
     let recovery = of.asked.map(|asked| {
         let spec = ServiceRecoverySpec {

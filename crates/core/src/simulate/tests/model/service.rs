@@ -6,8 +6,8 @@ use super::state::{Goes, Local, Op, Witness};
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Health, Isolation, Reason, Verdict};
 use crate::engine::{
-    AcceptedState, Asked, ClaimState, DecisionObservation, Effect, QuarantineObservation, QuarantineState, Refusal, Room,
-    ServiceObservation, StepProgress, pod_security,
+    AcceptedState, Asked, ClaimState, DecisionObservation, Effect, QuarantineObservation, QuarantineState,
+    Refusal, Room, ServiceObservation, StepProgress, pod_security,
 };
 use crate::plan::{Plan, Service, ServiceId};
 
@@ -74,7 +74,13 @@ impl Local {
         self.op = effect.map(|effect| Op { write: None, effect: Some(effect), plan });
     }
 
-    pub(super) fn takes_place(&mut self, plan: &Plan, id: ServiceId, effect: Effect, refused: Option<Reason>) {
+    pub(super) fn takes_place(
+        &mut self,
+        plan: &Plan,
+        id: ServiceId,
+        effect: Effect,
+        refused: Option<Reason>,
+    ) {
         self.forgets_failure(&effect);
         if let Some(reason) = refused {
             self.ends(Some(refusal(reason, 0)));
@@ -116,7 +122,10 @@ impl Local {
                 of.steps.insert(index, StepProgress::Running(String::new()));
                 self.witness.started.push(index);
             }
-            Effect::Adopt | Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Resume { .. } => {
+            Effect::Adopt
+            | Effect::Quarantine { .. }
+            | Effect::LookAtSuspended { .. }
+            | Effect::Resume { .. } => {
                 unreachable!("no plan of the model has this effect: {effect:?}")
             }
         }

@@ -137,14 +137,18 @@ impl Model {
                     of.status.attempt,
                     found.and_then(|found| found.isolation),
                     of.asked.map(|asked| (asked.isolation, asked.attempt)),
-                    local.op.as_ref().map(|op| (op.write.as_ref().map(|w| w.stage), op.effect.as_ref().map(|e| e.name()))),
+                    local
+                        .op
+                        .as_ref()
+                        .map(|op| (op.write.as_ref().map(|w| w.stage), op.effect.as_ref().map(|e| e.name()))),
                 )
             });
             let services: Vec<String> = services.collect();
             format!("  {}\n    {act:?}", services.join(" | "))
         };
         let from = way.len().saturating_sub(12);
-        let acts: Vec<String> = way.iter().filter_map(|(_, act)| Some(format!("{:?}", act.as_ref()?))).collect();
+        let acts: Vec<String> =
+            way.iter().filter_map(|(_, act)| Some(format!("{:?}", act.as_ref()?))).collect();
         format!("{}\n{}", acts.join(", "), way[from..].iter().map(told).collect::<Vec<_>>().join("\n"))
     }
 
@@ -170,7 +174,8 @@ impl Model {
         }
         let status = |id: ServiceId| decided.services[id].status(&observation);
         let asks = |id: ServiceId| {
-            status(id).decision.is_some() || status(id).blocked_by.iter().any(|block| !block.reason.is_in_turn())
+            status(id).decision.is_some()
+                || status(id).blocked_by.iter().any(|block| !block.reason.is_in_turn())
         };
         let is_told = |id: ServiceId| {
             let root = status(id).held_up_by.as_ref().and_then(|root| stated.plan.index.get(root));
@@ -185,7 +190,9 @@ impl Model {
         }
         let is_isolated = |local: &Local| {
             local.of.quarantines.iter().all(|q| {
-                q.found.as_ref().is_some_and(|found| found.isolation.is_some_and(|level| level < Isolation::CleanRoom))
+                q.found
+                    .as_ref()
+                    .is_some_and(|found| found.isolation.is_some_and(|level| level < Isolation::CleanRoom))
             })
         };
         if services.iter().any(|local| local.witness.is_aborted && !is_isolated(local)) {

@@ -164,7 +164,8 @@ fn sketch(local: &Local) -> u64 {
     for (index, progress) in &of.steps {
         (index, std::mem::discriminant(progress)).hash(&mut hasher);
     }
-    (ask, of.decisions.len(), of.accepted.len(), of.inspection.is_some(), of.refused.is_some()).hash(&mut hasher);
+    (ask, of.decisions.len(), of.accepted.len(), of.inspection.is_some(), of.refused.is_some())
+        .hash(&mut hasher);
     (&witness.approved, witness.is_aborted, witness.accepted.len(), &witness.started).hash(&mut hasher);
     if let Some(op) = op {
         op.effect.as_ref().map(Effect::name).hash(&mut hasher);
