@@ -119,8 +119,8 @@ impl Judge<'_> {
     fn decided(&mut self, id: usize, effect: &Effect, at: Timestamp) {
         let loosens = match effect {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
-            Effect::Step { .. } | Effect::Resume { .. } => None,
-            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
+            Effect::Step { .. } | Effect::Resume { .. } | Effect::Claim { .. } => None,
+            Effect::Ask { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
             // What comes in anew stands by what is written, when it takes place.
             Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
             Effect::Accept { .. } | Effect::Inspect { .. } => return,
@@ -168,14 +168,15 @@ impl Judge<'_> {
                     .collect();
                 assert!(units.len() <= self.plan.max_parallel, "{units:?} run steps at once");
             }
-            Effect::Claim { .. } => {
-                needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
-            }
             Effect::Follow { dependencies, .. } => {
                 dependencies.iter().for_each(|key| self.carries(id, self.plan.index[&key.service]));
             }
             Effect::Resume { .. } => self.carries(id, id),
-            Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
+            // It starts nothing: what a dependency becomes meanwhile is judged at what does.
+            Effect::Claim { .. }
+            | Effect::Quarantine { .. }
+            | Effect::LookAtSuspended { .. }
+            | Effect::Adopt => {}
             Effect::Accept { .. } | Effect::Inspect { .. } => {}
         }
     }
