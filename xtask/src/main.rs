@@ -12,6 +12,7 @@ mod failures;
 mod faults;
 mod image;
 mod judge;
+mod model;
 mod mutants;
 mod parts;
 mod saboteur;
@@ -37,6 +38,7 @@ enum Command {
     /// Run recoveries for hours, with crashes, lost leaders and partitions.
     Soak(faults::SoakArgs),
     UpgradeFrom(upgrade_from::Args),
+    Model(model::Args),
     Mutants(mutants::Args),
     /// Sabotage namespaces by seed, isolate and release them, and compare.
     Saboteur(saboteur::Args),
@@ -53,6 +55,7 @@ fn main() -> Result<ExitCode> {
         Command::Soak(args) => return faults::soak(&args),
         Command::Saboteur(args) => return saboteur::run(&args),
         Command::UpgradeFrom(args) => return upgrade_from::run(&args),
+        Command::Model(args) => return model::run(&args),
         Command::Mutants(args) => return mutants::run(&args),
         Command::Crds(args) => crds::run(&args)?,
         Command::Parts(args) => parts::run(&args)?,

@@ -86,8 +86,8 @@ struct ChangeFilter {
     listed: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// UID, generation and deletion time. The status of a ServiceRecovery does not affect a Quarantine.
-type RecoveryVersion = (Option<String>, Option<i64>, Option<Time>);
+/// UID, generation, deletion time, and whether a person holds it. Nothing else of a ServiceRecovery's status lets a Quarantine be loosened.
+type RecoveryVersion = (Option<String>, Option<i64>, Option<Time>, bool);
 
 impl ChangeFilter {
     /// Returns the Quarantines that a change affects. Before its first pass, a Quarantine has no level and is not affected: that pass
@@ -171,7 +171,9 @@ impl ChangeFilter {
             return self.claimed_by(&namespace, &name);
         };
         let meta = object.meta();
-        let version = (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone());
+        let orders = object.0.as_ref().ok().and_then(|of| of.status.as_ref()?.standing_orders.as_ref());
+        let is_on_hold = orders.is_some_and(|orders| orders.hold.is_some());
+        let version = (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone(), is_on_hold);
         let is_unchanged =
             self.recoveries.insert((namespace.clone(), name.clone()), version.clone()) == Some(version);
         match &object.0 {

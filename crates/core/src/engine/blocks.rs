@@ -187,13 +187,12 @@ pub(super) fn roots(plan: &Plan, units: &[UnitView], services: &[ServiceMemory])
         queue.push_back(id);
     }
     while let Some(id) = queue.pop_front() {
-        // A service that satisfies its dependents holds nobody up.
-        if services[id].standing.satisfies {
-            continue;
-        }
         let unit = plan.services[id].unit;
+        // Who asks a person keeps the slot from its group, even where it is recovered.
         let mates = plan.units[unit].members.iter().copied().filter(|&m| !services[m].is_recovered);
-        let dependents = plan.units[unit].dependents.iter().copied();
+        // A service that satisfies its dependents does not hold them up.
+        let satisfies = services[id].standing.satisfies;
+        let dependents = plan.units[unit].dependents.iter().copied().filter(|_| !satisfies);
         let waiting = dependents.filter(|&d| units[d].unmet.iter().any(|&u| plan.services[u].unit == unit));
         for other in waiting.flat_map(|d| plan.units[d].members.iter().copied()).chain(mates) {
             if roots[other].is_none() {

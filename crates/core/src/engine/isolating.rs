@@ -13,7 +13,7 @@ use super::attempts::next_attempt;
 use super::context::ServiceContext;
 use super::next::{Next, missing_quarantine, time};
 use super::stages::loosest;
-use super::{ClaimState, GateState, QuarantineState};
+use super::{Asked, ClaimState, Effect, GateState, QuarantineState};
 
 /// A service is isolated by itself at most once in this time.
 const CONTAIN_EVERY: SignedDuration = SignedDuration::from_hours(1);
@@ -24,45 +24,57 @@ fn is_open(found: &QuarantineState) -> bool {
 }
 
 impl ServiceContext<'_> {
-    /// Isolates the service, and ends its attempt once every namespace is isolated.
+    /// Isolates the service, and ends its attempt once every namespace is isolated, and none is about to be let in.
     pub(super) fn isolate_again(&self, isolating: &Isolating) -> Next {
         let mut next = Next::unchanged(self.of);
         next.ask.clear();
         next.blocks.clear();
         next.status.isolation = loosest(self.of);
         next.status.decision = None;
-        let mine = ClaimState::Mine { attempt: self.of.status.attempt };
-        let mut waits = false;
+        let (mut waits, mut claimed) = (false, None);
         for q in &self.of.quarantines {
-            match &q.found {
-                // Nothing isolates that namespace now, and this attempt can change nothing about it.
-                None => next.block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace)),
-                Some(found) if !is_open(found) => {}
-                Some(found) if found.claim != mine => {
-                    let message = format!(
-                        "namespace {0} is not claimed for this attempt: isolate it by spec.hold of its Quarantine, with \
-                         resurgam quarantine {0}",
-                        q.namespace
-                    );
-                    next.block(Reason::ClaimLost, &q.namespace, message);
-                }
-                Some(found) => {
-                    waits = true;
-                    let message = format!(
-                        "{} is on its way to {}: {}",
-                        q.namespace,
-                        isolating.level.as_str(),
-                        found.message
-                    );
-                    next.block(Reason::Isolation, &q.namespace, message);
-                }
+            // Nothing isolates that namespace now, and this attempt can change nothing about it.
+            let Some(found) = &q.found else {
+                next.block(Reason::QuarantineMissing, &q.namespace, missing_quarantine(&q.namespace));
+                continue;
+            };
+            // A claim of an earlier attempt isolates as well.
+            let claim = match found.claim {
+                ClaimState::Mine { attempt } => Some(attempt),
+                ClaimState::Free | ClaimState::Other { .. } => None,
+            };
+            // What is asked for and not enforced yet would come later.
+            let is_to_open = self
+                .of
+                .asked
+                .is_some_and(|of| Some(of.attempt) == claim && of.isolation >= Isolation::CleanRoom);
+            if !is_open(found) && !is_to_open {
+                continue;
+            }
+            waits = true;
+            let namespace = &q.namespace;
+            if claim.is_some() {
+                claimed = claimed.or(claim);
+                let level = isolating.level.as_str();
+                let message = format!("{namespace} is on its way to {level}: {}", found.message);
+                next.block(Reason::Isolation, namespace, message);
+            } else {
+                // It stays open until somebody isolates it, which is said for as long.
+                let message = format!(
+                    "namespace {namespace} is open, and not claimed by this service: isolate it by spec.hold of its Quarantine, with \
+                     resurgam quarantine {namespace}"
+                );
+                next.block(Reason::ClaimLost, namespace, message);
             }
         }
         if !waits {
             return Next::begun(self.isolated_again(isolating));
         }
-        if self.asked() != Some(isolating.level) {
-            self.effect(&mut next, self.asking(isolating.level));
+        if let Some(attempt) = claimed
+            && self.of.asked != Some(Asked { isolation: isolating.level, attempt })
+        {
+            let (isolation, dependencies) = (isolating.level, self.plan.dependency_keys(self.id));
+            self.effect(&mut next, Effect::Ask { isolation, attempt, reachable: Vec::new(), dependencies });
         }
         self.follow_deadline(&mut next);
         next

@@ -149,7 +149,7 @@ pub(super) fn unit_state(
     let wants_slot = is_armed(plan, seen)
         && unmet.is_empty()
         && unit.members.iter().all(|&m| plan.services[m].problems.is_empty())
-        && members().all(|m| held(m).is_none())
+        && members().all(|m| held(m).is_none() && m.status.isolating.is_none())
         && members().all(|m| m.status.decision.is_none() || deadlines::tries_again(m, seen.now))
         && members().all(|m| m.other_plan.is_none() && m.exists)
         && members().any(|m| m.status.stage != Stage::Recovered)

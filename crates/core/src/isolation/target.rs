@@ -150,6 +150,9 @@ fn unheld(quarantine: &Quarantine, recovery: Option<&ServiceRecovery>, plan: Pla
     };
     let loosens = enforced.is_none_or(|enforced| asked > enforced);
     if loosens && asked > own {
+        if let Some(why) = stands_still(recovery, claim) {
+            return held(as_is, &format!("{}, but {why}", asked.as_str()));
+        }
         let against = match plan {
             PlanState::Allows => None,
             PlanState::Refuses => Some("what it depends on is not all recovered and healthy"),
@@ -220,6 +223,20 @@ fn is_ready(quarantine: &Quarantine, recovery: &ServiceRecovery) -> bool {
 #[must_use]
 pub fn loosens(enforced: Option<Isolation>, level: Isolation) -> bool {
     enforced.is_some_and(|enforced| level > enforced)
+}
+
+/// Returns why a claimant gets nothing looser now, whatever it has requested before: its attempt has ended, or a person has ordered it.
+fn stands_still(recovery: &ServiceRecovery, claim: &Claim) -> Option<String> {
+    // Without a status, nobody has ordered anything.
+    let status = recovery.status.as_ref()?;
+    if status.attempt != claim.attempt {
+        return Some(format!("attempt {} has ended", claim.attempt));
+    }
+    if status.isolating.is_some() {
+        return Some("it is being isolated again".to_owned());
+    }
+    let hold = status.standing_orders.as_ref().and_then(|orders| orders.hold.as_ref())?;
+    Some(format!("it is on hold by {} (Decision {})", hold.by, hold.decision))
 }
 
 /// Returns the claimant's ServiceRecovery if it matches the claim, or else what does not match.

@@ -1,8 +1,11 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::api::service_recovery::{PlanRef, ServiceRecoverySpec};
-use crate::api::{DnsLabel, QuarantineLevel, QuarantineSpec, QuarantineStatus};
+use crate::api::service_recovery::{HoldStatus, Isolating, PlanRef, ServiceRecoverySpec, StandingOrders};
+use crate::api::{
+    DnsLabel, QuarantineLevel, QuarantineSpec, QuarantineStatus, Reason, ServiceRecoveryStatus,
+};
 use Isolation::{CleanRoom, Contained, Open, Sealed};
 
 fn quarantine(own: QuarantineLevel, enforced: Option<Isolation>, ready: bool, claimed: bool) -> Quarantine {
@@ -208,6 +211,52 @@ fn nothing_is_loosened_without_plan_or_healthy_dependencies() {
                     got.level
                 );
             }
+        }
+    }
+}
+
+/// A request of before stands in the spec, and is on its way, when a person stops the service.
+#[test]
+fn stopped_service_gets_nothing_looser() {
+    let hold = HoldStatus {
+        by: "wren".into(),
+        decision: "d1".into(),
+        reason: "wait".into(),
+        since: Time(Timestamp::UNIX_EPOCH),
+    };
+    let isolating = Isolating {
+        level: Sealed,
+        reason: Reason::Aborted,
+        message: String::new(),
+        since: Time(Timestamp::UNIX_EPOCH),
+    };
+    let goes_on = ServiceRecoveryStatus { attempt: 2, ..Default::default() };
+    let orders = StandingOrders { hold: Some(hold), ..Default::default() };
+    let stops = [
+        ("attempt 2 has ended", ServiceRecoveryStatus { attempt: 3, ..goes_on.clone() }),
+        (
+            "it is being isolated again",
+            ServiceRecoveryStatus { isolating: Some(isolating), ..goes_on.clone() },
+        ),
+        (
+            "on hold by wren (Decision d1)",
+            ServiceRecoveryStatus { standing_orders: Some(orders), ..goes_on.clone() },
+        ),
+    ];
+    for (enforced, asked) in [(Sealed, CleanRoom), (CleanRoom, Open)] {
+        let q = quarantine(QuarantineLevel::Contained, Some(enforced), true, true);
+        let mut recovery = recovery(Some(asked));
+        recovery.status = Some(goes_on.clone());
+        assert_eq!(target(&q, Some(&recovery), PlanState::Allows).level, asked);
+        for (why, status) in stops.clone() {
+            recovery.status = Some(status);
+            let got = target(&q, Some(&recovery), PlanState::Allows);
+            assert_eq!(got.level, enforced, "{why}");
+            assert!(got.held.as_ref().is_some_and(|held| held.contains(why)), "{why}: {:?}", got.held);
+            // It can still be tightened.
+            recovery.spec.isolation = Some(Sealed);
+            assert_eq!(target(&q, Some(&recovery), PlanState::Gone).level, Sealed, "{why}");
+            recovery.spec.isolation = Some(asked);
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) const UNHOLD: Row = Row {
 fn abort(next: &mut Next, decision: &DecisionObservation, now: Timestamp) {
     next.status.decision = None;
     next.blocks.clear();
+    next.ask.clear();
     next.status.isolating = Some(Isolating {
         level: Isolation::Sealed,
         reason: Reason::Aborted,
@@ -73,7 +74,10 @@ pub(in super::super) fn take(
     [ABORT, HOLD].iter().find_map(|row| {
         let decision = super::fitting(of, row, &digest)?;
         let mut next = Next::unchanged(of);
-        next.ask.clear();
+        // A recovered service is still monitored: gates that are not asked for a moment would have to settle again.
+        if of.status.stage != Stage::Recovered {
+            next.ask.clear();
+        }
         // A question that is asked stays, with what it is about; all else is said again at the next pass.
         let asked = of.status.decision.as_ref().map(|question| question.reason);
         next.blocks.retain(|block| Some(block.reason) == asked);

@@ -33,7 +33,8 @@ fn every_action_is_in_all_its_places() {
         want(documented, action, "what it does, in docs/conditions.md");
         let tests = root.join("crates/core/src/engine/tests");
         let is_tested = std::fs::read_dir(tests).unwrap().any(|file| {
-            std::fs::read_to_string(file.unwrap().path()).unwrap().contains(&format!("Action::{name}"))
+            let path = file.unwrap().path();
+            path.is_file() && std::fs::read_to_string(path).unwrap().contains(&format!("Action::{name}"))
         });
         want(is_tested, action, "a test of it in crates/core/src/engine/tests/");
     }

@@ -4,6 +4,7 @@ mod approvals;
 mod attempts;
 mod counts;
 mod deadlines;
+mod decisions;
 mod exceptions;
 mod gates;
 mod groups;

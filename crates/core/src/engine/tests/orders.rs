@@ -1,5 +1,6 @@
 //! `Hold`, `Unhold` and `Abort`: what people order without being asked.
 
+use super::look_at;
 use super::story::story;
 use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 
@@ -74,6 +75,76 @@ fn abort_isolates_at_once_whatever_the_service_is_doing() {
         story.run(60);
         assert_eq!(story.stage("db"), Stage::Recovered);
     }
+}
+
+#[test]
+fn abort_takes_back_a_clean_room_on_its_way() {
+    let mut story = story("- {name: db}");
+    story.run(2);
+    assert_eq!(story.asked("db"), [Isolation::Sealed, Isolation::CleanRoom]);
+    assert_eq!(story.isolation("db"), Isolation::Sealed, "it is on its way");
+    story.orders("db", Action::Abort);
+    story.run(60);
+    assert_eq!(story.asked("db"), [Isolation::Sealed, Isolation::CleanRoom, Isolation::Sealed]);
+    assert_eq!((story.isolation("db"), story.status("db").attempt), (Isolation::Sealed, 2));
+}
+
+#[test]
+fn abort_isolates_what_an_earlier_attempt_has_opened() {
+    let mut story = story("- {name: db}\n- {name: web, dependsOn: [db]}");
+    story.run(60);
+    story.says("db", Phase::Continuous, Verdict::Fail);
+    story.says("web", Phase::Continuous, Verdict::Fail);
+    story.run(120);
+    story.answers("web", Action::Retry);
+    story.run(30);
+    assert_eq!((story.stage("web"), story.isolation("web")), (Stage::Isolated, Isolation::Open));
+    story.orders("web", Action::Abort);
+    story.run(30);
+    assert_eq!((story.isolation("web"), story.status("web").attempt), (Isolation::Sealed, 3));
+}
+
+#[test]
+fn abort_of_what_nobody_claimed_says_that_it_is_open() {
+    let mut story = story("- {name: db}");
+    story.quarantine("db").isolation = Some(Isolation::Open);
+    story.run(10);
+    assert_eq!(story.needs("db"), Some("AlreadyOpen"));
+    story.orders("db", Action::Abort);
+    story.run(60);
+    assert_eq!((story.status("db").attempt, story.blocks("db")), (1, vec!["ClaimLost: db".to_owned()]));
+    insta::assert_snapshot!(story.status("db").blocked_by[0].message, @"namespace db is open, and not claimed by this service: isolate it by spec.hold of its Quarantine, with resurgam quarantine db");
+    // On-call isolates it.
+    story.quarantine("db").isolation = Some(Isolation::Contained);
+    story.run(10);
+    assert_eq!((story.status("db").attempt, story.needs("db")), (2, Some("OnHold")));
+}
+
+#[test]
+fn held_recovered_member_is_named_by_those_who_wait_for_it() {
+    let mut story = story("- {name: db, together: core}\n- {name: dns, together: core}");
+    story.says("dns", Phase::BeforeRelease, Verdict::Unknown);
+    story.run(30);
+    story.seen("db").status.stage = Stage::Recovered;
+    story.quarantine("db").isolation = Some(Isolation::Open);
+    story.run(10);
+    story.orders("db", Action::Hold);
+    story.run(30);
+    assert_eq!((story.stage("db"), story.needs("db")), (Stage::Recovered, Some("OnHold")));
+    assert!(story.blocks("dns").contains(&"WaitingForGroup: db".to_owned()), "{:?}", story.blocks("dns"));
+    assert_eq!(story.status("dns").held_up_by.as_deref(), Some("db"));
+}
+
+#[test]
+fn gates_of_a_recovered_service_are_asked_while_it_is_held() {
+    let mut story = story("- {name: db}");
+    story.run(60);
+    story.orders("db", Action::Hold);
+    let look = look_at(&story.world.plan, &story.world.seen, 0);
+    assert!(look.write && look.ask.contains(&Phase::Continuous), "{:?}", look.ask);
+    story.orders("db", Action::Abort);
+    let look = look_at(&story.world.plan, &story.world.seen, 0);
+    assert!(look.status.isolating.is_some() && look.ask.is_empty(), "{:?}", look.ask);
 }
 
 #[test]

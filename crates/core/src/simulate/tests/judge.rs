@@ -16,11 +16,13 @@ use crate::simulate::{Event, Fact};
 #[derive(Default)]
 struct Known {
     status: ServiceRecoveryStatus,
-    /// By gate, in this attempt: since when it passes without a break, and when it was last heard.
-    passing: BTreeMap<GateKey, (Option<Timestamp>, Timestamp)>,
+    /// By gate, in this attempt: since when it passes without a break, when it was last heard, and what it said.
+    passing: BTreeMap<GateKey, (Option<Timestamp>, Timestamp, Verdict)>,
     enforced: BTreeMap<String, Isolation>,
     /// The isolation asked for in this attempt.
     asked: Option<Isolation>,
+    /// The isolation asked for last, in whichever attempt. It may be tightened to that even after the attempt has ended.
+    asked_last: Option<Isolation>,
     step_running: bool,
 }
 
@@ -31,17 +33,32 @@ pub(super) struct Judged {
     pub steps: usize,
 }
 
+/// A person accepted that a gate of a service fails, in one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AcceptedFailure {
+    pub at: Timestamp,
+    pub service: usize,
+    pub attempt: i64,
+    pub gate: String,
+}
+
 struct Judge<'a> {
     case: &'a Case,
     plan: &'a Plan,
+    accepted: &'a [AcceptedFailure],
     known: Vec<Known>,
     judged: Judged,
 }
 
 /// Panics at the first fact that breaks an invariant.
 pub(super) fn judge(case: &Case, plan: &Plan, facts: &[Fact]) -> Judged {
+    judge_with(case, plan, facts, &[])
+}
+
+/// The same, where people have accepted that gates fail.
+pub(super) fn judge_with(case: &Case, plan: &Plan, facts: &[Fact], accepted: &[AcceptedFailure]) -> Judged {
     let known = (0..plan.services.len()).map(|_| Known::default()).collect();
-    let mut judge = Judge { case, plan, known, judged: Judged::default() };
+    let mut judge = Judge { case, plan, accepted, known, judged: Judged::default() };
     for fact in facts {
         judge.take(fact);
     }
@@ -59,23 +76,32 @@ impl Judge<'_> {
                 if status.attempt != of.status.attempt {
                     of.passing.clear();
                     of.asked = None;
+                    of.step_running = false;
                 }
                 of.status = (**status).clone();
             }
             Event::Answered(key, verdict) => {
-                let heard = self.known[id].passing.entry(key.clone()).or_insert((None, at));
+                let heard = self.known[id].passing.entry(key.clone()).or_insert((None, at, *verdict));
                 heard.0 = (*verdict == Verdict::Pass).then(|| heard.0.unwrap_or(at));
-                heard.1 = at;
+                (heard.1, heard.2) = (at, *verdict);
             }
             Event::Enforced(namespace, isolation) => {
+                let is_stopped = {
+                    let status = &self.known[id].status;
+                    let orders = status.standing_orders.as_ref();
+                    status.isolating.is_some() || orders.is_some_and(|orders| orders.hold.is_some())
+                };
+                let loosens = self.loosens(id, *isolation);
+                assert!(!(is_stopped && loosens), "I4: s{id} is loosened though stopped");
                 let of = &mut self.known[id];
-                assert_eq!(of.asked, Some(*isolation), "s{id}: enforced what nobody asks");
+                let asked = if loosens { of.asked } else { of.asked_last };
+                assert_eq!(asked, Some(*isolation), "s{id}: enforced what nobody asks");
                 of.enforced.insert(namespace.clone(), *isolation);
             }
             Event::Decided(effect) => self.decided(id, effect, at),
             Event::Done(effect) => self.done(id, effect, at),
             Event::StepEnded(_, progress) => {
-                self.known[id].step_running = matches!(progress, StepProgress::Running(_));
+                self.known[id].step_running &= matches!(progress, StepProgress::Running(_));
             }
             Event::Refused(_) => {}
         }
@@ -93,8 +119,8 @@ impl Judge<'_> {
     fn decided(&mut self, id: usize, effect: &Effect, at: Timestamp) {
         let loosens = match effect {
             Effect::Ask { isolation, .. } if self.loosens(id, *isolation) => Some(*isolation),
-            Effect::Step { .. } | Effect::Resume { .. } => None,
-            Effect::Ask { .. } | Effect::Claim { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
+            Effect::Step { .. } | Effect::Resume { .. } | Effect::Claim { .. } => None,
+            Effect::Ask { .. } | Effect::Quarantine { .. } | Effect::Adopt => return,
             Effect::CreateNamespaces { .. } => return,
             // What comes in anew stands by what is written, when it takes place.
             Effect::Follow { .. } | Effect::LookAtSuspended { .. } => return,
@@ -121,7 +147,7 @@ impl Judge<'_> {
                     self.judged.loosenings += 1;
                     needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
                 }
-                self.known[id].asked = Some(*isolation);
+                (self.known[id].asked, self.known[id].asked_last) = (Some(*isolation), Some(*isolation));
             }
             Effect::Step { index, .. } => {
                 self.judged.steps += 1;
@@ -137,19 +163,21 @@ impl Judge<'_> {
                 );
                 self.known[id].step_running = true;
                 let units: BTreeSet<usize> = (0..self.known.len())
-                    .filter(|&s| self.known[s].step_running)
+                    // Whoever waits for a person has given the slot back.
+                    .filter(|&s| self.known[s].step_running && self.known[s].status.decision.is_none())
                     .map(|s| self.plan.services[s].unit)
                     .collect();
                 assert!(units.len() <= self.plan.max_parallel, "{units:?} run steps at once");
-            }
-            Effect::Claim { .. } => {
-                needs(&self.case.spec, id).into_iter().for_each(|d| self.carries(id, d));
             }
             Effect::Follow { dependencies, .. } => {
                 dependencies.iter().for_each(|key| self.carries(id, self.plan.index[&key.service]));
             }
             Effect::Resume { .. } => self.carries(id, id),
-            Effect::Quarantine { .. } | Effect::LookAtSuspended { .. } | Effect::Adopt => {}
+            // It starts nothing: what a dependency becomes meanwhile is judged at what does.
+            Effect::Claim { .. }
+            | Effect::Quarantine { .. }
+            | Effect::LookAtSuspended { .. }
+            | Effect::Adopt => {}
             Effect::Accept { .. } | Effect::Inspect { .. } | Effect::CreateNamespaces { .. } => {}
         }
     }
@@ -191,6 +219,13 @@ impl Judge<'_> {
         gates
     }
 
+    fn is_accepted(&self, id: usize, key: &GateKey, at: Timestamp) -> bool {
+        let attempt = self.known[id].status.attempt;
+        self.accepted
+            .iter()
+            .any(|of| (of.service, of.attempt, &of.gate) == (id, attempt, &key.name) && of.at <= at)
+    }
+
     fn passes(
         &self,
         id: usize,
@@ -199,7 +234,10 @@ impl Judge<'_> {
         what: &str,
     ) {
         let heard = self.known[id].passing.get(key);
-        let Some((Some(since), last)) = heard else {
+        if heard.is_some_and(|heard| heard.2 == Verdict::Fail) && self.is_accepted(id, key, at) {
+            return;
+        }
+        let Some((Some(since), last, _)) = heard else {
             panic!("{what} while {} of s{id} does not pass in this attempt: {heard:?}", key.name);
         };
         let ago = |t: &Timestamp| at.duration_since(*t);

@@ -2,6 +2,7 @@
 
 mod incremental;
 mod judge;
+mod model;
 mod properties;
 mod random;
 mod reports;

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::judge::judge;
+use super::judge::{AcceptedFailure, judge, judge_with};
 use super::random::{Case, case, needs, plan};
 use crate::api::{Action, Isolation, Phase, RecoveryPlanSpec, Stage, Verdict};
 use crate::engine::{DecisionObservation, Effect, ServiceObservation};
@@ -22,16 +22,7 @@ fn retry_all(world: &mut World<'_>) {
     for of in world.seen.services.iter_mut() {
         let Some(needed) = &of.status.decision else { continue };
         let decided_on = needed.digest.clone();
-        let name = format!("d{}", of.decisions.len());
-        let (by, reason) = ("wren".into(), "try again".into());
-        of.decisions.push(DecisionObservation {
-            name,
-            by,
-            action: Action::Retry,
-            reason,
-            decided_on,
-            group: None,
-        });
+        of.decisions.push(decision(of, Action::Retry, decided_on));
     }
 }
 
@@ -48,6 +39,48 @@ fn run_until_settled(world: &mut World<'_>, can: &[bool], limit: i64) {
         }
         retry_all(world);
     }
+}
+
+/// Somebody who now and then holds or aborts a service, and answers a question by any action that it offers.
+fn decide_anything(world: &mut World<'_>, draws: &mut impl Iterator<Item = u8>) -> Vec<AcceptedFailure> {
+    let mut accepted = Vec::new();
+    let at = world.seen.now;
+    for (service, of) in world.seen.services.iter_mut().enumerate() {
+        let draw = draws.next().unwrap_or(u8::MAX);
+        let order = [Action::Hold, Action::Abort].get(usize::from(draw % 16)).copied();
+        let ordered = order.zip(of.status.standing_orders.as_ref().map(|orders| orders.digest.clone()));
+        let asked = of.status.decision.as_ref();
+        let answer = asked.and_then(|asked| {
+            let action = asked.actions.get(usize::from(draw) % asked.actions.len().max(1))?;
+            Some((*action, asked.digest.clone()))
+        });
+        let Some((action, decided_on)) = ordered.or(answer) else { continue };
+        if action == Action::AcceptException {
+            let reason = of.status.decision.as_ref().map(|asked| asked.reason);
+            let gate = of.status.blocked_by.iter().find(|block| Some(block.reason) == reason);
+            let gate = gate.map(|block| block.name.clone()).unwrap_or_default();
+            accepted.push(AcceptedFailure { at, service, attempt: of.status.attempt, gate });
+        }
+        of.decisions.push(decision(of, action, decided_on));
+    }
+    accepted
+}
+
+/// Somebody who ends every hold, and otherwise retries.
+fn settle_all(world: &mut World<'_>) {
+    for of in world.seen.services.iter_mut() {
+        let Some(needed) = &of.status.decision else { continue };
+        let action =
+            [Action::Unhold, Action::Retry].into_iter().find(|action| needed.actions.contains(action));
+        let Some(action) = action.or(needed.actions.first().copied()) else { continue };
+        of.decisions.push(decision(of, action, needed.digest.clone()));
+    }
+}
+
+fn decision(of: &ServiceObservation, action: Action, decided_on: String) -> DecisionObservation {
+    let name = format!("d{}", of.decisions.len());
+    let (by, reason) = ("wren".into(), "try again".into());
+    DecisionObservation { name, by, action, reason, decided_on, group: None }
 }
 
 /// Can this service ever start? Not if it, or whoever it waits for, directly or not, has a problem.
@@ -92,6 +125,29 @@ proptest! {
                 let stage = world.seen.services[id].status.stage;
                 prop_assert_eq!(stage == Stage::Recovered, *can, "s{} at {:?}", id, stage);
             }
+        }
+    }
+
+    /// The same, with people who skip, accept, hold, unhold and abort as they like for ten minutes.
+    #[test]
+    fn no_decision_of_people_loosens_early_or_deadlocks(case in case()) {
+        let mut world = case.world();
+        let can = can_start(&world.plan, &case.spec);
+        let mut draws = case.people.iter().copied().cycle();
+        let mut accepted = Vec::new();
+        for until in (20..=600).step_by(20) {
+            world.run(seconds(until)).unwrap();
+            accepted.extend(decide_anything(&mut world, &mut draws));
+        }
+        for until in (630..=3_600).step_by(30) {
+            world.run(seconds(until)).unwrap();
+            settle_all(&mut world);
+        }
+        judge_with(&case, &world.plan, &world.facts, &accepted);
+        let calm = case.verdicts.values().all(|v| v.last().is_none_or(|(_, verdict)| *verdict == Verdict::Pass));
+        for (id, can) in can.iter().enumerate().filter(|_| calm) {
+            let status = &world.seen.services[id].status;
+            prop_assert_eq!(status.stage == Stage::Recovered, *can, "s{} at {:?}: {:?}", id, status.stage, status.blocked_by);
         }
     }
 

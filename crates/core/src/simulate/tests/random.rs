@@ -21,6 +21,8 @@ pub(super) struct Case {
     pub delays: Vec<u16>,
     /// Steps that fail the first time they are tried.
     pub flaky: Vec<bool>,
+    /// What people do, drawn from in turn.
+    pub people: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,22 +92,22 @@ fn phase() -> impl Strategy<Value = Phase> {
 pub(super) fn case() -> impl Strategy<Value = Case> {
     let changes = prop::collection::vec((0_usize..10, phase(), 0_u32..90, verdict()), 0..12);
     let delays = prop::collection::vec(0_u16..4_000, 8..64);
-    (plan(), changes, delays, prop::collection::vec(prop::bool::weighted(0.1), 10)).prop_map(
-        |(spec, changes, delays, flaky)| {
-            let mut verdicts: BTreeMap<(usize, Phase), Vec<(u32, Verdict)>> = BTreeMap::new();
-            for (service, phase, at, verdict) in changes {
-                verdicts.entry((service, phase)).or_default().push((at, verdict));
-            }
-            verdicts.values_mut().for_each(|changes| changes.sort_by_key(|(at, _)| *at));
-            Case { spec, verdicts, delays, flaky }
-        },
-    )
+    let flaky = prop::collection::vec(prop::bool::weighted(0.1), 10);
+    let people = prop::collection::vec(any::<u8>(), 8..64);
+    (plan(), changes, delays, flaky, people).prop_map(|(spec, changes, delays, flaky, people)| {
+        let mut verdicts: BTreeMap<(usize, Phase), Vec<(u32, Verdict)>> = BTreeMap::new();
+        for (service, phase, at, verdict) in changes {
+            verdicts.entry((service, phase)).or_default().push((at, verdict));
+        }
+        verdicts.values_mut().for_each(|changes| changes.sort_by_key(|(at, _)| *at));
+        Case { spec, verdicts, delays, flaky, people }
+    })
 }
 
 impl Case {
     /// Everything goes well.
     pub(super) fn calm(spec: RecoveryPlanSpec, delays: Vec<u16>) -> Self {
-        Self { spec, verdicts: BTreeMap::new(), delays, flaky: Vec::new() }
+        Self { spec, verdicts: BTreeMap::new(), delays, flaky: Vec::new(), people: Vec::new() }
     }
 
     pub(super) fn plan(&self) -> Plan {

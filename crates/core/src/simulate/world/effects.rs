@@ -14,6 +14,9 @@ use crate::plan::{Resume, ServiceId};
 /// How long a refused effect waits, as in the operator.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
+/// How long a namespace that a person holds waits until it is looked at again.
+const HELD_FOR: Duration = Duration::from_secs(5);
+
 /// What is to be said of one that the plan names.
 fn suspended(of: &Resume, already: &[ResumeObservation]) -> ResumeObservation {
     let status = ResumeStatus {
@@ -175,13 +178,26 @@ impl World<'_> {
         self.note(id, || Event::Done(effect));
     }
 
-    pub(super) fn enforced(&mut self, id: ServiceId, namespace: usize, asked: Asked) {
+    pub(super) fn enforced(&mut self, id: ServiceId, index: usize, asked: Asked) {
         let of = &mut self.seen.services[id];
         if of.asked != Some(asked) {
             return;
         }
-        let quarantine = &mut of.quarantines[namespace];
+        let orders = of.status.standing_orders.as_ref();
+        let is_on_hold = orders.is_some_and(|orders| orders.hold.is_some());
+        let has_ended = of.status.attempt != asked.attempt || of.status.isolating.is_some();
+        let quarantine = &mut of.quarantines[index];
         let Some(found) = quarantine.found.as_mut() else { return };
+        let loosens = found.isolation.is_some_and(|now| now < asked.isolation);
+        // The Quarantine controller loosens nothing of a service that a person has stopped, nor of an attempt that has ended.
+        if loosens && has_ended {
+            found.ready = true;
+            return;
+        }
+        if loosens && is_on_hold {
+            self.enqueue(after(self.seen.now, HELD_FOR), Pending::Enforced { id, namespace: index, asked });
+            return;
+        }
         found.isolation = Some(asked.isolation);
         found.ready = true;
         found.message.clear();
