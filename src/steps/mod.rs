@@ -6,15 +6,17 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use kube::Client;
 use kube::core::ApiResource;
 pub use resurgam_core::steps::{StepContext, StepProblem};
 
 use crate::access::Right;
 use crate::api::step::{
-    ApplySpec, JobStepSpec, ManualSpec, PinImagesSpec, ResumeStepSpec, ScaleSpec, WaitSpec,
+    ApplySpec, JobStepSpec, ManualSpec, PinImagesSpec, RestoreBackupSpec, ResumeStepSpec, ScaleSpec, WaitSpec,
 };
-use crate::api::{StepAction, StepSpec};
+use crate::api::{Reason, StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
@@ -24,6 +26,7 @@ mod job;
 mod manual;
 mod pin_images;
 mod resume;
+mod restore_backup;
 mod scale;
 mod wait;
 
@@ -44,6 +47,14 @@ pub enum StepError {
     /// Something else has to end before the step can start: it is tried again.
     #[error("{0}")]
     Waiting(String),
+    /// An account that writes for the step, and is not the plan's, lacks a right. The step is not started.
+    #[error("{message}")]
+    NotGranted {
+        /// Reason of the blocker.
+        reason: Reason,
+        /// Message, with the account's name.
+        message: String,
+    },
     /// The step has no action that this version knows.
     #[error("step {0} names no action that this version knows")]
     Unknown(String),
@@ -87,6 +98,20 @@ trait Step: Sync {
     fn interval(&self) -> Duration {
         RESYNC
     }
+    /// Checks, as the operator, what the plan's account cannot know, such as the rights of another account that writes for the step.
+    /// `operator`: its client; `client` impersonates the plan's account.
+    fn check<'a>(
+        &'a self,
+        _operator: &'a Client,
+        _client: &'a Client,
+        _context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+    /// Returns a stream that yields whenever what it follows may have changed. A step that only follows its `interests` has none.
+    fn changes(&self, _client: &Client, _context: &StepContext) -> BoxStream<'static, ()> {
+        stream::pending().boxed()
+    }
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
         &'a self,
@@ -111,6 +136,7 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
         StepAction::Wait(spec) => spec,
         StepAction::PinImages(spec) => spec,
         StepAction::Resume(spec) => spec,
+        StepAction::RestoreBackup(spec) => spec,
     })
 }
 
@@ -136,6 +162,25 @@ pub fn interests(spec: &StepSpec, context: &StepContext) -> Vec<Interest> {
 #[must_use]
 pub fn interval(spec: &StepSpec) -> Duration {
     step(spec).map_or(RESYNC, Step::interval)
+}
+
+/// Returns a stream that yields whenever a step's observer has to look again, beside its [`interests`]. It never ends.
+pub fn changes(client: &Client, spec: &StepSpec, context: &StepContext) -> BoxStream<'static, ()> {
+    step(spec).map_or_else(|| stream::pending().boxed(), |step| step.changes(client, context))
+}
+
+/// Checks what has to hold before a step is started, as the operator. `client` impersonates the plan's account.
+///
+/// # Errors
+/// [`StepError`], with the culprit's name.
+pub async fn check(
+    operator: &Client,
+    client: &Client,
+    spec: &StepSpec,
+    context: &StepContext,
+) -> Result<(), StepError> {
+    let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
+    step.check(operator, client, context).await
 }
 
 /// Starts a step. `client` impersonates the plan's account.

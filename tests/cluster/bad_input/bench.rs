@@ -18,7 +18,7 @@ pub const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea40
 /// A control plane with an operator.
 pub struct Stage {
     pub cluster: ControlPlane,
-    arguments: Vec<String>,
+    options: OperatorOptions,
     operator: Mutex<Operator>,
 }
 
@@ -30,33 +30,32 @@ impl End for Stage {
 }
 
 impl Stage {
-    /// Installs everything on a control plane, Incident `nov-2025` too, and starts an operator with these further arguments.
-    pub async fn start(cluster: ControlPlane, arguments: Vec<String>) -> anyhow::Result<Stage> {
+    /// Installs everything on a control plane, Incident `nov-2025` too, and starts an operator. `change`: its options.
+    pub async fn start(
+        cluster: ControlPlane,
+        change: impl FnOnce(&mut OperatorOptions),
+    ) -> anyhow::Result<Stage> {
         rehearsal::install(&cluster).await?;
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         rehearsal::apply(&admin, "platform", &[incident("nov-2025")]).await?;
-        let operator = Mutex::new(operator(&cluster, &arguments)?);
-        Ok(Stage { cluster, arguments, operator })
+        let mut options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+        change(&mut options);
+        let operator = Mutex::new(Operator::start(&cluster, &options)?);
+        Ok(Stage { cluster, options, operator })
     }
 
     /// Kills the operator, and starts another one.
     pub fn restart_operator(&self) {
         let mut running = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-        let killed = std::mem::replace(&mut *running, operator(&self.cluster, &self.arguments).unwrap());
-        killed.kill().unwrap();
+        let next = Operator::start(&self.cluster, &self.options).unwrap();
+        std::mem::replace(&mut *running, next).kill().unwrap();
     }
-}
-
-fn operator(cluster: &ControlPlane, arguments: &[String]) -> anyhow::Result<Operator> {
-    let mut options = OperatorOptions::within(cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    options.arguments = arguments.to_vec();
-    Operator::start(cluster, &options)
 }
 
 static STAGE: Shared<Stage> = Shared::new();
 
 async fn stage() -> &'static Stage {
-    STAGE.get(async || Stage::start(rehearsal::shared_cluster().await?, Vec::new()).await).await.unwrap()
+    STAGE.get(async || Stage::start(rehearsal::shared_cluster().await?, |_| {}).await).await.unwrap()
 }
 
 pub async fn cluster() -> &'static ControlPlane {
@@ -276,8 +275,9 @@ impl Bench {
         text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
         let log = self.cluster.dir().join(format!("{}.judged.log", self.case));
         std::fs::write(&log, text).unwrap();
-        // The stand-in for a database's operator, of a test that shares this log.
-        let operate = vec!["system:serviceaccount:cnpg:cnpg-manager".to_owned()];
+        // The stand-in for a database's operator, of a test that shares this log; and Velero, of steps that restore.
+        let operate = ["cnpg:cnpg-manager", "velero:velero"];
+        let operate = operate.map(|account| format!("system:serviceaccount:{account}")).to_vec();
         let options = judge::Options { operate, ..judge::Options::default() };
         let report = judge::judge_files(&log, &file, &options).unwrap();
         assert!(report.is_clean(), "{report}");

@@ -14,7 +14,10 @@ async fn stage() -> &'static Stage {
         let cluster = ControlPlane::start(Options::default()).await?;
         let file = cluster.dir().join("evidence.key");
         std::fs::write(&file, [7; 32])?;
-        Stage::start(cluster, vec![format!("--evidence-key={}", file.display())]).await
+        Stage::start(cluster, |options| {
+            options.arguments = vec![format!("--evidence-key={}", file.display())]
+        })
+        .await
     };
     STAGE.get(start).await.unwrap()
 }
