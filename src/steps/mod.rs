@@ -20,13 +20,14 @@ use crate::api::{Reason, StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::reviews::account_may;
 
 mod apply;
 mod job;
 mod manual;
 mod pin_images;
-mod resume;
 mod restore_backup;
+mod resume;
 mod scale;
 mod wait;
 
@@ -67,7 +68,7 @@ impl StepError {
             Self::Io(error) if error.is_denied() => Some(true),
             Self::Io(error) if error.is_transient() => Some(false),
             Self::Waiting(_) => Some(false),
-            Self::Io(_) | Self::Problem(_) | Self::Unknown(_) => None,
+            Self::Io(_) | Self::Problem(_) | Self::NotGranted { .. } | Self::Unknown(_) => None,
         }
     }
 }
@@ -84,6 +85,48 @@ fn not_served(error: IoError, title: &str, resource: &ApiResource) -> StepError 
     .into()
 }
 
+/// An account that writes for a step into a clean room, and is not the plan's. The fence lets it in by `recover` on the Quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// Namespace of the ServiceAccount.
+    pub namespace: String,
+    /// Name of the ServiceAccount.
+    pub account: String,
+    /// Namespace that it writes into.
+    pub into: String,
+}
+
+/// What a [`Writer`] holds on a Quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Verb `recover`.
+    pub recover: bool,
+    /// Verb `never-granted`: it holds a wildcard, which is no grant.
+    pub wildcard: bool,
+}
+
+impl Writer {
+    /// Returns the right that it needs.
+    #[must_use]
+    pub fn right(&self) -> Right {
+        Right::on_quarantine("recover", Some(&self.into))
+    }
+
+    /// Returns what it holds, as the operator reviews it.
+    ///
+    /// # Errors
+    /// A review failed.
+    pub async fn review(&self, operator: &Client) -> Result<Held, IoError> {
+        let may = |verb: &'static str| {
+            let right = Right::on_quarantine(verb, Some(&self.into));
+            let what = format!("ask whether account {}/{} may {right}", self.namespace, self.account);
+            account_may(operator, (&self.namespace, &self.account), right.attributes(), what)
+        };
+        let (recover, wildcard) = futures::try_join!(may("recover"), may("never-granted"))?;
+        Ok(Held { recover, wildcard })
+    }
+}
+
 /// The implementation of a step, on its part of the spec.
 trait Step: Sync {
     /// Returns the rights of the plan's account that `start` and `observe` require.
@@ -97,6 +140,10 @@ trait Step: Sync {
     /// Returns the longest time between two observations.
     fn interval(&self) -> Duration {
         RESYNC
+    }
+    /// Returns the accounts that write for the step and are not the plan's.
+    fn writers(&self, _context: &StepContext) -> Vec<Writer> {
+        Vec::new()
     }
     /// Checks, as the operator, what the plan's account cannot know, such as the rights of another account that writes for the step.
     /// `operator`: its client; `client` impersonates the plan's account.
@@ -150,6 +197,12 @@ pub fn rights(spec: &StepSpec, context: &StepContext) -> Vec<Right> {
 #[must_use]
 pub fn kinds(spec: &StepSpec) -> Vec<ApiResource> {
     step(spec).map_or_else(Vec::new, Step::kinds)
+}
+
+/// Returns the accounts that write for a step and are not the plan's.
+#[must_use]
+pub fn writers(spec: &StepSpec, context: &StepContext) -> Vec<Writer> {
+    step(spec).map_or_else(Vec::new, |step| step.writers(context))
 }
 
 /// Returns the objects whose changes wake a step's observer.

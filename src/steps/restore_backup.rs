@@ -20,14 +20,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{RestoreBackupSpec, Step, StepContext, StepError, StepProblem};
+use super::{Held, RestoreBackupSpec, Step, StepContext, StepError, StepProblem, Writer};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::baseline::gather::{GatherError, Request, gather};
 use crate::calls::{IoError, call, call_opt, list_all};
 use crate::engine::StepProgress;
 use crate::gates::Interest;
-use crate::reviews::account_may;
 
 /// Page size of a list.
 const PAGE: u32 = 500;
@@ -57,6 +56,11 @@ impl Step for RestoreBackupSpec {
         vec![kind("Restore")]
     }
 
+    fn writers(&self, context: &StepContext) -> Vec<Writer> {
+        let namespace = namespace(self, &context.namespaces);
+        namespace.map_or_else(|_| Vec::new(), |namespace| vec![writer(self, namespace)])
+    }
+
     /// Velero writes as its own account, which the fence refuses without a grant, in the middle of a restore. Once the Restore is there
     /// it is followed, whatever becomes of the rights.
     fn check<'a>(
@@ -70,15 +74,7 @@ impl Step for RestoreBackupSpec {
             if read(client, self, "Restore", &name(context)).await?.is_some() {
                 return Ok(());
             }
-            let account = (velero_namespace(self), velero_account(self));
-            let may = |verb: &'static str| {
-                let what = format!(
-                    "ask whether account {}/{} may {verb} quarantines/{namespace}",
-                    account.0, account.1
-                );
-                account_may(operator, account, Right::on_quarantine(verb, Some(namespace)).attributes(), what)
-            };
-            let (recover, wildcard) = futures::try_join!(may("recover"), may("never-granted"))?;
+            let Held { recover, wildcard } = writer(self, namespace).review(operator).await?;
             match not_granted(self, namespace, recover, wildcard) {
                 None => Ok(()),
                 Some((reason, message)) => Err(StepError::NotGranted { reason, message }),
@@ -154,6 +150,12 @@ async fn follow(
         found = found.and(&left(contents(client, spec, context).await?, spec, context)?);
     }
     Ok(found.progress(spec, context))
+}
+
+/// Returns Velero's account, which writes into the namespace.
+fn writer(spec: &RestoreBackupSpec, into: &str) -> Writer {
+    let [namespace, account] = [velero_namespace(spec), velero_account(spec)].map(str::to_owned);
+    Writer { namespace, account, into: into.to_owned() }
 }
 
 fn right(

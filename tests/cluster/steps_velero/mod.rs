@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use control_plane::{ControlPlane, Options};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use rehearsal::{DEADLINE, End, Shared, eventually, field, kind, text};
-use resurgam::access::{Access, manifests};
+use resurgam::access::{Access, late, manifests};
 use resurgam::plan::Plan;
 use serde_json::{Value, json};
 
-use crate::bad_input::bench::{Bench, Stage, binding, deployment, role};
+use crate::bad_input::bench::{Bench, KINDS, Stage, binding, deployment, role};
 use velero::{API_VERSION, NAMESPACE, Velero};
 
 /// Namespace of a Velero that no server watches: the test writes what a server would.
@@ -193,6 +193,35 @@ async fn backup_comes_back_in_a_new_quarantined_namespace() {
 }
 
 #[tokio::test]
+async fn backup_comes_back_beside_its_sealed_original() {
+    let Some(world) = world().await else { return };
+    let case = "vbeside";
+    let bench = Bench::on(&world.stage.cluster, case, &["shop"], |all| {
+        all.retain(|object| object["kind"] != "Deployment");
+        all.extend(shop("vbeside-shop"));
+        all.extend(granted(NAMESPACE, "vbeside-new"));
+    })
+    .await;
+    back_up(&bench, case).await;
+    bench.isolate(&["shop"]).await;
+    let mut plan = plan(&bench, case, NAMESPACE);
+    plan["spec"]["services"][0]["replaces"] = json!([bench.namespace("shop")]);
+    // What grants them in a namespace that is not there yet.
+    let spec = serde_json::from_value(plan["spec"].clone()).unwrap();
+    let access = Access::from_plan(&Plan::compile(case, "plan", "u", &spec));
+    let rights: Vec<Value> = late(&[access]).into_iter().map(|manifest| manifest.object).collect();
+    rehearsal::apply(&bench.admin, "platform", &rights).await.unwrap();
+    bench.apply(&plan).await;
+    bench.recovers("plan", "new").await;
+    bench.stays_sealed("shop").await;
+    let settings = kind(&bench.admin, "v1", "ConfigMap", Some(&bench.namespace("new")));
+    let restored = rehearsal::object(&settings, "settings").await.unwrap();
+    assert_eq!(text(&restored, "/data/colour"), "green");
+    assert_eq!(created(world, &bench).len(), 1);
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
 async fn partially_failed_restore_fails_the_step() {
     let Some(world) = world().await else { return };
     let grants = granted(NAMESPACE, "vpart-new").to_vec();
@@ -282,6 +311,17 @@ async fn account_of_velero_without_a_grant_is_named_before_the_step() {
     let user = "system:serviceaccount:velero-stand-in:velero";
     let words = [user, "--resource-name=vgrant-new", "--serviceaccount=velero-stand-in:velero"];
     bench.says("plan", "new", "VeleroNotGranted", &words).await;
+    // The plan says so before the day as well.
+    let plans = kind(&bench.admin, KINDS, "RecoveryPlan", Some("vgrant"));
+    let says = |plan: &Value| {
+        let conditions = field(plan, "/status/conditions").as_array();
+        let prepared = conditions.and_then(|all| all.iter().find(|c| c["type"] == "Prepared"));
+        let message = prepared.map_or("", |c| text(c, "/message"));
+        [user, "quarantines.resurgam.dev/vgrant-new", "step restore"]
+            .iter()
+            .all(|word| message.contains(word))
+    };
+    eventually(&plans, "plan", "Prepared to name Velero's account", DEADLINE, says).await.unwrap();
     let restores = kind(&bench.admin, API_VERSION, "Restore", Some(STAND_IN));
     let made = async || {
         let all = restores.list(&ListParams::default()).await.unwrap();

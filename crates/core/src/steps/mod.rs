@@ -14,8 +14,8 @@ pub mod inspect;
 pub mod job;
 pub mod manual;
 pub mod pin_images;
-pub mod resume;
 pub mod restore_backup;
+pub mod resume;
 pub mod scale;
 pub mod wait;
 
