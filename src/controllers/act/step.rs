@@ -7,7 +7,7 @@ use super::{AGAIN_AFTER, Act, ActError, refused};
 use crate::api::{Reason, ServiceKey};
 use crate::clock;
 use crate::engine::StepProgress;
-use crate::steps;
+use crate::steps::{self, StepError};
 
 /// Pause before a step is tried again whose account lacks a right: no watch reports a grant.
 const DENIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
