@@ -74,6 +74,7 @@ impl Access {
             let context = StepContext {
                 plan_namespace: plan.namespace.clone(),
                 plan: plan.name.clone(),
+                account: plan.account.clone(),
                 step: step.name.clone(),
                 namespaces: service.namespaces.clone(),
                 ..StepContext::default()
@@ -119,7 +120,7 @@ impl Access {
 }
 
 impl Right {
-    fn on_quarantine(verb: &'static str, name: Option<&str>) -> Self {
+    pub(crate) fn on_quarantine(verb: &'static str, name: Option<&str>) -> Self {
         Self {
             group: GROUP.to_owned(),
             resource: "quarantines".to_owned(),

@@ -318,6 +318,7 @@ pub(crate) fn step_context(
     StepContext {
         plan_namespace: plan.namespace.clone(),
         plan: plan.name.clone(),
+        account: plan.account.clone(),
         plan_uid: plan.uid.clone(),
         service: service.name.clone(),
         step: step.name.clone(),

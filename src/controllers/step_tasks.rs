@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -88,6 +89,7 @@ struct StepLoop {
 impl StepLoop {
     async fn run(self, wake: Arc<Notify>) {
         let mut unobserved_since = None;
+        let mut changes = steps::changes(&self.client, &self.step, &self.of);
         loop {
             let (progress, pause) = match steps::observe(&self.client, &self.step, &self.of).await {
                 Ok(progress) => {
@@ -111,6 +113,7 @@ impl StepLoop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = wake.notified() => {}
+                Some(()) = changes.next() => {}
             }
         }
     }

@@ -126,6 +126,15 @@ const TABLE: &[(Reason, &str)] = &[
          prints the manifest), and it goes on by itself",
     ),
     (
+        Reason::VeleroNotGranted,
+        "who may release the namespace grants Velero's account recover on its Quarantine, by the commands in the message, and it goes on by \
+         itself",
+    ),
+    (
+        Reason::WildcardHolder,
+        "a cluster administrator binds the account to a ClusterRole without a wildcard over resurgam.dev, and it goes on by itself",
+    ),
+    (
         Reason::Refused,
         "a cluster administrator installs the chart of this version, and it goes on by itself (resurgam version compares them)",
     ),

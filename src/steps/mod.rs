@@ -6,23 +6,27 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use kube::Client;
 use kube::core::ApiResource;
 pub use resurgam_core::steps::{StepContext, StepProblem};
 
 use crate::access::Right;
 use crate::api::step::{
-    ApplySpec, JobStepSpec, ManualSpec, PinImagesSpec, ResumeStepSpec, ScaleSpec, WaitSpec,
+    ApplySpec, JobStepSpec, ManualSpec, PinImagesSpec, RestoreBackupSpec, ResumeStepSpec, ScaleSpec, WaitSpec,
 };
-use crate::api::{StepAction, StepSpec};
+use crate::api::{Reason, StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::reviews::account_may;
 
 mod apply;
 mod job;
 mod manual;
 mod pin_images;
+mod restore_backup;
 mod resume;
 mod scale;
 mod wait;
@@ -44,6 +48,14 @@ pub enum StepError {
     /// Something else has to end before the step can start: it is tried again.
     #[error("{0}")]
     Waiting(String),
+    /// An account that writes for the step, and is not the plan's, lacks a right. The step is not started.
+    #[error("{message}")]
+    NotGranted {
+        /// Reason of the blocker.
+        reason: Reason,
+        /// Message, with the account's name.
+        message: String,
+    },
     /// The step has no action that this version knows.
     #[error("step {0} names no action that this version knows")]
     Unknown(String),
@@ -56,7 +68,7 @@ impl StepError {
             Self::Io(error) if error.is_denied() => Some(true),
             Self::Io(error) if error.is_transient() => Some(false),
             Self::Waiting(_) => Some(false),
-            Self::Io(_) | Self::Problem(_) | Self::Unknown(_) => None,
+            Self::Io(_) | Self::Problem(_) | Self::NotGranted { .. } | Self::Unknown(_) => None,
         }
     }
 }
@@ -73,6 +85,48 @@ fn not_served(error: IoError, title: &str, resource: &ApiResource) -> StepError 
     .into()
 }
 
+/// An account that writes for a step into a clean room, and is not the plan's. The fence lets it in by `recover` on the Quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// Namespace of the ServiceAccount.
+    pub namespace: String,
+    /// Name of the ServiceAccount.
+    pub account: String,
+    /// Namespace that it writes into.
+    pub into: String,
+}
+
+/// What a [`Writer`] holds on a Quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Verb `recover`.
+    pub recover: bool,
+    /// Verb `never-granted`: it holds a wildcard, which is no grant.
+    pub wildcard: bool,
+}
+
+impl Writer {
+    /// Returns the right that it needs.
+    #[must_use]
+    pub fn right(&self) -> Right {
+        Right::on_quarantine("recover", Some(&self.into))
+    }
+
+    /// Returns what it holds, as the operator reviews it.
+    ///
+    /// # Errors
+    /// A review failed.
+    pub async fn review(&self, operator: &Client) -> Result<Held, IoError> {
+        let may = |verb: &'static str| {
+            let right = Right::on_quarantine(verb, Some(&self.into));
+            let what = format!("ask whether account {}/{} may {right}", self.namespace, self.account);
+            account_may(operator, (&self.namespace, &self.account), right.attributes(), what)
+        };
+        let (recover, wildcard) = futures::try_join!(may("recover"), may("never-granted"))?;
+        Ok(Held { recover, wildcard })
+    }
+}
+
 /// The implementation of a step, on its part of the spec.
 trait Step: Sync {
     /// Returns the rights of the plan's account that `start` and `observe` require.
@@ -86,6 +140,24 @@ trait Step: Sync {
     /// Returns the longest time between two observations.
     fn interval(&self) -> Duration {
         RESYNC
+    }
+    /// Returns the accounts that write for the step and are not the plan's.
+    fn writers(&self, _context: &StepContext) -> Vec<Writer> {
+        Vec::new()
+    }
+    /// Checks, as the operator, what the plan's account cannot know, such as the rights of another account that writes for the step.
+    /// `operator`: its client; `client` impersonates the plan's account.
+    fn check<'a>(
+        &'a self,
+        _operator: &'a Client,
+        _client: &'a Client,
+        _context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+    /// Returns a stream that yields whenever what it follows may have changed. A step that only follows its `interests` has none.
+    fn changes(&self, _client: &Client, _context: &StepContext) -> BoxStream<'static, ()> {
+        stream::pending().boxed()
     }
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
@@ -111,6 +183,7 @@ fn step(spec: &StepSpec) -> Option<&dyn Step> {
         StepAction::Wait(spec) => spec,
         StepAction::PinImages(spec) => spec,
         StepAction::Resume(spec) => spec,
+        StepAction::RestoreBackup(spec) => spec,
     })
 }
 
@@ -126,6 +199,12 @@ pub fn kinds(spec: &StepSpec) -> Vec<ApiResource> {
     step(spec).map_or_else(Vec::new, Step::kinds)
 }
 
+/// Returns the accounts that write for a step and are not the plan's.
+#[must_use]
+pub fn writers(spec: &StepSpec, context: &StepContext) -> Vec<Writer> {
+    step(spec).map_or_else(Vec::new, |step| step.writers(context))
+}
+
 /// Returns the objects whose changes wake a step's observer.
 #[must_use]
 pub fn interests(spec: &StepSpec, context: &StepContext) -> Vec<Interest> {
@@ -136,6 +215,25 @@ pub fn interests(spec: &StepSpec, context: &StepContext) -> Vec<Interest> {
 #[must_use]
 pub fn interval(spec: &StepSpec) -> Duration {
     step(spec).map_or(RESYNC, Step::interval)
+}
+
+/// Returns a stream that yields whenever a step's observer has to look again, beside its [`interests`]. It never ends.
+pub fn changes(client: &Client, spec: &StepSpec, context: &StepContext) -> BoxStream<'static, ()> {
+    step(spec).map_or_else(|| stream::pending().boxed(), |step| step.changes(client, context))
+}
+
+/// Checks what has to hold before a step is started, as the operator. `client` impersonates the plan's account.
+///
+/// # Errors
+/// [`StepError`], with the culprit's name.
+pub async fn check(
+    operator: &Client,
+    client: &Client,
+    spec: &StepSpec,
+    context: &StepContext,
+) -> Result<(), StepError> {
+    let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
+    step.check(operator, client, context).await
 }
 
 /// Starts a step. `client` impersonates the plan's account.

@@ -26,4 +26,5 @@ mod ratchet;
 mod recovery;
 mod rights;
 mod schema;
+mod steps_velero;
 mod upgrade;

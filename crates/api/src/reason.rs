@@ -69,6 +69,10 @@ pub enum Reason {
     ClaimedByAnother,
     /// The plan's ServiceAccount lacks the verb `recover` on the Quarantine.
     RecoverNotGranted,
+    /// Velero's ServiceAccount lacks the verb `recover` on the Quarantine that a step restores into.
+    VeleroNotGranted,
+    /// An account that is to write into a clean room holds its rights by a wildcard, which the fence refuses.
+    WildcardHolder,
     /// The API server denied a request of the operator.
     Refused,
     /// The Incident does not exist.

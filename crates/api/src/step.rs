@@ -15,11 +15,13 @@ use super::{DnsLabel, Duration, ObjectName};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = kube::core::Rule::new(
-        "[has(self.scale), has(self.job), has(self.manual), has(self.apply), has(self.wait), has(self.pinImages), has(self.resume)].filter(x, x).size() == 1"
+        "[has(self.scale), has(self.job), has(self.manual), has(self.restoreBackup), has(self.apply), has(self.wait), has(self.pinImages), has(self.resume)].filter(x, x).size() == 1"
     )
-    .message("a step does exactly one of: scale, job, manual, apply, wait, pinImages, resume"),
+    .message("a step does exactly one of: scale, job, manual, restoreBackup, apply, wait, pinImages, resume"),
     validation = kube::core::Rule::new("!has(self.resume) || self.phase == 'AfterRelease'")
-        .message("resume hands an open namespace back: it needs phase AfterRelease")
+        .message("resume hands an open namespace back: it needs phase AfterRelease"),
+    validation = kube::core::Rule::new("!has(self.restoreBackup) || self.phase == 'CleanRoom'")
+        .message("restoreBackup writes into a clean room: it needs phase CleanRoom")
 )]
 pub struct StepSpec {
     /// Name, unique in the service.
@@ -59,6 +61,9 @@ pub struct StepSpec {
     /// Hands the service back to GitOps, at an approved revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<ResumeStepSpec>,
+    /// Restores a backup by Velero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_backup: Option<RestoreBackupSpec>,
 }
 
 /// Phase of a service's recovery in which a step runs.
@@ -90,6 +95,8 @@ pub enum StepAction<'a> {
     PinImages(&'a PinImagesSpec),
     /// Hands the service back to GitOps.
     Resume(&'a ResumeStepSpec),
+    /// Restores a backup by Velero.
+    RestoreBackup(&'a RestoreBackupSpec),
 }
 
 impl StepSpec {
@@ -110,6 +117,7 @@ impl StepSpec {
             wait,
             pin_images,
             resume,
+            restore_backup,
         } = self;
         let actions = [
             scale.as_ref().map(StepAction::Scale),
@@ -119,6 +127,7 @@ impl StepSpec {
             wait.as_ref().map(StepAction::Wait),
             pin_images.as_ref().map(StepAction::PinImages),
             resume.as_ref().map(StepAction::Resume),
+            restore_backup.as_ref().map(StepAction::RestoreBackup),
         ];
         let mut actions = actions.into_iter().flatten();
         let action = actions.next();
@@ -138,6 +147,7 @@ impl StepAction<'_> {
             Self::Wait(_) => "wait",
             Self::PinImages(_) => "pinImages",
             Self::Resume(_) => "resume",
+            Self::RestoreBackup(_) => "restoreBackup",
         }
     }
 }
@@ -311,6 +321,51 @@ pub struct ArgoCdResume {
     /// Approved revision: a whole commit hash.
     #[schemars(length(min = 40, max = 64), regex(pattern = "^([0-9a-f]{40}|[0-9a-f]{64})$"))]
     pub revision: String,
+}
+
+/// Restores one namespace of a Velero Backup into a namespace of the service that is in the clean room and empty, and follows the Restore
+/// to its end. NetworkPolicies are not restored: the network of a clean room follows from the plan.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreBackupSpec {
+    /// Name of the Backup.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub backup_name: String,
+    /// Namespace of Velero. Default: `velero`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub velero_namespace: Option<DnsLabel>,
+    /// ServiceAccount of Velero in its namespace, as which it writes. It needs `recover` on the Quarantine by an explicit grant. Default:
+    /// `velero`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub velero_account: Option<DnsLabel>,
+    /// Namespace in the Backup. Default: the one that is restored into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DnsLabel>,
+    /// One of the service's namespaces, to restore into. Optional if the service has one namespace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<DnsLabel>,
+    /// Objects that may be there besides those of the Backup, and those that Kubernetes and Resurgam put there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"])
+    )]
+    pub expected: Vec<ExpectedObject>,
+    /// How long operations of plugins, such as moving a volume's data, may take. Default: what Velero is configured with, mostly 4 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_operation_timeout: Option<Duration>,
+}
+
+/// An object of the namespace, by kind and name.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExpectedObject {
+    /// Kind, such as `RoleBinding`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 fn job_spec(_: &mut SchemaGenerator) -> Schema {

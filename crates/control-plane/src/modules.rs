@@ -100,6 +100,25 @@ pub(crate) const PARTS: &[Module] = &[
         "kustomize-controller",
         &[program("kustomize-controller", "github.com/fluxcd/kustomize-controller")],
     ),
+    module("versitygw", &[program("versitygw", "github.com/versity/versitygw/cmd/versitygw")]),
+    Module {
+        name: "velero",
+        programs: &[program("velero", "github.com/vmware-tanzu/velero/cmd/velero")],
+        // As its releases are built: it says which version it is.
+        flags: &[
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            "-s -w -X github.com/vmware-tanzu/velero/pkg/buildinfo.Version=v1.18.3",
+        ],
+    },
+    module(
+        "velero-plugin-for-aws",
+        &[program(
+            "velero-plugin-for-aws",
+            "github.com/vmware-tanzu/velero-plugin-for-aws/velero-plugin-for-aws",
+        )],
+    ),
 ];
 
 /// The oldest supported Kubernetes, built on demand.

@@ -51,6 +51,15 @@ pub enum Need {
         /// What asks them, such as `gate councils`.
         of: String,
     },
+    /// That another account, which writes for a step, is let into the clean room: by a grant of its own, and no wildcard.
+    Writer {
+        /// The account's user name.
+        user: String,
+        /// The Quarantine, such as `quarantines.resurgam.dev/shop`.
+        object: String,
+        /// The step.
+        step: String,
+    },
     /// A right of the account.
     Right {
         /// The verb.
@@ -189,6 +198,10 @@ fn gap_parts(account: &str, gaps: &[&Fact]) -> Vec<Part> {
                 let bind = "bind it to ClusterRole resurgam-approver";
                 parts.push((format!("group {group} of party {party} may not approve ({of}): {bind}"), 1));
             }
+            Need::Writer { user, object, step } => {
+                let grant = "recover by a grant of its own, without a wildcard (docs/steps.md)";
+                parts.push((format!("{user} needs {grant}, on {object} for step {step}"), 1));
+            }
             Need::GateInput { gate, input } => {
                 let how = match &fact.answer {
                     Answer::Unusable(why) => shorten(why, CAUSE_LIMIT),
@@ -249,6 +262,7 @@ fn subject(account: &str, need: &Need) -> String {
         Need::GateInput { input, .. } => input.clone(),
         Need::Kind { kind, .. } => format!("kind {kind}"),
         Need::Approver { group, .. } => format!("whether group {group} may approve"),
+        Need::Writer { user, object, .. } => format!("whether {user} may recover {object}"),
         Need::Right { verb, object, namespace: Some(namespace) } => format!("{verb} {object} in {namespace}"),
         Need::Right { verb, object, namespace: None } => format!("{verb} {object}"),
         Need::ExplicitGrant { object } => format!("a grant on {object}"),

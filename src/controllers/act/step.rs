@@ -7,7 +7,7 @@ use super::{AGAIN_AFTER, Act, ActError, refused};
 use crate::api::{Reason, ServiceKey};
 use crate::clock;
 use crate::engine::StepProgress;
-use crate::steps;
+use crate::steps::{self, StepError};
 
 /// Pause before a step is tried again whose account lacks a right: no watch reports a grant.
 const DENIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(15);
@@ -41,7 +41,12 @@ impl Act {
             return Err(refused(Reason::Conflict, message));
         };
         let of = observe::step_context(&self.context.stores, &self.plan, service, step, status);
-        let started = steps::start(&client, step, &of).await;
+        let started = match steps::check(&self.context.client, &client, step, &of).await {
+            Ok(()) => steps::start(&client, step, &of).await,
+            // Nothing was started, and nothing is until somebody grants it.
+            Err(StepError::NotGranted { reason, message }) => return Err(refused(reason, message)),
+            Err(error) => Err(error),
+        };
         let mut state = self.running.state();
         let held = state.services.entry(service.name.clone()).or_default();
         if held.steps_of != attempt {

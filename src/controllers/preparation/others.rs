@@ -1,4 +1,4 @@
-//! What else a plan needs: kinds that its steps use, and groups whose people have to approve.
+//! What else a plan needs: kinds that its steps use, other accounts that write for them, and groups whose people have to approve.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,13 @@ use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use kube::core::ApiResource;
 use resurgam_core::preparation::{Answer, Fact, Need};
 
-use super::super::context::Context;
+use super::super::context::{Context, account_user};
 use super::{Checking, MISSING_FOR, lock};
 use crate::api::gate::ApprovalParty;
 use crate::api::{Action, GROUP};
 use crate::calls::call_opt;
 use crate::plan::Plan;
+use crate::steps::{Held, StepContext, Writer};
 use crate::{reviews, steps};
 
 /// Something that is asked of the API server at intervals.
@@ -23,6 +24,8 @@ pub(super) struct Other {
 enum What {
     /// A kind that a step uses.
     Kind { step: String, kind: ApiResource },
+    /// An account that writes for a step.
+    Writer { step: String, writer: Writer },
     /// A party of an approval.
     Approver { of: String, party: ApprovalParty },
 }
@@ -40,6 +43,11 @@ impl Other {
             What::Kind { step, kind } => {
                 Need::Kind { kind: format!("{} ({})", kind.kind, kind.api_version), step: step.clone() }
             }
+            What::Writer { step, writer } => Need::Writer {
+                user: account_user(&writer.namespace, &writer.account),
+                object: writer.right().object(),
+                step: step.clone(),
+            },
             What::Approver { of, party } => {
                 Need::Approver { party: party.name.clone(), group: party.group.clone(), of: of.clone() }
             }
@@ -61,6 +69,9 @@ pub(super) fn others(plan: &Plan) -> Vec<Other> {
         for step in &service.steps {
             let name = || step.name.clone();
             steps::kinds(step).into_iter().for_each(|kind| add(What::Kind { step: name(), kind }));
+            let context = StepContext { namespaces: service.namespaces.clone(), ..StepContext::default() };
+            let writers = steps::writers(step, &context).into_iter();
+            writers.for_each(|writer| add(What::Writer { step: name(), writer }));
             let parties = step.manual.iter().flat_map(|manual| manual.parties.clone());
             parties.for_each(|party| add(What::Approver { of: format!("step {}", step.name), party }));
         }
@@ -99,6 +110,11 @@ async fn ask(context: &Context, plan: &Plan, what: &What) -> Answer {
                 Err(error) => Answer::Unknown(error.to_string()),
             }
         }
+        What::Writer { writer, .. } => match writer.review(&context.client).await {
+            Ok(Held { recover: true, wildcard: false }) => Answer::Met,
+            Ok(_) => Answer::Missing,
+            Err(error) => Answer::Unknown(error.to_string()),
+        },
         What::Approver { party, .. } => {
             let attributes = ResourceAttributes {
                 group: Some(GROUP.to_owned()),

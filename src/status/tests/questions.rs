@@ -276,6 +276,20 @@ const BLOCKERS: &[Case] = &[
         "system:serviceaccount:recovery:recovery lacks recover on quarantines/identity by that name",
     ),
     (
+        "shop",
+        "",
+        "VeleroNotGranted",
+        "shop",
+        "system:serviceaccount:velero:velero may not 'recover' quarantines.resurgam.dev/shop-new, so the fence refuses what it restores",
+    ),
+    (
+        "shop",
+        "",
+        "WildcardHolder",
+        "shop",
+        "system:serviceaccount:velero:velero holds every verb on quarantines/shop-new by a wildcard, which is no grant",
+    ),
+    (
         "portal",
         "",
         "Refused",

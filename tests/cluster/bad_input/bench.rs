@@ -15,8 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub const KINDS: &str = "resurgam.dev/v1alpha1";
 pub const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
 
-struct Stage {
-    cluster: ControlPlane,
+/// A control plane with an operator.
+pub struct Stage {
+    pub cluster: ControlPlane,
+    options: OperatorOptions,
     operator: Mutex<Operator>,
 }
 
@@ -27,19 +29,33 @@ impl End for Stage {
     }
 }
 
-static STAGE: Shared<Stage> = Shared::new();
-
-async fn stage() -> &'static Stage {
-    let start = async || {
-        let cluster = rehearsal::shared_cluster().await?;
+impl Stage {
+    /// Installs everything on a control plane, Incident `nov-2025` too, and starts an operator. `change`: its options.
+    pub async fn start(
+        cluster: ControlPlane,
+        change: impl FnOnce(&mut OperatorOptions),
+    ) -> anyhow::Result<Stage> {
         rehearsal::install(&cluster).await?;
         let admin = cluster.client(Identity::PlatformAdministrator).await?;
         rehearsal::apply(&admin, "platform", &[incident("nov-2025")]).await?;
-        let options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+        let mut options = OperatorOptions::within(&cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
+        change(&mut options);
         let operator = Mutex::new(Operator::start(&cluster, &options)?);
-        anyhow::Ok(Stage { cluster, operator })
-    };
-    STAGE.get(start).await.unwrap()
+        Ok(Stage { cluster, options, operator })
+    }
+
+    /// Kills the operator, and starts another one.
+    pub fn restart_operator(&self) {
+        let mut running = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Operator::start(&self.cluster, &self.options).unwrap();
+        std::mem::replace(&mut *running, next).kill().unwrap();
+    }
+}
+
+static STAGE: Shared<Stage> = Shared::new();
+
+async fn stage() -> &'static Stage {
+    STAGE.get(async || Stage::start(rehearsal::shared_cluster().await?, |_| {}).await).await.unwrap()
 }
 
 pub async fn cluster() -> &'static ControlPlane {
@@ -62,17 +78,14 @@ pub async fn operator_is_up() {
 
 /// Kills the operator, and starts another one.
 pub async fn restart_operator() {
-    let stage = stage().await;
-    let options = OperatorOptions::within(&stage.cluster, Path::new(env!("CARGO_BIN_EXE_resurgam")));
-    let mut operator = stage.operator.lock().unwrap_or_else(PoisonError::into_inner);
-    let killed = std::mem::replace(&mut *operator, Operator::start(&stage.cluster, &options).unwrap());
-    killed.kill().unwrap();
+    stage().await.restart_operator();
 }
 
 /// The estate of one test. Plan and account live in the namespace `<case>`, service `x` in `<case>-x`.
 pub struct Bench {
     pub case: &'static str,
     pub admin: Client,
+    cluster: &'static ControlPlane,
 }
 
 impl Bench {
@@ -83,8 +96,18 @@ impl Bench {
 
     /// Lays the services down, and isolates nothing.
     pub async fn open(case: &'static str, services: &[&str], more: impl FnOnce(&mut Vec<Value>)) -> Bench {
-        let admin = cluster().await.client(Identity::PlatformAdministrator).await.unwrap();
-        let bench = Bench { case, admin };
+        Self::on(cluster().await, case, services, more).await
+    }
+
+    /// As `open`, on another control plane, which has Incident `nov-2025` and an operator.
+    pub async fn on(
+        cluster: &'static ControlPlane,
+        case: &'static str,
+        services: &[&str],
+        more: impl FnOnce(&mut Vec<Value>),
+    ) -> Bench {
+        let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
+        let bench = Bench { case, admin, cluster };
         let mut manifests = bench.manifests(services);
         more(&mut manifests);
         rehearsal::apply(&bench.admin, "platform", &manifests).await.unwrap();
@@ -100,7 +123,7 @@ impl Bench {
 
     /// Isolates services, and waits until they are.
     pub async fn isolate(&self, services: &[&str]) {
-        let cluster = cluster().await;
+        let cluster = self.cluster;
         let responder = cluster.client(Identity::Responder).await.unwrap();
         let namespaces: Vec<String> = services.iter().map(|s| self.namespace(s)).collect();
         let quarantines: Vec<Value> = namespaces.iter().map(|namespace| quarantine(namespace)).collect();
@@ -186,7 +209,7 @@ impl Bench {
 
     /// GitOps applies a plan.
     pub async fn apply(&self, plan: &Value) {
-        let gitops = cluster().await.client(Identity::GitOps).await.unwrap();
+        let gitops = self.cluster.client(Identity::GitOps).await.unwrap();
         rehearsal::apply(&gitops, "gitops", std::slice::from_ref(plan)).await.unwrap();
     }
 
@@ -245,15 +268,16 @@ impl Bench {
 
     /// Judges a plan of this bench by all that has been logged so far.
     pub async fn judged(&self, plan: &Value) -> judge::Report {
-        let file = cluster().await.dir().join(format!("{}.judged.yaml", self.case));
+        let file = self.cluster.dir().join(format!("{}.judged.yaml", self.case));
         std::fs::write(&file, plan.to_string()).unwrap();
         // Whole lines only: the API server may be writing the next one.
-        let mut text = std::fs::read(cluster().await.audit_log()).unwrap();
+        let mut text = std::fs::read(self.cluster.audit_log()).unwrap();
         text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
-        let log = cluster().await.dir().join(format!("{}.judged.log", self.case));
+        let log = self.cluster.dir().join(format!("{}.judged.log", self.case));
         std::fs::write(&log, text).unwrap();
-        // The stand-in for a database's operator, of a test that shares this log.
-        let operate = vec!["system:serviceaccount:cnpg:cnpg-manager".to_owned()];
+        // The stand-in for a database's operator, of a test that shares this log; and Velero, of steps that restore.
+        let operate = ["cnpg:cnpg-manager", "velero:velero"];
+        let operate = operate.map(|account| format!("system:serviceaccount:{account}")).to_vec();
         let options = judge::Options { operate, ..judge::Options::default() };
         let report = judge::judge_files(&log, &file, &options).unwrap();
         assert!(report.is_clean(), "{report}");
@@ -264,7 +288,7 @@ impl Bench {
     pub async fn stays_sealed(&self, service: &str) {
         self.stays(service, "sealed").await;
         let name = self.namespace(service);
-        let log = std::fs::read_to_string(cluster().await.audit_log()).unwrap();
+        let log = std::fs::read_to_string(self.cluster.audit_log()).unwrap();
         // Whole lines only: the API server may be writing the next one.
         let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains(&name));
         let mut labels = Vec::new();
@@ -284,7 +308,7 @@ impl Bench {
 
     /// The recovery lead's client.
     pub async fn lead(&self) -> Client {
-        cluster().await.client(Identity::RecoveryLead).await.unwrap()
+        self.cluster.client(Identity::RecoveryLead).await.unwrap()
     }
 }
 

@@ -15,6 +15,7 @@ use super::*;
 use bucket::{BUCKET, Server, Version};
 
 mod bucket;
+mod versions;
 
 const SINCE: &str = "2025-11-24T03:00:00Z";
 /// What no message may hold.
@@ -57,8 +58,8 @@ fn objects(url: &str, secret: &str, keys: Vec<BackupObject>) -> BackupBeforeSpec
     BackupBeforeSpec { objects: Some(objects), ..BackupBeforeSpec::default() }
 }
 
-/// A bench whose account may read Secret `store`, which holds the credentials of the server with these versions.
-async fn store(namespace: &'static str, versions: Vec<Version>) -> (Bench, Server) {
+/// A bench whose account may read Secret `store`, which holds the credentials of a store.
+async fn bench(namespace: &'static str) -> Bench {
     let rules = json!([{"apiGroups": [""], "verbs": ["get"], "resources": ["secrets"],
         "resourceNames": ["store", "wrong", "empty", "missing"]}]);
     let bench = Bench::new(namespace, rules).await;
@@ -73,7 +74,12 @@ async fn store(namespace: &'static str, versions: Vec<Version>) -> (Bench, Serve
     ] {
         bench.create::<Secret>(json!({"metadata": {"name": name}, "stringData": data})).await;
     }
-    (bench, Server::start(CANARY, versions).await)
+    bench
+}
+
+/// The same, with a server that has these versions.
+async fn store(namespace: &'static str, versions: Vec<Version>) -> (Bench, Server) {
+    (bench(namespace).await, Server::start(CANARY, versions).await)
 }
 
 fn nightly() -> Version {

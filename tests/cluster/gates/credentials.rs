@@ -12,6 +12,8 @@ use resurgam::isolation::evidence::{DigestKey, Store};
 
 use super::*;
 
+mod recovery;
+
 const UID: &str = "11111111-1111-4111-8111-111111111111";
 /// Values that must appear nowhere but in Secrets.
 const CANARY: &str = "canary-Ieh4eiSh";

@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod job;
 pub mod manual;
 pub mod pin_images;
+pub mod restore_backup;
 pub mod resume;
 pub mod scale;
 pub mod wait;
@@ -25,6 +26,8 @@ pub struct StepContext {
     pub plan_namespace: String,
     /// Name of the plan.
     pub plan: String,
+    /// Name of the plan's ServiceAccount, in the plan's namespace.
+    pub account: String,
     /// UID of the plan.
     pub plan_uid: String,
     /// Name of the service.
@@ -44,13 +47,13 @@ pub struct StepContext {
 }
 
 impl StepContext {
-    /// Returns the digest of what this start of the step is for: hexadecimal digits, the same for each start within one attempt. Nobody
-    /// knows the time of the claim before it, so that what an earlier claim created is told apart.
+    /// Returns the digest of what this start of the step is for: hexadecimal digits, the same each time within one attempt but for retries
+    /// of a failed step. Nobody knows the time of the claim before it, so that what an earlier claim created is told apart.
     #[must_use]
     pub fn digest(&self) -> String {
         let Self { plan_uid, service, step, attempt, retries, claimed_at, .. } = self;
         let claimed_at = claimed_at.map(Timestamp::as_second);
-        // The first start has the digest that earlier versions gave it.
+        // The first start has the name that earlier versions gave it.
         let again = if *retries > 0 { format!("/{retries}") } else { String::new() };
         let digest = Sha256::digest(format!("{plan_uid}/{service}/{step}/{attempt}/{claimed_at:?}{again}"));
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -111,5 +114,6 @@ pub fn problem(step: &StepSpec, namespaces: &[String]) -> Option<String> {
         Some(StepAction::Wait(wait)) => wait::problem(wait, namespaces),
         Some(StepAction::PinImages(pin)) => pin_images::problem(pin, namespaces),
         Some(StepAction::Resume(resume)) => resume::problem(resume, step.phase),
+        Some(StepAction::RestoreBackup(restore)) => restore_backup::problem(restore, step.phase, namespaces),
     }
 }
