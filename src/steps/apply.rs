@@ -70,7 +70,10 @@ impl Step for ApplySpec {
                 let api = api(client, &kinds, manifest)?;
                 found.push(call_opt(format!("read {}", manifest.title()), api.get(&manifest.name)).await?);
             }
-            Ok(judge(&manifests, &found, context))
+            Ok(match judge(&manifests, &found, context) {
+                StepProgress::Succeeded => StepProgress::SucceededWith(applied(&manifests)),
+                progress => progress,
+            })
         }
         .boxed()
     }

@@ -63,9 +63,7 @@ impl Step for PinImagesSpec {
             for pin in &pins {
                 write(client, pin).await?;
             }
-            let message = changed(&pins);
-            tracing::info!(message);
-            Ok(StepProgress::Running(message))
+            Ok(StepProgress::SucceededWith(changed(&pins)))
         }
         .boxed()
     }

@@ -177,10 +177,10 @@ async fn observe_flux(client: &Client, spec: &FluxResume, token: &str) -> Result
     };
     let source = source.as_ref().map(|source| (source, found.as_ref()));
     let progress = flux::judge(spec, object.as_ref(), source, token);
-    if let (StepProgress::Succeeded, Some(object)) = (&progress, &object) {
-        tracing::info!(message = flux::done(spec, object));
-    }
-    Ok(progress)
+    Ok(match (progress, &object) {
+        (StepProgress::Succeeded, Some(object)) => StepProgress::SucceededWith(flux::done(spec, object)),
+        (progress, _) => progress,
+    })
 }
 
 async fn start_argocd(client: &Client, spec: &ArgoCdResume, token: &str) -> Result<(), StepError> {
@@ -199,8 +199,8 @@ async fn observe_argocd(
 ) -> Result<StepProgress, StepError> {
     let object = read(client, &applications(), &spec.namespace.0, &spec.name).await?;
     let progress = argocd::judge(spec, object.as_ref(), token);
-    if progress == StepProgress::Succeeded {
-        tracing::info!(message = argocd::done(spec));
-    }
-    Ok(progress)
+    Ok(match progress {
+        StepProgress::Succeeded => StepProgress::SucceededWith(argocd::done(spec)),
+        progress => progress,
+    })
 }

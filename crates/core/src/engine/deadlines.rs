@@ -30,7 +30,10 @@ fn failure<'a>(of: &'a ServiceObservation, service: &'a str) -> Option<Failure<'
         let (message, since, is_denied) = match of.steps.get(&index)? {
             StepProgress::Retry { message, since, denied, .. } => (message, since, *denied),
             StepProgress::Unobserved { message, since } => (message, since, false),
-            StepProgress::Running(_) | StepProgress::Succeeded | StepProgress::Failed(_) => return None,
+            StepProgress::Running(_)
+            | StepProgress::Succeeded
+            | StepProgress::SucceededWith(_)
+            | StepProgress::Failed(_) => return None,
         };
         Some(Failure { culprit: &step.name, message, since: *since, is_denied })
     });
@@ -52,7 +55,10 @@ pub(super) fn tries_again(of: &ServiceObservation, now: Timestamp) -> bool {
         match progress {
             StepProgress::Retry { at, .. } => return *at <= now,
             StepProgress::Unobserved { .. } => return false,
-            StepProgress::Running(_) | StepProgress::Succeeded | StepProgress::Failed(_) => {}
+            StepProgress::Running(_)
+            | StepProgress::Succeeded
+            | StepProgress::SucceededWith(_)
+            | StepProgress::Failed(_) => {}
         }
     }
     match &of.refused {

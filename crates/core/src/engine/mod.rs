@@ -266,6 +266,8 @@ pub enum StepProgress {
     Running(String),
     /// Completed.
     Succeeded,
+    /// Completed, with what it did: the status keeps that.
+    SucceededWith(String),
     /// Denied, or cannot succeed: a decision is needed.
     Failed(String),
     /// Running, as far as is known: it cannot be observed.

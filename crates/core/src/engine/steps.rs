@@ -157,6 +157,7 @@ impl ServiceContext<'_> {
 fn follow(step: &mut StepStatus, progress: &StepProgress) {
     let (state, message) = match progress {
         StepProgress::Succeeded => (StepState::Done, ""),
+        StepProgress::SucceededWith(message) => (StepState::Done, message.as_str()),
         StepProgress::Failed(message) => (StepState::Failed, message.as_str()),
         StepProgress::Running(message)
         | StepProgress::Unobserved { message, .. }
