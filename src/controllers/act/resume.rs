@@ -22,6 +22,9 @@ use crate::isolation::controls::cleanup;
 use crate::isolation::workloads::list_kind;
 use crate::resume::{self, ResumeKey, SuspendedObject};
 
+/// How often field managers are removed from what was resumed, if others write meanwhile.
+const MANAGERS_ATTEMPTS: u32 = 5;
+
 impl Act {
     /// Reads what is suspended and keeps the result.
     pub(super) async fn read_suspended(&self, attempt: i64) -> Result<(), ActError> {
@@ -120,11 +123,19 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let params =
         PatchParams { field_manager: Some(field_manager::STEP.to_owned()), ..PatchParams::default() };
-    let what = format!("resume {} {namespace}/{name}", K::kind(&()));
-    let resumed = call(what, api.patch_metadata(name, &params, &Patch::Merge(object.resume()))).await?;
-    // The namespace is released, and a retry would find nothing to resume.
-    if let Err(error) = cleanup::remove_managers(&api, &resumed.metadata).await {
-        tracing::warn!(%error, "resumed, but its field managers are left");
+    for attempt in 1.. {
+        let what = format!("resume {} {namespace}/{name}", K::kind(&()));
+        let resumed = call(what, api.patch_metadata(name, &params, &Patch::Merge(object.resume()))).await?;
+        match cleanup::remove_managers_once(&api, &resumed.metadata).await {
+            // A controller wrote in between. Resuming again changes nothing, and returns what is there now.
+            Err(error) if error.is_conflict() && attempt < MANAGERS_ATTEMPTS => {}
+            // The namespace is released, and a retry would find nothing to resume.
+            Err(error) => {
+                tracing::warn!(%error, "resumed, but its field managers are left");
+                break;
+            }
+            Ok(()) => break,
+        }
     }
     Ok(())
 }

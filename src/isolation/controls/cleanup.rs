@@ -124,6 +124,20 @@ where
     Ok(())
 }
 
+/// Removes our field managers from an object, given its metadata as it is now.
+///
+/// # Errors
+/// [`IoError`], such as a conflict with another writer.
+pub async fn remove_managers_once<K>(api: &Api<K>, meta: &ObjectMeta) -> Result<(), IoError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let Some(patch) = managers(meta) else { return Ok(()) };
+    let name = meta.name.clone().unwrap_or_default();
+    let what = format!("remove field managers from {} {name}", K::kind(&()));
+    call_opt(what, api.patch_metadata(&name, &params(), &Patch::Merge(patch))).await.map(drop)
+}
+
 /// Removes our field managers from an object, given its metadata. Returns whether it had any.
 ///
 /// # Errors

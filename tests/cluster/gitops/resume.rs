@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use control_plane::{ControlPlane, Identity, Options};
 use kube::Client;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use rehearsal::trial::Trial;
 use rehearsal::{DEADLINE, Operator, OperatorOptions, apply, condition, eventually, kind, object, text};
 use resurgam::steps::{self, StepContext};
@@ -180,7 +180,9 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     let digest = text(&done, "/status/history/0/digest");
     let message =
         format!("Kustomization flux-system/handback applied revision {approved}, manifests {digest}");
-    assert!(digest.starts_with("sha256:") && stage.log().contains(&message), "{message}");
+    let records = kind(&admin, "resurgam.dev/v1alpha1", "ServiceRecovery", None);
+    let records = serde_json::to_string(&records.list(&ListParams::default()).await.unwrap()).unwrap();
+    assert!(digest.starts_with("sha256:") && records.contains(&message), "{message}: {records}");
 
     // Another revision than the approved one is not resumed.
     apply(&admin, "platform", &[delivery("other", true)]).await.unwrap();

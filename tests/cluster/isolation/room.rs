@@ -146,15 +146,14 @@ ports: [{name: https, port: 6443, protocol: TCP}]
 #[tokio::test]
 async fn address_outside_the_cluster_is_let_through_at_its_port() {
     let _running = controller().await;
-    clean_room("archive").await;
+    clean_room("annexe").await;
     follow_with(
-        "archive",
-        &["archive"],
+        "annexe",
+        &["annexe"],
         &json!({"allowEgressTo": [{"cidr": "192.0.2.7/32", "ports": [5432]}]}),
     )
     .await;
-    let spec =
-        room_is("archive", "with one hole", |spec| spec["egress"].as_array().unwrap().len() == 2).await;
+    let spec = room_is("annexe", "with one hole", |spec| spec["egress"].as_array().unwrap().len() == 2).await;
     assert_eq!(
         spec["egress"][1],
         json!({"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 5432, "protocol": "TCP"}]})
@@ -164,7 +163,7 @@ async fn address_outside_the_cluster_is_let_through_at_its_port() {
         let network = controls.into_iter().find(|c| c.name == ControlName::Network);
         network.is_some_and(|network| network.message.contains("port 5432 of 192.0.2.7/32"))
     };
-    until("archive", "told of it", is_told).await;
-    follow_with("archive", &["archive"], &json!({"allowEgressTo": []})).await;
-    room_is("archive", "closed", |spec| spec["egress"].as_array().unwrap().len() == 1).await;
+    until("annexe", "told of it", is_told).await;
+    follow_with("annexe", &["annexe"], &json!({"allowEgressTo": []})).await;
+    room_is("annexe", "closed", |spec| spec["egress"].as_array().unwrap().len() == 1).await;
 }
