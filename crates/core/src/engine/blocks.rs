@@ -46,10 +46,8 @@ pub(super) fn fill_blocks(
     of.blocks.truncate(BLOCKS_LIMIT);
     let recovered = of.status.stage == Stage::Recovered && of.status.decision.is_none();
     of.status.blocked_by = if recovered { Vec::new() } else { std::mem::take(&mut of.blocks) };
-    of.status.held_up_by = match of.status.stage == Stage::Recovered && of.status.decision.is_none() {
-        true => None,
-        false => roots[id].map(|root| plan.services[root].name.clone()),
-    };
+    let held_up_by = roots[id].filter(|_| !recovered);
+    of.status.held_up_by = held_up_by.map(|root| plan.services[root].name.clone());
     let root = roots[id].filter(|&root| root != id).map(|root| plan.services[root].name.as_str());
     of.status.waiting_for = waiting_for(&of.status.blocked_by, root);
 }
