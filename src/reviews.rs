@@ -16,22 +16,13 @@ pub(crate) async fn account_may(
     attributes: ResourceAttributes,
     what: String,
 ) -> Result<bool, IoError> {
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(attributes),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    };
-    let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
+    let groups = vec![
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        "system:authenticated".to_owned(),
+    ];
+    let user = format!("system:serviceaccount:{namespace}:{account}");
+    review(client, (Some(user), groups), attributes, what).await
 }
 
 /// Returns whether every member of a group has a right by the group alone.
@@ -44,10 +35,21 @@ pub(crate) async fn group_may(
     attributes: ResourceAttributes,
     what: String,
 ) -> Result<bool, IoError> {
+    let groups = vec![group.to_owned(), "system:authenticated".to_owned()];
+    review(client, (None, groups), attributes, what).await
+}
+
+async fn review(
+    client: &Client,
+    (user, groups): (Option<String>, Vec<String>),
+    attributes: ResourceAttributes,
+    what: String,
+) -> Result<bool, IoError> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
-            groups: Some(vec![group.to_owned(), "system:authenticated".to_owned()]),
+            user,
+            groups: Some(groups),
             resource_attributes: Some(attributes),
             ..SubjectAccessReviewSpec::default()
         },
