@@ -11,7 +11,7 @@ use super::*;
 use crate::api::{GateReason, Phase, RecoveryPlanSpec, Verdict};
 use crate::controllers::gate_tasks::GateTask;
 use crate::controllers::stores::Guarded;
-use crate::engine::{Answer, GateKey, Observation, StepProgress};
+use crate::engine::{Answer, GateKey, Observation, StepProgress, StepRun};
 
 /// A cluster in which there is nothing but these ServiceRecoveries.
 fn stores(records: &[serde_json::Value]) -> Stores {
@@ -122,7 +122,7 @@ fn step_results_are_dropped_with_their_service_recovery() {
     let mut state = State::default();
     let held = state.services.entry("db".to_owned()).or_default();
     held.steps_of = 1;
-    held.steps.insert(0, StepProgress::Succeeded);
+    held.steps.insert(StepRun { index: 0, retries: 0 }, StepProgress::Succeeded);
     first(&stores(&[]), &plan, &mut state);
     let (observation, _) = first(&stores(&[record()]), &plan, &mut state);
     assert!(observation.exists && observation.steps.is_empty(), "the new first attempt runs its steps");

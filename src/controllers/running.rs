@@ -15,7 +15,7 @@ use super::preparation::PreparationTask;
 use super::step_tasks::StepTask;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
-use crate::engine::{AcceptedState, GateKey, Inspection, Refusal, ResumeObservation, StepProgress};
+use crate::engine::{AcceptedState, GateKey, Inspection, Refusal, ResumeObservation, StepProgress, StepRun};
 use crate::gates::KeptReads;
 use crate::plan::Plan;
 
@@ -110,7 +110,7 @@ pub(crate) struct ServiceState {
     /// Gate tasks.
     pub(crate) gates: BTreeMap<GateKey, GateTask>,
     /// Progress of the steps of attempt `steps_of`.
-    pub(crate) steps: BTreeMap<usize, StepProgress>,
+    pub(crate) steps: BTreeMap<StepRun, StepProgress>,
     /// The attempt that `steps` belongs to.
     pub(crate) steps_of: i64,
     /// Task that observes the running step.

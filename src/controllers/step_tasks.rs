@@ -14,7 +14,7 @@ use super::observe;
 use super::running::Running;
 use crate::api::{ServiceRecoveryStatus, StepSpec};
 use crate::clock;
-use crate::engine::StepProgress;
+use crate::engine::{StepProgress, StepRun};
 use crate::plan::{Plan, ServiceId};
 use crate::steps::{self, StepContext};
 
@@ -121,11 +121,12 @@ impl StepLoop {
     fn record(&self, progress: StepProgress) {
         let mut state = self.running.state();
         let held = state.services.entry(self.of.service.clone()).or_default();
-        if held.steps_of != self.of.attempt || held.steps.get(&self.index) == Some(&progress) {
+        let run = StepRun { index: self.index, retries: self.of.retries };
+        if held.steps_of != self.of.attempt || held.steps.get(&run) == Some(&progress) {
             return;
         }
         tracing::info!(?progress, "step progress changed");
-        held.steps.insert(self.index, progress);
+        held.steps.insert(run, progress);
         drop(state);
         self.running.wake_for(&self.of.service);
     }

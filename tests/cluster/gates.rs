@@ -14,9 +14,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ReplicationControlle
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use rehearsal::Shared;
+use rehearsal::await_condition;
 use resurgam::api::gate::{ApprovedFrom, ImageDigestsSpec, WorkloadsSpec};
 use resurgam::api::step::ScaleSpec;
 use resurgam::api::{

@@ -80,8 +80,7 @@ async fn judged(cluster: &ControlPlane, backups: &Backups) {
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
     rehearsal::apply(&admin, "platform", &documents(RIGHTS).unwrap()).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), INSPECTION);
-    let made =
-        kube::runtime::wait::await_condition(accounts, "default", |of: Option<&ServiceAccount>| of.is_some());
+    let made = rehearsal::await_condition(accounts, "default", |of: Option<&ServiceAccount>| of.is_some());
     tokio::time::timeout(PATIENCE, made).await.unwrap().unwrap();
     let responder = cluster.client(Identity::Responder).await.unwrap();
     let quarantine = json!({

@@ -220,10 +220,15 @@ pub struct ServiceRecoveryStatus {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["aspect"]))]
     pub integrity: Vec<AspectStatus>,
 
-    /// Progress of the steps of this attempt.
+    /// Progress of the steps of this attempt, those that undo others included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<StepStatus>,
+
+    /// Steps that began in an earlier attempt, and were not undone since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub begun_before: Vec<String>,
 
     /// CronJobs and Jobs that isolation suspended, if the plan resumes any: what each would start, and its state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -327,6 +332,7 @@ impl Default for ServiceRecoveryStatus {
             accepted: Vec::new(),
             accepted_rollouts: Vec::new(),
             accepted_gates: Vec::new(),
+            begun_before: Vec::new(),
             standing_orders: None,
             isolating: None,
             contained_at: None,

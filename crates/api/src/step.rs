@@ -21,7 +21,9 @@ use super::{DnsLabel, Duration, ObjectName};
     validation = kube::core::Rule::new("!has(self.resume) || self.phase == 'AfterRelease'")
         .message("resume hands an open namespace back: it needs phase AfterRelease"),
     validation = kube::core::Rule::new("!has(self.restoreBackup) || self.phase == 'CleanRoom'")
-        .message("restoreBackup writes into a clean room: it needs phase CleanRoom")
+        .message("restoreBackup writes into a clean room: it needs phase CleanRoom"),
+    validation = kube::core::Rule::new("!has(self.undo) || self.name.size() <= 58")
+        .message("a step with undo has a name of at most 58 characters: '-undo' is appended to it")
 )]
 pub struct StepSpec {
     /// Name, unique in the service.
@@ -40,6 +42,10 @@ pub struct StepSpec {
     /// Pause before it is started again, doubled each time. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
+    /// Undoes what an earlier start of the step left half done, before it is started again: by `retries`, or in a later attempt. It runs as
+    /// a step of its own, `NAME-undo`. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoSpec>,
     /// Scales workloads up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleSpec>,
@@ -64,6 +70,14 @@ pub struct StepSpec {
     /// Restores a backup by Velero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_backup: Option<RestoreBackupSpec>,
+}
+
+/// What undoes a step.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UndoSpec {
+    /// Runs a Job to completion. It has to do no harm where there is nothing to undo.
+    pub job: JobStepSpec,
 }
 
 /// Phase of a service's recovery in which a step runs.
@@ -110,6 +124,7 @@ impl StepSpec {
             timeout: _,
             retries: _,
             backoff: _,
+            undo: _,
             scale,
             job,
             manual,
@@ -132,6 +147,19 @@ impl StepSpec {
         let mut actions = actions.into_iter().flatten();
         let action = actions.next();
         action.filter(|_| actions.next().is_none())
+    }
+
+    /// Returns the step that undoes this one, which comes right before it.
+    #[must_use]
+    pub fn undo_step(&self) -> Option<Self> {
+        let undo = self.undo.as_ref()?;
+        Some(Self {
+            name: format!("{}-undo", self.name),
+            phase: self.phase,
+            timeout: self.timeout,
+            job: Some(undo.job.clone()),
+            ..Self::default()
+        })
     }
 }
 

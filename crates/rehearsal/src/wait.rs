@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::wait::await_condition;
-use kube::{Api, Client};
+use kube::runtime::wait::{self, Condition};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Time limit of everything, on a machine that is busy with other tests.
@@ -50,6 +51,30 @@ pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a str {
     found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
 }
 
+/// Waits until an object satisfies a condition, without a deadline. Kubernetes asks to try again while it fills its cache of a kind that
+/// is new or has changed.
+///
+/// # Errors
+/// It cannot be watched.
+pub async fn await_condition<K>(
+    api: Api<K>,
+    name: &str,
+    condition: impl Condition<K>,
+) -> Result<Option<K>, wait::Error>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let condition = |object: Option<&K>| condition.matches_object(object);
+    loop {
+        match wait::await_condition(api.clone(), name, &condition).await {
+            Err(error) if format!("{error:?}").contains("initializing") => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Waits until an object satisfies a predicate, and returns it.
 ///
 /// # Errors
@@ -64,20 +89,7 @@ pub async fn eventually(
     let is_wanted = |object: Option<&DynamicObject>| {
         object.and_then(|object| serde_json::to_value(object).ok()).is_some_and(|object| wanted(&object))
     };
-    let is_wanted = &is_wanted;
-    let waiting = async {
-        loop {
-            let outcome = await_condition(api.clone(), name, is_wanted).await;
-            // A kind that is new is refused with 429 for as long as the API server fills its cache.
-            match &outcome {
-                Err(error) if format!("{error:#}").contains("initializing") => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                Ok(_) | Err(_) => return outcome,
-            }
-        }
-    };
-    match tokio::time::timeout(deadline, waiting).await {
+    match tokio::time::timeout(deadline, await_condition(api.clone(), name, is_wanted)).await {
         Ok(Ok(Some(object))) => Ok(serde_json::to_value(object)?),
         Ok(Ok(None)) => bail!("waited for {what}, and it vanished"),
         Ok(Err(error)) => Err(error).with_context(|| format!("waiting for {what}")),

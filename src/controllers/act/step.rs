@@ -6,7 +6,7 @@ use super::super::observe;
 use super::{AGAIN_AFTER, Act, ActError, refused};
 use crate::api::{Reason, ServiceKey};
 use crate::clock;
-use crate::engine::StepProgress;
+use crate::engine::{StepProgress, StepRun};
 use crate::steps::{self, StepError};
 
 /// Pause before a step is tried again whose account lacks a right: no watch reports a grant.
@@ -20,7 +20,6 @@ impl Act {
         attempt: i64,
         dependencies: &[ServiceKey],
     ) -> Result<(), ActError> {
-        self.forget_failure(index);
         futures::try_join!(
             self.plan_is_current(),
             self.requirements_are_accepted(),
@@ -40,6 +39,7 @@ impl Act {
             let message = format!("ServiceRecovery {} has no claim of attempt {attempt}", self.name());
             return Err(refused(Reason::Conflict, message));
         };
+        let run = StepRun::latest(status, index);
         let of = observe::step_context(&self.context.stores, &self.plan, service, step, status);
         let started = match steps::check(&self.context.client, &client, step, &of).await {
             Ok(()) => steps::start(&client, step, &of).await,
@@ -60,7 +60,7 @@ impl Act {
                     let now = clock::now();
                     let at =
                         now.checked_add(if denied { DENIED_AGAIN_AFTER } else { AGAIN_AFTER }).unwrap_or(now);
-                    let since = match held.steps.get(&index) {
+                    let since = match held.steps.get(&run) {
                         Some(StepProgress::Retry { since, .. }) => *since,
                         _ => now,
                     };
@@ -69,16 +69,7 @@ impl Act {
                 None => StepProgress::Failed(error.to_string()),
             },
         };
-        held.steps.insert(index, progress);
+        held.steps.insert(run, progress);
         Ok(())
-    }
-
-    /// Forgets that a step failed which starts again: if it cannot be started, it would count as failed once more.
-    fn forget_failure(&self, index: usize) {
-        let mut state = self.running.state();
-        let held = state.services.entry(self.service().name.clone()).or_default();
-        if matches!(held.steps.get(&index), Some(StepProgress::Failed(_))) {
-            held.steps.remove(&index);
-        }
     }
 }

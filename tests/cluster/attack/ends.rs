@@ -62,9 +62,7 @@ impl Of {
     }
 
     async fn until_gone(&self, name: &str) {
-        let gone = kube::runtime::wait::await_condition(self.0.clone(), name, |o: Option<&DynamicObject>| {
-            o.is_none()
-        });
+        let gone = rehearsal::await_condition(self.0.clone(), name, |o: Option<&DynamicObject>| o.is_none());
         let outcome = tokio::time::timeout(DEADLINE, gone).await;
         outcome.unwrap_or_else(|_| panic!("{name} is still there")).unwrap();
     }

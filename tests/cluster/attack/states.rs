@@ -4,6 +4,9 @@ use std::sync::atomic::AtomicUsize;
 
 use control_plane::Identity;
 use kube::Client;
+use kube::api::ListParams;
+use rehearsal::{DEADLINE, eventually, field, kind};
+use serde_json::Value;
 
 use crate::attack::attempt::{Attack, Tally, all_refused, each_refused};
 use crate::attack::rig::{LEVELS, Level, Rig, shared_stage, stage};
@@ -36,6 +39,16 @@ fn is_in_turn(state: While, who: usize, attack: usize, levels: &[Level], level: 
     levels[(state as usize + who + attack) % levels.len()] == level
 }
 
+/// Waits until the controller of Jobs has recorded the end of the pods that isolation deleted.
+async fn has_settled(admin: &Client, namespace: &str) {
+    let jobs = kind(admin, "batch/v1", "Job", Some(namespace));
+    for job in jobs.list(&ListParams::default()).await.unwrap().items {
+        let name = job.metadata.name.unwrap();
+        let settled = |job: &Value| field(job, "/status/terminating").as_i64().unwrap_or(0) == 0;
+        eventually(&jobs, &name, "the end of the Job's pods", DEADLINE, settled).await.unwrap();
+    }
+}
+
 /// Makes every attack as everybody, in earnest; then looks whether anything has changed, and what the API server has on
 /// record.
 pub async fn whole_table(rig: &Rig, state: While) {
@@ -63,6 +76,9 @@ pub async fn whole_table(rig: &Rig, state: While) {
         .filter(|s| quarantines || s.version != crate::attack::rig::KINDS)
         .cloned()
         .collect();
+    for namespace in namespaces {
+        has_settled(&admin, namespace).await;
+    }
     let (marks, before) = (labels().await, take_stock(&admin, &served, &namespaces).await);
     assert!(before.len() > 100, "there is much to attack: {}", before.len());
     let (from, mut made) = (audit::mark(rig), 0);

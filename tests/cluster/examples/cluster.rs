@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use control_plane::{ControlPlane, Identity, Options};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use rehearsal::await_condition;
 use serde_json::Value;
 
 use crate::examples::judged;

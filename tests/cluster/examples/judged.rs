@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
+use rehearsal::await_condition;
 use resurgam::api::{ISOLATION_LABEL, ServiceRecovery, service_recovery_name};
 use serde_json::json;
 

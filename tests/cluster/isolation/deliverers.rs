@@ -5,8 +5,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::Discovery;
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::conditions;
 use kube::{Api, Client, ResourceExt};
+use rehearsal::await_condition;
 use resurgam::api::quarantine::DelivererState::{Denied, Suspended};
 use resurgam::api::{Isolation, Quarantine, QuarantineLevel};
 use resurgam::isolation::gitops::{KINDS, WAS_ANNOTATION};

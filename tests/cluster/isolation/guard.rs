@@ -359,7 +359,7 @@ async fn volumes_and_snapshots_of_isolated_namespaces_stay_there() {
     let gone = tenant.get("unstored").await.unwrap().uid().unwrap();
     tenant.delete("unstored", &DeleteParams::default()).await.unwrap();
     let deleted = kube::runtime::conditions::is_deleted(&gone);
-    within("its end", kube::runtime::wait::await_condition(tenant, "unstored", deleted)).await.unwrap();
+    within("its end", rehearsal::await_condition(tenant, "unstored", deleted)).await.unwrap();
     object(volumes.clone(), "unstored", "released", |volume| {
         volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Released")
     })
@@ -517,7 +517,7 @@ async fn what_is_on_record_stays() {
     let gone = namespaces.get("deciding").await.unwrap().uid().unwrap();
     namespaces.delete("deciding", &DeleteParams::default()).await.unwrap();
     let deleted = kube::runtime::conditions::is_deleted(&gone);
-    within("its end", kube::runtime::wait::await_condition(namespaces, "deciding", deleted)).await.unwrap();
+    within("its end", rehearsal::await_condition(namespaces, "deciding", deleted)).await.unwrap();
 }
 
 /// While anything is isolated, as other tests see to, the operator's namespace is left as it is altogether.

@@ -360,7 +360,7 @@ async fn deleted_quarantine_restores_the_network_and_starts_nothing() {
     lead.delete("released", &DeleteParams::default()).await.unwrap();
     let uid = sealed.uid().unwrap();
     let gone = kube::runtime::conditions::is_deleted(&uid);
-    support::within("release", kube::runtime::wait::await_condition(lead, "released", gone)).await.unwrap();
+    support::within("release", rehearsal::await_condition(lead, "released", gone)).await.unwrap();
 
     let after = api::<NetworkPolicy>(&tenant, "released").list(&ListParams::default()).await.unwrap().items;
     assert_eq!(after.len(), 1);

@@ -272,7 +272,7 @@ async fn half_way_entry_is_reverted_once_health_stays_unknown() {
     let next = another().await;
     let policies = api::<NetworkPolicy>(&tenant, "granary");
     let gone = |policy: Option<&NetworkPolicy>| policy.is_none();
-    let taken_back = kube::runtime::wait::await_condition(policies, network::CLEAN_ROOM, gone);
+    let taken_back = rehearsal::await_condition(policies, network::CLEAN_ROOM, gone);
     within("it to be taken back", taken_back).await.unwrap();
     assert!(began.elapsed() >= std::time::Duration::from_secs(15), "after {:?}", began.elapsed());
     assert_eq!(allowing(&tenant, "granary").await, [network::DEFAULT_DENY]);

@@ -13,8 +13,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::config::Kubeconfig;
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::conditions;
 use kube::{Api, Client, ResourceExt};
+use rehearsal::await_condition;
 use resurgam::api::quarantine::{Capture, CaptureMode};
 use resurgam::api::{Isolation, QuarantineLevel, conditions as ours, field_manager};
 use resurgam::isolation::evidence::{CaptureError, Evidence, Store, Subject, capture, snapshot};

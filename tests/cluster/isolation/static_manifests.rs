@@ -6,8 +6,8 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::await_condition;
 use kube::{Api, ResourceExt};
+use rehearsal::await_condition;
 use resurgam::api::{Quarantine, conditions};
 use resurgam::isolation::evidence::{Evidence, Store};
 use resurgam::isolation::policies::{self, Policy};

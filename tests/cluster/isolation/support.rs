@@ -16,8 +16,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::conditions;
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use rehearsal::await_condition;
 use rehearsal::{End, Shared, Stage, Stages};
 use resurgam::api::quarantine::{ControlName, ControlState};
 use resurgam::api::{Quarantine, QuarantineLevel, QuarantineSpec, RECORDS_NAMESPACE, conditions as ours};

@@ -298,7 +298,7 @@ async fn stalls(name: &'static str, asked: Rule, control: ControlName, reason: &
     let recreated = accounts().await;
     // Longer than anything else is waited for: it takes a minute.
     let all: Api<Quarantine> = Api::all(client(Identity::Responder).await);
-    let stalled = kube::runtime::wait::await_condition(all, name, |quarantine: Option<&Quarantine>| {
+    let stalled = rehearsal::await_condition(all, name, |quarantine: Option<&Quarantine>| {
         let conditions =
             quarantine.and_then(|q| q.status.as_ref()).map(|status| status.conditions.as_slice());
         conditions.is_some_and(|conditions| conditions::is_true(conditions, conditions::STALLED))
@@ -335,9 +335,8 @@ async fn a_webhook_on_the_lists_leaves_the_label_to_fence() {
     let operator = start(kubeconfig, rig.evidence(Store::folder(rig.evidence.path())));
     let all: Api<Quarantine> = Api::all(administrator.clone());
     let reaches = async |name: &str, what: &str, is: &(dyn Fn(&Quarantine) -> bool + Sync)| {
-        let condition = kube::runtime::wait::await_condition(all.clone(), name, |q: Option<&Quarantine>| {
-            q.is_some_and(is)
-        });
+        let condition =
+            rehearsal::await_condition(all.clone(), name, |q: Option<&Quarantine>| q.is_some_and(is));
         match tokio::time::timeout(Duration::from_secs(60), condition).await {
             Ok(found) => found.unwrap().unwrap(),
             Err(_) => panic!("{name} is not {what}: {:#?}", all.get(name).await.unwrap().status),

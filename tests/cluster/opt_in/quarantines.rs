@@ -83,9 +83,7 @@ async fn what_a_lead_lets_out_is_not_isolated_again_behind_their_back() {
     quarantines.delete("release-late", &DeleteParams::default()).await.unwrap();
     bench.says("plan", "late", "QuarantineReleased", &["release-late"]).await;
     let gone =
-        kube::runtime::wait::await_condition(quarantines.clone(), "release-late", |found: Option<&_>| {
-            found.is_none()
-        });
+        rehearsal::await_condition(quarantines.clone(), "release-late", |found: Option<&_>| found.is_none());
     tokio::time::timeout(rehearsal::DEADLINE, gone).await.unwrap().unwrap();
     assert_eq!(makers("release-late").await.len(), 1);
     let namespace = object(&kind(&bench.admin, "v1", "Namespace", None), "release-late").await.unwrap();

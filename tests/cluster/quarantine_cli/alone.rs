@@ -39,8 +39,7 @@ async fn isolation_without_kinds_holds_and_is_adopted_later() {
     let lead = client(&cluster, Identity::RecoveryLead).await;
     let quarantines: Api<Quarantine> = Api::all(lead);
     quarantines.delete("early", &DeleteParams::default()).await.unwrap();
-    let gone =
-        kube::runtime::wait::await_condition(quarantines, "early", |q: Option<&Quarantine>| q.is_none());
+    let gone = rehearsal::await_condition(quarantines, "early", |q: Option<&Quarantine>| q.is_none());
     tokio::time::timeout(rehearsal::DEADLINE, gone).await.unwrap().unwrap();
     assert_eq!(allowing(&tenant, "early").await, ["allow-front"], "what allowed allows again");
     assert_eq!(labelled(&cluster, "early").await, None);

@@ -186,11 +186,9 @@ async fn lose_the_kinds(
     for crd in resurgam::api::crds() {
         let name = crd.metadata.name.unwrap();
         crds.delete(&name, &DeleteParams::default()).await.unwrap();
-        let gone = kube::runtime::wait::await_condition(
-            crds.clone(),
-            &name,
-            |c: Option<&CustomResourceDefinition>| c.is_none(),
-        );
+        let gone = rehearsal::await_condition(crds.clone(), &name, |c: Option<&CustomResourceDefinition>| {
+            c.is_none()
+        });
         tokio::time::timeout(rehearsal::DEADLINE, gone).await.unwrap().unwrap();
     }
 }

@@ -122,8 +122,7 @@ async fn isolation_without_operator_holds_and_is_adopted() {
 
     let lead = client(cluster, Identity::RecoveryLead).await;
     Api::<Quarantine>::all(lead).delete("adopted", &DeleteParams::default()).await.unwrap();
-    let gone =
-        kube::runtime::wait::await_condition(quarantines, "adopted", |q: Option<&Quarantine>| q.is_none());
+    let gone = rehearsal::await_condition(quarantines, "adopted", |q: Option<&Quarantine>| q.is_none());
     tokio::time::timeout(rehearsal::DEADLINE, gone).await.unwrap().unwrap();
     assert_eq!(labelled(cluster, "adopted").await, None);
     assert_eq!(allowing(&tenant, "adopted").await, ["allow-front"]);

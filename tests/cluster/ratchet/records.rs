@@ -46,7 +46,7 @@ async fn record_outlives_its_plan_and_goes_with_its_incident() {
     let quarantines = kind(&lead, KINDS, "Quarantine", None);
     let sealed = object(&quarantines, "outlives-web").await.unwrap();
     quarantines.delete("outlives-web", &DeleteParams::default()).await.unwrap();
-    kube::runtime::wait::await_condition(
+    rehearsal::await_condition(
         quarantines.clone(),
         "outlives-web",
         kube::runtime::wait::conditions::is_deleted(sealed["metadata"]["uid"].as_str().unwrap()),

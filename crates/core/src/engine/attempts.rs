@@ -6,6 +6,7 @@ use crate::api::service_recovery::PastAttempt;
 use crate::api::{Reason, ServiceRecoveryStatus, Stage};
 
 use super::next::{Next, time};
+use super::steps::begun;
 use super::{Effect, ServiceObservation};
 
 /// Maximum number of past attempts in a ServiceRecovery.
@@ -60,6 +61,7 @@ pub(super) fn next_attempt(
     next.attempt += 1;
     next.stage = Stage::Isolated;
     next.gates.clear();
+    next.begun_before = begun(status);
     next.steps.clear();
     next.resumes.clear();
     next.blocked_by.clear();

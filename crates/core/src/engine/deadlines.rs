@@ -27,7 +27,7 @@ struct Failure<'a> {
 fn failure<'a>(of: &'a ServiceObservation, service: &'a str) -> Option<Failure<'a>> {
     let running = of.status.steps.iter().enumerate().filter(|(_, step)| step.state == StepState::Running);
     let mut failing = running.filter_map(|(index, step)| {
-        let (message, since, is_denied) = match of.steps.get(&index)? {
+        let (message, since, is_denied) = match of.step_progress(index)? {
             StepProgress::Retry { message, since, denied, .. } => (message, since, *denied),
             StepProgress::Unobserved { message, since } => (message, since, false),
             StepProgress::Running(_)
@@ -51,7 +51,7 @@ pub(super) fn tries_again(of: &ServiceObservation, now: Timestamp) -> bool {
         return false;
     };
     let running = of.status.steps.iter().enumerate().filter(|(_, step)| step.state == StepState::Running);
-    for progress in running.filter_map(|(index, _)| of.steps.get(&index)) {
+    for progress in running.filter_map(|(index, _)| of.step_progress(index)) {
         match progress {
             StepProgress::Retry { at, .. } => return *at <= now,
             StepProgress::Unobserved { .. } => return false,

@@ -107,7 +107,7 @@ pub struct ServiceObservation {
     /// State of the gates that have been evaluated in this attempt.
     pub gates: BTreeMap<GateKey, GateState>,
     /// Progress of the steps that this process has started in this attempt.
-    pub steps: BTreeMap<usize, StepProgress>,
+    pub steps: BTreeMap<StepRun, StepProgress>,
     /// Suspended CronJobs and Jobs in its namespaces, as this process read them in this attempt. `None`: not read, or the plan has
     /// changed since.
     pub resumes: Option<Vec<ResumeObservation>>,
@@ -124,6 +124,14 @@ pub struct ServiceObservation {
     pub busy: bool,
     /// When this process last wrote its status.
     pub written_at: Option<Timestamp>,
+}
+
+impl ServiceObservation {
+    /// Returns the progress of the latest start of a step. `None`: this process has not started it.
+    #[must_use]
+    pub fn step_progress(&self, index: usize) -> Option<&StepProgress> {
+        self.steps.get(&StepRun::latest(&self.status, index))
+    }
 }
 
 /// An isolation requested in `ServiceRecovery.spec`.
@@ -257,6 +265,23 @@ pub enum ClaimState {
         /// `namespace/plan/service`.
         holder: String,
     },
+}
+
+/// One start of a step within an attempt. What an earlier one came to says nothing of a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepRun {
+    /// Index of the step in its service.
+    pub index: usize,
+    /// How often it had been started again before.
+    pub retries: i32,
+}
+
+impl StepRun {
+    /// Returns the latest start of a step, as its status records it.
+    #[must_use]
+    pub fn latest(status: &ServiceRecoveryStatus, index: usize) -> Self {
+        Self { index, retries: status.steps.get(index).map_or(0, |step| step.retries) }
+    }
 }
 
 /// Progress of a step that this process has started.

@@ -132,7 +132,8 @@ impl ServiceContext<'_> {
             } else {
                 next.status.stage = Stage::Restoring;
                 // The first step's intent is written with the stage, which saves a write.
-                next.status.steps = pending(&self.service().steps, self.observed.now);
+                next.status.steps =
+                    pending(&self.service().steps, &next.status.begun_before, self.observed.now);
             }
             next.ask = phases(next.status.stage).to_vec();
         }

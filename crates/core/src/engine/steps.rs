@@ -1,6 +1,7 @@
 //! Steps: in order, one at a time, each with its intent written before it starts. A running step is observed; it takes as long as it
 //! needs, and only its dependents wait for it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -8,16 +9,22 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::{StepState, StepStatus};
 use crate::api::step::ManualSpec;
-use crate::api::{Reason, StepPhase, StepSpec};
+use crate::api::{Reason, ServiceRecoveryStatus, StepPhase, StepSpec};
 use crate::plan::ServiceId;
 
 use super::approvals::{self, Approvable};
 use super::context::ServiceContext;
 use super::next::{Next, time};
-use super::{Effect, StepProgress};
+use super::{Effect, StepProgress, StepRun};
 
 /// Default pause before a failed step is started again by itself.
 const BACKOFF: Duration = Duration::from_secs(30);
+
+/// Message of a step that undoes another one which has not begun before.
+const NOTHING_TO_UNDO: &str = "there is nothing to undo";
+
+/// Maximum number of steps in `begunBefore`.
+const BEGUN_LIMIT: usize = 32;
 
 /// Maximum length of a step's message, in characters.
 const MESSAGE_LIMIT: usize = 512;
@@ -44,12 +51,17 @@ impl ServiceContext<'_> {
             self.need(next, Reason::StepsChanged, &self.service().name, message, None);
             return PhaseSteps::Unfinished;
         }
-        for (index, step) in next.status.steps.iter_mut().enumerate() {
+        for (index, spec) in steps.iter().enumerate() {
+            let step = &mut next.status.steps[index];
             if step.state == StepState::Running
-                && let Some(progress) = self.of.steps.get(&index)
+                && let Some(progress) = self.of.steps.get(&StepRun { index, retries: step.retries })
             {
                 follow(step, progress);
-                retry(step, &steps[index], self.observed.now);
+                if retry(step, spec, self.observed.now) && spec.undo.is_some() {
+                    let retries = step.retries;
+                    let undo = &mut next.status.steps[index - 1];
+                    *undo = StepStatus { retries, ..new_status(undo.name.clone()) };
+                }
             }
         }
         let is_left =
@@ -72,7 +84,7 @@ impl ServiceContext<'_> {
             attempt: self.of.status.attempt,
             dependencies: self.plan.dependency_keys(self.id),
         };
-        match (step.state, self.of.steps.get(&index)) {
+        match (step.state, self.of.steps.get(&StepRun { index, retries: step.retries })) {
             (StepState::Failed, _) => self.need(next, Reason::StepFailed, &step.name, &step.message, None),
             // A step that this process has started continues, whatever becomes of its plan, and is only observed.
             (StepState::Running, Some(StepProgress::Running(_) | StepProgress::Unobserved { .. })) => {
@@ -167,10 +179,10 @@ fn follow(step: &mut StepStatus, progress: &StepProgress) {
     step.message = shorten(message, MESSAGE_LIMIT);
 }
 
-/// Starts a failed step again by itself, after a pause that doubles each time, if the plan says so.
-fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) {
+/// Starts a failed step again by itself, after a pause that doubles each time, if the plan says so. Returns whether it does.
+fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) -> bool {
     if step.state != StepState::Failed || step.retries >= spec.retries.unwrap_or(0) {
-        return;
+        return false;
     }
     let pause = spec.backoff.map_or(BACKOFF, |backoff| backoff.0);
     let pause = pause.saturating_mul(2u32.saturating_pow(u32::try_from(step.retries).unwrap_or(0)));
@@ -179,6 +191,7 @@ fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) {
     let at = after(now, pause);
     step.retry_at = Some(time(at));
     step.message = shorten(&format!("failed, and starts again at {at}: {}", step.message), MESSAGE_LIMIT);
+    true
 }
 
 /// Returns `at` plus a duration, or the latest representable time.
@@ -186,22 +199,45 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
-/// Returns the initial status of a service's steps. The intent of the first is written with it if it runs before the release, which saves
-/// a write.
-pub(super) fn pending(steps: &[StepSpec], now: Timestamp) -> Vec<StepStatus> {
-    let pending = |step: &StepSpec| StepStatus {
-        name: step.name.clone(),
+/// Returns the initial status of a service's steps. A step that undoes another one runs only if that one began in an earlier attempt. The
+/// intent of the first is written with it if it runs before the release, which saves a write.
+pub(super) fn pending(steps: &[StepSpec], begun_before: &[String], now: Timestamp) -> Vec<StepStatus> {
+    let mut pending: Vec<StepStatus> = steps.iter().map(|step| new_status(step.name.clone())).collect();
+    for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.undo.is_some()) {
+        if !begun_before.contains(&step.name) {
+            pending[index - 1].state = StepState::Done;
+            pending[index - 1].message = NOTHING_TO_UNDO.to_owned();
+        }
+    }
+    let is_first = |(step, status): (&StepSpec, &StepStatus)| {
+        step.phase == StepPhase::CleanRoom && status.state == StepState::Pending
+    };
+    if let Some(first) = steps.iter().zip(&pending).position(is_first) {
+        pending[first].state = StepState::Running;
+        pending[first].started_at = Some(time(now));
+    }
+    pending
+}
+
+fn new_status(name: String) -> StepStatus {
+    StepStatus {
+        name,
         state: StepState::Pending,
         message: String::new(),
         retries: 0,
         started_at: None,
         retry_at: None,
-    };
-    let mut pending: Vec<StepStatus> = steps.iter().map(pending).collect();
-    let first = steps.iter().position(|step| step.phase == StepPhase::CleanRoom);
-    if let Some(first) = first {
-        pending[first].state = StepState::Running;
-        pending[first].started_at = Some(time(now));
     }
-    pending
+}
+
+/// Returns the steps that began in this attempt or before, and were not undone since.
+pub(super) fn begun(status: &ServiceRecoveryStatus) -> Vec<String> {
+    let is_undone = |name: &String| {
+        let undo = format!("{name}-undo");
+        status.steps.iter().any(|step| step.name == undo && step.started_at.is_some() && step.state.is_over())
+    };
+    let now = status.steps.iter().filter(|step| step.started_at.is_some()).map(|step| &step.name);
+    let before = status.begun_before.iter().filter(|name| !is_undone(name));
+    let all: BTreeSet<&String> = now.chain(before).collect();
+    all.into_iter().take(BEGUN_LIMIT).cloned().collect()
 }

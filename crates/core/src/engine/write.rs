@@ -48,6 +48,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         gates,
         integrity,
         steps,
+        begun_before,
         resumes,
         holes,
         quarantined,
@@ -77,6 +78,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         && *gates == b.gates
         && *integrity == b.integrity
         && *steps == b.steps
+        && *begun_before == b.begun_before
         && *resumes == b.resumes
         && *holes == b.holes
         && *quarantined == b.quarantined

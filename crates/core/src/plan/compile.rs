@@ -174,6 +174,7 @@ fn service(spec: &ServiceSpec, defaults: Option<&Defaults>) -> Service {
     let external = namespaces.is_empty();
     let steps =
         spec.restore.clone().unwrap_or_else(|| if external { Vec::new() } else { vec![scale_step()] });
+    let steps = steps.into_iter().flat_map(|step| step.undo_step().into_iter().chain([step])).collect();
     let (resume, mut problems) = resumes(spec, &namespaces);
     let default_gates = defaults.map(|defaults| &defaults.gates);
     let (gates, gate_overrides) = gates(spec, default_gates, external);

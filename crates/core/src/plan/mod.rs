@@ -81,7 +81,7 @@ pub struct Service {
     pub gates: Vec<Gate>,
     /// Default gates that it leaves out or replaces.
     pub gate_overrides: Vec<GateOverride>,
-    /// Steps.
+    /// Steps. One with `undo` comes right after the step that undoes it.
     pub steps: Vec<StepSpec>,
     /// How long something may fail before a person is asked.
     pub step_deadline: StdDuration,

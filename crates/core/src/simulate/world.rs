@@ -10,7 +10,7 @@ use super::assume::ServiceRun;
 use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
 use crate::engine::{
     Asked, ClaimState, Effect, Engine, GateKey, Observation, Presence, QuarantineObservation,
-    QuarantineState, ServiceObservation, StepProgress, Tracker,
+    QuarantineState, ServiceObservation, StepProgress, StepRun, Tracker,
 };
 use crate::plan::{Plan, ServiceId};
 
@@ -237,7 +237,7 @@ impl<'a> World<'a> {
                 of.busy &= !starts;
                 if of.status.attempt == attempt {
                     let runs = matches!(outcome, StepProgress::Running(_));
-                    of.steps.insert(index, outcome);
+                    of.steps.insert(StepRun::latest(&of.status, index), outcome);
                     if runs {
                         let observed = Pending::StepEnded { id, index, attempt, starts: false };
                         self.schedule(Takes::Step(index), id, observed);

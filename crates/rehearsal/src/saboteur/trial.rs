@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use control_plane::{ControlPlane, Identity};
 use kube::api::{DeleteParams, DynamicObject};
-use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
 use super::check::{Attempts, Violations, status_errors, violations};
 use super::inventory::{differences, inventory};
 use super::scene::LOOK;
 use super::{Promise, Sabotage, Scene, Trick};
-use crate::{DEADLINE, apply, eventually, field, kind, object};
+use crate::{DEADLINE, apply, await_condition, eventually, field, kind, object};
 
 /// Time limit for all promises to hold, and for the command. These limits tell slow from stuck on a machine with a hundred other tests
 /// at work; how fast something was is in the report.

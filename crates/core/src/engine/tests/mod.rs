@@ -24,6 +24,7 @@ mod slots;
 mod spoiled;
 mod steps;
 mod story;
+mod undo;
 mod waiting;
 
 use super::{Effect, Observation, decide};

@@ -15,7 +15,8 @@ use crate::plan::Plan;
 use crate::simulate::{Event, Limits, Script, Takes, World};
 
 type Verdicts = Rc<RefCell<BTreeMap<(String, Phase), Verdict>>>;
-type Outcomes = Rc<RefCell<BTreeMap<String, StepProgress>>>;
+/// By service, and by the index of a step where its own differs.
+type Outcomes = Rc<RefCell<BTreeMap<(String, Option<usize>), StepProgress>>>;
 
 /// A running world.
 pub(super) struct Story {
@@ -64,8 +65,9 @@ impl Story {
                 says.borrow().get(&key).copied().unwrap_or(Verdict::Pass)
             }),
             latency: Box::new(|takes, _| latency(takes)),
-            step: Box::new(move |id, _, now| {
-                match ends.borrow().get(&of[id]).cloned().unwrap_or(StepProgress::Succeeded) {
+            step: Box::new(move |id, index, now| {
+                let outcome = |index| ends.borrow().get(&(of[id].clone(), index)).cloned();
+                match outcome(Some(index)).or_else(|| outcome(None)).unwrap_or(StepProgress::Succeeded) {
                     StepProgress::Retry { message, at, since, denied } => {
                         let again = now.checked_add(SignedDuration::from_secs(20)).unwrap();
                         StepProgress::Retry { message, at: at.max(again), since, denied }
@@ -85,7 +87,12 @@ impl Story {
 
     /// From now on, all steps of this service end so.
     pub(super) fn steps_end(&mut self, service: &str, outcome: StepProgress) {
-        self.outcomes.borrow_mut().insert(service.to_owned(), outcome);
+        self.outcomes.borrow_mut().insert((service.to_owned(), None), outcome);
+    }
+
+    /// From now on, this step of this service ends so.
+    pub(super) fn step_ends(&mut self, service: &str, index: usize, outcome: StepProgress) {
+        self.outcomes.borrow_mut().insert((service.to_owned(), Some(index)), outcome);
     }
 
     /// Lets so many seconds pass, and checks every status that was written in them.
@@ -236,6 +243,15 @@ impl Story {
     /// How many steps were begun for a service.
     pub(super) fn steps_begun(&self, service: &str) -> usize {
         self.done(service).iter().filter(|e| matches!(e, Effect::Step { .. })).count()
+    }
+
+    /// Indices of the steps that were begun for a service, in order.
+    pub(super) fn steps_in_order(&self, service: &str) -> Vec<usize> {
+        let index = |effect: Effect| match effect {
+            Effect::Step { index, .. } => Some(index),
+            _ => None,
+        };
+        self.done(service).into_iter().filter_map(index).collect()
     }
 
     /// The stages that were written for a service, in order, each once.

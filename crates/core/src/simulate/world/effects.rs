@@ -54,7 +54,6 @@ impl World<'_> {
                     self.refuse(id, refused);
                     return;
                 }
-                self.seen.services[id].steps.remove(&index);
                 self.note(id, || Event::Done(effect));
                 self.schedule(
                     Takes::Step(index),

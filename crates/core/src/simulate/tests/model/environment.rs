@@ -219,8 +219,7 @@ impl Explorable for Model {
                 services[id].ends(Some(conflict));
             }
             Act::Refused(id) => {
-                let effect = services[id].op.clone()?.effect?;
-                services[id].forgets_failure(&effect);
+                services[id].op.as_ref()?.effect.as_ref()?;
                 services[id].ends(Some(refusal(Reason::ApiServer, 9)));
             }
             Act::Crashes => (0..services.len()).for_each(|id| services[id].crashes()),
@@ -302,7 +301,7 @@ impl Model {
             actions.extend(turns.map(|next| Act::Answers(id, gate.key.clone(), next)));
         }
         for index in steps_on_their_way(of) {
-            if matches!(of.steps.get(&index), Some(StepProgress::Running(_))) {
+            if matches!(of.step_progress(index), Some(StepProgress::Running(_))) {
                 actions
                     .extend([Goes::Fails, Goes::Pauses, Goes::Unseen].map(|goes| Act::Step(id, index, goes)));
             }

@@ -7,7 +7,7 @@ use crate::api::service_recovery::StepState;
 use crate::api::{Action, Health, Isolation, Reason, Verdict};
 use crate::engine::{
     AcceptedState, Asked, ClaimState, DecisionObservation, Effect, QuarantineObservation, QuarantineState,
-    Refusal, Room, ServiceObservation, StepProgress, pod_security,
+    Refusal, Room, ServiceObservation, StepProgress, StepRun, pod_security,
 };
 use crate::plan::{Plan, Service, ServiceId};
 
@@ -82,7 +82,6 @@ impl Local {
         effect: Effect,
         refused: Option<Reason>,
     ) {
-        self.forgets_failure(&effect);
         if let Some(reason) = refused {
             self.ends(Some(refusal(reason, 0)));
             return;
@@ -123,7 +122,7 @@ impl Local {
             }
             Effect::Follow { room, .. } => of.room = room,
             Effect::Step { index, .. } => {
-                of.steps.insert(index, StepProgress::Running(String::new()));
+                of.steps.insert(StepRun::latest(&of.status, index), StepProgress::Running(String::new()));
                 self.witness.started.push(index);
             }
             Effect::Adopt
@@ -133,15 +132,6 @@ impl Local {
             | Effect::Resume { .. } => {
                 unreachable!("no plan of the model has this effect: {effect:?}")
             }
-        }
-    }
-
-    /// A step that starts again counts as failed no more, even where it cannot be started.
-    pub(super) fn forgets_failure(&mut self, effect: &Effect) {
-        if let Effect::Step { index, .. } = effect
-            && matches!(self.of.steps.get(index), Some(StepProgress::Failed(_)))
-        {
-            self.of.steps.remove(index);
         }
     }
 
@@ -156,7 +146,7 @@ impl Local {
         if goes == Goes::Pauses {
             self.witness.started.retain(|&started| started != index);
         }
-        self.of.steps.insert(index, progress);
+        self.of.steps.insert(StepRun::latest(&self.of.status, index), progress);
     }
 
     pub(super) fn is_decided(&mut self, action: Action) {

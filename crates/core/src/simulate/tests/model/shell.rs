@@ -205,7 +205,7 @@ impl Model {
 /// Steps that this process observes as running, and that are recorded so.
 pub(super) fn steps_on_their_way(of: &ServiceObservation) -> impl Iterator<Item = usize> {
     of.status.steps.iter().enumerate().filter_map(|(index, step)| {
-        let runs = step.state == StepState::Running && of.steps.get(&index).is_some_and(is_on_its_way);
+        let runs = step.state == StepState::Running && of.step_progress(index).is_some_and(is_on_its_way);
         runs.then_some(index)
     })
 }
