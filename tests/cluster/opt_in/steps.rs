@@ -133,6 +133,60 @@ async fn failed_job_asks_a_person_and_retry_runs_another() {
 }
 
 #[tokio::test]
+async fn failed_job_is_undone_before_it_starts_again() {
+    let bench = bench("stepundo").await;
+    let mut late = spec("resurgam.example/none");
+    late["activeDeadlineSeconds"] = json!(1);
+    let load = json!({"name": "load", "job": {"spec": late}, "undo": {"job": {"spec": spec("")}}, "retries": 1, "backoff": "1s"});
+    let plan = plan(&bench, &json!([{"name": "start", "scale": {}}, load]));
+    bench.apply(&plan).await;
+    let first =
+        bench.says("plan", "db", "StepFailed", &["load", "active longer than specified deadline"]).await;
+    assert_eq!((text(&first, "/status/steps/1/name"), step(&first, 1).0.as_str()), ("load-undo", "Done"));
+    rehearsal::retry(&bench.lead().await, "stepundo", "plan", "db", "a test").await.unwrap();
+    let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("stepundo"));
+    let failed = |o: &Value| field(o, "/status/attempt") == 2 && step(o, 2).0 == "Failed";
+    eventually(&records, "plan.db", "the second attempt's step to fail", rehearsal::DEADLINE, failed)
+        .await
+        .unwrap();
+    let jobs = kind(&bench.admin, "batch/v1", "Job", Some(&bench.namespace("db")));
+    let jobs: Vec<Value> =
+        jobs.list(&ListParams::default()).await.unwrap().items.iter().map(|job| json!(job)).collect();
+    // Of each attempt: at first, and once more by itself.
+    let mut begins: Vec<(&str, &str)> = jobs
+        .iter()
+        .map(|job| {
+            (
+                text(job, "/metadata/creationTimestamp"),
+                text(job, "/metadata/name").rsplit_once('-').unwrap().0,
+            )
+        })
+        .collect();
+    begins.sort_unstable();
+    let count = |name: &str| begins.iter().filter(|(_, of)| *of == name).count();
+    let counts = ["step-load-1", "step-load-undo-1", "step-load-undo-2", "step-load-2"].map(count);
+    assert_eq!(counts, [2, 1, 2, 2], "{begins:?}");
+    // An undo begins after a start of the step has failed, and has ended before the next one begins.
+    for undo in jobs.iter().filter(|job| text(job, "/metadata/name").contains("-undo-")) {
+        let (began, ended) =
+            (text(undo, "/metadata/creationTimestamp"), text(undo, "/status/completionTime"));
+        assert!(!ended.is_empty(), "{undo}");
+        let loads = jobs.iter().filter(|job| !text(job, "/metadata/name").contains("-undo-"));
+        let overlaps = loads.filter(|load| {
+            let failed = field(load, "/status/conditions")
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|c| c["type"] == "Failed");
+            let failed = failed.and_then(|c| c["lastTransitionTime"].as_str()).unwrap();
+            text(load, "/metadata/creationTimestamp") < ended && failed > began
+        });
+        assert_eq!(overlaps.count(), 0, "{jobs:?}");
+    }
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
 async fn job_that_its_account_may_not_create_names_the_right() {
     let bench = Bench::new("stepdenied", &["db", "web"]).await;
     let plan = plan(&bench, &json!([{"name": "load", "job": {"spec": spec("")}}]));
