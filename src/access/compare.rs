@@ -1,6 +1,6 @@
 //! Compares what a plan needs with what is granted: which questions to ask, and what the answers mean. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -21,8 +21,13 @@ pub enum Question {
         /// Which parts of the plan need it.
         needed_by: Vec<String>,
     },
-    /// Whether the plan's account holds `never-granted`, and so a wildcard. Then `recover` does not count.
-    Wildcard(Right),
+    /// Whether an account holds `never-granted`, and so a wildcard. Then `recover` does not count.
+    Wildcard {
+        /// The user.
+        user: String,
+        /// The right.
+        right: Right,
+    },
 }
 
 /// Answer to a question: yes, no, or why it is unknown.
@@ -68,17 +73,19 @@ impl Access {
     /// Returns the questions to ask.
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
+        let mut questions = self.own_questions();
+        for (account, rights) in &self.writers {
+            questions.extend(on(&account.user(), rights));
+        }
+        questions
+    }
+
+    /// Returns the questions to ask about the plan's account, and about the operator.
+    #[must_use]
+    pub fn own_questions(&self) -> Vec<Question> {
         let impersonation =
             Question::May { user: OPERATOR.to_owned(), right: self.impersonation(), needed_by: Vec::new() };
-        let own = self.rights.iter().map(|(right, parts)| Question::May {
-            user: self.user(),
-            right: right.clone(),
-            needed_by: parts.iter().cloned().collect(),
-        });
-        let recovers = self.rights.keys().filter(|right| right.verb == "recover");
-        let wildcards =
-            recovers.map(|right| Question::Wildcard(Right { verb: "never-granted", ..right.clone() }));
-        [Question::Account, impersonation].into_iter().chain(own).chain(wildcards).collect()
+        [Question::Account, impersonation].into_iter().chain(on(&self.user(), &self.rights)).collect()
     }
 
     /// Returns the result for the answers. `isolated`: the manifests are for a recovery lead, while namespaces are isolated.
@@ -87,7 +94,7 @@ impl Access {
         let mut found = Comparison {
             plan: format!("{}/{}", self.namespace, self.plan),
             account: format!("{}/{}", self.namespace, self.account),
-            needed: answers.iter().filter(|(q, _)| !matches!(q, Question::Wildcard(_))).count(),
+            needed: answers.iter().filter(|(q, _)| !matches!(q, Question::Wildcard { .. })).count(),
             missing: Vec::new(),
             unknown: Vec::new(),
             wildcards: Vec::new(),
@@ -98,8 +105,8 @@ impl Access {
             let gap = self.gap(&question);
             match (question, answer) {
                 (_, Err(why)) => found.unknown.push(Gap { why: Some(why), ..gap }),
-                (Question::Wildcard(_), Ok(true)) => found.wildcards.push(gap),
-                (Question::Wildcard(_), Ok(false)) | (_, Ok(true)) => {}
+                (Question::Wildcard { .. }, Ok(true)) => found.wildcards.push(gap),
+                (Question::Wildcard { .. }, Ok(false)) | (_, Ok(true)) => {}
                 (Question::Account, Ok(false)) => {
                     lacking.insert(None);
                     found.missing.push(gap);
@@ -124,7 +131,7 @@ impl Access {
             Question::May { user, right, needed_by } => {
                 Gap { needed_by: needed_by.clone(), ..gap(right.to_string(), user) }
             }
-            Question::Wildcard(right) => gap(format!("a wildcard on {}", right.object()), &self.user()),
+            Question::Wildcard { user, right } => gap(format!("a wildcard on {}", right.object()), user),
         }
     }
 
@@ -135,6 +142,21 @@ impl Access {
         let all = if isolated { late(plans) } else { manifests(plans) };
         all.into_iter().filter(|manifest| !manifest.grants.is_disjoint(lacking)).collect()
     }
+}
+
+/// Returns the questions about the rights of a user.
+fn on(user: &str, rights: &BTreeMap<Right, BTreeSet<String>>) -> Vec<Question> {
+    let may = rights.iter().map(|(right, parts)| Question::May {
+        user: user.to_owned(),
+        right: right.clone(),
+        needed_by: parts.iter().cloned().collect(),
+    });
+    let recovers = rights.keys().filter(|right| right.verb == "recover");
+    let wildcards = recovers.map(|right| Question::Wildcard {
+        user: user.to_owned(),
+        right: Right { verb: "never-granted", ..right.clone() },
+    });
+    may.chain(wildcards).collect()
 }
 
 impl Comparison {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Access, Right};
+use super::{Access, Right, WriterAccount};
 use crate::api::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE};
 
 const API: &str = "rbac.authorization.k8s.io";
@@ -46,9 +46,10 @@ pub fn manifests(plans: &[Access]) -> Vec<Manifest> {
 /// RBAC lets a lead grant what the lead holds.
 #[must_use]
 pub fn late(plans: &[Access]) -> Vec<Manifest> {
-    distinct(
-        plans.iter().flat_map(|access| access.cluster_manifests().into_iter().chain(access.all_namespaces())),
-    )
+    let of = |access: &Access| {
+        [access.cluster_manifests(), access.all_namespaces(), access.writer_manifests()].concat()
+    };
+    distinct(plans.iter().flat_map(of))
 }
 
 /// Returns what lets these subjects write plans: the verb `use` on each plan's account, which policy `resurgam-plan-author` requires.
@@ -97,6 +98,7 @@ fn plan_manifests(access: &Access) -> Vec<Manifest> {
         let comment = format!("In {place}, for: {parts}.");
         all.extend(grant(&comment, Some(place), &access.name(), &rights, &access.subject()));
     }
+    all.extend(access.writer_manifests());
     all
 }
 
@@ -137,6 +139,21 @@ impl Access {
             manifest.grants = meant.iter().map(|right| Some((*right).clone())).collect();
         }
         both.into()
+    }
+
+    /// Returns what lets the accounts of others write into clean rooms.
+    fn writer_manifests(&self) -> Vec<Manifest> {
+        let of = |(account, rights): (&WriterAccount, &BTreeMap<Right, BTreeSet<String>>)| {
+            let WriterAccount { namespace, name } = account;
+            let parts: BTreeSet<&str> = rights.values().flatten().map(String::as_str).collect();
+            let parts = parts.into_iter().collect::<Vec<_>>().join(", ");
+            let comment =
+                format!("On Quarantines, for account {namespace}/{name}, which writes for: {parts}.");
+            let subject = json!({"kind": "ServiceAccount", "name": name, "namespace": namespace});
+            let role = format!("{}:{namespace}:{name}", self.name());
+            grant(&comment, None, &role, &rights.keys().cloned().collect(), &subject)
+        };
+        self.writers.iter().flat_map(of).collect()
     }
 
     fn subject(&self) -> Value {

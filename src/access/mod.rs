@@ -29,6 +29,25 @@ pub struct Access {
     pub account: String,
     /// Each right of the account, and which parts of the plan need it.
     pub rights: BTreeMap<Right, BTreeSet<String>>,
+    /// What accounts need that write for a step and are not the plan's, such as Velero's.
+    pub writers: BTreeMap<WriterAccount, BTreeMap<Right, BTreeSet<String>>>,
+}
+
+/// An account that writes for a step and is not the plan's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriterAccount {
+    /// Namespace of the ServiceAccount.
+    pub namespace: String,
+    /// Name of the ServiceAccount.
+    pub name: String,
+}
+
+impl WriterAccount {
+    /// Returns the user name of the account.
+    #[must_use]
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
 }
 
 impl Access {
@@ -40,6 +59,7 @@ impl Access {
             plan: plan.name.clone(),
             account: plan.account.clone(),
             rights: BTreeMap::new(),
+            writers: BTreeMap::new(),
         };
         for service in &plan.services {
             access.add_service(plan, service);
@@ -80,6 +100,12 @@ impl Access {
                 ..StepContext::default()
             };
             self.add(&format!("step {}", step.name), steps::rights(step, &context));
+            for writer in steps::writers(step, &context) {
+                let right = writer.right();
+                let account = WriterAccount { namespace: writer.namespace, name: writer.account };
+                let rights = self.writers.entry(account).or_default();
+                rights.entry(right).or_default().insert(format!("step {}", step.name));
+            }
         }
         self.add("resume", resume::rights(&service.namespaces, &service.resume));
     }

@@ -22,6 +22,25 @@ pub struct Right {
 }
 
 impl Right {
+    /// Returns the right to do something to the object of that name, or to all, of a kind that this crate has no type for. `namespace`:
+    /// `None` for objects of the cluster.
+    #[must_use]
+    pub fn new(
+        verb: &'static str,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Self {
+        Self {
+            namespace: namespace.map(str::to_owned),
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            verb,
+            name: name.map(str::to_owned),
+        }
+    }
+
     /// To list a kind in a namespace.
     #[must_use]
     pub fn list<K>(namespace: &str) -> Self

@@ -259,7 +259,7 @@ fn compared(missing: impl Fn(&CheckQuestion) -> Answer, isolated: bool) -> Compa
 }
 
 fn is_granted(question: &CheckQuestion) -> bool {
-    !matches!(question, CheckQuestion::Wildcard(_))
+    !matches!(question, CheckQuestion::Wildcard { .. })
 }
 
 /// Kind and place of what is to be applied; of what is of the cluster, whether it is for all namespaces.
@@ -326,6 +326,34 @@ fn the_operator_is_asked_about_as_the_account_that_it_runs_as() {
         matches!(question, CheckQuestion::May { user, right, .. } if user == OPERATOR && right.verb == "impersonate")
     });
     assert_eq!(operators.count(), 1);
+}
+
+#[test]
+fn account_that_restores_a_backup_is_granted_its_clean_room() {
+    let restore = json!([{"name": "restore", "restoreBackup": {"backupName": "nightly", "veleroAccount": "backup-server"}}]);
+    let access = access(json!([{"name": "db", "restore": restore}, {"name": "web", "restore": restore}]));
+    let velero = "system:serviceaccount:velero:backup-server";
+    let lacks = |question: &CheckQuestion| match question {
+        CheckQuestion::May { user, .. } => Ok(user != velero),
+        CheckQuestion::Wildcard { user, .. } => Ok(user == velero),
+        CheckQuestion::Account => Ok(true),
+    };
+    let answers = access.questions().into_iter().map(|question| {
+        let answer = lacks(&question);
+        (question, answer)
+    });
+    let found = access.compare(answers.collect(), false);
+    let named =
+        |gaps: &[Gap]| gaps.iter().map(|gap| format!("{} {}", gap.user, gap.what)).collect::<Vec<_>>();
+    let wants = |what: &str| vec![format!("{velero} {what}/db"), format!("{velero} {what}/web")];
+    assert_eq!(named(&found.missing), wants("recover quarantines.resurgam.dev"));
+    assert_eq!(named(&found.wildcards), wants("a wildcard on quarantines.resurgam.dev"));
+    insta::assert_snapshot!("printed_writer", yaml(&found.apply).unwrap());
+    let late = super::late(std::slice::from_ref(&access));
+    assert!(
+        found.apply.iter().all(|manifest| late.contains(manifest)),
+        "a recovery lead can grant it on the day"
+    );
 }
 
 #[test]

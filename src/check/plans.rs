@@ -106,9 +106,9 @@ async fn rights(client: &Client, plan: &RecoveryPlan) -> PlanRights {
 /// Returns the namespaces that the plan's account may not recover, and those that it may by a wildcard only. All other rights would take
 /// many more requests: `resurgam access --check` checks those of one plan.
 async fn recover(client: &Client, access: &Access) -> Fact<(Vec<String>, Vec<String>)> {
-    let asked = access.questions().into_iter().filter_map(|question| match question {
+    let asked = access.own_questions().into_iter().filter_map(|question| match question {
         Question::May { right, .. } if right.verb == "recover" => Some((right, false)),
-        Question::Wildcard(right) => Some((right, true)),
+        Question::Wildcard { right, .. } => Some((right, true)),
         Question::May { .. } | Question::Account => None,
     });
     let answers = asked.map(|(right, wildcard)| async move {

@@ -181,8 +181,9 @@ async fn ask(client: &Client, access: &Access, question: &CheckQuestion) -> Answ
             let found = call_opt(what, accounts.get(&access.account)).await;
             found.map(|found| found.is_some()).map_err(|error| error.to_string())
         }
-        CheckQuestion::May { user, right, .. } => may(client, user, right).await,
-        CheckQuestion::Wildcard(right) => may(client, &access.user(), right).await,
+        CheckQuestion::May { user, right, .. } | CheckQuestion::Wildcard { user, right } => {
+            may(client, user, right).await
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use resurgam_core::gates::backup_before::{
 use resurgam_core::gates::job_result::volumes::GROUP as SNAPSHOTS;
 
 use super::bucket::{Credentials, Store};
-use super::dynamic::{kind, read, to};
+use super::dynamic::{kind, read};
 use super::{Answer, Context, Gate, Interest, Question};
 use crate::access::Right;
 use crate::api::GateReason;
@@ -32,12 +32,24 @@ impl Gate for BackupBeforeSpec {
         if let Some(snapshot) = &self.volume_snapshot
             && let Ok(namespace) = snapshot_namespace(snapshot, question)
         {
-            rights.push(to("get", SNAPSHOTS, "volumesnapshots", Some(namespace), Some(&snapshot.name)));
+            rights.push(Right::new(
+                "get",
+                SNAPSHOTS,
+                "volumesnapshots",
+                Some(namespace),
+                Some(&snapshot.name),
+            ));
             // The storage system's controller chooses its name.
-            rights.push(to("get", SNAPSHOTS, "volumesnapshotcontents", None, None));
+            rights.push(Right::new("get", SNAPSHOTS, "volumesnapshotcontents", None, None));
         }
         if let Some(velero) = &self.velero {
-            rights.push(to("get", VELERO, "backups", Some(velero_namespace(velero)), Some(&velero.backup)));
+            rights.push(Right::new(
+                "get",
+                VELERO,
+                "backups",
+                Some(velero_namespace(velero)),
+                Some(&velero.backup),
+            ));
         }
         rights
     }

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::inventory::unreadable;
 use super::{Answer, Context};
-use crate::access::Right;
 use crate::api::GateReason;
 
 /// Objects to a page of a list.
@@ -83,21 +82,4 @@ fn not_served(kind: &ApiResource, what: &str) -> Answer {
         kind.plural, kind.group, kind.version
     );
     Answer::unknown(GateReason::KindMissing, message)
-}
-
-/// Returns the right to do something to one object of such a kind, or to all.
-pub(super) fn to(
-    verb: &'static str,
-    group: &str,
-    resource: &str,
-    namespace: Option<&str>,
-    name: Option<&str>,
-) -> Right {
-    Right {
-        namespace: namespace.map(str::to_owned),
-        group: group.to_owned(),
-        resource: resource.to_owned(),
-        verb,
-        name: name.map(str::to_owned),
-    }
 }

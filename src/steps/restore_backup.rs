@@ -39,11 +39,11 @@ impl Step for RestoreBackupSpec {
         let Ok(namespace) = namespace(self, &context.namespaces) else { return Vec::new() };
         let velero = Some(velero_namespace(self));
         let restores = ["create", "get", "list", "watch"];
-        let restores = restores.map(|verb| right(verb, GROUP, "restores", velero, None));
+        let restores = restores.map(|verb| Right::new(verb, GROUP, "restores", velero, None));
         let others = [
-            right("get", GROUP, "backups", velero, Some(&self.backup_name)),
-            right("get", "", "namespaces", None, Some(namespace)),
-            right("list", "*", "*", Some(namespace), None),
+            Right::new("get", GROUP, "backups", velero, Some(&self.backup_name)),
+            Right::new("get", "", "namespaces", None, Some(namespace)),
+            Right::new("list", "*", "*", Some(namespace), None),
         ];
         restores.into_iter().chain(others).collect()
     }
@@ -156,22 +156,6 @@ async fn follow(
 fn writer(spec: &RestoreBackupSpec, into: &str) -> Writer {
     let [namespace, account] = [velero_namespace(spec), velero_account(spec)].map(str::to_owned);
     Writer { namespace, account, into: into.to_owned() }
-}
-
-fn right(
-    verb: &'static str,
-    group: &str,
-    resource: &str,
-    namespace: Option<&str>,
-    name: Option<&str>,
-) -> Right {
-    Right {
-        namespace: namespace.map(str::to_owned),
-        group: group.to_owned(),
-        resource: resource.to_owned(),
-        verb,
-        name: name.map(str::to_owned),
-    }
 }
 
 /// Returns a kind of Velero.

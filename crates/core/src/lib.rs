@@ -16,5 +16,6 @@ pub mod resume;
 pub mod simulate;
 pub mod steps;
 pub mod text;
+pub mod time;
 
 use resurgam_api as api;

@@ -70,7 +70,7 @@ fn comparison(found: &Comparison, late: bool) -> String {
     for (style, word, gaps) in
         [(BAD, "missing", missing), (BAD, "wildcard", wildcards), (WARN, "unknown", unknown)]
     {
-        text.extend(gaps.iter().map(|gap| line(style, word, gap)));
+        text.extend(gaps.iter().map(|gap| line(style, word, account, gap)));
     }
     if !wildcards.is_empty() {
         text.push_str(WILDCARD);
@@ -84,10 +84,14 @@ fn comparison(found: &Comparison, late: bool) -> String {
     text
 }
 
-fn line(style: Style, word: &str, gap: &Gap) -> String {
+fn line(style: Style, word: &str, account: &str, gap: &Gap) -> String {
     let Gap { what, user, needed_by, why } = gap;
-    // All other questions are about the plan's account.
-    let who = if user == OPERATOR { format!("the operator, {user}: ") } else { String::new() };
+    let own = format!("system:serviceaccount:{}", account.replace('/', ":"));
+    let who = match user {
+        user if user == OPERATOR => format!("the operator, {user}: "),
+        user if *user == own => String::new(),
+        user => format!("{user}: "),
+    };
     let parts = if needed_by.is_empty() { String::new() } else { format!(", for: {}", needed_by.join(", ")) };
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     format!("#   {style}{word}{style:#}  {who}{what}{parts}{why}\n")

@@ -11,7 +11,7 @@ fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String 
                 Err("no answer within 15 s".to_owned())
             }
             CheckQuestion::May { right, .. } => Ok(right.verb != missing),
-            CheckQuestion::Wildcard(_) => Ok(wildcard),
+            CheckQuestion::Wildcard { .. } => Ok(wildcard),
         };
         (question, answer)
     });

@@ -1,20 +1,18 @@
 //! Requests an isolation level. Before a loosening, everything that it depends on is read live.
 
 use futures::future::try_join_all;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
-use kube::api::PostParams;
 
+use super::super::context::account_user;
 use super::super::dependencies::read_dependencies;
 use super::super::observe::is_tightening;
 use super::{Act, ActError, refused};
-use crate::api::{
-    DnsLabel, GROUP, Isolation, PodSecurity, Reason, RecoveryPlan, ServiceKey, ServiceRecoverySpec,
-};
-use crate::calls::{call, call_opt};
+use crate::api::{DnsLabel, Isolation, PodSecurity, Reason, RecoveryPlan, ServiceKey, ServiceRecoverySpec};
+use crate::calls::call_opt;
 use crate::engine::{Room, pod_security};
 use crate::plan::Service;
 use crate::plan::loosening::{Allowance, Dependency, allowance};
+use crate::steps::{Held, Writer};
 
 impl Act {
     /// Requests an isolation level. To loosen, every dependency must be recovered by a live read, and the plan's account must be
@@ -132,51 +130,27 @@ impl Act {
     /// Checks that the plan's account holds `recover` on each Quarantine by an explicit grant. An account that also holds the verb
     /// `never-granted` has a wildcard instead.
     async fn account_may_recover(&self) -> Result<(), ActError> {
-        let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
-        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
-        let may = |namespace: String, verb: &'static str| {
-            let (reviews, user, plan) = (reviews.clone(), user.clone(), self.plan.clone());
-            async move {
-                let review = SubjectAccessReview {
-                    spec: SubjectAccessReviewSpec {
-                        user: Some(user),
-                        groups: Some(vec![
-                            "system:serviceaccounts".to_owned(),
-                            format!("system:serviceaccounts:{}", plan.namespace),
-                            "system:authenticated".to_owned(),
-                        ]),
-                        resource_attributes: Some(ResourceAttributes {
-                            group: Some(GROUP.to_owned()),
-                            resource: Some("quarantines".to_owned()),
-                            name: Some(namespace),
-                            verb: Some(verb.to_owned()),
-                            ..ResourceAttributes::default()
-                        }),
-                        ..SubjectAccessReviewSpec::default()
-                    },
-                    ..SubjectAccessReview::default()
-                };
-                let what = format!("ask whether the plan's account may {verb}");
-                let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
-                Ok::<bool, ActError>(answer.status.is_some_and(|s| s.allowed))
-            }
-        };
-        let checks = self.service().namespaces.iter().map(|namespace| {
-            let (granted, wildcard) = (may(namespace.clone(), "recover"), may(namespace.clone(), "never-granted"));
-            let user = &user;
-            async move {
-                match futures::try_join!(granted, wildcard)? {
-                    (true, false) => Ok(()),
-                    (false, _) => Err(refused(
-                        Reason::RecoverNotGranted,
-                        format!("{user} may not 'recover' quarantines.resurgam.dev/{namespace}: grant it by a ClusterRole with that resourceName"),
-                    )),
-                    (true, true) => Err(refused(
-                        Reason::RecoverNotGranted,
-                        format!("{user} holds 'recover' on quarantines.resurgam.dev/{namespace} by a wildcard only: grant it by name"),
-                    )),
+        let user = account_user(&self.plan.namespace, &self.plan.account);
+        let user = &user;
+        let checks = self.service().namespaces.iter().map(|namespace| async move {
+            let writer = Writer {
+                namespace: self.plan.namespace.clone(),
+                account: self.plan.account.clone(),
+                into: namespace.clone(),
+            };
+            let object = writer.right().object();
+            let message = match writer.review(&self.context.client).await? {
+                Held { recover: true, wildcard: false } => return Ok(()),
+                Held { recover: false, .. } => {
+                    format!(
+                        "{user} may not 'recover' {object}: grant it by a ClusterRole with that resourceName"
+                    )
                 }
-            }
+                Held { recover: true, wildcard: true } => {
+                    format!("{user} holds 'recover' on {object} by a wildcard only: grant it by name")
+                }
+            };
+            Err(refused(Reason::RecoverNotGranted, message))
         });
         try_join_all(checks).await.map(|_| ())
     }

@@ -143,9 +143,9 @@ fn rights(access: &Access, before: Vec<Reviewed>) -> Vec<Reviewed> {
         granted.map(|Reviewed { user, right, last }| ((user, right), last)).collect();
     let account = (access.namespace.clone(), access.account.clone());
     let operator = (OPERATOR_NAMESPACE.to_owned(), OPERATOR_ACCOUNT.to_owned());
-    let asked = access.questions().into_iter().filter_map(|question| match question {
+    let asked = access.own_questions().into_iter().filter_map(|question| match question {
         CheckQuestion::Account => None,
-        CheckQuestion::Wildcard(right) => Some((account.clone(), right)),
+        CheckQuestion::Wildcard { right, .. } => Some((account.clone(), right)),
         CheckQuestion::May { user, right, .. } if user == access.user() => Some((account.clone(), right)),
         CheckQuestion::May { right, .. } => Some((operator.clone(), right)),
     });

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::dynamic::{kind, list, read, to};
+use super::super::dynamic::{kind, list, read};
 use super::super::inventory::unreadable;
 use super::super::{Answer, Context, Question};
 use crate::access::Right;
@@ -27,16 +27,16 @@ pub(super) fn rights(spec: &JobResultSpec, question: &Question) -> Vec<Right> {
     }
     let inspection = spec.inspection_namespace.0.as_str();
     let mut rights = vec![
-        to("get", GROUP, "volumesnapshotcontents", None, None),
-        to("create", GROUP, "volumesnapshotcontents", None, None),
-        to("get", GROUP, "volumesnapshots", Some(inspection), None),
-        to("create", GROUP, "volumesnapshots", Some(inspection), None),
+        Right::new("get", GROUP, "volumesnapshotcontents", None, None),
+        Right::new("create", GROUP, "volumesnapshotcontents", None, None),
+        Right::new("get", GROUP, "volumesnapshots", Some(inspection), None),
+        Right::new("create", GROUP, "volumesnapshots", Some(inspection), None),
         Right::get_any::<PersistentVolumeClaim>(inspection),
         Right::create::<PersistentVolumeClaim>(inspection),
     ];
     for volume in &spec.volumes {
         if let Ok(namespace) = namespace(volume, question) {
-            rights.push(to("list", GROUP, "volumesnapshots", Some(namespace), None));
+            rights.push(Right::new("list", GROUP, "volumesnapshots", Some(namespace), None));
         }
     }
     rights

@@ -1,8 +1,8 @@
 //! Settles a gate's single answers into a verdict: stable for long enough, failed often enough, fresh enough.
 
-use std::time::Duration as StdDuration;
+use crate::time::after;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{Reason, Verdict};
 pub use crate::gates::Answer;
@@ -49,11 +49,6 @@ pub struct Tracker {
     counted_at: Timestamp,
     unsettled_since: Timestamp,
     began: Timestamp,
-}
-
-/// Returns `at` plus a duration, saturating at the maximum timestamp.
-fn after(at: Timestamp, duration: StdDuration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 impl Tracker {
@@ -226,7 +221,7 @@ mod tests {
     }
 
     fn tracker(stable_ms: u64, limit: u32) -> Tracker {
-        let ms = StdDuration::from_millis;
+        let ms = std::time::Duration::from_millis;
         Tracker::new(
             GatePolicy {
                 stable_for: ms(stable_ms),

@@ -1,10 +1,11 @@
 //! Steps: in order, one at a time, each with its intent written before it starts. A running step is observed; it takes as long as it
 //! needs, and only its dependents wait for it.
 
+use crate::time::after;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::{StepState, StepStatus};
@@ -192,11 +193,6 @@ fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) -> bool {
     step.retry_at = Some(time(at));
     step.message = shorten(&format!("failed, and starts again at {at}: {}", step.message), MESSAGE_LIMIT);
     true
-}
-
-/// Returns `at` plus a duration, or the latest representable time.
-fn after(at: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// Returns the initial status of a service's steps. A step that undoes another one runs only if that one began in an earlier attempt. The

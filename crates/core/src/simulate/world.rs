@@ -1,10 +1,10 @@
 //! One plan's world, moved by timed events. Events of one moment are applied in the order in which they were scheduled.
 
+use crate::time::after;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use super::assume::ServiceRun;
 use crate::api::{Isolation, Phase, RecoveryPlanStatus, ServiceRecoveryStatus};
@@ -66,11 +66,6 @@ pub struct World<'a> {
     scheduled: u64,
     wake_at: Option<Timestamp>,
     looks: usize,
-}
-
-/// `at` plus a duration, staying within time.
-fn after(at: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// A Quarantine that nobody has claimed.
