@@ -297,7 +297,14 @@ mod tests {
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
         let evidence = Some(evidence.into());
-        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence, exceptions: Vec::new() }
+        Answer {
+            verdict,
+            reason: GateReason::Current,
+            message: "m".into(),
+            evidence,
+            subject: None,
+            exceptions: Vec::new(),
+        }
     }
 
     fn tracker(stable_ms: u64) -> Tracker {

@@ -69,6 +69,7 @@ fn passed(stores: &Stores, plan: &Plan, status: &ServiceRecoveryStatus) -> (Gate
         reason: GateReason::Approved,
         message: String::new(),
         evidence: Some("e".to_owned()),
+        subject: None,
         exceptions: Vec::new(),
     };
     let key = GateKey { phase: Phase::BeforeRestore, name: "images".to_owned() };

@@ -17,6 +17,8 @@ pub struct GateState {
     pub failed: bool,
     /// Whether it has passed since it is evaluated as it asks now.
     pub has_passed: bool,
+    /// Whether it fails although the service is what it was when the gate last passed: what it is judged against has changed.
+    pub is_judged_anew: bool,
     /// Whether it has been Unknown for longer than `stableFor` plus `unknownDeadline`.
     pub is_overdue: bool,
     /// Why the verdict is Unknown although the gate's last answer is another, or there is none.
@@ -43,6 +45,8 @@ pub struct Tracker {
     passing_since: Option<Timestamp>,
     fails: u32,
     has_passed: bool,
+    /// [`Answer::subject`] of the last Pass.
+    passed_subject: Option<String>,
     /// Whether it has failed since it last passed.
     is_failing: bool,
     failing_since: Timestamp,
@@ -61,6 +65,7 @@ impl Tracker {
             passing_since: None,
             fails: 0,
             has_passed: false,
+            passed_subject: None,
             is_failing: false,
             failing_since: now,
             counted_at: now,
@@ -107,7 +112,10 @@ impl Tracker {
         }
         self.last = Some((answer, now));
         let verdict = self.state(now).verdict;
-        self.has_passed |= verdict == Verdict::Pass;
+        if verdict == Verdict::Pass {
+            self.has_passed = true;
+            self.passed_subject = self.last.as_ref().and_then(|(last, _)| last.subject.clone());
+        }
         if verdict != Verdict::Unknown {
             self.unsettled_since = now;
         }
@@ -138,6 +146,7 @@ impl Tracker {
             unsettled,
             failed: false,
             has_passed: self.has_passed,
+            is_judged_anew: false,
             is_overdue: now >= overdue_at,
             reason,
             message,
@@ -174,6 +183,7 @@ impl Tracker {
                     unsettled: None,
                     failed: false,
                     has_passed: true,
+                    is_judged_anew: false,
                     is_overdue: false,
                     reason: last.reason.as_str(),
                     message: last.message.clone(),
@@ -188,6 +198,7 @@ impl Tracker {
                 unsettled: None,
                 failed: self.fails >= self.policy.failure_limit,
                 has_passed: self.has_passed,
+                is_judged_anew: last.subject.is_some() && last.subject == self.passed_subject,
                 is_overdue: false,
                 reason: last.reason.as_str(),
                 message: match self.counts_from() {
@@ -217,7 +228,14 @@ mod tests {
 
     fn answer(verdict: Verdict, evidence: &str) -> Answer {
         let evidence = Some(evidence.into());
-        Answer { verdict, reason: GateReason::Current, message: "m".into(), evidence, exceptions: Vec::new() }
+        Answer {
+            verdict,
+            reason: GateReason::Current,
+            message: "m".into(),
+            evidence,
+            subject: None,
+            exceptions: Vec::new(),
+        }
     }
 
     fn tracker(stable_ms: u64, limit: u32) -> Tracker {
@@ -233,6 +251,28 @@ mod tests {
             },
             at(0),
         )
+    }
+
+    #[test]
+    fn fail_of_the_same_service_is_told_from_a_change_of_it() {
+        let of = |verdict, subject: Option<&str>| Answer {
+            subject: subject.map(str::to_owned),
+            ..answer(verdict, "e")
+        };
+        let anew = |passed: Option<&str>, fails: Option<&str>| {
+            let mut gate = tracker(0, 1);
+            gate.record(of(Verdict::Pass, passed), at(0));
+            // An answer that is none says nothing of the service.
+            gate.record(of(Verdict::Unknown, Some("other")), at(10));
+            gate.record(of(Verdict::Fail, fails), at(20));
+            gate.state(at(20)).is_judged_anew
+        };
+        assert!(anew(Some("images"), Some("images")), "the list was edited");
+        assert!(!anew(Some("images"), Some("others")), "the service was changed");
+        assert!(!anew(None, None), "a gate that does not say so");
+        let mut never = tracker(0, 1);
+        never.record(of(Verdict::Fail, Some("images")), at(0));
+        assert!(!never.state(at(0)).is_judged_anew, "it has never passed");
     }
 
     #[test]

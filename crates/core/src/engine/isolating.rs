@@ -86,12 +86,14 @@ impl ServiceContext<'_> {
         next
     }
 
-    /// Starts to isolate a service whose continuous gate fails, if the plan says so. Not if the gate has never passed as it asks now, as
-    /// that is no change of the service; and not again within an hour, as that would not be a remedy.
+    /// Starts to isolate a service whose continuous gate fails, if the plan says so. Not if the gate has never passed as it asks now, or the
+    /// service is what it was when it passed, as that is no change of the service; and not again within an hour, as that would not be a
+    /// remedy.
     pub(super) fn contains(&self, next: &mut Next, gate: &Gate, state: &GateState) -> bool {
         let now = self.observed.now;
         if self.service().on_regression != OnRegression::Contain
             || !state.has_passed
+            || state.is_judged_anew
             || self.service().namespaces.is_empty()
             || self.of.status.contained_at.as_ref().is_some_and(|at| next_containment(at.0) > now)
         {

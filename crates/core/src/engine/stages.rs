@@ -272,7 +272,12 @@ impl ServiceContext<'_> {
                 if self.contains(next, gate, state) {
                     return;
                 }
-                let message = format!("continuous gate '{name}' fails: {}", state.message);
+                let anew = if state.is_judged_anew {
+                    ". The service is what it was when the gate passed: what is approved has changed"
+                } else {
+                    ""
+                };
+                let message = format!("continuous gate '{name}' fails: {}{anew}", state.message);
                 self.need(next, Reason::Regressed, name, &message, None);
             } else if state.is_overdue {
                 let message = format!(

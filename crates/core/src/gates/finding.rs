@@ -73,6 +73,7 @@ pub fn worst<C: Display>(findings: &[(C, Finding)], evidence: impl FnOnce() -> S
         reason: first.reason,
         message,
         evidence: first.disproved.then(evidence),
+        subject: None,
         exceptions: Vec::new(),
     })
 }

@@ -242,14 +242,24 @@ pub fn judge(policy: &ImagePolicy, question: &Question, inventory: &Inventory, n
         })
         .collect();
     let evidence = || evidence::digest(&basis(policy, phase, &images));
-    worst(&findings, evidence).unwrap_or_else(|| {
+    let answer = worst(&findings, evidence).unwrap_or_else(|| {
         let count = images.len();
         let message = format!("{count} images are on the approved list");
         Answer {
             exceptions: exceptions(policy, phase, &images),
             ..Answer::pass(GateReason::Approved, message, evidence())
         }
-    })
+    });
+    Answer { subject: Some(subject(&images)), ..answer }
+}
+
+/// Returns a digest of the images alone. Pods come and go, and the list may change: the images are the same.
+fn subject(images: &[Image]) -> String {
+    let of = |image: &Image| match &image.source {
+        ImageSource::Specified { name, .. } => name.clone(),
+        ImageSource::Running { image_id, .. } => image_id.clone(),
+    };
+    evidence::digest(&json!(images.iter().map(of).collect::<BTreeSet<String>>()))
 }
 
 /// Returns the tags that running containers prove.

@@ -84,6 +84,9 @@ pub struct Answer {
     pub message: String,
     /// Digest of what was evaluated: UIDs, the fields read, and the requirements.
     pub evidence: Option<String>,
+    /// Digest of what of the service was judged, without what it was judged against. Gates have it whose approved state is kept outside the
+    /// plan, where it may change while the service does not.
+    pub subject: Option<String>,
     /// What passes although it is not proved in full. Each ends in the service's exceptions once the phase is passed. Few, and short.
     pub exceptions: Vec<String>,
 }
@@ -96,6 +99,7 @@ impl Answer {
             reason,
             message: message.into(),
             evidence: Some(evidence),
+            subject: None,
             exceptions: Vec::new(),
         }
     }
@@ -107,6 +111,7 @@ impl Answer {
             reason,
             message: message.into(),
             evidence: Some(evidence),
+            subject: None,
             exceptions: Vec::new(),
         }
     }
@@ -118,6 +123,7 @@ impl Answer {
             reason,
             message: message.into(),
             evidence: None,
+            subject: None,
             exceptions: Vec::new(),
         }
     }

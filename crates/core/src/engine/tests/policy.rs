@@ -1,7 +1,9 @@
 //! Failure policy: optional dependencies, optional services, and regressions that isolate.
 
+use super::look_at;
 use super::story::{plan, story};
-use crate::api::{Isolation, Phase, Stage, Verdict};
+use crate::api::conditions::find;
+use crate::api::{Isolation, Phase, Reason, Stage, Verdict};
 
 #[test]
 fn optional_dependency_is_waited_for_but_not_for_ever() {
@@ -103,6 +105,22 @@ fn regression_isolates_once_an_hour_if_the_plan_says_so() {
         (Some("Regressed"), Isolation::Open),
         "within an hour"
     );
+}
+
+#[test]
+fn changed_list_isolates_nothing_and_asks_a_person() {
+    let mut story = story("- {name: db, onRegression: Contain}");
+    story.run(60);
+    let gates = &mut story.seen("db").gates;
+    let (_, gate) = gates.iter_mut().find(|(key, _)| key.phase == Phase::Continuous).unwrap();
+    assert!(gate.has_passed);
+    (gate.verdict, gate.failed, gate.is_judged_anew) = (Verdict::Fail, true, true);
+    gate.message = "sha256:b is not on the approved list".to_owned();
+    let look = look_at(&story.world.plan, &story.world.seen, story.id("db"));
+    assert_eq!(look.status.decision.map(|asked| asked.reason), Some(Reason::Regressed));
+    assert_eq!((look.status.isolating, look.effect), (None, None));
+    let needs = find(&look.status.conditions, "NeedsDecision").unwrap();
+    assert!(needs.message.contains("what is approved has changed"), "{}", needs.message);
 }
 
 #[test]

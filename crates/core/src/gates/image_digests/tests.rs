@@ -86,6 +86,26 @@ fn status(name: &str, image_id: &str) -> Value {
 const PHASES: [Phase; 3] = [Phase::BeforeRestore, Phase::BeforeRelease, Phase::Continuous];
 
 #[test]
+fn subject_is_the_images_whatever_the_list_and_the_pods_are() {
+    let inventory = |image: &str, pods: &[&str]| Inventory {
+        deployments: vec![parsed(deployment("web", image))],
+        pods: pods.iter().map(|name| parsed(pod(name, image, image))).collect(),
+        ..Inventory::default()
+    };
+    let subject = |approved: char, inventory: &Inventory| {
+        let policy = list(&[digest(approved)], ImageTags::Forbid);
+        let answer = judge(&policy, &question(Phase::Continuous), inventory, &NodeImages::default());
+        (answer.verdict, answer.subject.unwrap())
+    };
+    let (passes, before) = subject('a', &inventory(&good(), &["web-1"]));
+    let (fails, edited) = subject('b', &inventory(&good(), &["web-2", "web-3"]));
+    assert_eq!((passes, fails, &edited), (Verdict::Pass, Verdict::Fail, &before));
+    let (fails, tampered) = subject('a', &inventory(&bad(), &["web-1"]));
+    assert_eq!(fails, Verdict::Fail);
+    assert_ne!(tampered, before);
+}
+
+#[test]
 fn every_kind_of_workload_is_looked_at_in_every_phase() {
     let of = |image: &str| -> Vec<(&'static str, Inventory)> {
         let spec = json!({"metadata": meta("it"), "spec": {"selector": {}, "serviceName": "it",

@@ -85,6 +85,7 @@ impl World<'_> {
             },
             message: format!("{} says {verdict:?}", key.name),
             evidence: None,
+            subject: None,
             exceptions: Vec::new(),
         };
         tracker.record(answer, now);

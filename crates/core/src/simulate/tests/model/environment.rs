@@ -103,6 +103,7 @@ fn gate_says(says: Says, before: Option<&GateState>) -> GateState {
         verdict: says.verdict(),
         failed: says.verdict() == Verdict::Fail,
         has_passed,
+        is_judged_anew: false,
         // What is not overdue yet is the same as what was not asked yet.
         is_overdue: says == Says::Unknown,
         unsettled: None,
