@@ -81,7 +81,11 @@ pub(super) fn judge(plan: &Plan, id: ServiceId, of: &ServiceObservation, asked: 
         approvals.iter().map(|approval| format!("{} (Decision {})", approval.by, approval.name)).collect();
     given.sort();
     given.dedup();
+    let is_beyond = on(of, Action::Reject, &current).next().is_some();
     let missing = match parties {
+        _ if is_beyond => {
+            vec![format!("a Retry, as it was rejected more than {REJECTIONS_LIMIT} times in this attempt")]
+        }
         [] if approvals.is_empty() => vec!["one person who may approve".to_owned()],
         [] => Vec::new(),
         _ => {

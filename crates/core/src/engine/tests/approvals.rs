@@ -53,6 +53,28 @@ fn rejection_voids_what_was_approved_and_gives_its_reason() {
 }
 
 #[test]
+fn endless_rejections_hold_until_a_retry_and_say_so() {
+    let mut story = story(
+        "- name: db\n  gates:\n    beforeRelease: [{name: lead, approval: {parties: [{name: it, group: leads}]}}]",
+    );
+    story.run(30);
+    for _ in 0..65 {
+        story.answers("db", Action::Reject);
+        story.run(2);
+    }
+    story.approves("db", "ana", "leads");
+    story.run(30);
+    assert_eq!((story.stage("db"), story.isolation("db")), (Stage::PostChecks, Isolation::CleanRoom));
+    let question = story.question("db");
+    assert!(question.contains("a Retry, as it was rejected more than 64 times"), "{question}");
+    story.retry("db");
+    story.run(30);
+    story.approves("db", "ana", "leads");
+    story.run(30);
+    assert_eq!(story.stage("db"), Stage::Recovered);
+}
+
+#[test]
 fn approvals_of_one_attempt_do_not_count_in_the_next() {
     let mut story = story(QUORUM);
     story.run(30);
