@@ -1,7 +1,7 @@
 //! Step `apply`: reads manifests from ConfigMaps, and applies them server-side with a field manager of the step's own.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -31,6 +31,26 @@ impl Step for ApplySpec {
 
     fn interests(&self, _context: &StepContext) -> Vec<Interest> {
         Vec::new()
+    }
+
+    /// To read, create and patch each kind among the manifests, in each namespace that it is applied to.
+    fn prepare<'a>(
+        &'a self,
+        client: &'a Client,
+        context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<Vec<Right>, StepError>> {
+        async move {
+            let manifests = read(self, client, context).await?;
+            let kinds = kinds(client, &manifests).await?;
+            let mut rights = BTreeSet::new();
+            for manifest in &manifests.objects {
+                let Some(ApiResource { group, plural, .. }) = kinds.get(&key(manifest)) else { continue };
+                let of = |verb| Right::new(verb, group, plural, Some(&manifest.namespace), None);
+                rights.extend(["create", "get", "patch"].map(of));
+            }
+            Ok(rights.into_iter().collect())
+        }
+        .boxed()
     }
 
     /// Everything is read and checked before anything is written. Applying again changes nothing.

@@ -155,6 +155,15 @@ trait Step: Sync {
     ) -> BoxFuture<'a, Result<(), StepError>> {
         std::future::ready(Ok(())).boxed()
     }
+    /// Reads, as the plan's account and before the day, what the step is configured with, and returns the rights that follow from it
+    /// beside [`Step::rights`].
+    fn prepare<'a>(
+        &'a self,
+        _client: &'a Client,
+        _context: &'a StepContext,
+    ) -> BoxFuture<'a, Result<Vec<Right>, StepError>> {
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
     /// Returns a stream that yields whenever what it follows may have changed. A step that only follows its `interests` has none.
     fn changes(&self, _client: &Client, _context: &StepContext) -> BoxStream<'static, ()> {
         stream::pending().boxed()
@@ -220,6 +229,20 @@ pub fn interval(spec: &StepSpec) -> Duration {
 /// Returns a stream that yields whenever a step's observer has to look again, beside its [`interests`]. It never ends.
 pub fn changes(client: &Client, spec: &StepSpec, context: &StepContext) -> BoxStream<'static, ()> {
     step(spec).map_or_else(|| stream::pending().boxed(), |step| step.changes(client, context))
+}
+
+/// Reads what a step is configured with, and returns the rights that follow from it beside [`rights`]. `client` impersonates the plan's
+/// account.
+///
+/// # Errors
+/// [`StepError`]: it cannot be read, or not be used.
+pub async fn prepare(
+    client: &Client,
+    spec: &StepSpec,
+    context: &StepContext,
+) -> Result<Vec<Right>, StepError> {
+    let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
+    step.prepare(client, context).await
 }
 
 /// Checks what has to hold before a step is started, as the operator. `client` impersonates the plan's account.

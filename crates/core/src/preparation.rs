@@ -42,6 +42,11 @@ pub enum Need {
         /// The step.
         step: String,
     },
+    /// What a step is configured with, such as manifests to apply.
+    StepInput {
+        /// The step.
+        step: String,
+    },
     /// That people of a group may approve.
     Approver {
         /// The party.
@@ -194,6 +199,13 @@ fn gap_parts(account: &str, gaps: &[&Fact]) -> Vec<Part> {
             Need::Kind { kind, step } => {
                 parts.push((format!("the cluster has no kind {kind}, which step {step} uses"), 1));
             }
+            Need::StepInput { step } => {
+                let how = match &fact.answer {
+                    Answer::Unusable(why) => shorten(why, CAUSE_LIMIT),
+                    Answer::Met | Answer::Missing | Answer::Unknown(_) => "its input is missing".to_owned(),
+                };
+                parts.push((format!("{how} (step {step})"), 1));
+            }
             Need::Approver { party, group, of } => {
                 let bind = "bind it to ClusterRole resurgam-approver";
                 parts.push((format!("group {group} of party {party} may not approve ({of}): {bind}"), 1));
@@ -261,6 +273,7 @@ fn subject(account: &str, need: &Need) -> String {
         Need::Namespace { name, .. } => format!("namespace {name}"),
         Need::GateInput { input, .. } => input.clone(),
         Need::Kind { kind, .. } => format!("kind {kind}"),
+        Need::StepInput { step } => format!("what step {step} applies"),
         Need::Approver { group, .. } => format!("whether group {group} may approve"),
         Need::Writer { user, object, .. } => format!("whether {user} may recover {object}"),
         Need::Right { verb, object, namespace: Some(namespace) } => format!("{verb} {object} in {namespace}"),

@@ -306,7 +306,7 @@ impl Checking {
             }));
         }
         facts.extend(self.check_inputs(context, running, account == Answer::Met).await);
-        facts.extend(self.check_others(context).await);
+        facts.extend(self.check_others(context, running).await);
         facts.extend(lock(&self.shared.rights).iter().map(Reviewed::fact));
         judge(&format!("{}/{}", plan.namespace, plan.account), &facts)
     }

@@ -3,16 +3,18 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use kube::Client;
 use kube::core::ApiResource;
 use resurgam_core::preparation::{Answer, Fact, Need};
 
 use super::super::context::{Context, account_user};
+use super::super::running::Running;
 use super::{Checking, MISSING_FOR, lock};
 use crate::api::gate::ApprovalParty;
-use crate::api::{Action, GROUP};
+use crate::api::{Action, GROUP, StepSpec};
 use crate::calls::call_opt;
 use crate::plan::Plan;
-use crate::steps::{Held, StepContext, Writer};
+use crate::steps::{Held, StepContext, StepError, Writer};
 use crate::{reviews, steps};
 
 /// Something that is asked of the API server at intervals.
@@ -26,6 +28,8 @@ enum What {
     Kind { step: String, kind: ApiResource },
     /// An account that writes for a step.
     Writer { step: String, writer: Writer },
+    /// What a step is configured with.
+    Input { step: Box<StepSpec>, of: Box<StepContext> },
     /// A party of an approval.
     Approver { of: String, party: ApprovalParty },
 }
@@ -48,6 +52,7 @@ impl Other {
                 object: writer.right().object(),
                 step: step.clone(),
             },
+            What::Input { step, .. } => Need::StepInput { step: step.name.clone() },
             What::Approver { of, party } => {
                 Need::Approver { party: party.name.clone(), group: party.group.clone(), of: of.clone() }
             }
@@ -69,9 +74,20 @@ pub(super) fn others(plan: &Plan) -> Vec<Other> {
         for step in &service.steps {
             let name = || step.name.clone();
             steps::kinds(step).into_iter().for_each(|kind| add(What::Kind { step: name(), kind }));
-            let context = StepContext { namespaces: service.namespaces.clone(), ..StepContext::default() };
+            let context = StepContext {
+                plan_namespace: plan.namespace.clone(),
+                plan: plan.name.clone(),
+                account: plan.account.clone(),
+                service: service.name.clone(),
+                step: step.name.clone(),
+                namespaces: service.namespaces.clone(),
+                ..StepContext::default()
+            };
             let writers = steps::writers(step, &context).into_iter();
             writers.for_each(|writer| add(What::Writer { step: name(), writer }));
+            if step.apply.is_some() {
+                add(What::Input { step: Box::new(step.clone()), of: Box::new(context) });
+            }
             let parties = step.manual.iter().flat_map(|manual| manual.parties.clone());
             parties.for_each(|party| add(What::Approver { of: format!("step {}", step.name), party }));
         }
@@ -85,12 +101,13 @@ pub(super) fn others(plan: &Plan) -> Vec<Other> {
 
 impl Checking {
     /// Asks for what has not been answered lately.
-    pub(super) async fn check_others(&mut self, context: &Context) -> Vec<Fact> {
+    pub(super) async fn check_others(&mut self, context: &Context, running: &Running) -> Vec<Fact> {
+        let account = context.account_client(&self.plan, &mut running.state());
         let granted_for = self.intervals(&lock(&self.shared.rights)).granted;
         let mut facts = Vec::new();
         for other in &mut self.others {
             if other.left(granted_for, Instant::now()).is_zero() {
-                let answer = ask(context, &self.plan, &other.what).await;
+                let answer = ask(context, account.as_ref(), &self.plan, &other.what).await;
                 other.last = Some((Instant::now(), answer));
             }
             let Some((_, answer)) = &other.last else { continue };
@@ -100,7 +117,7 @@ impl Checking {
     }
 }
 
-async fn ask(context: &Context, plan: &Plan, what: &What) -> Answer {
+async fn ask(context: &Context, account: Option<&Client>, plan: &Plan, what: &What) -> Answer {
     match what {
         What::Kind { kind, .. } => {
             let listed = context.client.list_api_group_resources(&kind.api_version);
@@ -114,6 +131,10 @@ async fn ask(context: &Context, plan: &Plan, what: &What) -> Answer {
             Ok(Held { recover: true, wildcard: false }) => Answer::Met,
             Ok(_) => Answer::Missing,
             Err(error) => Answer::Unknown(error.to_string()),
+        },
+        What::Input { step, of } => match account {
+            Some(account) => input(context, account, step, of).await,
+            None => Answer::Unknown("there is no client for the plan's account".to_owned()),
         },
         What::Approver { party, .. } => {
             let attributes = ResourceAttributes {
@@ -132,4 +153,28 @@ async fn ask(context: &Context, plan: &Plan, what: &What) -> Answer {
             }
         }
     }
+}
+
+/// Reads what a step is configured with, as the plan's account, and whether that account holds the rights that follow from it.
+async fn input(context: &Context, account: &Client, step: &StepSpec, of: &StepContext) -> Answer {
+    let rights = match steps::prepare(account, step, of).await {
+        Ok(rights) => rights,
+        Err(StepError::Problem(problem)) => return Answer::Unusable(problem.to_string()),
+        Err(error) => return Answer::Unknown(error.to_string()),
+    };
+    let mut missing = Vec::new();
+    for right in rights {
+        let what = format!("ask whether account {}/{} may {right}", of.plan_namespace, of.account);
+        let asked = (of.plan_namespace.as_str(), of.account.as_str());
+        match reviews::account_may(&context.client, asked, right.attributes(), what).await {
+            Ok(true) => {}
+            Ok(false) => missing.push(right.to_string()),
+            Err(error) => return Answer::Unknown(error.to_string()),
+        }
+    }
+    if missing.is_empty() {
+        return Answer::Met;
+    }
+    let user = account_user(&of.plan_namespace, &of.account);
+    Answer::Unusable(format!("{user} may not {}: grant it by a Role", missing.join(", nor ")))
 }

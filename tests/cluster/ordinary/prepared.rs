@@ -4,7 +4,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use rehearsal::{DEADLINE, condition, eventually, field, kind, text};
 use serde_json::{Value, json};
 
-use crate::bad_input::bench::{Bench, DIGEST, KINDS};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, role};
 
 /// Waits until the plan's `Prepared` has this status and says these words, and none of the others.
 async fn says(bench: &Bench, plan: &str, status: &str, words: &[&str], without: &[&str]) -> Value {
@@ -142,4 +142,43 @@ async fn party_that_may_not_approve_is_a_gap_before_the_day() {
     rehearsal::apply(&bench.admin, "platform", &[bound]).await.unwrap();
     // Roles are not watched: it is asked again after 30 s.
     says(&bench, "plan", "False", &[], &[gap]).await;
+}
+
+#[tokio::test]
+async fn manifests_that_cannot_be_applied_are_a_gap_before_the_day() {
+    let case = "prepared-apply";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: api}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n";
+    let widget = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: w}\n";
+    let manifests = |documents: &[&str]| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shop", "namespace": case},
+            "data": {"all.yaml": documents.join("---\n")},
+        })
+    };
+    let bench = Bench::open(case, &["web"], |all| {
+        all.push(manifests(&[service, widget]));
+        let read = json!([{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["shop"], "verbs": ["get"]}]);
+        let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": case}]);
+        all.extend([role("Role", "read-shop", case, &read), binding("Role", "read-shop", case, &account)]);
+    })
+    .await;
+    let mut web = bench.service("web", &[]);
+    web["restore"] = json!([{"name": "configure", "apply": {"configMaps": [{"name": "shop"}]}}]);
+    let mut plan = bench.plan("plan", json!([web]));
+    plan["spec"].as_object_mut().unwrap().remove("incidentRef");
+    bench.apply(&plan).await;
+    let kind_missing = "Widget prepared-apply-web/w: the API server does not serve kind Widget in example.org/v1: install its CRD (step \
+                        configure)";
+    is_sound_and_dormant(&says(&bench, "plan", "False", &[kind_missing], &[]).await);
+    rehearsal::apply(&bench.admin, "platform", &[manifests(&[service])]).await.unwrap();
+    let right_missing = "system:serviceaccount:prepared-apply:recovery may not create services in namespace prepared-apply-web";
+    says(&bench, "plan", "False", &[right_missing], &["Widget"]).await;
+    let apply = json!([{"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch"]}]);
+    let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": case}]);
+    let grant = [
+        role("Role", "apply-shop", "prepared-apply-web", &apply),
+        binding("Role", "apply-shop", "prepared-apply-web", &account),
+    ];
+    rehearsal::apply(&bench.admin, "platform", &grant).await.unwrap();
+    says(&bench, "plan", "True", &["all "], &[]).await;
 }
