@@ -6,8 +6,8 @@ use super::state::{Goes, Local, Op, Witness};
 use crate::api::service_recovery::StepState;
 use crate::api::{Action, Health, Isolation, Reason, Verdict};
 use crate::engine::{
-    AcceptedState, Asked, ClaimState, DecisionObservation, Effect, QuarantineObservation, QuarantineState,
-    Refusal, Room, ServiceObservation, StepProgress, StepRun, pod_security,
+    AcceptedState, Asked, ClaimState, DecisionObservation, Effect, GateKey, QuarantineObservation,
+    QuarantineState, Refusal, Room, ServiceObservation, StepProgress, StepRun, pod_security,
 };
 use crate::plan::{Plan, Service, ServiceId};
 
@@ -155,7 +155,10 @@ impl Local {
         match action {
             Action::AcceptException => {
                 let failing = self.of.gates.iter().filter(|(_, state)| state.verdict == Verdict::Fail);
-                self.witness.accepted = failing.map(|(key, _)| key.clone()).collect();
+                // One that is not evaluated any more was shown as it is recorded.
+                let shown = self.of.status.gates.iter().filter(|gate| gate.verdict == Verdict::Fail);
+                let shown = shown.map(|gate| GateKey { phase: gate.phase, name: gate.name.clone() });
+                self.witness.accepted = failing.map(|(key, _)| key.clone()).chain(shown).collect();
             }
             Action::Approve => drop(self.witness.approved.insert(self.asks_about())),
             Action::Reject => drop(self.witness.approved.remove(&self.asks_about())),
