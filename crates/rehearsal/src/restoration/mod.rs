@@ -269,13 +269,10 @@ impl Restoration<'_> {
     /// Waits until everything is recovered, and tells how.
     async fn recovered(&self, admin: &Client, lead: &Client) -> Result<()> {
         let plans = kind(admin, KINDS, "RecoveryPlan", Some(NAMESPACE));
-        let done = |plan: &Value| {
-            condition(plan, "Recovered") == "True" || field(plan, "/status/needsDecision") != 0
-        };
-        let plan = eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await?;
-        if condition(&plan, "Recovered") != "True" {
+        let done = |plan: &Value| condition(plan, "Recovered") == "True";
+        if let Err(late) = eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await {
             let asked = decisions_needed(lead, NAMESPACE).await?;
-            anyhow::bail!("a person is asked again: {asked:#?}");
+            return Err(late.context(format!("needed decisions: {asked:#?}")));
         }
         let records = kind(admin, KINDS, "ServiceRecovery", Some(NAMESPACE));
         for service in ["wcc-planning", "rbkc-elections", "rbkc-benefits", LIBRARIES] {
