@@ -27,10 +27,8 @@ async fn three_boroughs_restore_by_velero_a_job_and_flux() {
         story.play().await.unwrap_or_else(|error| panic!("{error:#}\n{:#?}", told.lock().unwrap()));
     drop(restored.operator);
     let file = std::fs::File::open(cluster.audit_log()).unwrap();
-    let options = judge::Options {
-        operate: vec![rehearsal::velero::USER.to_owned()],
-        ..judge::Options::default()
-    };
+    let options =
+        judge::Options { operate: vec![rehearsal::velero::USER.to_owned()], ..judge::Options::default() };
     let report = judge::judge(std::io::BufReader::new(file), &restored.plan, &options).unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.figures.recovered, report.figures.total), (32, 32), "{report}");

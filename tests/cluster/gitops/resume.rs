@@ -204,6 +204,7 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "now"}}});
     let sources = kind(&admin, "source.toolkit.fluxcd.io/v1", "GitRepository", Some(FLUX));
     sources.patch("estate", &PatchParams::default(), &Patch::Merge(now)).await.unwrap();
-    let moved = format!("has now revision main@sha1:{}, and the plan approves {approved}", git.commit().unwrap());
+    let moved =
+        format!("has now revision main@sha1:{}, and the plan approves {approved}", git.commit().unwrap());
     says(&trial, "StepFailed", &[&moved]).await;
 }

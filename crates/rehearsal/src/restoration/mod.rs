@@ -100,7 +100,9 @@ impl Restoration<'_> {
     /// Something did not come to pass in time, was refused, or is not what it was before.
     pub async fn play(&self) -> Result<Restored> {
         let admin = self.cluster.client(Identity::PlatformAdministrator).await?;
-        self.scene("Three boroughs share a cluster. Flux delivers the libraries from Git, Velero backs two services up");
+        self.scene(
+            "Three boroughs share a cluster. Flux delivers the libraries from Git, Velero backs two services up",
+        );
         boroughs::lay_down(self.cluster, false).await?;
         let tools = self.start_tools(&admin).await?;
         self.deliver(&admin, &tools.git).await?;
@@ -110,9 +112,12 @@ impl Restoration<'_> {
         self.scene("The attacker comes");
         wait_until(since).await;
         self.attack(&admin, &tools.git).await?;
+        let attacked = proof::Contents::look(&admin, &REBUILT).await?;
+        ensure!(attacked.differs_from(&before), "the attacker changed nothing of {REBUILT:?}");
 
         self.scene("On-call staff isolate everything");
-        let operator = Operator::start(self.cluster, &OperatorOptions::within(self.cluster, self.binary))?;
+        let mut operator =
+            Operator::start(self.cluster, &OperatorOptions::within(self.cluster, self.binary))?;
         let namespaces = boroughs::isolate(self.cluster).await?;
         for namespace in &namespaces {
             boroughs::isolated(self.cluster, namespace).await?;
@@ -127,18 +132,25 @@ impl Restoration<'_> {
         self.scene("Westminster puts its links right in Git; a second person reviews that commit");
         let approved = self.review(&admin, &tools.git).await?;
 
-        self.scene("GitOps applies the plan; what restores is applied over it, as a field manager of its own");
+        self.scene(
+            "GitOps applies the plan; what restores is applied over it, as a field manager of its own",
+        );
         self.arm(&admin, tools.endpoint.url(), &approved, since).await?;
 
-        self.scene("Three services need a person, as in `cargo xtask demo`; the lead mends them, and decides");
+        self.scene(
+            "Three services need a person, as in `cargo xtask demo`; the lead mends them, and decides",
+        );
         let lead = self.cluster.client(Identity::RecoveryLead).await?;
         boroughs::lead(self.cluster).await?;
         for service in boroughs::TAMPERED {
             self.quote(service, "what was approved is back, and so it is retried");
         }
 
-        self.scene("Restored, each in its own way, between the gates before restore and those before release");
+        self.scene(
+            "Restored, each in its own way, between the gates before restore and those before release",
+        );
         self.recovered(&admin, &lead).await?;
+        ensure!(operator.ended()?.is_none(), "the operator ended by itself");
 
         self.scene("Is it what it was before?");
         self.is_what_it_was(&admin, &before, &sealed, &approved).await?;
@@ -198,8 +210,7 @@ impl Restoration<'_> {
         apply(admin, "platform", &read(&format!("{AT}/backup.yaml"))?).await?;
         let backups = kind(admin, velero::API_VERSION, "Backup", Some(velero::NAMESPACE));
         let is_complete = |backup: &Value| text(backup, "/status/phase") == "Completed";
-        let backup =
-            eventually(&backups, BACKUP, "the Backup to be complete", DEADLINE, is_complete).await?;
+        let backup = eventually(&backups, BACKUP, "the Backup to be complete", DEADLINE, is_complete).await?;
         let at = text(&backup, "/status/completionTimestamp");
         let items = field(&backup, "/status/progress/itemsBackedUp");
         self.quote("Velero", &format!("Backup {BACKUP} is complete: {items} objects at {at}"));
@@ -220,7 +231,7 @@ impl Restoration<'_> {
         self.fetch(admin, &git.commit()?).await?;
         self.delivered(admin, &git.commit()?).await?;
         boroughs::attack(self.cluster).await?;
-        self.quote("and", "two images, and payroll, as in `cargo xtask demo`");
+        self.quote("and three others", "two images and payroll are tampered with, as in `cargo xtask demo`");
         Ok(())
     }
 
@@ -269,14 +280,17 @@ impl Restoration<'_> {
     /// Waits until everything is recovered, and tells how.
     async fn recovered(&self, admin: &Client, lead: &Client) -> Result<()> {
         let plans = kind(admin, KINDS, "RecoveryPlan", Some(NAMESPACE));
-        let done = |plan: &Value| condition(plan, "Recovered") == "True";
-        if let Err(late) = eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await {
-            let asked = decisions_needed(lead, NAMESPACE).await?;
-            return Err(late.context(format!("needed decisions: {asked:#?}")));
-        }
         let records = kind(admin, KINDS, "ServiceRecovery", Some(NAMESPACE));
-        for service in ["wcc-planning", "rbkc-elections", "rbkc-benefits", LIBRARIES] {
-            let record = object(&records, &format!("{PLAN}.{service}")).await?;
+        let is_back = |o: &Value| condition(o, "Recovered") == "True";
+        for service in ["rbkc-elections", "wcc-planning", "rbkc-benefits", LIBRARIES] {
+            let (name, what) = (format!("{PLAN}.{service}"), format!("{service} to be recovered"));
+            let record = match eventually(&records, &name, &what, DEADLINE, is_back).await {
+                Ok(record) => record,
+                Err(late) => {
+                    let asked = decisions_needed(lead, NAMESPACE).await?;
+                    return Err(late.context(format!("needed decisions: {asked:#?}")));
+                }
+            };
             for step in field(&record, "/status/steps").as_array().into_iter().flatten() {
                 let message = text(step, "/message");
                 let message = if message.is_empty() { "" } else { &format!(": {message}") };
@@ -287,6 +301,9 @@ impl Restoration<'_> {
                 self.quote(service, &format!("exception: {}", exception.as_str().unwrap_or_default()));
             }
         }
+        let done = |plan: &Value| condition(plan, "Recovered") == "True";
+        eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await?;
+        self.quote("plan", "all 32 services are recovered");
         Ok(())
     }
 
@@ -301,8 +318,14 @@ impl Restoration<'_> {
         let restored = proof::Contents::look(admin, &[&new[0], &new[1]]).await?;
         restored.is_of(before, "-new")?;
         for service in REBUILT {
-            self.quote(service, &format!("in {service}-new, what the backup had: {}", restored.told(service)));
+            self.quote(
+                service,
+                &format!("in {service}-new, what the backup had: {}", restored.told(service)),
+            );
         }
+        let restores = proof::restores(admin).await?;
+        ensure!(restores.len() == REBUILT.len(), "not one Restore for each: {restores:?}");
+        self.quote("Velero", &restores.join("; "));
         for service in REBUILT {
             proof::is_sealed(admin, service).await?;
         }

@@ -7,6 +7,7 @@ use kube::Client;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
+use crate::velero;
 use crate::wait::{condition, field, kind, object, text};
 
 /// What makes up services, by namespace, then kind and name: what Deployments run, and the content of ConfigMaps.
@@ -43,6 +44,11 @@ impl Contents {
             ensure!(found == wanted, "{name} has {found:#?}, and {namespace} had {wanted:#?}");
         }
         Ok(())
+    }
+
+    /// Returns whether every namespace has something else than in another reading.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        self.0.iter().all(|(namespace, found)| other.0.get(namespace) != Some(found))
     }
 
     /// Returns kinds and names of what a service has in its new namespace.
@@ -97,8 +103,7 @@ fn has(found: &Value, wanted: &Value) -> bool {
 
 /// Fails unless a namespace is sealed and has no pod.
 pub async fn is_sealed(client: &Client, namespace: &str) -> Result<()> {
-    let quarantine =
-        object(&kind(client, "resurgam.dev/v1alpha1", "Quarantine", None), namespace).await?;
+    let quarantine = object(&kind(client, "resurgam.dev/v1alpha1", "Quarantine", None), namespace).await?;
     let level = text(&quarantine, "/status/isolation");
     ensure!(level == "Sealed" && condition(&quarantine, "Ready") == "True", "{namespace} is {level}");
     let found = object(&kind(client, "v1", "Namespace", None), namespace).await?;
@@ -107,6 +112,20 @@ pub async fn is_sealed(client: &Client, namespace: &str) -> Result<()> {
     let pods = kind(client, "v1", "Pod", Some(namespace)).list(&ListParams::default()).await?;
     ensure!(pods.items.is_empty(), "{namespace} has {} pods", pods.items.len());
     Ok(())
+}
+
+/// Returns each Restore of Velero, and how many objects it brought back. Fails unless all are complete.
+pub async fn restores(client: &Client) -> Result<Vec<String>> {
+    let all = kind(client, velero::API_VERSION, "Restore", Some(velero::NAMESPACE));
+    let mut told = Vec::new();
+    for restore in all.list(&ListParams::default()).await? {
+        let restore = serde_json::to_value(restore)?;
+        let (name, phase) = (text(&restore, "/metadata/name"), text(&restore, "/status/phase"));
+        ensure!(phase == "Completed", "Restore {name} is {phase}");
+        let items = field(&restore, "/status/progress/itemsRestored");
+        told.push(format!("Restore {name} {phase}, {items} objects"));
+    }
+    Ok(told)
 }
 
 /// Returns the name of the only Job of a namespace. Fails unless it succeeded, with one pod.
