@@ -170,8 +170,9 @@ impl Restoration<'_> {
 
     /// Starts Velero, Flux and a Git server; then everything is there that rights are granted in.
     async fn start_tools(&self, admin: &Client) -> Result<Tools> {
-        let velero = velero::Velero::start(self.cluster, &self.programs.velero).await?;
+        // Velero learns which kinds there are when it starts, and a Backup is partial where it does not know one.
         flux::install_kinds(admin).await?;
+        let velero = velero::Velero::start(self.cluster, &self.programs.velero).await?;
         let links = std::fs::read_to_string(repository(&format!("{AT}/git/{LINKS}")))?;
         let git = GitServer::start(&self.cluster.dir().join("git"), &[(LINKS, links)]).await?;
         let source = self.programs.flux.start_source(self.cluster)?;
