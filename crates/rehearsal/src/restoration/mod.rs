@@ -116,8 +116,10 @@ impl Restoration<'_> {
         ensure!(attacked.differs_from(&before), "the attacker changed nothing of {REBUILT:?}");
 
         self.scene("On-call staff isolate everything");
-        let mut operator =
-            Operator::start(self.cluster, &OperatorOptions::within(self.cluster, self.binary))?;
+        // Nobody starts it again: it must not lose its lease on a busy machine.
+        let options =
+            OperatorOptions { lease_seconds: 15, ..OperatorOptions::within(self.cluster, self.binary) };
+        let mut operator = Operator::start(self.cluster, &options)?;
         let namespaces = boroughs::isolate(self.cluster).await?;
         for namespace in &namespaces {
             boroughs::isolated(self.cluster, namespace).await?;

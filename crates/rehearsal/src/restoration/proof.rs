@@ -122,8 +122,9 @@ pub async fn restores(client: &Client) -> Result<Vec<String>> {
         let restore = serde_json::to_value(restore)?;
         let (name, phase) = (text(&restore, "/metadata/name"), text(&restore, "/status/phase"));
         ensure!(phase == "Completed", "Restore {name} is {phase}");
-        let items = field(&restore, "/status/progress/itemsRestored");
-        told.push(format!("Restore {name} {phase}, {items} objects"));
+        let items = field(&restore, "/status/progress/itemsRestored").as_i64();
+        let items = items.map_or_else(String::new, |items| format!(", {items} objects"));
+        told.push(format!("Restore {name} {phase}{items}"));
     }
     Ok(told)
 }
