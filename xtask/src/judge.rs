@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// User name of the operator.
     #[arg(long, default_value_t = Options::default().operator)]
     operator: String,
+    /// User name of an account that may `operate` a Quarantine, or restores into one as Velero does: it creates pods in a clean room
+    /// (repeatable).
+    #[arg(long, value_name = "USER")]
+    operate: Vec<String>,
     /// Window without any work in RFC 3339: FROM/UNTIL. Without it, idleness of the operator is not judged.
     #[arg(long, value_name = "FROM/UNTIL")]
     quiet: Option<Window>,
@@ -39,6 +43,7 @@ enum Output {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = Options {
         operator: args.operator.clone(),
+        operate: args.operate.clone(),
         quiet: args.quiet,
         own_interval: Duration::from_secs(args.own_interval),
         ..Options::default()

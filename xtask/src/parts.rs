@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-/// Third-party programs that some tests and the demo on a real node need, built from pinned Go modules into the cache.
+/// Third-party programs that some tests, and the demos on a real node and of restoring, need, built from pinned Go modules into the cache.
 #[derive(clap::Args)]
 #[command(
     after_help = "Each takes 2 to 6 minutes where nothing is cached, kubernetes-1.33 about 10. A test that needs one says so where it is missing;\n\

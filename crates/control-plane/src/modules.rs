@@ -104,12 +104,14 @@ pub(crate) const PARTS: &[Module] = &[
     Module {
         name: "velero",
         programs: &[program("velero", "github.com/vmware-tanzu/velero/cmd/velero")],
-        // As its releases are built: it says which version it is.
+        // As its releases are built: it says which version it is. Its controllers would serve metrics on port 8080 whatever its flags say, so
+        // that a second one, or any other server there, ends it.
         flags: &[
             "-trimpath",
             "-buildvcs=false",
             "-ldflags",
-            "-s -w -X github.com/vmware-tanzu/velero/pkg/buildinfo.Version=v1.18.3",
+            "-s -w -X github.com/vmware-tanzu/velero/pkg/buildinfo.Version=v1.18.3 \
+             -X sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress=0",
         ],
     },
     module(

@@ -50,7 +50,8 @@ pub use window::Window;
 pub struct Options {
     /// User name of the operator. Apart from it only people loosen anything.
     pub operator: String,
-    /// User names of accounts that may `operate` a Quarantine: they may create pods in a clean room. RBAC is not judged.
+    /// User names of accounts that may `operate` a Quarantine, or restore into one as Velero does: they may create pods in a clean room. RBAC is
+    /// not judged.
     pub operate: Vec<String>,
     /// An API server observes a namespace's label by a watch, some milliseconds after the write. A pod created within this time is
     /// reported as created before the fence was in force, and is no violation.

@@ -9,7 +9,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::wait::{DEADLINE, condition, eventually, is_running, kind, text};
-use crate::{Operator, OperatorOptions, apply, documents, read, repository, three_boroughs};
+use crate::{Line, Operator, OperatorOptions, apply, documents, read, repository, three_boroughs};
 
 const AT: &str = "examples/bad-day";
 const KINDS: &str = "resurgam.dev/v1alpha1";
@@ -20,15 +20,6 @@ pub const PLAN: &str = "district";
 /// What the attacker puts in the place of the database.
 const FORGED: &str =
     "registry.example/database:1@sha256:0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c";
-
-/// What is told of it, line by line.
-#[derive(Clone, Debug)]
-pub enum Line {
-    /// What happens next.
-    Scene(String),
-    /// What somebody says or sees.
-    Quote(String, String),
-}
 
 /// One run of the day.
 pub struct BadDay<'a> {

@@ -6,9 +6,12 @@ pub mod bad_day;
 mod chart;
 mod endpoint;
 pub mod estate;
+pub mod flux;
+mod git;
 mod helm;
 mod idle;
 pub mod library;
+mod line;
 mod manifests;
 pub mod many;
 mod operator;
@@ -17,20 +20,24 @@ mod random;
 mod registry;
 mod release;
 mod requests;
+pub mod restoration;
 mod s3;
 pub mod saboteur;
 mod shared;
 mod stages;
 pub mod three_boroughs;
 pub mod trial;
+pub mod velero;
 mod wait;
 
 use std::path::{Path, PathBuf};
 
 pub use chart::{chart, rights};
 pub use endpoint::Endpoint;
+pub use git::GitServer;
 pub use helm::{Helm, operator_image};
 pub use idle::idle;
+pub use line::Line;
 pub use manifests::{apply, documents};
 pub use operator::{Operator, OperatorOptions, leads};
 pub use people::{NeededDecision, decide, decisions_needed, needed_decision, retry};
@@ -105,10 +112,14 @@ pub async fn install_kinds(client: &Client) -> Result<()> {
 
 /// Installs the CustomResourceDefinitions of another checkout. `writer` may write them, `client` may list the kinds.
 async fn install_kinds_of(writer: &Client, client: &Client, checkout: &Path) -> Result<()> {
-    let crds = read_at(&crds_of(checkout))?;
-    apply(writer, "install", &crds).await?;
+    serve_kinds(writer, client, "install", &read_at(&crds_of(checkout))?).await
+}
+
+/// Applies CustomResourceDefinitions, and waits until they are served. `writer` may write them, `client` may list the kinds.
+async fn serve_kinds(writer: &Client, client: &Client, manager: &str, crds: &[Value]) -> Result<()> {
+    apply(writer, manager, crds).await?;
     let kinds = kind(client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
-    for crd in &crds {
+    for crd in crds {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default();
         let served = |object: &Value| condition(object, "Established") == "True";
         eventually(&kinds, name, &format!("{name} to be served"), DEADLINE, served).await?;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};
+use kube::Client;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::estate::Estate;
-use crate::wait::{DEADLINE, condition, eventually, is_running, kind, text};
+use crate::wait::{DEADLINE, condition, eventually, field, is_running, kind, text};
 use crate::{apply, documents, read, repository, retry};
 
 /// Time limit of each step, with an operator that is killed repeatedly on a busy machine.
@@ -48,21 +49,46 @@ pub async fn lay_down(cluster: &ControlPlane, tampered: bool) -> Result<usize> {
     for file in ["access.yaml", "people.yaml", "approved-images.yaml", "payroll-baseline.yaml"] {
         apply(&admin, "platform", &read(&format!("{AT}/{file}"))?).await?;
     }
-    for workload in &estate {
-        let at = |field: &str| workload.pointer(field).and_then(Value::as_str).unwrap_or_default();
-        let (kind_, name, namespace) = (at("/kind"), at("/metadata/name"), at("/metadata/namespace"));
-        if ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"]
-            .contains(&kind_)
-        {
-            let api = kind(&admin, at("/apiVersion"), kind_, Some(namespace));
-            let what = format!("{kind_} {namespace}/{name} to run");
-            eventually(&api, name, &what, DEADLINE, |object| is_running(kind_, object)).await?;
-        }
-    }
+    run(&admin, &estate).await?;
     let jobs = kind(&admin, "batch/v1", "Job", Some("shared-files"));
     let complete = |job: &Value| condition(job, "Complete") == "True";
     eventually(&jobs, "reindex", "the Job of the estate to end", DEADLINE, complete).await?;
     Ok(estate.len())
+}
+
+/// Changes two images and payroll as the attacker, in an estate that was laid down untampered, and waits until that runs.
+///
+/// # Errors
+/// The API server denied something, or a workload did not start.
+pub async fn attack(cluster: &ControlPlane) -> Result<()> {
+    let admin = cluster.client(Identity::PlatformAdministrator).await?;
+    let changed = [read(&format!("{AT}/tampered"))?, read(&format!("{AT}/planted"))?].concat();
+    apply(&admin, "platform", &changed).await?;
+    run(&admin, &changed).await
+}
+
+/// Waits until the workloads among some manifests run, and nothing of an earlier revision.
+async fn run(client: &Client, manifests: &[Value]) -> Result<()> {
+    for workload in manifests {
+        let at = |field: &str| text(workload, field);
+        let (kind_, name, namespace) = (at("/kind"), at("/metadata/name"), at("/metadata/namespace"));
+        if ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"]
+            .contains(&kind_)
+        {
+            let api = kind(client, at("/apiVersion"), kind_, Some(namespace));
+            let what = format!("{kind_} {namespace}/{name} to run");
+            let runs = |object: &Value| {
+                let of = |at: &str| field(object, at);
+                is_running(kind_, object)
+                    && (kind_ != "Deployment"
+                        || ["/status/replicas", "/status/updatedReplicas"]
+                            .iter()
+                            .all(|at| of(at) == of("/spec/replicas")))
+            };
+            eventually(&api, name, &what, DEADLINE, runs).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the namespaces that are isolated.
@@ -104,10 +130,18 @@ pub async fn isolated(cluster: &ControlPlane, namespace: &str) -> Result<Value> 
 pub async fn arm(cluster: &ControlPlane, endpoint: &str) -> Result<String> {
     let gitops = cluster.client(Identity::GitOps).await?;
     apply(&gitops, "gitops", &read(&format!("{AT}/incident.yaml"))?).await?;
-    let text = std::fs::read_to_string(repository(&format!("{AT}/plan.yaml")))?
-        .replace("http://127.0.0.1:8080/healthz", endpoint);
+    let text = plan(endpoint)?;
     apply(&gitops, "gitops", &documents(&text)?).await?;
     Ok(text)
+}
+
+/// Returns the plan as YAML. Its `http` gates connect to `endpoint`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn plan(endpoint: &str) -> Result<String> {
+    let text = std::fs::read_to_string(repository(&format!("{AT}/plan.yaml")))?;
+    Ok(text.replace("http://127.0.0.1:8080/healthz", endpoint))
 }
 
 /// Restores the approved versions and deletes what was planted as the recovery lead, with the verb `repair`.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use control_plane::{ControlPlane, Options};
-use rehearsal::bad_day::{BadDay, Line};
+use rehearsal::Line;
+use rehearsal::bad_day::BadDay;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_day_ends_recovered_with_every_exception_explained() {

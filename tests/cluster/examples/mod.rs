@@ -5,6 +5,7 @@ mod cluster;
 mod failures;
 mod judged;
 mod manifests;
+mod restoration;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -265,37 +266,47 @@ fn the_committed_access_is_what_the_command_prints() {
 #[test]
 fn the_rights_of_the_three_boroughs_are_what_its_plan_needs() {
     let manifests = three_boroughs();
-    let access = Access::from_plan(&Plan::from_object(&plan(&manifests)));
+    assert_eq!(lacking(&manifests, &plan(&manifests)), [""; 0]);
+}
+
+/// Returns the rights that a plan needs, of its account and of those that write for its steps, and no manifest grants.
+fn lacking(manifests: &[Manifest], plan: &RecoveryPlan) -> Vec<String> {
+    let access = Access::from_plan(&Plan::from_object(plan));
+    let own = access.rights.keys().map(|right| (&access.namespace, &access.account, right));
+    let writers = access.writers.iter();
+    let others = writers.flat_map(|(who, all)| all.keys().map(|right| (&who.namespace, &who.name, right)));
+    own.chain(others)
+        .filter(|(namespace, account, right)| !is_granted(manifests, namespace, account, right))
+        .map(|(namespace, account, right)| format!("{namespace}/{account} {right}"))
+        .collect()
+}
+
+/// Returns whether a manifest grants a right to an account.
+fn is_granted(manifests: &[Manifest], namespace: &str, account: &str, right: &Right) -> bool {
     let texts = |of: &Value| -> BTreeSet<String> {
         of.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    // By role, the places in which it is bound to the account. `None`: everywhere.
-    let mut bound: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
-    for binding in manifests.iter().filter(|m| m.kind().ends_with("RoleBinding")) {
-        if binding.text("/subjects/0/name") == access.account {
-            let place = Some(binding.namespace()).filter(|place| !place.is_empty());
-            bound.entry(binding.text("/roleRef/name")).or_default().insert(place);
-        }
-    }
-    let grants = |right: &Right| {
-        let roles = manifests.iter().filter(|m| m.kind().ends_with("Role"));
-        let here = roles.filter(|role| {
-            bound
-                .get(role.name())
-                .is_some_and(|places| places.contains(&None) || places.contains(&right.namespace.as_deref()))
-        });
-        let mut rules = here.flat_map(|role| role.value["rules"].as_array().unwrap());
-        rules.any(|rule| {
-            let names = texts(&rule["resourceNames"]);
-            texts(&rule["apiGroups"]).contains(&right.group)
-                && texts(&rule["resources"]).contains(&right.resource)
-                && texts(&rule["verbs"]).contains(right.verb)
-                && (names.is_empty() || right.name.as_ref().is_some_and(|name| names.contains(name)))
-        })
-    };
-    let lacking: Vec<String> =
-        access.rights.keys().filter(|right| !grants(right)).map(ToString::to_string).collect();
-    assert_eq!(lacking, [""; 0]);
+    let bindings = manifests.iter().filter(|m| {
+        m.kind().ends_with("RoleBinding")
+            && m.text("/subjects/0/name") == account
+            && m.text("/subjects/0/namespace") == namespace
+    });
+    // A binding of no namespace counts everywhere.
+    let here = |place: &str| place.is_empty() || Some(place) == right.namespace.as_deref();
+    let bound: BTreeSet<&str> = bindings
+        .filter(|binding| here(binding.namespace()))
+        .map(|binding| binding.text("/roleRef/name"))
+        .collect();
+    let roles = manifests.iter().filter(|m| m.kind().ends_with("Role") && bound.contains(m.name()));
+    let mut rules =
+        roles.filter(|role| here(role.namespace())).flat_map(|role| role.value["rules"].as_array().unwrap());
+    rules.any(|rule| {
+        let names = texts(&rule["resourceNames"]);
+        texts(&rule["apiGroups"]).contains(&right.group)
+            && texts(&rule["resources"]).contains(&right.resource)
+            && texts(&rule["verbs"]).contains(right.verb)
+            && (names.is_empty() || right.name.as_ref().is_some_and(|name| names.contains(name)))
+    })
 }
 
 #[test]

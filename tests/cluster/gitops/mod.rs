@@ -1,85 +1,21 @@
 //! A plan and its Quarantines are delivered by Flux, as it is: the real source-controller and kustomize-controller.
 
 mod argocd;
-mod git;
 mod resume;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use control_plane::{ControlPlane, Identity, Options};
-use kube::Client;
 use kube::api::{Patch, PatchParams};
+use rehearsal::flux::{self, KUSTOMIZE, NAMESPACE as FLUX, Programs};
 use rehearsal::trial::Trial;
 use rehearsal::{
-    DEADLINE, Operator, OperatorOptions, apply, condition, documents, eventually, kind, object, text,
+    DEADLINE, GitServer, Operator, OperatorOptions, apply, condition, eventually, kind, object, text,
 };
 use serde_json::{Value, json};
 
-const FLUX: &str = "flux-system";
-const KUSTOMIZE: &str = "kustomize.toolkit.fluxcd.io/v1";
 /// As Flux's documentation has it for kinds with a condition of their own: the plan is current once it has recovered.
 const RECOVERED: &str = "status.conditions.filter(c, c.type == 'Recovered').all(c, c.status == 'True')";
-
-/// A controller of Flux. Dropped, it is killed.
-struct Controller(Child);
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(cluster: &ControlPlane, program: &Path, arguments: &[String]) -> Controller {
-    let name = program.file_name().unwrap().to_str().unwrap();
-    let log = std::fs::File::create(cluster.dir().join(format!("{name}.log"))).unwrap();
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--watch-all-namespaces",
-            "--enable-leader-election=false",
-            "--events-addr=",
-            "--log-level=debug",
-        ])
-        .args(["--metrics-addr=127.0.0.1:0", "--health-addr=127.0.0.1:0"])
-        .args(arguments)
-        .env("KUBECONFIG", cluster.kubeconfig(Identity::GitOps))
-        .env("RUNTIME_NAMESPACE", FLUX)
-        .env("HOME", cluster.dir())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    Controller(control_plane::spawn_bound(command).unwrap())
-}
-
-/// Starts the source-controller, which keeps what it fetches in a folder.
-fn start_source(cluster: &ControlPlane, program: &Path, storage: &Path) -> Controller {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let at = format!("127.0.0.1:{port}");
-    let arguments = [
-        format!("--storage-path={}", storage.display()),
-        format!("--storage-addr={at}"),
-        format!("--storage-adv-addr={at}"),
-    ];
-    start(cluster, program, &arguments)
-}
-
-/// Makes Flux's kinds known, as their modules have them.
-async fn install_kinds(admin: &Client) {
-    for part in ["source-controller", "kustomize-controller"] {
-        let source =
-            tokio::task::spawn_blocking(move || control_plane::part_source(part)).await.unwrap().unwrap();
-        for file in std::fs::read_dir(source.join("config/crd/bases")).unwrap() {
-            let crds = documents(&std::fs::read_to_string(file.unwrap().path()).unwrap()).unwrap();
-            apply(admin, "flux", &crds).await.unwrap();
-            let all = kind(admin, "apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
-            let name = text(&crds[0], "/metadata/name");
-            let served = |crd: &Value| condition(crd, "Established") == "True";
-            eventually(&all, name, &format!("{name} to be served"), DEADLINE, served).await.unwrap();
-        }
-    }
-}
 
 /// Writes by GitOps to our kinds that were no dry-run, each as verb, kind and name.
 fn written(cluster: &ControlPlane) -> Vec<String> {
@@ -107,13 +43,11 @@ fn written(cluster: &ControlPlane) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flux_delivers_a_plan_and_waits_until_it_has_recovered() {
-    let parts =
-        ["source-controller", "kustomize-controller"].map(|name| control_plane::part_if_built(name).unwrap());
-    let [Some(source_controller), Some(kustomize_controller)] = parts else { return };
+    let Some(programs) = Programs::if_built().unwrap() else { return };
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     rehearsal::install(&cluster).await.unwrap();
     let admin = cluster.client(Identity::PlatformAdministrator).await.unwrap();
-    install_kinds(&admin).await;
+    flux::install_kinds(&admin).await.unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_resurgam"));
     let _operator = Operator::start(&cluster, &OperatorOptions::within(&cluster, binary)).unwrap();
     rehearsal::leads(&cluster).await.unwrap();
@@ -125,14 +59,13 @@ async fn flux_delivers_a_plan_and_waits_until_it_has_recovered() {
     let names = ["recovery.yaml".to_owned()];
     let kustomization =
         json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": names});
-    let git = git::Server::start(&[
+    let files = [
         ("recovery.yaml", manifests.join("---\n")),
         ("kustomization.yaml", serde_yaml::to_string(&kustomization).unwrap()),
-    ])
-    .await;
-    let storage = tempfile::tempdir().unwrap();
-    let _source = start_source(&cluster, &source_controller, storage.path());
-    let _kustomize = start(&cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
+    ];
+    let git = GitServer::start(&cluster.dir().join("git"), &files).await.unwrap();
+    let _source = programs.start_source(&cluster).unwrap();
+    let _kustomize = programs.start_kustomize(&cluster).unwrap();
     let repository = json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": {"name": "estate", "namespace": FLUX},
         "spec": {"url": git.url(), "interval": "1m", "ref": {"branch": "main"}},
@@ -158,7 +91,7 @@ async fn flux_delivers_a_plan_and_waits_until_it_has_recovered() {
     };
     let delivered = eventually(&deliveries, "recovery", "Flux to be content", DEADLINE, ready).await.unwrap();
     let applied = text(&delivered, "/status/lastAppliedRevision");
-    assert!(applied.ends_with(&git.commit()), "{delivered}");
+    assert!(applied.ends_with(&git.commit().unwrap()), "{delivered}");
     // It was not content before the plan had recovered.
     let plans = kind(&admin, "resurgam.dev/v1alpha1", "RecoveryPlan", Some("gitops-recovery"));
     let plan = object(&plans, "gitops").await.unwrap();

@@ -6,12 +6,13 @@ use std::sync::Mutex;
 use control_plane::{ControlPlane, Identity, Options};
 use kube::Client;
 use kube::api::{ListParams, Patch, PatchParams};
+use rehearsal::flux::{self, KUSTOMIZE, NAMESPACE as FLUX, Programs};
 use rehearsal::trial::Trial;
-use rehearsal::{DEADLINE, Operator, OperatorOptions, apply, condition, eventually, kind, object, text};
+use rehearsal::{
+    DEADLINE, GitServer, Operator, OperatorOptions, apply, condition, eventually, kind, object, text,
+};
 use resurgam::steps::{self, StepContext};
 use serde_json::{Value, json};
-
-use super::{FLUX, KUSTOMIZE, git, install_kinds, start, start_source};
 
 const REQUESTED_AT: &str = "/metadata/annotations/reconcile.fluxcd.io~1requestedAt";
 
@@ -122,26 +123,24 @@ fn delivery(name: &str, suspend: bool) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
-    let parts =
-        ["source-controller", "kustomize-controller"].map(|name| control_plane::part_if_built(name).unwrap());
-    let [Some(source_controller), Some(kustomize_controller)] = parts else { return };
+    let Some(programs) = Programs::if_built().unwrap() else { return };
     let stage = Stage::set().await;
     let by = |name: &str, revision: &str| json!({"flux": {"kind": "Kustomization", "namespace": FLUX, "name": name, "revision": revision}});
     let none = format!("sha1:{}", "0".repeat(40));
     let missing = without_kinds(&stage.admin, &by("handback", &none)).await;
     let words = "Kustomization flux-system/handback: the API server does not serve kustomizations in kustomize.toolkit.fluxcd.io/v1";
     assert!(missing.starts_with(words), "{missing}");
-    install_kinds(&stage.admin).await;
+    flux::install_kinds(&stage.admin).await.unwrap();
 
     // What Flux delivers into the database's namespace, before the day.
     let admin = stage.admin.clone();
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "handback-db"}});
     apply(&admin, "platform", &[namespace]).await.unwrap();
     let routes = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: routes, namespace: handback-db}\ndata: {upstream: db}\n";
-    let git = git::Server::start(&[("routes.yaml", routes.to_owned())]).await;
-    let storage = tempfile::tempdir().unwrap();
-    let _source = start_source(&stage.cluster, &source_controller, storage.path());
-    let kustomize = start(&stage.cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
+    let files = [("routes.yaml", routes.to_owned())];
+    let git = GitServer::start(&stage.cluster.dir().join("git"), &files).await.unwrap();
+    let _source = programs.start_source(&stage.cluster).unwrap();
+    let kustomize = programs.start_kustomize(&stage.cluster).unwrap();
     let repository = json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": {"name": "estate", "namespace": FLUX},
         "spec": {"url": git.url(), "interval": "1m", "ref": {"branch": "main"}},
@@ -158,7 +157,7 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     let suspended = |delivery: &Value| delivery["spec"]["suspend"] == true;
     eventually(&deliveries, "handback", "the operator to suspend it", DEADLINE, suspended).await.unwrap();
     drop(kustomize);
-    let approved = format!("main@sha1:{}", git.commit());
+    let approved = format!("main@sha1:{}", git.commit().unwrap());
     stage.recover(&trial, &by("handback", &approved)).await;
     let words =
         ["read Kustomization flux-system/handback", "handback-recovery:recovery", "cannot get resource"];
@@ -173,7 +172,7 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     says(&trial, "StepRunning", &words).await;
     let after = object(&deliveries, "handback").await.unwrap();
     assert_eq!(after["metadata"], before["metadata"], "it is asked for once");
-    let kustomize = start(&stage.cluster, &kustomize_controller, &["--http-retry=2".to_owned()]);
+    let kustomize = programs.start_kustomize(&stage.cluster).unwrap();
     trial.recovered().await.unwrap();
     let done = object(&deliveries, "handback").await.unwrap();
     assert_eq!(done["status"]["lastHandledReconcileAt"], before.pointer(REQUESTED_AT).unwrap().clone());
@@ -201,10 +200,11 @@ async fn flux_is_resumed_at_the_approved_revision_and_no_other() {
     let trial = stage.isolated("moves").await;
     stage.recover(&trial, &by("moves", &approved)).await;
     says(&trial, "StepRunning", &["Kustomization flux-system/moves has not handled the request yet"]).await;
-    git.push("routes.yaml", &routes.replace("upstream: db", "upstream: evil"));
+    git.push("routes.yaml", &routes.replace("upstream: db", "upstream: evil")).unwrap();
     let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "now"}}});
     let sources = kind(&admin, "source.toolkit.fluxcd.io/v1", "GitRepository", Some(FLUX));
     sources.patch("estate", &PatchParams::default(), &Patch::Merge(now)).await.unwrap();
-    let moved = format!("has now revision main@sha1:{}, and the plan approves {approved}", git.commit());
+    let moved =
+        format!("has now revision main@sha1:{}, and the plan approves {approved}", git.commit().unwrap());
     says(&trial, "StepFailed", &[&moved]).await;
 }

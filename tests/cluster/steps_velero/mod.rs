@@ -1,19 +1,18 @@
 //! Step `restoreBackup` with the real Velero, its S3 plugin and a real S3 server; and with a stand-in for Velero, named as one, where a
 //! Restore has to stand still.
 
-mod velero;
-
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use control_plane::{ControlPlane, Options};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use rehearsal::velero::{API_VERSION, NAMESPACE, Programs, Velero};
 use rehearsal::{DEADLINE, End, Shared, eventually, field, kind, text};
 use resurgam::access::{Access, late, manifests};
 use resurgam::plan::Plan;
 use serde_json::{Value, json};
 
 use crate::bad_input::bench::{Bench, KINDS, Stage, binding, deployment, role};
-use velero::{API_VERSION, NAMESPACE, Velero};
 
 /// Namespace of a Velero that no server watches: the test writes what a server would.
 const STAND_IN: &str = "velero-stand-in";
@@ -34,17 +33,12 @@ static WORLD: Shared<World> = Shared::new();
 
 /// A control plane with Velero, or `None` where a part is missing.
 async fn world() -> Option<&'static World> {
-    let programs = ["velero", "velero-plugin-for-aws", "versitygw"];
-    let [Some(server), Some(plugin), Some(s3)] =
-        programs.map(|name| control_plane::part_if_built(name).unwrap())
-    else {
-        return None;
-    };
+    let programs = Programs::if_built().unwrap()?;
     let start = async || {
         // Velero's plugin is started for each call, on a machine that is busy enough.
         let long = |options: &mut rehearsal::OperatorOptions| options.lease_seconds = 15;
         let stage = Stage::start(ControlPlane::start(Options::default()).await?, long).await?;
-        let velero = Velero::start(&stage.cluster, &[server, plugin, s3]).await;
+        let velero = Velero::start(&stage.cluster, &programs).await?;
         let admin = stage.cluster.client(control_plane::Identity::PlatformAdministrator).await?;
         let stand_in = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": STAND_IN}});
         rehearsal::apply(&admin, "platform", &[stand_in]).await?;
@@ -119,7 +113,9 @@ async fn bench(
     .await;
     let plan = plan(&bench, backup, velero);
     let spec = serde_json::from_value(plan["spec"].clone()).unwrap();
-    let access = Access::from_plan(&Plan::compile(case, "plan", "u", &spec));
+    // Those of Velero's account are each test's own.
+    let access =
+        Access { writers: BTreeMap::new(), ..Access::from_plan(&Plan::compile(case, "plan", "u", &spec)) };
     let rights: Vec<Value> = manifests(&[access]).into_iter().map(|manifest| manifest.object).collect();
     rehearsal::apply(&bench.admin, "platform", &rights).await.unwrap();
     bench.isolate(&["new"]).await;

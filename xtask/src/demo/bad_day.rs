@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use control_plane::{ControlPlane, Options};
-use rehearsal::bad_day::{BadDay, Line};
+use rehearsal::bad_day::BadDay;
 
-use super::say::{note, quote, scene};
+use super::say::{note, scene, tell};
 use super::{Args, FinishedDemo, build};
 
 pub(super) async fn play(args: &Args) -> Result<FinishedDemo> {
@@ -17,10 +17,6 @@ pub(super) async fn play(args: &Args) -> Result<FinishedDemo> {
     let cluster = ControlPlane::start(Options { dir: args.dir.clone(), ..Options::default() }).await?;
     rehearsal::install(&cluster).await?;
     note(&format!("audit log: {}", cluster.audit_log().display()));
-    let tell = |line: Line| match line {
-        Line::Scene(what) => scene(&what),
-        Line::Quote(who, what) => quote(&who, &what),
-    };
     let (operator, plan) = BadDay { cluster: &cluster, binary: &binary, tell: &tell }.play().await?;
 
     scene("The judge reads the API server's audit log and the plan, and nothing else");

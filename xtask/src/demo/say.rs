@@ -1,6 +1,7 @@
 //! Output of the demo.
 
 use anstyle::{AnsiColor, Style};
+use rehearsal::Line;
 
 const SCENE: Style = AnsiColor::Cyan.on_default().bold();
 const DIM: Style = Style::new().dimmed();
@@ -19,4 +20,12 @@ pub(super) fn note(what: &str) {
 /// Prints a quotation.
 pub(super) fn quote(who: &str, what: &str) {
     anstream::println!("  {BOLD}{who}{BOLD:#}  {what}");
+}
+
+/// Prints a line of a story.
+pub(super) fn tell(line: Line) {
+    match line {
+        Line::Scene(what) => scene(&what),
+        Line::Quote(who, what) => quote(&who, &what),
+    }
 }
