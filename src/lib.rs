@@ -16,6 +16,7 @@ pub mod controllers;
 pub mod gates;
 pub mod heartbeats;
 pub mod isolation;
+mod job_pods;
 pub mod leader;
 pub mod resume;
 pub(crate) mod reviews;

@@ -26,6 +26,7 @@ use crate::isolation::evidence::{
 };
 use crate::isolation::other_policies::AcceptedPolicy;
 use crate::leader::{LEASE, LeaderElector, Published};
+use crate::steps::StepServices;
 use crate::version;
 use health::Health;
 
@@ -283,6 +284,7 @@ async fn control(
     process: Process,
 ) -> Result<()> {
     let interval = args.probe_interval.0;
+    let step_services = StepServices { evidence: Some(Arc::new(evidence.clone())) };
     let mut options = quarantine::QuarantineOptions::new(evidence);
     let routes = args.api_server_route.iter().cloned().collect();
     options.probe = ProbeOptions { image: args.probe_image.clone(), interval, routes };
@@ -297,7 +299,7 @@ async fn control(
         if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the Quarantine controller ended") }
     };
     let plans = async {
-        plan::run(client.clone(), config.clone(), asker, cache, health, process)
+        plan::run(client.clone(), config.clone(), asker, step_services, cache, health, process)
             .await
             .context("the plan controller ended")
     };

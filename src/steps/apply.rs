@@ -15,7 +15,7 @@ use resurgam_core::steps::apply::{
     Conflict, Manifest, Manifests, applied, conflict, is_malformed, judge, manager, manifests,
 };
 
-use super::{ApplySpec, Step, StepContext, StepError};
+use super::{ApplySpec, Step, StepClients, StepContext, StepError};
 use crate::access::Right;
 use crate::calls::{IoError, call, call_opt};
 use crate::engine::StepProgress;
@@ -36,7 +36,7 @@ impl Step for ApplySpec {
     /// Everything is read and checked before anything is written. Applying again changes nothing.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
@@ -59,7 +59,7 @@ impl Step for ApplySpec {
     /// The step has succeeded once everything that it applied is read back.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

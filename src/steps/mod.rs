@@ -3,6 +3,7 @@
 //! A step is started and then observed until it ends. Starting a step again changes nothing, since the names of what it creates are
 //! derived from plan, service, attempt and step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -20,6 +21,7 @@ use crate::api::{Reason, StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::isolation::evidence::Evidence;
 use crate::reviews::account_may;
 
 mod apply;
@@ -127,6 +129,30 @@ impl Writer {
     }
 }
 
+/// What steps use besides the API server, as the operator is configured. The same for all plans.
+#[derive(Clone, Debug, Default)]
+pub struct StepServices {
+    /// Where logs are kept. `None`: nowhere.
+    pub evidence: Option<Arc<Evidence>>,
+}
+
+/// What one step reads and writes with.
+#[derive(Clone)]
+pub struct StepClients {
+    /// Client that impersonates the plan's account.
+    pub client: Client,
+    /// What the operator is configured with.
+    pub services: StepServices,
+}
+
+impl StepClients {
+    /// Returns the clients of a step without a store.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, services: StepServices::default() }
+    }
+}
+
 /// The implementation of a step, on its part of the spec.
 trait Step: Sync {
     /// Returns the rights of the plan's account that `start` and `observe` require.
@@ -162,13 +188,13 @@ trait Step: Sync {
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
     /// Returns the step's progress without changing anything.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
 }
@@ -236,30 +262,30 @@ pub async fn check(
     step.check(operator, client, context).await
 }
 
-/// Starts a step. `client` impersonates the plan's account.
+/// Starts a step. `clients` are of the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.
 pub async fn start(
-    client: &Client,
+    clients: &StepClients,
     spec: &StepSpec,
     context: &StepContext,
 ) -> Result<StepProgress, StepError> {
     let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
-    step.start(client, context).await
+    step.start(clients, context).await
 }
 
-/// Returns the progress of a started step. `client` impersonates the plan's account.
+/// Returns the progress of a started step. `clients` are of the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.
 pub async fn observe(
-    client: &Client,
+    clients: &StepClients,
     spec: &StepSpec,
     context: &StepContext,
 ) -> Result<StepProgress, StepError> {
     let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
-    step.observe(client, context).await
+    step.observe(clients, context).await
 }
 
 #[cfg(test)]
