@@ -18,6 +18,7 @@ pub mod heartbeats;
 pub mod isolation;
 mod job_pods;
 pub mod leader;
+pub mod registries;
 pub mod resume;
 pub(crate) mod reviews;
 pub mod status;

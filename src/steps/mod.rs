@@ -22,6 +22,7 @@ use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
 use crate::isolation::evidence::Evidence;
+use crate::registries::Registries;
 use crate::reviews::account_may;
 
 mod apply;
@@ -134,6 +135,8 @@ impl Writer {
 pub struct StepServices {
     /// Where logs are kept. `None`: nowhere.
     pub evidence: Option<Arc<Evidence>>,
+    /// The registries that artifacts may come from. `None`: from nowhere.
+    pub registries: Option<Arc<Registries>>,
 }
 
 /// What one step reads and writes with.
@@ -146,7 +149,7 @@ pub struct StepClients {
 }
 
 impl StepClients {
-    /// Returns the clients of a step without a store.
+    /// Returns the clients of a step without a store and without registries.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, services: StepServices::default() }

@@ -67,8 +67,14 @@ async fn stage() -> &'static Stage {
     let keeps_logs = |options: &mut OperatorOptions| {
         let recipient = IDENTITY.to_public().to_string();
         options.arguments.extend(["--evidence-recipient".to_owned(), recipient]);
+        options.arguments.extend(super::registries::arguments());
     };
-    let start = async || Stage::start(rehearsal::shared_cluster().await?, keeps_logs).await;
+    let start = async || {
+        let cluster = rehearsal::shared_cluster().await?;
+        // Where logs are kept, nothing is stopped before they are read.
+        cluster.write_container_logs(&["a container's log"], &[])?;
+        Stage::start(cluster, keeps_logs).await
+    };
     STAGE.get(start).await.unwrap()
 }
 
