@@ -11,6 +11,7 @@ use axum::http::Uri;
 use axum::http::uri::Scheme;
 use futures::FutureExt;
 use kube::{Api, Client, Config};
+use resurgam_core::steps::apply::oci::AllowedRepositories;
 use tokio::net::TcpListener;
 
 use crate::api::{Duration, OPERATOR_NAMESPACE};
@@ -26,6 +27,8 @@ use crate::isolation::evidence::{
 };
 use crate::isolation::other_policies::AcceptedPolicy;
 use crate::leader::{LEASE, LeaderElector, Published};
+use crate::registries::Registries;
+use crate::steps::StepServices;
 use crate::version;
 use health::Health;
 
@@ -38,6 +41,11 @@ pub(super) struct Args {
     /// A plan can never allow that for itself.
     #[arg(long, value_name = "CIDR")]
     http_allow: Vec<ipnet::IpNet>,
+
+    /// Let steps `apply` read OCI artifacts of this repository, or of all whose names begin so, with a / at the end (repeatable). With
+    /// http:// the registry is spoken to without TLS. A plan can never allow that for itself.
+    #[arg(long, value_name = "REGISTRY/[PREFIX/]")]
+    oci_allow: Vec<AllowedRepositories>,
 
     /// The evidence store: what is captured before anything is stopped goes here. A folder, or s3://bucket/prefix with
     /// credentials, region and endpoint from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on).
@@ -171,6 +179,9 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     // Checks without the cluster come first: a replica that can never lead must not report ready.
     let evidence = evidence(args)?;
     let asker = Asker::new(args.http_allow.clone())?.with_digest_key(evidence.key.clone());
+    let registries = Registries::new(args.oci_allow.clone(), args.http_allow.clone())?;
+    let step_services =
+        StepServices { evidence: Some(Arc::new(evidence.clone())), registries: Some(Arc::new(registries)) };
     let seconds = args.lease_duration.0.as_secs();
     anyhow::ensure!(seconds >= 2, "--lease-duration {} is too short: at least 2s", args.lease_duration);
     let interval = args.probe_interval;
@@ -215,7 +226,8 @@ async fn operate(args: &Args) -> Result<ExitCode> {
     let store = evidence.store.clone();
     // This client writes only while this process leads.
     let client = crate::client::while_leading(config.clone(), process.leadership.clone())?;
-    let mut controllers = Box::pin(run_controllers(args, client, config, asker, evidence, process.clone()));
+    let mut controllers =
+        Box::pin(run_controllers(args, client, config, asker, step_services, evidence, process.clone()));
     let ended = tokio::select! {
         error = &mut controllers => ShutdownCause::Controllers(error),
         () = keep_proving(&store, &identity, &published) => ShutdownCause::Controllers(anyhow::anyhow!("the proof of the evidence store ended")),
@@ -258,10 +270,11 @@ async fn run_controllers(
     client: Client,
     config: Config,
     asker: Asker,
+    step_services: StepServices,
     evidence: Evidence,
     process: Process,
 ) -> anyhow::Error {
-    why_ended(control(args, client, config, asker, evidence, process)).await
+    why_ended(control(args, client, config, asker, step_services, evidence, process)).await
 }
 
 /// Returns why the controllers ended. A panic must not keep the lease from being released.
@@ -279,6 +292,7 @@ async fn control(
     client: Client,
     config: Config,
     asker: Asker,
+    step_services: StepServices,
     evidence: Evidence,
     process: Process,
 ) -> Result<()> {
@@ -297,7 +311,7 @@ async fn control(
         if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the Quarantine controller ended") }
     };
     let plans = async {
-        plan::run(client.clone(), config.clone(), asker, cache, health, process)
+        plan::run(client.clone(), config.clone(), asker, step_services, cache, health, process)
             .await
             .context("the plan controller ended")
     };

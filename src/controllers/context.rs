@@ -11,6 +11,7 @@ use super::running::State;
 use super::stores::{Stores, Wakeups};
 use crate::leader::Leadership;
 use crate::plan::Plan;
+use crate::steps::{StepClients, StepServices};
 
 /// State that all plan tasks share.
 pub(crate) struct Context {
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) gate_runner: GateRunner,
     /// Wakes gates and steps when objects in the cluster cache change.
     pub(crate) wakeups: Wakeups,
+    /// What steps use besides the API server.
+    pub(crate) step_services: StepServices,
     /// Limits reviews of rights that plans will need.
     pub(crate) review_slots: ReviewSlots,
     /// Metrics, heartbeats and shutdown signal of the process.
@@ -48,6 +51,11 @@ impl Context {
                 None
             }
         }
+    }
+
+    /// Returns what a step reads and writes with. `client` impersonates the plan's account.
+    pub(crate) fn step_clients(&self, client: Client) -> StepClients {
+        StepClients { client, services: self.step_services.clone() }
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::Instrument;
@@ -16,7 +15,7 @@ use crate::api::{ServiceRecoveryStatus, StepSpec};
 use crate::clock;
 use crate::engine::{StepProgress, StepRun};
 use crate::plan::{Plan, ServiceId};
-use crate::steps::{self, StepContext};
+use crate::steps::{self, StepClients, StepContext};
 
 /// Pause before a failed observation is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -72,7 +71,8 @@ pub(super) fn update(
         attempt = of.attempt,
         step = step.name
     );
-    let observing = StepLoop { running: running.clone(), client, step: step.clone(), of: of.clone(), index };
+    let clients = context.step_clients(client);
+    let observing = StepLoop { running: running.clone(), clients, step: step.clone(), of: of.clone(), index };
     let task = tokio::spawn(observing.run(wake.clone()).instrument(span));
     held.step_task =
         Some(StepTask { step: step.clone(), of, index, handle: task.abort_handle(), _wake: wake });
@@ -80,7 +80,7 @@ pub(super) fn update(
 
 struct StepLoop {
     running: Arc<Running>,
-    client: Client,
+    clients: StepClients,
     step: StepSpec,
     of: StepContext,
     index: usize,
@@ -89,9 +89,9 @@ struct StepLoop {
 impl StepLoop {
     async fn run(self, wake: Arc<Notify>) {
         let mut unobserved_since = None;
-        let mut changes = steps::changes(&self.client, &self.step, &self.of);
+        let mut changes = steps::changes(&self.clients.client, &self.step, &self.of);
         loop {
-            let (progress, pause) = match steps::observe(&self.client, &self.step, &self.of).await {
+            let (progress, pause) = match steps::observe(&self.clients, &self.step, &self.of).await {
                 Ok(progress) => {
                     unobserved_since = None;
                     (progress, steps::interval(&self.step))

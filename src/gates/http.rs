@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Url, redirect, retry};
+use reqwest::{Client, ClientBuilder, Url, redirect, retry};
 use resurgam_core::gates::addresses::refusal;
 use resurgam_core::gates::http::{EndpointError, judge};
 
@@ -68,6 +68,29 @@ impl AskerError {
     }
 }
 
+fn builder() -> ClientBuilder {
+    crate::tls::use_ring();
+    Client::builder()
+        .user_agent(concat!("resurgam/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_proxy()
+        // Each request uses a new connection, so that its address is checked.
+        .pool_max_idle_per_host(0)
+}
+
+/// Creates a client that connects to permitted addresses only, and to those within `allow`. A URL is checked before, by [`checked_url`].
+pub(crate) fn checked_client(allow: &Arc<[IpNet]>) -> Result<Client, AskerError> {
+    let client = builder().dns_resolver(CheckedResolver { allow: Arc::clone(allow) }).build();
+    client.map_err(|error| AskerError::new(&error))
+}
+
+/// Creates a client for a host that the operator's configuration names, wherever that is.
+pub(crate) fn unchecked_client() -> Result<Client, AskerError> {
+    builder().build().map_err(|error| AskerError::new(&error))
+}
+
 /// Sends the requests of gates to endpoints outside the API server.
 pub struct Prober {
     client: Client,
@@ -78,24 +101,12 @@ impl Prober {
     /// Creates a prober that may also connect to addresses within `allow`.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, AskerError> {
         let allow: Arc<[IpNet]> = allow.into();
-        crate::tls::use_ring();
-        let client = Client::builder()
-            .user_agent(concat!("resurgam/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            // Each request uses a new connection, so that its address is checked.
-            .pool_max_idle_per_host(0)
-            .dns_resolver(CheckedResolver { allow: Arc::clone(&allow) })
-            .build()
-            .map_err(|error| AskerError::new(&error))?;
-        Ok(Self { client, allow })
+        Ok(Self { client: checked_client(&allow)?, allow })
     }
 
     /// Returns the URL of a store if gates may request it.
     pub(super) fn checked(&self, url: &str) -> Result<Url, EndpointError> {
-        checked(url, &self.allow)
+        checked_url(url, &self.allow)
     }
 
     /// Returns status and headers that a HEAD request is answered with. The caller checks the URL, and sets the deadline.
@@ -112,7 +123,7 @@ impl Prober {
 
     /// Returns the endpoint's status. The caller sets the deadline.
     async fn probe(&self, url: &str) -> Result<u16, EndpointError> {
-        let url = checked(url, &self.allow)?;
+        let url = checked_url(url, &self.allow)?;
         match self.client.get(url.clone()).send().await {
             Ok(response) => Ok(response.status().as_u16()),
             Err(error) => Err(request_failure(&url, &error.without_url())),
@@ -125,7 +136,7 @@ pub(super) fn endpoint_error(reason: GateReason, message: impl Into<String>) -> 
 }
 
 /// Returns the URL if it may be requested. Host names are checked when resolved.
-fn checked(url: &str, allow: &[IpNet]) -> Result<Url, EndpointError> {
+pub(crate) fn checked_url(url: &str, allow: &[IpNet]) -> Result<Url, EndpointError> {
     // The URL may contain credentials, so errors do not repeat it before that is excluded.
     let url = Url::parse(url).map_err(|error| {
         endpoint_error(GateReason::MalformedUrl, format!("the URL is malformed: {error}"))
@@ -154,7 +165,7 @@ fn checked(url: &str, allow: &[IpNet]) -> Result<Url, EndpointError> {
 }
 
 /// Returns why a request failed, without query and body, which may contain secrets.
-fn request_failure(url: &Url, error: &reqwest::Error) -> EndpointError {
+pub(crate) fn request_failure(url: &Url, error: &reqwest::Error) -> EndpointError {
     let host = url.host_str().unwrap_or_default();
     let mut cause: &dyn Error = error;
     loop {

@@ -21,6 +21,7 @@ use super::{Answer, Context, Gate, Interest, Question};
 use crate::access::Right;
 use crate::api::gate::JobResultSpec;
 use crate::api::{GROUP, Quarantine, field_manager};
+use crate::job_pods;
 
 /// Bytes of a program's log that its digest is of.
 const LOG_LIMIT: i64 = 1 << 20;
@@ -54,7 +55,6 @@ impl Gate for JobResultSpec {
             verb,
             name: Some(namespace.to_owned()),
         };
-        let log = Right { resource: "pods/log".to_owned(), ..Right::get_any::<Pod>(namespace) };
         let delete = Right { verb: "delete", ..Right::get_any::<Job>(namespace) };
         let mut rights = vec![
             on_quarantine("get"),
@@ -64,9 +64,8 @@ impl Gate for JobResultSpec {
             Right::get_any::<Job>(namespace),
             Right::list::<Job>(namespace),
             delete,
-            Right::list::<Pod>(namespace),
-            log,
         ];
+        rights.extend(job_pods::rights(namespace));
         rights.extend(volumes::rights(self, question));
         rights
     }
@@ -125,7 +124,9 @@ async fn inspect(spec: &JobResultSpec, context: Context<'_>) -> Result<Inspectio
         }
         return Ok(Inspection { job: created, ..Inspection::default() });
     };
-    let pods = pods(client, namespace, &found).await?;
+    let pods = job_pods::list(client, namespace, &found, PAGE)
+        .await
+        .map_err(|error| unreadable(&format!("cannot list pods of Job {namespace}/{name}"), &error))?;
     let mut inspection = Inspection { job: Some(found), pods, log: None };
     if let Some(job) =
         inspection.job.as_ref().filter(|_| !spec.volumes.is_empty() && awaits_volumes(&inspection))
@@ -137,17 +138,6 @@ async fn inspect(spec: &JobResultSpec, context: Context<'_>) -> Result<Inspectio
         inspection.log = Some(log(client, namespace, &pod).await);
     }
     Ok(inspection)
-}
-
-/// Returns the pods of a Job.
-async fn pods(client: &Client, namespace: &str, job: &Job) -> Result<Vec<Pod>, Answer> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let uid = job.metadata.uid.as_deref().unwrap_or_default();
-    let params =
-        ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={uid}")).limit(PAGE);
-    let what = format!("cannot list pods of Job {namespace}/{}", job.name_any());
-    let found = pods.list(&params).await.map_err(|error| unreadable(&what, &error))?;
-    Ok(found.items)
 }
 
 /// Returns the digest of the first part of a pod's log, or why it cannot be read.

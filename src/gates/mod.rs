@@ -35,6 +35,7 @@ mod reads;
 mod workloads;
 
 pub use http::AskerError;
+pub(crate) use http::{checked_client, checked_url, request_failure, unchecked_client};
 pub use kept_reads::KeptReads;
 pub use reads::Account;
 use reads::{Reads, SharedReads};

@@ -1,32 +1,42 @@
-//! Step `apply`: reads manifests from ConfigMaps, and applies them server-side with a field manager of the step's own.
+//! Step `apply`: reads manifests from ConfigMaps or an OCI artifact, and applies them server-side with a field manager of the step's own.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, ResourceExt};
 use resurgam_core::steps::StepProblem;
+use resurgam_core::steps::apply::oci::{self, Reference};
 use resurgam_core::steps::apply::{
-    Conflict, Manifest, Manifests, applied, conflict, is_malformed, judge, manager, manifests,
+    Conflict, Manifest, Manifests, applied, artifact_manifests, conflict, is_malformed, judge, manager,
+    manifests,
 };
+use zeroize::Zeroizing;
 
-use super::{ApplySpec, Step, StepContext, StepError};
+use super::{ApplySpec, Step, StepClients, StepContext, StepError, StepServices};
 use crate::access::Right;
+use crate::api::step::OciArtifact;
 use crate::calls::{IoError, call, call_opt};
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::registries::ArtifactError;
+
+/// Type and key of a Secret with logins for registries.
+const LOGIN_TYPE: &str = "kubernetes.io/dockerconfigjson";
+const LOGIN_KEY: &str = ".dockerconfigjson";
 
 impl Step for ApplySpec {
     /// What the manifests hold is not known from the plan: rights to `get`, `create` and `patch` their kinds are granted by hand.
     fn rights(&self, context: &StepContext) -> Vec<Right> {
-        let right =
-            |map: &crate::api::ObjectName| Right::get::<ConfigMap>(&context.plan_namespace, &map.name);
-        self.config_maps.iter().map(right).collect()
+        let namespace = &context.plan_namespace;
+        let maps = self.config_maps.iter().map(|map| Right::get::<ConfigMap>(namespace, &map.name));
+        let secret = self.oci.iter().filter_map(|artifact| artifact.pull_secret.as_ref());
+        maps.chain(secret.map(|secret| Right::get::<Secret>(namespace, &secret.name))).collect()
     }
 
     fn interests(&self, _context: &StepContext) -> Vec<Interest> {
@@ -36,12 +46,12 @@ impl Step for ApplySpec {
     /// To read, create and patch each kind among the manifests, in each namespace that it is applied to.
     fn prepare<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<Vec<Right>, StepError>> {
         async move {
-            let manifests = read(self, client, context).await?;
-            let kinds = kinds(client, &manifests).await?;
+            let manifests = read(self, clients, context).await?;
+            let kinds = kinds(&clients.client, &manifests).await?;
             let mut rights = BTreeSet::new();
             for manifest in &manifests.objects {
                 let Some(ApiResource { group, plural, .. }) = kinds.get(&key(manifest)) else { continue };
@@ -56,11 +66,12 @@ impl Step for ApplySpec {
     /// Everything is read and checked before anything is written. Applying again changes nothing.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
-            let manifests = read(self, client, context).await?;
+            let client = &clients.client;
+            let manifests = read(self, clients, context).await?;
             let kinds = kinds(client, &manifests).await?;
             let manager = manager(context);
             for manifest in &manifests.objects {
@@ -79,11 +90,12 @@ impl Step for ApplySpec {
     /// The step has succeeded once everything that it applied is read back.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
-            let manifests = read(self, client, context).await?;
+            let client = &clients.client;
+            let manifests = read(self, clients, context).await?;
             let kinds = kinds(client, &manifests).await?;
             let mut found = Vec::new();
             for manifest in &manifests.objects {
@@ -100,7 +112,15 @@ impl Step for ApplySpec {
 }
 
 /// Reads the manifests.
-async fn read(spec: &ApplySpec, client: &Client, context: &StepContext) -> Result<Manifests, StepError> {
+async fn read(
+    spec: &ApplySpec,
+    clients: &StepClients,
+    context: &StepContext,
+) -> Result<Manifests, StepError> {
+    let StepClients { client, services } = clients;
+    if let Some(artifact) = &spec.oci {
+        return read_artifact(artifact, client, services, context).await;
+    }
     let namespace = &context.plan_namespace;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let mut maps = Vec::new();
@@ -108,6 +128,52 @@ async fn read(spec: &ApplySpec, client: &Client, context: &StepContext) -> Resul
         maps.push(call_opt(format!("read ConfigMap {namespace}/{}", map.name), api.get(&map.name)).await?);
     }
     Ok(manifests(spec, context, &maps)?)
+}
+
+/// Reads the manifests of an artifact. Nothing is asked of a registry, nor is its login read, unless the operator allows it.
+async fn read_artifact(
+    artifact: &OciArtifact,
+    client: &Client,
+    services: &StepServices,
+    context: &StepContext,
+) -> Result<Manifests, StepError> {
+    let reference: Reference = artifact.reference.parse().map_err(StepProblem::Unusable)?;
+    let title = format!("artifact {}/{}", reference.registry, reference.repository);
+    let failed = |error: ArtifactError| match error {
+        ArtifactError::Refused(why) => StepProblem::Unusable(format!("{title}: {why}")).into(),
+        ArtifactError::Unavailable(why) => StepError::Waiting(format!("{title}: {why}")),
+    };
+    let Some(registries) = &services.registries else {
+        return Err(failed(ArtifactError::Refused("no registry can be read".to_owned())));
+    };
+    registries.allowed(&reference).map_err(failed)?;
+    let login = match &artifact.pull_secret {
+        None => None,
+        Some(named) => Some(login(&named.name, client, &reference, context).await?),
+    };
+    let files = registries.files(&reference, login.as_deref().map(String::as_str)).await;
+    Ok(artifact_manifests(&reference, context, &files.map_err(failed)?)?)
+}
+
+/// Reads user and password for an artifact's registry.
+async fn login(
+    name: &str,
+    client: &Client,
+    reference: &Reference,
+    context: &StepContext,
+) -> Result<Zeroizing<String>, StepError> {
+    let namespace = &context.plan_namespace;
+    let title = format!("Secret {namespace}/{name}");
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = call_opt(format!("read {title}"), secrets.get(name)).await?;
+    let unusable = |why: &str| StepProblem::Unusable(format!("{title}: {why}"));
+    let secret = secret.ok_or_else(|| unusable("it does not exist"))?;
+    if secret.type_.as_deref() != Some(LOGIN_TYPE) {
+        return Err(unusable(&format!("it is not of type {LOGIN_TYPE}")).into());
+    }
+    let config = secret.data.as_ref().and_then(|data| data.get(LOGIN_KEY));
+    let config = config.ok_or_else(|| unusable(&format!("it has no key {LOGIN_KEY}")))?;
+    Ok(Zeroizing::new(oci::login(&config.0, reference).map_err(|why| unusable(&why))?))
 }
 
 /// Kinds as the API server serves them.

@@ -2,9 +2,8 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kube::Client;
 
-use super::{ManualSpec, Step, StepContext, StepError};
+use super::{ManualSpec, Step, StepClients, StepContext, StepError};
 use crate::access::Right;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
@@ -20,7 +19,7 @@ impl Step for ManualSpec {
 
     fn start<'a>(
         &'a self,
-        _: &'a Client,
+        _: &'a StepClients,
         _: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         std::future::ready(Ok(StepProgress::Running("people are asked".to_owned()))).boxed()
@@ -28,9 +27,9 @@ impl Step for ManualSpec {
 
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
-        self.start(client, context)
+        self.start(clients, context)
     }
 }

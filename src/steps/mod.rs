@@ -3,6 +3,7 @@
 //! A step is started and then observed until it ends. Starting a step again changes nothing, since the names of what it creates are
 //! derived from plan, service, attempt and step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -20,6 +21,8 @@ use crate::api::{Reason, StepAction, StepSpec};
 use crate::calls::IoError;
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::isolation::evidence::Evidence;
+use crate::registries::Registries;
 use crate::reviews::account_may;
 
 mod apply;
@@ -127,6 +130,32 @@ impl Writer {
     }
 }
 
+/// What steps use besides the API server, as the operator is configured. The same for all plans.
+#[derive(Clone, Debug, Default)]
+pub struct StepServices {
+    /// Where logs are kept. `None`: nowhere.
+    pub evidence: Option<Arc<Evidence>>,
+    /// The registries that artifacts may come from. `None`: from nowhere.
+    pub registries: Option<Arc<Registries>>,
+}
+
+/// What one step reads and writes with.
+#[derive(Clone)]
+pub struct StepClients {
+    /// Client that impersonates the plan's account.
+    pub client: Client,
+    /// What the operator is configured with.
+    pub services: StepServices,
+}
+
+impl StepClients {
+    /// Returns the clients of a step without a store and without registries.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, services: StepServices::default() }
+    }
+}
+
 /// The implementation of a step, on its part of the spec.
 trait Step: Sync {
     /// Returns the rights of the plan's account that `start` and `observe` require.
@@ -159,7 +188,7 @@ trait Step: Sync {
     /// beside [`Step::rights`].
     fn prepare<'a>(
         &'a self,
-        _client: &'a Client,
+        _clients: &'a StepClients,
         _context: &'a StepContext,
     ) -> BoxFuture<'a, Result<Vec<Right>, StepError>> {
         std::future::ready(Ok(Vec::new())).boxed()
@@ -171,13 +200,13 @@ trait Step: Sync {
     /// Starts the step unless it was started in this attempt. Returns its progress.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
     /// Returns the step's progress without changing anything.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>>;
 }
@@ -231,18 +260,17 @@ pub fn changes(client: &Client, spec: &StepSpec, context: &StepContext) -> BoxSt
     step(spec).map_or_else(|| stream::pending().boxed(), |step| step.changes(client, context))
 }
 
-/// Reads what a step is configured with, and returns the rights that follow from it beside [`rights`]. `client` impersonates the plan's
-/// account.
+/// Reads what a step is configured with, and returns the rights that follow from it beside [`rights`]. `clients` are of the plan's account.
 ///
 /// # Errors
 /// [`StepError`]: it cannot be read, or not be used.
 pub async fn prepare(
-    client: &Client,
+    clients: &StepClients,
     spec: &StepSpec,
     context: &StepContext,
 ) -> Result<Vec<Right>, StepError> {
     let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
-    step.prepare(client, context).await
+    step.prepare(clients, context).await
 }
 
 /// Checks what has to hold before a step is started, as the operator. `client` impersonates the plan's account.
@@ -259,30 +287,30 @@ pub async fn check(
     step.check(operator, client, context).await
 }
 
-/// Starts a step. `client` impersonates the plan's account.
+/// Starts a step. `clients` are of the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.
 pub async fn start(
-    client: &Client,
+    clients: &StepClients,
     spec: &StepSpec,
     context: &StepContext,
 ) -> Result<StepProgress, StepError> {
     let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
-    step.start(client, context).await
+    step.start(clients, context).await
 }
 
-/// Returns the progress of a started step. `client` impersonates the plan's account.
+/// Returns the progress of a started step. `clients` are of the plan's account.
 ///
 /// # Errors
 /// [`StepError`], with the culprit's name.
 pub async fn observe(
-    client: &Client,
+    clients: &StepClients,
     spec: &StepSpec,
     context: &StepContext,
 ) -> Result<StepProgress, StepError> {
     let step = step(spec).ok_or_else(|| StepError::Unknown(spec.name.clone()))?;
-    step.observe(client, context).await
+    step.observe(clients, context).await
 }
 
 #[cfg(test)]

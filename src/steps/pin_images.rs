@@ -14,7 +14,7 @@ use resurgam_core::steps::StepProblem;
 use resurgam_core::steps::pin_images::{Pin, approved, changed, decide};
 use serde::de::DeserializeOwned;
 
-use super::{PinImagesSpec, Step, StepContext, StepError};
+use super::{PinImagesSpec, Step, StepClients, StepContext, StepError};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::calls::{IoError, call, call_opt};
@@ -55,7 +55,7 @@ impl Step for PinImagesSpec {
     /// Everything is read and decided before anything is written.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
@@ -71,7 +71,7 @@ impl Step for PinImagesSpec {
     /// The step has succeeded once nothing is left to pin.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

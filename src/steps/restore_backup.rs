@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Held, RestoreBackupSpec, Step, StepContext, StepError, StepProblem, Writer};
+use super::{Held, RestoreBackupSpec, Step, StepClients, StepContext, StepError, StepProblem, Writer};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::baseline::gather::{GatherError, Request, gather};
@@ -92,10 +92,11 @@ impl Step for RestoreBackupSpec {
 
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
+            let client = &clients.client;
             let (name, velero) = (name(context), velero_namespace(self));
             // After a restart the namespace is not empty any more.
             if let Some(restore) = read(client, self, "Restore", &name).await? {
@@ -114,7 +115,7 @@ impl Step for RestoreBackupSpec {
                 Ok(created) => follow(client, self, context, Some(&json!(created))).await,
                 // An answer was lost.
                 Err(error) if error.status().is_some_and(Status::is_already_exists) => {
-                    self.observe(client, context).await
+                    self.observe(clients, context).await
                 }
                 Err(error) => Err(error.into()),
             }
@@ -124,7 +125,7 @@ impl Step for RestoreBackupSpec {
 
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

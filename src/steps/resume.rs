@@ -11,7 +11,7 @@ use resurgam_core::steps::StepProblem;
 use resurgam_core::steps::resume::{Start, argocd, flux, token};
 use serde_json::Value;
 
-use super::{POLL, ResumeStepSpec, Step, StepContext, StepError, not_served};
+use super::{POLL, ResumeStepSpec, Step, StepClients, StepContext, StepError, not_served};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::api::step::{ArgoCdResume, FluxResume};
@@ -79,24 +79,25 @@ impl Step for ResumeStepSpec {
 
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
+            let client = &clients.client;
             let token = token(context);
             match (&self.flux, &self.argocd) {
                 (Some(spec), None) => start_flux(client, spec, &token).await?,
                 (None, Some(spec)) => start_argocd(client, spec, &token).await?,
                 _ => return Err(malformed()),
             }
-            self.observe(client, context).await
+            self.observe(clients, context).await
         }
         .boxed()
     }
 
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

@@ -13,7 +13,7 @@ use resurgam_core::steps::scale::decide;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ScaleSpec, Step, StepContext, StepError};
+use super::{ScaleSpec, Step, StepClients, StepContext, StepError};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::calls::{IoError, call};
@@ -44,7 +44,7 @@ impl Step for ScaleSpec {
     /// Everything is read and decided before anything is written.
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {
@@ -60,7 +60,7 @@ impl Step for ScaleSpec {
     /// The step has succeeded once nothing is left to write. Gates judge what the workloads become.
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
-use kube::{Api, Client};
 use resurgam_core::steps::StepProblem;
 use resurgam_core::steps::wait::{judge, resource, target};
 
-use super::{POLL, Step, StepContext, StepError, WaitSpec, not_served};
+use super::{POLL, Step, StepClients, StepContext, StepError, WaitSpec, not_served};
 use crate::access::Right;
 use crate::calls::call_opt;
 use crate::engine::StepProgress;
@@ -50,15 +50,15 @@ impl Step for WaitSpec {
 
     fn start<'a>(
         &'a self,
-        client: &'a Client,
+        clients: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
-        self.observe(client, context)
+        self.observe(clients, context)
     }
 
     fn observe<'a>(
         &'a self,
-        client: &'a Client,
+        StepClients { client, .. }: &'a StepClients,
         context: &'a StepContext,
     ) -> BoxFuture<'a, Result<StepProgress, StepError>> {
         async move {

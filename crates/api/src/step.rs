@@ -222,20 +222,48 @@ pub struct ManualSpec {
 }
 
 /// Applies manifests server-side, with a field manager of the step's own. It prunes nothing, and takes no field from another manager.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = kube::core::Rule::new("has(self.configMaps) != has(self.oci)")
+        .message("name exactly one of configMaps, oci"),
+    validation = kube::core::Rule::new("!has(self.digest) || has(self.configMaps)")
+        .message("digest is of configMaps: the reference of an artifact has its own")
+)]
 pub struct ApplySpec {
     /// ConfigMaps in the plan's namespace, in this order. All their values are read, in the order of their keys; each holds one or more
     /// YAML documents. Together at most 1 MiB and 200 objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub config_maps: Vec<ObjectName>,
+    /// An OCI artifact of YAML files, as `flux push artifact` and `oras push` make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<OciArtifact>,
     /// Digest that the manifests must have, as the step's message states it. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 71, max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: Option<String>,
+}
+
+/// An OCI artifact, by digest.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OciArtifact {
+    /// `REGISTRY/REPOSITORY@sha256:…`, with the digest of its manifest. The operator reads what `--oci-allow` names, and nothing else.
+    #[schemars(
+        length(min = 75, max = 512),
+        regex(
+            pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$"
+        )
+    )]
+    pub reference: String,
+    /// Secret of type `kubernetes.io/dockerconfigjson` in the plan's namespace, read with the plan's ServiceAccount. Default: none, the
+    /// artifact is public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret: Option<ObjectName>,
 }
 
 /// Waits until one object is current, as kstatus defines it, or until a condition of it is true. An object that is missing is waited for.

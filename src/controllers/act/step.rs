@@ -42,7 +42,7 @@ impl Act {
         let run = StepRun::latest(status, index);
         let of = observe::step_context(&self.context.stores, &self.plan, service, step, status);
         let started = match steps::check(&self.context.client, &client, step, &of).await {
-            Ok(()) => steps::start(&client, step, &of).await,
+            Ok(()) => steps::start(&self.context.step_clients(client), step, &of).await,
             // Nothing was started, and nothing is until somebody grants it.
             Err(StepError::NotGranted { reason, message }) => return Err(refused(reason, message)),
             Err(error) => Err(error),

@@ -29,6 +29,7 @@ use crate::gates::Asker;
 use crate::heartbeats;
 use crate::plan::Plan;
 use crate::plan::ratchet::Scope;
+use crate::steps::StepServices;
 
 mod reconcile;
 mod status;
@@ -57,6 +58,7 @@ pub async fn run(
     client: Client,
     config: Config,
     asker: Asker,
+    step_services: StepServices,
     cache: ClusterCache,
     health: HealthCache,
     process: Process,
@@ -86,6 +88,7 @@ pub async fn run(
         events: Events::start(client.clone(), &mut tasks),
         gate_runner: GateRunner::new(asker, cache, wakeups.clone(), process.metrics.clone()),
         wakeups,
+        step_services,
         review_slots: ReviewSlots::default(),
         client,
         stores,

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::ResourceAttributes;
-use kube::Client;
 use kube::core::ApiResource;
 use resurgam_core::preparation::{Answer, Fact, Need};
 
@@ -14,7 +13,7 @@ use crate::api::gate::ApprovalParty;
 use crate::api::{Action, GROUP, StepSpec};
 use crate::calls::call_opt;
 use crate::plan::Plan;
-use crate::steps::{Held, StepContext, StepError, Writer};
+use crate::steps::{Held, StepClients, StepContext, StepError, Writer};
 use crate::{reviews, steps};
 
 /// Something that is asked of the API server at intervals.
@@ -103,6 +102,7 @@ impl Checking {
     /// Asks for what has not been answered lately.
     pub(super) async fn check_others(&mut self, context: &Context, running: &Running) -> Vec<Fact> {
         let account = context.account_client(&self.plan, &mut running.state());
+        let account = account.map(|client| context.step_clients(client));
         let granted_for = self.intervals(&lock(&self.shared.rights)).granted;
         let mut facts = Vec::new();
         for other in &mut self.others {
@@ -117,7 +117,7 @@ impl Checking {
     }
 }
 
-async fn ask(context: &Context, account: Option<&Client>, plan: &Plan, what: &What) -> Answer {
+async fn ask(context: &Context, account: Option<&StepClients>, plan: &Plan, what: &What) -> Answer {
     match what {
         What::Kind { kind, .. } => {
             let listed = context.client.list_api_group_resources(&kind.api_version);
@@ -156,7 +156,7 @@ async fn ask(context: &Context, account: Option<&Client>, plan: &Plan, what: &Wh
 }
 
 /// Reads what a step is configured with, as the plan's account, and whether that account holds the rights that follow from it.
-async fn input(context: &Context, account: &Client, step: &StepSpec, of: &StepContext) -> Answer {
+async fn input(context: &Context, account: &StepClients, step: &StepSpec, of: &StepContext) -> Answer {
     let rights = match steps::prepare(account, step, of).await {
         Ok(rights) => rights,
         Err(StepError::Problem(problem)) => return Answer::Unusable(problem.to_string()),

@@ -15,6 +15,10 @@ use super::encrypt::Encrypted;
 use super::{Evidence, Kept, Miss};
 use crate::calls::{IoError, call};
 
+mod ends;
+
+pub(crate) use ends::keep_ends;
+
 /// Logs read at a time. Each encrypted log is held in memory until it is stored.
 const PARALLEL: usize = 4;
 /// Deadline for one log.
@@ -189,7 +193,7 @@ impl<'a> Logs<'a> {
         let asked = asked(containers);
         let tried = stream::iter(asked).map(|(index, previous)| async move {
             let container = containers.get(index)?;
-            let log = match self.open(container, previous, 1).await {
+            let log = match self.open(container, previous, first(1)).await {
                 Ok(_) => return None,
                 Err(log) => log,
             };
@@ -218,11 +222,21 @@ impl<'a> Logs<'a> {
     async fn keep_one(&self, container: &Container, previous: bool) -> Log {
         let limit = self.evidence.log_limit;
         // One byte more than the limit shows whether the log is longer.
-        let log = match self.open(container, previous, limit.saturating_add(1)).await {
+        let log = match self.open(container, previous, first(limit.saturating_add(1))).await {
             Ok(log) => log,
             Err(why) => return why,
         };
-        let read = tokio::time::timeout(DEADLINE, self.encrypt(log, limit)).await;
+        self.store(container, previous, self.encrypt(log, limit)).await
+    }
+
+    /// Stores a log, once it is read and encrypted.
+    async fn store(
+        &self,
+        container: &Container,
+        previous: bool,
+        reading: impl Future<Output = std::io::Result<Read>>,
+    ) -> Log {
+        let read = tokio::time::timeout(DEADLINE, reading).await;
         let read = match read {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => return Log::Failed(error.to_string()),
@@ -240,24 +254,19 @@ impl<'a> Logs<'a> {
         }
     }
 
-    /// Opens a log.
+    /// Opens a log. `part`: which lines or bytes of it.
     async fn open(
         &self,
         container: &Container,
         previous: bool,
-        limit: u64,
+        part: LogParams,
     ) -> Result<impl AsyncRead + use<>, Log> {
         let node = &container.node;
         if self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(node) {
             return Err(Log::Failed(format!("node {node} did not answer for another log: not asked again")));
         }
-        let params = LogParams {
-            container: Some(container.container.clone()),
-            previous,
-            timestamps: true,
-            limit_bytes: Some(i64::try_from(limit).unwrap_or(i64::MAX)),
-            ..LogParams::default()
-        };
+        let params =
+            LogParams { container: Some(container.container.clone()), previous, timestamps: true, ..part };
         let what = format!("get log of Pod {}/{}", self.namespace, container.pod);
         call(what, self.pods.log_stream(&container.pod, &params)).await.map_err(|error| {
             if matches!(error, IoError::Timeout { .. }) {
@@ -270,6 +279,11 @@ impl<'a> Logs<'a> {
     async fn encrypt(&self, log: impl AsyncRead, limit: u64) -> std::io::Result<Read> {
         read(log, limit, Encrypted::to(&self.evidence.recipients)?).await
     }
+}
+
+/// Requests the first bytes of a log.
+fn first(bytes: u64) -> LogParams {
+    LogParams { limit_bytes: Some(i64::try_from(bytes).unwrap_or(i64::MAX)), ..LogParams::default() }
 }
 
 /// Returns which logs to request: index of the container, and whether of the previous run.

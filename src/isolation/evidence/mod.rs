@@ -30,6 +30,7 @@ mod verify;
 pub use digests::DigestsError;
 pub use encrypt::{Identities, Recipient};
 pub use index::{Index, Listed, Sealing};
+pub(crate) use logs::keep_ends;
 pub use proof::{STORE_ANNOTATION, StoreProof, keep_proving, prove};
 pub use read::{Object, ReadError};
 pub use secrets::DigestKey;

@@ -1,7 +1,7 @@
 //! A small estate, and a plan for it, for each test: namespaces, a Deployment in each, an account, rights, a list of images.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use control_plane::{ControlPlane, Identity};
 use kube::Client;
@@ -54,8 +54,28 @@ impl Stage {
 
 static STAGE: Shared<Stage> = Shared::new();
 
+/// Who can read the logs that the operator keeps.
+static IDENTITY: LazyLock<age::x25519::Identity> = LazyLock::new(age::x25519::Identity::generate);
+
+/// Returns the clear text of a log in the operator's evidence store.
+pub async fn kept_log(object: &str) -> String {
+    let text = std::fs::read(cluster().await.dir().join("evidence").join(object)).unwrap();
+    String::from_utf8(age::decrypt(&*IDENTITY, &text).unwrap()).unwrap()
+}
+
 async fn stage() -> &'static Stage {
-    STAGE.get(async || Stage::start(rehearsal::shared_cluster().await?, |_| {}).await).await.unwrap()
+    let keeps_logs = |options: &mut OperatorOptions| {
+        let recipient = IDENTITY.to_public().to_string();
+        options.arguments.extend(["--evidence-recipient".to_owned(), recipient]);
+        options.arguments.extend(super::registries::arguments());
+    };
+    let start = async || {
+        let cluster = rehearsal::shared_cluster().await?;
+        // Where logs are kept, nothing is stopped before they are read.
+        cluster.write_container_logs(&["a container's log"], &[])?;
+        Stage::start(cluster, keeps_logs).await
+    };
+    STAGE.get(start).await.unwrap()
 }
 
 pub async fn cluster() -> &'static ControlPlane {

@@ -5,6 +5,7 @@ pub mod bench;
 mod edits;
 mod fields;
 mod plans;
+pub mod registries;
 mod schema;
 mod services;
 mod unreadable;

@@ -161,6 +161,7 @@ fn the_operator_takes_every_argument_that_the_chart_gives() {
         "evidence.recipients={age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}",
         "evidence.digestKeySecret=key",
         "gates.httpAllow={127.0.0.0/8}",
+        "steps.ociAllow={registry.example/team/}",
         "isolation.acceptNetworkPolicies={b8e2/3}",
         "isolation.apiServerRoutes={192.0.2.1:6443=https://master.example}",
     ])

@@ -11,7 +11,7 @@ use rehearsal::trial::Trial;
 use rehearsal::{
     DEADLINE, GitServer, Operator, OperatorOptions, apply, condition, eventually, kind, object, text,
 };
-use resurgam::steps::{self, StepContext};
+use resurgam::steps::{self, StepClients, StepContext};
 use serde_json::{Value, json};
 
 const REQUESTED_AT: &str = "/metadata/annotations/reconcile.fluxcd.io~1requestedAt";
@@ -100,7 +100,10 @@ pub async fn says(trial: &Trial<'_>, reason: &str, words: &[&str]) -> Value {
 pub async fn without_kinds(admin: &Client, resume: &Value) -> String {
     let step = json!({"name": "back", "phase": "AfterRelease", "resume": resume});
     let step = serde_json::from_value(step).unwrap();
-    steps::start(admin, &step, &StepContext::default()).await.unwrap_err().to_string()
+    steps::start(&StepClients::new(admin.clone()), &step, &StepContext::default())
+        .await
+        .unwrap_err()
+        .to_string()
 }
 
 fn flux_rules() -> Value {

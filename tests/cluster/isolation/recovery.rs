@@ -13,7 +13,7 @@ use resurgam::api::{
     ServiceRecovery, StepSpec, field_manager,
 };
 use resurgam::isolation::{Seal, network, policies};
-use resurgam::steps::{self, StepContext};
+use resurgam::steps::{self, StepClients, StepContext};
 use serde_json::json;
 
 use crate::isolation::support::{
@@ -121,7 +121,7 @@ pub async fn scale(client: &Client, name: &str, seal: &Quarantine) -> Result<(),
     let step = StepSpec { name: "start".into(), scale: Some(Default::default()), ..StepSpec::default() };
     let seals = [(name.to_owned(), Seal { uid: seal.uid().unwrap(), ..Seal::default() })].into();
     let context = StepContext { namespaces: vec![name.into()], seals, ..StepContext::default() };
-    steps::start(client, &step, &context).await.map(|_| ())
+    steps::start(&StepClients::new(client.clone()), &step, &context).await.map(|_| ())
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use kube::api::{Patch, PatchParams};
 use rehearsal::{DEADLINE, eventually, kind, object, text};
 use resurgam::api::StepSpec;
-use resurgam::steps::{self, StepContext};
+use resurgam::steps::{self, StepClients, StepContext};
 use resurgam_core::engine::StepProgress;
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ pub async fn writes(namespace: &str, resource: &str) -> Vec<(String, String, i64
 /// Starts a step as the operator does: a conflict with a controller that writes the object's status is tried again.
 async fn started(bench: &Bench, step: &StepSpec, context: &StepContext) -> StepProgress {
     loop {
-        match steps::start(&bench.admin, step, context).await {
+        match steps::start(&StepClients::new(bench.admin.clone()), step, context).await {
             Err(steps::StepError::Io(error)) if error.is_conflict() => {}
             started => return started.unwrap(),
         }
@@ -247,10 +247,12 @@ async fn starting_again_changes_nothing_and_own_fields_are_no_conflict() {
     assert_eq!(before.0["replicas"], 3);
     assert_eq!(started(&bench, &step("one"), &context("one")).await, first);
     assert_eq!(state().await, before);
-    let observed = steps::observe(&bench.admin, &step("one"), &context("one")).await.unwrap();
+    let observed =
+        steps::observe(&StepClients::new(bench.admin.clone()), &step("one"), &context("one")).await.unwrap();
     assert_eq!(observed, StepProgress::SucceededWith(message.clone()));
     // Another step has not applied it, and somebody else's field is a conflict.
-    let observed = steps::observe(&bench.admin, &step("two"), &context("two")).await.unwrap();
+    let observed =
+        steps::observe(&StepClients::new(bench.admin.clone()), &step("two"), &context("two")).await.unwrap();
     assert!(matches!(observed, StepProgress::Failed(_)), "{observed:?}");
     scaled("keda", 5).await;
     let again = started(&bench, &step("one"), &context("one")).await;

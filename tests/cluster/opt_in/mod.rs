@@ -2,6 +2,7 @@
 
 mod apply;
 mod decisions;
+mod oci;
 mod pin_images;
 mod quarantines;
 mod resume;

@@ -5,7 +5,7 @@ use rehearsal::{eventually, field, kind, text};
 use serde_json::{Value, json};
 
 use super::{apply, pin_images, wait};
-use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, restart_operator, role};
+use crate::bad_input::bench::{Bench, DIGEST, KINDS, binding, cluster, kept_log, restart_operator, role};
 
 /// A Job's spec. It runs where a node has this label, and ends well there.
 fn spec(label: &str) -> Value {
@@ -17,12 +17,14 @@ fn spec(label: &str) -> Value {
     })
 }
 
-/// An estate whose account may create Jobs and read them.
-async fn bench(case: &'static str) -> Bench {
+/// An estate whose account may create Jobs and read them, and has `more` rights.
+async fn bench(case: &'static str, more: &Value) -> Bench {
     Bench::with(case, &["db", "web"], |manifests| {
         let jobs = format!("{case}-jobs");
-        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]}]);
-        manifests.push(role("ClusterRole", &jobs, "", &rules));
+        let mut rules =
+            vec![json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]})];
+        rules.extend(more.as_array().unwrap().iter().cloned());
+        manifests.push(role("ClusterRole", &jobs, "", &json!(rules)));
         let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": case}]);
         manifests.push(binding("ClusterRole", &jobs, &format!("{case}-db"), &account));
     })
@@ -51,7 +53,7 @@ fn step(record: &Value, index: usize) -> (String, String) {
 
 #[tokio::test]
 async fn jobs_run_in_the_clean_room_and_after_release() {
-    let bench = bench("steps").await;
+    let bench = bench("steps", &json!([])).await;
     let plan = plan(
         &bench,
         &json!([
@@ -73,7 +75,10 @@ async fn jobs_run_in_the_clean_room_and_after_release() {
     let records = kind(&bench.admin, KINDS, "ServiceRecovery", Some("steps"));
     let record = serde_json::to_value(records.get("plan.db").await.unwrap()).unwrap();
     for index in 0..3 {
-        assert_eq!(step(&record, index), ("Done".to_owned(), String::new()));
+        let (state, message) = step(&record, index);
+        // The account may not read logs, which keeps no step from ending.
+        let unkept = message.starts_with("no log is kept: log of main: ") && message.contains("pods/log");
+        assert!(state == "Done" && unkept == (index != 1), "{state}: {message}");
     }
     let report = bench.judged(&plan).await;
     // A Deployment for each service, and two Jobs.
@@ -86,7 +91,7 @@ async fn steps_survive_the_operator_and_are_done_once() {
     let others = async {
         tokio::join!(apply::Interrupted::new(), pin_images::Interrupted::new(), wait::Interrupted::new())
     };
-    let bench = bench("steplong").await;
+    let bench = bench("steplong", &json!([])).await;
     let label = "resurgam.example/steplong";
     let plan = plan(
         &bench,
@@ -112,7 +117,7 @@ async fn steps_survive_the_operator_and_are_done_once() {
 
 #[tokio::test]
 async fn failed_job_asks_a_person_and_retry_runs_another() {
-    let bench = bench("stepfail").await;
+    let bench = bench("stepfail", &json!([])).await;
     let mut late = spec("resurgam.example/none");
     late["activeDeadlineSeconds"] = json!(1);
     let plan =
@@ -134,7 +139,7 @@ async fn failed_job_asks_a_person_and_retry_runs_another() {
 
 #[tokio::test]
 async fn failed_job_is_undone_before_it_starts_again() {
-    let bench = bench("stepundo").await;
+    let bench = bench("stepundo", &json!([])).await;
     let mut late = spec("resurgam.example/none");
     late["activeDeadlineSeconds"] = json!(1);
     let load = json!({"name": "load", "job": {"spec": late}, "undo": {"job": {"spec": spec("")}}, "retries": 1, "backoff": "1s"});
@@ -182,6 +187,37 @@ async fn failed_job_is_undone_before_it_starts_again() {
             text(load, "/metadata/creationTimestamp") < ended && failed > began
         });
         assert_eq!(overlaps.count(), 0, "{jobs:?}");
+    }
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
+async fn failed_job_says_its_exit_code_and_where_its_log_is_kept() {
+    const CANARY: &str = "FATAL: password authentication failed for canary-5e1f";
+    cluster().await.write_container_logs(&["restoring", CANARY], &[]).unwrap();
+    let logs = json!([{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]);
+    let bench = bench("steplogs", &logs).await;
+    let mut fails = spec("");
+    fails["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "KWOK_EXIT_CODE", "value": "3"}, {"name": "KWOK_RESULT", "value": CANARY}]);
+    let plan = plan(&bench, &json!([{"name": "load", "job": {"spec": fails}}]));
+    bench.apply(&plan).await;
+    let words =
+        ["Job step-load-1-", "container main of Pod step-load-1-", "ended with exit code 3", "its log: "];
+    let record = bench.says("plan", "db", "StepFailed", &words).await;
+    let (state, message) = step(&record, 0);
+    let object = message.rsplit("its log: ").next().unwrap();
+    assert!(
+        state == "Failed" && object.starts_with("steplogs-db/") && object.ends_with(".log.age"),
+        "{message}"
+    );
+    assert!(kept_log(object).await.contains(CANARY));
+    // What a program wrote is nowhere else.
+    let events = kind(&bench.admin, "events.k8s.io/v1", "Event", Some("steplogs"));
+    let events = serde_json::to_string(&events.list(&ListParams::default()).await.unwrap().items).unwrap();
+    let log = std::fs::read_to_string(cluster().await.dir().join("operator.log")).unwrap();
+    for text in [record.to_string(), events, log] {
+        assert!(!text.contains("canary-5e1f"), "{text}");
     }
     bench.judged(&plan).await;
 }

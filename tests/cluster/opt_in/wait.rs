@@ -2,7 +2,7 @@
 
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use rehearsal::kind;
-use resurgam::steps::{self, StepContext};
+use resurgam::steps::{self, StepClients, StepContext};
 use resurgam_core::engine::StepProgress;
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ async fn condition_is_waited_for_and_a_failed_object_fails() {
         let step = serde_json::from_value(json!({"name": "wait", "wait": wait})).unwrap();
         let namespaces = vec!["waitcond-db".to_owned()];
         let context = StepContext { namespaces, ..StepContext::default() };
-        steps::start(&bench.admin, &step, &context).await.unwrap()
+        steps::start(&StepClients::new(bench.admin.clone()), &step, &context).await.unwrap()
     };
     assert_eq!(
         observed("load", Some("Complete")).await,

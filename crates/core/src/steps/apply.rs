@@ -14,6 +14,9 @@ use crate::api::step::ApplySpec;
 use crate::api::{GROUP, field_manager};
 use crate::engine::StepProgress;
 use crate::gates::evidence::digest_of_bytes;
+use oci::Reference;
+
+pub mod oci;
 
 /// Maximum size of all manifests together, in bytes.
 pub const BYTES_LIMIT: usize = 1 << 20;
@@ -25,7 +28,8 @@ const NAMED: usize = 5;
 const CONFLICTS: usize = 3;
 /// Reason of a cause in the API server's answer, for each field that another manager owns.
 const CONFLICT_CAUSE: &str = "FieldManagerConflict";
-
+/// Group of the files that kustomize reads.
+const KUSTOMIZE: &str = "kustomize.config.k8s.io";
 /// Begins the API server's answer to a manifest that does not fit the schema of its kind.
 const MALFORMED: &str = "failed to create typed patch object";
 
@@ -55,13 +59,27 @@ impl Manifest {
 pub struct Manifests {
     /// The objects.
     pub objects: Vec<Manifest>,
-    /// Digest of their text.
+    /// Digest of their text, or of the artifact.
     pub digest: String,
+    /// Where they come from.
+    pub source: Source,
+}
+
+/// Where manifests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// ConfigMaps of the plan's namespace.
+    ConfigMaps,
+    /// An OCI artifact.
+    Artifact,
 }
 
 /// Returns why the step can never apply anything.
-pub(super) fn problem(namespaces: &[String]) -> Option<String> {
-    namespaces.is_empty().then(|| "applies manifests, and its service has no namespace".to_owned())
+pub(super) fn problem(spec: &ApplySpec, namespaces: &[String]) -> Option<String> {
+    if namespaces.is_empty() {
+        return Some("applies manifests, and its service has no namespace".to_owned());
+    }
+    spec.oci.as_ref().and_then(|artifact| artifact.reference.parse::<Reference>().err())
 }
 
 /// Returns the field manager of a step. Each attempt has the same, so that a later one may change what an earlier one applied.
@@ -71,6 +89,54 @@ pub fn manager(context: &StepContext) -> String {
     let digest = Sha256::digest(format!("{plan_namespace}/{plan}/{service}/{step}"));
     let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{step}-{digits}", field_manager::APPLY_PREFIX)
+}
+
+/// Reads manifests one text after the other.
+struct Reader<'a> {
+    context: &'a StepContext,
+    /// All texts with their names, of which the digest is.
+    text: String,
+    objects: Vec<Manifest>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(context: &'a StepContext) -> Self {
+        Self { context, text: String::new(), objects: Vec::new() }
+    }
+
+    /// Reads one text. `title`: what holds it, and `what` with `name`: which part of that it is.
+    fn read(&mut self, title: &str, what: &str, name: &str, value: &str) -> Result<(), StepProblem> {
+        let unusable = |message: String| Err(StepProblem::Unusable(message));
+        self.text.push_str(&format!("{name} {}\n{value}\n", value.len()));
+        if self.text.len() > BYTES_LIMIT {
+            return unusable(format!("{title}: the manifests have more than {BYTES_LIMIT} bytes"));
+        }
+        for document in serde_yaml::Deserializer::from_str(value) {
+            let place = format!("{title}, {what} {name}, object {}", self.objects.len() + 1);
+            // The parser's own message may quote the text.
+            let Ok(body) = Value::deserialize(document) else {
+                return unusable(format!("{place} is no YAML"));
+            };
+            if body.is_null() {
+                continue;
+            }
+            if self.objects.len() >= OBJECTS_LIMIT {
+                return unusable(format!("{title}: there are more than {OBJECTS_LIMIT} objects"));
+            }
+            let manifest = manifest(body, &self.context.namespaces)
+                .map_err(|why| StepProblem::Unusable(format!("{place}: {why}")))?;
+            let is_same = |other: &Manifest| {
+                let kinds =
+                    (&other.kind.group, &other.kind.kind) == (&manifest.kind.group, &manifest.kind.kind);
+                kinds && (&other.namespace, &other.name) == (&manifest.namespace, &manifest.name)
+            };
+            if self.objects.iter().any(is_same) {
+                return unusable(format!("{place}: {} is there twice", manifest.title()));
+            }
+            self.objects.push(manifest);
+        }
+        Ok(())
+    }
 }
 
 /// Returns the objects in the step's ConfigMaps. `maps`: each that the spec names, if it exists.
@@ -83,8 +149,7 @@ pub fn manifests(
     maps: &[Option<ConfigMap>],
 ) -> Result<Manifests, StepProblem> {
     let unusable = |message: String| Err(StepProblem::Unusable(message));
-    let mut text = String::new();
-    let mut objects: Vec<Manifest> = Vec::new();
+    let mut reader = Reader::new(context);
     for (named, map) in spec.config_maps.iter().zip(maps) {
         let title = format!("ConfigMap {}/{}", context.plan_namespace, named.name);
         let Some(map) = map else { return unusable(format!("{title} does not exist")) };
@@ -92,36 +157,10 @@ pub fn manifests(
             return unusable(format!("{title}: key {key} is binary"));
         }
         for (key, value) in map.data.iter().flatten() {
-            text.push_str(&format!("{key} {}\n{value}\n", value.len()));
-            if text.len() > BYTES_LIMIT {
-                return unusable(format!("{title}: the manifests have more than {BYTES_LIMIT} bytes"));
-            }
-            for document in serde_yaml::Deserializer::from_str(value) {
-                let place = format!("{title}, key {key}, object {}", objects.len() + 1);
-                // The parser's own message may quote the text.
-                let Ok(body) = Value::deserialize(document) else {
-                    return unusable(format!("{place} is no YAML"));
-                };
-                if body.is_null() {
-                    continue;
-                }
-                if objects.len() >= OBJECTS_LIMIT {
-                    return unusable(format!("{title}: there are more than {OBJECTS_LIMIT} objects"));
-                }
-                let manifest = manifest(body, &context.namespaces)
-                    .map_err(|why| StepProblem::Unusable(format!("{place}: {why}")))?;
-                let is_same = |other: &Manifest| {
-                    let kinds =
-                        (&other.kind.group, &other.kind.kind) == (&manifest.kind.group, &manifest.kind.kind);
-                    kinds && (&other.namespace, &other.name) == (&manifest.namespace, &manifest.name)
-                };
-                if objects.iter().any(is_same) {
-                    return unusable(format!("{place}: {} is there twice", manifest.title()));
-                }
-                objects.push(manifest);
-            }
+            reader.read(&title, "key", key, value)?;
         }
     }
+    let Reader { objects, text, .. } = reader;
     if maps.len() != spec.config_maps.len() || objects.is_empty() {
         let names: Vec<String> = spec.config_maps.iter().map(|map| map.name.clone()).collect();
         return unusable(format!(
@@ -135,8 +174,30 @@ pub fn manifests(
         Some(approved) if *approved != digest => {
             unusable(format!("the manifests have digest {digest}, and the plan approves {approved}"))
         }
-        _ => Ok(Manifests { objects, digest }),
+        _ => Ok(Manifests { objects, digest, source: Source::ConfigMaps }),
     }
+}
+
+/// Returns the objects in an artifact, in the order of its files' names. `files`: their text by name.
+///
+/// # Errors
+/// A manifest is malformed or is not the step's to apply, there are too many, or none.
+pub fn artifact_manifests(
+    reference: &Reference,
+    context: &StepContext,
+    files: &BTreeMap<String, String>,
+) -> Result<Manifests, StepProblem> {
+    let title = format!("artifact {}/{}", reference.registry, reference.repository);
+    let mut reader = Reader::new(context);
+    for (name, text) in files {
+        reader.read(&title, "file", name, text)?;
+    }
+    if reader.objects.is_empty() {
+        return Err(StepProblem::Unusable(format!(
+            "{title} holds no manifest: no file *.yaml, *.yml, *.json"
+        )));
+    }
+    Ok(Manifests { objects: reader.objects, digest: reference.digest.clone(), source: Source::Artifact })
 }
 
 /// Returns one object, or why it is not the step's to apply.
@@ -158,8 +219,11 @@ fn manifest(mut body: Value, namespaces: &[String]) -> Result<Manifest, String> 
     }
     if kind.group.is_empty() && kind.kind == "Secret" {
         return Err(format!(
-            "{title}: who may read ConfigMaps would read this Secret: have it created by a step `job`, or by an operator of secrets"
+            "{title}: who may read the manifests would read this Secret: have it created by a step `job`, or by an operator of secrets"
         ));
+    }
+    if kind.group == KUSTOMIZE {
+        return Err(format!("{title} is for kustomize: write what `kustomize build` makes of it"));
     }
     if body.get("items").is_some() && kind.kind.ends_with("List") {
         return Err(format!("{title}: write each object of the list as a document of its own"));
@@ -236,7 +300,11 @@ fn manager_in(message: &str) -> Option<&str> {
 pub fn applied(manifests: &Manifests) -> String {
     let names: Vec<String> = manifests.objects.iter().map(Manifest::title).collect();
     let plural = if names.len() == 1 { "object" } else { "objects" };
-    format!("{} {plural} applied, manifests {}: {}", names.len(), manifests.digest, listed(&names, NAMED))
+    let what = match manifests.source {
+        Source::ConfigMaps => "manifests",
+        Source::Artifact => "artifact",
+    };
+    format!("{} {plural} applied, {what} {}: {}", names.len(), manifests.digest, listed(&names, NAMED))
 }
 
 /// Returns the progress by what is there of each object.

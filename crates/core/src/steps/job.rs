@@ -1,11 +1,15 @@
 //! Step `job`: the Job to create, and its progress.
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{StepContext, StepProblem, namespace_of};
 use crate::api::step::JobStepSpec;
 use crate::engine::StepProgress;
+
+mod logs;
+
+pub use logs::{ContainerLog, KeptLog, Logs, with_logs};
 
 /// Label on a Job with the name of its step.
 const STEP_LABEL: &str = "resurgam.dev/step";
@@ -57,6 +61,25 @@ pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProb
     Ok(Job { metadata, spec: Some(parsed), status: None })
 }
 
+/// Returns a condition of the Job that is true.
+fn holds<'a>(job: &'a Job, type_: &str) -> Option<&'a JobCondition> {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().find(|c| c.type_ == type_ && c.status == "True")
+}
+
+/// Returns the Job if it has ended and belongs to this attempt, so that its logs are the step's.
+#[must_use]
+pub fn ended<'a>(job: Option<&'a Job>, context: &StepContext) -> Option<&'a Job> {
+    let is_over = |job: &&Job| holds(job, "Failed").or_else(|| holds(job, "Complete")).is_some();
+    job.filter(|job| is_made_for(job, context)).filter(is_over)
+}
+
+fn is_made_for(job: &Job, context: &StepContext) -> bool {
+    let annotations = job.metadata.annotations.as_ref();
+    let made_for = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION));
+    made_for == Some(&context.digest()) && context.claimed_at.is_some()
+}
+
 /// Returns the progress of the Job. A Job that was created for something else than this attempt fails the step.
 #[must_use]
 pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
@@ -64,21 +87,17 @@ pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
     let Some(job) = job else {
         return StepProgress::Failed(format!("Job {name} was deleted before it ended"));
     };
-    let annotations = job.metadata.annotations.as_ref();
-    let is_made_for_it = annotations.and_then(|all| all.get(MADE_FOR_ANNOTATION)) == Some(&context.digest());
-    if !is_made_for_it || context.claimed_at.is_none() {
+    if !is_made_for(job, context) {
         return StepProgress::Failed(format!(
             "Job {name} is there, and not created by this attempt: delete it"
         ));
     }
     let status = job.status.clone().unwrap_or_default();
-    let holds =
-        |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
-    if let Some(failed) = holds("Failed") {
+    if let Some(failed) = holds(job, "Failed") {
         let why = failed.message.as_deref().or(failed.reason.as_deref()).unwrap_or("no reason given");
         return StepProgress::Failed(format!("Job {name} failed: {why}"));
     }
-    if holds("Complete").is_some() {
+    if holds(job, "Complete").is_some() {
         return StepProgress::Succeeded;
     }
     if job.metadata.deletion_timestamp.is_some() {
@@ -93,104 +112,4 @@ pub fn judge(job: Option<&Job>, context: &StepContext) -> StepProgress {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn context() -> StepContext {
-        StepContext {
-            plan_uid: "u".to_owned(),
-            service: "db".to_owned(),
-            step: "import".to_owned(),
-            attempt: 2,
-            claimed_at: Some("2026-11-30T10:00:00Z".parse().unwrap()),
-            namespaces: vec!["db".to_owned()],
-            ..StepContext::default()
-        }
-    }
-
-    fn spec(namespace: Option<&str>) -> JobStepSpec {
-        let spec = json!({"backoffLimit": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}});
-        let namespace = namespace.map(|name| crate::api::DnsLabel(name.to_owned()));
-        JobStepSpec { namespace, spec: spec.as_object().unwrap().clone() }
-    }
-
-    #[test]
-    fn name_is_derived_from_plan_service_attempt_and_step() {
-        let names = |change: fn(&mut StepContext)| {
-            let mut other = context();
-            change(&mut other);
-            name(&other)
-        };
-        let own = name(&context());
-        assert!(own.starts_with("step-import-2-"), "{own}");
-        assert_eq!(own, names(|_| {}), "starting twice creates one Job");
-        let others = [
-            names(|c| c.plan_uid = "v".to_owned()),
-            names(|c| c.service = "web".to_owned()),
-            names(|c| c.attempt = 3),
-            names(|c| c.claimed_at = Some("2026-11-30T10:00:01Z".parse().unwrap())),
-            names(|c| c.step = "export".to_owned()),
-            names(|c| c.retries = 1),
-        ];
-        assert!(!others.contains(&own), "{others:?}");
-        assert!(names(|c| c.step = "x".repeat(63)).len() <= 58, "a pod's suffix has room");
-    }
-
-    #[test]
-    fn job_outside_the_services_namespaces_is_a_plan_problem() {
-        let namespaces = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(problem(&spec(Some("b")), &namespaces), None);
-        assert_eq!(problem(&spec(None), &namespaces[..1]), None);
-        let message = problem(&spec(None), &namespaces).unwrap();
-        assert_eq!(message, "must name the namespace of its Job: one of a, b");
-        let message = problem(&spec(Some("c")), &namespaces).unwrap();
-        assert_eq!(message, "names namespace c, which is none of the service's");
-        let mut malformed = spec(None);
-        malformed.spec.insert("backoffLimit".to_owned(), json!("many"));
-        let message = problem(&malformed, &namespaces[..1]).unwrap();
-        assert!(message.starts_with("is no Job: spec: "), "{message}");
-    }
-
-    #[test]
-    fn job_counts_only_if_this_attempt_created_it() {
-        let context = context();
-        let created = |status: serde_json::Value| {
-            let mut job = wanted(&spec(None), &context).unwrap();
-            job.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-                "2026-11-30T10:00:00Z".parse().unwrap(),
-            ));
-            job.status = serde_json::from_value(status).unwrap();
-            job
-        };
-        let condition =
-            |type_: &str| json!({"conditions": [{"type": type_, "status": "True", "message": "as it said"}]});
-        let name = name(&context);
-        for (status, expected) in [
-            (json!(null), StepProgress::Running(format!("Job {name}: 0 of its pods run"))),
-            (
-                json!({"active": 1, "failed": 2}),
-                StepProgress::Running(format!("Job {name}: 1 of its pods run, 2 failed so far")),
-            ),
-            (
-                condition("SuccessCriteriaMet"),
-                StepProgress::Running(format!("Job {name}: 0 of its pods run")),
-            ),
-            (condition("Complete"), StepProgress::Succeeded),
-            (condition("Failed"), StepProgress::Failed(format!("Job {name} failed: as it said"))),
-        ] {
-            assert_eq!(judge(Some(&created(status.clone())), &context), expected, "{status}");
-        }
-        let failed = |job: Option<&Job>| matches!(judge(job, &context), StepProgress::Failed(_));
-        assert!(failed(None), "it was deleted");
-        let complete = created(condition("Complete"));
-        let unclaimed = StepContext { claimed_at: None, ..context.clone() };
-        let of_nobody = wanted(&spec(None), &unclaimed).unwrap();
-        let progress = judge(Some(&of_nobody), &unclaimed);
-        assert!(matches!(progress, StepProgress::Failed(_)), "no claim is on record");
-        let mut other = complete;
-        other.metadata.annotations = None;
-        assert!(failed(Some(&other)), "it was created for something else");
-    }
-}
+mod tests;

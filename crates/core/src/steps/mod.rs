@@ -110,7 +110,7 @@ pub fn problem(step: &StepSpec, namespaces: &[String]) -> Option<String> {
         Some(StepAction::Scale(_)) => None,
         Some(StepAction::Job(job)) => job::problem(job, namespaces),
         Some(StepAction::Manual(manual)) => manual::problem(manual),
-        Some(StepAction::Apply(_)) => apply::problem(namespaces),
+        Some(StepAction::Apply(apply)) => apply::problem(apply, namespaces),
         Some(StepAction::Wait(wait)) => wait::problem(wait, namespaces),
         Some(StepAction::PinImages(pin)) => pin_images::problem(pin, namespaces),
         Some(StepAction::Resume(resume)) => resume::problem(resume, step.phase),

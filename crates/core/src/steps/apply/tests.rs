@@ -62,7 +62,7 @@ fn what_is_not_the_steps_to_apply_is_refused_by_name() {
         (of("Namespace", "{name: shop}"), "Namespace shop: a step changes no Namespace"),
         (ours.to_owned(), "Decision x: a step changes no Decision"),
         (ours.replace("Decision", "Quarantine"), "Quarantine x: a step changes no Quarantine"),
-        (of("Secret", "{name: s}"), "Secret s: who may read ConfigMaps would read this Secret"),
+        (of("Secret", "{name: s}"), "Secret s: who may read the manifests would read this Secret"),
         (
             of("Service", "{name: s, namespace: bank}"),
             "is for namespace bank, which is none of the service's",
@@ -79,6 +79,11 @@ fn what_is_not_the_steps_to_apply_is_refused_by_name() {
         ),
         (format!("{ROUTE}---\n{ROUTE}"), "ConfigMap shop/routes is there twice"),
         ("# nothing".to_owned(), "hold no manifest"),
+        (
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nmetadata: {name: k}"
+                .to_owned(),
+            "Kustomization k is for kustomize",
+        ),
     ] {
         let error = read(&text).unwrap_err();
         assert!(error.contains(words), "{text}: {error}");
@@ -103,7 +108,39 @@ fn missing_and_too_large_inputs_are_refused() {
         ..ConfigMap::default()
     };
     assert!(of(Some(binary)).contains("key all is binary"));
-    assert!(super::problem(&[]).is_some() && super::problem(&["shop".to_owned()]).is_none());
+}
+
+#[test]
+fn artifact_is_read_as_config_maps_are_and_names_its_digest() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let reference: Reference = format!("registry.example/team/shop@{digest}").parse().unwrap();
+    let of = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        artifact_manifests(&reference, &context(), &files).map_err(|error| error.to_string())
+    };
+    let read = of(&[("b.yaml", ROUTE), ("a.yaml", SERVICE)]).unwrap();
+    let start = format!("2 objects applied, artifact {digest}: Service shop/api, ConfigMap shop/routes");
+    assert_eq!(applied(&read), start);
+    let secret = ROUTE.replace("ConfigMap", "Secret");
+    let error = of(&[("a.yaml", SERVICE), ("b.yaml", &secret)]).unwrap_err();
+    let start = "artifact registry.example/team/shop, file b.yaml, object 2: Secret routes: who may read";
+    assert!(error.starts_with(start), "{error}");
+    assert!(of(&[]).unwrap_err().contains("holds no manifest"));
+    let large = format!("{ROUTE}# {}", "x".repeat(BYTES_LIMIT));
+    assert!(of(&[("a.yaml", &large)]).unwrap_err().contains("have more than 1048576 bytes"));
+}
+
+#[test]
+fn step_that_can_never_apply_anything_is_a_plan_problem() {
+    let shop = ["shop".to_owned()];
+    assert!(super::problem(&spec(), &[]).is_some() && super::problem(&spec(), &shop).is_none());
+    let oci = |name: &str| {
+        let reference = format!("{name}@sha256:{}", "0".repeat(64));
+        let spec = serde_json::from_value(json!({"oci": {"reference": reference}})).unwrap();
+        super::problem(&spec, &shop)
+    };
+    assert_eq!(oci("registry.example/team/shop"), None);
+    assert!(oci("team/shop").unwrap().contains("is no REGISTRY/REPOSITORY@sha256:…"), "no registry is named");
 }
 
 #[test]
