@@ -21,6 +21,5 @@ pub(crate) async fn list(client: &Client, namespace: &str, job: &Job, limit: u32
 
 /// Returns the rights to list pods and to read their logs.
 pub(crate) fn rights(namespace: &str) -> [Right; 2] {
-    let log = Right { resource: "pods/log".to_owned(), ..Right::get_any::<Pod>(namespace) };
-    [Right::list::<Pod>(namespace), log]
+    [Right::list::<Pod>(namespace), Right::new("get", "", "pods/log", Some(namespace), None)]
 }
