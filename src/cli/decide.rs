@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::Output;
 use crate::api::conditions::{NEEDS_DECISION, find};
-use crate::api::{Action, Decision, DecisionSpec, ServiceRecovery, ServiceRecoveryStatus};
-use crate::calls::call;
+use crate::api::{Action, Decision, DecisionSpec, RecoveryPlan, ServiceRecovery, ServiceRecoveryStatus};
+use crate::calls::{call, call_opt};
+use crate::plan::Plan;
 
 /// What `--help` ends with.
 const EXAMPLES: &str = "\
@@ -38,8 +39,11 @@ Examples:
 A Decision is made in your own name, takes the verb of its action on recoveryplans/PLAN, and has effect on exactly what is shown: once \
 that has changed, it has none.
 
-Exit status: 0 it took effect, or is possible with --dry-run; 1 it has not taken effect, or there is nothing to decide; 2 it could not \
-be found out, was refused, or the command line is wrong.";
+Actions: retry, skip, override, acceptexception, acceptloosening, approve and reject answer what is asked; hold, unhold and abort are \
+possible at any time. What each does and takes: docs/decisions.md.
+
+Exit status: 0 it took effect, or is possible with --dry-run; 1 it has not taken effect, or, without an action, nothing is asked; 2 it could \
+not be found out, was refused, does not answer what is asked, or the command line is wrong.";
 
 /// Arguments of `resurgam decide`.
 #[derive(Debug, clap::Args)]
@@ -147,6 +151,15 @@ async fn decide(args: &Args) -> Result<ExitCode> {
     if args.output == Output::Text {
         anstream::println!("{}: {}", action.as_str(), effect(action));
     }
+    if action == Action::Approve && args.group.is_none() {
+        let groups = parties(&client, &namespace, &record).await;
+        if !groups.is_empty() {
+            let groups = groups.join(", ");
+            anstream::eprintln!(
+                "warning: parties are asked, and this counts for none of them: --group GROUP says for which ({groups})"
+            );
+        }
+    }
     if !args.dry_run && !confirmed(args, action)? {
         anstream::eprintln!("you said no: nothing was decided");
         return Ok(ExitCode::FAILURE);
@@ -179,7 +192,11 @@ async fn find_record(client: &Client, namespace: &str, args: &Args) -> Result<Se
     let records: Api<ServiceRecovery> = Api::namespaced(client.clone(), namespace);
     if let Some(plan) = &args.plan {
         let name = crate::api::service_recovery_name(plan, &args.service);
-        return Ok(call(format!("read ServiceRecovery {namespace}/{name}"), records.get(&name)).await?);
+        let found = call_opt(format!("read ServiceRecovery {namespace}/{name}"), records.get(&name)).await;
+        return match found? {
+            Some(record) => Ok(record),
+            None => bail!("{}", not_there(client, namespace, args).await),
+        };
     }
     let what = format!("list ServiceRecoveries in namespace {namespace}");
     let mut found = Vec::new();
@@ -193,10 +210,7 @@ async fn find_record(client: &Client, namespace: &str, args: &Args) -> Result<Se
         }
     }
     match found.len() {
-        0 => bail!(
-            "no plan in namespace {namespace} has a service {}. Is it another namespace (-n)?",
-            args.service
-        ),
+        0 => bail!("{}", not_there(client, namespace, args).await),
         1 => Ok(found.remove(0)),
         _ => {
             let plans: Vec<String> = found.into_iter().map(|record| record.spec.plan_ref.name).collect();
@@ -207,6 +221,61 @@ async fn find_record(client: &Client, namespace: &str, args: &Args) -> Result<Se
             )
         }
     }
+}
+
+/// Says why a service has no ServiceRecovery.
+async fn not_there(client: &Client, namespace: &str, args: &Args) -> String {
+    let service = &args.service;
+    let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
+    let what = format!("list RecoveryPlans in namespace {namespace}");
+    let plans = match call(what, plans.list(&ListParams::default().limit(500))).await {
+        Ok(plans) => plans.items,
+        Err(error) => {
+            return format!(
+                "service {service} has no ServiceRecovery in namespace {namespace}, and its plan: {error}"
+            );
+        }
+    };
+    if let Some(name) = args.plan.as_ref().filter(|name| plans.iter().all(|plan| plan.name_any() != **name)) {
+        return format!("there is no RecoveryPlan {namespace}/{name}");
+    }
+    let is_asked = |plan: &&RecoveryPlan| args.plan.as_ref().is_none_or(|name| plan.name_any() == *name);
+    let with =
+        plans.iter().filter(is_asked).find(|plan| plan.spec.services.iter().any(|of| of.name == *service));
+    match with {
+        Some(plan) if plan.spec.incident_ref.is_none() => {
+            format!(
+                "plan {namespace}/{} is Dormant: there is nothing to decide about {service} before it is armed",
+                plan.name_any()
+            )
+        }
+        Some(plan) => {
+            format!(
+                "the operator has not taken up service {service} of plan {namespace}/{} yet: resurgam status -n {namespace}",
+                plan.name_any()
+            )
+        }
+        None => {
+            format!("no plan in namespace {namespace} has a service {service}. Is it another namespace (-n)?")
+        }
+    }
+}
+
+/// Returns the groups that a service asks to approve something.
+async fn parties(client: &Client, namespace: &str, record: &ServiceRecovery) -> Vec<String> {
+    let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
+    let name = &record.spec.plan_ref.name;
+    let Ok(plan) = call(format!("read RecoveryPlan {namespace}/{name}"), plans.get(name)).await else {
+        return Vec::new();
+    };
+    let plan = Plan::from_object(&plan);
+    let Some(service) = plan.services.iter().find(|service| service.name == record.spec.service) else {
+        return Vec::new();
+    };
+    let gates =
+        service.gates.iter().filter_map(|gate| gate.spec.approval.as_ref()).flat_map(|of| &of.parties);
+    let steps = service.steps.iter().filter_map(|step| step.manual.as_ref()).flat_map(|of| &of.parties);
+    gates.chain(steps).map(|party| party.group.clone()).collect()
 }
 
 fn report<'a>(record: &'a ServiceRecovery, status: &ServiceRecoveryStatus) -> Report<'a> {

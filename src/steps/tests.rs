@@ -5,7 +5,7 @@ use schemars::schema_for;
 use super::*;
 
 /// The fields of a step that are no action.
-const COMMON: [&str; 5] = ["name", "phase", "timeout", "retries", "backoff"];
+const COMMON: [&str; 6] = ["name", "phase", "timeout", "retries", "backoff", "undo"];
 
 /// The YAML of an action's example in docs/steps.md.
 fn documented(action: &str, docs: &str) -> Option<StepSpec> {

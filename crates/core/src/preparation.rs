@@ -140,7 +140,7 @@ pub fn judge(account: &str, facts: &[Fact]) -> Judgement {
 }
 
 const RIGHTS_MISSING: &str = ". Platform engineers create what does not exist; a cluster administrator grants rights: \
-                              `resurgam access PLAN.yaml --check` prints what to apply";
+                              `resurgam access PLAN.yaml --check` prints those of the plan's account";
 const OBJECTS_MISSING: &str = ". Platform engineers create or correct it";
 
 fn is_right(need: &Need) -> bool {

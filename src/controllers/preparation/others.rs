@@ -120,8 +120,14 @@ impl Checking {
 async fn ask(context: &Context, account: Option<&StepClients>, plan: &Plan, what: &What) -> Answer {
     match what {
         What::Kind { kind, .. } => {
-            let listed = context.client.list_api_group_resources(&kind.api_version);
-            match call_opt(format!("list the kinds of {}", kind.api_version), listed).await {
+            let what = format!("list the kinds of {}", kind.api_version);
+            let client = &context.client;
+            let listed = if kind.group.is_empty() {
+                call_opt(what, client.list_core_api_resources(&kind.version)).await
+            } else {
+                call_opt(what, client.list_api_group_resources(&kind.api_version)).await
+            };
+            match listed {
                 Ok(Some(listed)) if listed.resources.iter().any(|of| of.name == kind.plural) => Answer::Met,
                 Ok(_) => Answer::Missing,
                 Err(error) => Answer::Unknown(error.to_string()),

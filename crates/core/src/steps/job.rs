@@ -3,6 +3,8 @@
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use serde_json::{Map, Value};
+
 use super::{StepContext, StepProblem, namespace_of};
 use crate::api::step::JobStepSpec;
 use crate::engine::StepProgress;
@@ -23,8 +25,37 @@ pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<Strin
     if let Err(error) = namespace(spec, namespaces) {
         return Some(error.to_string());
     }
-    let parsed = serde_json::from_value::<JobSpec>(spec.spec.clone().into());
-    parsed.err().map(|error| format!("is no Job: spec: {error}"))
+    let parsed = match serde_json::from_value::<JobSpec>(spec.spec.clone().into()) {
+        Ok(parsed) => parsed,
+        Err(error) => return Some(format!("is no Job: spec: {error}")),
+    };
+    if let Some(field) = unknown_field(&spec.spec.clone().into(), &serde_json::json!(parsed)) {
+        return Some(format!("is no Job: spec{field} is no field of batch/v1"));
+    }
+    let restart_policy = parsed.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref());
+    (!matches!(restart_policy, Some("Never" | "OnFailure")))
+        .then(|| "is no Job: spec.template.spec.restartPolicy has to be Never or OnFailure".to_owned())
+}
+
+/// Returns the path of a field that is written and was not read, since its kind does not have it. An empty list may be left out.
+fn unknown_field(written: &Value, read: &Value) -> Option<String> {
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => written.iter().find_map(|(key, value)| {
+            let is_empty = value.is_null()
+                || value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(Map::is_empty);
+            match read.get(key) {
+                Some(found) => unknown_field(value, found).map(|rest| format!(".{key}{rest}")),
+                None => (!is_empty).then(|| format!(".{key}")),
+            }
+        }),
+        (Value::Array(written), Value::Array(read)) => written
+            .iter()
+            .zip(read)
+            .enumerate()
+            .find_map(|(index, (a, b))| unknown_field(a, b).map(|rest| format!("[{index}]{rest}"))),
+        _ => None,
+    }
 }
 
 /// Returns the namespace of the Job.

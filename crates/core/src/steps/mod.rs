@@ -106,7 +106,10 @@ pub enum StepProblem {
 #[must_use]
 pub fn problem(step: &StepSpec, namespaces: &[String]) -> Option<String> {
     match step.action() {
-        None => Some("does not do exactly one thing that this version knows".to_owned()),
+        None => Some(
+            "does nothing that this version knows, or more than one thing: it needs exactly one action, such as scale or job"
+                .to_owned(),
+        ),
         Some(StepAction::Scale(_)) => None,
         Some(StepAction::Job(job)) => job::problem(job, namespaces),
         Some(StepAction::Manual(manual)) => manual::problem(manual),

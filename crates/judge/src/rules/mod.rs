@@ -118,14 +118,16 @@ impl<'a> WriteContext<'a> {
         self.plan.service_of(namespace).filter(|_| mine)
     }
 
-    /// Returns the last read of a dependency's ServiceRecovery before this write about a service, if it began after the previous write
-    /// about the service.
+    /// Returns the read of a dependency's ServiceRecovery that this write about a service may rest on: one between the previous write about
+    /// the service and this one that says that it is ready, or the last one. A log does not tell for which service a read was, and those
+    /// for others may have other answers.
     fn live_read(&self, service: &str, dependency: &str) -> Option<&'a LiveRead> {
         let since = self.world.records.get(service).map_or(Timestamp::MIN, |known| known.received);
         let mut reads = self.log.live_reads.get(dependency).into_iter().flatten();
         let between =
             |read: &&LiveRead| read.span.received >= since && read.span.completed <= self.write.completed;
-        reads.rfind(between)
+        let says_ready = |read: &LiveRead| read.record.as_deref().is_some_and(Record::ready);
+        reads.clone().rfind(|read| between(read) && says_ready(read)).or_else(|| reads.rfind(between))
     }
 
     /// Returns a gate of the phase that reads the service's namespaces and had not listed one of them within its freshness when this was

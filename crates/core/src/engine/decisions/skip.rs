@@ -24,7 +24,7 @@ fn skip(_: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObservation)
     else {
         return;
     };
-    let still_runs = if question.reason == Reason::StepOverrunning { ", while it still ran" } else { "" };
+    let still_runs = if question.reason == Reason::StepOverrunning { " while it still ran," } else { "" };
     let by = format!("{} (Decision {}): {}", decision.by, decision.name, decision.reason);
     let exception = format!("step '{}' was skipped{still_runs} by {by}", step.name);
     step.state = StepState::Skipped;

@@ -9,7 +9,7 @@ const UNDO: usize = 1;
 const LOAD: usize = 2;
 
 fn loading(retries: u8) -> Story {
-    let job = "job: {spec: {template: {spec: {containers: [{name: main}]}}}}";
+    let job = "job: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: main}]}}}}";
     story(&format!(
         "- {{name: db, restore: [{{name: start, scale: {{}}}}, {{name: load, {job}, undo: {{{job}}}, retries: {retries}, backoff: 10s}}]}}"
     ))

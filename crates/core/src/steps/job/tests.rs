@@ -56,6 +56,38 @@ fn job_outside_the_services_namespaces_is_a_plan_problem() {
     malformed.spec.insert("backoffLimit".to_owned(), json!("many"));
     let message = problem(&malformed, &namespaces[..1]).unwrap();
     assert!(message.starts_with("is no Job: spec: "), "{message}");
+    let said = |at: &str, value: serde_json::Value| {
+        let mut spec = spec(None);
+        let mut whole = serde_json::Value::from(spec.spec.clone());
+        *whole.pointer_mut(at).unwrap() = value;
+        spec.spec = whole.as_object().unwrap().clone();
+        problem(&spec, &namespaces[..1])
+    };
+    let with =
+        |restart: &str| json!({"restartPolicy": restart, "containers": [{"name": "c", "imagee": "x"}]});
+    for (at, value, words) in [
+        (
+            "/template/spec",
+            with("Never"),
+            "is no Job: spec.template.spec.containers[0].imagee is no field of batch/v1",
+        ),
+        (
+            "/template/spec/restartPolicy",
+            json!("Always"),
+            "spec.template.spec.restartPolicy has to be Never or OnFailure",
+        ),
+        (
+            "/template/spec",
+            json!({"restartPolcy": "Never", "containers": []}),
+            "spec.template.spec.restartPolcy is no field",
+        ),
+    ] {
+        let message = said(at, value).unwrap();
+        assert!(message.contains(words), "{message}");
+    }
+    let volumes = json!({"restartPolicy": "OnFailure", "containers": [{"name": "c", "env": [], "resources": {"limits": {"cpu": 1}}}],
+        "volumes": [{"name": "v", "emptyDir": {}}], "nodeSelector": {}, "enableServiceLinks": false});
+    assert_eq!(said("/template/spec", volumes), None, "what is empty or false is no unknown field");
 }
 
 #[test]
