@@ -1,6 +1,7 @@
 //! Isolates and releases a namespace's network: reads, writes and records as the core decides.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, VersionMatch};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cleanup;
 use crate::api::field_manager;
-use crate::calls::{IoError, call, call_opt, each, list_all};
+use crate::calls::{IoError, call, call_opt, call_within, each, list_all};
 use crate::isolation::failure::is_too_large;
 use crate::isolation::records::{Kind, Record, RecordError};
 
@@ -18,6 +19,9 @@ pub use resurgam_core::isolation::controls::network::{
     is_ours, restorable, wanted, without_marks,
 };
 
+/// Deadline of a write of a policy, which a tenant may have made as large as the API server stores: a busy one takes its time with that, up to
+/// its own limit.
+const LARGE: Duration = Duration::from_secs(60);
 /// Concurrent writes of policies.
 const PARALLEL: usize = 8;
 /// Page size of lists of policies, each of which may be as large as an object can be.
@@ -238,8 +242,9 @@ async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Re
     for attempt in 1.. {
         let Some(patch) = change(&policy, false) else { break };
         let what = format!("neutralise NetworkPolicy {namespace}/{name}");
-        let error = match call_opt(what, api.patch(&name, &params, &Patch::Merge(patch))).await {
+        let error = match call_within(LARGE, what, api.patch(&name, &params, &Patch::Merge(patch))).await {
             Ok(_) => break,
+            Err(error) if error.is_not_found() => break,
             Err(error) => error,
         };
         if error.status().is_some_and(is_too_large) {
@@ -305,7 +310,11 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
             patch["metadata"]["managedFields"] = managers["metadata"]["managedFields"].clone();
         }
         let what = format!("restore NetworkPolicy {namespace}/{}", policy.name_any());
-        written.extend(call_opt(what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await?);
+        match call_within(LARGE, what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await {
+            Ok(restored) => written.push(restored),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let record = Record { client, kind: Kind::Network, namespace, seal: uid };
     let pages = record.pages().await?;
@@ -315,7 +324,7 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let what = format!("restore NetworkPolicy {namespace}/{name}");
-        written.push(call(what, api.create(&params, &recorded.policy)).await?);
+        written.push(call_within(LARGE, what, api.create(&params, &recorded.policy)).await?);
     }
     for policy in there.iter().filter(|policy| is_ours(policy)) {
         remove(&api, policy).await?;
