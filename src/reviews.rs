@@ -4,6 +4,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use crate::access::Right;
 use crate::calls::{IoError, call};
 
 /// Returns whether a service account has a right, by its user name and its three groups.
@@ -23,6 +24,33 @@ pub(crate) async fn account_may(
     ];
     let user = format!("system:serviceaccount:{namespace}:{account}");
     review(client, (Some(user), groups), attributes, what).await
+}
+
+/// What a service account holds on a Quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecoverRights {
+    /// Verb `recover`.
+    pub(crate) recover: bool,
+    /// Verb `never-granted`: it holds a wildcard, which is no grant.
+    pub(crate) wildcard: bool,
+}
+
+/// Returns what a service account holds on the Quarantine of this name.
+///
+/// # Errors
+/// A review failed.
+pub(crate) async fn recover_rights(
+    client: &Client,
+    account: (&str, &str),
+    quarantine: &str,
+) -> Result<RecoverRights, IoError> {
+    let may = |verb: &'static str| {
+        let right = Right::on_quarantine(verb, Some(quarantine));
+        let what = format!("ask whether account {}/{} may {right}", account.0, account.1);
+        account_may(client, account, right.attributes(), what)
+    };
+    let (recover, wildcard) = futures::try_join!(may("recover"), may("never-granted"))?;
+    Ok(RecoverRights { recover, wildcard })
 }
 
 /// Returns whether every member of a group has a right by the group alone.

@@ -14,8 +14,11 @@ use sha2::{Digest, Sha256};
 use super::Output;
 use crate::api::conditions::{NEEDS_DECISION, find};
 use crate::api::{Action, Decision, DecisionSpec, RecoveryPlan, ServiceRecovery, ServiceRecoveryStatus};
-use crate::calls::{call, call_opt};
+use crate::calls::{call, call_opt, list_all};
 use crate::plan::Plan;
+
+/// Page size of a list.
+const PAGE: u32 = 500;
 
 /// What `--help` ends with.
 const EXAMPLES: &str = "\
@@ -199,16 +202,8 @@ async fn find_record(client: &Client, namespace: &str, args: &Args) -> Result<Se
         };
     }
     let what = format!("list ServiceRecoveries in namespace {namespace}");
-    let mut found = Vec::new();
-    let mut params = ListParams::default().limit(500);
-    loop {
-        let page = call(what.clone(), records.list(&params)).await?;
-        found.extend(page.items.into_iter().filter(|record| record.spec.service == args.service));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => break,
-        }
-    }
+    let mut found = list_all(&what, &records, ListParams::default(), PAGE).await?;
+    found.retain(|record| record.spec.service == args.service);
     match found.len() {
         0 => bail!("{}", not_there(client, namespace, args).await),
         1 => Ok(found.remove(0)),
@@ -228,8 +223,8 @@ async fn not_there(client: &Client, namespace: &str, args: &Args) -> String {
     let service = &args.service;
     let plans: Api<RecoveryPlan> = Api::namespaced(client.clone(), namespace);
     let what = format!("list RecoveryPlans in namespace {namespace}");
-    let plans = match call(what, plans.list(&ListParams::default().limit(500))).await {
-        Ok(plans) => plans.items,
+    let plans = match list_all(&what, &plans, ListParams::default(), PAGE).await {
+        Ok(plans) => plans,
         Err(error) => {
             return format!(
                 "service {service} has no ServiceRecovery in namespace {namespace}, and its plan: {error}"

@@ -3,12 +3,12 @@
 //! A gate that the cluster cache can answer is evaluated on the cache. If the result would open something, or count against a service
 //! before it is Recovered, the gate is evaluated again by live reads, and only that result counts.
 
-use resurgam_core::time::after;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use resurgam_core::time::after;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};

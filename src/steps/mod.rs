@@ -23,7 +23,7 @@ use crate::engine::StepProgress;
 use crate::gates::Interest;
 use crate::isolation::evidence::Evidence;
 use crate::registries::Registries;
-use crate::reviews::account_may;
+use crate::reviews::{RecoverRights, recover_rights};
 
 mod apply;
 mod job;
@@ -99,15 +99,6 @@ pub struct Writer {
     pub into: String,
 }
 
-/// What a [`Writer`] holds on a Quarantine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Verb `recover`.
-    pub recover: bool,
-    /// Verb `never-granted`: it holds a wildcard, which is no grant.
-    pub wildcard: bool,
-}
-
 impl Writer {
     /// Returns the right that it needs.
     #[must_use]
@@ -119,14 +110,8 @@ impl Writer {
     ///
     /// # Errors
     /// A review failed.
-    pub async fn review(&self, operator: &Client) -> Result<Held, IoError> {
-        let may = |verb: &'static str| {
-            let right = Right::on_quarantine(verb, Some(&self.into));
-            let what = format!("ask whether account {}/{} may {right}", self.namespace, self.account);
-            account_may(operator, (&self.namespace, &self.account), right.attributes(), what)
-        };
-        let (recover, wildcard) = futures::try_join!(may("recover"), may("never-granted"))?;
-        Ok(Held { recover, wildcard })
+    pub(crate) async fn review(&self, operator: &Client) -> Result<RecoverRights, IoError> {
+        recover_rights(operator, (&self.namespace, &self.account), &self.into).await
     }
 }
 

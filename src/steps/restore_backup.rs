@@ -20,13 +20,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Held, RestoreBackupSpec, Step, StepClients, StepContext, StepError, StepProblem, Writer};
+use super::{RestoreBackupSpec, Step, StepClients, StepContext, StepError, StepProblem, Writer};
 use crate::access::Right;
 use crate::api::field_manager;
 use crate::baseline::gather::{GatherError, Request, gather};
 use crate::calls::{IoError, call, call_opt, list_all};
 use crate::engine::StepProgress;
 use crate::gates::Interest;
+use crate::reviews::RecoverRights;
 
 /// Page size of a list.
 const PAGE: u32 = 500;
@@ -74,7 +75,7 @@ impl Step for RestoreBackupSpec {
             if read(client, self, "Restore", &name(context)).await?.is_some() {
                 return Ok(());
             }
-            let Held { recover, wildcard } = writer(self, namespace).review(operator).await?;
+            let RecoverRights { recover, wildcard } = writer(self, namespace).review(operator).await?;
             match not_granted(self, namespace, recover, wildcard) {
                 None => Ok(()),
                 Some((reason, message)) => Err(StepError::NotGranted { reason, message }),

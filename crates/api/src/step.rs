@@ -149,12 +149,18 @@ impl StepSpec {
         action.filter(|_| actions.next().is_none())
     }
 
+    /// Returns the name of the step that undoes a step of this name.
+    #[must_use]
+    pub fn undo_name(step: &str) -> String {
+        format!("{step}-undo")
+    }
+
     /// Returns the step that undoes this one, which comes right before it.
     #[must_use]
     pub fn undo_step(&self) -> Option<Self> {
         let undo = self.undo.as_ref()?;
         Some(Self {
-            name: format!("{}-undo", self.name),
+            name: Self::undo_name(&self.name),
             phase: self.phase,
             timeout: self.timeout,
             job: Some(undo.job.clone()),

@@ -46,6 +46,8 @@ pub enum Need {
     StepInput {
         /// The step.
         step: String,
+        /// Its service: steps of several may have the same name.
+        service: String,
     },
     /// That people of a group may approve.
     Approver {
@@ -199,12 +201,12 @@ fn gap_parts(account: &str, gaps: &[&Fact]) -> Vec<Part> {
             Need::Kind { kind, step } => {
                 parts.push((format!("the cluster has no kind {kind}, which step {step} uses"), 1));
             }
-            Need::StepInput { step } => {
+            Need::StepInput { step, service } => {
                 let how = match &fact.answer {
                     Answer::Unusable(why) => shorten(why, CAUSE_LIMIT),
                     Answer::Met | Answer::Missing | Answer::Unknown(_) => "its input is missing".to_owned(),
                 };
-                parts.push((format!("{how} (step {step})"), 1));
+                parts.push((format!("{how} (step {step} of {service})"), 1));
             }
             Need::Approver { party, group, of } => {
                 let bind = "bind it to ClusterRole resurgam-approver";
@@ -273,7 +275,7 @@ fn subject(account: &str, need: &Need) -> String {
         Need::Namespace { name, .. } => format!("namespace {name}"),
         Need::GateInput { input, .. } => input.clone(),
         Need::Kind { kind, .. } => format!("kind {kind}"),
-        Need::StepInput { step } => format!("what step {step} applies"),
+        Need::StepInput { step, service } => format!("what step {step} of {service} applies"),
         Need::Approver { group, .. } => format!("whether group {group} may approve"),
         Need::Writer { user, object, .. } => format!("whether {user} may recover {object}"),
         Need::Right { verb, object, namespace: Some(namespace) } => format!("{verb} {object} in {namespace}"),

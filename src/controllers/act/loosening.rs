@@ -7,12 +7,13 @@ use super::super::context::account_user;
 use super::super::dependencies::read_dependencies;
 use super::super::observe::is_tightening;
 use super::{Act, ActError, refused};
+use crate::access::Right;
 use crate::api::{DnsLabel, Isolation, PodSecurity, Reason, RecoveryPlan, ServiceKey, ServiceRecoverySpec};
 use crate::calls::call_opt;
 use crate::engine::{Room, pod_security};
 use crate::plan::Service;
 use crate::plan::loosening::{Allowance, Dependency, allowance};
-use crate::steps::{Held, Writer};
+use crate::reviews::{RecoverRights, recover_rights};
 
 impl Act {
     /// Requests an isolation level. To loosen, every dependency must be recovered by a live read, and the plan's account must be
@@ -133,20 +134,16 @@ impl Act {
         let user = account_user(&self.plan.namespace, &self.plan.account);
         let user = &user;
         let checks = self.service().namespaces.iter().map(|namespace| async move {
-            let writer = Writer {
-                namespace: self.plan.namespace.clone(),
-                account: self.plan.account.clone(),
-                into: namespace.clone(),
-            };
-            let object = writer.right().object();
-            let message = match writer.review(&self.context.client).await? {
-                Held { recover: true, wildcard: false } => return Ok(()),
-                Held { recover: false, .. } => {
+            let object = Right::on_quarantine("recover", Some(namespace)).object();
+            let account = (self.plan.namespace.as_str(), self.plan.account.as_str());
+            let message = match recover_rights(&self.context.client, account, namespace).await? {
+                RecoverRights { recover: true, wildcard: false } => return Ok(()),
+                RecoverRights { recover: false, .. } => {
                     format!(
                         "{user} may not 'recover' {object}: grant it by a ClusterRole with that resourceName"
                     )
                 }
-                Held { recover: true, wildcard: true } => {
+                RecoverRights { recover: true, wildcard: true } => {
                     format!("{user} holds 'recover' on {object} by a wildcard only: grant it by name")
                 }
             };

@@ -8,6 +8,7 @@ use kube::core::Status;
 use kube::runtime::reflector::ObjectRef;
 use serde_json::json;
 
+use super::super::context::account_user;
 use super::{Act, ActError, api_version, refused};
 use crate::api::conditions::shorten;
 use crate::api::{
@@ -24,7 +25,7 @@ impl Act {
             return Err(refused(Reason::Conflict, "the plan's account is not known yet".to_owned()));
         };
         let quarantines: Api<Quarantine> = Api::all(client);
-        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let user = account_user(&self.plan.namespace, &self.plan.account);
         let reason = format!(
             "made by RecoveryPlan {}, service {}, for Incident {incident}",
             self.running.key,
@@ -66,7 +67,7 @@ impl Act {
             return Err(refused(Reason::Conflict, "the plan's account is not known yet".to_owned()));
         };
         let all: Api<Namespace> = Api::all(client);
-        let user = format!("system:serviceaccount:{}:{}", self.plan.namespace, self.plan.account);
+        let user = account_user(&self.plan.namespace, &self.plan.account);
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
         for name in namespaces {
             let wanted = Namespace {

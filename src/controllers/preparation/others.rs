@@ -13,7 +13,8 @@ use crate::api::gate::ApprovalParty;
 use crate::api::{Action, GROUP, StepSpec};
 use crate::calls::call_opt;
 use crate::plan::Plan;
-use crate::steps::{Held, StepClients, StepContext, StepError, Writer};
+use crate::reviews::RecoverRights;
+use crate::steps::{StepClients, StepContext, StepError, Writer};
 use crate::{reviews, steps};
 
 /// Something that is asked of the API server at intervals.
@@ -51,7 +52,9 @@ impl Other {
                 object: writer.right().object(),
                 step: step.clone(),
             },
-            What::Input { step, .. } => Need::StepInput { step: step.name.clone() },
+            What::Input { step, of } => {
+                Need::StepInput { step: step.name.clone(), service: of.service.clone() }
+            }
             What::Approver { of, party } => {
                 Need::Approver { party: party.name.clone(), group: party.group.clone(), of: of.clone() }
             }
@@ -134,7 +137,7 @@ async fn ask(context: &Context, account: Option<&StepClients>, plan: &Plan, what
             }
         }
         What::Writer { writer, .. } => match writer.review(&context.client).await {
-            Ok(Held { recover: true, wildcard: false }) => Answer::Met,
+            Ok(RecoverRights { recover: true, wildcard: false }) => Answer::Met,
             Ok(_) => Answer::Missing,
             Err(error) => Answer::Unknown(error.to_string()),
         },
@@ -183,4 +186,24 @@ async fn input(context: &Context, account: &StepClients, step: &StepSpec, of: &S
     }
     let user = account_user(&of.plan_namespace, &of.account);
     Answer::Unusable(format!("{user} may not {}: grant it by a Role", missing.join(", nor ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_services_manifests_are_read_whatever_their_steps_are_called() {
+        let step = |map: &str| format!("[{{name: configure, apply: {{configMaps: [{{name: {map}}}]}}}}]");
+        let yaml = format!(
+            "{{serviceAccountName: recovery, services: [{{name: db, restore: {}}}, {{name: web, restore: {}}}]}}",
+            step("of-db"),
+            step("of-web")
+        );
+        let plan = Plan::compile("recovery", "p", "uid-1", &serde_yaml::from_str(&yaml).unwrap());
+        let needs: Vec<Need> = others(&plan).iter().map(Other::need).collect();
+        let input =
+            |service: &str| Need::StepInput { step: "configure".to_owned(), service: service.to_owned() };
+        assert_eq!(needs, [input("db"), input("web")]);
+    }
 }

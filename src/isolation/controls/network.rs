@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cleanup;
 use crate::api::field_manager;
-use crate::calls::{IoError, call, call_opt, call_within, each, list_all};
+use crate::calls::{DEADLINE, IoError, call, call_opt, call_within, each, list_all};
 use crate::isolation::failure::is_too_large;
 use crate::isolation::records::{Kind, Record, RecordError};
 
@@ -19,9 +19,11 @@ pub use resurgam_core::isolation::controls::network::{
     is_ours, restorable, wanted, without_marks,
 };
 
-/// Deadline of a write of a policy, which a tenant may have made as large as the API server stores: a busy one takes its time with that, up to
-/// its own limit.
-const LARGE: Duration = Duration::from_secs(60);
+/// Size from which a policy is large, in bytes of JSON.
+const LARGE: usize = 128 << 10;
+/// Deadline for a write of a large policy: up to its own limit, a busy API server takes its time with that. Others have the usual one, so
+/// that a webhook that hangs delays the next controls no longer than before.
+const LARGE_DEADLINE: Duration = Duration::from_secs(60);
 /// Concurrent writes of policies.
 const PARALLEL: usize = 8;
 /// Page size of lists of policies, each of which may be as large as an object can be.
@@ -233,6 +235,12 @@ async fn put(
     Ok(written)
 }
 
+/// Returns the deadline for a write of a policy.
+fn deadline(policy: &NetworkPolicy) -> Duration {
+    let size = serde_json::to_vec(policy).map_or(0, |json| json.len());
+    if size > LARGE { LARGE_DEADLINE } else { DEADLINE }
+}
+
 /// Makes a policy select no pods. A policy with one of our names is not a tenant's and is deleted.
 async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Result<bool, NetworkError> {
     let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
@@ -242,11 +250,13 @@ async fn neutralise(client: &Client, uid: &str, mut policy: NetworkPolicy) -> Re
     for attempt in 1.. {
         let Some(patch) = change(&policy, false) else { break };
         let what = format!("neutralise NetworkPolicy {namespace}/{name}");
-        let error = match call_within(LARGE, what, api.patch(&name, &params, &Patch::Merge(patch))).await {
-            Ok(_) => break,
-            Err(error) if error.is_not_found() => break,
-            Err(error) => error,
-        };
+        let error =
+            match call_within(deadline(&policy), what, api.patch(&name, &params, &Patch::Merge(patch))).await
+            {
+                Ok(_) => break,
+                Err(error) if error.is_not_found() => break,
+                Err(error) => error,
+            };
         if error.status().is_some_and(is_too_large) {
             record(client, &namespace, uid, &policy).await?;
             remove(&api, &policy).await?;
@@ -310,7 +320,13 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
             patch["metadata"]["managedFields"] = managers["metadata"]["managedFields"].clone();
         }
         let what = format!("restore NetworkPolicy {namespace}/{}", policy.name_any());
-        match call_within(LARGE, what, api.patch(&policy.name_any(), &params, &Patch::Merge(patch))).await {
+        match call_within(
+            deadline(policy),
+            what,
+            api.patch(&policy.name_any(), &params, &Patch::Merge(patch)),
+        )
+        .await
+        {
             Ok(restored) => written.push(restored),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -324,7 +340,9 @@ pub async fn release(client: &Client, namespace: &str, uid: &str) -> Result<(), 
         }
         let params = PostParams { dry_run: false, field_manager: Some(field_manager::ISOLATION.to_owned()) };
         let what = format!("restore NetworkPolicy {namespace}/{name}");
-        written.push(call_within(LARGE, what, api.create(&params, &recorded.policy)).await?);
+        written.push(
+            call_within(deadline(&recorded.policy), what, api.create(&params, &recorded.policy)).await?,
+        );
     }
     for policy in there.iter().filter(|policy| is_ours(policy)) {
         remove(&api, policy).await?;

@@ -168,7 +168,7 @@ async fn manifests_that_cannot_be_applied_are_a_gap_before_the_day() {
     plan["spec"].as_object_mut().unwrap().remove("incidentRef");
     bench.apply(&plan).await;
     let kind_missing = "Widget prepared-apply-web/w: the API server does not serve kind Widget in example.org/v1: install its CRD (step \
-                        configure)";
+                        configure of web)";
     is_sound_and_dormant(&says(&bench, "plan", "False", &[kind_missing], &[]).await);
     rehearsal::apply(&bench.admin, "platform", &[manifests(&[service])]).await.unwrap();
     let right_missing = "system:serviceaccount:prepared-apply:recovery may not create services in namespace prepared-apply-web";

@@ -84,7 +84,9 @@ pub(super) fn judge(plan: &Plan, id: ServiceId, of: &ServiceObservation, asked: 
     let is_beyond = on(of, Action::Reject, &current).next().is_some();
     let missing = match parties {
         _ if is_beyond => {
-            vec![format!("a Retry, as it was rejected more than {REJECTIONS_LIMIT} times in this attempt")]
+            vec![format!(
+                "which counts no more, as it was rejected more than {REJECTIONS_LIMIT} times in this attempt: Retry begins the next one"
+            )]
         }
         [] if approvals.is_empty() => vec!["one person who may approve".to_owned()],
         [] => Vec::new(),

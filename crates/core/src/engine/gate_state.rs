@@ -1,12 +1,11 @@
 //! Settles a gate's single answers into a verdict: stable for long enough, failed often enough, fresh enough.
 
-use crate::time::after;
-
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{Reason, Verdict};
 pub use crate::gates::Answer;
 use crate::plan::GatePolicy;
+use crate::time::after;
 
 /// State of a gate at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

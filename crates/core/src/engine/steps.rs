@@ -1,7 +1,6 @@
 //! Steps: in order, one at a time, each with its intent written before it starts. A running step is observed; it takes as long as it
 //! needs, and only its dependents wait for it.
 
-use crate::time::after;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::api::service_recovery::{StepState, StepStatus};
 use crate::api::step::ManualSpec;
 use crate::api::{Reason, ServiceRecoveryStatus, StepPhase, StepSpec};
 use crate::plan::ServiceId;
+use crate::time::after;
 
 use super::approvals::{self, Approvable};
 use super::context::ServiceContext;
@@ -58,10 +58,11 @@ impl ServiceContext<'_> {
                 && let Some(progress) = self.of.steps.get(&StepRun { index, retries: step.retries })
             {
                 follow(step, progress);
-                if retry(step, spec, self.observed.now) && spec.undo.is_some() {
-                    let retries = step.retries;
-                    let undo = &mut next.status.steps[index - 1];
-                    *undo = StepStatus { retries, ..new_status(undo.name.clone()) };
+                let is_retried = retry(step, spec, self.observed.now);
+                let retries = step.retries;
+                if let Some(undo) = undo_of(steps, index).filter(|_| is_retried) {
+                    let name = next.status.steps[undo].name.clone();
+                    next.status.steps[undo] = StepStatus { retries, ..new_status(name) };
                 }
             }
         }
@@ -199,10 +200,12 @@ fn retry(step: &mut StepStatus, spec: &StepSpec, now: Timestamp) -> bool {
 /// intent of the first is written with it if it runs before the release, which saves a write.
 pub(super) fn pending(steps: &[StepSpec], begun_before: &[String], now: Timestamp) -> Vec<StepStatus> {
     let mut pending: Vec<StepStatus> = steps.iter().map(|step| new_status(step.name.clone())).collect();
-    for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.undo.is_some()) {
-        if !begun_before.contains(&step.name) {
-            pending[index - 1].state = StepState::Done;
-            pending[index - 1].message = NOTHING_TO_UNDO.to_owned();
+    for (index, step) in steps.iter().enumerate() {
+        if let Some(undo) = undo_of(steps, index)
+            && !begun_before.contains(&step.name)
+        {
+            pending[undo].state = StepState::Done;
+            pending[undo].message = NOTHING_TO_UNDO.to_owned();
         }
     }
     let is_first = |(step, status): (&StepSpec, &StepStatus)| {
@@ -213,6 +216,11 @@ pub(super) fn pending(steps: &[StepSpec], begun_before: &[String], now: Timestam
         pending[first].started_at = Some(time(now));
     }
     pending
+}
+
+/// Returns the index of the step that undoes a step: the one before it, as plans are compiled.
+fn undo_of(steps: &[StepSpec], index: usize) -> Option<usize> {
+    index.checked_sub(1).filter(|_| steps[index].undo.is_some())
 }
 
 fn new_status(name: String) -> StepStatus {
@@ -229,7 +237,7 @@ fn new_status(name: String) -> StepStatus {
 /// Returns the steps that began in this attempt or before, and were not undone since.
 pub(super) fn begun(status: &ServiceRecoveryStatus) -> Vec<String> {
     let is_undone = |name: &String| {
-        let undo = format!("{name}-undo");
+        let undo = StepSpec::undo_name(name);
         status.steps.iter().any(|step| step.name == undo && step.started_at.is_some() && step.state.is_over())
     };
     let now = status.steps.iter().filter(|step| step.started_at.is_some()).map(|step| &step.name);

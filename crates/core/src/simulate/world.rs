@@ -1,6 +1,5 @@
 //! One plan's world, moved by timed events. Events of one moment are applied in the order in which they were scheduled.
 
-use crate::time::after;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::engine::{
     QuarantineState, ServiceObservation, StepProgress, StepRun, Tracker,
 };
 use crate::plan::{Plan, ServiceId};
+use crate::time::after;
 
 mod effects;
 mod gates;

@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use serde_json::{Map, Value};
 
 use super::{StepContext, StepProblem, namespace_of};
@@ -30,7 +29,7 @@ pub(super) fn problem(spec: &JobStepSpec, namespaces: &[String]) -> Option<Strin
         Err(error) => return Some(format!("is no Job: spec: {error}")),
     };
     if let Some(field) = unknown_field(&spec.spec.clone().into(), &serde_json::json!(parsed)) {
-        return Some(format!("is no Job: spec{field} is no field of batch/v1"));
+        return Some(format!("is no Job: spec{field} is no field of batch/v1 that this version knows"));
     }
     let restart_policy = parsed.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref());
     (!matches!(restart_policy, Some("Never" | "OnFailure")))

@@ -66,7 +66,7 @@ fn endless_rejections_hold_until_a_retry_and_say_so() {
     story.run(30);
     assert_eq!((story.stage("db"), story.isolation("db")), (Stage::PostChecks, Isolation::CleanRoom));
     let question = story.question("db");
-    assert!(question.contains("a Retry, as it was rejected more than 64 times"), "{question}");
+    assert!(question.contains("which counts no more, as it was rejected more than 64 times"), "{question}");
     story.retry("db");
     story.run(30);
     story.approves("db", "ana", "leads");
