@@ -24,6 +24,7 @@ pub(crate) mod reviews;
 pub mod status;
 pub mod steps;
 mod tls;
+pub mod validation;
 pub mod version;
 
 pub use resurgam_api as api;

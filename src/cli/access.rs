@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
@@ -14,7 +14,6 @@ use crate::access::{self, Access, Answer, CheckQuestion, Comparison, Manifest, R
 use crate::calls::call_opt;
 use crate::plan::Plan;
 use crate::reviews;
-use crate::simulate::load;
 
 mod report;
 
@@ -127,9 +126,9 @@ fn printed(args: &Args, plans: &[Access]) -> Vec<Manifest> {
 
 /// Returns what each plan of the file needs. An invalid part of a plan is reported, and the valid part is included.
 fn plans(args: &Args) -> Result<Vec<Access>> {
-    let (file, text) = super::read(&args.plan)?;
+    let (file, objects) = super::plan_file::read(&args.plan)?;
     let mut plans = Vec::new();
-    for mut object in load(&text).context(file.clone())? {
+    for mut object in objects {
         let name = object.metadata.name.clone().unwrap_or_default();
         if object.metadata.namespace.is_none() {
             object.metadata.namespace.clone_from(&args.namespace);

@@ -21,6 +21,7 @@ mod fence;
 pub mod follow;
 mod gate_eval;
 mod images;
+mod plan_file;
 mod probe;
 mod quarantine;
 mod release;
@@ -43,7 +44,8 @@ const PLUGIN: &str = "kubectl-resurgam";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Play a plan through in virtual time, without any cluster: order, critical path, makespan.
+    /// Validate a plan and play it through in virtual time, without any cluster: order, critical path, makespan. 0: it is sound; 1: it has
+    /// problems; 2: it is no plan, or an API server would refuse it.
     Simulate(simulate::Args),
     /// Print the RBAC that a plan needs, no more and no less, to apply or to commit. With --check: what of it is missing.
     Access(access::Args),

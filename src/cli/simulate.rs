@@ -4,19 +4,35 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::Output;
 use crate::api::Duration;
 use crate::plan::Plan;
+use crate::simulate::Assumed;
 use crate::simulate::report::{self, Report};
-use crate::simulate::{Assumed, load};
 
 /// Columns when the output is no terminal.
 const WIDTH: usize = 100;
 
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+The plan is validated as an API server would: its schema and its rules, of this version of Resurgam. Whether what it names exists, only \
+the cluster knows: see condition Prepared of the applied plan.
+
+Examples:
+  # In the pipeline that reviews the plan.
+  resurgam simulate plan.yaml
+
+  # The plan as it is on the cluster, with what all its field managers wrote.
+  kubectl get recoveryplan three-boroughs -n recovery -o yaml | resurgam simulate -
+
+  # How long it takes with faster backups, and with four services at once.
+  resurgam simulate plan.yaml --step 2m --max-parallel 4";
+
 /// Arguments of `resurgam simulate`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
     /// A file with a RecoveryPlan, as YAML; other kinds in it are passed over. `-` reads standard input.
     plan: PathBuf,
@@ -35,10 +51,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let (file, text) = super::read(&args.plan)?;
+    let (_, plans) = super::plan_file::read(&args.plan)?;
     let assumed = Assumed { step: args.step.0, isolation: args.isolation.0 };
     let mut reports = Vec::new();
-    for object in load(&text).context(file)? {
+    for object in plans {
         let mut plan = Plan::from_object(&object);
         if let Some(n) = args.max_parallel {
             plan.max_parallel = n.get();

@@ -1,12 +1,18 @@
 //! What the API server itself refuses of our kinds, and shows of them; one control plane for all tests here.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use control_plane::{ControlPlane, Identity};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use rehearsal::Shared;
+use resurgam::validation::Validator;
 use serde_json::{Value, json};
+
+use crate::bad_input::schema::fields;
 
 const KINDS: &str = "resurgam.dev/v1alpha1";
 const DIGEST: &str = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1";
@@ -47,6 +53,16 @@ async fn refusal(client: &Client, object: &Value) -> String {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("not refused: {object}"),
     }
+}
+
+/// What the product would say of it without an API server.
+fn offline(object: &Value) -> Vec<String> {
+    static ALL: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
+        let of = |crd: CustomResourceDefinition| (crd.spec.names.kind.clone(), Validator::new(crd).unwrap());
+        resurgam::api::crds().into_iter().map(of).collect()
+    });
+    let validator = &ALL[object["kind"].as_str().unwrap()];
+    validator.violations(object.clone()).iter().map(ToString::to_string).collect()
 }
 
 /// The API server's words when it refuses to change this.
@@ -352,6 +368,7 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
     for (what, object, words) in cases {
         let said = refusal(&client, &object).await;
         assert!(said.contains(words), "{what}: {said}");
+        assert!(!offline(&object).is_empty(), "{what}: found by an API server only");
     }
     let twice = json!({
         "apiVersion": KINDS, "kind": "RecoveryPlan", "metadata": {"name": "twice"},
@@ -395,7 +412,55 @@ async fn what_one_object_can_say_wrong_is_refused_in_words() {
         quarantine("kubernetes"),
     ] {
         create(&client, &good, true).await.unwrap();
+        assert!(offline(&good).is_empty(), "{:?}", offline(&good));
     }
+}
+
+#[tokio::test]
+async fn validation_without_a_cluster_says_what_an_api_server_says() {
+    let client = client().await;
+    let crds = serde_json::to_value(resurgam::api::crds()).unwrap();
+    let (mut refused, mut differ) = (0, Vec::new());
+    let incident = json!({
+        "apiVersion": KINDS, "kind": "Incident", "metadata": {"name": "offline"},
+        "spec": {"title": "offline", "compromisedSince": "2025-11-20T01:02:03Z"},
+    });
+    for sound in
+        [plan("offline", &json!({"name": "library"})), quarantine("offline"), decision("offline"), incident]
+    {
+        assert!(offline(&sound).is_empty(), "{:?}", offline(&sound));
+        let crd = crds
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|crd| crd["spec"]["names"]["kind"] == sound["kind"])
+            .unwrap();
+        for field in fields(crd).into_iter().filter(|field| field.part() == "spec") {
+            for value in
+                [field.right(), field.of_another_type(), field.out_of_bounds(), Value::Null, json!("")]
+            {
+                // An API server takes a list for a time, and no program can read it: a bug there, which is not followed.
+                if value.is_array() {
+                    continue;
+                }
+                let object = field.put(crd, &sound, value.clone());
+                let online = match create(&client, &object, true).await {
+                    Ok(_) => None,
+                    Err(kube::Error::Api(status)) if status.code == 422 || status.code == 400 => {
+                        Some(status.message)
+                    }
+                    Err(other) => panic!("{other}"),
+                };
+                let offline = offline(&object);
+                refused += usize::from(online.is_some());
+                if online.is_some() == offline.is_empty() {
+                    differ.push(format!("{} = {value:.60}: {online:?}, {offline:?}", field.name()));
+                }
+            }
+        }
+    }
+    assert!(refused > 500, "{refused}");
+    assert!(differ.is_empty(), "{} of {refused}:\n{}", differ.len(), differ.join("\n"));
 }
 
 #[tokio::test]

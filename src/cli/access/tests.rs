@@ -1,4 +1,5 @@
 use super::*;
+use crate::simulate::load;
 
 /// The plan of the smallest example, compared: what is not granted, is granted by a wildcard, or unknown, by its verb.
 fn compared(missing: &str, unknown: &str, wildcard: bool, late: bool) -> String {

@@ -6,6 +6,6 @@ mod edits;
 mod fields;
 mod plans;
 pub mod registries;
-mod schema;
+pub mod schema;
 mod services;
 mod unreadable;

@@ -1,4 +1,5 @@
-//! Loads plans from a file of manifests, which may contain several documents and other kinds.
+//! Loads plans from a file of manifests, which may contain several documents and other kinds. Bounds and rules are not checked: those
+//! are in the schema.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -15,14 +16,9 @@ pub enum LoadError {
     /// A plan has a version that this program does not know.
     #[error("a RecoveryPlan of apiVersion '{0}': only {GROUP}/v1alpha1 is known")]
     Version(String),
-    /// The API server would reject a value.
-    #[error("RecoveryPlan {name}: {what}")]
-    Refused {
-        /// Name of the plan.
-        name: String,
-        /// What is wrong with it.
-        what: &'static str,
-    },
+    /// A plan has no name.
+    #[error("a RecoveryPlan without metadata.name")]
+    Unnamed,
     /// The file contains no plan.
     #[error("there is no RecoveryPlan in it{0}")]
     NoPlan(String),
@@ -68,18 +64,8 @@ pub fn load(text: &str) -> Result<Vec<RecoveryPlan>, LoadError> {
             return Err(LoadError::Version(head.api_version.clone()));
         }
         let written = Written::deserialize(document)?;
-        let refuse = |what| {
-            let name = written.metadata.name.clone().unwrap_or_default();
-            Err(LoadError::Refused { name, what })
-        };
         if written.metadata.name.is_none() {
-            return refuse("metadata.name is missing");
-        }
-        if written.spec.max_parallel < 1 {
-            return refuse("maxParallel must be at least 1");
-        }
-        if written.spec.services.is_empty() {
-            return refuse("it has no services");
+            return Err(LoadError::Unnamed);
         }
         plans.push(RecoveryPlan { metadata: written.metadata, spec: written.spec, status: None });
     }

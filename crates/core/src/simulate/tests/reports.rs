@@ -96,11 +96,7 @@ fn invalid_plans_are_rejected_with_line_or_name() {
         (with(COUNCIL, "  defaults:", "  defualts:"), vec!["unknown field `defualts`", "line 7"]),
         (format!("---\nkind: ConfigMap\n---\n{COUNCIL}extra: 1\n"), vec!["unknown field `extra`", "line 22"]),
         (with(COUNCIL, "stableFor: 1m", "stableFor: 1 minute"), vec!["'1 minute' is not a duration"]),
-        (
-            with(COUNCIL, "maxParallel: 2", "maxParallel: 0"),
-            vec!["council", "maxParallel must be at least 1"],
-        ),
-        (with(COUNCIL, "metadata: {name: council,", "metadata: {"), vec!["metadata.name is missing"]),
+        (with(COUNCIL, "metadata: {name: council,", "metadata: {"), vec!["without metadata.name"]),
         (with(COUNCIL, "v1alpha1", "v1"), vec!["resurgam.dev/v1'", "only resurgam.dev/v1alpha1"]),
         (
             "kind: ConfigMap\n---\nkind: Secret\n".to_owned(),
