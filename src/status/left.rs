@@ -131,8 +131,8 @@ fn unknown_secrets(namespaces: &[(String, &str)]) -> Option<LeftView> {
         namespace: first.clone(),
         object: format!("Secrets of type kubernetes.io/service-account-token in {}{more}", named.join(", ")),
         message: format!(
-            "held tokens that sealing revoked, and the cluster deleted them; which is not known: {why}"
+            "sealing revokes their tokens, and the cluster deletes such Secrets then; whether there were any is not known: {why}"
         ),
-        next: "owners of what cannot start for want of such a Secret create it again".to_owned(),
+        next: "if something cannot start for want of such a Secret, its owner creates it again".to_owned(),
     })
 }

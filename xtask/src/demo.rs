@@ -89,10 +89,23 @@ impl FinishedDemo {
             note(&format!("kept running, until Ctrl-C: export KUBECONFIG={}", kubeconfig.display()));
             tokio::signal::ctrl_c().await?;
         }
+        let state = self.state().await;
         drop(self.operator);
         self.cluster.stop().await?;
-        last_line(&self.report);
+        last_line(&self.report, &state?);
         Ok(if self.report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Returns the state of the plan, by its condition: `Recovered` alone means without exceptions.
+    async fn state(&self) -> Result<String> {
+        let admin = self.cluster.client(Identity::PlatformAdministrator).await?;
+        let plans =
+            rehearsal::kind(&admin, "resurgam.dev/v1alpha1", "RecoveryPlan", Some(boroughs::NAMESPACE));
+        let plan = rehearsal::object(&plans, &self.report.plan).await?;
+        Ok(match rehearsal::condition(&plan, "Recovered") {
+            "True" => rehearsal::of_condition(&plan, "Recovered", "reason").to_owned(),
+            _ => "not recovered".to_owned(),
+        })
     }
 }
 
@@ -182,9 +195,8 @@ fn settled(plan: &resurgam::status::PlanView) -> bool {
     plan.services.iter().all(|s| s.ready || s.decision.is_some() || s.stage == "Isolated")
 }
 
-fn last_line(report: &Report) {
+fn last_line(report: &Report, state: &str) {
     let figures = &report.figures;
-    let state = if figures.recovered == figures.total { "Recovered" } else { "not recovered" };
     anstream::println!(
         "{}: {state}, {}/{} services, makespan {:.1} s, critical path {:.1} s, ratio {:.2}",
         report.plan,

@@ -48,7 +48,7 @@ pub use requests::{Mark, Requests};
 pub use s3::S3Server;
 pub use shared::shared_cluster;
 pub use stages::{End, Shared, Stage, Stages};
-pub use wait::{DEADLINE, await_condition, condition, eventually, field, kind, object, text};
+pub use wait::{DEADLINE, await_condition, condition, eventually, field, kind, object, of_condition, text};
 
 use anyhow::{Context, Result, ensure};
 use control_plane::{ControlPlane, Identity};

@@ -46,9 +46,15 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// Returns the status of a condition, or an empty string.
 #[must_use]
 pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a str {
-    let conditions = field(object, "/status/conditions").as_array();
+    of_condition(object, type_, "status")
+}
+
+/// Returns a field of a condition, or an empty string.
+#[must_use]
+pub fn of_condition<'a>(object: &'a Value, type_: &str, field: &str) -> &'a str {
+    let conditions = self::field(object, "/status/conditions").as_array();
     let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
-    found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
+    found.and_then(|condition| condition[field].as_str()).unwrap_or_default()
 }
 
 /// Waits until an object satisfies a condition, without a deadline. Kubernetes asks to try again while it fills its cache of a kind that

@@ -52,7 +52,7 @@ pub(super) fn exceptions(page: &mut String, plan: &PlanView) {
             }
         }
     }));
-    list(page, "Accepted as exceptions", &entries);
+    list(page, "Exceptions", &entries);
 }
 
 pub(super) fn left_for_people(page: &mut String, left: &[LeftView]) {

@@ -177,7 +177,7 @@ async fn what_recovery_rests_on_and_left_for_people_is_shown() {
     for line in [
         "status-left-web is unhealthy: recovered, and not all of its continuous gates pass",
         "  up: Fail NotReady: Deployment status-left-web/a: 0 of 1 ready; Deployment status-left-web/b: 0 of 1 ready",
-        "Accepted as exceptions",
+        "Exceptions",
         "  status-left-web: not enforced: status-left-web/Network: accepted by maria (Decision d-1): agreed",
         "Left for people",
     ] {

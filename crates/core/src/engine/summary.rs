@@ -53,7 +53,7 @@ pub(super) fn dormant(plan: &Plan, seen: &Observation) -> RecoveryPlanStatus {
             put(STALLED, State::True, reason, &message);
         }
     }
-    put(RECOVERED, State::False, Reason::Dormant, "");
+    put(RECOVERED, State::False, Reason::Dormant, "it names no incident");
     status
 }
 
@@ -163,8 +163,9 @@ pub(super) fn plan_status(
     };
     // Without an essential service nothing is recovered; a plan of optional ones is once any of them is.
     let all = recovered == total || (essential_and_missing == 0 && recovered > 0);
+    let qualified = if exceptions > 0 { format!(" ({exceptions} with exceptions)") } else { String::new() };
     let progress = format!(
-        "{recovered}/{total} services recovered, {running} running, {waiting} waiting, {human} need a decision"
+        "{recovered}/{total} services recovered{qualified}, {running} running, {waiting} waiting, {human} need a decision"
     );
     let conditions = &mut status.conditions;
     let mut put = |type_: &str, state: State, reason: Reason, message: &str| {

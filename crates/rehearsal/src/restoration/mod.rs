@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::three_boroughs::{self as boroughs, NAMESPACE, PLAN};
-use crate::wait::{DEADLINE, condition, eventually, field, kind, object, text};
+use crate::wait::{DEADLINE, condition, eventually, field, kind, object, of_condition, text};
 use crate::{
     Endpoint, GitServer, Line, Operator, OperatorOptions, apply, decisions_needed, documents, flux, read,
     repository, velero,
@@ -305,8 +305,8 @@ impl Restoration<'_> {
             }
         }
         let done = |plan: &Value| condition(plan, "Recovered") == "True";
-        eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await?;
-        self.quote("plan", "all 32 services are recovered");
+        let plan = eventually(&plans, PLAN, "everything to be recovered", DEADLINE, done).await?;
+        self.quote("plan", of_condition(&plan, "Recovered", "message"));
         Ok(())
     }
 
