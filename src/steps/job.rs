@@ -4,19 +4,24 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::core::Status;
 use kube::{Api, Client};
-use resurgam_core::steps::job::{Logs, ended, judge, name, namespace, wanted, with_logs};
+use resurgam_core::steps::job::{
+    Logs, ended, judge, name, namespace, selector, still_running, wanted, with_logs,
+};
 
 use super::{JobStepSpec, Step, StepClients, StepContext, StepError, StepServices};
 use crate::access::Right;
 use crate::api::field_manager;
-use crate::calls::{call, call_opt};
+use crate::calls::{call, call_opt, list_all};
 use crate::engine::StepProgress;
 use crate::gates::Interest;
 use crate::isolation::evidence::keep_ends;
 use crate::job_pods;
+
+/// Jobs of a step on a page of a list.
+const PAGE: u32 = 100;
 
 /// Pods of a Job whose logs are kept.
 const PODS: u32 = 16;
@@ -25,7 +30,11 @@ impl Step for JobStepSpec {
     /// The Job's name depends on the attempt, so no right can name it.
     fn rights(&self, context: &StepContext) -> Vec<Right> {
         let Ok(namespace) = namespace(self, &context.namespaces) else { return Vec::new() };
-        let mut rights = vec![Right::create::<Job>(namespace), Right::get_any::<Job>(namespace)];
+        let mut rights = vec![
+            Right::create::<Job>(namespace),
+            Right::get_any::<Job>(namespace),
+            Right::list::<Job>(namespace),
+        ];
         rights.extend(job_pods::rights(namespace));
         rights
     }
@@ -47,6 +56,15 @@ impl Step for JobStepSpec {
             let job = wanted(self, context)?;
             let (name, namespace) = (name(context), namespace(self, &context.namespaces)?);
             let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+            let of_step = ListParams::default().labels(&selector(context));
+            let what = format!("list Jobs of step {} in {namespace}", context.step);
+            let others = list_all(&what, &jobs, of_step, PAGE).await?;
+            if let Some(other) = still_running(&others, context) {
+                return Err(StepError::Waiting(format!(
+                    "Job {namespace}/{other} of an earlier start still runs, and nothing is started beside it: {name} starts once it has \
+                     ended or is deleted"
+                )));
+            }
             let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
             match call(format!("create Job {namespace}/{name}"), jobs.create(&params, &job)).await {
                 Ok(created) => Ok(judge(Some(&created), context)),

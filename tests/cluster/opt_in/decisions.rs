@@ -256,7 +256,8 @@ async fn compromise_that_began_earlier_supersedes_what_was_proved() {
 #[tokio::test]
 async fn step_that_overruns_asks_is_started_once_and_can_be_skipped() {
     let bench = Bench::with("overruns", &["db"], |manifests| {
-        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]}]);
+        let rules =
+            json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list"]}]);
         manifests.push(role("ClusterRole", "overruns-jobs", "", &rules));
         let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": "overruns"}]);
         manifests.push(binding("ClusterRole", "overruns-jobs", "overruns-db", &account));
@@ -284,5 +285,55 @@ async fn step_that_overruns_asks_is_started_once_and_can_be_skipped() {
     let jobs = kind(&bench.admin, "batch/v1", "Job", Some("overruns-db"));
     let jobs = jobs.list(&kube::api::ListParams::default()).await.unwrap();
     assert_eq!(jobs.items.len(), 1, "it is never started a second time");
+    bench.judged(&plan).await;
+}
+
+#[tokio::test]
+async fn job_skipped_while_it_ran_has_no_other_beside_it_later() {
+    let bench = Bench::with("beside-job", &["db"], |manifests| {
+        let rules =
+            json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list"]}]);
+        manifests.push(role("ClusterRole", "beside-job", "", &rules));
+        let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": "beside-job"}]);
+        manifests.push(binding("ClusterRole", "beside-job", "beside-job-db", &account));
+    })
+    .await;
+    let job = |deadline: Value| {
+        json!({"spec": {"backoffLimit": 0, "activeDeadlineSeconds": deadline, "template": {"spec": {"restartPolicy": "Never",
+            "nodeSelector": {"resurgam.example/none": "true"},
+            "containers": [{"name": "main", "image": format!("registry.example/web:1@{DIGEST}")}]}}}})
+    };
+    let mut db = bench.service("db", &[]);
+    db["restore"] = json!([
+        {"name": "load", "timeout": "2s", "job": job(Value::Null)},
+        {"name": "start", "scale": {}},
+        {"name": "count", "job": job(json!(1))},
+    ]);
+    let plan = bench.plan("plan", json!([db]));
+    bench.apply(&plan).await;
+    bench.says("plan", "db", "StepOverrunning", &["load"]).await;
+    let lead = as_lead().await;
+    decided(&lead, &bench, &["db", "skip", "--reason", "it is thought to hang"]).await;
+    bench.says("plan", "db", "StepFailed", &["count"]).await;
+    decided(&lead, &bench, &["db", "retry", "--reason", "the rows were not all there"]).await;
+    bench
+        .says(
+            "plan",
+            "db",
+            "StepPending",
+            &["Job beside-job-db/step-load-1-", "nothing is started beside it"],
+        )
+        .await;
+    let jobs = kind(&bench.lead().await, "batch/v1", "Job", Some("beside-job-db"));
+    let of_load = async |attempt: u8| {
+        let all = jobs.list(&kube::api::ListParams::default()).await.unwrap().items;
+        let mut names = all.into_iter().filter_map(|job| job.metadata.name);
+        names.find(|name| name.starts_with(&format!("step-load-{attempt}-")))
+    };
+    assert_eq!(of_load(2).await, None);
+    let old = of_load(1).await.unwrap();
+    jobs.delete(&old, &kube::api::DeleteParams::background()).await.unwrap();
+    bench.says("plan", "db", "StepOverrunning", &["load"]).await;
+    assert_ne!(of_load(2).await, None);
     bench.judged(&plan).await;
 }

@@ -22,7 +22,7 @@ async fn bench(case: &'static str, more: &Value) -> Bench {
     Bench::with(case, &["db", "web"], |manifests| {
         let jobs = format!("{case}-jobs");
         let mut rules =
-            vec![json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get"]})];
+            vec![json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list"]})];
         rules.extend(more.as_array().unwrap().iter().cloned());
         manifests.push(role("ClusterRole", &jobs, "", &json!(rules)));
         let account = json!([{"kind": "ServiceAccount", "name": "recovery", "namespace": case}]);

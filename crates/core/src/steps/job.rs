@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
 
 use super::{StepContext, StepProblem, namespace_of};
+use crate::api::StepSpec;
 use crate::api::step::JobStepSpec;
 use crate::engine::StepProgress;
 
@@ -91,6 +92,32 @@ pub fn wanted(spec: &JobStepSpec, context: &StepContext) -> Result<Job, StepProb
     Ok(Job { metadata, spec: Some(parsed), status: None })
 }
 
+/// Returns the label selector of the Jobs of a step and of its undo, of all attempts.
+#[must_use]
+pub fn selector(context: &StepContext) -> String {
+    let undo = StepSpec::undo_name("");
+    let step = context.step.strip_suffix(&undo).unwrap_or(&context.step);
+    format!("{STEP_LABEL} in ({step},{})", StepSpec::undo_name(step))
+}
+
+/// Returns the name of a Job of an earlier start that still runs: a person skipped it while it ran, for example. Nothing is started beside
+/// it. A suspended Job without pods does not run.
+#[must_use]
+pub fn still_running(jobs: &[Job], context: &StepContext) -> Option<String> {
+    let own = name(context);
+    let runs = |job: &&Job| {
+        let status = job.status.clone().unwrap_or_default();
+        let has_pods = status.active.unwrap_or(0) > 0 || status.terminating.unwrap_or(0) > 0;
+        let is_suspended = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
+        has_pods || !(is_over(job) || is_suspended)
+    };
+    jobs.iter().filter(|job| job.metadata.name.as_ref() != Some(&own)).find(runs)?.metadata.name.clone()
+}
+
+fn is_over(job: &Job) -> bool {
+    holds(job, "Failed").or_else(|| holds(job, "Complete")).is_some()
+}
+
 /// Returns a condition of the Job that is true.
 fn holds<'a>(job: &'a Job, type_: &str) -> Option<&'a JobCondition> {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -100,8 +127,7 @@ fn holds<'a>(job: &'a Job, type_: &str) -> Option<&'a JobCondition> {
 /// Returns the Job if it has ended and belongs to this attempt, so that its logs are the step's.
 #[must_use]
 pub fn ended<'a>(job: Option<&'a Job>, context: &StepContext) -> Option<&'a Job> {
-    let is_over = |job: &&Job| holds(job, "Failed").or_else(|| holds(job, "Complete")).is_some();
-    job.filter(|job| is_made_for(job, context)).filter(is_over)
+    job.filter(|job| is_made_for(job, context) && is_over(job))
 }
 
 fn is_made_for(job: &Job, context: &StepContext) -> bool {

@@ -216,3 +216,33 @@ fn only_a_job_of_this_attempt_that_is_over_has_logs_to_keep() {
     assert_eq!(ended(Some(&of_others), &context), None);
     assert_eq!(ended(None, &context), None);
 }
+
+#[test]
+fn job_of_an_earlier_start_that_still_runs_is_found() {
+    let job = |name: &str, spec: serde_json::Value, status: serde_json::Value| -> Job {
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec, "status": status})).unwrap()
+    };
+    let failed = json!([{"type": "Failed", "status": "True"}]);
+    let template = json!({"template": {}});
+    let suspended = json!({"template": {}, "suspend": true});
+    let own = name(&context());
+    for (name, spec, status, runs) in [
+        ("earlier", &template, json!({"active": 1}), true),
+        ("earlier", &template, json!({}), true),
+        ("earlier", &template, json!({"conditions": failed}), false),
+        ("earlier", &template, json!({"conditions": failed, "terminating": 1}), true),
+        ("earlier", &suspended, json!({}), false),
+        ("earlier", &suspended, json!({"terminating": 1}), true),
+        (own.as_str(), &template, json!({"active": 1}), false),
+    ] {
+        let jobs = [job(name, spec.clone(), status.clone())];
+        assert_eq!(still_running(&jobs, &context()).is_some(), runs, "{name} {spec} {status}");
+    }
+}
+
+#[test]
+fn a_step_and_its_undo_look_for_each_others_jobs() {
+    let undo = StepContext { step: "import-undo".to_owned(), ..context() };
+    assert_eq!(selector(&context()), "resurgam.dev/step in (import,import-undo)");
+    assert_eq!(selector(&undo), selector(&context()));
+}
