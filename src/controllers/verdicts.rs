@@ -24,10 +24,8 @@ use crate::plan::Plan;
 
 /// Maximum number of statuses that are written at the same time. A plan may have many Decisions when an operator begins to lead.
 const PARALLEL: usize = 4;
-/// Pause after a failed write that may succeed by itself.
+/// Pause after a failed write that may succeed by itself. One that is denied is tried again when something changes.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Pause after a denied write.
-const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Statuses of Decisions that this process writes or has written, by UID, until the watch has caught up (I6).
 #[derive(Clone, Default)]
@@ -136,7 +134,7 @@ pub(super) fn is_applied(decision: &Decision) -> bool {
     decision.status.as_ref().is_some_and(|status| is_true(&status.conditions, APPLIED))
 }
 
-/// Writes a verdict, if the Decision does not say so already. `again` is called some time after a write failed.
+/// Writes a verdict, if the Decision does not say so already. `again` is called some time after a write that may succeed then.
 fn write(
     context: &Arc<Context>,
     verdicts: &Verdicts,
@@ -162,10 +160,12 @@ fn write(
                 }
                 context.process.metrics.failed(Controller::Plan, "VerdictNotWritten");
                 tracing::warn!(%error, "status of Decision not written; will retry; no recovery waits for it");
-                let pause = if error.is_transient() { AGAIN_AFTER } else { REFUSED_AGAIN_AFTER };
+                if !error.is_transient() {
+                    return;
+                }
                 // Shutdown does not wait for it.
                 tokio::spawn(async move {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(AGAIN_AFTER).await;
                     again();
                 });
             }

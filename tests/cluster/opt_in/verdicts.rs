@@ -1,7 +1,9 @@
 //! What became of Decisions: the operator says it of each, and `resurgam decide` passes it on.
 
 use control_plane::Identity;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use futures::StreamExt;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use rehearsal::{condition, eventually, field, kind, text};
 use serde_json::{Value, json};
 
@@ -122,11 +124,10 @@ async fn decision_by_hand_says_why_it_has_no_effect() {
     };
     assert_eq!(events.filter(is_write).count(), 1);
     let events = kind(&bench.admin, "events.k8s.io/v1", "Event", Some(bench.case));
-    let of = ListParams::default().fields("regarding.name=no-plan");
-    let told = async || events.list(&of).await.unwrap().items;
-    rehearsal::until("an Event on the Decision", rehearsal::DEADLINE, async || !told().await.is_empty())
-        .await
-        .unwrap();
+    let of = watcher::Config::default().fields("regarding.name=no-plan");
+    let mut told = std::pin::pin!(watcher::watcher(events, of).applied_objects());
+    let event = tokio::time::timeout(rehearsal::DEADLINE, told.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(event.data["reason"], "UnknownPlan");
     bench.judged(&plan).await;
 }
 

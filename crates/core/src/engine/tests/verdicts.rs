@@ -116,7 +116,6 @@ fn every_way_that_a_decision_can_go_is_told() {
     let mut tell = |reason: DecisionReason, verdict: Option<DecisionVerdict>| {
         let verdict = verdict.unwrap_or_else(|| panic!("nothing is said where it is {reason}"));
         assert_eq!((verdict.reason, verdict.at.is_some()), (reason, reason.is_effect()), "{verdict:?}");
-        assert!(verdict.message.contains("web") || verdict.message.contains(" p "), "{}", verdict.message);
         told += &format!("{reason}: {}\n", verdict.message);
         reasons.insert(reason);
     };
