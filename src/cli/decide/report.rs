@@ -112,14 +112,14 @@ impl Report {
         let mut text = format!("{service} (plan {plan}): {stage}, attempt {attempt}\n  {}\n", self.asked());
         for Considered { decision, action, by } in &self.being_considered {
             text += &format!(
-                "  Being considered: Decision {decision} ({action} by {by}). What is asked may change by it\n"
+                "  Being considered: Decision {decision} ({action} by {by}): what is asked may change\n"
             );
         }
         let actions: Vec<String> = self.actions.iter().map(Possible::shown).collect();
         text += &format!("  Possible now: {}\n", actions.join(", "));
         if self.actions.iter().any(|possible| possible.allowed == Some(false)) {
             text += &format!(
-                "  What is not yours takes its verb on recoveryplans/{plan}, which a wildcard does not grant: ask a recovery lead\n"
+                "  Not yours: it takes a grant of its verb of its own on recoveryplans/{plan} (a wildcard is none). Ask a recovery lead\n"
             );
         }
         if let Some(error) = &self.rights_unknown {
@@ -194,6 +194,7 @@ impl Possible {
 mod tests {
     use super::*;
     use crate::api::Reason;
+    use crate::api::conditions::{State, set};
     use crate::api::service_recovery::{DecisionNeeded, HoldStatus, StandingOrders};
     use crate::api::{ServiceRecoverySpec, service_recovery_name};
 
@@ -205,7 +206,11 @@ mod tests {
         let digest = "sha256:question".to_owned();
         let actions = vec![Action::Retry, Action::AcceptException];
         let since = at("2025-11-24T08:00:00Z");
+        let mut conditions = Vec::new();
+        let message = "images: one is not approved";
+        set(&mut conditions, NEEDS_DECISION, State::True, "GateFailed", message, Some(1), since.0);
         ServiceRecoveryStatus {
+            conditions,
             decision: Some(DecisionNeeded { reason: Reason::GateFailed, digest, actions, since }),
             standing_orders: Some(StandingOrders {
                 digest: "sha256:orders".to_owned(),
@@ -269,11 +274,43 @@ mod tests {
         report.actions = vec![possible(Action::Retry, Some(false)), possible(Action::Hold, Some(true))];
         report.being_considered =
             vec![Considered { decision: "db-hold-1".to_owned(), action: "Hold", by: "ana".to_owned() }];
-        insta::assert_snapshot!(report.shown(), @"");
+        insta::assert_snapshot!(report.shown(), @r"
+        db (plan p): Isolated, attempt 1
+          GateFailed: images: one is not approved
+          Being considered: Decision db-hold-1 (Hold by ana): what is asked may change
+          Possible now: Retry (not yours), Hold
+          Not yours: it takes a grant of its verb of its own on recoveryplans/p (a wildcard is none). Ask a recovery lead
+        ");
         report.being_considered.clear();
         report.actions = vec![possible(Action::Retry, None)];
         report.rights_unknown = Some("ask whether you may retry recoveryplans/p: no answer".to_owned());
-        insta::assert_snapshot!(report.shown(), @"");
-        insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap(), @"");
+        insta::assert_snapshot!(report.shown(), @r"
+        db (plan p): Isolated, attempt 1
+          GateFailed: images: one is not approved
+          Possible now: Retry
+          Whether you may is not known: ask whether you may retry recoveryplans/p: no answer
+        ");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap(), @r#"
+        {
+          "plan": "p",
+          "service": "db",
+          "stage": "Isolated",
+          "attempt": 1,
+          "question": {
+            "reason": "GateFailed",
+            "message": "images: one is not approved",
+            "digest": "sha256:question"
+          },
+          "standingOrdersDigest": "sha256:orders",
+          "actions": [
+            {
+              "action": "Retry",
+              "verb": "retry",
+              "allowed": null
+            }
+          ],
+          "rightsUnknown": "ask whether you may retry recoveryplans/p: no answer"
+        }
+        "#);
     }
 }
