@@ -92,7 +92,7 @@ pub(super) struct Args {
     yes: bool,
 
     /// How long to wait for what becomes of it. 0s: do not wait.
-    #[arg(long, alias = "timeout", value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
     wait: crate::api::Duration,
 
     /// Output format.

@@ -176,3 +176,73 @@ async fn decide_says_what_became_of_it_and_what_is_yours() {
     assert!(ran.code == 0 && ran.out.contains("is made. What became of it"), "{}\n{}", ran.out, ran.err);
     bench.judged(&plan).await;
 }
+
+/// Refuses the status of Decisions in the case's namespace, and a Decision named `probe`, by which it is seen to be in force.
+fn refusal(case: &str) -> [Value; 2] {
+    let name = format!("{case}-refuses");
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": case}},
+                "resourceRules": [{"apiGroups": ["resurgam.dev"], "apiVersions": ["*"],
+                    "resources": ["decisions", "decisions/status"], "operations": ["CREATE", "UPDATE"]}],
+            },
+            "validations": [{"expression": "request.operation == 'CREATE' && object.metadata.name != 'probe'",
+                "message": "the status of Decisions is refused"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    [policy, binding]
+}
+
+/// Waits until a Decision named `probe` is refused, or is not.
+async fn until_refused(bench: &Bench, wanted: bool) {
+    let probe = json!({
+        "apiVersion": KINDS, "kind": "Decision", "metadata": {"name": "probe", "namespace": bench.case},
+        "spec": {"by": "recovery-lead", "plan": "plan", "service": "db", "action": "Retry", "reason": "a test", "decidedOn": other()},
+    });
+    let probe = serde_json::from_value(probe).unwrap();
+    let decisions = kind(&bench.lead().await, KINDS, "Decision", Some(bench.case));
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let waiting = async {
+        while decisions.create(&dry, &probe).await.is_err() != wanted {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(rehearsal::DEADLINE, waiting).await.unwrap();
+}
+
+/// What became of a Decision follows from what was recorded with its effect, however much later it can be said.
+#[tokio::test]
+async fn refused_status_of_a_decision_delays_nothing_and_follows() {
+    let bench = Bench::new("unwritten", &["db"]).await;
+    let plan = bench.plan("plan", json!([services(&bench)[0]]));
+    bench.apply(&plan).await;
+    let asks = bench.says("plan", "db", "GateFailed", &["images"]).await;
+    let question = text(&asks, "/status/decision/digest").to_owned();
+    rehearsal::apply(&bench.admin, "platform", &refusal(bench.case)).await.unwrap();
+    until_refused(&bench, true).await;
+    decide(&bench, "accepted", ("plan", "db", "AcceptException"), &question).await;
+    let recovered = bench.recovers("plan", "db").await;
+    assert_eq!(text(&recovered, "/status/appliedDecisions/latest/0/name"), "accepted");
+    let decisions = kind(&bench.admin, KINDS, "Decision", Some(bench.case));
+    let untold = rehearsal::object(&decisions, "accepted").await.unwrap();
+    assert_eq!(field(&untold, "/status"), &Value::Null, "nobody could say it");
+    for of in ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"] {
+        let api = kind(&bench.admin, "admissionregistration.k8s.io/v1", of, None);
+        api.delete("unwritten-refuses", &kube::api::DeleteParams::default()).await.unwrap();
+    }
+    until_refused(&bench, false).await;
+    // Whatever is decided next wakes the plan.
+    decide(&bench, "next", ("plan", "db", "Retry"), &other()).await;
+    let since = text(&recovered, "/status/appliedDecisions/latest/0/at");
+    let told = became(&bench, "accepted", "True", "TookEffect", since).await;
+    assert_eq!(text(&told, "/status/conditions/0/lastTransitionTime"), since);
+    became(&bench, "next", "False", "NotAsked", "").await;
+    bench.judged(&plan).await;
+}

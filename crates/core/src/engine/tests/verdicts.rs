@@ -45,8 +45,10 @@ fn asks_parties() -> Story {
     story
 }
 
-/// Each reason, and a story at whose end the latest Decision about `web` has it.
-const WAYS: &[(DecisionReason, fn() -> Story)] = &[
+/// A reason, and a story at whose end the latest Decision about `web` has it.
+type Way = (DecisionReason, fn() -> Story);
+
+const WAYS: &[Way] = &[
     (DecisionReason::TookEffect, || {
         let mut story = asks();
         story.answers("web", Action::Retry);
