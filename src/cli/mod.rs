@@ -52,7 +52,7 @@ enum Command {
     /// Show what is recovered, what is next, what blocks it, and which Quarantines fail. 0: no action needed; 1: action
     /// needed; 2: unknown.
     Status(status::Args),
-    /// Decide what the operator asks about a service, or hold or abort it, as yourself. 0: it took effect; 1: not yet; 2: refused.
+    /// Decide what the operator asks about a service, or hold or abort it, as yourself. 0: it took effect; 1: not, or not yet; 2: refused.
     Decide(decide::Args),
     /// Check whether isolating and recovering would work on this cluster. 0: they would; 1: they would not; 2: unknown.
     Check(check::Args),

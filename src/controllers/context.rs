@@ -9,6 +9,7 @@ use super::preparation::ReviewSlots;
 use super::process::Process;
 use super::running::State;
 use super::stores::{Stores, Wakeups};
+use super::verdicts::VerdictSlots;
 use crate::leader::Leadership;
 use crate::plan::Plan;
 use crate::steps::{StepClients, StepServices};
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) step_services: StepServices,
     /// Limits reviews of rights that plans will need.
     pub(crate) review_slots: ReviewSlots,
+    /// Limits writes of Decisions' statuses.
+    pub(crate) verdict_slots: VerdictSlots,
     /// Metrics, heartbeats and shutdown signal of the process.
     pub(crate) process: Process,
     /// The configuration that `client` was created from.

@@ -7,8 +7,9 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 
 use crate::api::conditions::{READY, find, shorten};
-use crate::api::{RecoveryPlan, RecoveryPlanStatus, ServiceRecovery, ServiceRecoveryStatus};
+use crate::api::{Decision, RecoveryPlan, RecoveryPlanStatus, ServiceRecovery, ServiceRecoveryStatus};
 use crate::calls::call;
+use crate::engine::DecisionVerdict;
 
 /// Maximum length of an Event's note.
 const NOTE_LIMIT: usize = 1000;
@@ -82,6 +83,12 @@ impl Events {
             };
             self.publish(object.object_ref(&()), EventType::Normal, now.stage.as_str(), &note);
         }
+    }
+
+    /// Publishes what became of a Decision.
+    pub(crate) fn decision_judged(&self, object: &Decision, verdict: &DecisionVerdict) {
+        let type_ = if verdict.reason.is_effect() { EventType::Normal } else { EventType::Warning };
+        self.publish(object.object_ref(&()), type_, verdict.reason.as_str(), &verdict.message);
     }
 
     /// Publishes a plan's new state.

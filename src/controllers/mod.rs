@@ -21,4 +21,5 @@ mod preparation;
 mod running;
 mod step_tasks;
 mod stores;
+mod verdicts;
 mod view;

@@ -268,19 +268,29 @@ pub(crate) fn decisions(
         return found;
     }
     for object in stores.decisions.state() {
-        let Ok(Decision { metadata, spec }) = &object.0 else { continue };
-        if metadata.namespace.as_deref() == Some(&plan.namespace) && spec.plan == plan.name {
-            found.entry(spec.service.clone()).or_default().push(DecisionObservation {
-                name: metadata.name.clone().unwrap_or_default(),
-                by: spec.by.clone(),
-                action: spec.action,
-                reason: spec.reason.clone(),
-                decided_on: spec.decided_on.clone(),
-                group: spec.group.clone(),
-            });
+        let Ok(object) = &object.0 else { continue };
+        let spec = &object.spec;
+        if object.metadata.namespace.as_deref() == Some(&plan.namespace) && spec.plan == plan.name {
+            found.entry(spec.service.clone()).or_default().push(decision(object));
         }
     }
     found
+}
+
+/// Returns a Decision as the engine observes it.
+pub(crate) fn decision(object: &Decision) -> DecisionObservation {
+    let Decision { metadata, spec, .. } = object;
+    DecisionObservation {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        created_at: metadata.creation_timestamp.as_ref().map(|at| at.0),
+        is_applied: super::verdicts::is_applied(object),
+        by: spec.by.clone(),
+        action: spec.action,
+        reason: spec.reason.clone(),
+        decided_on: spec.decided_on.clone(),
+        group: spec.group.clone(),
+    }
 }
 
 /// Returns what a gate's verdict is bound to, given the service's status.

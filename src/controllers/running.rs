@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::gate_tasks::GateTask;
 use super::preparation::PreparationTask;
 use super::step_tasks::StepTask;
+use super::verdicts::Verdicts;
 use super::view::View;
 use crate::api::{Quarantine, RecoveryPlanStatus, ServiceRecovery};
 use crate::engine::{AcceptedState, GateKey, Inspection, Refusal, ResumeObservation, StepProgress, StepRun};
@@ -88,6 +89,8 @@ pub(crate) struct State {
     pub(crate) preparation: Option<PreparationTask>,
     /// What its gates have read, kept between two phases as well. `None`: no gate has asked yet, or none reads anything that is kept.
     pub(crate) kept_reads: Option<Arc<KeptReads>>,
+    /// Statuses of its Decisions that this process wrote.
+    pub(crate) verdicts: Verdicts,
     /// A write of the plan's status is running.
     pub(crate) status_busy: bool,
     /// This process's last write of the plan's status, until the watch has caught up (I6). Prevents a second write.

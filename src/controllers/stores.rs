@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::accepted;
-use crate::api::{Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery};
+use crate::api::{
+    Decision, Incident, Quarantine, RECORDS_NAMESPACE, RecoveryPlan, ServiceRecovery, field_manager,
+};
 pub(crate) use crate::cluster_cache::Guarded;
 use crate::cluster_cache::{
     Change as CacheChange, Changes as CacheChanges, ClusterCache, Kind, KindCache, MetadataChange,
@@ -49,8 +51,8 @@ pub(crate) enum Change {
     Quarantine { namespace: String },
     /// An Incident.
     Incident { name: String },
-    /// A Decision.
-    Decision { namespace: String },
+    /// A Decision. `is_judged`: its status says what became of it, so that nothing new follows from it.
+    Decision { namespace: String, is_judged: bool },
     /// A service account.
     Account { namespace: String },
     /// A record of accepted requirements; `gone` is the resourceVersion of its deletion.
@@ -80,8 +82,9 @@ impl Stores {
             incidents: watch(client, tasks, on_change.clone(), move |meta, _| Change::Incident {
                 name: text(meta.name.as_ref()),
             }),
-            decisions: watch(client, tasks, on_change.clone(), move |meta, _| Change::Decision {
+            decisions: watch(client, tasks, on_change.clone(), move |meta, gone| Change::Decision {
                 namespace: text(meta.namespace.as_ref()),
+                is_judged: !gone && has_verdict(meta),
             }),
             accounts: cache.kinds().service_accounts.clone(),
             namespaces: cache.kinds().namespaces.clone(),
@@ -116,6 +119,12 @@ impl Stores {
         self.accounts.confirmation().ready().await;
         self.accepted.wait_until_ready().await
     }
+}
+
+/// Returns whether the operator has written the status of a Decision, whose spec never changes.
+fn has_verdict(meta: &kube::api::ObjectMeta) -> bool {
+    let is_ours = |manager: Option<&str>| manager == Some(field_manager::DECISION);
+    meta.managed_fields.iter().flatten().any(|fields| is_ours(fields.manager.as_deref()))
 }
 
 fn watch<K>(

@@ -19,6 +19,8 @@ pub const STALLED: &str = "Stalled";
 pub const ORPHANED: &str = "Orphaned";
 /// Everything that the plan will need exists: its account, rights, namespaces and lists. It blocks nothing, and `Ready` ignores it.
 pub const PREPARED: &str = "Prepared";
+/// On a Decision: it had an effect. False: it has none, and the reason says why. Absent: it has not been considered yet.
+pub const APPLIED: &str = "Applied";
 /// The admission policies are as the operator wrote them.
 pub const FENCE_INTACT: &str = "FenceIntact";
 

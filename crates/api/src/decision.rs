@@ -1,5 +1,6 @@
 //! `Decision`: a named person's decision about the recovery of one service.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,23 @@ use strum::{IntoStaticStr, VariantArray};
     shortname = "dec",
     category = "recovery",
     namespaced,
+    status = "DecisionStatus",
     derive = "PartialEq",
     doc = "A named person's decision about the recovery of one service. Immutable.",
     printcolumn(name = "By", type_ = "string", json_path = ".spec.by"),
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
     printcolumn(name = "Plan", type_ = "string", json_path = ".spec.plan"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
+    printcolumn(
+        name = "Applied",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Applied\")].status"
+    ),
+    printcolumn(
+        name = "Outcome",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Applied\")].reason"
+    ),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = kube::core::Rule::new("self.spec == oldSelf.spec").message("a Decision is never changed: make a new one")
@@ -57,6 +69,20 @@ pub struct DecisionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub group: Option<String>,
+}
+
+/// What became of a Decision. Nothing is decided by it: it is for people and programs to read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionStatus {
+    /// `metadata.generation` that this status is based on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::observed_generation_schema")]
+    pub observed_generation: Option<i64>,
+    /// `Applied`. Once it is True, it stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// Action of a Decision. Each is a separate RBAC verb on `recoveryplans`.

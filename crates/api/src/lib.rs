@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub mod aspect;
 pub mod conditions;
 pub mod decision;
+pub mod decision_reason;
 pub mod duration;
 pub mod gate;
 pub mod gate_reason;
@@ -24,7 +25,8 @@ pub mod service_recovery;
 pub mod step;
 
 pub use aspect::{Aspect, AspectState, AspectStatus};
-pub use decision::{Action, Decision, DecisionSpec};
+pub use decision::{Action, Decision, DecisionSpec, DecisionStatus};
+pub use decision_reason::DecisionReason;
 pub use duration::Duration;
 pub use gate::{GateSpec, Health, Phase, Proof, Verdict};
 pub use gate_reason::GateReason;
@@ -74,6 +76,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub mod field_manager {
     /// Status of RecoveryPlans; spec and status of ServiceRecoveries.
     pub const PLAN: &str = "resurgam-plan";
+    /// Status of Decisions.
+    pub const DECISION: &str = "resurgam-decision";
     /// `Quarantine.status.claimedBy`.
     pub const CLAIM: &str = "resurgam-claim";
     /// The rest of a Quarantine's status, namespace labels, NetworkPolicies, stopped workloads.
@@ -85,7 +89,7 @@ pub mod field_manager {
     /// Begins the field manager of a step `apply`. Each such step has one of its own, so that it gives up what it applies no more.
     pub const APPLY_PREFIX: &str = "resurgam-apply";
     /// All of them, but those of steps `apply`.
-    pub const ALL: [&str; 5] = [PLAN, CLAIM, ISOLATION, FENCE, STEP];
+    pub const ALL: [&str; 6] = [PLAN, DECISION, CLAIM, ISOLATION, FENCE, STEP];
 }
 
 /// Isolation level of a namespace, from the tightest to the loosest. A later variant is looser.

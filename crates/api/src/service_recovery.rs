@@ -271,6 +271,10 @@ pub struct ServiceRecoveryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing_orders: Option<StandingOrders>,
 
+    /// Decisions that took effect. Their own condition `Applied` follows from it, whatever happens in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_decisions: Option<AppliedDecisions>,
+
     /// The service is being isolated again, before anything else. Absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolating: Option<Isolating>,
@@ -334,6 +338,7 @@ impl Default for ServiceRecoveryStatus {
             accepted_gates: Vec::new(),
             begun_before: Vec::new(),
             standing_orders: None,
+            applied_decisions: None,
             isolating: None,
             contained_at: None,
             compromised_since: None,
@@ -407,6 +412,33 @@ pub struct StandingOrders {
     /// The hold in force. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,
+}
+
+/// Decisions that took effect on a service, and since when all of them are recorded.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct AppliedDecisions {
+    /// Decisions from before may have taken effect without being listed.
+    pub since: Time,
+    /// The latest ones, newest first. One whose own status says so is removed when the next one takes effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub latest: Vec<AppliedDecision>,
+}
+
+/// A Decision that took effect.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct AppliedDecision {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// When it took effect.
+    pub at: Time,
+    /// The attempt that it began, or in which it took effect.
+    #[schemars(range(min = 1))]
+    pub attempt: i64,
 }
 
 /// A person's order to keep a service where it is.

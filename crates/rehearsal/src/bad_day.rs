@@ -287,7 +287,7 @@ impl BadDay<'_> {
             _ => self.cluster.kubeconfig(Identity::RecoveryLead).to_owned(),
         };
         let ran = tokio::process::Command::new(self.binary)
-            .args(["decide", service, action, "-n", NAMESPACE, "--yes", "--timeout", "60s"])
+            .args(["decide", service, action, "-n", NAMESPACE, "--yes", "--wait", "60s"])
             .args(more)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())

@@ -23,6 +23,7 @@ use super::preparation::ReviewSlots;
 use super::process::Process;
 use super::running::{self, PlanKey, Running, State};
 use super::stores::{self, Change, Stores, Wakeups};
+use super::verdicts::{self, VerdictSlots, Verdicts};
 use crate::api::RecoveryPlan;
 use crate::cluster_cache::ClusterCache;
 use crate::gates::Asker;
@@ -43,6 +44,8 @@ struct Plans {
     tasks: Mutex<HashMap<PlanKey, (Arc<Running>, AbortHandle)>>,
     /// Plans by the namespaces of their services.
     plans_by_namespace: Mutex<HashMap<String, BTreeSet<PlanKey>>>,
+    /// Statuses of Decisions without a plan that this process wrote.
+    verdicts: Verdicts,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,6 +93,7 @@ pub async fn run(
         wakeups,
         step_services,
         review_slots: ReviewSlots::default(),
+        verdict_slots: VerdictSlots::default(),
         client,
         stores,
         process,
@@ -100,6 +104,7 @@ pub async fn run(
         context: Arc::new(context),
         tasks: Mutex::default(),
         plans_by_namespace: Mutex::default(),
+        verdicts: Verdicts::default(),
     });
     plans.export();
     plans.changed(Change::Everything);
@@ -148,7 +153,12 @@ impl Plans {
         match change {
             Change::Plan { namespace, name, gone } => {
                 let key = PlanKey { namespace, name };
-                if gone { self.forget(&key) } else { self.wake(&key) }
+                if gone {
+                    self.forget(&key);
+                    self.judge_without_plan(Some(&key.namespace));
+                } else {
+                    self.wake(&key);
+                }
             }
             Change::Record { namespace, name, gone } => {
                 // The name is `<plan>.<service>`, and neither part contains a dot.
@@ -183,9 +193,12 @@ impl Plans {
                     state.plan.as_ref().is_none_or(|p| p.incident.as_deref() == Some(&name))
                 });
             }
-            Change::Decision { namespace } | Change::Account { namespace } => {
+            Change::Decision { is_judged: true, .. } => {}
+            Change::Decision { namespace, .. } => {
                 self.wake_where(|key, _| key.namespace == namespace);
+                self.judge_without_plan(Some(&namespace));
             }
+            Change::Account { namespace } => self.wake_where(|key, _| key.namespace == namespace),
             Change::Everything => {
                 self.sweep();
                 let there: BTreeSet<PlanKey> =
@@ -193,6 +206,7 @@ impl Plans {
                 let known: Vec<PlanKey> = lock(&self.tasks).keys().cloned().collect();
                 known.iter().filter(|key| !there.contains(key)).for_each(|key| self.forget(key));
                 there.iter().for_each(|key| self.wake(key));
+                self.judge_without_plan(None);
             }
         }
     }
@@ -226,6 +240,13 @@ impl Plans {
                 Scope::External { service, .. } => running.wake_for(service),
             }
         }
+    }
+
+    /// Tells of Decisions in a namespace, or in all of them, that they name a plan that does not exist.
+    fn judge_without_plan(self: &Arc<Self>, namespace: Option<&str>) {
+        let (plans, of) = (Arc::downgrade(self), namespace.map(str::to_owned));
+        let again = move || plans.upgrade().iter().for_each(|plans| plans.judge_without_plan(of.as_deref()));
+        verdicts::without_plan(&self.context, &self.verdicts, namespace, again);
     }
 
     /// Deletes records of accepted requirements whose Incident is gone.

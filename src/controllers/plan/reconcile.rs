@@ -14,7 +14,7 @@ use super::super::gate_tasks::Binding;
 use super::super::metrics::Controller;
 use super::super::running::Running;
 use super::super::view::View;
-use super::super::{observe, preparation, step_tasks};
+use super::super::{observe, preparation, step_tasks, verdicts};
 use super::{Plans, status};
 use crate::api::{Phase, ServiceRecoveryStatus};
 use crate::clock;
@@ -125,6 +125,7 @@ fn reconcile(plans: &Plans, running: &Arc<Running>, last_whole: &mut Option<Inst
             context.process.writers.spawn(act.carry_out(of).instrument(span));
         }
     }
+    verdicts::of_plan(context, running, &plan, &changes);
     let has_others = all || changes.services.iter().any(|name| !plan.index.contains_key(name));
     for orphan in has_others.then(|| observe::orphans(&context.stores, &plan)).into_iter().flatten() {
         let writers = context.process.writers.clone();

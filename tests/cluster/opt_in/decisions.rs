@@ -12,7 +12,7 @@ use crate::quarantine_cli::support::{Ran, resurgam};
 
 /// `resurgam decide ARGUMENTS`, by a kubeconfig. Other tests restart the operator: what is to be decided on is waited for before.
 async fn decide(who: &Path, bench: &Bench, arguments: &[&str]) -> Ran {
-    let all = [&["decide"], arguments, &["-n", bench.case, "--yes", "--timeout", "60s"]].concat();
+    let all = [&["decide"], arguments, &["-n", bench.case, "--yes", "--wait", "60s"]].concat();
     resurgam(who, &all).await
 }
 

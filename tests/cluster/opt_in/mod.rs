@@ -7,4 +7,5 @@ mod pin_images;
 mod quarantines;
 mod resume;
 mod steps;
+mod verdicts;
 mod wait;

@@ -86,6 +86,11 @@ const IDLE: &[(&str, &str, &[&str])] = &[
     ),
     (
         "resurgam-operator",
+        "nobody decides anything: tests/cluster/opt_in/verdicts.rs",
+        &["patch decisions/status.resurgam.dev"],
+    ),
+    (
+        "resurgam-operator",
         "a binding that was changed, not deleted",
         &["update validatingadmissionpolicybindings.admissionregistration.k8s.io"],
     ),

@@ -367,6 +367,7 @@ fn one(plan: &Plan, seen: &Observation, units: &[UnitView], id: ServiceId) -> Ne
     };
     if of.exists && of.other_plan.is_none() {
         decisions::orders::publish(plan, id, &mut next);
+        decisions::applied::begin(&mut next, seen.now);
     }
     blocks::add_external_blocks(plan, seen, units, id, &mut next);
     next

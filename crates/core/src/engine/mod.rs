@@ -46,6 +46,7 @@ mod stages;
 mod steps;
 mod summary;
 mod superseded;
+mod verdict;
 mod write;
 
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use inspection::{Inspection, Rollout};
 pub use room::pod_security;
 pub use services::Services;
 pub use summary::{is_news, keep_times, unreadable};
+pub use verdict::{DecisionVerdict, judge_decision, without_plan};
 
 /// Everything observed about a plan at one moment.
 #[derive(Clone, Debug)]
@@ -333,6 +335,12 @@ pub struct Refusal {
 pub struct DecisionObservation {
     /// Name of the Decision.
     pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// When it was created. `None`: not known.
+    pub created_at: Option<Timestamp>,
+    /// Whether its own status says that it took effect.
+    pub is_applied: bool,
     /// Who made it.
     pub by: String,
     /// Its action.

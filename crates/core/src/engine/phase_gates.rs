@@ -80,6 +80,7 @@ impl ServiceContext<'_> {
         let asked = approvable(gate)?;
         let (phase, name) = (gate.phase, &gate.spec.name);
         let approvals = approvals::judge(self.plan, self.id, self.of, asked);
+        self.count(next, &approvals);
         let (verdict, reason) = match approvals.missing.is_empty() {
             true => (Verdict::Pass, GateReason::PeopleApproved),
             false => (Verdict::Unknown, GateReason::AwaitsApproval),
@@ -106,7 +107,7 @@ impl ServiceContext<'_> {
 }
 
 /// Returns who has to approve, for a gate `approval`.
-fn approvable(gate: &Gate) -> Option<Approvable<'_>> {
+pub(super) fn approvable(gate: &Gate) -> Option<Approvable<'_>> {
     let spec = gate.spec.approval.as_ref()?;
     Some(Approvable {
         what: (gate.phase.as_str(), &gate.spec.name),

@@ -13,7 +13,7 @@ use crate::api::{Reason, ServiceRecoveryStatus, StepPhase, StepSpec};
 use crate::plan::ServiceId;
 use crate::time::after;
 
-use super::approvals::{self, Approvable};
+use super::approvals;
 use super::context::ServiceContext;
 use super::next::{Next, time};
 use super::{Effect, StepProgress, StepRun};
@@ -142,8 +142,9 @@ impl ServiceContext<'_> {
     /// Waits for people to do something, and to approve that it is done.
     fn run_manual(&self, next: &mut Next, index: usize, manual: &ManualSpec) {
         let name = self.service().steps[index].name.clone();
-        let asked = Approvable { what: ("step", &name), parties: &manual.parties, distinct: true };
+        let asked = approvals::of_step(&name, manual);
         let approvals = approvals::judge(self.plan, self.id, self.of, asked);
+        self.count(next, &approvals);
         let step = &mut next.status.steps[index];
         if step.state == StepState::Pending {
             step.started_at = Some(time(self.observed.now));

@@ -57,6 +57,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         accepted_rollouts,
         accepted_gates,
         standing_orders,
+        applied_decisions,
         isolating,
         contained_at,
         compromised_since,
@@ -87,6 +88,7 @@ fn has_relevant_change(a: &ServiceRecoveryStatus, b: &ServiceRecoveryStatus) -> 
         && *accepted_rollouts == b.accepted_rollouts
         && *accepted_gates == b.accepted_gates
         && *standing_orders == b.standing_orders
+        && *applied_decisions == b.applied_decisions
         && *isolating == b.isolating
         && *contained_at == b.contained_at
         && *compromised_since == b.compromised_since

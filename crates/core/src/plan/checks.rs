@@ -7,14 +7,18 @@ use crate::api::gate::ImageTags;
 use crate::api::{Class, GATE_TYPES, Phase, Reason, protected_namespace};
 use crate::steps;
 
+/// Returns the name that somebody may have meant by one that does not exist.
+pub(crate) fn nearest<'a>(missing: &str, names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    names.filter(|name| distance(name, missing) <= 2).min_by_key(|name| distance(name, missing))
+}
+
 /// Returns the problem of a dependency that is not in the plan.
 pub(super) fn unknown_service<'a>(
     service: &str,
     missing: &str,
     names: impl Iterator<Item = &'a String>,
 ) -> Problem {
-    let near = names.filter(|name| distance(name, missing) <= 2).min_by_key(|name| distance(name, missing));
-    let hint = near.map_or_else(
+    let hint = nearest(missing, names).map_or_else(
         || "add it to the plan, or take the dependency away".to_owned(),
         |n| format!("did you mean '{n}'?"),
     );

@@ -15,7 +15,7 @@ use crate::api::{
     Aspect, Class, ClusterService, GateSpec, Phase, Reason, ServiceKey, StepPhase, StepSpec, USUAL_PACE,
 };
 
-mod checks;
+pub(crate) mod checks;
 mod compile;
 pub mod graph;
 pub mod loosening;

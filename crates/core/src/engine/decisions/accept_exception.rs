@@ -3,7 +3,7 @@
 
 use crate::api::conditions::shorten;
 use crate::api::service_recovery::AcceptedGate;
-use crate::api::{Action, Reason};
+use crate::api::{Action, Reason, ServiceRecoveryStatus};
 
 use super::super::context::{ServiceContext, except};
 use super::super::next::{Next, time};
@@ -16,6 +16,7 @@ const ACCEPTED_LIMIT: usize = 32;
 pub(super) const ROW: Row = Row {
     action: Action::AcceptException,
     answers: |reason| matches!(reason, Reason::GateFailed | Reason::Regressed | Reason::Superseded),
+    outcome: "goes on although the finding stands, as an exception",
     takes: Takes::OnTheQuestion(accept),
 };
 
@@ -34,13 +35,19 @@ fn accept(service: &ServiceContext<'_>, next: &mut Next, decision: &DecisionObse
         return;
     };
     let Some((finding, message)) = service.failed_finding(next, &gate) else { return };
-    next.status.accepted_gates.retain(|accepted| accepted.name != gate);
-    if next.status.accepted_gates.len() >= ACCEPTED_LIMIT {
+    if !has_room(&next.status, &gate) {
         return;
     }
+    next.status.accepted_gates.retain(|accepted| accepted.name != gate);
     next.status.accepted_gates.push(AcceptedGate { name: gate.clone(), finding });
     let exception = format!("gate '{gate}' fails: {}: {by}", shorten(&message, 200));
     answered(next, question.reason, &exception);
+}
+
+/// Returns whether the failure of a gate can be accepted: a status holds a limited number.
+pub(in super::super) fn has_room(status: &ServiceRecoveryStatus, gate: &str) -> bool {
+    let others = status.accepted_gates.iter().filter(|accepted| accepted.name != gate);
+    others.count() < ACCEPTED_LIMIT
 }
 
 fn answered(next: &mut Next, reason: Reason, exception: &str) {

@@ -12,6 +12,7 @@ use super::{DecisionObservation, Row, Takes};
 pub(super) const ROW: Row = Row {
     action: Action::AcceptLoosening,
     answers: |reason| reason == Reason::Loosened,
+    outcome: "what the plan requires now is accepted, as an exception",
     takes: Takes::OnTheQuestion(accept),
 };
 

@@ -11,12 +11,14 @@ use super::{DecisionObservation, ServiceObservation};
 
 mod accept_exception;
 mod accept_loosening;
+pub(super) mod applied;
 mod approve;
 pub(super) mod orders;
 mod override_control;
 mod retry;
 mod skip;
 
+pub(super) use accept_exception::has_room;
 pub(super) use accept_loosening::loosened;
 
 /// All actions. Messages offer them in this order.
@@ -38,6 +40,8 @@ struct Row {
     action: Action,
     /// Returns whether it answers a question with this reason.
     answers: fn(Reason) -> bool,
+    /// What it led to, in a few words.
+    outcome: &'static str,
     takes: Takes,
 }
 
@@ -51,6 +55,11 @@ enum Takes {
     AtAnyTime(fn(&mut Next, &DecisionObservation, Timestamp)),
     /// What asks counts the Decisions itself.
     ByCounting,
+}
+
+/// Returns what a Decision of this action leads to.
+pub(super) fn outcome(action: Action) -> &'static str {
+    TABLE.iter().find(|row| row.action == action).map_or("", |row| row.outcome)
 }
 
 /// Returns the actions that answer a question with this reason.
@@ -68,7 +77,10 @@ pub(super) fn end_attempt(of: &ServiceObservation, now: Timestamp) -> Option<Nex
     let question = of.status.decision.as_ref()?;
     TABLE.iter().filter(|row| question.actions.contains(&row.action)).find_map(|row| {
         let Takes::OnTheRecord(begin) = row.takes else { return None };
-        Some(begin(of, question.reason, fitting(of, row, &question.digest)?, now))
+        let decision = fitting(of, row, &question.digest)?;
+        let mut next = begin(of, question.reason, decision, now);
+        applied::record(&mut next, of, decision, now);
+        Some(next)
     })
 }
 
@@ -80,6 +92,9 @@ pub(super) fn answer(service: &ServiceContext<'_>, next: &mut Next) {
             && let Some(decision) = fitting(service.of, row, &question.digest)
         {
             go_on(service, next, decision);
+            if next.status.decision.is_none() {
+                applied::record(next, service.of, decision, service.observed.now);
+            }
             return;
         }
     }

@@ -13,15 +13,24 @@ use super::super::context::{ServiceContext, digest};
 use super::super::next::{Next, time};
 use super::{DecisionObservation, Row, Takes};
 
-pub(super) const HOLD: Row =
-    Row { action: Action::Hold, answers: |_| false, takes: Takes::AtAnyTime(|_, _, _| {}) };
+pub(super) const HOLD: Row = Row {
+    action: Action::Hold,
+    answers: |_| false,
+    outcome: "on hold until an Unhold",
+    takes: Takes::AtAnyTime(|_, _, _| {}),
+};
 
-pub(super) const ABORT: Row =
-    Row { action: Action::Abort, answers: |_| false, takes: Takes::AtAnyTime(abort) };
+pub(super) const ABORT: Row = Row {
+    action: Action::Abort,
+    answers: |_| false,
+    outcome: "isolated again, and on hold until an Unhold",
+    takes: Takes::AtAnyTime(abort),
+};
 
 pub(super) const UNHOLD: Row = Row {
     action: Action::Unhold,
     answers: |reason| reason == Reason::OnHold,
+    outcome: "the hold has ended",
     takes: Takes::OnTheQuestion(unhold),
 };
 
@@ -92,6 +101,7 @@ pub(in super::super) fn take(
         if let Takes::AtAnyTime(order) = row.takes {
             order(&mut next, decision, now);
         }
+        super::applied::record(&mut next, of, decision, now);
         Some(next)
     })
 }

@@ -18,6 +18,7 @@ const ROLLOUTS_LIMIT: usize = 64;
 pub(super) const ROW: Row = Row {
     action: Action::Override,
     answers: |reason| matches!(reason, Reason::ControlNotEnforced | Reason::RolloutNotRestorable),
+    outcome: "goes on although it does not hold, as an exception",
     takes: Takes::OnTheQuestion(accept),
 };
 

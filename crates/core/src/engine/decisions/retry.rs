@@ -16,6 +16,7 @@ pub(super) const ROW: Row = Row {
         let has_another_answer = matches!(reason, Reason::OnHold | Reason::StepOverrunning);
         !has_another_answer && !matches!(reason, Reason::ControlNotEnforced | Reason::Loosened | Reason::Held)
     },
+    outcome: "this attempt began",
     takes: Takes::OnTheRecord(begin),
 };
 

@@ -11,6 +11,7 @@ use super::{DecisionObservation, Row, Takes};
 pub(super) const ROW: Row = Row {
     action: Action::Skip,
     answers: |reason| matches!(reason, Reason::StepFailed | Reason::StepDenied | Reason::StepOverrunning),
+    outcome: "goes on without the step, as an exception",
     takes: Takes::OnTheQuestion(skip),
 };
 

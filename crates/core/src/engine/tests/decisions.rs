@@ -10,11 +10,11 @@ use crate::api::{Action, Isolation, Phase, Stage, Verdict};
 use crate::engine::{Inspection, Rollout, StepProgress};
 
 /// A service `web` at a stage, and what it is asked there.
-struct Case {
-    stage: Stage,
+pub(super) struct Case {
+    pub(super) stage: Stage,
     /// The reason of the question, if there is one.
-    asked: Option<&'static str>,
-    arrange: fn() -> Story,
+    pub(super) asked: Option<&'static str>,
+    pub(super) arrange: fn() -> Story,
 }
 
 /// `web` with a clean room step and one after its release.
@@ -59,7 +59,7 @@ fn fails() -> StepProgress {
     StepProgress::Failed("the dump is torn".to_owned())
 }
 
-const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         stage: Stage::Isolated,
         asked: None,

@@ -25,6 +25,7 @@ mod spoiled;
 mod steps;
 mod story;
 mod undo;
+mod verdicts;
 mod waiting;
 
 use super::{Effect, Observation, decide};

@@ -180,7 +180,10 @@ impl Story {
     pub(super) fn decide(&mut self, service: &str, action: Action, digest: &str) {
         let name = format!("d{}", self.seen(service).decisions.len());
         self.seen(service).decisions.push(DecisionObservation {
+            uid: format!("uid-{name}"),
             name,
+            created_at: None,
+            is_applied: false,
             by: "wren".to_owned(),
             action,
             reason: "put back the approved version".to_owned(),

@@ -80,7 +80,18 @@ fn settle_all(world: &mut World<'_>) {
 fn decision(of: &ServiceObservation, action: Action, decided_on: String) -> DecisionObservation {
     let name = format!("d{}", of.decisions.len());
     let (by, reason) = ("wren".into(), "try again".into());
-    DecisionObservation { name, by, action, reason, decided_on, group: None }
+    let uid = format!("uid-{name}");
+    DecisionObservation {
+        name,
+        uid,
+        created_at: None,
+        is_applied: false,
+        by,
+        action,
+        reason,
+        decided_on,
+        group: None,
+    }
 }
 
 /// Can this service ever start? Not if it, or whoever it waits for, directly or not, has a problem.

@@ -167,6 +167,9 @@ impl Local {
         }
         self.of.decisions.push(DecisionObservation {
             name: format!("d{}", self.of.decisions.len()),
+            uid: format!("u{}", self.of.decisions.len()),
+            created_at: None,
+            is_applied: false,
             by: "wren".to_owned(),
             action,
             reason: "told".to_owned(),
