@@ -138,6 +138,10 @@ fn runaways() -> Vec<(&'static str, String)> {
         ("ternaries", "true ? ".repeat(140) + "1"),
         ("selections", "object".to_owned() + &".a".repeat(500)),
         ("a field of a string", over(3, "true")),
+        (
+            "a pattern that is large once compiled",
+            "object.data.mode.matches('((s{100}){100}){100}')".to_owned(),
+        ),
     ]
 }
 
@@ -163,6 +167,10 @@ async fn expression_that_runs_away_is_unknown_and_harms_nobody() {
     assert_eq!(says(&answer), (Pass, "ConditionHolds"), "{answer:?}");
     let all = "object.data.list.size() == 900000 && object.data.all(key, object.data[key] != '')";
     assert_eq!(says(&ask(&bench, &asker, json!({"cel": all})).await), (Pass, "ConditionHolds"));
+    for (pattern, verdict) in [("^sa.e$", Pass), ("^sa$", Fail)] {
+        let cel = format!("object.data.mode.matches('{pattern}')");
+        assert_eq!(ask(&bench, &asker, json!({"cel": cel})).await.verdict, verdict, "{pattern}");
+    }
 }
 
 #[tokio::test]
