@@ -1,11 +1,36 @@
-//! Reviews of other users' rights. The caller needs the right to create SubjectAccessReviews.
+//! Reviews of rights: the caller's own, which everybody may ask for, and other users', which takes the right to create
+//! SubjectAccessReviews.
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
+};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::access::Right;
 use crate::calls::{IoError, call};
+
+/// Returns whether the caller has a right.
+///
+/// # Errors
+/// The review failed, with `what`.
+pub(crate) async fn caller_may(
+    client: &Client,
+    attributes: ResourceAttributes,
+    what: String,
+) -> Result<bool, IoError> {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
 
 /// Returns whether a service account has a right, by its user name and its three groups.
 ///

@@ -4,19 +4,18 @@ use std::process::ExitCode;
 use std::time::Duration as StdDuration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::access::Right;
 use crate::api::quarantine::{CaptureMode, ControlName, ControlState};
-use crate::api::{Duration, GROUP, Quarantine, QuarantineLevel, QuarantineSpec};
+use crate::api::{Duration, Quarantine, QuarantineLevel, QuarantineSpec};
 use crate::calls::{IoError, call, call_opt};
 use crate::isolation::policies::FENCES;
+use crate::reviews::caller_may;
 
 /// The namespace, and so its Quarantine. The chart creates it, with an account that has rights there only.
 const NAMESPACE: &str = "resurgam-test";
@@ -73,24 +72,9 @@ async fn incident(client: &Client) -> Result<Option<String>> {
 
 /// Fails if the caller could not release the namespace again, which would turn the test into an incident.
 async fn may_release(client: &Client) -> Result<()> {
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let may = async |verb: &str| -> Result<bool> {
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(GROUP.to_owned()),
-                    resource: Some("quarantines".to_owned()),
-                    name: Some(NAMESPACE.to_owned()),
-                    verb: Some(verb.to_owned()),
-                    ..ResourceAttributes::default()
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
-        };
-        let what = format!("ask whether you may {verb} quarantines/{NAMESPACE}");
-        let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
+    let may = |verb: &'static str| {
+        let right = Right::on_quarantine(verb, Some(NAMESPACE));
+        caller_may(client, right.attributes(), format!("ask whether you may {verb} quarantines/{NAMESPACE}"))
     };
     // `never-granted` is held by wildcards only, which are no grant.
     if may("never-granted").await? || !may("release").await? || !may("delete").await? {

@@ -1,17 +1,16 @@
 //! What is possible now: which actions answer what is asked, and which of them the caller may.
 
 use anyhow::Result;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::PAGE;
 use super::report::{Considered, Possible};
+use crate::access::Right;
 use crate::api::conditions::{APPLIED, find};
 use crate::api::{Action, Decision, GROUP, ServiceRecovery, ServiceRecoveryStatus};
-use crate::calls::{IoError, call, each, list_all};
+use crate::calls::{IoError, each, list_all};
+use crate::reviews::caller_may;
 
 /// Number of reviews at the same time.
 const PARALLEL: usize = 4;
@@ -52,25 +51,10 @@ pub(super) async fn possible(
     (actions.iter().map(possible).collect(), error)
 }
 
-async fn may(client: &Client, namespace: &str, plan: &str, verb: &str) -> Result<bool, IoError> {
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                group: Some(GROUP.to_owned()),
-                resource: Some("recoveryplans".to_owned()),
-                namespace: Some(namespace.to_owned()),
-                name: Some(plan.to_owned()),
-                verb: Some(verb.to_owned()),
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
+async fn may(client: &Client, namespace: &str, plan: &str, verb: &'static str) -> Result<bool, IoError> {
+    let right = Right::new(verb, GROUP, "recoveryplans", Some(namespace), Some(plan));
     let what = format!("ask whether you may {verb} recoveryplans/{plan} in namespace {namespace}");
-    let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
+    caller_may(client, right.attributes(), what).await
 }
 
 /// Returns the Decisions about a service whose status does not say yet what became of them.

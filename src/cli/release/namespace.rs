@@ -3,24 +3,23 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
 use resurgam_core::release::{self, Records, ReleaseForecast, ReleaseRead, Starts};
 use serde_json::json;
 
 use super::{Args, start};
-use crate::api::{GROUP, ISOLATION_LABEL, Quarantine, RELEASE_REASON_ANNOTATION, RELEASED_BY_ANNOTATION};
-use crate::calls::{IoError, call, call_opt};
+use crate::access::Right;
+use crate::api::{ISOLATION_LABEL, Quarantine, RELEASE_REASON_ANNOTATION, RELEASED_BY_ANNOTATION};
+use crate::calls::{IoError, call_opt};
 use crate::clock;
 use crate::isolation::RELEASE_FINALIZER;
 use crate::isolation::network::{self, Before};
 use crate::isolation::workloads::{self, list_kind};
+use crate::reviews::caller_may;
 
 /// Attempts to delete a Quarantine that the operator changes meanwhile.
 const ATTEMPTS: usize = 5;
@@ -239,24 +238,9 @@ async fn delete(
 
 /// Returns why the caller may not release a namespace.
 async fn may_not_release(client: &Client, name: &str) -> Result<Option<String>, IoError> {
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let may = async |verb: &str| -> Result<bool, IoError> {
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(GROUP.to_owned()),
-                    resource: Some("quarantines".to_owned()),
-                    name: Some(name.to_owned()),
-                    verb: Some(verb.to_owned()),
-                    ..ResourceAttributes::default()
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
-        };
-        let what = format!("ask whether you may {verb} quarantines/{name}");
-        let answer = call(what, reviews.create(&PostParams::default(), &review)).await?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
+    let may = |verb: &'static str| {
+        let right = Right::on_quarantine(verb, Some(name));
+        caller_may(client, right.attributes(), format!("ask whether you may {verb} quarantines/{name}"))
     };
     // `never-granted` is held by wildcards only, which are no grant.
     if may("never-granted").await? {
