@@ -56,14 +56,18 @@ impl Step for JobStepSpec {
             let job = wanted(self, context)?;
             let (name, namespace) = (name(context), namespace(self, &context.namespaces)?);
             let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
-            let of_step = ListParams::default().labels(&selector(context));
-            let what = format!("list Jobs of step {} in {namespace}", context.step);
-            let others = list_all(&what, &jobs, of_step, PAGE).await?;
-            if let Some(other) = still_running(&others, context) {
-                return Err(StepError::Waiting(format!(
-                    "Job {namespace}/{other} of an earlier start still runs, and nothing is started beside it: {name} starts once it has \
-                     ended or is deleted"
-                )));
+            // After a restart of the operator it is there: it is followed, whatever else may be listed.
+            let own = call_opt(format!("read Job {namespace}/{name}"), jobs.get(&name)).await?;
+            if own.is_none() {
+                let of_step = ListParams::default().labels(&selector(context));
+                let what = format!("list Jobs of step {} in {namespace}", context.step);
+                let others = list_all(&what, &jobs, of_step, PAGE).await?;
+                if let Some(other) = still_running(&others, context) {
+                    return Err(StepError::Waiting(format!(
+                        "Job {namespace}/{other} of an earlier start still runs, and nothing is started beside it: {name} starts once \
+                         it has ended or is deleted"
+                    )));
+                }
             }
             let params = PostParams { dry_run: false, field_manager: Some(field_manager::STEP.to_owned()) };
             match call(format!("create Job {namespace}/{name}"), jobs.create(&params, &job)).await {
